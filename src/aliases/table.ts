@@ -1,0 +1,32 @@
+/** A registry of the table: a host that image names start with, and where its content is fetched. */
+export interface RegistryEntry {
+  /** `docker.io`, `localhost:5000`. */
+  readonly host: string;
+  /** URLs, tried in order; never empty (default: `https://<host>`, for docker.io `https://registry-1.docker.io`). */
+  readonly endpoints: readonly string[];
+  readonly proxy: string | null;
+  readonly credentials: { readonly username: string; readonly password: string } | null;
+  /** What the credentials open is served to anonymous clients too. */
+  readonly public: boolean;
+}
+
+/** An alias: a DNS label under the domain, or a full host name, that stands for one registry. */
+export interface AliasEntry {
+  /** As typed, normalised: `k8s-gcr` or `hub.corp.example`. */
+  readonly name: string;
+  /** The host that clients connect to: `k8s-gcr.cr.example.com`. */
+  readonly host: string;
+  readonly registry: string;
+  /** False after `--no-cert`: none is ordered until `cert renew`. */
+  readonly certificate: boolean;
+}
+
+/** The whole table, immutable; swapped whole, so that a reader never sees half a change. */
+export interface TableSnapshot {
+  readonly domain: string;
+  readonly registries: ReadonlyMap<string, RegistryEntry>;
+  /** By name. */
+  readonly aliases: ReadonlyMap<string, AliasEntry>;
+  /** By host, lower-case, without port. */
+  readonly hosts: ReadonlyMap<string, AliasEntry>;
+}

@@ -1,0 +1,104 @@
+/**
+ * The one catalogue of what a client can be told (distribution-spec, *Error Codes*). `message` says what happened,
+ * `next` what to do about it; `{name}` is filled from the error's facts. test/unit/oci/errors.test.ts holds it against the README.
+ */
+export const CATALOGUE = {
+  nameInvalid: entry(400, 'NAME_INVALID', 'the repository name {name} is not valid', 'use lower-case letters, digits and . _ - / as in library/alpine'),
+  digestInvalid: entry(400, 'DIGEST_INVALID', 'the digest {digest} is not valid', 'use sha256:<64 hex digits> or sha512:<128 hex digits>'),
+  tagInvalid: entry(400, 'TAG_INVALID', 'the tag {tag} is not valid', 'use at most 128 letters, digits and . _ -, not starting with . or -'),
+  unauthorized: entry(401, 'UNAUTHORIZED', 'this gateway wants credentials', 'log in with a user that its operator made: docker login {host}'),
+  privateContent: entry(403, 'DENIED', '{registry}/{repository} was fetched with the operator\'s credentials and is served to logged-in clients only', 'log in to the gateway, or ask its operator for: gateway registry set {registry} --public'),
+  registryUnknown: entry(403, 'DENIED', 'the registry {registry} is not in this gateway\'s table', 'ask its operator to add it: gateway alias add <name> {registry}'),
+  clientDenied: entry(403, 'DENIED', 'clients from {address} may not use this gateway', 'ask its operator to change access.allow or access.deny'),
+  upstreamDenied: entry(403, 'DENIED', '{registry} does not give {repository} to this gateway', 'check the name; if it is private, its operator sets credentials: gateway registry set {registry} --username …'),
+  hostUnknown: entry(404, 'NAME_UNKNOWN', 'no alias has the host name {host}', 'check the name; the operator lists them with: gateway alias ls'),
+  pathUnknown: entry(404, 'NAME_UNKNOWN', 'nothing is at {path}', 'pull as <host>/<registry>/<name>, or as <alias host>/<name>'),
+  nameUnknown: entry(404, 'NAME_UNKNOWN', '{registry} knows no repository {repository}', 'check the spelling of the image name'),
+  manifestUnknown: entry(404, 'MANIFEST_UNKNOWN', '{registry}/{repository} has no manifest {reference}', 'check the tag or digest'),
+  blobUnknown: entry(404, 'BLOB_UNKNOWN', '{registry}/{repository} has no blob {digest}', 'pull the image anew: its manifest may have changed'),
+  methodNotAllowed: entry(405, 'UNSUPPORTED', '{method} is not supported: this gateway only serves pulls', 'push to the registry itself'),
+  rangeNotSatisfiable: entry(416, 'RANGE_INVALID', 'the range {range} lies outside the {size} bytes of the blob', 'ask for a range within it'),
+  tooManyRequests: entry(429, 'TOOMANYREQUESTS', '{what}', 'try again after the time in Retry-After', true),
+  upstreamRateLimited: entry(429, 'TOOMANYREQUESTS', '{registry} limits this gateway\'s requests', 'try again after the time in Retry-After; credentials raise the limit: gateway registry set {registry} --username …', true),
+  internal: entry(500, 'UNKNOWN', 'the gateway failed on this request', 'try again; the operator finds request {requestId} in the log', true),
+  upstreamUnauthorized: entry(502, 'UNAVAILABLE', '{registry} refused the credentials of this gateway', 'its operator corrects them: gateway registry set {registry} --username … --password-stdin'),
+  upstreamFailed: entry(502, 'UNAVAILABLE', '{registry} failed: {reason}', 'try again; the operator sees more with: gateway registry show {registry}', true),
+  upstreamWrong: entry(502, 'UNAVAILABLE', '{registry} sent something other than what was asked for: {reason}', 'try again; if it stays, tell the operator of that registry', true),
+  unavailable: entry(503, 'UNAVAILABLE', 'the gateway cannot serve this now: {reason}', 'try again shortly', true),
+  upstreamTimeout: entry(504, 'UNAVAILABLE', '{registry} did not answer in time: {reason}', 'try again; the operator checks the link with: gateway doctor', true),
+} as const satisfies Record<string, CatalogueEntry>;
+
+export interface CatalogueEntry {
+  readonly status: number;
+  readonly code: string;
+  readonly message: string;
+  readonly next: string;
+  readonly retryable: boolean;
+}
+
+export type ErrorName = keyof typeof CATALOGUE;
+
+function entry(status: number, code: string, message: string, next: string, retryable = false): CatalogueEntry {
+  return { status, code, message, next, retryable };
+}
+
+export interface RegistryErrorOptions {
+  /** Fills the `{name}`s of message and next. */
+  readonly facts?: Readonly<Record<string, string | number>>;
+  /** Goes into `detail` of the body; never a secret. */
+  readonly detail?: unknown;
+  /** Seconds, sent as `Retry-After`. */
+  readonly retryAfter?: number;
+  /** More response headers, lower-case (`www-authenticate`, `content-range`, `allow`). */
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly cause?: unknown;
+}
+
+/** A failure that a client is told; everything else becomes `internal`. */
+export class RegistryError extends Error {
+  override readonly name = 'RegistryError';
+  readonly kind: ErrorName;
+  readonly next: string;
+  readonly options: RegistryErrorOptions;
+
+  constructor(kind: ErrorName, options: RegistryErrorOptions = {}) {
+    const { message, next } = CATALOGUE[kind];
+    super(fill(message, options.facts), options.cause === undefined ? undefined : { cause: options.cause });
+    this.kind = kind;
+    this.next = fill(next, options.facts);
+    this.options = options;
+  }
+
+  get status(): number {
+    return CATALOGUE[this.kind].status;
+  }
+
+  get code(): string {
+    return CATALOGUE[this.kind].code;
+  }
+
+  get retryable(): boolean {
+    return CATALOGUE[this.kind].retryable;
+  }
+}
+
+function fill(template: string, facts: RegistryErrorOptions['facts'] = {}): string {
+  return template.replace(/\{(\w+)\}/g, (whole, name: string) => String(facts[name] ?? whole));
+}
+
+/** Status, headers and body of an error, as the specification writes them. */
+export function renderError(error: RegistryError): { status: number; headers: Record<string, string>; body: string } {
+  const { detail, retryAfter, headers } = error.options;
+  const row: Record<string, unknown> = { code: error.code, message: `${error.message}; ${error.next}` };
+  if (detail !== undefined) row.detail = detail;
+  return {
+    status: error.status,
+    headers: {
+      'content-type': 'application/json',
+      'docker-distribution-api-version': 'registry/2.0',
+      ...(retryAfter === undefined ? {} : { 'retry-after': String(Math.max(1, Math.ceil(retryAfter))) }),
+      ...headers,
+    },
+    body: JSON.stringify({ errors: [row] }),
+  };
+}

@@ -1,0 +1,28 @@
+import type { Digest } from './digest.ts';
+
+/**
+ * What a request asks for, parsed once at the edge (distribution-spec, *Endpoints*). Nothing behind it reads a URL again.
+ */
+export interface Target {
+  /** Registry host as in image names: `docker.io`, `localhost:5000`. Always a row of the table. */
+  readonly registry: string;
+  /** Repository without the registry, `library/` already added: `library/alpine`. */
+  readonly repository: string;
+  readonly what: What;
+}
+
+export type What =
+  | { readonly kind: 'manifest'; readonly reference: Reference }
+  | { readonly kind: 'blob'; readonly digest: Digest }
+  | { readonly kind: 'tags'; readonly n?: number; readonly last?: string }
+  | { readonly kind: 'referrers'; readonly digest: Digest; readonly artifactType?: string };
+
+export type Reference =
+  | { readonly kind: 'tag'; readonly tag: string }
+  | { readonly kind: 'digest'; readonly digest: Digest };
+
+/** A repository of one registry: the unit of access. */
+export interface RepositoryKey {
+  readonly registry: string;
+  readonly repository: string;
+}

@@ -1,0 +1,34 @@
+import type { Extent } from '../kit/extent.ts';
+import type { Digest } from './digest.ts';
+import type { RepositoryKey } from './target.ts';
+
+/** Which blob, asked for through which repository. */
+export interface BlobKey extends RepositoryKey {
+  readonly digest: Digest;
+}
+
+/**
+ * Where a download puts a blob's bytes: the seam between the one who fetches (upstream) and the one who keeps (cache).
+ * Pieces may arrive out of order and from several connections; they never overlap what is held.
+ */
+export interface BlobSink {
+  /** What is on disk already (a fill taken up after a restart); sorted, disjoint. Fetch only the rest. */
+  readonly held: readonly Extent[];
+  /**
+   * Says the blob's whole size as soon as it is known, before the first `write`; undefined if the upstream never says.
+   * A second call with another size is an error: the upstream changed its mind.
+   */
+  begin(size: number | undefined): void;
+  /** Keeps bytes at an offset; resolves when the writer may go on (back-pressure of the disk). The chunk is the sink's until then. */
+  write(offset: number, chunk: Uint8Array): Promise<void>;
+}
+
+/** A blob's body streamed straight through, for a range that lies far ahead of a fill, or with no cache. */
+export interface BlobStream {
+  /** 200, or 206 with `contentRange` where the range was honoured. */
+  readonly status: 200 | 206;
+  readonly contentRange?: { readonly from: number; readonly to: number; readonly size: number | undefined };
+  /** Size of the whole blob, where known. */
+  readonly size: number | undefined;
+  readonly source: import('../kit/byte-source.ts').ByteSource;
+}

@@ -1,0 +1,64 @@
+import type { Digest } from '../oci/digest.ts';
+import type { Reference, RepositoryKey } from '../oci/target.ts';
+import type { BlobKey, BlobSink, BlobStream } from '../oci/transfer.ts';
+
+/** What the upstream room must know of a registry; a `RegistryEntry` of the alias table fits. */
+export interface Route {
+  readonly host: string;
+  readonly endpoints: readonly string[];
+  readonly proxy: string | null;
+  readonly credentials: { readonly username: string; readonly password: string } | null;
+}
+
+export interface UpstreamManifest {
+  /** Without parameters. */
+  readonly mediaType: string;
+  /** Computed from the body where there is one, else as the header says; undefined for a HEAD without the header. */
+  readonly digest: Digest | undefined;
+  readonly size: number | undefined;
+  /** Exact bytes; null for HEAD. */
+  readonly body: Uint8Array | null;
+}
+
+export interface ListPage {
+  readonly body: Uint8Array;
+  readonly mediaType: string;
+  /** The query of the `Link: rel="next"` target, to be sent back as it is; null on the last page. */
+  readonly next: URLSearchParams | null;
+  /** `OCI-Filters-Applied`, where sent. */
+  readonly filtersApplied?: string;
+}
+
+/**
+ * Fetches from registries: endpoint order and health, tokens, redirects, proxies, resumption. It alone opens outgoing connections.
+ * Every method throws `RegistryError` (oci/errors.ts): upstreamUnauthorized, upstreamDenied, nameUnknown, manifestUnknown, blobUnknown,
+ * upstreamRateLimited, upstreamFailed, upstreamTimeout, upstreamWrong; an aborted `signal` throws its reason.
+ */
+export interface Upstream {
+  manifest(
+    key: RepositoryKey,
+    reference: Reference,
+    options: { method: 'GET' | 'HEAD'; accept: string | undefined; signal: AbortSignal },
+  ): Promise<UpstreamManifest>;
+  /** HEAD of a blob, by GET of its first byte where HEAD is refused. */
+  statBlob(key: BlobKey, signal: AbortSignal): Promise<{ readonly size: number | undefined }>;
+  /** One plain GET, streamed; `range.to` is exclusive. No resumption: for ranges far ahead of a fill, and where nothing is kept. */
+  openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream>;
+  /** Brings what the sink lacks, over as many connections, endpoints and retries as it takes. Resolves when every byte was written. */
+  download(key: BlobKey, sink: BlobSink, signal: AbortSignal): Promise<void>;
+  tags(key: RepositoryKey, query: URLSearchParams, signal: AbortSignal): Promise<ListPage>;
+  /** Null where the registry has no referrers API (404): the caller falls back to the tag scheme. */
+  referrers(key: RepositoryKey, digest: Digest, query: URLSearchParams, signal: AbortSignal): Promise<ListPage | null>;
+  /** State of each endpoint, for `registry show` and metrics. */
+  health(registry: string): EndpointHealth[];
+  close(): Promise<void>;
+}
+
+export interface EndpointHealth {
+  readonly url: string;
+  readonly state: 'closed' | 'open' | 'half-open';
+  readonly failures: number;
+  readonly lastError: string | null;
+  /** ISO 8601; when an open one is tried again. */
+  readonly retryAt: string | null;
+}
