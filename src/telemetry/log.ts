@@ -1,0 +1,42 @@
+import { type Logger, pino } from 'pino';
+import type { Config } from '../config/config.ts';
+
+export type { Logger };
+
+/** Header and field names whose values never reach a log, at the depths where this program logs them. */
+const SECRETS = [
+  'authorization',
+  'proxy-authorization',
+  'cookie',
+  'set-cookie',
+  'password',
+  'token',
+  'hmacKey',
+  'privateKey',
+];
+
+/**
+ * The process's log: JSON lines on standard output, or readable ones on a terminal.
+ * Rooms take a child (`log.child({ room: 'edge' })`) and log facts as fields, sentences as messages.
+ */
+export function createLog(config: Config['log'], destination: 1 | 2 = 1): Logger {
+  const options = {
+    level: config.level,
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label: string) => ({ level: label }) },
+    redact: { paths: SECRETS.flatMap((name) => [`["${name}"]`, `*["${name}"]`, `*.*["${name}"]`]), censor: '***' },
+  };
+  if (config.format === 'pretty') {
+    return pino({
+      ...options,
+      transport: { target: 'pino-pretty', options: { destination, ignore: 'room', translateTime: 'SYS:HH:MM:ss' } },
+    });
+  }
+  return pino(options, pino.destination({ dest: destination, sync: false, minLength: 0 }));
+}
+
+/** For tests and for commands that only print their result. */
+export function silentLog(): Logger {
+  return pino({ level: 'silent' });
+}
