@@ -1,0 +1,73 @@
+import type { Extent } from '../kit/extent.ts';
+
+/** One range as asked for, before the size is known; `to` is exclusive, undefined reads to the end. */
+export type RangeSpec =
+  | { readonly kind: 'from'; readonly from: number; readonly to: number | undefined }
+  | { readonly kind: 'suffix'; readonly length: number };
+
+/** More ranges than the largest client sends at once (zstd:chunked: 1024): such a header is ignored, as RFC 9110 14.2 allows. */
+export const MAX_RANGES = 1024;
+
+/** Longest header read: 1024 ranges of 13 digits twice. */
+const MAX_LENGTH = 32 * 1024;
+
+/**
+ * Reads a `Range` header (RFC 9110, 14.1.2 and 14.2). Null where it must be ignored: another unit, malformed, reversed,
+ * too many ranges, or more digits than a file can have.
+ */
+export function parseRange(header: string | undefined): RangeSpec[] | null {
+  if (header === undefined || header.length > MAX_LENGTH || !/^bytes=/i.test(header)) return null;
+  const specs: RangeSpec[] = [];
+  for (const part of header.slice('bytes='.length).split(',')) {
+    const text = part.trim();
+    if (text === '') continue; // empty list elements are no error (RFC 9110, 5.6.1)
+    const match = /^(\d*)-(\d*)$/.exec(text);
+    if (match === null || specs.length === MAX_RANGES) return null;
+    const spec = readSpec(match[1] ?? '', match[2] ?? '');
+    if (spec === null) return null;
+    specs.push(spec);
+  }
+  return specs.length === 0 ? null : specs;
+}
+
+function readSpec(first: string, last: string): RangeSpec | null {
+  if (first === '' && last === '') return null;
+  const from = Number(first);
+  const end = Number(last);
+  if (!Number.isSafeInteger(from) || !Number.isSafeInteger(end + 1)) return null;
+  if (first === '') return { kind: 'suffix', length: end };
+  if (last === '') return { kind: 'from', from, to: undefined };
+  return end < from ? null : { kind: 'from', from, to: end + 1 };
+}
+
+/** The satisfiable ranges as extents within `size` bytes, in the order asked; empty where none is (416). */
+export function resolveRanges(specs: readonly RangeSpec[], size: number): Extent[] {
+  const extents: Extent[] = [];
+  for (const spec of specs) {
+    const from = spec.kind === 'suffix' ? Math.max(0, size - spec.length) : spec.from;
+    const to = spec.kind === 'suffix' ? size : Math.min(size, spec.to ?? size);
+    if (from < to) extents.push({ from, to });
+  }
+  return extents;
+}
+
+/** `Content-Range` of a 206. */
+export function contentRange(extent: Extent, size: number | undefined): string {
+  return `bytes ${extent.from}-${extent.to - 1}/${size ?? '*'}`;
+}
+
+/** `Content-Range` of a 416. */
+export function unsatisfied(size: number): string {
+  return `bytes */${size}`;
+}
+
+/** Reads the `Content-Range` of a 206: `to` exclusive, size undefined for `*`. Null where it is malformed. */
+export function parseContentRange(header: string): { from: number; to: number; size: number | undefined } | null {
+  const match = /^bytes (\d{1,16})-(\d{1,16})\/(\d{1,16}|\*)$/i.exec(header.trim());
+  if (match === null) return null;
+  const from = Number(match[1]);
+  const to = Number(match[2]) + 1;
+  const size = match[3] === '*' ? undefined : Number(match[3]);
+  if (!Number.isSafeInteger(to) || from >= to || (size !== undefined && to > size)) return null;
+  return { from, to, size };
+}
