@@ -1,0 +1,505 @@
+import { randomBytes } from 'node:crypto';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo, Socket } from 'node:net';
+import { gzipSync } from 'node:zlib';
+import { FakeAuth } from './auth.ts';
+import { closed, sendBody, wait } from './body.ts';
+import { type Content, contentOf, MEDIA, RepositoryContent } from './content.ts';
+import { type LoggedRequest, type RequestKind, RequestLog } from './log.ts';
+import type { FakeRegistryOptions, Fault, FaultPlan } from './options.ts';
+
+interface Parsed {
+  readonly kind: RequestKind;
+  readonly repository: string | undefined;
+  readonly reference: string | undefined;
+}
+
+/**
+ * A registry for tests: a real HTTP(S) server on a free port, and a second one, the CDN, that blobs may redirect to
+ * and that answers 400 if it sees an Authorization header.
+ *
+ *     const fake = await FakeRegistry.start({ ...QUIRKS.docker });
+ *     const image = fake.repository('library/app').addImage('latest', [generated(1 << 20)]);
+ *     fake.faults = (request) => (request.kind === 'cdn' && request.nth === 0 ? { resetAfter: 1000 } : undefined);
+ *     fake.log.count({ kind: 'blob' }); fake.log.bytes({ kind: 'cdn' });
+ *     await fake.close();
+ */
+export class FakeRegistry {
+  readonly log = new RequestLog();
+  readonly auth: FakeAuth;
+  /** May be replaced at any time. */
+  faults: FaultPlan;
+  readonly #options: FakeRegistryOptions;
+  readonly #repositories = new Map<string, RepositoryContent>();
+  readonly #seen = new Map<string, number>();
+  readonly #connections = new WeakMap<Socket, number>();
+  readonly #open = new Set<Socket>();
+  readonly #signatures = new Map<string, { digest: string; method: string; expires: number }>();
+  #connected = 0;
+  #recent: number[] = [];
+  #pulls = 0;
+  #origin = '';
+  #cdnOrigin = '';
+  #servers: Server[] = [];
+
+  private constructor(options: FakeRegistryOptions) {
+    this.#options = options;
+    this.faults = options.faults ?? (() => undefined);
+    this.auth = new FakeAuth(options);
+  }
+
+  static async start(options: FakeRegistryOptions = {}): Promise<FakeRegistry> {
+    const fake = new FakeRegistry(options);
+    fake.#origin = await fake.#listen((request, response) => fake.#serve(request, response), options.port ?? 0);
+    fake.#cdnOrigin = await fake.#listen((request, response) => fake.#serveCdn(request, response), 0);
+    return fake;
+  }
+
+  /** `http://127.0.0.1:<port>`, the endpoint. */
+  get url(): string {
+    return this.#origin;
+  }
+
+  /** `127.0.0.1:<port>`. */
+  get host(): string {
+    return new URL(this.#origin).host;
+  }
+
+  get port(): number {
+    return Number(new URL(this.#origin).port);
+  }
+
+  get cdnUrl(): string {
+    return this.#cdnOrigin;
+  }
+
+  /** TCP connections that are open now. */
+  get connections(): number {
+    return this.#open.size;
+  }
+
+  /** TCP connections ever accepted. */
+  get accepted(): number {
+    return this.#connected;
+  }
+
+  repository(name: string): RepositoryContent {
+    let found = this.#repositories.get(name);
+    if (found === undefined) {
+      found = new RepositoryContent();
+      this.#repositories.set(name, found);
+    }
+    return found;
+  }
+
+  removeRepository(name: string): void {
+    this.#repositories.delete(name);
+  }
+
+  /** Resets every open connection. */
+  cut(): void {
+    for (const socket of this.#open) socket.resetAndDestroy();
+  }
+
+  async close(): Promise<void> {
+    const ended = this.#servers.map((server) => new Promise((resolve) => server.close(resolve)));
+    for (const socket of this.#open) socket.destroy();
+    await Promise.all(ended);
+  }
+
+  async #listen(
+    handler: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
+    port: number,
+  ): Promise<string> {
+    const { tls, host = '127.0.0.1' } = this.#options;
+    const server = tls === undefined ? createServer() : createTlsServer({ key: tls.key, cert: tls.cert });
+    server.on('request', (request, response) => {
+      handler(request, response).catch((error) => {
+        console.error('fake registry:', error);
+        response.destroy();
+      });
+    });
+    server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) => {
+      this.#connections.set(socket, this.#connected++);
+      this.#open.add(socket);
+      socket.on('close', () => this.#open.delete(socket));
+      socket.on('error', () => {});
+    });
+    server.keepAliveTimeout = 30_000;
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(port, host, resolve);
+    });
+    this.#servers.push(server);
+    return `${tls === undefined ? 'http' : 'https'}://${host}:${(server.address() as AddressInfo).port}`;
+  }
+
+  #record(request: IncomingMessage, url: URL, parsed: Parsed): LoggedRequest {
+    const key = `${parsed.kind} ${parsed.reference ?? url.pathname}`;
+    const nth = this.#seen.get(key) ?? 0;
+    this.#seen.set(key, nth + 1);
+    const record: LoggedRequest = {
+      method: request.method ?? '',
+      path: url.pathname,
+      query: url.search,
+      ...parsed,
+      headers: request.headers,
+      connection: this.#connections.get(request.socket) ?? -1,
+      nth,
+      at: performance.now(),
+      range: parseRange(request.headers.range),
+      status: 0,
+      sent: 0,
+      done: false,
+    };
+    this.log.all.push(record);
+    return record;
+  }
+
+  /** Applies what happens before an answer; true where the answer is already given. */
+  async #before(record: LoggedRequest, fault: Fault, response: ServerResponse): Promise<boolean> {
+    const delay = (this.#options.latency ?? 0) + (fault.delay ?? 0);
+    if (delay > 0) await wait(delay, response);
+    if (response.destroyed) return true;
+    if (fault.refuse === true) {
+      response.socket?.resetAndDestroy();
+      return true;
+    }
+    if (fault.hang === true) {
+      await closed(response);
+      return true;
+    }
+    if (fault.status !== undefined) {
+      record.status = fault.status;
+      response.writeHead(fault.status, { 'content-type': 'application/json', ...fault.headers });
+      response.end(record.method === 'HEAD' ? undefined : (fault.body ?? errorBody('FAULT', `status ${fault.status}`)));
+      return true;
+    }
+    const { requestsPerSecond } = this.#options;
+    if (requestsPerSecond !== undefined && record.kind !== 'token') {
+      const now = performance.now();
+      this.#recent = this.#recent.filter((at) => at > now - 1000);
+      if (this.#recent.length >= requestsPerSecond) {
+        this.#answer(record, response, 429, { 'retry-after': '1' }, errorBody('TOOMANYREQUESTS', 'slow down'));
+        return true;
+      }
+      this.#recent.push(now);
+    }
+    return false;
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const url = new URL(request.url ?? '/', this.#origin);
+    const parsed = parsePath(url.pathname);
+    const record = this.#record(request, url, parsed);
+    response.on('close', () => {
+      record.done = true;
+    });
+    const fault = this.faults(record) ?? {};
+    if (await this.#before(record, fault, response)) return;
+    if (parsed.kind === 'token') {
+      record.status = this.auth.issue(request, url.searchParams, response);
+      return;
+    }
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      return this.#answer(record, response, 405, {}, errorBody('UNSUPPORTED', 'the operation is unsupported'));
+    }
+    if (parsed.kind === 'cdn') return await this.#download(request, record, response, fault);
+    const ecrHead = request.method === 'HEAD' && parsed.kind === 'blob' ? this.#options.refuseHead?.blob : undefined;
+    const manifestHead =
+      request.method === 'HEAD' && parsed.kind === 'manifest' ? this.#options.refuseHead?.manifest : undefined;
+    const refused = this.auth.check(request, parsed.repository, this.#origin);
+    if (refused !== null) {
+      return this.#answer(
+        record,
+        response,
+        refused.status,
+        refused.headers,
+        errorBody('UNAUTHORIZED', 'authentication required'),
+      );
+    }
+    if (ecrHead !== undefined || manifestHead !== undefined) {
+      return this.#answer(record, response, ecrHead ?? manifestHead ?? 405, {}, errorBody('UNSUPPORTED', 'HEAD'));
+    }
+    switch (parsed.kind) {
+      case 'ping':
+        return this.#answer(record, response, 200, { 'content-type': 'application/json' }, '{}');
+      case 'manifest':
+        return this.#manifest(request, record, response, fault);
+      case 'blob':
+        return await this.#blob(request, record, response, fault);
+      case 'tags':
+        return this.#tags(record, response, url);
+      case 'referrers':
+        return this.#referrers(record, response, url);
+      default:
+        return this.#answer(record, response, 404, {}, errorBody('NAME_UNKNOWN', url.pathname));
+    }
+  }
+
+  async #manifest(
+    request: IncomingMessage,
+    record: LoggedRequest,
+    response: ServerResponse,
+    fault: Fault,
+  ): Promise<void> {
+    const { repository = '', reference = '' } = record;
+    const held = this.#repositories.get(repository);
+    if (held === undefined) {
+      return this.#answer(
+        record,
+        response,
+        404,
+        {},
+        errorBody('NAME_UNKNOWN', 'repository name not known to registry'),
+      );
+    }
+    const manifest = held.manifest(reference);
+    const accept = request.headers.accept ?? '';
+    const isIndex = manifest?.mediaType === MEDIA.index;
+    if (manifest === undefined || (this.#options.strictAccept === true && isIndex && !accept.includes(MEDIA.index))) {
+      return this.#answer(record, response, 404, {}, errorBody('MANIFEST_UNKNOWN', 'manifest unknown'));
+    }
+    const redirect = this.#options.redirect;
+    if (redirect?.manifests === true) {
+      const location = `${this.#cdnOrigin}${record.path}`;
+      return this.#answer(record, response, redirect.status ?? 307, { location }, '');
+    }
+    const limits = this.#countPull(record);
+    if (limits === null) {
+      return this.#answer(
+        record,
+        response,
+        429,
+        { 'retry-after': '60' },
+        errorBody('TOOMANYREQUESTS', 'pull rate limit'),
+      );
+    }
+    const body =
+      fault.wrongByteAt === undefined
+        ? manifest.body
+        : Buffer.from(manifest.body.toString('latin1').replace(/.$/, ' '), 'latin1');
+    this.#answer(
+      record,
+      response,
+      200,
+      {
+        'content-type': manifest.mediaType,
+        ...(this.#options.noDigestHeader === true ? {} : { 'docker-content-digest': manifest.digest }),
+        etag: `"${manifest.digest}"`,
+        'docker-distribution-api-version': 'registry/2.0',
+        ...limits,
+      },
+      body,
+    );
+  }
+
+  /** Docker Hub's counting; null where the limit is reached. */
+  #countPull(record: LoggedRequest): Record<string, string> | null {
+    const { manifestPulls } = this.#options;
+    if (manifestPulls === undefined) return {};
+    if (record.method === 'GET') this.#pulls++;
+    if (this.#pulls > manifestPulls) return null;
+    return {
+      'ratelimit-limit': `${manifestPulls};w=21600`,
+      'ratelimit-remaining': `${manifestPulls - this.#pulls};w=21600`,
+    };
+  }
+
+  async #blob(request: IncomingMessage, record: LoggedRequest, response: ServerResponse, fault: Fault): Promise<void> {
+    const { repository = '', reference = '' } = record;
+    const blob = this.#repositories.get(repository)?.blobs.get(reference);
+    if (blob === undefined) {
+      return this.#answer(record, response, 404, {}, errorBody('BLOB_UNKNOWN', 'blob unknown to registry'));
+    }
+    const redirect = this.#options.redirect;
+    if (redirect !== undefined) {
+      const location = this.#location(blob.digest, record.method as 'GET' | 'HEAD');
+      return this.#answer(record, response, redirect.status ?? 307, { location }, '');
+    }
+    await this.#content(request, record, response, blob, fault);
+  }
+
+  #location(digest: string, method: 'GET' | 'HEAD'): string {
+    const redirect = this.#options.redirect;
+    const to = redirect?.to;
+    if (typeof to === 'function') return to(digest, method);
+    if (to === 'relative') return `/artifacts-downloads/${digest}`;
+    if (to !== 'signed') return `${this.#cdnOrigin}/data/${digest}`;
+    const signature = randomBytes(12).toString('hex');
+    const expires = Date.now() + (redirect?.lifetime ?? 60_000);
+    this.#signatures.set(signature, { digest, method, expires });
+    return `${this.#cdnOrigin}/data/${digest}?X-Amz-Signature=${signature}`;
+  }
+
+  async #serveCdn(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const url = new URL(request.url ?? '/', this.#cdnOrigin);
+    const digest = url.pathname.split('/').at(-1) ?? '';
+    const record = this.#record(request, url, { kind: 'cdn', repository: undefined, reference: digest });
+    response.on('close', () => {
+      record.done = true;
+    });
+    const fault = this.faults(record) ?? {};
+    if (await this.#before(record, fault, response)) return;
+    if (request.headers.authorization !== undefined) {
+      return this.#answer(record, response, 400, {}, '<Error><Code>InvalidArgument</Code></Error>');
+    }
+    if (this.#options.redirect?.to === 'signed') {
+      const signed = this.#signatures.get(url.searchParams.get('X-Amz-Signature') ?? '');
+      if (signed?.digest !== digest || signed.expires < Date.now() || signed.method !== request.method) {
+        return this.#answer(record, response, 403, {}, '<Error><Code>AccessDenied</Code></Error>');
+      }
+    }
+    await this.#download(request, record, response, fault);
+  }
+
+  /** What a redirect leads to, on the CDN's origin or on our own: found by digest alone. */
+  async #download(
+    request: IncomingMessage,
+    record: LoggedRequest,
+    response: ServerResponse,
+    fault: Fault,
+  ): Promise<void> {
+    const digest = record.reference ?? '';
+    for (const repository of this.#repositories.values()) {
+      const manifest = record.path.includes('/manifests/') ? repository.manifest(digest) : undefined;
+      if (manifest !== undefined) {
+        const headers = { 'content-type': manifest.mediaType, 'docker-content-digest': manifest.digest };
+        return this.#answer(record, response, 200, headers, manifest.body);
+      }
+      const blob = repository.blobs.get(digest);
+      if (blob !== undefined) return await this.#content(request, record, response, blob, fault);
+    }
+    this.#answer(record, response, 404, {}, '<Error><Code>NoSuchKey</Code></Error>');
+  }
+
+  async #content(
+    request: IncomingMessage,
+    record: LoggedRequest,
+    response: ServerResponse,
+    blob: Content,
+    fault: Fault,
+  ): Promise<void> {
+    const { refuseRange, gzip, bytesPerSecond } = this.#options;
+    const etag = fault.etag ?? `"${blob.digest}"`;
+    const headers: Record<string, string> = {
+      'content-type': 'application/octet-stream',
+      'docker-content-digest': blob.digest,
+      etag,
+      'accept-ranges': refuseRange === undefined ? 'bytes' : 'none',
+    };
+    if (gzip === true && !/\bidentity\b/.test(String(request.headers['accept-encoding'] ?? ''))) {
+      const packed = contentOf(gzipSync(blob.read(0, blob.size)));
+      response.writeHead(200, { ...headers, 'content-encoding': 'gzip', 'content-length': packed.size });
+      return await sendBody(response, packed, 0, packed.size, fault, record);
+    }
+    const size = blob.size + (fault.sizeOff ?? 0);
+    let { range } = record;
+    if (refuseRange === 'ignore' || fault.ignoreRange === true) range = undefined;
+    const ifRange = request.headers['if-range'];
+    if (ifRange !== undefined && ifRange !== etag) range = undefined;
+    if (range !== undefined && typeof refuseRange === 'number') {
+      return this.#answer(record, response, refuseRange, {}, errorBody('UNSUPPORTED', 'range'));
+    }
+    if (range !== undefined && range.from >= blob.size) {
+      return this.#answer(record, response, 416, { 'content-range': `bytes */${size}` }, '');
+    }
+    const from = range?.from ?? 0;
+    const to = Math.min(range?.to ?? blob.size, blob.size);
+    if (range !== undefined) headers['content-range'] = `bytes ${from}-${to - 1}/${size}`;
+    if (fault.chunked !== true) headers['content-length'] = String(to - from + (fault.sizeOff ?? 0));
+    record.status = range === undefined ? 200 : 206;
+    response.writeHead(record.status, headers);
+    if (request.method === 'HEAD') {
+      response.end();
+      return;
+    }
+    response.flushHeaders();
+    const paced = bytesPerSecond === undefined ? fault : { bytesPerSecond, ...fault };
+    await sendBody(response, blob, from, to, paced, record);
+    if (fault.sizeOff !== undefined) response.socket?.end();
+  }
+
+  async #tags(record: LoggedRequest, response: ServerResponse, url: URL): Promise<void> {
+    const held = this.#repositories.get(record.repository ?? '');
+    if (held === undefined)
+      return this.#answer(record, response, 404, {}, errorBody('NAME_UNKNOWN', 'repository name not known'));
+    const last = url.searchParams.get('last') ?? '';
+    const n = Number(url.searchParams.get('n') ?? this.#options.pageSize ?? Infinity);
+    const sorted = [...held.tags.keys()].sort().filter((tag) => tag > last);
+    const page = sorted.slice(0, n);
+    const headers: Record<string, string> = { 'content-type': 'application/json' };
+    if (sorted.length > page.length) {
+      headers.link = `</v2/${record.repository}/tags/list?last=${page.at(-1) ?? last}&n=${n}>; rel="next"`;
+    }
+    this.#answer(record, response, 200, headers, JSON.stringify({ name: record.repository, tags: page }));
+  }
+
+  async #referrers(record: LoggedRequest, response: ServerResponse, url: URL): Promise<void> {
+    const held = this.#repositories.get(record.repository ?? '');
+    if (this.#options.referrers === false || held === undefined) {
+      return this.#answer(record, response, 404, { 'content-type': 'text/plain' }, '404 page not found\n');
+    }
+    const type = url.searchParams.get('artifactType');
+    const filters = type !== null && this.#options.filtersReferrers !== false;
+    const all = held.referrersOf(record.reference ?? '').filter((row) => !filters || row.artifactType === type);
+    const start = Number(url.searchParams.get('from') ?? 0);
+    const page = all.slice(start, start + (this.#options.pageSize ?? Infinity));
+    const headers: Record<string, string> = { 'content-type': MEDIA.index };
+    if (filters) headers['oci-filters-applied'] = 'artifactType';
+    if (start + page.length < all.length) {
+      const next = new URLSearchParams(url.searchParams);
+      next.set('from', String(start + page.length));
+      headers.link = `<${url.pathname}?${next}>; rel="next"`;
+    }
+    const body = { schemaVersion: 2, mediaType: MEDIA.index, manifests: page };
+    this.#answer(record, response, 200, headers, JSON.stringify(body));
+  }
+
+  #answer(
+    record: LoggedRequest,
+    response: ServerResponse,
+    status: number,
+    headers: Record<string, string>,
+    body: Uint8Array | string,
+  ): void {
+    record.status = status;
+    response.writeHead(status, {
+      ...(status >= 400 ? { 'content-type': 'application/json' } : {}),
+      ...headers,
+      'content-length': Buffer.byteLength(body),
+    });
+    if (record.method === 'HEAD') {
+      response.end();
+      return;
+    }
+    record.sent += Buffer.byteLength(body);
+    response.end(body);
+  }
+}
+
+function parsePath(path: string): Parsed {
+  if (path === '/token') return { kind: 'token', repository: undefined, reference: undefined };
+  if (path === '/v2/' || path === '/v2') return { kind: 'ping', repository: undefined, reference: undefined };
+  const relative = /^\/artifacts-downloads\/([^/]+)$/.exec(path);
+  if (relative !== null) return { kind: 'cdn', repository: undefined, reference: relative[1] };
+  const match = /^\/v2\/(.+)\/(manifests|blobs|tags|referrers)\/([^/]+)$/.exec(path);
+  if (match !== null) {
+    const kind = ({ manifests: 'manifest', blobs: 'blob', tags: 'tags', referrers: 'referrers' } as const)[
+      match[2] as 'manifests'
+    ];
+    return { kind, repository: match[1], reference: decodeURIComponent(match[3] ?? '') };
+  }
+  return { kind: 'other', repository: undefined, reference: undefined };
+}
+
+function parseRange(header: string | undefined): LoggedRequest['range'] {
+  const match = /^bytes=(\d+)-(\d*)$/.exec(header ?? '');
+  if (match === null) return undefined;
+  return { from: Number(match[1]), to: match[2] === '' ? undefined : Number(match[2]) + 1 };
+}
+
+function errorBody(code: string, message: string): string {
+  return JSON.stringify({ errors: [{ code, message, detail: null }] });
+}
