@@ -1,0 +1,96 @@
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
+import { dirname } from 'node:path';
+import Database from 'better-sqlite3';
+import { OperatorError } from '../kit/operator-error.ts';
+
+export type { Database } from 'better-sqlite3';
+
+/** One step of a schema. Its number is its place in the list, from 1; a step that was ever released is never changed. */
+export interface Migration {
+  readonly name: string;
+  /** Statements; they run in one transaction together with the new version number. */
+  readonly sql: string;
+}
+
+export interface OpenOptions {
+  /** `full`: a change that returned survives a power cut. `normal`: it survives kill -9; a power cut may undo the newest ones. */
+  readonly durability: 'full' | 'normal';
+}
+
+/** How long a connection waits for another's write, ms. There is one writer while a gateway runs, so this only bridges start and commands. */
+const BUSY_TIMEOUT = 5_000;
+/** The log is cut back to this after a checkpoint, bytes: one large change must not hold disk for ever. */
+const WAL_KEPT = 16 * 1024 * 1024;
+
+/**
+ * Opens (or makes) a database in WAL mode, readable by its owner alone, and brings its schema up to date.
+ * @throws {OperatorError} `DATABASE_NEWER` where a newer program wrote it, `DATABASE_DAMAGED`, `DATABASE_UNUSABLE`.
+ */
+export function openDatabase(path: string, migrations: readonly Migration[], options: OpenOptions): Database.Database {
+  let database: Database.Database | undefined;
+  try {
+    makePrivate(path);
+    database = new Database(path, { timeout: BUSY_TIMEOUT });
+    database.pragma('journal_mode = WAL');
+    database.pragma(`synchronous = ${options.durability === 'full' ? 'FULL' : 'NORMAL'}`);
+    database.pragma(`journal_size_limit = ${WAL_KEPT}`);
+    database.pragma('foreign_keys = OFF');
+    migrate(database, path, migrations);
+    database.pragma('foreign_keys = ON');
+    return database;
+  } catch (error) {
+    database?.close();
+    throw explain(path, error);
+  }
+}
+
+/** SQLite gives -wal and -shm the mode of the database file, so the file is made, and closed to others, before SQLite sees it. */
+function makePrivate(path: string): void {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  if (!existsSync(path)) closeSync(openSync(path, 'a', 0o600));
+  for (const file of [path, `${path}-wal`, `${path}-shm`]) if (existsSync(file)) chmodSync(file, 0o600);
+}
+
+function migrate(database: Database.Database, path: string, migrations: readonly Migration[]): void {
+  const version = (): number => Number(database.pragma('user_version', { simple: true }));
+  if (version() > migrations.length) throw newer(path, version(), migrations.length);
+  for (const [index, migration] of migrations.entries()) {
+    if (version() > index) continue;
+    database
+      .transaction(() => {
+        // Asked again under the write lock: another process may have been faster.
+        if (version() > index) return;
+        database.exec(migration.sql);
+        // Steps run without enforcement of foreign keys, so that they may rebuild tables; the result must be sound all the same.
+        const broken = database.pragma('foreign_key_check') as unknown[];
+        if (broken.length > 0)
+          throw new Error(`step ${index + 1} (${migration.name}) would leave rows that point nowhere`);
+        database.pragma(`user_version = ${index + 1}`);
+      })
+      .immediate();
+  }
+}
+
+function newer(path: string, found: number, known: number): OperatorError {
+  return new OperatorError(
+    'DATABASE_NEWER',
+    `${path} was written by a newer version of this program (schema ${found}, this one knows up to ${known})`,
+    { next: 'start the newer version again, or restore a copy of the data directory from before the update' },
+  );
+}
+
+function explain(path: string, error: unknown): unknown {
+  if (error instanceof OperatorError) return error;
+  const code = (error as { code?: unknown }).code;
+  const reason = error instanceof Error ? error.message : String(error);
+  if (code === 'SQLITE_NOTADB' || (typeof code === 'string' && code.startsWith('SQLITE_CORRUPT'))) {
+    return new OperatorError('DATABASE_DAMAGED', `${path} is damaged: ${reason}`, {
+      next: 'restore it from a copy, or move it away to start anew',
+      cause: error,
+    });
+  }
+  return new OperatorError('DATABASE_UNUSABLE', `${path} cannot be used: ${reason}`, {
+    next: 'check that the data directory is writable by this user, has free space, and is on a local disk',
+    cause: error,
+  });
+}

@@ -1,0 +1,3 @@
+import type { Migration } from '../database.ts';
+
+export const certificates: Migration = { name: 'certificates', sql: '' };

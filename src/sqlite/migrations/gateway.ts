@@ -1,0 +1,7 @@
+import type { Migration } from '../database.ts';
+import { aliases } from './001-aliases.ts';
+import { certificates } from './002-certificates.ts';
+import { access } from './003-access.ts';
+
+/** Schema of `gateway.db`: what must never be lost. */
+export const gatewayMigrations: readonly Migration[] = [aliases, certificates, access];
