@@ -1,0 +1,201 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { nearest } from '../kit/nearest.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import { parseYaml, type YamlText } from '../kit/yaml-text.ts';
+import type { Config } from './config.ts';
+import { complete, contradictions } from './defaults.ts';
+import { ENVIRONMENT, keysAt, type Settings, settingsSchema } from './schema.ts';
+
+export interface LoadOptions {
+  /** `--config`; else `GATEWAY_CONFIG`, else `gateway.yaml` in `cwd` where there is one. */
+  readonly file?: string | undefined;
+  /** `--data-dir`; wins over everything. */
+  readonly dataDir?: string | undefined;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Relative paths start here. */
+  readonly cwd: string;
+  /** What `listen.workers: auto` becomes. */
+  readonly cores: number;
+  /** The log is `pretty` on a terminal; left out, standard output decides. */
+  readonly terminal?: boolean | undefined;
+}
+
+export interface LoadedConfig {
+  readonly config: Config;
+  /** Whole sentences for the log or standard error. */
+  readonly warnings: readonly string[];
+  /** Absolute path of the file that was read, and the names of the variables that were heeded. */
+  readonly source: { readonly file: string | null; readonly environment: readonly string[] };
+}
+
+type Path = readonly (string | number)[];
+interface Problem {
+  readonly path: Path;
+  readonly message: string;
+}
+
+const DEFAULT_FILE = 'gateway.yaml';
+
+/**
+ * Reads the configuration: defaults, below the file, below the environment, below the command line. An empty variable counts as not set.
+ * @throws {OperatorError} usage; the message has every problem, a line each, with its key and where it was written.
+ */
+export function loadConfig(options: LoadOptions): LoadedConfig {
+  const { env, cwd } = options;
+  const file = configFile(options);
+  const yaml = file === null ? null : parseYaml(readConfig(file), file);
+  const raw = asTree(yaml?.value ?? {}, file);
+  const { heeded, warnings } = overlay(raw, env);
+  if (options.dataDir !== undefined) raw.dataDir = options.dataDir;
+
+  const problems: Problem[] = [];
+  const settings = check(raw, problems);
+  const bad = new Set(problems.map((problem) => problem.path.join('.')));
+  problems.push(...contradictions(settings, cwd).filter((one) => !one.involves.some((key) => bad.has(key))));
+  if (problems.length > 0) throw invalid(problems, yaml, file, heeded);
+
+  const { config, notes } = complete(settings, {
+    cwd,
+    cores: options.cores,
+    terminal: options.terminal ?? process.stdout.isTTY === true,
+  });
+  return { config, warnings: [...warnings, ...notes], source: { file, environment: [...heeded.values()] } };
+}
+
+function configFile({ file, env, cwd }: LoadOptions): string | null {
+  const named = file ?? (env.GATEWAY_CONFIG || undefined);
+  if (named !== undefined) return resolve(cwd, named);
+  const usual = resolve(cwd, DEFAULT_FILE);
+  return existsSync(usual) ? usual : null;
+}
+
+function readConfig(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new OperatorError(
+      'CONFIG_UNREADABLE',
+      `the configuration ${file} cannot be read: ${(error as Error).message.split(',')[0]}`,
+      {
+        next: 'check the path given with --config or GATEWAY_CONFIG',
+        usage: true,
+        cause: error,
+      },
+    );
+  }
+}
+
+type Tree = Record<string, unknown>;
+
+function asTree(value: unknown, file: string | null): Tree {
+  if (!isTree(value)) {
+    throw new OperatorError('CONFIG_INVALID', `${file}: is not a mapping of keys to values`, {
+      next: 'start it with a key, such as "domain: cr.example.com"',
+      usage: true,
+    });
+  }
+  return withoutNulls(value) as Tree;
+}
+
+/** `acme:` with nothing below it means: nothing set. */
+function withoutNulls(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutNulls);
+  if (!isTree(value)) return value;
+  const kept = Object.entries(value).filter(([, one]) => one !== null);
+  return Object.fromEntries(kept.map(([key, one]) => [key, withoutNulls(one)]));
+}
+
+function isTree(value: unknown): value is Tree {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** Lays the environment over the file's tree. `heeded` maps the dotted key to the variable that set it. */
+function overlay(raw: Tree, env: LoadOptions['env']): { heeded: Map<string, string>; warnings: string[] } {
+  const heeded = new Map<string, string>();
+  const warnings: string[] = [];
+  for (const [name, value] of Object.entries(env)) {
+    if (!name.startsWith('GATEWAY_') || name === 'GATEWAY_CONFIG' || value === undefined) continue;
+    const path = ENVIRONMENT.get(name);
+    if (path === undefined) {
+      const meant = nearest(name, ENVIRONMENT.keys());
+      warnings.push(
+        `${name} is no setting of this program and is ignored${meant === undefined ? '' : `; did you mean ${meant}?`}`,
+      );
+    } else if (value !== '') {
+      put(raw, path, value);
+      heeded.set(path.join('.'), name);
+    }
+  }
+  return { heeded, warnings };
+}
+
+/** Sets a value, making the mappings and the list on the way; what stands in its way as another kind is replaced, since the variable wins. */
+function put(raw: Tree, path: Path, value: string): void {
+  let node: Tree = raw;
+  for (const [index, key] of path.slice(0, -1).entries()) {
+    const next = node[key];
+    const list = typeof path[index + 1] === 'number';
+    if (list ? !Array.isArray(next) : !isTree(next)) node[key] = list ? [] : {};
+    node = node[key] as Tree;
+  }
+  node[String(path.at(-1))] = value;
+}
+
+/** Parses; where that fails, notes the problems and parses what is left, so that contradictions are found in the same run. */
+function check(raw: Tree, problems: Problem[]): Settings {
+  const first = settingsSchema.safeParse(raw);
+  if (first.success) return first.data;
+  for (const issue of first.error.issues) {
+    const path = issue.path.filter((part) => typeof part !== 'symbol');
+    if (issue.code === 'unrecognized_keys') problems.push(...issue.keys.map((key) => unknownKey([...path, key])));
+    else
+      problems.push({ path, message: issue.code === 'invalid_type' ? expected(issue.message, path) : issue.message });
+  }
+  const rest = structuredClone(raw);
+  for (const { path } of problems) remove(rest, path);
+  const second = settingsSchema.safeParse(rest);
+  return second.success ? second.data : {};
+}
+
+function expected(message: string, path: Path): string {
+  if (!message.startsWith('Invalid input')) return message;
+  return `must be a mapping with the keys ${keysAt(path).join(', ')}`;
+}
+
+function unknownKey(path: Path): Problem {
+  const known = keysAt(path.slice(0, -1));
+  const meant = nearest(String(path.at(-1)), known);
+  const hint = meant === undefined ? `known are ${known.join(', ')}` : `did you mean ${meant}?`;
+  return { path, message: `there is no such key; ${hint}` };
+}
+
+function remove(tree: Tree, path: Path): void {
+  let node: unknown = tree;
+  for (const key of path.slice(0, -1)) node = (node as Tree | undefined)?.[key];
+  // A list keeps its length, so that the places of its other items stay true.
+  if (Array.isArray(node)) node[Number(path.at(-1))] = {};
+  else if (isTree(node)) delete node[String(path.at(-1))];
+}
+
+function invalid(
+  problems: readonly Problem[],
+  yaml: YamlText | null,
+  file: string | null,
+  heeded: Map<string, string>,
+): OperatorError {
+  const lines = problems.map(({ path, message }) => {
+    const key = path.reduce<string>(
+      (text, part) => (typeof part === 'number' ? `${text}[${part}]` : text === '' ? part : `${text}.${part}`),
+      '',
+    );
+    const variable = heeded.get(path.join('.')) ?? heeded.get(path.slice(0, 2).join('.'));
+    const where = variable ?? (yaml !== null && file !== null ? `${file}:${yaml.lineAt(path)}` : undefined);
+    return `  ${key}: ${message}${where === undefined ? '' : ` (${where})`}`;
+  });
+  const count = lines.length === 1 ? 'a problem' : `${lines.length} problems`;
+  return new OperatorError('CONFIG_INVALID', `the configuration has ${count}:\n${lines.join('\n')}`, {
+    next: 'correct it and start again; every key is described in the README under Configuration',
+    usage: true,
+  });
+}

@@ -1,0 +1,197 @@
+import { isIP } from 'node:net';
+import ipaddr from 'ipaddr.js';
+import type { ListenAddress } from './config.ts';
+
+/** A value that is refused, in words; what is secret is not repeated. */
+export class BadValue extends Error {
+  override readonly name = 'BadValue';
+}
+
+const SIZE_UNITS: Record<string, number> = { '': 1, b: 1, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30, tib: 2 ** 40 };
+const TIME_UNITS: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** `20GiB`, `1.5 MiB`, `4096` → bytes. */
+export function parseSize(raw: unknown): number {
+  const match = /^(\d+(?:\.\d+)?) ?([a-z]*)$/i.exec(text(raw, 'a size such as 20GiB'));
+  const unit = SIZE_UNITS[match?.[2]?.toLowerCase() ?? '-'];
+  const bytes = Math.round(Number(match?.[1]) * (unit ?? Number.NaN));
+  if (!Number.isSafeInteger(bytes)) {
+    const hint = /^\d+(\.\d+)? ?[kmgt]b?$/i.test(String(raw))
+      ? '; units count by 1024 and are written KiB, MiB, GiB, TiB'
+      : '';
+    throw new BadValue(`${quoted(raw)} is not a size${hint || '; write it like 512MiB, 20GiB or plain bytes'}`);
+  }
+  return bytes;
+}
+
+/** `500ms`, `20s`, `1m`, `12h`, `7d`, `0` → milliseconds. */
+export function parseDuration(raw: unknown): number {
+  const written = text(raw, 'a duration such as 20s');
+  if (written === '0') return 0;
+  const match = /^(\d+(?:\.\d+)?) ?(ms|s|m|h|d)$/i.exec(written);
+  const ms = Math.round(Number(match?.[1]) * (TIME_UNITS[match?.[2]?.toLowerCase() ?? ''] ?? Number.NaN));
+  if (!Number.isSafeInteger(ms)) {
+    throw new BadValue(`${quoted(raw)} is not a duration; write a number with ms, s, m, h or d, like 500ms, 20s or 7d`);
+  }
+  return ms;
+}
+
+export function parseBoolean(raw: unknown): boolean {
+  if (typeof raw === 'boolean') return raw;
+  const written = text(raw, 'true or false').toLowerCase();
+  if (['true', 'yes', 'on', '1'].includes(written)) return true;
+  if (['false', 'no', 'off', '0'].includes(written)) return false;
+  throw new BadValue(`${quoted(raw)} is neither true nor false`);
+}
+
+export function parseInteger(least: number, most: number): (raw: unknown) => number {
+  return (raw) => {
+    const written = text(raw, 'a whole number');
+    const value = Number(written);
+    if (!/^\d+$/.test(written) || value < least || value > most) {
+      throw new BadValue(`${quoted(raw)} is not a whole number from ${least} to ${most}`);
+    }
+    return value;
+  };
+}
+
+/** A list, or text with commas. */
+export function parseList<T>(item: (raw: unknown) => T): (raw: unknown) => T[] {
+  return (raw) => {
+    const parts: unknown[] = Array.isArray(raw)
+      ? raw
+      : text(raw, 'a list')
+          .split(',')
+          .map((part) => part.trim());
+    const values: T[] = [];
+    const refusals: string[] = [];
+    for (const part of parts) {
+      if (part === '') continue;
+      try {
+        values.push(item(part));
+      } catch (error) {
+        if (!(error instanceof BadValue)) throw error;
+        refusals.push(error.message);
+      }
+    }
+    if (refusals.length > 0) throw new BadValue(refusals.join('; '));
+    return values;
+  };
+}
+
+export function parseChoice<const T extends string>(choices: readonly T[]): (raw: unknown) => T {
+  return (raw) => {
+    // YAML 1.1 habits: an unquoted `off` may arrive as false.
+    const written = raw === false ? 'off' : raw;
+    const found = choices.find((choice) => choice === written);
+    if (found === undefined) throw new BadValue(`${quoted(raw)} is none of: ${choices.join(', ')}`);
+    return found;
+  };
+}
+
+/** `:443`, `127.0.0.1:8443`, `[::1]:8443`, `localhost:8443`; `off` is null. */
+export function parseListen(raw: unknown): ListenAddress | null {
+  if (raw === 'off' || raw === false) return null;
+  const forms = 'write :443, 127.0.0.1:8443, "[::1]:8443" or off';
+  const written = text(raw, 'an address to listen on');
+  const match = /^(?:\[([^\]]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(written);
+  if (match === null) throw new BadValue(`${quoted(raw)} is not an address to listen on; ${forms}`);
+  const port = Number(match[3]);
+  if (port > 65_535) throw new BadValue(`${quoted(raw)} has a port above 65535`);
+  const host = match[1] ?? match[2] ?? '';
+  const sound = match[1] !== undefined ? isIP(host) === 6 : host === '' || host === 'localhost' || isIP(host) === 4;
+  if (!sound) throw new BadValue(`${quoted(raw)} names no IP address; ${forms}`);
+  return { host: host === '' ? undefined : host, port };
+}
+
+/** `10.0.0.0/8`, `2001:db8::/32`, or one address → CIDR in its canonical form. */
+export function parseCidr(raw: unknown): string {
+  const written = text(raw, 'a network such as 10.0.0.0/8');
+  const [address = '', bits, ...rest] = written.split('/');
+  // Node's check first: ipaddr.js also takes octal, hexadecimal and shortened forms.
+  const family = isIP(address);
+  const width = family === 4 ? 32 : 128;
+  const length = bits === undefined ? width : Number(bits);
+  if (family === 0 || rest.length > 0 || (bits !== undefined && !/^\d{1,3}$/.test(bits)) || length > width) {
+    throw new BadValue(`${quoted(raw)} is not a network; write it like 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7`);
+  }
+  return `${ipaddr.parse(address).toString()}/${length}`;
+}
+
+/** A DNS server as `host:port`; the port is 53 where none is given. */
+export function parseResolver(raw: unknown): string {
+  const written = text(raw, 'the address of a DNS server');
+  if (isIP(written) === 4) return `${written}:53`;
+  if (isIP(written) === 6) return `[${written}]:53`;
+  const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(written);
+  const host = match?.[1] ?? match?.[2] ?? '';
+  const port = Number(match?.[3]);
+  if (isIP(host) !== (match?.[1] === undefined ? 4 : 6) || !(port >= 1 && port <= 65_535)) {
+    throw new BadValue(`${quoted(raw)} is not the IP address and port of a DNS server; write it like 1.1.1.1:53`);
+  }
+  return written;
+}
+
+/** The proxy's URL as given; its password is not repeated in a refusal. */
+export function parseProxy(raw: unknown): string {
+  const schemes = ['http:', 'https:', 'socks5:', 'socks5h:'];
+  const written = text(raw, 'the URL of a proxy');
+  if (!URL.canParse(written)) throw new BadValue('is not a URL; write it like http://proxy.example:3128');
+  const url = new URL(written);
+  if (!schemes.includes(url.protocol)) {
+    throw new BadValue(`has the scheme ${url.protocol}//; a proxy has http://, https://, socks5:// or socks5h://`);
+  }
+  if (url.hostname === '') throw new BadValue('names no host; write it like socks5://127.0.0.1:1080');
+  if ((url.pathname !== '' && url.pathname !== '/') || url.search !== '' || url.hash !== '') {
+    throw new BadValue('has a path or a query; a proxy is only scheme, host and port');
+  }
+  return written;
+}
+
+export function parseEmail(raw: unknown): string {
+  const written = text(raw, 'an e-mail address');
+  if (!/^[^\s@,;<>]+@[^\s@,;<>]+\.[^\s@,;<>]+$/.test(written))
+    throw new BadValue(`${quoted(raw)} is not an e-mail address`);
+  return written;
+}
+
+export function parseDirectory(raw: unknown): string {
+  const written = text(raw, 'the URL of an ACME directory');
+  const url = URL.canParse(written) ? new URL(written) : undefined;
+  if (url?.protocol !== 'https:' && url?.protocol !== 'http:') {
+    throw new BadValue(`${quoted(raw)} is not the URL of an ACME directory; it starts with https://`);
+  }
+  return written;
+}
+
+/** Text that may hold anything, such as a path or an identifier. */
+export function parseText(what: string): (raw: unknown) => string {
+  return (raw) => text(raw, what);
+}
+
+/** RFC 8555 §7.3.4: the MAC key as the CA shows it, in base64url. */
+export function parseMacKey(raw: unknown): string {
+  const written = text(raw, 'a key');
+  if (!/^[A-Za-z0-9_-]+={0,2}$/.test(written)) throw new BadValue('is not base64url text, as CAs give the HMAC key');
+  return written;
+}
+
+/** Numbers and booleans of YAML are taken as the text they were written as. */
+function text(raw: unknown, what: string): string {
+  if (typeof raw === 'number' && Number.isFinite(raw)) return String(raw);
+  if (typeof raw !== 'string') throw new BadValue(`is ${kindOf(raw)}; it must be ${what}`);
+  const trimmed = raw.trim();
+  if (trimmed === '') throw new BadValue(`is empty; it must be ${what}`);
+  return trimmed;
+}
+
+function kindOf(raw: unknown): string {
+  if (Array.isArray(raw)) return 'a list';
+  if (raw === null) return 'empty';
+  return typeof raw === 'object' ? 'a mapping' : String(raw);
+}
+
+function quoted(raw: unknown): string {
+  const written = typeof raw === 'string' ? raw : (JSON.stringify(raw) ?? String(raw));
+  return `"${written.length > 80 ? `${written.slice(0, 80)}…` : written}"`;
+}
