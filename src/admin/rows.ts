@@ -1,0 +1,101 @@
+import type { CertificateInfo, CertificateState } from '../certs/service.ts';
+import type { EndpointHealth } from '../upstream/upstream.ts';
+
+/** `none`: no certificate is wanted (`--no-cert`, `tls.mode: off`). */
+export type AliasCertificateState = CertificateState | 'none';
+
+/** A row of `alias ls --json`. */
+export interface AliasRow {
+  readonly name: string;
+  readonly host: string;
+  readonly registry: string;
+  readonly certificate: { readonly state: AliasCertificateState; readonly notAfter: string | null };
+}
+
+/** A row of `registry ls --json`. */
+export interface RegistryRow {
+  readonly host: string;
+  readonly endpoints: readonly string[];
+  /** Without its credentials. */
+  readonly proxy: string | null;
+  /** Whether there are any; what they are is never shown. */
+  readonly credentials: boolean;
+  readonly public: boolean;
+}
+
+export interface AliasAdded {
+  readonly alias: AliasRow;
+  readonly created: { readonly alias: boolean; readonly registry: boolean };
+  readonly certificate: CertificateInfo | null;
+  /** How an image is pulled through it: `k8s-gcr.cr.example.com/<name>`. */
+  readonly pull: string;
+}
+
+export interface AliasDetails extends AliasRow {
+  readonly details: { readonly registry: RegistryRow; readonly certificate: CertificateInfo | null };
+}
+
+export interface RegistryDetails extends RegistryRow {
+  readonly aliases: readonly string[];
+  /** Empty where no gateway runs: only a running one knows. */
+  readonly health: readonly EndpointHealth[];
+}
+
+export interface ImportResult {
+  readonly aliases: { readonly added: readonly string[]; readonly changed: readonly string[] };
+  readonly registries: { readonly added: readonly string[]; readonly changed: readonly string[] };
+}
+
+/** One line of `doctor`. */
+export interface Check {
+  readonly name: string;
+  readonly level: 'ok' | 'warn' | 'fail';
+  readonly message: string;
+  /** What to do, where something is wrong. */
+  readonly next?: string;
+}
+
+export interface DoctorReport {
+  readonly checks: readonly Check[];
+  readonly counts: { readonly ok: number; readonly warn: number; readonly fail: number };
+}
+
+/** What `status --json` shows. `null`s where no gateway runs. */
+export interface StatusReport {
+  readonly running: boolean;
+  readonly version: string;
+  readonly dataDir: string;
+  readonly domain: string;
+  readonly pid: number | null;
+  readonly startedAt: string | null;
+  readonly uptimeSeconds: number | null;
+  readonly workers: number | null;
+  readonly addresses: {
+    readonly https: readonly string[];
+    readonly http: readonly string[];
+    readonly metrics: string | null;
+  };
+  readonly tls: string;
+  readonly aliases: number;
+  readonly registries: number;
+  readonly certificates: Readonly<Record<CertificateState, number>>;
+  readonly cache: { readonly bytes: number; readonly maxBytes: number; readonly blobs: number } | null;
+  readonly traffic: Readonly<Record<string, number>> | null;
+}
+
+/** A file of a client's configuration, ready to paste. */
+export interface ClientFile {
+  readonly path: string;
+  readonly content: string;
+}
+
+export interface ClientConfiguration {
+  readonly client: string;
+  readonly files: readonly ClientFile[];
+  readonly notes: readonly string[];
+}
+
+export interface UserRow {
+  readonly name: string;
+  readonly createdAt: string | null;
+}

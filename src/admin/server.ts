@@ -1,0 +1,194 @@
+import { chmod, lstat, unlink } from 'node:fs/promises';
+import http from 'node:http';
+import net from 'node:net';
+import path from 'node:path';
+import { readBounded, TooLargeError } from '../kit/bounded.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { AdminLine, Operation } from './contract.ts';
+import { openSocketPath, SOCKET_NAME, type SocketPath } from './socket-path.ts';
+
+/** Enough for a certificate chain or a table of ten thousand aliases. */
+const MAX_INPUT = 16 * 1024 * 1024;
+
+/** An empty line this often, in ms, so that whoever waits sees that the gateway lives. */
+const HEARTBEAT = 10_000;
+
+export interface AdminServer {
+  /** Aborts what runs, ends every connection and removes the socket. */
+  close(): Promise<void>;
+}
+
+/**
+ * The operator's face: `POST /v1/<operation>` on `<dataDir>/admin.sock`, JSON in, JSON lines out (`AdminLine`).
+ * The socket has mode 0600 from its first moment: whoever may open it may do everything.
+ * @throws {OperatorError} `DATA_DIR_HELD` where another process answers on it
+ */
+export async function startAdminServer(options: {
+  readonly dataDir: string;
+  readonly operations: ReadonlyMap<string, Operation>;
+  readonly log: Logger;
+}): Promise<AdminServer> {
+  const { dataDir, operations, log } = options;
+  const running = new Set<AbortController>();
+  const server = http.createServer((request, response) => {
+    serve(request, response, operations, running, log).catch((error: unknown) => {
+      log.error({ err: error }, 'the admin socket failed on a request');
+      response.destroy();
+    });
+  });
+  // Operations take as long as they take; who may connect is trusted to end.
+  server.requestTimeout = 0;
+  server.timeout = 0;
+
+  const socket = await openSocketPath(dataDir);
+  try {
+    await removeStale(socket.path, dataDir);
+    await listen(server, socket.path);
+  } catch (error) {
+    await socket.close();
+    throw error;
+  }
+  log.debug({ path: path.join(dataDir, SOCKET_NAME) }, 'the admin socket is open');
+  return { close: () => close(server, running, socket) };
+}
+
+async function close(server: http.Server, running: Set<AbortController>, socket: SocketPath): Promise<void> {
+  const reason = new OperatorError('GATEWAY_ENDING', 'the gateway is ending', {
+    next: 'run the command again when it is up',
+  });
+  for (const controller of running) controller.abort(reason);
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  server.closeIdleConnections();
+  // What was aborted says so on its last line; a connection that does not end within a second is cut.
+  const cut = setTimeout(() => server.closeAllConnections(), 1000);
+  await closed;
+  clearTimeout(cut);
+  await socket.close();
+}
+
+async function listen(server: http.Server, socketPath: string): Promise<void> {
+  const listening = new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.once('listening', resolve);
+  });
+  // `listen` binds before it returns, so nothing else is created under this mask.
+  const mask = process.umask(0o177);
+  try {
+    server.listen({ path: socketPath });
+  } finally {
+    process.umask(mask);
+  }
+  await listening;
+  await chmod(socketPath, 0o600);
+}
+
+/** A socket that nobody answers on is a dead process's; it would refuse the bind. */
+async function removeStale(socketPath: string, dataDir: string): Promise<void> {
+  const found = await lstat(socketPath).catch(() => null);
+  if (found === null) return;
+  if (!found.isSocket()) {
+    throw new OperatorError('ADMIN_SOCKET', `${path.join(dataDir, SOCKET_NAME)} exists and is no socket`, {
+      next: 'move that file away: the gateway listens there for its own commands',
+    });
+  }
+  if (await answers(socketPath)) {
+    throw new OperatorError('DATA_DIR_HELD', `a gateway already runs on ${dataDir}`, {
+      next: 'end it first, or give this one a data directory of its own (--data-dir)',
+    });
+  }
+  await unlink(socketPath);
+}
+
+function answers(socketPath: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = net.connect({ path: socketPath });
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once('error', (error: NodeJS.ErrnoException) =>
+      resolve(error.code !== 'ECONNREFUSED' && error.code !== 'ENOENT'),
+    );
+  });
+}
+
+async function serve(
+  request: http.IncomingMessage,
+  response: http.ServerResponse,
+  operations: ReadonlyMap<string, Operation>,
+  running: Set<AbortController>,
+  log: Logger,
+): Promise<void> {
+  const name = /^\/v1\/([a-z.]+)$/.exec(request.url ?? '')?.[1] ?? '';
+  const operation = operations.get(name);
+  if (request.method !== 'POST' || operation === undefined) {
+    request.resume();
+    respond(response, 404, {
+      type: 'error',
+      code: 'OPERATION_UNKNOWN',
+      message: `the gateway that runs knows no operation ${name === '' ? (request.url ?? '') : name}`,
+      next: 'the command and the gateway are of different versions: restart the gateway',
+      usage: false,
+    });
+    return;
+  }
+  let input: unknown;
+  try {
+    input = JSON.parse((await readBounded(request, MAX_INPUT)).toString('utf8'));
+  } catch (error) {
+    const message =
+      error instanceof TooLargeError ? `the input is larger than ${MAX_INPUT} bytes` : 'the input is no JSON';
+    respond(response, 400, { type: 'error', code: 'INPUT_INVALID', message, usage: true });
+    return;
+  }
+
+  const controller = new AbortController();
+  running.add(controller);
+  response.once('close', () => controller.abort(new OperatorError('STOPPED', 'whoever asked has left')));
+  response.writeHead(200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' });
+  response.flushHeaders();
+  const write = (line: AdminLine): void => {
+    if (!response.destroyed) response.write(`${JSON.stringify(line)}\n`);
+  };
+  const heartbeat = setInterval(() => response.destroyed || response.write('\n'), HEARTBEAT);
+  try {
+    const result = await operation(input, {
+      step: (step, message, data) => write({ type: 'step', step, message, ...(data === undefined ? {} : { data }) }),
+      signal: controller.signal,
+    });
+    write({ type: 'result', result: result ?? null });
+  } catch (error) {
+    if (!(error instanceof OperatorError)) log.error({ err: error, operation: name }, 'an operation failed');
+    write(errorLine(error));
+  } finally {
+    clearInterval(heartbeat);
+    running.delete(controller);
+    response.end();
+  }
+}
+
+/** An error as its last line; what is no `OperatorError` is our own fault and says so without its insides. */
+export function errorLine(error: unknown): AdminLine {
+  if (error instanceof OperatorError) {
+    return {
+      type: 'error',
+      code: error.code,
+      message: error.message,
+      ...(error.next === undefined ? {} : { next: error.next }),
+      usage: error.usage,
+    };
+  }
+  return {
+    type: 'error',
+    code: 'INTERNAL',
+    message: `the gateway failed: ${error instanceof Error ? error.message : String(error)}`,
+    next: "its log has the details; this is the gateway's fault, not yours",
+    usage: false,
+  };
+}
+
+function respond(response: http.ServerResponse, status: number, line: AdminLine): void {
+  response.writeHead(status, { 'content-type': 'application/x-ndjson', connection: 'close' });
+  response.end(`${JSON.stringify(line)}\n`);
+}

@@ -1,0 +1,112 @@
+import { Command } from 'commander';
+import type { AliasAdded, AliasDetails, AliasRow, ImportResult } from '../admin/rows.ts';
+import { collect, readGiven } from './arguments.ts';
+import { formatWhen } from './format.ts';
+import type { Cell, Tone } from './output.ts';
+import type { Session } from './session.ts';
+
+const TONES: Record<string, Tone> = { valid: 'good', pending: 'warn', failed: 'bad', expired: 'bad', none: 'dim' };
+
+/** A certificate's state as a cell. */
+export function stateCell(state: string): Cell {
+  return { text: state, tone: TONES[state] ?? 'plain' };
+}
+
+export function aliasCommands(session: Session): Command {
+  const { output } = session;
+  const group = new Command('alias').description('names that stand for registries');
+
+  group
+    .command('add')
+    .description('add an alias, and its registry if it is new; issue its certificate and take it into use')
+    .argument('<name>', 'a name under the domain (k8s-gcr) or a full host name (hub.corp.example)')
+    .argument('<registry>', 'the registry it stands for (k8s.gcr.io, localhost:5000)')
+    .option('--endpoint <url>', 'where the registry is fetched from; several are tried in order', collect)
+    .option('--no-cert', 'order no certificate until `gateway cert renew`')
+    .action(async (name: string, registry: string, options: { endpoint?: string[]; cert: boolean }) => {
+      const added = (await session.act('alias.add', {
+        name,
+        registry,
+        endpoints: options.endpoint ?? [],
+        certificate: options.cert,
+      })) as AliasAdded;
+      output.line(`${added.pull} now pulls from ${added.alias.registry}`);
+    });
+
+  group
+    .command('ls')
+    .description('list the aliases')
+    .option('--json', 'print JSON')
+    .action(async (options: { json?: boolean }) => {
+      const rows = (await session.act('alias.ls', {})) as AliasRow[];
+      if (options.json === true) return output.json(rows);
+      output.table(
+        ['name', 'host', 'registry', 'certificate', 'expires'],
+        rows.map((row) => [
+          row.name,
+          row.host,
+          row.registry,
+          stateCell(row.certificate.state),
+          formatWhen(row.certificate.notAfter),
+        ]),
+      );
+    });
+
+  group
+    .command('show')
+    .description('show one alias')
+    .argument('<name>')
+    .option('--json', 'print JSON')
+    .action(async (name: string, options: { json?: boolean }) => {
+      const row = (await session.act('alias.show', { name })) as AliasDetails;
+      if (options.json === true) return output.json(row);
+      const { certificate, registry } = row.details;
+      output.facts([
+        ['name', row.name],
+        ['host', row.host],
+        ['registry', row.registry],
+        ['endpoints', registry.endpoints],
+        ['certificate', stateCell(row.certificate.state)],
+        ...(certificate === null
+          ? []
+          : ([
+              ['issuer', certificate.issuer ?? '-'],
+              ['expires', `${certificate.notAfter ?? '-'} (${formatWhen(certificate.notAfter)})`],
+              ...(certificate.lastError === null
+                ? []
+                : [['last error', `${certificate.lastError.type}: ${certificate.lastError.detail}`]]),
+              ...(certificate.nextAttempt === null ? [] : [['next attempt', formatWhen(certificate.nextAttempt)]]),
+            ] as [string, string][])),
+      ]);
+    });
+
+  group
+    .command('rm')
+    .description('remove an alias; its certificate is kept for a later add')
+    .argument('<name>')
+    .action(async (name: string) => {
+      const row = (await session.act('alias.rm', { name })) as AliasRow;
+      output.line(`removed ${row.name} (${row.host}); the registry ${row.registry} stays in the table`);
+    });
+
+  group
+    .command('import')
+    .description('add registries and aliases from a YAML file, in the format of the files in aliases/')
+    .argument('<file>', 'the file, or - for standard input')
+    .action(async (file: string) => {
+      const yaml = await readGiven(file === '-' ? '/dev/stdin' : file);
+      const done = (await session.act('alias.import', { yaml })) as ImportResult;
+      for (const [what, counts] of Object.entries(done) as [string, ImportResult['aliases']][]) {
+        output.line(`${what}: ${counts.added.length} added, ${counts.changed.length} changed`);
+      }
+    });
+
+  group
+    .command('export')
+    .description('print the whole table as YAML, without credentials')
+    .action(async () => {
+      output.text(((await session.act('alias.export', {})) as { yaml: string }).yaml);
+    });
+
+  return group;
+}

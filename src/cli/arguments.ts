@@ -1,0 +1,38 @@
+import { readFile } from 'node:fs/promises';
+import { readBounded } from '../kit/bounded.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import type { Session } from './session.ts';
+
+/** More than any password or token, so that a wrong pipe is noticed. */
+const MAX_SECRET = 64 * 1024;
+
+/** Collects an option that may be given several times. */
+export function collect(value: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), value];
+}
+
+/** A file that a command was given. @throws {OperatorError} usage */
+export async function readGiven(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    throw new OperatorError('FILE_UNREADABLE', `${file} cannot be read: ${(error as Error).message}`, {
+      next: 'check the path and its permissions',
+      usage: true,
+      cause: error,
+    });
+  }
+}
+
+/** A secret from standard input, without the line end that `echo` adds. @throws {OperatorError} usage */
+export async function readSecret(session: Session): Promise<string> {
+  const bytes = await readBounded(session.stdin as AsyncIterable<Buffer>, MAX_SECRET);
+  const secret = bytes.toString('utf8').replace(/\r?\n$/, '');
+  if (secret === '') {
+    throw new OperatorError('PASSWORD_EMPTY', 'nothing came on standard input', {
+      next: 'pipe the password in: echo "$PASSWORD" | gateway … --password-stdin',
+      usage: true,
+    });
+  }
+  return secret;
+}

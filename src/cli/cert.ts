@@ -1,0 +1,104 @@
+import { Command } from 'commander';
+import type { CertificateInfo, Story } from '../certs/service.ts';
+import { stateCell } from './alias.ts';
+import { readGiven } from './arguments.ts';
+import { formatWhen } from './format.ts';
+import type { Session } from './session.ts';
+
+export function certCommands(session: Session): Command {
+  const { output } = session;
+  const group = new Command('cert').description('certificates');
+
+  group
+    .command('ls')
+    .description('list the certificates')
+    .option('--json', 'print JSON')
+    .action(async (options: { json?: boolean }) => {
+      const rows = (await session.act('cert.ls', {})) as CertificateInfo[];
+      if (options.json === true) return output.json(rows);
+      output.table(
+        ['host', 'state', 'issuer', 'expires', 'next attempt', 'last error'],
+        rows.map((row) => [
+          row.host,
+          stateCell(row.state),
+          row.issuer ?? '-',
+          formatWhen(row.notAfter),
+          formatWhen(row.nextAttempt),
+          row.lastError === null ? '-' : `${row.lastError.type}: ${row.lastError.detail}`,
+        ]),
+      );
+    });
+
+  group
+    .command('show')
+    .description("show one host's certificate")
+    .argument('<host>')
+    .option('--json', 'print JSON')
+    .action(async (host: string, options: { json?: boolean }) => {
+      const row = (await session.act('cert.show', { host })) as CertificateInfo;
+      if (options.json === true) return output.json(row);
+      output.facts([
+        ['host', row.host],
+        ['state', stateCell(row.state)],
+        ['issuer', row.issuer ?? '-'],
+        ['serial', row.serial ?? '-'],
+        ['not before', row.notBefore ?? '-'],
+        ['not after', row.notAfter === null ? '-' : `${row.notAfter} (${formatWhen(row.notAfter)})`],
+        [
+          'last error',
+          row.lastError === null
+            ? '-'
+            : [`${row.lastError.type} (${formatWhen(row.lastError.at)})`, row.lastError.detail],
+        ],
+        ['next attempt', row.nextAttempt === null ? '-' : `${row.nextAttempt} (${formatWhen(row.nextAttempt)})`],
+      ]);
+    });
+
+  group
+    .command('renew')
+    .description('obtain new certificates now')
+    .argument('<host...>')
+    .action(async (hosts: string[]) => {
+      const rows = (await session.act('cert.renew', { hosts })) as CertificateInfo[];
+      for (const row of rows)
+        output.line(`${row.host} has a certificate of ${row.issuer ?? '-'} until ${row.notAfter ?? '-'}`);
+    });
+
+  group
+    .command('explain')
+    .description("tell one host's story: what was tried, what the CA said, what to do, when the next attempt is")
+    .argument('<host>')
+    .action(async (host: string) => {
+      const story = (await session.act('cert.explain', { host })) as Story;
+      output.line(story.summary);
+      for (const { at, event } of story.events) output.line(`  ${at}  ${event}`);
+      for (const advice of story.advice) output.line(`- ${advice}`);
+      if (story.nextAttempt !== null)
+        output.line(`next attempt: ${story.nextAttempt} (${formatWhen(story.nextAttempt)})`);
+      output.line(story.next);
+    });
+
+  group
+    .command('import')
+    .description('take a certificate of your own into use; the hosts it names need no order')
+    .argument('<certificate>', 'PEM file with the certificate, then its chain')
+    .argument('<key>', 'PEM file with the private key')
+    .action(async (certificate: string, key: string) => {
+      const imported = (await session.act('cert.import', {
+        certificate: await readGiven(certificate),
+        key: await readGiven(key),
+      })) as { names: string[]; notAfter: string };
+      output.line(`in use for ${imported.names.join(', ')} until ${imported.notAfter}`);
+    });
+
+  group
+    .command('export')
+    .description("print one host's certificate chain and private key as PEM")
+    .argument('<host>')
+    .action(async (host: string) => {
+      const pem = (await session.act('cert.export', { host })) as { certificate: string; key: string };
+      output.text(`${pem.certificate.trimEnd()}\n${pem.key.trimEnd()}\n`);
+    });
+
+  return group;
+}

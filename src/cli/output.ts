@@ -1,0 +1,146 @@
+import type { Writable } from 'node:stream';
+import { styleText } from 'node:util';
+import { OperatorError } from '../kit/operator-error.ts';
+
+/** A stream that may be a terminal. */
+export type Stream = Writable & { readonly isTTY?: boolean; readonly columns?: number };
+
+export interface OutputOptions {
+  readonly stdout: Stream;
+  readonly stderr: Stream;
+  readonly env: NodeJS.ProcessEnv;
+}
+
+export type Tone = 'good' | 'warn' | 'bad' | 'dim' | 'plain';
+
+/** A cell of a table: text, or text with a tone for terminals. */
+export type Cell = string | { readonly text: string; readonly tone: Tone };
+
+const STYLES = { good: 'green', warn: 'yellow', bad: 'red', dim: 'dim' } as const;
+
+/** Width of the bar itself; the rest of its line is figures. */
+const BAR_WIDTH = 30;
+
+/**
+ * The only place that writes to a person's terminal. Results go to standard output, so that they can be piped;
+ * notes, bars and errors go to standard error. Colour only on a terminal, and never with NO_COLOR (https://no-color.org).
+ */
+export class Output {
+  readonly #stdout: Stream;
+  readonly #stderr: Stream;
+  readonly #env: NodeJS.ProcessEnv;
+  #barShown = false;
+
+  constructor(options: OutputOptions) {
+    this.#stdout = options.stdout;
+    this.#stderr = options.stderr;
+    this.#env = options.env;
+    // A reader that left (`| head`) is no failure: whatever comes later is for nobody.
+    for (const stream of [this.#stdout, this.#stderr]) stream.on('error', () => {});
+  }
+
+  /** One line of result. */
+  line(text = ''): void {
+    this.#clearBar();
+    this.#stdout.write(`${text}\n`);
+  }
+
+  /** Text that is a result as it stands (YAML, PEM, a configuration). */
+  text(text: string): void {
+    this.#clearBar();
+    this.#stdout.write(text.endsWith('\n') || text === '' ? text : `${text}\n`);
+  }
+
+  json(value: unknown): void {
+    this.text(JSON.stringify(value, null, 2));
+  }
+
+  /** Columns as wide as their widest cell; no rule lines, so that awk can read it too. */
+  table(head: readonly string[], rows: readonly (readonly Cell[])[]): void {
+    const text = (cell: Cell | undefined) => (cell === undefined ? '' : typeof cell === 'string' ? cell : cell.text);
+    const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => text(row[i]).length)));
+    const write = (cells: readonly Cell[]) =>
+      this.line(
+        cells
+          .map((cell, i) => {
+            const padded = i === cells.length - 1 ? text(cell) : text(cell).padEnd(widths[i] ?? 0);
+            return typeof cell === 'string' ? padded : this.paint(cell.tone, padded);
+          })
+          .join('  ')
+          .trimEnd(),
+      );
+    write(head.map((title) => ({ text: title.toUpperCase(), tone: 'dim' as const })));
+    for (const row of rows) write(row);
+  }
+
+  /** `name: value` lines, the values aligned; a list takes a line each. */
+  facts(rows: readonly (readonly [string, Cell | readonly string[]])[]): void {
+    const width = Math.max(...rows.map(([name]) => name.length)) + 1;
+    for (const [name, value] of rows) {
+      const lines: Cell[] = Array.isArray(value) ? (value.length === 0 ? ['none'] : [...value]) : [value as Cell];
+      lines.forEach((cell, i) => {
+        const painted = typeof cell === 'string' ? cell : this.paint(cell.tone, cell.text);
+        this.line(`${(i === 0 ? `${name}:` : '').padEnd(width)} ${painted}`.trimEnd());
+      });
+    }
+  }
+
+  /** A step of an operation as it happens. */
+  step(step: string, message: string): void {
+    this.line(`${this.paint('dim', step.padEnd(9))} ${message}`);
+  }
+
+  /** What is worth knowing but is no result. */
+  note(text: string): void {
+    this.#clearBar();
+    this.#stderr.write(`gateway: ${text}\n`);
+  }
+
+  /** `gateway: <what happened>`, and what to do next on a line of its own. */
+  error(error: unknown): void {
+    this.#clearBar();
+    const next = error instanceof OperatorError ? error.next : undefined;
+    const message = error instanceof Error ? error.message : String(error);
+    this.#stderr.write(`${this.#paintFor(this.#stderr, 'bad', 'gateway:')} ${message}\n`);
+    if (next !== undefined) this.#stderr.write(`  ${next}\n`);
+  }
+
+  /** Text for standard error that is complete as it stands (usage). */
+  errorText(text: string): void {
+    this.#clearBar();
+    this.#stderr.write(text);
+  }
+
+  /** A bar on a terminal, nothing elsewhere; `total` 0 shows the count alone. */
+  progress(label: string, done: number, total: number): void {
+    if (this.#stderr.isTTY !== true) return;
+    const share = total > 0 ? Math.min(1, done / total) : 0;
+    const filled = Math.round(share * BAR_WIDTH);
+    const bar = total > 0 ? `[${'#'.repeat(filled).padEnd(BAR_WIDTH, '.')}] ${Math.floor(share * 100)} % ` : '';
+    const line = `${bar}${label}`.slice(0, (this.#stderr.columns ?? 80) - 1);
+    this.#stderr.write(`\r\u001b[2K${line}`);
+    this.#barShown = true;
+  }
+
+  /** Ends the bar, if one is shown. */
+  progressEnd(): void {
+    this.#clearBar();
+  }
+
+  paint(tone: Tone, text: string): string {
+    return this.#paintFor(this.#stdout, tone, text);
+  }
+
+  #paintFor(stream: Stream, tone: Tone, text: string): string {
+    const noColor = this.#env.NO_COLOR;
+    if (tone === 'plain' || stream.isTTY !== true || (noColor !== undefined && noColor !== '')) return text;
+    if (this.#env.TERM === 'dumb') return text;
+    return styleText(STYLES[tone], text, { validateStream: false });
+  }
+
+  #clearBar(): void {
+    if (!this.#barShown) return;
+    this.#barShown = false;
+    this.#stderr.write('\r\u001b[2K');
+  }
+}

@@ -1,0 +1,117 @@
+import { Command } from 'commander';
+import type { RegistryDetails, RegistryRow } from '../admin/rows.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import { collect, readSecret } from './arguments.ts';
+import { formatWhen } from './format.ts';
+import type { Session } from './session.ts';
+
+interface SetOptions {
+  endpoint?: string[];
+  proxy?: string;
+  username?: string;
+  passwordStdin?: boolean;
+  public?: boolean;
+}
+
+export function registryCommands(session: Session): Command {
+  const { output } = session;
+  const group = new Command('registry').description('registries and where their content is fetched');
+
+  group
+    .command('ls')
+    .description('list the registries')
+    .option('--json', 'print JSON')
+    .action(async (options: { json?: boolean }) => {
+      const rows = (await session.act('registry.ls', {})) as RegistryRow[];
+      if (options.json === true) return output.json(rows);
+      output.table(
+        ['registry', 'endpoints', 'proxy', 'credentials', 'public'],
+        rows.map((row) => [
+          row.host,
+          row.endpoints.join(' '),
+          row.proxy ?? '-',
+          row.credentials ? 'yes' : '-',
+          row.public ? 'yes' : '-',
+        ]),
+      );
+    });
+
+  group
+    .command('show')
+    .description('show one registry and the state of its endpoints')
+    .argument('<host>')
+    .option('--json', 'print JSON')
+    .action(async (host: string, options: { json?: boolean }) => {
+      const row = (await session.act('registry.show', { host })) as RegistryDetails;
+      if (options.json === true) return output.json(row);
+      const health = new Map(row.health.map((entry) => [entry.url, entry]));
+      output.facts([
+        ['registry', row.host],
+        [
+          'endpoints',
+          row.endpoints.map((url) => {
+            const state = health.get(url);
+            if (state === undefined) return url;
+            if (state.state === 'closed' && state.lastError === null) return `${url} (in use)`;
+            const until = state.retryAt === null ? '' : `, tried again ${formatWhen(state.retryAt)}`;
+            return `${url} (${state.state === 'closed' ? 'in use' : 'set aside'}${until}; last error: ${state.lastError ?? 'none'})`;
+          }),
+        ],
+        ['proxy', row.proxy ?? 'none of its own'],
+        ['credentials', row.credentials ? 'yes' : 'none'],
+        ['public', row.public ? 'yes' : 'no'],
+        ['aliases', row.aliases],
+      ]);
+    });
+
+  group
+    .command('set')
+    .description('create a registry or change it; what is not given stays as it is')
+    .argument('<host>')
+    .option(
+      '--endpoint <url>',
+      'where it is fetched from; several are tried in order and replace the old ones',
+      collect,
+    )
+    .option('--proxy <url>', 'http://, https://, socks5:// or socks5h://; "none" removes it')
+    .option('--username <name>', 'credentials for the registry; "" removes them')
+    .option('--password-stdin', 'read the password from standard input')
+    .option('--public', 'what its credentials open is served to anonymous clients too')
+    .option('--no-public', 'what its credentials open is served to logged-in clients only')
+    .action(async (host: string, options: SetOptions) => {
+      if (options.passwordStdin === true && options.username === undefined) {
+        throw new OperatorError('USERNAME_MISSING', '--password-stdin needs --username', {
+          next: `echo "$PASSWORD" | gateway registry set ${host} --username NAME --password-stdin`,
+          usage: true,
+        });
+      }
+      if (options.username !== undefined && options.username !== '' && options.passwordStdin !== true) {
+        throw new OperatorError('PASSWORD_MISSING', '--username needs --password-stdin', {
+          next: `echo "$PASSWORD" | gateway registry set ${host} --username ${options.username} --password-stdin`,
+          usage: true,
+        });
+      }
+      const password = options.passwordStdin === true ? await readSecret(session) : undefined;
+      const row = (await session.act('registry.set', {
+        host,
+        ...(options.endpoint === undefined ? {} : { endpoints: options.endpoint }),
+        ...(options.proxy === undefined ? {} : { proxy: options.proxy === 'none' ? null : options.proxy }),
+        ...(options.username === undefined
+          ? {}
+          : { credentials: options.username === '' ? null : { username: options.username, password } }),
+        ...(options.public === undefined ? {} : { public: options.public }),
+      })) as RegistryRow;
+      output.line(`${row.host} is fetched from ${row.endpoints.join(', ')}`);
+    });
+
+  group
+    .command('rm')
+    .description('remove a registry that no alias stands for')
+    .argument('<host>')
+    .action(async (host: string) => {
+      await session.act('registry.rm', { host });
+      output.line(`removed ${host}; it is not contacted any more`);
+    });
+
+  return group;
+}

@@ -1,0 +1,55 @@
+import { Command } from 'commander';
+import type { StatusReport } from '../admin/rows.ts';
+import { formatBytes, formatSpan } from './format.ts';
+import type { Session } from './session.ts';
+
+export function statusCommand(session: Session): Command {
+  const { output } = session;
+  return new Command('status')
+    .description('what is running')
+    .option('--json', 'print JSON')
+    .action(async (options: { json?: boolean }) => {
+      const status = (await session.act('status', {})) as StatusReport;
+      if (options.json === true) return output.json(status);
+      const certificates = Object.entries(status.certificates)
+        .filter(([, count]) => count > 0)
+        .map(([state, count]) => `${count} ${state}`)
+        .join(', ');
+      output.facts([
+        [
+          'gateway',
+          status.running
+            ? {
+                text: `runs as process ${status.pid} since ${formatSpan((status.uptimeSeconds ?? 0) * 1000)}`,
+                tone: 'good',
+              }
+            : { text: `nothing runs on ${status.dataDir}`, tone: 'warn' },
+        ],
+        ['version', status.version],
+        ['domain', status.domain],
+        ['data', status.dataDir],
+        ...(status.running
+          ? ([
+              ['https', status.addresses.https],
+              ['http', status.addresses.http],
+              ['metrics', status.addresses.metrics ?? 'off'],
+              ['workers', String(status.workers)],
+            ] as [string, string | string[]][])
+          : []),
+        ['tls', status.tls],
+        ['aliases', `${status.aliases} for ${status.registries} registries`],
+        ['certs', certificates === '' ? 'none' : certificates],
+        [
+          'cache',
+          status.cache === null
+            ? 'off'
+            : `${formatBytes(status.cache.bytes)} of ${formatBytes(status.cache.maxBytes)} in ${status.cache.blobs} blobs`,
+        ],
+        ...(status.traffic === null
+          ? []
+          : Object.entries(status.traffic).map(
+              ([name, value]) => [name, /bytes/i.test(name) ? formatBytes(value) : String(value)] as [string, string],
+            )),
+      ]);
+    });
+}

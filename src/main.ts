@@ -1,0 +1,16 @@
+#!/usr/bin/env node
+// The first lines that run. Nothing is imported before it is known that this Node can run the rest, in syntax that old ones can parse.
+const MAJOR = 22;
+const MINOR = 19;
+const found = process.versions.node.split('.');
+
+if (Number(found[0]) < MAJOR || (Number(found[0]) === MAJOR && Number(found[1]) < MINOR)) {
+  process.stderr.write(
+    `gateway: Node.js ${MAJOR}.${MINOR} or newer is needed and this is ${process.versions.node}; get one from https://nodejs.org\n`,
+  );
+  process.exit(1);
+}
+
+void import('./cli/run.ts').then((cli) => cli.main());
+
+export {};
