@@ -36,6 +36,34 @@ export interface CoveredHost {
   readonly order: boolean;
 }
 
+/** One host's story, for `cert explain`: what is so, what happened, what it means, what to do. */
+export interface Story {
+  readonly host: string;
+  readonly state: CertificateState | 'none';
+  /** One sentence on how things stand. */
+  readonly summary: string;
+  /** What was tried when, oldest first; what a CA said is quoted word for word. `at` in ISO 8601. */
+  readonly events: readonly { readonly at: string; readonly event: string }[];
+  /** What the last problem means and what to do about it; empty where all is well. */
+  readonly advice: readonly string[];
+  /** ISO 8601; null where nothing is planned. */
+  readonly nextAttempt: string | null;
+  readonly next: string;
+}
+
+/** The commands of an operator, beside the service; both modes have them. */
+export interface CertificateOperations {
+  explain(host: string): Story;
+  /** Takes an operator's own certificate (PEM chain, leaf first, and key) into use for every host that its names cover. @throws {OperatorError} */
+  importCertificate(chain: string, key: string): { readonly names: readonly string[]; readonly notAfter: string };
+  /** What is served for the host: chain and key, PEM. @throws {OperatorError} where none is held. */
+  exportCertificate(host: string): { readonly certificate: string; readonly key: string };
+  /** A new certificate now, with a new key. @throws {OperatorError} */
+  renew(host: string, narrate: Narrator, signal?: AbortSignal): Promise<CertificateInfo>;
+  /** What an operator should know now: clock skew, expired certificates. One sentence each. */
+  warnings(): string[];
+}
+
 /** Certificates, for the edge (contexts, challenges) and for the operator (everything else). Internal CA and ACME both fit behind it. */
 export interface CertificateService {
   contexts(): ContextSnapshot;
@@ -56,5 +84,7 @@ export interface CertificateService {
   alpnChallenge(host: string): SecureContext | null;
   /** True while any TLS-ALPN-01 challenge is pending: only then are ClientHellos peeked at. */
   alpnPending(): boolean;
+  /** The local CA that clients must trust (`tls.mode: internal`), offered as a download on the HTTP port; null with ACME. */
+  root(): { readonly pem: string; readonly fingerprint: string } | null;
   close(): Promise<void>;
 }

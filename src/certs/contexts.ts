@@ -1,0 +1,72 @@
+import { createSecureContext, type SecureContext } from 'node:tls';
+import type { CertificateMaterial } from './certificate.ts';
+
+type ChainAndKey = Pick<CertificateMaterial, 'chain' | 'key'>;
+
+/** Contexts outlive snapshots: a swap makes only what is new, and what nobody serves any more is collected with its material. */
+const built = new WeakMap<ChainAndKey, SecureContext>();
+
+/**
+ * The ready context of a certificate, built once (about 0.4 ms and 16 KiB).
+ * @throws where key and certificate do not match: call it before a certificate is taken into use.
+ */
+export function contextOf(material: ChainAndKey): SecureContext {
+  let context = built.get(material);
+  if (context === undefined) {
+    context = createSecureContext({ cert: material.chain, key: material.key, minVersion: 'TLSv1.2' });
+    built.set(material, context);
+  }
+  return context;
+}
+
+/**
+ * Hosts to contexts, where a context is built when its host is first asked for: ten thousand hosts must neither delay
+ * a start by seconds nor hold 160 MiB for names that nobody uses.
+ */
+export class LazyContexts implements ReadonlyMap<string, SecureContext> {
+  readonly #hosts: ReadonlySet<string> | ReadonlyMap<string, unknown>;
+  readonly #make: (host: string) => SecureContext | undefined;
+
+  constructor(
+    hosts: ReadonlySet<string> | ReadonlyMap<string, unknown>,
+    make: (host: string) => SecureContext | undefined,
+  ) {
+    this.#hosts = hosts;
+    this.#make = make;
+  }
+
+  get size(): number {
+    return this.#hosts.size;
+  }
+
+  has(host: string): boolean {
+    return this.#hosts.has(host);
+  }
+
+  get(host: string): SecureContext | undefined {
+    return this.#hosts.has(host) ? this.#make(host) : undefined;
+  }
+
+  keys(): MapIterator<string> {
+    return this.#hosts.keys();
+  }
+
+  *entries(): MapIterator<[string, SecureContext]> {
+    for (const host of this.#hosts.keys()) {
+      const context = this.#make(host);
+      if (context !== undefined) yield [host, context];
+    }
+  }
+
+  *values(): MapIterator<SecureContext> {
+    for (const [, context] of this.entries()) yield context;
+  }
+
+  forEach(visit: (value: SecureContext, key: string, map: ReadonlyMap<string, SecureContext>) => void): void {
+    for (const [host, context] of this.entries()) visit(context, host, this);
+  }
+
+  [Symbol.iterator](): MapIterator<[string, SecureContext]> {
+    return this.entries();
+  }
+}

@@ -1,0 +1,206 @@
+import { isIP } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import type { SecureContext } from 'node:tls';
+import { OperatorError } from '../kit/operator-error.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { CertificateMaterial } from './certificate.ts';
+import { contextOf, LazyContexts } from './contexts.ts';
+import { ImportedCertificates } from './import.ts';
+import { InternalCa, renewalTime } from './internal-ca.ts';
+import { openInternalRoot } from './internal-root.ts';
+import type {
+  CertificateInfo,
+  CertificateOperations,
+  CertificateService,
+  ContextSnapshot,
+  CoveredHost,
+  Narrator,
+  Story,
+} from './service.ts';
+import type { CertStore } from './store.ts';
+
+/** `tls.mode: internal`: every host has a certificate of the local CA at once, and nobody outside is asked. */
+export class InternalCertificates implements CertificateService, CertificateOperations {
+  readonly #ca: InternalCa;
+  readonly #imports: ImportedCertificates;
+  readonly #now: () => number;
+  /** The bare domain, and what stands for it: localhost and the addresses of this machine. */
+  readonly #own: readonly [string, ...string[]];
+  readonly #log: Logger;
+  #hosts: ReadonlySet<string> = new Set();
+  #snapshot: ContextSnapshot;
+
+  constructor(options: { domain: string; dataDir: string; store: CertStore; log: Logger; now?: () => number }) {
+    this.#now = options.now ?? Date.now;
+    this.#log = options.log;
+    this.#ca = new InternalCa(openInternalRoot(options.dataDir, this.#now()), this.#now);
+    this.#imports = new ImportedCertificates(options.store, options.store.certificates(), this.#now);
+    this.#own = ownNames(options.domain);
+    this.#snapshot = this.#publish();
+  }
+
+  contexts(): ContextSnapshot {
+    return this.#snapshot;
+  }
+
+  async start(hosts: readonly CoveredHost[]): Promise<void> {
+    this.cover(hosts);
+    this.#log.info(
+      { fingerprint: this.#ca.root.fingerprint, notAfter: iso(this.#ca.root.notAfter), made: this.#ca.root.fresh },
+      'certificates come from the local CA; clients that trust ca.crt trust this gateway',
+    );
+  }
+
+  cover(hosts: readonly CoveredHost[]): void {
+    const next = new Set<string>(this.#own);
+    for (const { host } of hosts) next.add(host);
+    for (const host of this.#hosts) if (!next.has(host)) this.#ca.forget(host);
+    this.#hosts = next;
+    this.#snapshot = this.#publish();
+  }
+
+  async obtain(host: string, options: { narrate: Narrator; force?: boolean }): Promise<CertificateInfo> {
+    if (!this.#hosts.has(host)) this.cover([...this.#hosts, host].map((name) => ({ host: name, order: true })));
+    if (options.force === true && this.#imports.find(host) === null) {
+      this.#ca.renew(this.#names(host));
+      this.#snapshot = this.#publish();
+    }
+    const material = this.#material(host);
+    contextOf(material);
+    options.narrate({ step: 'finalise', message: `${material.issuer} signed a certificate for ${host}` });
+    options.narrate({ step: 'in use', message: `until ${iso(material.notAfter)}` });
+    return this.#describe(host, material);
+  }
+
+  renew(host: string, narrate: Narrator): Promise<CertificateInfo> {
+    return this.obtain(host, { narrate, force: true });
+  }
+
+  info(host: string): CertificateInfo | null {
+    return this.#hosts.has(host) ? this.#describe(host, this.#material(host)) : null;
+  }
+
+  list(): CertificateInfo[] {
+    return [...this.#hosts]
+      .filter((host) => isIP(host) === 0)
+      .map((host) => this.#describe(host, this.#material(host)));
+  }
+
+  explain(host: string): Story {
+    const info = this.info(host);
+    if (info === null) {
+      return {
+        host,
+        state: 'none',
+        summary: `${host} is no host of this gateway`,
+        events: [],
+        advice: [],
+        nextAttempt: null,
+        next: 'add it: gateway alias add',
+      };
+    }
+    const imported = this.#imports.find(host) !== null;
+    return {
+      host,
+      state: info.state,
+      summary: imported
+        ? `${host} is served under a certificate that was imported, from ${info.issuer}, until ${info.notAfter}`
+        : `${host} is served under a certificate of the gateway's own CA, until ${info.notAfter}; it is replaced by itself before that`,
+      events: [],
+      advice: imported
+        ? []
+        : ['clients must trust ca.crt of the data directory, which the HTTP port offers as a download'],
+      nextAttempt: info.nextAttempt,
+      next: imported ? 'import its successor before it runs out: gateway cert import' : 'nothing needs to be done',
+    };
+  }
+
+  importCertificate(chain: string, key: string): { names: readonly string[]; notAfter: string } {
+    const stored = this.#imports.add(chain, key);
+    contextOf(stored);
+    this.#snapshot = this.#publish();
+    this.#log.info({ names: stored.names, notAfter: iso(stored.notAfter) }, 'an imported certificate is in use');
+    return { names: stored.names, notAfter: iso(stored.notAfter) };
+  }
+
+  exportCertificate(host: string): { certificate: string; key: string } {
+    if (!this.#hosts.has(host)) {
+      throw new OperatorError('CERTIFICATE_UNKNOWN', `no certificate is held for ${host}`, {
+        next: 'gateway cert ls lists those that are',
+      });
+    }
+    const { chain, key } = this.#material(host);
+    return { certificate: chain, key };
+  }
+
+  warnings(): string[] {
+    return this.list().flatMap((info) =>
+      info.state === 'expired' ? [`the imported certificate of ${info.host} ran out on ${info.notAfter}`] : [],
+    );
+  }
+
+  httpChallenge(): null {
+    return null;
+  }
+
+  alpnChallenge(): null {
+    return null;
+  }
+
+  alpnPending(): boolean {
+    return false;
+  }
+
+  root(): { pem: string; fingerprint: string } {
+    return { pem: this.#ca.root.pem, fingerprint: this.#ca.root.fingerprint };
+  }
+
+  async close(): Promise<void> {}
+
+  #publish(): ContextSnapshot {
+    const serve = (host: string): SecureContext => contextOf(this.#material(host));
+    const own = this.#own[0];
+    return {
+      byHost: new LazyContexts(this.#hosts, serve),
+      get fallback() {
+        return serve(own);
+      },
+    };
+  }
+
+  #material(host: string): CertificateMaterial {
+    const imported = this.#imports.find(host);
+    // A local CA is always there, so an imported certificate that ran out need not be served.
+    if (imported !== null && imported.notAfter > this.#now()) return imported;
+    return this.#ca.leaf(this.#names(host));
+  }
+
+  #names(host: string): readonly [string, ...string[]] {
+    return this.#own.includes(host) ? this.#own : [host];
+  }
+
+  #describe(host: string, material: CertificateMaterial): CertificateInfo {
+    return {
+      host,
+      state: material.notAfter > this.#now() ? 'valid' : 'expired',
+      issuer: material.issuer,
+      serial: material.serial,
+      notBefore: iso(material.notBefore),
+      notAfter: iso(material.notAfter),
+      lastError: null,
+      nextAttempt: this.#imports.find(host) === null ? iso(renewalTime(material)) : null,
+    };
+  }
+}
+
+/** Clients name this machine by its domain, by localhost, or by one of its addresses. */
+function ownNames(domain: string): readonly [string, ...string[]] {
+  const addresses = Object.values(networkInterfaces()).flatMap((list) =>
+    (list ?? []).map(({ address }) => address.replace(/%.*$/, '')),
+  );
+  return [...new Set([domain, 'localhost', '127.0.0.1', '::1', ...addresses])] as [string, ...string[]];
+}
+
+function iso(time: number): string {
+  return new Date(time).toISOString();
+}

@@ -1,0 +1,124 @@
+import type { ChallengeType } from '../config/config.ts';
+import type { CertificateMaterial } from './certificate.ts';
+
+/**
+ * Port: what must never be lost about certificates. Every method is atomic, and durable when it returns.
+ * test/conformance/cert-store.ts is its contract. Times in epoch milliseconds.
+ */
+export interface CertStore {
+  certificates(): StoredCertificate[];
+  /** Replaces the one of the same source and name; one from an issuer ends that host's orders with it. */
+  putCertificate(certificate: StoredCertificate): void;
+  removeCertificate(source: StoredCertificate['source'], name: string): void;
+
+  records(): HostRecord[];
+  putRecord(record: HostRecord): void;
+
+  /** Oldest first; the store keeps the newest `EVENTS_KEPT` of a host. */
+  events(host: string): CertificateEvent[];
+  addEvent(host: string, event: CertificateEvent): void;
+
+  account(directory: string): AccountRecord | null;
+  putAccount(account: AccountRecord): void;
+
+  order(host: string, directory: string): OrderRecord | null;
+  putOrder(order: OrderRecord): void;
+  removeOrder(host: string, directory: string): void;
+
+  /** What counts against a CA's limits, since then, oldest first. */
+  ledger(directory: string, since: number): LedgerEntry[];
+  /** Adds one and forgets what is older than `LEDGER_KEPT`. */
+  addLedger(directory: string, entry: LedgerEntry): void;
+}
+
+export const EVENTS_KEPT = 60;
+/** The longest period that a CA's documented limit looks back on: 7 days. */
+export const LEDGER_KEPT = 7 * 24 * 3_600_000;
+
+export interface StoredCertificate extends CertificateMaterial {
+  readonly source: 'acme' | 'import';
+  /** The host it was ordered for; of an imported one, its names joined by commas. */
+  readonly name: string;
+  /** The CA's directory URL; null for an imported one. */
+  readonly directory: string | null;
+  readonly obtainedAt: number;
+}
+
+/** How things stand with one host. */
+export interface HostRecord {
+  readonly host: string;
+  /** Failures in a row. */
+  readonly failures: number;
+  readonly failingSince: number | null;
+  /** Not before this, whatever else; null where nothing has failed. */
+  readonly nextAttempt: number | null;
+  readonly lastError: {
+    readonly type: string;
+    readonly detail: string;
+    readonly at: number;
+    readonly directory: string | null;
+  } | null;
+  /** By directory URL: that CA asked to be left alone until then. */
+  readonly holds: Readonly<Record<string, number>>;
+  /** The last time a CA was asked although the self-check had failed. */
+  readonly uncheckedAt: number | null;
+  /** The challenge that worked last. */
+  readonly challenge: ChallengeType | null;
+  readonly renewal: RenewalRecord | null;
+}
+
+/** What the CA last said about the renewal of one certificate (RFC 9773). */
+export interface RenewalRecord {
+  /** Of the certificate it speaks of. */
+  readonly fingerprint: string;
+  readonly windowStart: number;
+  readonly windowEnd: number;
+  /** The moment chosen within the window. */
+  readonly renewAt: number;
+  readonly explanation: string | null;
+  /** When to ask again. */
+  readonly checkAt: number;
+}
+
+export interface CertificateEvent {
+  readonly at: number;
+  readonly event: string;
+}
+
+export interface AccountRecord {
+  readonly directory: string;
+  /** PKCS#8 PEM; kept before the CA hears of it. */
+  readonly key: string;
+  /** Null until the CA has registered it. */
+  readonly url: string | null;
+}
+
+/** An order on its way, so that a kill at any moment loses neither it nor the key of a certificate that the CA may already have signed. */
+export interface OrderRecord {
+  readonly host: string;
+  readonly directory: string;
+  readonly url: string;
+  /** PKCS#8 PEM of the certificate to be. */
+  readonly key: string;
+  readonly createdAt: number;
+}
+
+export interface LedgerEntry {
+  readonly at: number;
+  readonly kind: 'order' | 'certificate' | 'failedValidation';
+  readonly host: string;
+}
+
+export function emptyRecord(host: string): HostRecord {
+  return {
+    host,
+    failures: 0,
+    failingSince: null,
+    nextAttempt: null,
+    lastError: null,
+    holds: {},
+    uncheckedAt: null,
+    challenge: null,
+    renewal: null,
+  };
+}

@@ -1,0 +1,183 @@
+import {
+  type AccountRecord,
+  type CertificateEvent,
+  type CertStore,
+  EVENTS_KEPT,
+  type HostRecord,
+  LEDGER_KEPT,
+  type LedgerEntry,
+  type OrderRecord,
+  type StoredCertificate,
+} from '../certs/store.ts';
+import type { Database } from './database.ts';
+
+type Row = Record<string, unknown>;
+
+/** Certificates, accounts and orders in `gateway.db`. */
+export class SqliteCertStore implements CertStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  certificates(): StoredCertificate[] {
+    return this.#all('SELECT * FROM certificates ORDER BY source, name').map(
+      (row) =>
+        ({
+          source: row.source,
+          name: row.name,
+          directory: row.directory,
+          obtainedAt: row.obtained_at,
+          names: JSON.parse(row.names as string),
+          notBefore: row.not_before,
+          notAfter: row.not_after,
+          serial: row.serial,
+          issuer: row.issuer,
+          fingerprint: row.fingerprint,
+          chain: row.chain,
+          key: row.private_key,
+        }) as StoredCertificate,
+    );
+  }
+
+  putCertificate(certificate: StoredCertificate): void {
+    this.#database.transaction(() => {
+      this.#run(
+        `INSERT OR REPLACE INTO certificates
+         (source, name, directory, obtained_at, names, not_before, not_after, serial, issuer, fingerprint, chain, private_key)
+         VALUES (@source, @name, @directory, @obtainedAt, @names, @notBefore, @notAfter, @serial, @issuer, @fingerprint, @chain, @key)`,
+        { ...certificate, names: JSON.stringify(certificate.names) },
+      );
+      if (certificate.source === 'acme') this.#run('DELETE FROM acme_orders WHERE host = @name', certificate);
+    })();
+  }
+
+  removeCertificate(source: StoredCertificate['source'], name: string): void {
+    this.#run('DELETE FROM certificates WHERE source = @source AND name = @name', { source, name });
+  }
+
+  records(): HostRecord[] {
+    return this.#all('SELECT * FROM certificate_hosts').map(
+      (row) =>
+        ({
+          host: row.host,
+          failures: row.failures,
+          failingSince: row.failing_since,
+          nextAttempt: row.next_attempt,
+          lastError: parse(row.last_error),
+          holds: parse(row.holds),
+          uncheckedAt: row.unchecked_at,
+          challenge: row.challenge,
+          renewal: parse(row.renewal),
+        }) as HostRecord,
+    );
+  }
+
+  putRecord(record: HostRecord): void {
+    this.#run(
+      `INSERT OR REPLACE INTO certificate_hosts
+       (host, failures, failing_since, next_attempt, last_error, holds, unchecked_at, challenge, renewal)
+       VALUES (@host, @failures, @failingSince, @nextAttempt, @lastError, @holds, @uncheckedAt, @challenge, @renewal)`,
+      {
+        ...record,
+        lastError: print(record.lastError),
+        holds: JSON.stringify(record.holds),
+        renewal: print(record.renewal),
+      },
+    );
+  }
+
+  events(host: string): CertificateEvent[] {
+    return this.#all('SELECT at, event FROM certificate_events WHERE host = @host ORDER BY id', {
+      host,
+    }) as unknown as CertificateEvent[];
+  }
+
+  addEvent(host: string, event: CertificateEvent): void {
+    this.#database.transaction(() => {
+      this.#run('INSERT INTO certificate_events (host, at, event) VALUES (@host, @at, @event)', { host, ...event });
+      this.#run(
+        `DELETE FROM certificate_events WHERE host = @host AND id <=
+         (SELECT id FROM certificate_events WHERE host = @host ORDER BY id DESC LIMIT 1 OFFSET ${EVENTS_KEPT})`,
+        { host },
+      );
+    })();
+  }
+
+  account(directory: string): AccountRecord | null {
+    const row = this.#one('SELECT * FROM acme_accounts WHERE directory = @directory', { directory });
+    return row === undefined ? null : ({ directory, key: row.private_key, url: row.url } as AccountRecord);
+  }
+
+  putAccount(account: AccountRecord): void {
+    this.#run(
+      'INSERT OR REPLACE INTO acme_accounts (directory, private_key, url) VALUES (@directory, @key, @url)',
+      account,
+    );
+  }
+
+  order(host: string, directory: string): OrderRecord | null {
+    const row = this.#one('SELECT * FROM acme_orders WHERE host = @host AND directory = @directory', {
+      host,
+      directory,
+    });
+    if (row === undefined) return null;
+    return { host, directory, url: row.url, key: row.private_key, createdAt: row.created_at } as OrderRecord;
+  }
+
+  putOrder(order: OrderRecord): void {
+    this.#run(
+      `INSERT OR REPLACE INTO acme_orders (host, directory, url, private_key, created_at)
+       VALUES (@host, @directory, @url, @key, @createdAt)`,
+      order,
+    );
+  }
+
+  removeOrder(host: string, directory: string): void {
+    this.#run('DELETE FROM acme_orders WHERE host = @host AND directory = @directory', { host, directory });
+  }
+
+  ledger(directory: string, since: number): LedgerEntry[] {
+    return this.#all(
+      'SELECT at, kind, host FROM acme_ledger WHERE directory = @directory AND at >= @since ORDER BY at',
+      {
+        directory,
+        since,
+      },
+    ) as unknown as LedgerEntry[];
+  }
+
+  addLedger(directory: string, entry: LedgerEntry): void {
+    this.#database.transaction(() => {
+      this.#run('INSERT INTO acme_ledger (directory, at, kind, host) VALUES (@directory, @at, @kind, @host)', {
+        directory,
+        ...entry,
+      });
+      this.#run('DELETE FROM acme_ledger WHERE directory = @directory AND at < @before', {
+        directory,
+        before: entry.at - LEDGER_KEPT,
+      });
+    })();
+  }
+
+  #all(sql: string, values: object = {}): Row[] {
+    return this.#database.prepare(sql).all(values) as Row[];
+  }
+
+  #one(sql: string, values: object): Row | undefined {
+    return this.#database.prepare(sql).get(values) as Row | undefined;
+  }
+
+  #run(sql: string, values: object): void {
+    this.#database.prepare(sql).run(values);
+  }
+}
+
+function parse(json: unknown): unknown {
+  return typeof json === 'string' ? JSON.parse(json) : null;
+}
+
+function print(value: unknown): string | null {
+  return value === null ? null : JSON.stringify(value);
+}

@@ -1,0 +1,134 @@
+import { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { connect, createServer, type TLSSocket } from 'node:tls';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { InternalCertificates } from '../../../src/certs/internal-service.ts';
+import { silentLog } from '../../../src/telemetry/log.ts';
+import { temporaryCertStore } from '../../support/cert-store.ts';
+
+const DAY = 24 * 3_600_000;
+let dataDir: string;
+let clock: number;
+
+beforeEach(() => {
+  dataDir = mkdtempSync(join(tmpdir(), 'internal-ca-'));
+  clock = Date.now();
+});
+afterEach(() => rmSync(dataDir, { recursive: true, force: true }));
+
+function open(domain = 'localhost') {
+  return new InternalCertificates({ domain, dataDir, store: temporaryCertStore(), log: silentLog(), now: () => clock });
+}
+
+async function handshake(
+  service: InternalCertificates,
+  servername: string | undefined,
+  ca: string,
+  minVersion?: 'TLSv1.3',
+) {
+  const server = createServer({
+    SNICallback: (name, done) => done(null, service.contexts().byHost.get(name)),
+  });
+  server.setSecureContext({
+    cert: service.exportCertificate('localhost').certificate,
+    key: service.exportCertificate('localhost').key,
+  });
+  server.on('tlsClientError', () => {});
+  server.on('secureConnection', (socket: TLSSocket) => socket.end('hello'));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  try {
+    const socket = connect({
+      host: '127.0.0.1',
+      port,
+      ca,
+      ...(servername === undefined ? {} : { servername }),
+      ...(minVersion ? { minVersion } : { maxVersion: 'TLSv1.2' }),
+    });
+    await once(socket, 'secureConnect');
+    const certificate = socket.getPeerX509Certificate();
+    socket.destroy();
+    return certificate;
+  } finally {
+    server.close();
+  }
+}
+
+it('serves every host of the table at once, verified by ca.crt under TLS 1.2 and 1.3', async () => {
+  const service = open();
+  await service.start([{ host: 'k8s-gcr.localhost', order: true }]);
+  const ca = readFileSync(join(dataDir, 'ca.crt'), 'utf8');
+  for (const version of [undefined, 'TLSv1.3'] as const) {
+    const certificate = await handshake(service, 'k8s-gcr.localhost', ca, version);
+    expect(certificate?.subjectAltName).toBe('DNS:k8s-gcr.localhost');
+    expect(await handshake(service, undefined, ca, version)).toBeDefined();
+  }
+  service.cover([{ host: 'later.localhost', order: true }]);
+  expect((await handshake(service, 'later.localhost', ca))?.subjectAltName).toBe('DNS:later.localhost');
+  expect(service.contexts().byHost.get('k8s-gcr.localhost')).toBeUndefined();
+});
+
+it('keeps the CA over restarts, its key closed to others', () => {
+  const first = open();
+  expect(statSync(join(dataDir, 'ca.key')).mode & 0o777).toBe(0o600);
+  expect(first.root().pem).toBe(readFileSync(join(dataDir, 'ca.crt'), 'utf8'));
+  expect(open().root()).toEqual(first.root());
+});
+
+it('signs the root anew with the same key where a kill left the key alone', () => {
+  const first = open();
+  rmSync(join(dataDir, 'ca.crt'));
+  const second = new X509Certificate(open().root().pem);
+  expect(second.publicKey.equals(new X509Certificate(first.root().pem).publicKey)).toBe(true);
+});
+
+it('refuses to start with a root that belongs to another key', () => {
+  open();
+  const other = mkdtempSync(join(tmpdir(), 'internal-ca-'));
+  new InternalCertificates({ domain: 'localhost', dataDir: other, store: temporaryCertStore(), log: silentLog() });
+  rmSync(join(dataDir, 'ca.crt'));
+  rmSync(join(dataDir, 'ca.key'));
+  open();
+  copyFileSync(join(other, 'ca.crt'), join(dataDir, 'ca.crt'));
+  rmSync(other, { recursive: true });
+  expect(() => open()).toThrow(/does not belong to/);
+});
+
+it('makes leaves as every client accepts them, and another before they run out', () => {
+  const service = open('gateway.test');
+  service.cover([{ host: 'hub.gateway.test', order: true }]);
+  const root = new X509Certificate(service.root().pem);
+  const leaf = () => new X509Certificate(service.exportCertificate('hub.gateway.test').certificate);
+  const first = leaf();
+  expect(first.verify(root.publicKey)).toBe(true);
+  expect(first.checkIssued(root)).toBe(true);
+  expect(root.ca).toBe(true);
+  expect(first.ca).toBe(false);
+  expect(first.keyUsage).toEqual(['1.3.6.1.5.5.7.3.1']);
+  const days = (first.validToDate.getTime() - first.validFromDate.getTime()) / DAY;
+  expect(days).toBeLessThan(825);
+  clock += 50 * DAY;
+  expect(leaf().serialNumber).toBe(first.serialNumber);
+  clock += 30 * DAY;
+  expect(leaf().serialNumber).not.toBe(first.serialNumber);
+  expect(service.info('gateway.test')?.state).toBe('valid');
+  const own = new X509Certificate(service.exportCertificate('gateway.test').certificate);
+  expect(own.checkHost('localhost')).toBe('localhost');
+  expect(own.checkIP('127.0.0.1')).toBe('127.0.0.1');
+  expect(own.checkIP('::1')).toBe('::1');
+});
+
+it('never signs a leaf that outlasts the root', () => {
+  open();
+  clock += 3649 * DAY;
+  const service = open();
+  service.cover([{ host: 'a.localhost', order: true }]);
+  expect(Date.parse(service.info('a.localhost')?.notAfter ?? '')).toBeLessThanOrEqual(
+    new X509Certificate(service.root().pem).validToDate.getTime(),
+  );
+});
