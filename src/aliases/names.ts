@@ -1,0 +1,151 @@
+import { isIP } from 'node:net';
+import ipaddr from 'ipaddr.js';
+import { parseProxy } from '../config/values.ts';
+import { normaliseHostName } from '../kit/host-name.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import type { RegistryEntry } from './table.ts';
+
+/** RFC 1035 §2.3.4, without the final dot. */
+const MAX_HOST = 253;
+/** docker.io is a name without a server of its own. */
+const DEFAULT_ENDPOINTS: Readonly<Record<string, string>> = { 'docker.io': 'https://registry-1.docker.io' };
+
+/**
+ * An alias as a person typed it: a DNS label, or a full host name, lower-cased, IDN in punycode.
+ * The full name of a label under the domain is the same alias as the label.
+ * @throws {OperatorError} usage, `NAME_INVALID`
+ */
+export function parseAliasName(text: string, domain: string): { name: string; host: string } {
+  const refuse = (
+    problem: string,
+    next = 'use a label such as k8s-gcr, or a full host name such as hub.corp.example',
+  ) => new OperatorError('NAME_INVALID', `the alias "${shown(text)}" ${problem}`, { next, usage: true });
+  if (isIP(text.replace(/^\[|\]$/g, '')) !== 0) throw refuse('is an IP address; an alias is a name');
+  const result = normaliseHostName(text);
+  if ('problem' in result) throw refuse(result.problem);
+  const full = result.host;
+  if (full === domain) throw refuse('is the domain of this gateway itself');
+  if (full === 'localhost') throw refuse('always leads to the gateway itself');
+  const suffix = `.${domain}`;
+  const name = full.endsWith(suffix) ? full.slice(0, -suffix.length) : full;
+  if (name !== full && name.includes('.')) {
+    throw refuse(
+      `has more than one label under the domain ${domain}, where a wildcard DNS record does not reach`,
+      `use one label, such as ${name.replaceAll('.', '-')}`,
+    );
+  }
+  const host = aliasHost(name, domain);
+  if (host.length > MAX_HOST)
+    throw refuse(`makes the host name ${host.length} characters long, and ${MAX_HOST} are the most`);
+  return { name, host };
+}
+
+/** The host that an alias (as stored) has under this domain. */
+export function aliasHost(name: string, domain: string): string {
+  return name.includes('.') ? name : `${name}.${domain}`;
+}
+
+/**
+ * A registry as image names start with it: a host with a dot, or with a port, or `localhost`; lower-cased, IDN in punycode.
+ * @throws {OperatorError} usage, `REGISTRY_INVALID`
+ */
+export function parseRegistryHost(text: string): string {
+  const refuse = (problem: string) =>
+    new OperatorError('REGISTRY_INVALID', `the registry "${shown(text)}" ${problem}`, {
+      next: 'write it as image names start: quay.io, or registry.corp.example:5000',
+      usage: true,
+    });
+  if (text.includes('://')) throw refuse('is a URL; a registry is only the host (URLs are given with --endpoint)');
+  if (text.includes('/')) throw refuse('has a path; a registry is only the host, with a port if need be');
+  const match = /^(\[[^\]]*\]|[^:]*)(?::(.*))?$/s.exec(text);
+  if (match === null) throw refuse('is no host with an optional port; an IPv6 address stands in brackets');
+  const [, hostPart = '', port] = match;
+  if (port !== undefined && !(/^\d{1,5}$/.test(port) && Number(port) >= 1 && Number(port) <= 65_535)) {
+    throw refuse('has no port from 1 to 65535 after the colon');
+  }
+  const host = registryHost(hostPart, refuse);
+  const whole = port === undefined ? host : `${host}:${Number(port)}`;
+  if (!whole.includes('.') && !whole.includes(':') && whole !== 'localhost') {
+    throw refuse('has neither a dot nor a port, so image names cannot tell it from a part of their path');
+  }
+  return whole;
+}
+
+function registryHost(text: string, refuse: (problem: string) => OperatorError): string {
+  if (text.startsWith('[')) {
+    const address = text.slice(1, -1);
+    if (isIP(address) !== 6) throw refuse('has no IPv6 address in its brackets');
+    return `[${ipaddr.parse(address).toString()}]`;
+  }
+  if (isIP(text) === 4) return text;
+  const result = normaliseHostName(text);
+  if ('problem' in result) throw refuse(result.problem);
+  return result.host;
+}
+
+/**
+ * A URL under which `/v2/` is found. Trailing slashes are dropped.
+ * @throws {OperatorError} usage, `ENDPOINT_INVALID`; a password in it is not repeated.
+ */
+export function parseEndpoint(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const secret = url !== undefined && (url.username !== '' || url.password !== '');
+  const refuse = (problem: string) =>
+    new OperatorError('ENDPOINT_INVALID', `the endpoint ${secret ? `at ${url.host}` : `"${shown(text)}"`} ${problem}`, {
+      next: 'write it like https://registry-1.docker.io or http://10.0.0.5:5000',
+      usage: true,
+    });
+  if (url === undefined) throw refuse(text === '' ? 'is empty' : 'is not a URL');
+  if (url.protocol !== 'https:' && url.protocol !== 'http:') throw refuse('does not start with https:// or http://');
+  if (secret) throw refuse('has a user or password in it; give those with --username and --password-stdin');
+  if (text.includes('?')) throw refuse('has a query');
+  if (text.includes('#')) throw refuse('has a fragment');
+  const trimmed = url.href.replace(/\/+$/, '');
+  if (trimmed.endsWith('/v2')) throw refuse('ends with /v2, which the gateway adds itself: leave it out');
+  return trimmed;
+}
+
+/** Parses each, and drops repetitions. @throws {OperatorError} usage */
+export function parseEndpoints(texts: readonly string[]): string[] {
+  return [...new Set(texts.map(parseEndpoint))];
+}
+
+/** Where a registry's content is when nobody said. */
+export function defaultEndpoints(registry: string): string[] {
+  return [DEFAULT_ENDPOINTS[registry] ?? `https://${registry}`];
+}
+
+/** @throws {OperatorError} usage, `PROXY_INVALID`; the URL is not repeated, since it may hold a password. */
+export function parseRegistryProxy(text: string): string {
+  try {
+    return parseProxy(text);
+  } catch (error) {
+    throw new OperatorError('PROXY_INVALID', `the proxy ${(error as Error).message}`, {
+      next: 'write it like http://proxy.example:3128 or socks5h://127.0.0.1:1080',
+      usage: true,
+    });
+  }
+}
+
+/** RFC 7617: a user name has no colon, neither part a control character. @throws {OperatorError} usage, `CREDENTIALS_INVALID` */
+export function parseCredentials(given: {
+  username: string;
+  password: string;
+}): NonNullable<RegistryEntry['credentials']> {
+  const refuse = (problem: string) =>
+    new OperatorError('CREDENTIALS_INVALID', problem, {
+      next: 'give the user name with --username and the password or token on standard input with --password-stdin',
+      usage: true,
+    });
+  const { username, password } = given;
+  if (username === '') throw refuse('the user name is empty');
+  if (username.includes(':')) throw refuse('the user name has a colon');
+  if (password === '') throw refuse('the password is empty');
+  if (/\p{Cc}/u.test(username)) throw refuse('the user name has a control character');
+  if (/\p{Cc}/u.test(password)) throw refuse('the password has a control character, perhaps a line break');
+  return { username, password };
+}
+
+function shown(text: string): string {
+  return text.length > 100 ? `${text.slice(0, 100)}…` : text;
+}
