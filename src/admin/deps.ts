@@ -1,3 +1,4 @@
+import type { AliasTable } from '../aliases/alias-table.ts';
 import type { CertificateOperations, CertificateService } from '../certs/service.ts';
 import type { Config } from '../config/config.ts';
 import type { Upstream } from '../upstream/upstream.ts';
@@ -27,6 +28,7 @@ export interface LiveGateway {
 export interface OperationsDeps {
   readonly config: Config;
   readonly version: string;
+  readonly table: AliasTable;
   /** Null with `tls.mode: off`. */
   readonly certificates: (CertificateService & CertificateOperations) | null;
   readonly live: LiveGateway | null;

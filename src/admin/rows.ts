@@ -27,8 +27,8 @@ export interface AliasAdded {
   readonly alias: AliasRow;
   readonly created: { readonly alias: boolean; readonly registry: boolean };
   readonly certificate: CertificateInfo | null;
-  /** How an image is pulled through it: `k8s-gcr.cr.example.com/<name>`. */
-  readonly pull: string;
+  /** Whether a gateway serves it now. */
+  readonly running: boolean;
 }
 
 export interface AliasDetails extends AliasRow {
@@ -39,11 +39,6 @@ export interface RegistryDetails extends RegistryRow {
   readonly aliases: readonly string[];
   /** Empty where no gateway runs: only a running one knows. */
   readonly health: readonly EndpointHealth[];
-}
-
-export interface ImportResult {
-  readonly aliases: { readonly added: readonly string[]; readonly changed: readonly string[] };
-  readonly registries: { readonly added: readonly string[]; readonly changed: readonly string[] };
 }
 
 /** One line of `doctor`. */
@@ -81,6 +76,8 @@ export interface StatusReport {
   readonly certificates: Readonly<Record<CertificateState, number>>;
   readonly cache: { readonly bytes: number; readonly maxBytes: number; readonly blobs: number } | null;
   readonly traffic: Readonly<Record<string, number>> | null;
+  /** What an operator should know, a sentence each. */
+  readonly warnings: readonly string[];
 }
 
 /** A file of a client's configuration, ready to paste. */

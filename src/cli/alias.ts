@@ -1,5 +1,6 @@
 import { Command } from 'commander';
-import type { AliasAdded, AliasDetails, AliasRow, ImportResult } from '../admin/rows.ts';
+import type { AliasAdded, AliasDetails, AliasRow } from '../admin/rows.ts';
+import type { ImportResult } from '../aliases/alias-table.ts';
 import { collect, readGiven } from './arguments.ts';
 import { formatWhen } from './format.ts';
 import type { Cell, Tone } from './output.ts';
@@ -30,7 +31,9 @@ export function aliasCommands(session: Session): Command {
         endpoints: options.endpoint ?? [],
         certificate: options.cert,
       })) as AliasAdded;
-      output.line(`${added.pull} now pulls from ${added.alias.registry}`);
+      const { host, registry: source } = added.alias;
+      if (added.running) output.line(`${host} serves ${source}`);
+      else output.line(`${host} serves ${source} when the gateway runs`);
     });
 
   group
@@ -95,10 +98,9 @@ export function aliasCommands(session: Session): Command {
     .argument('<file>', 'the file, or - for standard input')
     .action(async (file: string) => {
       const yaml = await readGiven(file === '-' ? '/dev/stdin' : file);
-      const done = (await session.act('alias.import', { yaml })) as ImportResult;
-      for (const [what, counts] of Object.entries(done) as [string, ImportResult['aliases']][]) {
-        output.line(`${what}: ${counts.added.length} added, ${counts.changed.length} changed`);
-      }
+      const done = (await session.act('alias.import', { yaml, file })) as ImportResult;
+      output.line(`registries: ${done.registriesAdded} added, ${done.registriesChanged} changed`);
+      output.line(`aliases: ${done.aliasesAdded} added, ${done.aliasesChanged} changed`);
     });
 
   group

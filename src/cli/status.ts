@@ -51,5 +51,6 @@ export function statusCommand(session: Session): Command {
               ([name, value]) => [name, /bytes/i.test(name) ? formatBytes(value) : String(value)] as [string, string],
             )),
       ]);
+      for (const warning of status.warnings) output.note(warning);
     });
 }

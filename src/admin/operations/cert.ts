@@ -1,0 +1,103 @@
+import { z } from 'zod';
+import type { CertificateInfo } from '../../certs/service.ts';
+import { OperatorError } from '../../kit/operator-error.ts';
+import type { Operation, OperationContext } from '../contract.ts';
+import type { OperationsDeps } from '../deps.ts';
+import { answered } from './in-use.ts';
+import { parseInput, text } from './input.ts';
+import { certificateHost } from './lookup.ts';
+
+const HostInput = z.strictObject({ host: text });
+const RenewInput = z.strictObject({ hosts: z.array(text).min(1).max(1000) });
+const ImportInput = z.strictObject({ certificate: z.string().min(1), key: z.string().min(1) });
+
+type Certificates = NonNullable<OperationsDeps['certificates']>;
+
+export function certOperations(deps: OperationsDeps): Record<string, Operation> {
+  const { table } = deps;
+  return {
+    'cert.ls': async () => (deps.certificates?.list() ?? []).toSorted((one, other) => (one.host < other.host ? -1 : 1)),
+
+    'cert.show': async (input) => {
+      const host = certificateHost(table.snapshot(), parseInput(HostInput, input).host);
+      const info = required(deps).info(host);
+      if (info === null) throw unknown(host);
+      return info;
+    },
+
+    'cert.renew': async (input, context): Promise<CertificateInfo[]> => {
+      const certificates = required(deps);
+      const hosts = parseInput(RenewInput, input).hosts.map((given) => certificateHost(table.snapshot(), given));
+      const renewed: CertificateInfo[] = [];
+      const refused: { host: string; error: OperatorError }[] = [];
+      for (const host of hosts) {
+        try {
+          renewed.push(await renew(deps, certificates, host, context));
+        } catch (error) {
+          // One host breaks no other; alone it is told as it is.
+          if (!(error instanceof OperatorError) || hosts.length === 1) throw error;
+          context.step('refused', `${host}: ${error.message}`);
+          refused.push({ host, error });
+        }
+      }
+      const [first] = refused;
+      if (first !== undefined) {
+        throw new OperatorError(
+          first.error.code,
+          `${refused.length} of ${hosts.length} certificates were not renewed: ${refused.map(({ host }) => host).join(', ')}`,
+          { next: first.error.next ?? `gateway cert explain ${first.host}` },
+        );
+      }
+      return renewed;
+    },
+
+    'cert.explain': async (input) =>
+      required(deps).explain(certificateHost(table.snapshot(), parseInput(HostInput, input).host)),
+
+    'cert.import': async (input) => {
+      const { certificate, key } = parseInput(ImportInput, input);
+      const imported = required(deps).importCertificate(certificate, key);
+      await deps.live?.settled();
+      return imported;
+    },
+
+    'cert.export': async (input) =>
+      required(deps).exportCertificate(certificateHost(table.snapshot(), parseInput(HostInput, input).host)),
+  };
+}
+
+async function renew(
+  deps: OperationsDeps,
+  certificates: Certificates,
+  host: string,
+  context: OperationContext,
+): Promise<CertificateInfo> {
+  const { live, table, config } = deps;
+  const alias = table.snapshot().hosts.get(host);
+  if (alias === undefined && host !== config.domain && certificates.info(host) === null) throw unknown(host);
+  if (alias !== undefined && !alias.certificate) {
+    table.setCertificate(alias.name, true);
+    context.step('table', `${host} has a certificate from now on`);
+  }
+  if (live === null) {
+    throw new OperatorError('NOT_RUNNING', `nothing runs on ${config.dataDir}, so no certificate can be obtained now`, {
+      next: `start it: gateway serve; what is due is then obtained by itself, and gateway cert renew ${host} works`,
+    });
+  }
+  const info = await certificates.renew(host, ({ step, message }) => context.step(step, message), context.signal);
+  await answered(live, host, info, context);
+  return info;
+}
+
+function required(deps: OperationsDeps): Certificates {
+  if (deps.certificates !== null) return deps.certificates;
+  throw new OperatorError('TLS_OFF', 'this gateway has no certificates: tls.mode is off', {
+    next: 'look at the program in front of it that terminates TLS, or set tls.mode to acme or internal',
+  });
+}
+
+function unknown(host: string): OperatorError {
+  return new OperatorError('CERTIFICATE_UNKNOWN', `${host} has no certificate and is no host of this gateway`, {
+    next: 'gateway cert ls lists those there are; gateway alias add makes a host',
+  });
+}

@@ -1,0 +1,51 @@
+import { z } from 'zod';
+import type { Operation } from '../contract.ts';
+import type { OperationsDeps } from '../deps.ts';
+import type { RegistryDetails } from '../rows.ts';
+import { parseInput, text } from './input.ts';
+import { registryRow } from './rows.ts';
+
+const HostInput = z.strictObject({ host: text });
+const SetInput = z.strictObject({
+  host: text,
+  endpoints: z.array(text).min(1).optional(),
+  proxy: text.nullable().optional(),
+  credentials: z
+    .strictObject({ username: text, password: z.string().min(1) })
+    .nullable()
+    .optional(),
+  public: z.boolean().optional(),
+});
+
+export function registryOperations(deps: OperationsDeps): Record<string, Operation> {
+  const { table } = deps;
+  return {
+    'registry.ls': async () =>
+      [...table.snapshot().registries.values()]
+        .sort((one, other) => (one.host < other.host ? -1 : one.host > other.host ? 1 : 0))
+        .map(registryRow),
+
+    'registry.show': async (input): Promise<RegistryDetails> => {
+      const entry = table.registry(parseInput(HostInput, input).host);
+      const aliases = [...table.snapshot().aliases.values()].filter((alias) => alias.registry === entry.host);
+      return {
+        ...registryRow(entry),
+        aliases: aliases.map((alias) => alias.name).sort(),
+        health: deps.live?.upstream.health(entry.host) ?? [],
+      };
+    },
+
+    'registry.set': async (input) => {
+      const { host, ...settings } = parseInput(SetInput, input);
+      const { registry } = table.setRegistry(host, settings);
+      await deps.live?.settled();
+      return registryRow(registry);
+    },
+
+    'registry.rm': async (input) => {
+      const entry = table.removeRegistry(parseInput(HostInput, input).host);
+      await deps.live?.settled();
+      return registryRow(entry);
+    },
+  };
+}
