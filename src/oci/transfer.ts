@@ -19,7 +19,10 @@ export interface BlobSink {
    * A second call with another size is an error: the upstream changed its mind.
    */
   begin(size: number | undefined): void;
-  /** Keeps bytes at an offset; resolves when the writer may go on (back-pressure of the disk). The chunk is the sink's until then. */
+  /**
+   * Keeps bytes at an offset; resolves when the writer may go on (back-pressure of the disk). The chunk is the sink's for good: it may still
+   * wait for the disk when this resolves, so the writer never touches it again. A rejection ends the download; it is not the upstream's failure.
+   */
   write(offset: number, chunk: Uint8Array): Promise<void>;
 }
 

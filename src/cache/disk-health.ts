@@ -1,0 +1,53 @@
+import type { Logger } from '../telemetry/log.ts';
+import type { CacheError } from './cache-error.ts';
+
+/** After a failure nothing new is kept for so long, ms; doubled while the failures go on. Long enough not to try at every pull. */
+const FIRST_PAUSE = 5_000;
+const LONGEST_PAUSE = 60_000;
+/** A failing disk says so once in this time, ms, not once a pull. */
+const LOG_INTERVAL = 60_000;
+
+/** Remembers that the disk fails, so that pulls go past it for a while. */
+export class DiskHealth {
+  readonly #log: Logger;
+  readonly #onError: (reason: string) => void;
+  #pause = FIRST_PAUSE;
+  #until = 0;
+  #loggedAt = Number.NEGATIVE_INFINITY;
+  #unlogged = 0;
+
+  constructor(log: Logger, onError: (reason: string) => void) {
+    this.#log = log;
+    this.#onError = onError;
+  }
+
+  get failing(): boolean {
+    return performance.now() < this.#until;
+  }
+
+  failed(error: CacheError): void {
+    const now = performance.now();
+    const cause = error.cause as NodeJS.ErrnoException | undefined;
+    this.#onError(cause?.code ?? error.reason);
+    if (now >= this.#until) {
+      // The first failure since it was tried again.
+      this.#until = now + this.#pause;
+      this.#pause = Math.min(LONGEST_PAUSE, this.#pause * 2);
+    }
+    if (now - this.#loggedAt < LOG_INTERVAL) {
+      this.#unlogged++;
+      return;
+    }
+    this.#log.error(
+      { err: error, code: cause?.code, more: this.#unlogged },
+      'the cache cannot write; pulls go straight through to the upstream until it can: free space or repair the disk',
+    );
+    this.#loggedAt = now;
+    this.#unlogged = 0;
+  }
+
+  worked(): void {
+    if (this.failing) return;
+    this.#pause = FIRST_PAUSE;
+  }
+}

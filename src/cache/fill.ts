@@ -1,0 +1,317 @@
+import { mkdir, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import type { Extent } from '../kit/extent.ts';
+import type { Turns } from '../kit/turns.ts';
+import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
+import { RegistryError } from '../oci/errors.ts';
+import type { BlobKey, BlobSink } from '../oci/transfer.ts';
+import { CacheError } from './cache-error.ts';
+import type { GrowingBlob, Outcome } from './growing-blob.ts';
+import { GrowingFile } from './growing-file.ts';
+import type { Layout } from './layout.ts';
+import { dropPartial, type Held, takeUp, writeHeld } from './partial.ts';
+import { SharedFile } from './shared-file.ts';
+import type { Reservation, Space } from './space.ts';
+
+export type Fetch = (sink: BlobSink, signal: AbortSignal) => Promise<void>;
+
+/** What a fill needs of the cache around it. */
+export interface FillContext {
+  readonly layout: Layout;
+  readonly space: Space;
+  /** Syncs take turns, so that they never hold every thread of the pool while clients wait to read. */
+  readonly syncs: Turns;
+  readonly limits: FillLimits;
+  /** The blob is whole and in its place. */
+  readonly kept: (key: BlobKey, size: number) => void;
+  /** The disk failed this fill; for the log and for the metric. */
+  readonly diskFailed: (error: CacheError) => void;
+  /** Bytes that came from the upstream. */
+  readonly fetched: (bytes: number) => void;
+}
+
+export interface FillLimits {
+  /** Bytes at the end that wait for the digest. */
+  readonly tail: number;
+  /** The `.held` file is written anew after this many bytes … */
+  readonly syncBytes: number;
+  /** … or this many ms, whichever comes first, if anything came. */
+  readonly syncInterval: number;
+}
+
+export const FILL_LIMITS: FillLimits = {
+  // One TLS record or socket buffer more than a client could take for a whole body.
+  tail: 64 * 1024,
+  // A restart costs at most so much of a fast transfer, or so long of a slow one.
+  syncBytes: 32 * 1024 * 1024,
+  syncInterval: 5_000,
+};
+
+/** Room is taken in steps of this where the upstream does not say the size. */
+const UNKNOWN_SIZE_STEP = 64 * 1024 * 1024;
+
+/** One blob on its way from the upstream to the disk: fetched once, whoever reads it. */
+export class Fill implements GrowingBlob {
+  readonly digest: Digest;
+  path: string;
+  size: number | undefined;
+  available = 0;
+  outcome: Outcome | null = null;
+  /** Null until the first byte could be written. Readers keep it open by themselves. */
+  file: SharedFile | null = null;
+  readonly #key: BlobKey;
+  readonly #context: FillContext;
+  readonly #abort = new AbortController();
+  readonly #sizeKnown = Promise.withResolvers<number | undefined>();
+  readonly #listeners = new Set<() => void>();
+  #growing: GrowingFile | null = null;
+  #held: Held = { size: undefined, extents: [] };
+  #openError: CacheError | null = null;
+  #failure: Error | null = null;
+  /** What came is wrong, or the disk must be freed: nothing of it is worth taking up. */
+  #worthless = false;
+  #begun = false;
+  #room: Reservation | null = null;
+  #recording: Promise<void> | null = null;
+  #recorded = { bytes: 0, at: performance.now() };
+
+  constructor(key: BlobKey, context: FillContext) {
+    this.digest = key.digest;
+    this.#key = key;
+    this.#context = context;
+    this.path = context.layout.partial(key.digest);
+    this.#sizeKnown.promise.catch(() => {});
+  }
+
+  /** @see BlobHandle.size */
+  sizeKnown(): Promise<number | undefined> {
+    return this.#sizeKnown.promise;
+  }
+
+  onAdvance(listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
+  /** Calls once, when it is known how the fill ends; its files may still be seen to then. */
+  onEnd(listener: () => void): void {
+    const check = (): void => {
+      if (this.outcome === null) this.onAdvance(check);
+      else listener();
+    };
+    check();
+  }
+
+  /** Ends it for now; what is on disk is taken up later. */
+  stop(reason: Error): void {
+    this.#giveUp(reason);
+  }
+
+  /** Fetches, checks, keeps. Resolves when nothing of it is under way any more; how it ended is in `outcome`. */
+  async run(fetch: Fetch): Promise<void> {
+    try {
+      await this.#prepare();
+      if (this.#failure !== null) throw this.#failure;
+      await fetch(
+        {
+          held: this.#held.extents,
+          begin: (size) => this.#begin(size),
+          write: (offset, chunk) => this.#write(offset, chunk),
+        },
+        this.#abort.signal,
+      );
+      if (this.#failure !== null) throw this.#failure;
+      await this.#verify();
+      await this.#keep();
+    } catch (error) {
+      await this.#ended(this.#failure ?? (error instanceof Error ? error : new Error(String(error))));
+    } finally {
+      this.#room?.release();
+    }
+  }
+
+  async #prepare(): Promise<void> {
+    const { layout } = this.#context;
+    const taken = await takeUp(layout, this.digest);
+    try {
+      if (taken === null) {
+        await dropPartial(layout, this.digest);
+        this.file = SharedFile.open(this.path, 'wx+');
+      } else {
+        this.file = taken.file;
+        this.#held = { size: taken.size, extents: keepOpenEnd(taken.extents, taken.size, this.#context.limits.tail) };
+      }
+    } catch (error) {
+      // The upstream is asked all the same: its answer is the client's, and its bytes go past the cache.
+      this.#openError = new CacheError('disk', `cannot make ${this.path}: ${(error as Error).message}`, error);
+      return;
+    }
+    this.#growing = new GrowingFile({
+      file: this.file,
+      algorithm: digestAlgorithm(this.digest),
+      held: this.#held.extents,
+      onWritten: () => this.#advance(),
+      onError: (error) => this.#giveUp(error),
+    });
+    this.#recorded.bytes = this.#growing.written.bytes;
+  }
+
+  #begin(size: number | undefined): void {
+    const known = this.#begun ? this.size : this.#held.size;
+    if (size !== undefined && known !== undefined && size !== known) {
+      throw this.#wrong(`the size of ${this.digest} was ${known} bytes and is now ${size}`);
+    }
+    const first = !this.#begun;
+    this.#begun = true;
+    this.size ??= size ?? known;
+    // Before anything of ours can fail: the size is the upstream's word, and holds past the cache too.
+    this.#sizeKnown.resolve(this.size);
+    if (first) this.#takeRoom();
+    this.#advance();
+  }
+
+  #takeRoom(): void {
+    if (this.#growing === null) {
+      this.#giveUp(this.#openError ?? new CacheError('disk', `${this.path} is not open`));
+      return;
+    }
+    const room = this.#context.space.reserve(this.digest, this.size ?? UNKNOWN_SIZE_STEP);
+    this.#room = room;
+    room.ready.catch((error: Error) => this.#giveUp(error));
+    this.#growing.waitFor(room.ready);
+  }
+
+  async #write(offset: number, chunk: Uint8Array): Promise<void> {
+    if (this.#failure !== null) throw this.#failure;
+    if (!this.#begun || this.#growing === null) throw new Error('write before begin');
+    const end = offset + chunk.length;
+    if (this.size !== undefined && end > this.size) throw this.#wrong(`more than the ${this.size} bytes it promised`);
+    if (this.size === undefined && this.#room !== null && end > this.#room.bytes) {
+      await this.#room.grow(end - this.#room.bytes + UNKNOWN_SIZE_STEP).catch((error: Error) => this.#giveUp(error));
+      if (this.#failure !== null) throw this.#failure;
+    }
+    this.#context.fetched(chunk.length);
+    this.#room?.wrote(chunk.length);
+    await this.#growing.write(offset, chunk);
+  }
+
+  /** Readers get all but the tail; the tail is theirs when the digest is right. */
+  #advance(): void {
+    const growing = this.#growing;
+    if (growing === null || this.outcome !== null || !this.#begun) return;
+    const end = growing.written.endFrom(0);
+    const available = Math.max(0, Math.min(end, (this.size ?? end) - this.#context.limits.tail));
+    if (available > this.available) {
+      this.available = available;
+      this.#wake();
+    }
+    const { syncBytes, syncInterval } = this.#context.limits;
+    const fresh = growing.written.bytes - this.#recorded.bytes;
+    const due = fresh >= syncBytes || (fresh > 0 && performance.now() - this.#recorded.at >= syncInterval);
+    if (due && this.#recording === null) this.#recording = this.#record().finally(() => (this.#recording = null));
+  }
+
+  #wake(): void {
+    const listeners = [...this.#listeners];
+    this.#listeners.clear();
+    for (const listener of listeners) listener();
+  }
+
+  /** Writes down what is held, so that a restart takes it up. A failure costs only that. */
+  async #record(): Promise<void> {
+    const growing = this.#growing;
+    if (growing === null || this.file === null) return;
+    const file = this.file;
+    const extents = growing.written.list();
+    this.#recorded = { bytes: growing.written.bytes, at: performance.now() };
+    if (extents.length === 0) return;
+    try {
+      await this.#context.syncs.run(() => file.sync(false));
+      await writeHeld(this.#context.layout, this.digest, { size: this.size, extents });
+    } catch (error) {
+      this.#context.diskFailed(
+        new CacheError('disk', `cannot record ${this.path}: ${(error as Error).message}`, error),
+      );
+    }
+  }
+
+  async #verify(): Promise<void> {
+    const growing = this.#growing;
+    if (growing === null) throw this.#openError ?? new CacheError('disk', `${this.path} is not open`);
+    await growing.drain();
+    const end = growing.written.endFrom(0);
+    if (growing.written.bytes !== end || end !== (this.size ?? end)) {
+      throw this.#wrong(`${growing.written.bytes} of ${this.size ?? 'an unknown number of'} bytes`);
+    }
+    if (growing.digestHex() !== digestHex(this.digest)) throw this.#wrong(`its bytes are not those of ${this.digest}`);
+    this.size = end;
+    this.available = end;
+    this.outcome = { kind: 'complete' };
+    this.#sizeKnown.resolve(end);
+    this.#wake();
+  }
+
+  /** From here on readers have everything; only whether it stays is open. */
+  async #keep(): Promise<void> {
+    const { layout, syncs } = this.#context;
+    const file = this.file;
+    const size = this.size;
+    if (file === null || size === undefined) return;
+    try {
+      await this.#recording;
+      await syncs.run(() => file.sync(true));
+      const path = layout.blob(this.digest);
+      await rename(this.path, path).catch(async () => {
+        await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+        await rename(this.path, path);
+      });
+      this.path = path;
+      await rm(layout.held(this.digest), { force: true });
+      this.#context.kept(this.#key, size);
+    } catch (error) {
+      this.#context.diskFailed(
+        new CacheError('disk', `cannot keep ${this.digest}: ${(error as Error).message}`, error),
+      );
+      await rm(this.path, { force: true }).catch(() => {});
+      await dropPartial(layout, this.digest).catch(() => {});
+    }
+  }
+
+  #wrong(reason: string): RegistryError {
+    const error = new RegistryError('upstreamWrong', { facts: { registry: this.#key.registry, reason } });
+    this.#worthless = true;
+    this.#giveUp(error);
+    return error;
+  }
+
+  /** Tells readers and the fetch at once; the files are seen to when the fetch has ended. */
+  #giveUp(error: Error): void {
+    if (this.#failure !== null || this.outcome !== null) return;
+    this.#failure = error;
+    if (error instanceof CacheError) {
+      this.#worthless = true;
+      if (error.reason === 'disk') this.#context.diskFailed(error);
+    }
+    this.outcome = { kind: 'failed', error };
+    this.#sizeKnown.reject(error);
+    this.#growing?.fail(error);
+    this.#abort.abort(error);
+    this.#wake();
+  }
+
+  async #ended(error: Error): Promise<void> {
+    this.#giveUp(error);
+    const growing = this.#growing;
+    await growing?.idle();
+    await this.#recording;
+    if (!this.#worthless && growing !== null && growing.written.bytes > 0) {
+      await this.#record();
+      this.#context.space.left(this.digest, growing.written.bytes);
+    } else await dropPartial(this.#context.layout, this.digest).catch(() => {});
+  }
+}
+
+/** Even of a file that is held whole the tail is fetched once more: only the upstream's answer shows that it still gives this blob. */
+function keepOpenEnd(extents: readonly Extent[], size: number | undefined, tail: number): readonly Extent[] {
+  const limit = (size ?? Math.max(...extents.map(({ to }) => to))) - Math.max(1, tail);
+  return extents.map(({ from, to }) => ({ from, to: Math.min(to, limit) })).filter(({ from, to }) => from < to);
+}

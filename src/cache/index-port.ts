@@ -1,0 +1,92 @@
+import type { Digest } from '../oci/digest.ts';
+import type { RepositoryKey } from '../oci/target.ts';
+
+/** A blob that lies in the cache whole. Times are ms since 1970. */
+export interface BlobRow {
+  readonly digest: Digest;
+  readonly size: number;
+  readonly created: number;
+  readonly lastUse: number;
+}
+
+/** That a repository holds a blob or manifest. */
+export interface Link {
+  readonly repository: RepositoryKey;
+  readonly digest: Digest;
+  /** It was the operator's credentials that opened it. */
+  readonly private: boolean;
+}
+
+export interface ManifestRow {
+  readonly digest: Digest;
+  /** Without parameters. */
+  readonly mediaType: string;
+  /** Exact bytes. */
+  readonly body: Uint8Array;
+}
+
+/** What a tag stood for when it was asked. A tag has one row for each variant: what is kept for one Accept is not given to another. */
+export interface TagRow {
+  readonly digest: Digest;
+  /** ms since 1970. */
+  readonly checkedAt: number;
+}
+
+/** Where a walk in order of last use stopped. */
+export type UseCursor = Pick<BlobRow, 'lastUse' | 'digest'>;
+
+export interface IndexTotals {
+  readonly blobs: number;
+  readonly bytes: number;
+  readonly manifests: number;
+  readonly manifestBytes: number;
+}
+
+/** Counters that outlive the process. */
+export type Counter = 'hits' | 'misses' | 'fetched' | 'served' | 'evictions';
+
+/**
+ * The port behind which the cache remembers what it holds. Synchronous: its implementations answer from memory or from a local file in
+ * microseconds; writes come in batches. Cost must not depend on the number of rows.
+ */
+export interface CacheIndex {
+  blob(digest: Digest): BlobRow | null;
+  /** Adds, or replaces size and times. */
+  addBlob(row: BlobRow): void;
+  removeBlobs(digests: readonly Digest[]): void;
+  /** Later times only; an unknown digest is passed over. */
+  touchBlobs(uses: ReadonlyMap<Digest, number>): void;
+  /** Least recently used first, from just behind the cursor on. */
+  leastRecent(limit: number, after: UseCursor | null): BlobRow[];
+  /** In a fixed order that new rows do not disturb; for walks over everything. */
+  blobsAfter(digest: Digest | null, limit: number): BlobRow[];
+  totals(): IndexTotals;
+
+  /** A link that is there becomes public where one of the same is not private; never private again. */
+  link(links: readonly Link[], at: number): void;
+  linkOf(repository: RepositoryKey, digest: Digest): { readonly private: boolean } | null;
+  /** Drops links not renewed since `before` (ms; kept to the day) whose content is not here; looks at no more than `limit`. Returns whether there may be more. */
+  dropStaleLinks(before: number, limit: number): boolean;
+
+  manifest(digest: Digest): ManifestRow | null;
+  addManifest(row: ManifestRow, at: number): void;
+  touchManifests(uses: ReadonlyMap<Digest, number>): void;
+  /** Drops the least recently used ones until at most `bytes` are left, no more than `limit` at once. Returns those that went. */
+  shrinkManifests(bytes: number, limit: number): Digest[];
+  removeManifests(digests: readonly Digest[]): void;
+  manifestsAfter(digest: Digest | null, limit: number): ManifestRow[];
+
+  tag(repository: RepositoryKey, tag: string, variant: string): TagRow | null;
+  putTag(repository: RepositoryKey, tag: string, variant: string, row: TagRow): void;
+  dropTag(repository: RepositoryKey, tag: string, variant: string): void;
+  /** Drops tags last asked before `before`; no more than `limit` at once. Returns whether there may be more. */
+  dropStaleTags(before: number, limit: number): boolean;
+
+  /** Digests of what this registry's repositories hold, and only they; for `cache prune --registry`. */
+  onlyOf(registry: string, after: Digest | null, limit: number): Digest[];
+
+  count(increments: Readonly<Partial<Record<Counter, number>>>): void;
+  counters(): Readonly<Record<Counter, number>>;
+
+  close(): void;
+}

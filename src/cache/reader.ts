@@ -1,0 +1,105 @@
+import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
+import { CacheError } from './cache-error.ts';
+import type { Resident } from './resident.ts';
+
+export interface ReaderOptions {
+  readonly from: number;
+  readonly to: number | undefined;
+  readonly continueFrom: ((offset: number) => Promise<ByteSource>) | undefined;
+  /** The kept file is not what was kept. */
+  readonly onDamage: (reason: string) => void;
+  readonly onRead: (bytes: number) => void;
+}
+
+/** Reads a blob from its own offset, behind its watermark; goes on past the cache where the cache fails it. */
+export class BlobReader implements ByteSource {
+  readonly #resident: Resident;
+  readonly #options: ReaderOptions;
+  #offset: number;
+  #past: ByteSource | null = null;
+  #closed = false;
+
+  constructor(resident: Resident, options: ReaderOptions) {
+    this.#resident = resident;
+    this.#options = options;
+    this.#offset = options.from;
+    resident.retain();
+  }
+
+  get length(): number | undefined {
+    const end = this.#end();
+    return end === undefined ? undefined : Math.max(0, end - this.#options.from);
+  }
+
+  async pull(into: Uint8Array): Promise<number> {
+    const { blob } = this.#resident;
+    for (;;) {
+      if (this.#closed) throw new TruncatedError('the source is closed');
+      const end = this.#end();
+      if (end !== undefined && this.#offset >= end) return 0;
+      if (this.#past !== null) return this.#pullPast(this.#past, into, end);
+      const length = Math.min(into.length, Math.min(blob.available, end ?? blob.available) - this.#offset);
+      if (length > 0) {
+        const count = await this.#read(into, length);
+        if (count > 0) return count;
+      } else if (blob.outcome === null) await new Promise<void>((resolve) => blob.onAdvance(resolve));
+      else if (blob.outcome.kind === 'complete') return 0;
+      else await this.#goPast(blob.outcome.error);
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#resident.release();
+    await this.#past?.close();
+  }
+
+  #end(): number | undefined {
+    const { to } = this.#options;
+    const { size } = this.#resident.blob;
+    return to === undefined ? size : Math.min(to, size ?? to);
+  }
+
+  async #read(into: Uint8Array, length: number): Promise<number> {
+    const file = this.#resident.file;
+    let reason = 'it is shorter than it was';
+    try {
+      const count = (await file?.read(into, length, this.#offset)) ?? 0;
+      if (count > 0) {
+        this.#offset += count;
+        this.#options.onRead(count);
+        return count;
+      }
+    } catch (error) {
+      reason = (error as Error).message;
+    }
+    this.#options.onDamage(reason);
+    await this.#goPast(new CacheError('damaged', `${this.#resident.blob.path}: ${reason}`));
+    return 0;
+  }
+
+  /** The cache failed, so the upstream gives the rest. What the upstream itself broke off, nobody can go on with. */
+  async #goPast(error: Error): Promise<void> {
+    const { continueFrom } = this.#options;
+    if (!(error instanceof CacheError) || continueFrom === undefined) {
+      throw new TruncatedError(`the rest will not come: ${error.message}`, { cause: error });
+    }
+    let source: ByteSource;
+    try {
+      source = await continueFrom(this.#offset);
+    } catch (cause) {
+      throw new TruncatedError('the upstream would not go on where the cache failed', { cause });
+    }
+    if (this.#closed) await source.close();
+    else this.#past = source;
+  }
+
+  async #pullPast(source: ByteSource, into: Uint8Array, end: number | undefined): Promise<number> {
+    const room = end === undefined ? into : into.subarray(0, Math.min(into.length, end - this.#offset));
+    const count = await source.pull(room);
+    if (count === 0 && end !== undefined) throw new TruncatedError('the upstream ended early');
+    this.#offset += count;
+    return count;
+  }
+}

@@ -1,0 +1,90 @@
+import { close, fdatasync, fstatSync, fsync, openSync, read, writev } from 'node:fs';
+
+/**
+ * One descriptor for all who read or write a blob, closed by the last. Every operation holds it as well, so that a number
+ * that the kernel gives out anew is never read by mistake.
+ */
+export class SharedFile {
+  readonly #fd: number;
+  #users = 1;
+
+  private constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** @throws the system's error (`ENOENT`, `EMFILE` …). Synchronous: an open of a local file costs less than a turn of the loop. */
+  static open(path: string, flags: 'r' | 'r+' | 'wx+'): SharedFile {
+    return new SharedFile(openSync(path, flags, 0o600));
+  }
+
+  get size(): number {
+    return fstatSync(this.#fd).size;
+  }
+
+  retain(): this {
+    this.#users++;
+    return this;
+  }
+
+  release(): void {
+    this.#users--;
+    if (this.#users === 0) close(this.#fd, () => {});
+  }
+
+  /** Reads at most `length` bytes at `position` into the start of `into`; 0 past the end of the file. */
+  read(into: Uint8Array, length: number, position: number): Promise<number> {
+    this.#users++;
+    return new Promise((resolve, reject) => {
+      read(this.#fd, into, 0, length, position, (error, count) => {
+        this.release();
+        if (error === null) resolve(count);
+        else reject(error);
+      });
+    });
+  }
+
+  /** Writes all of the chunks, one after the other, from `position` on. */
+  async write(chunks: readonly Uint8Array[], position: number): Promise<void> {
+    let rest = chunks;
+    let at = position;
+    while (rest.length > 0) {
+      const count = await this.#writeSome(rest, at);
+      if (count === 0) throw Object.assign(new Error('the disk took no bytes'), { code: 'ENOSPC' });
+      at += count;
+      rest = after(rest, count);
+    }
+  }
+
+  /** Puts the bytes on the disk; `whole` includes the file's own data (size, times) as for a file that is about to be renamed. */
+  sync(whole: boolean): Promise<void> {
+    this.#users++;
+    return new Promise((resolve, reject) => {
+      (whole ? fsync : fdatasync)(this.#fd, (error) => {
+        this.release();
+        if (error === null) resolve();
+        else reject(error);
+      });
+    });
+  }
+
+  #writeSome(chunks: readonly Uint8Array[], position: number): Promise<number> {
+    this.#users++;
+    return new Promise((resolve, reject) => {
+      writev(this.#fd, chunks, position, (error, count) => {
+        this.release();
+        if (error === null) resolve(count);
+        else reject(error);
+      });
+    });
+  }
+}
+
+/** What is left of the chunks once `count` bytes are written: a nearly full disk takes a part. */
+function after(chunks: readonly Uint8Array[], count: number): readonly Uint8Array[] {
+  let rest = count;
+  for (const [index, chunk] of chunks.entries()) {
+    if (rest < chunk.length) return [chunk.subarray(rest), ...chunks.slice(index + 1)];
+    rest -= chunk.length;
+  }
+  return [];
+}

@@ -1,0 +1,190 @@
+import type {
+  BlobRow,
+  CacheIndex,
+  Counter,
+  IndexTotals,
+  Link,
+  ManifestRow,
+  TagRow,
+  UseCursor,
+} from '../../src/cache/index-port.ts';
+import type { Digest } from '../../src/oci/digest.ts';
+import type { RepositoryKey } from '../../src/oci/target.ts';
+
+const DAY = 86_400_000;
+
+/** The cache's index in memory: plain maps, sorted when asked. For tests; it forgets when the process ends. */
+export class MemoryCacheIndex implements CacheIndex {
+  readonly #blobs = new Map<Digest, BlobRow>();
+  readonly #links = new Map<string, Link & { seen: number }>();
+  readonly #manifests = new Map<Digest, ManifestRow & { lastUse: number }>();
+  readonly #tags = new Map<string, TagRow>();
+  readonly #counters: Record<Counter, number> = { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0 };
+
+  blob(digest: Digest): BlobRow | null {
+    return this.#blobs.get(digest) ?? null;
+  }
+
+  addBlob(row: BlobRow): void {
+    this.#blobs.set(row.digest, row);
+  }
+
+  removeBlobs(digests: readonly Digest[]): void {
+    for (const digest of digests) this.#blobs.delete(digest);
+  }
+
+  touchBlobs(uses: ReadonlyMap<Digest, number>): void {
+    for (const [digest, lastUse] of uses) {
+      const row = this.#blobs.get(digest);
+      if (row !== undefined && row.lastUse < lastUse) this.#blobs.set(digest, { ...row, lastUse });
+    }
+  }
+
+  leastRecent(limit: number, after: UseCursor | null): BlobRow[] {
+    const order = (a: UseCursor, b: UseCursor): number => a.lastUse - b.lastUse || compare(a.digest, b.digest);
+    return [...this.#blobs.values()]
+      .filter((row) => after === null || order(row, after) > 0)
+      .sort(order)
+      .slice(0, limit);
+  }
+
+  blobsAfter(digest: Digest | null, limit: number): BlobRow[] {
+    return sortedAfter(this.#blobs, digest).slice(0, limit);
+  }
+
+  totals(): IndexTotals {
+    const blobs = [...this.#blobs.values()];
+    const manifests = [...this.#manifests.values()];
+    return {
+      blobs: blobs.length,
+      bytes: blobs.reduce((sum, { size }) => sum + size, 0),
+      manifests: manifests.length,
+      manifestBytes: manifests.reduce((sum, { body }) => sum + body.length, 0),
+    };
+  }
+
+  link(links: readonly Link[], at: number): void {
+    for (const link of links) {
+      const key = linkKey(link.repository, link.digest);
+      const isPrivate = link.private && (this.#links.get(key)?.private ?? true);
+      this.#links.set(key, { ...link, private: isPrivate, seen: Math.floor(at / DAY) });
+    }
+  }
+
+  linkOf(repository: RepositoryKey, digest: Digest): { readonly private: boolean } | null {
+    const link = this.#links.get(linkKey(repository, digest));
+    return link === undefined ? null : { private: link.private };
+  }
+
+  dropStaleLinks(before: number, limit: number): boolean {
+    let dropped = 0;
+    for (const [key, { digest, seen }] of this.#links) {
+      if (dropped >= limit) return true;
+      if (seen >= Math.floor(before / DAY) || this.#blobs.has(digest) || this.#manifests.has(digest)) continue;
+      this.#links.delete(key);
+      dropped++;
+    }
+    return false;
+  }
+
+  manifest(digest: Digest): ManifestRow | null {
+    const row = this.#manifests.get(digest);
+    return row === undefined ? null : { digest, mediaType: row.mediaType, body: row.body };
+  }
+
+  addManifest(row: ManifestRow, at: number): void {
+    this.#manifests.set(row.digest, { ...row, lastUse: at });
+  }
+
+  touchManifests(uses: ReadonlyMap<Digest, number>): void {
+    for (const [digest, lastUse] of uses) {
+      const row = this.#manifests.get(digest);
+      if (row !== undefined && row.lastUse < lastUse) this.#manifests.set(digest, { ...row, lastUse });
+    }
+  }
+
+  shrinkManifests(bytes: number, limit: number): Digest[] {
+    const dropped: Digest[] = [];
+    const order = [...this.#manifests.values()].sort((a, b) => a.lastUse - b.lastUse || compare(a.digest, b.digest));
+    for (const { digest } of order) {
+      if (this.totals().manifestBytes <= bytes || dropped.length >= limit) break;
+      this.#manifests.delete(digest);
+      dropped.push(digest);
+    }
+    return dropped;
+  }
+
+  removeManifests(digests: readonly Digest[]): void {
+    for (const digest of digests) this.#manifests.delete(digest);
+  }
+
+  manifestsAfter(digest: Digest | null, limit: number): ManifestRow[] {
+    return sortedAfter(this.#manifests, digest)
+      .slice(0, limit)
+      .map(({ digest: found, mediaType, body }) => ({ digest: found, mediaType, body }));
+  }
+
+  tag(repository: RepositoryKey, tag: string, variant: string): TagRow | null {
+    return this.#tags.get(tagKey(repository, tag, variant)) ?? null;
+  }
+
+  putTag(repository: RepositoryKey, tag: string, variant: string, row: TagRow): void {
+    this.#tags.set(tagKey(repository, tag, variant), row);
+  }
+
+  dropTag(repository: RepositoryKey, tag: string, variant: string): void {
+    this.#tags.delete(tagKey(repository, tag, variant));
+  }
+
+  dropStaleTags(before: number, limit: number): boolean {
+    let dropped = 0;
+    for (const [key, { checkedAt }] of this.#tags) {
+      if (dropped >= limit) return true;
+      if (checkedAt >= before) continue;
+      this.#tags.delete(key);
+      dropped++;
+    }
+    return false;
+  }
+
+  onlyOf(registry: string, after: Digest | null, limit: number): Digest[] {
+    const others = new Set<Digest>();
+    const own = new Set<Digest>();
+    for (const { repository, digest } of this.#links.values()) {
+      (repository.registry === registry ? own : others).add(digest);
+    }
+    return [...own]
+      .filter((digest) => !others.has(digest) && (this.#blobs.has(digest) || this.#manifests.has(digest)))
+      .filter((digest) => after === null || compare(digest, after) > 0)
+      .sort(compare)
+      .slice(0, limit);
+  }
+
+  count(increments: Readonly<Partial<Record<Counter, number>>>): void {
+    for (const [name, by] of Object.entries(increments)) this.#counters[name as Counter] += by;
+  }
+
+  counters(): Readonly<Record<Counter, number>> {
+    return { ...this.#counters };
+  }
+
+  close(): void {}
+}
+
+function sortedAfter<T extends { readonly digest: Digest }>(rows: Map<Digest, T>, after: Digest | null): T[] {
+  return [...rows.values()]
+    .filter(({ digest }) => after === null || compare(digest, after) > 0)
+    .sort((a, b) => compare(a.digest, b.digest));
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+function linkKey({ registry, repository }: RepositoryKey, digest: Digest): string {
+  return `${registry}/${repository}@${digest}`;
+}
+
+function tagKey({ registry, repository }: RepositoryKey, tag: string, variant: string): string {
+  return `${registry}/${repository}:${tag} ${variant}`;
+}
