@@ -1,0 +1,139 @@
+import type { ServerResponse } from 'node:http';
+import { constants, type ServerHttp2Stream } from 'node:http2';
+import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
+import type { BufferPool } from './buffers.ts';
+
+/**
+ * How long a client may take no byte while bytes wait for it. Long enough for a link that pauses; after it, the buffers
+ * and the descriptor go to someone else.
+ */
+export const CLIENT_STALL_MS = 60_000;
+
+export interface BodyOptions {
+  /** The Content-Length that was announced; undefined where the body ends with its last chunk. */
+  readonly length: number | undefined;
+  readonly buffers: BufferPool;
+  readonly stallMs: number;
+  /** Called for each piece that was handed to the connection. */
+  readonly onBytes: (count: number) => void;
+}
+
+export type BodyEnd = 'whole' | 'client left' | 'client stalled' | 'truncated';
+
+/**
+ * Writes a source straight to Node's response, HTTP/1.1 or HTTP/2, from two buffers: the next pull runs while the last
+ * write drains. A body that cannot be finished ends below its length, so that no client takes it for whole.
+ * Headers are written before; the source is closed when it returns. `error` is what made a source end early.
+ */
+export async function sendBody(
+  source: ByteSource,
+  response: ServerResponse,
+  options: BodyOptions,
+): Promise<{ end: BodyEnd; error?: unknown }> {
+  const writer = new Writer(response, options.stallMs);
+  const onClose = (): void => void source.close();
+  response.once('close', onClose);
+  let into = options.buffers.take();
+  let other = options.buffers.take();
+  let sent = 0;
+  try {
+    for (;;) {
+      const count = await source.pull(into);
+      await writer.drained();
+      if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left' };
+      if (count === 0) break;
+      sent += count;
+      if (options.length !== undefined && sent > options.length) throw new TruncatedError('more bytes than announced');
+      writer.write(count === into.length ? into : into.subarray(0, count));
+      options.onBytes(count);
+      [into, other] = [other, into];
+    }
+    if (options.length !== undefined && sent < options.length) throw new TruncatedError('fewer bytes than announced');
+    response.end();
+    return { end: 'whole' };
+  } catch (error) {
+    // What was written goes out first: a client resumes after a short body, not after a reset.
+    await writer.drained();
+    if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left', error };
+    cutShort(response, options.length !== undefined);
+    return { end: 'truncated', error };
+  } finally {
+    response.off('close', onClose);
+    writer.detach();
+    await source.close();
+    options.buffers.give(into);
+    options.buffers.give(other);
+  }
+}
+
+/** One write at a time, and what became of it. The buffer is free again once `drained` resolves. */
+class Writer {
+  readonly #response: ServerResponse;
+  #pending = false;
+  #wake: (() => void) | null = null;
+  lost = false;
+  stalled = false;
+
+  constructor(response: ServerResponse, stallMs: number) {
+    this.#response = response;
+    this.lost = response.destroyed;
+    response.once('close', this.#onClose);
+    // Node lets the timer pass over writes that still make progress, so a slow client is not a stalled one.
+    response.setTimeout(stallMs, this.#onTimeout);
+  }
+
+  write(chunk: Uint8Array): void {
+    this.#pending = true;
+    this.#response.write(chunk, this.#onWritten);
+  }
+
+  async drained(): Promise<void> {
+    if (!this.#pending || this.lost) return;
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
+  detach(): void {
+    this.#response.off('close', this.#onClose);
+    this.#response.off('timeout', this.#onTimeout);
+    if (!this.#response.destroyed) this.#response.setTimeout(0);
+  }
+
+  #onWritten = (error?: Error | null): void => {
+    this.#pending = false;
+    if (error) this.lost = true;
+    this.#wake?.();
+  };
+
+  #onClose = (): void => {
+    this.lost = true;
+    this.#wake?.();
+  };
+
+  #onTimeout = (): void => {
+    // Without bytes waiting it is the upstream that pauses, and the client is right to wait.
+    if (!this.#pending) return;
+    this.stalled = true;
+    cutOff(this.#response);
+  };
+}
+
+/** Ends the connection after what was written; HTTP/2 resets the stream alone. Without a length only a reset tells. */
+export function cutShort(response: ServerResponse, lengthKnown: boolean): void {
+  const stream = http2Stream(response);
+  if (stream !== undefined) stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+  else if (lengthKnown || response.chunkedEncoding) response.socket?.destroySoon();
+  else response.socket?.resetAndDestroy();
+}
+
+function cutOff(response: ServerResponse): void {
+  const stream = http2Stream(response);
+  if (stream !== undefined) stream.close(constants.NGHTTP2_CANCEL);
+  else response.destroy();
+}
+
+/** Node's HTTP/2 responses look like HTTP/1 ones, and have a stream. */
+export function http2Stream(response: ServerResponse): ServerHttp2Stream | undefined {
+  return 'stream' in response ? (response.stream as ServerHttp2Stream | undefined) : undefined;
+}

@@ -1,0 +1,185 @@
+import { randomBytes } from 'node:crypto';
+import type { TableSnapshot } from '../aliases/table.ts';
+import type { CertificateService } from '../certs/service.ts';
+import type { Config } from '../config/config.ts';
+import type { RegistryCore } from '../registry/reply.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { AccessPort } from './access-port.ts';
+import { createApp } from './app.ts';
+import { CLIENT_STALL_MS } from './body.ts';
+import { BufferPool } from './buffers.ts';
+import { Connections } from './connections.ts';
+import { ForwardedHeaders } from './forwarded.ts';
+import { createFront, type Direct, type EdgeApp } from './front.ts';
+import { createHttpPort } from './http-port.ts';
+import { type BoundAddress, Listener } from './listeners.ts';
+import { createMetricsPort } from './metrics-port.ts';
+import { servePull } from './pull.ts';
+import { Report } from './report.ts';
+import { HttpServers } from './servers.ts';
+import { resolvePull } from './target.ts';
+import { TlsFront } from './tls-front.ts';
+
+export interface EdgeOptions {
+  readonly config: Pick<Config, 'dataDir' | 'listen' | 'tls' | 'trustedProxies' | 'metrics'>;
+  /** The table as it is now; read anew for each request. */
+  readonly table: () => TableSnapshot;
+  /** Null with `tls.mode: off`. */
+  readonly certificates: CertificateService | null;
+  readonly registry: RegistryCore;
+  readonly access: AccessPort;
+  /** True, or why the gateway is not ready. */
+  readonly ready: () => true | string;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly version: string;
+  /** 48 bytes that encrypt session tickets; several processes of one gateway share them. Default: fresh ones. */
+  readonly ticketKeys?: Buffer;
+  /** How long a client may take no byte while bytes wait for it, in ms. */
+  readonly clientStallMs?: number;
+}
+
+export interface EdgeAddresses {
+  readonly https: BoundAddress | null;
+  readonly http: BoundAddress | null;
+  readonly metrics: BoundAddress | null;
+}
+
+export interface Edge {
+  /** Opens every port of the configuration, or none. @throws {OperatorError} LISTEN_FAILED */
+  listen(): Promise<EdgeAddresses>;
+  /** Stops accepting, ends idle connections, lets running pulls finish within `graceMs`, then cuts them. */
+  close(options: { readonly graceMs: number }): Promise<void>;
+  /** Everything small on the registry's port, for tests in-process. */
+  readonly app: EdgeApp;
+}
+
+/** Builds the face to the internet. Nothing in it must be single: several processes may each have one. */
+export function createEdge(options: EdgeOptions): Edge {
+  const { config, table, certificates, metrics } = options;
+  const log = options.log.child({ room: 'edge' });
+  let closing = false;
+  let addresses: EdgeAddresses = { https: null, http: null, metrics: null };
+  const ready = (): true | string => (closing ? 'shutting down' : options.ready());
+  const httpsPort = (): number => addresses.https?.port ?? config.listen.https?.port ?? 443;
+
+  const connections = new Connections();
+  const forwarded = new ForwardedHeaders(config.trustedProxies);
+  const report = new Report(log, metrics);
+  metrics.gauge('http_connections', 'Open connections of clients', [], (gauge) => gauge.set(connections.size));
+
+  const app = createApp({
+    table,
+    access: options.access,
+    ready,
+    version: options.version,
+    port: config.tls.mode === 'off' ? () => 443 : httpsPort,
+    log,
+  });
+  const pulls = {
+    registry: options.registry,
+    access: options.access,
+    buffers: new BufferPool(),
+    stallMs: options.clientStallMs ?? CLIENT_STALL_MS,
+    log,
+  };
+  const direct: Direct = (exchange, request, response) => {
+    const route = resolvePull(exchange, table());
+    if (route === null) return false;
+    void servePull(pulls, exchange, route, request, response);
+    return true;
+  };
+  const shared = { forwarded, report, log };
+  const api = new HttpServers(createFront({ ...shared, direct, appFor: () => app }), connections);
+
+  const opened: { readonly servers: HttpServers; readonly listener: Listener }[] = [];
+  const plan: { name: keyof EdgeAddresses; open: () => Promise<BoundAddress> }[] = [];
+  const plainPort = (
+    servers: HttpServers,
+    name: 'http' | 'metrics',
+    at: NonNullable<Config['listen']['http']>,
+  ): void => {
+    const listener = new Listener(
+      name === 'http' ? 'HTTP' : 'metrics',
+      `${name === 'http' ? 'listen.http' : 'metrics.listen'}`,
+      (socket) => {
+        const connection = connections.add(socket);
+        // Errors end a connection by themselves; without a listener one would end the program.
+        socket.on('error', () => {});
+        servers.serve(socket, connection);
+      },
+    );
+    opened.push({ servers, listener });
+    plan.push({ name, open: () => listener.listen(at) });
+  };
+
+  if (certificates !== null && config.listen.https !== null) {
+    const at = config.listen.https;
+    const tls = new TlsFront({
+      certificates,
+      connections,
+      servers: api,
+      ticketKeys: options.ticketKeys ?? randomBytes(48),
+      metrics,
+      log,
+    });
+    const listener = new Listener('HTTPS', 'listen.https', (socket) => tls.accept(socket));
+    opened.push({ servers: api, listener });
+    plan.push({ name: 'https', open: () => listener.listen(at) });
+  }
+  if (config.listen.http !== null) {
+    if (certificates === null) {
+      plainPort(api, 'http', config.listen.http);
+    } else {
+      const plain = createHttpPort({ config, table, certificates, ready, httpsPort, log });
+      // A trusted proxy that has done TLS itself gets the registry, not a redirect back to where it came from.
+      const front = createFront({
+        ...shared,
+        direct: (exchange, request, response) => exchange.secure && direct(exchange, request, response),
+        appFor: (exchange) => (exchange.secure ? app : plain),
+      });
+      plainPort(new HttpServers(front, connections), 'http', config.listen.http);
+    }
+  }
+  if (config.metrics.listen !== null) {
+    const port = createMetricsPort({ metrics, ready, log });
+    plainPort(
+      new HttpServers(createFront({ ...shared, appFor: () => port }), connections),
+      'metrics',
+      config.metrics.listen,
+    );
+  }
+
+  const stop = (): void => {
+    for (const { listener } of opened) listener.stop();
+  };
+
+  return {
+    app,
+    async listen() {
+      const bound: { -readonly [Name in keyof EdgeAddresses]: EdgeAddresses[Name] } = {
+        https: null,
+        http: null,
+        metrics: null,
+      };
+      try {
+        for (const { name, open } of plan) {
+          bound[name] = await open();
+          addresses = { ...bound };
+        }
+      } catch (error) {
+        stop();
+        for (const { servers } of opened) servers.close();
+        throw error;
+      }
+      return addresses;
+    },
+    async close({ graceMs }) {
+      closing = true;
+      stop();
+      await connections.drain(graceMs);
+      for (const { servers } of opened) servers.close();
+    },
+  };
+}

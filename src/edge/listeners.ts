@@ -1,0 +1,74 @@
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import type { ListenAddress } from '../config/config.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+
+/** Connections that the kernel keeps for us while we are busy. */
+const BACKLOG = 1024;
+
+/** Where a listener is bound. */
+export interface BoundAddress {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** A listening socket that only accepts; what is spoken is decided by `onConnection`. */
+export class Listener {
+  readonly #server: Server;
+  readonly #what: string;
+  readonly #key: string;
+
+  /** @param key the configuration key, named when it cannot listen: `listen.https` */
+  constructor(what: string, key: string, onConnection: (socket: Socket) => void) {
+    this.#what = what;
+    this.#key = key;
+    this.#server = createServer({ noDelay: true, keepAlive: true }, onConnection);
+  }
+
+  /** @throws {OperatorError} LISTEN_FAILED, naming the address and what to do */
+  async listen(at: ListenAddress): Promise<BoundAddress> {
+    const server = this.#server;
+    await new Promise<void>((resolve, reject) => {
+      const onError = (cause: NodeJS.ErrnoException): void => reject(this.#failure(at, cause));
+      server.once('error', onError);
+      server.listen({ port: at.port, backlog: BACKLOG, ...(at.host === undefined ? {} : { host: at.host }) }, () => {
+        server.off('error', onError);
+        resolve();
+      });
+    });
+    // Accepting can fail later (out of descriptors); the listener goes on.
+    server.on('error', () => {});
+    const { address, port } = server.address() as AddressInfo;
+    return { address, port };
+  }
+
+  /** Stops accepting; connections go on. */
+  stop(): void {
+    if (this.#server.listening) this.#server.close();
+  }
+
+  #failure(at: ListenAddress, cause: NodeJS.ErrnoException): OperatorError {
+    const where = `${at.host === undefined ? '' : at.host.includes(':') ? `[${at.host}]` : at.host}:${at.port}`;
+    const [reason, next] = EXPLAINED[cause.code ?? ''] ?? [
+      cause.message,
+      `set ${this.#key} to an address that can be listened on`,
+    ];
+    return new OperatorError('LISTEN_FAILED', `cannot listen for ${this.#what} on ${where}: ${reason}`, {
+      next: next.replaceAll('{key}', this.#key).replaceAll('{port}', String(at.port)),
+      cause,
+    });
+  }
+}
+
+const EXPLAINED: Readonly<Record<string, readonly [reason: string, next: string]>> = {
+  EADDRINUSE: [
+    'another program listens there',
+    'find it with: ss -ltnp "sport = :{port}"; stop it, or set {key} to another address',
+  ],
+  EACCES: [
+    'this user may not use the port',
+    'grant it with: setcap cap_net_bind_service=+ep on the node binary (AmbientCapabilities=CAP_NET_BIND_SERVICE in systemd), or set {key} to a port above 1023',
+  ],
+  EADDRNOTAVAIL: ['this machine does not have that address', 'list its addresses with: ip address; correct {key}'],
+  ENOTFOUND: ['that host name does not resolve', 'write an IP address of this machine in {key}'],
+  EAFNOSUPPORT: ['this machine has no such address family', 'write an IPv4 address in {key}, such as 0.0.0.0:{port}'],
+};

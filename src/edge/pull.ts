@@ -1,0 +1,115 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { RegistryCore, Reply } from '../registry/reply.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { AccessPort } from './access-port.ts';
+import { errorAnswer, sendSmall } from './answer.ts';
+import { sendBody } from './body.ts';
+import type { BufferPool } from './buffers.ts';
+import type { Exchange } from './exchange.ts';
+import type { PullRoute } from './target.ts';
+
+export interface PullDeps {
+  readonly registry: RegistryCore;
+  readonly access: AccessPort;
+  readonly buffers: BufferPool;
+  readonly stallMs: number;
+  readonly log: Logger;
+}
+
+/** Reason of a pull's abort. */
+class ClientLeftError extends Error {
+  override readonly name = 'ClientLeftError';
+}
+
+/** Serves one pull on Node's response, from the check of the client to the last byte. Never rejects. */
+export async function servePull(
+  deps: PullDeps,
+  exchange: Exchange,
+  route: PullRoute,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  exchange.kind = route.target.what.kind;
+  exchange.target = route.target;
+  const left = new AbortController();
+  response.once('close', () => {
+    if (!response.writableEnded) left.abort(new ClientLeftError('the client left'));
+  });
+  try {
+    const headers = request.headers;
+    const asker = { address: exchange.clientAddress, authorization: headers.authorization, host: exchange.host };
+    const grant = await deps.access.check(asker);
+    exchange.user = grant.user;
+    const reply = await deps.registry.serve({
+      target: route.target,
+      method: exchange.method === 'HEAD' ? 'HEAD' : 'GET',
+      accept: headers.accept,
+      range: headers.range,
+      ifRange: headers['if-range'] as string | undefined,
+      ifNoneMatch: headers['if-none-match'],
+      authenticated: grant.authenticated,
+      base: route.base,
+      ns: route.ns,
+      signal: left.signal,
+    });
+    exchange.from = reply.from;
+    await sendReply(deps, exchange, route, reply, response);
+    if (exchange.bytes > 0) deps.access.countBytes(asker, grant, exchange.bytes);
+  } catch (error) {
+    if (left.signal.aborted) {
+      exchange.cut = 'client left';
+      return;
+    }
+    sendSmall(response, exchange, errorAnswer(error, exchange, deps.log));
+  }
+}
+
+async function sendReply(
+  deps: PullDeps,
+  exchange: Exchange,
+  route: PullRoute,
+  reply: Reply,
+  response: ServerResponse,
+): Promise<void> {
+  const { body } = reply;
+  const headers: Record<string, string> = {
+    'docker-distribution-api-version': 'registry/2.0',
+    ...reply.headers,
+    'x-request-id': exchange.id,
+  };
+  if (route.ns !== undefined) headers['oci-namespace'] = route.target.registry;
+  if (body !== null && body.length !== undefined) headers['content-length'] ??= String(body.length);
+  exchange.status = reply.status;
+
+  if (body === null || body instanceof Uint8Array) {
+    if (response.destroyed) return;
+    response.writeHead(reply.status, headers);
+    if (body === null) {
+      response.end();
+    } else {
+      exchange.bytes = body.length;
+      response.end(body);
+    }
+    return;
+  }
+  if (response.destroyed) {
+    exchange.cut = 'client left';
+    await body.close();
+    return;
+  }
+  response.writeHead(reply.status, headers);
+  // A client gives up when no header comes; bytes that are not here yet must not hold them back.
+  if (reply.from !== 'cache') response.flushHeaders();
+  const length = headers['content-length'];
+  const { end, error } = await sendBody(body, response, {
+    length: length === undefined ? undefined : Number(length),
+    buffers: deps.buffers,
+    stallMs: deps.stallMs,
+    onBytes: (count) => {
+      exchange.bytes += count;
+    },
+  });
+  if (end !== 'whole') exchange.cut = end;
+  if (end === 'truncated')
+    deps.log.warn({ requestId: exchange.id, err: error }, 'a body broke off: the client got a short one');
+}

@@ -1,0 +1,114 @@
+import {
+  createServer as createHttp1,
+  type Server as Http1Server,
+  type IncomingMessage,
+  type ServerResponse,
+} from 'node:http';
+import {
+  createServer as createHttp2,
+  type Http2Server,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+} from 'node:http2';
+import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import { answerClientError, refuseConnect } from './client-error.ts';
+import type { Connection, Connections } from './connections.ts';
+import type { Front } from './front.ts';
+
+/** A whole request header must be here by then; slow senders hold nothing for long. */
+const HEADERS_TIMEOUT_MS = 15_000;
+/** A request with its body; pulls have none. */
+const REQUEST_TIMEOUT_MS = 30_000;
+/** How often connections are checked against both. */
+const CHECK_INTERVAL_MS = 2_000;
+/** A kept connection without a request; clients pull layer after layer, and load balancers keep theirs for 60 s. */
+const KEEP_ALIVE_MS = 75_000;
+/** Tokens and several Accept types fit; Node's own limit. */
+const MAX_HEADER_BYTES = 16 * 1024;
+/** Streams of one HTTP/2 connection; a pull of an image uses ten. */
+const MAX_STREAMS = 100;
+/** MiB that Node may hold for one HTTP/2 connection: two buffers for each stream. */
+const SESSION_MEMORY_MIB = 48;
+
+/** The HTTP servers behind a port. They never listen themselves: accepted connections, TLS done or none, are handed in. */
+export class HttpServers {
+  readonly #http1: Http1Server;
+  readonly #http2: Http2Server;
+  readonly #connections: Connections;
+  /** The connection whose HTTP/2 session is being made: `session` is emitted before `serve` returns. */
+  #serving: Connection | null = null;
+
+  constructor(front: Front, connections: Connections) {
+    this.#connections = connections;
+    const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
+      const connection = connections.of(request.socket);
+      if (connection === undefined) response.destroy();
+      else front(request, response, connection);
+    };
+    this.#http1 = createHttp1(
+      {
+        headersTimeout: HEADERS_TIMEOUT_MS,
+        requestTimeout: REQUEST_TIMEOUT_MS,
+        connectionsCheckingInterval: CHECK_INTERVAL_MS,
+        keepAliveTimeout: KEEP_ALIVE_MS,
+        maxHeaderSize: MAX_HEADER_BYTES,
+      },
+      onRequest,
+    );
+    // Otherwise Node invites the body (100 Continue), or refuses the header, before the method is looked at.
+    this.#http1.on('checkContinue', onRequest);
+    this.#http1.on('checkExpectation', onRequest);
+    this.#http1.on('connect', (_request, socket) => refuseConnect(socket));
+    this.#http1.on('clientError', answerClientError);
+    // Node begins to check header timeouts when a server listens; this one is handed its connections.
+    this.#http1.emit('listening');
+
+    this.#http2 = createHttp2({
+      settings: { maxConcurrentStreams: MAX_STREAMS, enableConnectProtocol: false },
+      maxSessionMemory: SESSION_MEMORY_MIB,
+    });
+    const onStream = (request: Http2ServerRequest, response: Http2ServerResponse): void => {
+      const session = request.stream.session;
+      const connection = session === undefined ? undefined : connections.of(session);
+      if (connection === undefined) request.stream.close();
+      // Node's compatibility API: the same names and meanings.
+      else front(request as unknown as IncomingMessage, response as unknown as ServerResponse, connection);
+    };
+    this.#http2.on('request', onStream);
+    this.#http2.on('connect', onStream as never);
+    this.#http2.on('checkContinue', onStream);
+    this.#http2.on('session', (session) => {
+      const connection = this.#serving;
+      if (connection === null) {
+        session.destroy();
+        return;
+      }
+      connections.bind(session, connection);
+      connection.end = () => session.close();
+      session.setTimeout(KEEP_ALIVE_MS, () => {
+        if (connection.active === 0) session.close();
+      });
+    });
+    // A client's broken frames are its own affair; the session ends by itself.
+    this.#http2.on('sessionError', () => {});
+  }
+
+  /** Speaks HTTP on a connection: HTTP/2 where ALPN chose it, else HTTP/1.1. */
+  serve(socket: Socket | TLSSocket, connection: Connection): void {
+    if ('alpnProtocol' in socket && socket.alpnProtocol === 'h2') {
+      this.#serving = connection;
+      this.#http2.emit('connection', socket);
+      this.#serving = null;
+      return;
+    }
+    this.#connections.bind(socket, connection);
+    connection.end = () => socket.destroySoon();
+    this.#http1.emit('connection', socket);
+  }
+
+  close(): void {
+    // Ends the check of timeouts; there is nothing else to close.
+    this.#http1.close(() => {});
+  }
+}

@@ -1,0 +1,70 @@
+import { isIP, type Socket } from 'node:net';
+import { createSecureContext, type SecureContext, TLSSocket } from 'node:tls';
+import type { ContextSnapshot } from '../certs/service.ts';
+
+/**
+ * A fatal `unrecognized_name` alert (RFC 6066 §3, RFC 8446 §6) in a plaintext record: no key is agreed on yet when the
+ * name is known. Node's own refusal closes without a word, and a client then takes it for a broken network.
+ */
+const UNRECOGNIZED_NAME = Buffer.from([0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70]);
+
+/** The client asked for a name that has no certificate here. */
+export class UnknownNameError extends Error {
+  override readonly name = 'UnknownNameError';
+  readonly code = 'UNRECOGNIZED_NAME';
+}
+
+/**
+ * What all handshakes start from. It never changes, so that session tickets, which OpenSSL keeps per starting context,
+ * survive every swap of certificates; it holds no certificate itself.
+ * @param ticketKeys 48 bytes, shared by all processes of one gateway
+ */
+export function baseContext(ticketKeys: Buffer): SecureContext {
+  return createSecureContext({
+    minVersion: 'TLSv1.2',
+    maxVersion: 'TLSv1.3',
+    ticketKeys,
+    sessionIdContext: 'registry-gateway',
+  });
+}
+
+/**
+ * Begins TLS on a connection: the certificate of exactly the name that the client asks for, the fallback where it asks
+ * for none (an IP address), and an alert for every other name.
+ */
+export function secure(
+  raw: Socket,
+  base: SecureContext,
+  contexts: () => ContextSnapshot,
+  protocols: readonly string[],
+): TLSSocket {
+  const socket = new TLSSocket(raw, {
+    isServer: true,
+    secureContext: base,
+    ALPNProtocols: [...protocols],
+    SNICallback: (serverName, callback) => {
+      const snapshot = contexts();
+      const context = contextFor(serverName, snapshot);
+      if (context !== null) {
+        callback(null, context);
+        return;
+      }
+      refuseName(raw);
+      callback(new UnknownNameError(`no certificate for ${serverName.slice(0, 255)}`));
+    },
+  });
+  const { fallback } = contexts();
+  if (fallback !== null) socket.setKeyCert(fallback);
+  return socket;
+}
+
+/** Says `unrecognized_name`; whoever calls ends the connection. */
+export function refuseName(raw: Socket): void {
+  raw.write(UNRECOGNIZED_NAME);
+}
+
+function contextFor(serverName: string, snapshot: ContextSnapshot): SecureContext | null {
+  const name = (serverName.endsWith('.') ? serverName.slice(0, -1) : serverName).toLowerCase();
+  // RFC 6066 forbids addresses as server names; some clients send them all the same.
+  return snapshot.byHost.get(name) ?? (isIP(name) === 0 ? null : snapshot.fallback);
+}

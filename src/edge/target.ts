@@ -1,0 +1,191 @@
+import type { TableSnapshot } from '../aliases/table.ts';
+import { RegistryError } from '../oci/errors.ts';
+import { isRegistryHost, requireDigest, requireReference, requireRepository } from '../oci/names.ts';
+import type { Target, What } from '../oci/target.ts';
+import { roleOf } from './host.ts';
+
+/** A request as far as routing goes. */
+export interface Address {
+  /** As `hostName` returns it. */
+  readonly host: string;
+  /** Raw path, still percent-encoded: `/v2/quay.io/org/app/manifests/1`. */
+  readonly path: string;
+  /** Raw query without its `?`; empty where there is none. */
+  readonly query: string;
+}
+
+/** Where a pull leads, and how the client got there. */
+export interface PullRoute {
+  readonly target: Target;
+  /** Path in front of `<name>/tags/list` in the shape that the client used, for `Link`: `/v2/`, `/v2/quay.io/`, `/quay.io/v2/`. */
+  readonly base: string;
+  /** The registry that `ns` named; carried into `Link`. */
+  readonly ns: string | undefined;
+}
+
+const DOCKER = 'docker.io';
+/** The name that Docker's own references use for docker.io (distribution/reference, *legacyDefaultDomain*). */
+const DOCKER_LEGACY = 'index.docker.io';
+/** A host with an optional port as registries have it, or an IPv6 address in brackets. */
+const REGISTRY =
+  /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\])(?::\d{1,5})?$/;
+/** Longest part of a client's text that an error repeats. */
+const SHOWN = 200;
+
+/**
+ * Host, path and `ns` to Target, once; the only place that reads a pull's URL.
+ * Null where the path is none of the registry API's content routes (a ping, the page, anything else).
+ * @throws {RegistryError} hostUnknown, registryUnknown, pathUnknown, nameInvalid, tagInvalid, digestInvalid
+ */
+export function resolvePull(address: Address, table: TableSnapshot): PullRoute | null {
+  const split = splitPath(address.path);
+  if (split === null) return null;
+  const role = roleOf(address.host, table);
+  if (role.kind === 'unknown') throw hostUnknown(address.host);
+
+  const params = address.query === '' ? undefined : new URLSearchParams(address.query);
+  const ns = params?.get('ns')?.toLowerCase() || undefined;
+  const found = splitName(split.rest);
+  if (found === null) throw pathUnknown(address.path);
+  let name = found.name;
+  let registry: string;
+  let base = '/v2/';
+
+  if (role.kind === 'alias') {
+    // The shape with the registry in front belongs to the bare domain; here a segment that looks like one is part of the name.
+    if (split.registry !== undefined) throw pathUnknown(address.path);
+    registry = role.alias.registry;
+  } else if (split.registry !== undefined) {
+    registry = requireRegistry(split.registry, table);
+    base = `/${registry}/v2/`;
+  } else {
+    const first = name[0]?.toLowerCase() ?? '';
+    // As in image names: without a slash behind it, it is a repository.
+    if (name.length > 1 && isRegistryHost(first)) {
+      registry = requireRegistry(first, table);
+      base = `/v2/${registry}/`;
+      name = name.slice(1);
+    } else {
+      registry = requireRegistry(ns ?? DOCKER, table);
+    }
+  }
+
+  return {
+    target: { registry, repository: repositoryOf(registry, name), what: whatOf(found, params) },
+    base,
+    ns: ns === undefined || !REGISTRY.test(ns) ? undefined : ns,
+  };
+}
+
+/**
+ * Whether a path is a ping: `/v2/`, `/v2`, and the same below a registry (a mirror's URL with a path).
+ * Gives the registry of the second shape.
+ */
+export function parsePing(path: string): { readonly registry: string | undefined } | null {
+  if (path === '/v2/' || path === '/v2') return { registry: undefined };
+  const match = /^\/([^/]+)\/v2\/?$/.exec(path);
+  const first = match?.[1] === undefined ? undefined : decodeSegment(match[1])?.toLowerCase();
+  return first !== undefined && isRegistryHost(first) ? { registry: first } : null;
+}
+
+/** @throws {RegistryError} registryUnknown, nameInvalid */
+export function requireRegistry(host: string, table: TableSnapshot): string {
+  if (table.registries.has(host)) return host;
+  if (host === DOCKER_LEGACY && table.registries.has(DOCKER)) return DOCKER;
+  if (!REGISTRY.test(host)) throw new RegistryError('nameInvalid', { facts: { name: shown(host) } });
+  throw new RegistryError('registryUnknown', { facts: { registry: shown(host) } });
+}
+
+export function hostUnknown(host: string): RegistryError {
+  return new RegistryError('hostUnknown', { facts: { host: shown(host) } });
+}
+
+export function pathUnknown(path: string): RegistryError {
+  return new RegistryError('pathUnknown', { facts: { path: shown(path) } });
+}
+
+/** The two shapes: `/v2/<rest>` and `/<registry>/v2/<rest>`, rest never empty. Segments are decoded one by one, after the split. */
+function splitPath(path: string): { registry: string | undefined; rest: readonly string[] } | null {
+  let registry: string | undefined;
+  let start = 4;
+  if (!path.startsWith('/v2/')) {
+    const slash = path.indexOf('/', 1);
+    if (slash < 2 || !path.startsWith('/v2/', slash)) return null;
+    registry = decodeSegment(path.slice(1, slash))?.toLowerCase();
+    if (registry === undefined || !isRegistryHost(registry)) return null;
+    start = slash + 4;
+  }
+  if (path.length === start) return null;
+  const raw = path.slice(start).split('/');
+  if (!path.includes('%', start)) return { registry, rest: raw };
+  const rest: string[] = [];
+  for (const segment of raw) {
+    const decoded = decodeSegment(segment);
+    if (decoded === undefined) throw new RegistryError('nameInvalid', { facts: { name: shown(path.slice(start)) } });
+    rest.push(decoded);
+  }
+  return { registry, rest };
+}
+
+/** Undefined for broken encoding and for what decodes to another path (`%2F`, `%5C`, or once more encoded). */
+function decodeSegment(segment: string): string | undefined {
+  if (!segment.includes('%')) return segment;
+  try {
+    const decoded = decodeURIComponent(segment);
+    return /[/\\%\p{Cc}]/u.test(decoded) ? undefined : decoded;
+  } catch {
+    return undefined;
+  }
+}
+
+interface Found {
+  readonly name: readonly string[];
+  readonly kind: 'manifests' | 'blobs' | 'referrers' | 'tags';
+  readonly last: string;
+}
+
+/** Read from the end: a repository may be called `manifests` itself. */
+function splitName(rest: readonly string[]): Found | null {
+  const kind = rest.at(-2);
+  const last = rest.at(-1);
+  const name = rest.slice(0, -2);
+  if (name.length === 0 || last === undefined || last === '') return null;
+  if (kind === 'manifests' || kind === 'blobs' || kind === 'referrers') return { name, kind, last };
+  return kind === 'tags' && last === 'list' ? { name, kind, last } : null;
+}
+
+function repositoryOf(registry: string, name: readonly string[]): string {
+  const joined = name.join('/');
+  return requireRepository(registry === DOCKER && name.length === 1 ? `library/${joined}` : joined);
+}
+
+function whatOf(found: Found, params: URLSearchParams | undefined): What {
+  switch (found.kind) {
+    case 'manifests':
+      return { kind: 'manifest', reference: requireReference(found.last) };
+    case 'blobs':
+      return { kind: 'blob', digest: requireDigest(found.last) };
+    case 'referrers': {
+      const artifactType = params?.get('artifactType');
+      return {
+        kind: 'referrers',
+        digest: requireDigest(found.last),
+        ...(artifactType === null || artifactType === undefined ? {} : { artifactType }),
+      };
+    }
+    case 'tags': {
+      const n = params?.get('n');
+      const last = params?.get('last');
+      return {
+        kind: 'tags',
+        // A page size that is no number is left out, as if it had not been asked for.
+        ...(n !== null && n !== undefined && /^\d{1,9}$/.test(n) ? { n: Number(n) } : {}),
+        ...(last === null || last === undefined ? {} : { last }),
+      };
+    }
+  }
+}
+
+function shown(text: string): string {
+  return text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
+}

@@ -1,0 +1,205 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createSecureContext, type SecureContext } from 'node:tls';
+import type { AliasEntry, RegistryEntry, TableSnapshot } from '../../src/aliases/table.ts';
+import { InternalCa } from '../../src/certs/internal-ca.ts';
+import { openInternalRoot } from '../../src/certs/internal-root.ts';
+import type { CertificateService } from '../../src/certs/service.ts';
+import type { Config } from '../../src/config/config.ts';
+import type { AccessPort } from '../../src/edge/access-port.ts';
+import { createEdge, type Edge, type EdgeAddresses, type EdgeOptions } from '../../src/edge/edge.ts';
+import type { ByteSource } from '../../src/kit/byte-source.ts';
+import type { Pull, RegistryCore, Reply } from '../../src/registry/reply.ts';
+import { silentLog } from '../../src/telemetry/log.ts';
+import { Metrics } from '../../src/telemetry/metrics.ts';
+
+const LOOPBACK = { host: '127.0.0.1', port: 0 };
+
+export function snapshotOf(
+  domain: string,
+  registries: readonly string[],
+  aliases: Record<string, string>,
+): TableSnapshot {
+  const entries = Object.entries(aliases).map(
+    ([name, registry]): AliasEntry => ({
+      name,
+      host: name.includes('.') ? name : `${name}.${domain}`,
+      registry,
+      certificate: true,
+    }),
+  );
+  return {
+    domain,
+    registries: new Map(registries.map((host): [string, RegistryEntry] => [host, registryEntry(host)])),
+    aliases: new Map(entries.map((entry) => [entry.name, entry])),
+    hosts: new Map(entries.map((entry) => [entry.host, entry])),
+  };
+}
+
+function registryEntry(host: string): RegistryEntry {
+  return { host, endpoints: [`https://${host}`], proxy: null, credentials: null, public: false };
+}
+
+/** Certificates of a local CA, with everything that the edge reads in a test's hands. */
+export class TestCertificates {
+  readonly #ca: InternalCa;
+  byHost = new Map<string, SecureContext>();
+  fallback: SecureContext | null = null;
+  readonly challenges = new Map<string, SecureContext>();
+  readonly tokens = new Map<string, string>();
+
+  constructor(dataDir: string) {
+    this.#ca = new InternalCa(openInternalRoot(dataDir), Date.now);
+  }
+
+  get root(): string {
+    return this.#ca.root.pem;
+  }
+
+  context(...names: [string, ...string[]]): SecureContext {
+    const leaf = this.#ca.renew(names);
+    return createSecureContext({ cert: leaf.chain, key: leaf.key });
+  }
+
+  /** New certificates for these hosts, in a new map: a swap. */
+  cover(hosts: readonly string[]): void {
+    this.byHost = new Map(hosts.map((host) => [host, this.context(host)]));
+  }
+
+  service(): CertificateService {
+    const part: Pick<CertificateService, 'contexts' | 'httpChallenge' | 'alpnChallenge' | 'alpnPending'> = {
+      contexts: () => ({ byHost: this.byHost, fallback: this.fallback }),
+      httpChallenge: (token) => this.tokens.get(token) ?? null,
+      alpnChallenge: (host) => this.challenges.get(host) ?? null,
+      alpnPending: () => this.challenges.size > 0,
+    };
+    return part as CertificateService;
+  }
+}
+
+/** Answers what a test says, and remembers what was asked. */
+export class TestRegistry implements RegistryCore {
+  readonly pulls: Pull[] = [];
+  answer: (pull: Pull) => Reply | Promise<Reply> = () => ({
+    status: 200,
+    headers: { 'content-type': 'application/json', 'content-length': '2' },
+    body: Buffer.from('{}'),
+    from: 'cache',
+  });
+
+  async serve(pull: Pull): Promise<Reply> {
+    this.pulls.push(pull);
+    const reply = await this.answer(pull);
+    return pull.method === 'HEAD' ? { ...reply, body: null } : reply;
+  }
+}
+
+/** A body of `length` bytes where byte i is i mod 251, of which `cutAt` come before `error` is thrown. */
+export class PatternSource implements ByteSource {
+  readonly length: number | undefined;
+  readonly #size: number;
+  readonly #cutAt: number;
+  readonly #error: Error | undefined;
+  at = 0;
+  closed = false;
+  /** Awaited before each piece. */
+  gate: (() => Promise<void>) | null = null;
+
+  constructor(size: number, options: { lengthKnown?: boolean; cutAt?: number; error?: Error } = {}) {
+    this.#size = size;
+    this.length = options.lengthKnown === false ? undefined : size;
+    this.#cutAt = options.cutAt ?? size;
+    this.#error = options.error;
+  }
+
+  async pull(into: Uint8Array): Promise<number> {
+    await this.gate?.();
+    if (this.closed) return 0;
+    const count = Math.min(into.length, this.#cutAt - this.at);
+    if (count === 0 && this.#error !== undefined) throw this.#error;
+    for (let index = 0; index < count; index++) into[index] = (this.at + index) % 251;
+    this.at += count;
+    return count;
+  }
+
+  async close(): Promise<void> {
+    this.closed = true;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+}
+
+export const openAccess: AccessPort = {
+  check: () => ({ user: null, authenticated: false }),
+  countBytes: () => {},
+};
+
+export interface EdgeBed {
+  readonly edge: Edge;
+  readonly addresses: EdgeAddresses;
+  readonly certificates: TestCertificates;
+  readonly registry: TestRegistry;
+  readonly metrics: Metrics;
+  /** Replaced whole, as the gateway does. */
+  table: TableSnapshot;
+  readonly httpsPort: number;
+  readonly httpPort: number;
+  readonly metricsPort: number;
+  stop(): Promise<void>;
+}
+
+/** An edge on free ports of 127.0.0.1, before a registry core in the test's hands. */
+export async function startEdgeBed(
+  options: Partial<Omit<EdgeOptions, 'config'>> & { config?: Partial<EdgeOptions['config']> } = {},
+): Promise<EdgeBed> {
+  const dataDir = mkdtempSync(join(tmpdir(), 'edge-bed-'));
+  const certificates = new TestCertificates(dataDir);
+  certificates.cover(['localhost', 'hub.localhost', 'k8s-gcr.localhost', 'cr.example.com']);
+  certificates.fallback = certificates.context('127.0.0.1');
+  const registry = new TestRegistry();
+  const metrics = new Metrics();
+  const config: EdgeOptions['config'] = {
+    dataDir,
+    listen: { https: LOOPBACK, http: LOOPBACK, workers: 1 },
+    tls: { mode: 'internal' },
+    trustedProxies: [],
+    metrics: { listen: LOOPBACK },
+    ...options.config,
+  } satisfies Pick<Config, 'dataDir' | 'listen' | 'tls' | 'trustedProxies' | 'metrics'>;
+  const bed = {
+    table: snapshotOf('localhost', ['docker.io', 'k8s.gcr.io', 'quay.io', 'localhost:5000'], {
+      hub: 'docker.io',
+      'k8s-gcr': 'k8s.gcr.io',
+    }),
+  };
+  const edge = createEdge({
+    table: () => bed.table,
+    certificates: config.tls.mode === 'off' ? null : certificates.service(),
+    registry,
+    access: openAccess,
+    ready: () => true,
+    log: silentLog(),
+    metrics,
+    version: '0.0.0-test',
+    ...options,
+    config,
+  });
+  const addresses = await edge.listen();
+  return Object.assign(bed, {
+    edge,
+    addresses,
+    certificates,
+    registry,
+    metrics,
+    httpsPort: addresses.https?.port ?? 0,
+    httpPort: addresses.http?.port ?? 0,
+    metricsPort: addresses.metrics?.port ?? 0,
+    async stop() {
+      await edge.close({ graceMs: 0 });
+      rmSync(dataDir, { recursive: true, force: true });
+    },
+  });
+}
