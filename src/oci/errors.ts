@@ -27,6 +27,12 @@ export const CATALOGUE = {
     'this gateway wants credentials',
     'log in with a user that its operator made: docker login {host}',
   ),
+  upstreamUnauthorized: entry(
+    401,
+    'UNAUTHORIZED',
+    '{registry} wants credentials for {repository} that this gateway does not have',
+    'check the name; if it is private, its operator sets credentials: gateway registry set {registry} --username …',
+  ),
   privateContent: entry(
     403,
     'DENIED',
@@ -107,12 +113,6 @@ export const CATALOGUE = {
     'the gateway failed on this request',
     'try again; the operator finds request {requestId} in the log',
     true,
-  ),
-  upstreamUnauthorized: entry(
-    502,
-    'UNAVAILABLE',
-    '{registry} refused the credentials of this gateway',
-    'its operator corrects them: gateway registry set {registry} --username … --password-stdin',
   ),
   upstreamFailed: entry(
     502,

@@ -1,0 +1,36 @@
+import { silentLog } from '../../src/telemetry/log.ts';
+import { Metrics } from '../../src/telemetry/metrics.ts';
+import { createUpstream } from '../../src/upstream/create.ts';
+import type { Route, Upstream } from '../../src/upstream/upstream.ts';
+
+export interface TestUpstream extends Upstream {
+  /** Routes by registry; may be changed while the test runs. */
+  readonly routes: Map<string, Route>;
+}
+
+/** The real upstream room over given endpoints. Timeouts are short unless told; proxies of the environment are ignored unless given. */
+export function startUpstream(
+  routes: Record<string, Partial<Route> & { endpoints: readonly string[] }>,
+  options: {
+    proxy?: string | null;
+    stallTimeout?: number;
+    connections?: number;
+    environment?: Record<string, string>;
+  } = {},
+): TestUpstream {
+  const table = new Map<string, Route>();
+  for (const [host, route] of Object.entries(routes))
+    table.set(host, { host, proxy: null, credentials: null, ...route });
+  const upstream = createUpstream({
+    routes: (host) => table.get(host),
+    config: {
+      proxy: options.proxy ?? null,
+      stallTimeout: options.stallTimeout ?? 2000,
+      connections: options.connections ?? 4,
+    },
+    log: silentLog(),
+    metrics: new Metrics(),
+    environment: options.environment ?? {},
+  });
+  return Object.assign(upstream, { routes: table });
+}
