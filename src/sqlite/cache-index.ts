@@ -1,0 +1,258 @@
+import { renameSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type {
+  BlobRow,
+  CacheIndex,
+  Counter,
+  IndexTotals,
+  Link,
+  ManifestRow,
+  TagRow,
+  UseCursor,
+} from '../cache/index-port.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { RepositoryKey } from '../oci/target.ts';
+import type { Logger } from '../telemetry/log.ts';
+import { CACHE_SQL, type CacheStatements, prepareAll } from './cache-statements.ts';
+import { type Database, openDatabase } from './database.ts';
+import { fromBytes, toBytes } from './digest-bytes.ts';
+import { cacheMigrations } from './migrations/cache.ts';
+
+const DAY = 24 * 60 * 60 * 1000;
+/** Ids of repositories kept in memory. */
+const HOT_REPOSITORIES = 10_000;
+
+/**
+ * Opens the cache's index, `<dataDir>/cache.db`. One that is damaged is put aside and made anew: the files are found again, the rest is fetched again.
+ * @throws {OperatorError} `DATABASE_NEWER`, `DATABASE_UNUSABLE`
+ */
+export function openCacheIndex(dataDir: string, log: Logger): CacheIndex {
+  const path = join(dataDir, 'cache.db');
+  try {
+    return new SqliteCacheIndex(openDatabase(path, cacheMigrations, { durability: 'normal' }));
+  } catch (error) {
+    if (!(error instanceof OperatorError) || error.code !== 'DATABASE_DAMAGED') throw error;
+    log.error({ err: error }, 'the index of the cache is damaged; it is put aside as cache.db.damaged and made anew');
+    renameSync(path, `${path}.damaged`);
+    for (const rest of ['-wal', '-shm']) rmSync(path + rest, { force: true });
+    return new SqliteCacheIndex(openDatabase(path, cacheMigrations, { durability: 'normal' }));
+  }
+}
+
+/** The cache's index in SQLite. Every statement is prepared once and finds its rows by a key. */
+export class SqliteCacheIndex implements CacheIndex {
+  readonly #database: Database;
+  readonly #run: CacheStatements;
+  readonly #repositories = new Map<string, number>();
+  #staleLinksAt: { repository: number; digest: Buffer } = { repository: -1, digest: Buffer.alloc(0) };
+
+  /** Takes the database over; `close` closes it. */
+  constructor(database: Database) {
+    this.#database = database;
+    this.#run = prepareAll(database, CACHE_SQL);
+  }
+
+  blob(digest: Digest): BlobRow | null {
+    const row = this.#run.blob.get(toBytes(digest)) as RawBlob | undefined;
+    return row === undefined ? null : blobRow(row);
+  }
+
+  addBlob({ digest, size, created, lastUse }: BlobRow): void {
+    this.#run.addBlob.run(toBytes(digest), size, created, lastUse);
+  }
+
+  removeBlobs(digests: readonly Digest[]): void {
+    this.#together(() => {
+      for (const digest of digests) this.#run.removeBlob.run(toBytes(digest));
+    });
+  }
+
+  touchBlobs(uses: ReadonlyMap<Digest, number>): void {
+    this.#together(() => {
+      for (const [digest, at] of uses) this.#run.touchBlob.run(at, toBytes(digest), at);
+    });
+  }
+
+  leastRecent(limit: number, after: UseCursor | null): BlobRow[] {
+    const from = after === null ? [-1, Buffer.alloc(0)] : [after.lastUse, toBytes(after.digest)];
+    return (this.#run.leastRecent.all(...from, limit) as RawBlob[]).map(blobRow);
+  }
+
+  blobsAfter(digest: Digest | null, limit: number): BlobRow[] {
+    return (this.#run.blobsAfter.all(startAt(digest), limit) as RawBlob[]).map(blobRow);
+  }
+
+  totals(): IndexTotals {
+    return this.#run.totals.get() as IndexTotals;
+  }
+
+  link(links: readonly Link[], at: number): void {
+    this.#together(() => {
+      for (const { repository, digest, private: isPrivate } of links) {
+        this.#run.link.run(this.#repositoryId(repository), toBytes(digest), isPrivate ? 1 : 0, Math.floor(at / DAY));
+      }
+    });
+  }
+
+  linkOf(repository: RepositoryKey, digest: Digest): { readonly private: boolean } | null {
+    const id = this.#knownRepository(repository);
+    if (id === undefined) return null;
+    const row = this.#run.linkOf.get(id, toBytes(digest)) as { private: number } | undefined;
+    return row === undefined ? null : { private: row.private === 1 };
+  }
+
+  dropStaleLinks(before: number, limit: number): boolean {
+    const from = this.#staleLinksAt;
+    const rows = this.#run.linksAfter.all(from.repository, from.digest, limit) as RawLink[];
+    this.#together(() => {
+      for (const { repository, digest, seen, here } of rows) {
+        if (seen < Math.floor(before / DAY) && here === 0) this.#run.unlink.run(repository, digest);
+      }
+    });
+    const last = rows.length < limit ? undefined : rows.at(-1);
+    this.#staleLinksAt = last ?? { repository: -1, digest: Buffer.alloc(0) };
+    return last !== undefined;
+  }
+
+  manifest(digest: Digest): ManifestRow | null {
+    const row = this.#run.manifest.get(toBytes(digest)) as RawManifest | undefined;
+    return row === undefined ? null : manifestRow(row);
+  }
+
+  addManifest({ digest, mediaType, body }: ManifestRow, at: number): void {
+    this.#run.addManifest.run(toBytes(digest), mediaType, body.length, at, body);
+  }
+
+  touchManifests(uses: ReadonlyMap<Digest, number>): void {
+    this.#together(() => {
+      for (const [digest, at] of uses) this.#run.touchManifest.run(at, toBytes(digest), at);
+    });
+  }
+
+  shrinkManifests(bytes: number, limit: number): Digest[] {
+    let over = this.totals().manifestBytes - bytes;
+    if (over <= 0) return [];
+    const dropped: Digest[] = [];
+    this.#together(() => {
+      for (const row of this.#run.oldestManifests.all(limit) as { digest: Buffer; size: number }[]) {
+        if (over <= 0) break;
+        this.#run.removeManifest.run(row.digest);
+        over -= row.size;
+        dropped.push(fromBytes(row.digest));
+      }
+    });
+    return dropped;
+  }
+
+  removeManifests(digests: readonly Digest[]): void {
+    this.#together(() => {
+      for (const digest of digests) this.#run.removeManifest.run(toBytes(digest));
+    });
+  }
+
+  manifestsAfter(digest: Digest | null, limit: number): ManifestRow[] {
+    return (this.#run.manifestsAfter.all(startAt(digest), limit) as RawManifest[]).map(manifestRow);
+  }
+
+  tag(repository: RepositoryKey, tag: string, variant: string): TagRow | null {
+    const id = this.#knownRepository(repository);
+    if (id === undefined) return null;
+    const row = this.#run.tag.get(id, tag, variant) as { digest: Buffer; checkedAt: number } | undefined;
+    return row === undefined ? null : { digest: fromBytes(row.digest), checkedAt: row.checkedAt };
+  }
+
+  putTag(repository: RepositoryKey, tag: string, variant: string, row: TagRow): void {
+    this.#together(() => {
+      this.#run.putTag.run(this.#repositoryId(repository), tag, variant, toBytes(row.digest), row.checkedAt);
+    });
+  }
+
+  dropTag(repository: RepositoryKey, tag: string, variant: string): void {
+    const id = this.#knownRepository(repository);
+    if (id !== undefined) this.#run.dropTag.run(id, tag, variant);
+  }
+
+  dropStaleTags(before: number, limit: number): boolean {
+    return this.#run.dropStaleTags.run(before, limit).changes === limit;
+  }
+
+  onlyOf(registry: string, after: Digest | null, limit: number): Digest[] {
+    const rows = this.#run.onlyOf.all(registry, startAt(after), limit) as { digest: Buffer }[];
+    return rows.map(({ digest }) => fromBytes(digest));
+  }
+
+  count(increments: Readonly<Partial<Record<Counter, number>>>): void {
+    this.#together(() => {
+      for (const [name, by] of Object.entries(increments)) if (by !== 0) this.#run.count.run(name, by);
+    });
+  }
+
+  counters(): Readonly<Record<Counter, number>> {
+    const rows = this.#run.counters.all() as { name: Counter; value: number }[];
+    const counted = Object.fromEntries(rows.map(({ name, value }) => [name, value]));
+    return { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0, ...counted };
+  }
+
+  close(): void {
+    this.#database.close();
+  }
+
+  #together(task: () => void): void {
+    this.#database.transaction(task).immediate();
+  }
+
+  #repositoryId(repository: RepositoryKey): number {
+    const known = this.#knownRepository(repository);
+    if (known !== undefined) return known;
+    this.#run.addRepository.run(repository.registry, repository.repository);
+    return this.#findRepository(repository) ?? 0;
+  }
+
+  #knownRepository(repository: RepositoryKey): number | undefined {
+    return (
+      this.#repositories.get(`${repository.registry}/${repository.repository}`) ?? this.#findRepository(repository)
+    );
+  }
+
+  #findRepository({ registry, repository }: RepositoryKey): number | undefined {
+    const row = this.#run.repository.get(registry, repository) as { id: number } | undefined;
+    // Inside a transaction that fails in the end the id would be of a row that never came to be.
+    if (row === undefined || this.#database.inTransaction) return row?.id;
+    if (this.#repositories.size >= HOT_REPOSITORIES) this.#repositories.clear();
+    this.#repositories.set(`${registry}/${repository}`, row.id);
+    return row.id;
+  }
+}
+
+interface RawBlob {
+  readonly digest: Buffer;
+  readonly size: number;
+  readonly created: number;
+  readonly lastUse: number;
+}
+
+interface RawLink {
+  readonly repository: number;
+  readonly digest: Buffer;
+  readonly seen: number;
+  readonly here: number;
+}
+
+interface RawManifest {
+  readonly digest: Buffer;
+  readonly mediaType: string;
+  readonly body: Buffer;
+}
+
+function blobRow(row: RawBlob): BlobRow {
+  return { digest: fromBytes(row.digest), size: row.size, created: row.created, lastUse: row.lastUse };
+}
+
+function manifestRow(row: RawManifest): ManifestRow {
+  return { digest: fromBytes(row.digest), mediaType: row.mediaType, body: row.body };
+}
+
+function startAt(digest: Digest | null): Buffer {
+  return digest === null ? Buffer.alloc(0) : toBytes(digest);
+}

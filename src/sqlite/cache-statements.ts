@@ -1,0 +1,61 @@
+import type { Statement } from 'better-sqlite3';
+import type { Database } from './database.ts';
+
+/**
+ * The statements of the cache's index. All but `onlyOf`, which is for a command, find their rows by a key, whatever the number of rows;
+ * a test asks SQLite for their plans.
+ */
+export const CACHE_SQL = {
+  blob: 'SELECT digest, size, created, last_use AS lastUse FROM blobs WHERE digest = ?',
+  addBlob: `INSERT INTO blobs (digest, size, created, last_use) VALUES (?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET size = excluded.size, created = excluded.created, last_use = excluded.last_use`,
+  removeBlob: 'DELETE FROM blobs WHERE digest = ?',
+  touchBlob: 'UPDATE blobs SET last_use = ? WHERE digest = ? AND last_use < ?',
+  leastRecent: `SELECT digest, size, created, last_use AS lastUse FROM blobs WHERE (last_use, digest) > (?, ?)
+    ORDER BY last_use, digest LIMIT ?`,
+  blobsAfter: `SELECT digest, size, created, last_use AS lastUse FROM blobs WHERE digest > ? ORDER BY digest LIMIT ?`,
+  totals: 'SELECT blobs, bytes, manifests, manifest_bytes AS manifestBytes FROM totals WHERE id = 1',
+  repository: 'SELECT id FROM repositories WHERE registry = ? AND name = ?',
+  addRepository: 'INSERT INTO repositories (registry, name) VALUES (?, ?) ON CONFLICT DO NOTHING',
+  link: `INSERT INTO links (repository, digest, private, seen) VALUES (?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET private = min(private, excluded.private), seen = max(seen, excluded.seen)`,
+  linkOf: 'SELECT private FROM links WHERE repository = ? AND digest = ?',
+  unlink: 'DELETE FROM links WHERE repository = ? AND digest = ?',
+  linksAfter: `SELECT repository, digest, seen,
+      EXISTS (SELECT 1 FROM blobs WHERE blobs.digest = links.digest)
+        OR EXISTS (SELECT 1 FROM manifests WHERE manifests.digest = links.digest) AS here
+    FROM links WHERE (repository, digest) > (?, ?) ORDER BY repository, digest LIMIT ?`,
+  manifest: 'SELECT digest, media_type AS mediaType, body FROM manifests WHERE digest = ?',
+  addManifest: `INSERT INTO manifests (digest, media_type, size, last_use, body) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (digest) DO UPDATE SET media_type = excluded.media_type, size = excluded.size,
+      last_use = excluded.last_use, body = excluded.body`,
+  touchManifest: 'UPDATE manifests SET last_use = ? WHERE digest = ? AND last_use < ?',
+  oldestManifests: 'SELECT digest, size FROM manifests ORDER BY last_use, digest LIMIT ?',
+  removeManifest: 'DELETE FROM manifests WHERE digest = ?',
+  manifestsAfter: `SELECT digest, media_type AS mediaType, body FROM manifests WHERE digest > ? ORDER BY digest LIMIT ?`,
+  tag: 'SELECT digest, checked_at AS checkedAt FROM tags WHERE repository = ? AND tag = ? AND variant = ?',
+  putTag: `INSERT INTO tags (repository, tag, variant, digest, checked_at) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET digest = excluded.digest, checked_at = excluded.checked_at`,
+  dropTag: 'DELETE FROM tags WHERE repository = ? AND tag = ? AND variant = ?',
+  dropStaleTags: `DELETE FROM tags WHERE (repository, tag, variant) IN
+    (SELECT repository, tag, variant FROM tags WHERE checked_at < ? ORDER BY checked_at LIMIT ?)`,
+  onlyOf: `SELECT DISTINCT links.digest AS digest FROM repositories JOIN links ON links.repository = repositories.id
+    WHERE repositories.registry = ? AND links.digest > ?
+      AND (EXISTS (SELECT 1 FROM blobs WHERE blobs.digest = links.digest)
+        OR EXISTS (SELECT 1 FROM manifests WHERE manifests.digest = links.digest))
+      AND NOT EXISTS (SELECT 1 FROM links AS other JOIN repositories AS owner ON owner.id = other.repository
+        WHERE other.digest = links.digest AND owner.registry <> repositories.registry)
+    ORDER BY links.digest LIMIT ?`,
+  count: `INSERT INTO counters (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value`,
+  counters: 'SELECT name, value FROM counters',
+} as const;
+
+export type CacheStatements = Readonly<Record<keyof typeof CACHE_SQL, Statement>>;
+
+export function prepareAll<K extends string>(
+  database: Database,
+  sql: Readonly<Record<K, string>>,
+): Readonly<Record<K, Statement>> {
+  const names = Object.keys(sql) as K[];
+  return Object.fromEntries(names.map((name) => [name, database.prepare(sql[name])])) as Record<K, Statement>;
+}

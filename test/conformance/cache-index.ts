@@ -1,0 +1,170 @@
+import { createHash } from 'node:crypto';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { BlobRow, CacheIndex, UseCursor } from '../../src/cache/index-port.ts';
+import { type Digest, parseDigest } from '../../src/oci/digest.ts';
+
+const DAY = 86_400_000;
+const APP = { registry: 'docker.io', repository: 'library/app' };
+const TWIN = { registry: 'ghcr.io', repository: 'library/app' };
+
+export function digestOf(seed: number | string, algorithm: 'sha256' | 'sha512' = 'sha256'): Digest {
+  return parseDigest(`${algorithm}:${createHash(algorithm).update(String(seed)).digest('hex')}`)!;
+}
+
+const blobOf = (seed: number, lastUse: number, size = 100): BlobRow => ({
+  digest: digestOf(seed),
+  size,
+  created: 1,
+  lastUse,
+});
+
+/** What every implementation of `CacheIndex` must do. */
+export function cacheIndexConformance(name: string, make: () => CacheIndex): void {
+  describe(`${name} as a CacheIndex`, () => {
+    let index: CacheIndex;
+    beforeEach(() => {
+      index = make();
+    });
+    afterEach(() => index.close());
+
+    it('keeps, replaces and drops blobs, and always knows their totals', () => {
+      const long = { ...blobOf(3, 5, 7), digest: digestOf(3, 'sha512') };
+      expect(index.blob(digestOf(1))).toBeNull();
+      for (const row of [blobOf(1, 10), blobOf(2, 20), long]) index.addBlob(row);
+      expect(index.blob(digestOf(1))).toEqual(blobOf(1, 10));
+      expect(index.blob(long.digest)).toEqual(long);
+      expect(index.totals()).toMatchObject({ blobs: 3, bytes: 207 });
+      index.addBlob(blobOf(2, 30, 500));
+      expect(index.blob(digestOf(2))).toEqual(blobOf(2, 30, 500));
+      expect(index.totals()).toMatchObject({ blobs: 3, bytes: 607 });
+      index.removeBlobs([digestOf(2), digestOf(9)]);
+      expect(index.blob(digestOf(2))).toBeNull();
+      expect(index.totals()).toMatchObject({ blobs: 2, bytes: 107 });
+    });
+
+    it('walks blobs in order of use, page by page', () => {
+      for (let seed = 0; seed < 20; seed++) index.addBlob(blobOf(seed, (seed * 7) % 5));
+      const seen: BlobRow[] = [];
+      let cursor: UseCursor | null = null;
+      for (let page = index.leastRecent(3, cursor); page.length > 0; page = index.leastRecent(3, cursor)) {
+        expect(page.length).toBeLessThanOrEqual(3);
+        seen.push(...page);
+        cursor = page.at(-1) ?? null;
+      }
+      expect(new Set(seen.map(({ digest }) => digest)).size).toBe(20);
+      expect(seen.map(({ lastUse }) => lastUse)).toEqual([0, 1, 2, 3, 4].flatMap((use) => Array(4).fill(use)));
+    });
+
+    it('moves blobs by their uses, forward only', () => {
+      for (let seed = 1; seed <= 3; seed++) index.addBlob(blobOf(seed, seed * 10));
+      index.touchBlobs(
+        new Map([
+          [digestOf(1), 40],
+          [digestOf(3), 5],
+          [digestOf(99), 50],
+        ]),
+      );
+      expect(index.leastRecent(10, null).map(({ digest }) => digest)).toEqual([2, 3, 1].map((seed) => digestOf(seed)));
+      expect(index.totals().blobs).toBe(3);
+    });
+
+    it('walks all blobs in an order that changes do not disturb', () => {
+      for (let seed = 0; seed < 10; seed++) index.addBlob(blobOf(seed, 100 - seed));
+      const first = index.blobsAfter(null, 4);
+      index.touchBlobs(new Map(first.map(({ digest }) => [digest, 1000])));
+      index.removeBlobs([first[3]!.digest]);
+      const rest = index.blobsAfter(first[3]!.digest, 100);
+      expect(new Set([...first, ...rest].map(({ digest }) => digest)).size).toBe(10);
+    });
+
+    it('remembers which repository holds what; public wins over private', () => {
+      const link = (repository: typeof APP, seed: number, isPrivate: boolean) =>
+        index.link([{ repository, digest: digestOf(seed), private: isPrivate }], Date.now());
+      expect(index.linkOf(APP, digestOf(1))).toBeNull();
+      link(APP, 1, true);
+      expect(index.linkOf(APP, digestOf(1))).toEqual({ private: true });
+      expect(index.linkOf(TWIN, digestOf(1))).toBeNull();
+      expect(index.linkOf({ ...APP, repository: 'library/other' }, digestOf(1))).toBeNull();
+      link(APP, 1, false);
+      expect(index.linkOf(APP, digestOf(1))).toEqual({ private: false });
+      link(APP, 1, true);
+      expect(index.linkOf(APP, digestOf(1))).toEqual({ private: false });
+    });
+
+    it('drops old links of what is not here, a few at a time', () => {
+      index.addBlob(blobOf(1, 1));
+      index.addManifest({ digest: digestOf(2), mediaType: 'a/b', body: Buffer.from('{}') }, 1);
+      const digests = [1, 2, 3, 4].map((seed) => digestOf(seed));
+      index.link(
+        digests.map((digest) => ({ repository: APP, digest, private: false })),
+        10 * DAY,
+      );
+      index.link([{ repository: APP, digest: digestOf(4), private: false }], 20 * DAY);
+      for (let round = 0; index.dropStaleLinks(15 * DAY, 1); round++) expect(round).toBeLessThan(10);
+      expect(digests.map((digest) => index.linkOf(APP, digest) !== null)).toEqual([true, true, false, true]);
+    });
+
+    it('keeps the exact bytes of manifests and their media type', () => {
+      const body = Buffer.from([0, 255, 10, 13, 123]);
+      const row = { digest: digestOf('m'), mediaType: 'application/vnd.oci.image.index.v1+json', body };
+      expect(index.manifest(row.digest)).toBeNull();
+      index.addManifest(row, 5);
+      const found = index.manifest(row.digest);
+      expect(found?.mediaType).toBe(row.mediaType);
+      expect(Buffer.from(found!.body).equals(body)).toBe(true);
+      expect(index.totals()).toMatchObject({ manifests: 1, manifestBytes: 5 });
+      index.addManifest({ ...row, body: Buffer.alloc(9) }, 6);
+      expect(index.totals()).toMatchObject({ manifests: 1, manifestBytes: 9 });
+      expect(index.manifestsAfter(null, 10).map(({ digest }) => digest)).toEqual([row.digest]);
+      expect(index.manifestsAfter(row.digest, 10)).toEqual([]);
+      index.removeManifests([row.digest]);
+      expect(index.manifest(row.digest)).toBeNull();
+      expect(index.totals()).toMatchObject({ manifests: 0, manifestBytes: 0 });
+    });
+
+    it('drops the manifests used longest ago until few enough bytes are left', () => {
+      for (let seed = 0; seed < 6; seed++) {
+        index.addManifest({ digest: digestOf(seed), mediaType: 'a/b', body: Buffer.alloc(10) }, seed);
+      }
+      index.touchManifests(new Map([[digestOf(0), 100]]));
+      expect(index.shrinkManifests(60, 10)).toEqual([]);
+      expect(index.shrinkManifests(30, 2)).toEqual([digestOf(1), digestOf(2)]);
+      expect(index.shrinkManifests(30, 2)).toEqual([digestOf(3)]);
+      expect(index.manifest(digestOf(0))).not.toBeNull();
+      expect(index.totals()).toMatchObject({ manifests: 3, manifestBytes: 30 });
+    });
+
+    it('keeps what a tag stood for, by registry, repository and variant', () => {
+      index.putTag(APP, '1', 'oci', { digest: digestOf(1), checkedAt: 10 });
+      index.putTag(TWIN, '1', 'oci', { digest: digestOf(2), checkedAt: 20 });
+      index.putTag(APP, '1', 'docker', { digest: digestOf(3), checkedAt: 30 });
+      expect(index.tag(APP, '1', 'oci')).toEqual({ digest: digestOf(1), checkedAt: 10 });
+      expect(index.tag(TWIN, '1', 'oci')?.digest).toBe(digestOf(2));
+      expect(index.tag(APP, '2', 'oci')).toBeNull();
+      index.putTag(APP, '1', 'oci', { digest: digestOf(4), checkedAt: 40 });
+      expect(index.tag(APP, '1', 'oci')).toEqual({ digest: digestOf(4), checkedAt: 40 });
+      index.dropTag(APP, '1', 'docker');
+      index.dropTag({ ...APP, repository: 'none' }, '1', 'docker');
+      expect(index.tag(APP, '1', 'docker')).toBeNull();
+      expect(index.dropStaleTags(30, 5)).toBe(false);
+      expect(index.tag(TWIN, '1', 'oci')).toBeNull();
+      expect(index.tag(APP, '1', 'oci')?.checkedAt).toBe(40);
+    });
+
+    it('tells what only one registry holds', () => {
+      for (let seed = 1; seed <= 4; seed++) index.addBlob(blobOf(seed, seed));
+      const link = (repository: typeof APP, seed: number) => ({ repository, digest: digestOf(seed), private: false });
+      index.link([link(APP, 1), link(APP, 2), link(TWIN, 2), link(TWIN, 3), link(APP, 9)], 0);
+      expect(index.onlyOf('docker.io', null, 10)).toEqual([digestOf(1)]);
+      expect(index.onlyOf('ghcr.io', null, 10)).toEqual([digestOf(3)]);
+      expect(index.onlyOf('ghcr.io', digestOf(3), 10)).toEqual([]);
+    });
+
+    it('counts', () => {
+      expect(index.counters()).toEqual({ hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0 });
+      index.count({ hits: 2, fetched: 5_000_000_000 });
+      index.count({ hits: 1 });
+      expect(index.counters()).toMatchObject({ hits: 3, fetched: 5_000_000_000 });
+    });
+  });
+}
