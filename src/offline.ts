@@ -1,17 +1,11 @@
-import path from 'node:path';
+import { Users } from './access/users.ts';
 import type { OperationContext } from './admin/contract.ts';
 import { createOperations } from './admin/operations/index.ts';
-import { AliasTable } from './aliases/alias-table.ts';
-import { seedRows } from './aliases/seed.ts';
-import { createCertificates } from './certs/create.ts';
 import type { Config } from './config/config.ts';
 import { OperatorError } from './kit/operator-error.ts';
 import { version } from './kit/version.ts';
-import { SqliteAliasStore } from './sqlite/alias-store.ts';
-import { SqliteCertStore } from './sqlite/cert-store.ts';
-import { openDatabase } from './sqlite/database.ts';
-import { acquireInstanceLock } from './sqlite/instance-lock.ts';
-import { gatewayMigrations } from './sqlite/migrations/gateway.ts';
+import { SqliteUserStore } from './sqlite/user-store.ts';
+import { openState } from './state.ts';
 import { silentLog } from './telemetry/log.ts';
 import { Metrics } from './telemetry/metrics.ts';
 
@@ -26,39 +20,19 @@ export async function runOffline(
   input: unknown,
   context: OperationContext,
 ): Promise<unknown> {
-  const lock = acquireInstanceLock(config.dataDir, `gateway ${name.replace('.', ' ')}`);
+  const log = silentLog();
+  const activity = `gateway ${name.replace('.', ' ')}`;
+  const state = await openState({ config, log, metrics: new Metrics(), activity });
   try {
-    const database = openDatabase(path.join(config.dataDir, 'gateway.db'), gatewayMigrations, { durability: 'full' });
-    try {
-      const table = new AliasTable({
-        store: new SqliteAliasStore(database),
-        domain: config.domain,
-        seed: seedRows,
-      });
-      const certificates = createCertificates({
-        config,
-        store: new SqliteCertStore(database),
-        log: silentLog(),
-        metrics: new Metrics(),
-      });
-      const cover = () =>
-        certificates?.cover([
-          { host: config.domain, order: true },
-          ...[...table.snapshot().hosts.values()].map(({ host, certificate }) => ({ host, order: certificate })),
-        ]);
-      table.subscribe(cover);
-      cover();
-      try {
-        const operation = createOperations({ config, version: version(), table, certificates, live: null }).get(name);
-        if (operation === undefined) throw new OperatorError('OPERATION_UNKNOWN', `there is no operation ${name}`);
-        return await operation(input, context);
-      } finally {
-        await certificates?.close();
-      }
-    } finally {
-      database.close();
-    }
+    const { table, certificates } = state;
+    // Not started: it knows its hosts and what is stored, and orders nothing.
+    certificates?.cover(state.coveredHosts());
+    const users = new Users(new SqliteUserStore(state.database));
+    const operations = createOperations({ config, version: version(), table, certificates, users, live: null });
+    const operation = operations.get(name);
+    if (operation === undefined) throw new OperatorError('OPERATION_UNKNOWN', `there is no operation ${name}`);
+    return await operation(input, context);
   } finally {
-    lock.release();
+    await state.close();
   }
 }

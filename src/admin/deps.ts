@@ -1,3 +1,4 @@
+import type { Users } from '../access/users.ts';
 import type { AliasTable } from '../aliases/alias-table.ts';
 import type { CertificateOperations, CertificateService } from '../certs/service.ts';
 import type { Config } from '../config/config.ts';
@@ -29,6 +30,7 @@ export interface OperationsDeps {
   readonly config: Config;
   readonly version: string;
   readonly table: AliasTable;
+  readonly users: Users;
   /** Null with `tls.mode: off`. */
   readonly certificates: (CertificateService & CertificateOperations) | null;
   readonly live: LiveGateway | null;

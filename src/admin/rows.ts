@@ -94,5 +94,6 @@ export interface ClientConfiguration {
 
 export interface UserRow {
   readonly name: string;
-  readonly createdAt: string | null;
+  /** ISO 8601. */
+  readonly createdAt: string;
 }

@@ -26,7 +26,7 @@ export function userCommands(session: Session): Command {
       if (options.json === true) return output.json(rows);
       output.table(
         ['name', 'created'],
-        rows.map((row) => [row.name, row.createdAt ?? '-']),
+        rows.map((row) => [row.name, row.createdAt]),
       );
     });
 
@@ -35,7 +35,7 @@ export function userCommands(session: Session): Command {
     .description('remove a user; its token stops working at once')
     .argument('<name>')
     .action(async (name: string) => {
-      await session.act('user.rm', { name });
+      await session.act('user.rm', { name }, (step) => output.note(step.message));
       output.line(`removed ${name}; its token does not work any more`);
     });
 

@@ -26,7 +26,7 @@ async function facts(deps: OperationsDeps): Promise<ClientFacts> {
     ca: config.tls.mode === 'internal' ? await caRoot(config.dataDir) : null,
     registries: [...registries.keys()].sort(byText),
     aliases: [...aliases.values()].sort((one, other) => byText(one.name, other.name)),
-    credentials: deps.config.access.anonymous === false,
+    credentials: !(config.access.anonymous ?? deps.users.count === 0),
   };
 }
 

@@ -3,8 +3,10 @@ import type { OperationsDeps } from '../deps.ts';
 import { aliasOperations } from './alias.ts';
 import { certOperations } from './cert.ts';
 import { clientOperations } from './client.ts';
+import { doctorOperations } from './doctor.ts';
 import { registryOperations } from './registry.ts';
 import { statusOperations } from './status.ts';
+import { userOperations } from './user.ts';
 
 /** Every operation by its name, for the admin socket and for commands where nothing runs. */
 export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Operation> {
@@ -15,6 +17,8 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
       ...certOperations(deps),
       ...clientOperations(deps),
       ...statusOperations(deps),
+      ...doctorOperations(deps),
+      ...userOperations(deps),
     }),
   );
 }

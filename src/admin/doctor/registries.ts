@@ -1,0 +1,76 @@
+import { redactUrl } from '../../kit/redact.ts';
+import { type EndpointAnswer, EndpointCheck } from '../../upstream/endpoint-check.ts';
+import type { OperationsDeps } from '../deps.ts';
+import type { Check } from '../rows.ts';
+import { each } from './each.ts';
+
+/** Endpoints asked at once. */
+const WIDTH = 8;
+/** A clock that is off by more, ms, is worth a word; by far more, certificates and tokens are refused. */
+const SKEW_WARN = 30_000;
+const SKEW_FAIL = 5 * 60_000;
+
+/** Whether every registry answers, through each of its endpoints; then whether this machine's clock agrees with theirs. */
+export async function* checkRegistries(deps: OperationsDeps, signal: AbortSignal): AsyncGenerator<Check> {
+  const check = new EndpointCheck(deps.config.upstream);
+  const skews: number[] = [];
+  try {
+    const registries = [...deps.table.snapshot().registries.values()].sort((a, b) => (a.host < b.host ? -1 : 1));
+    const asked = registries.flatMap((route) => route.endpoints.map((endpoint) => ({ route, endpoint })));
+    yield* each(asked, WIDTH, async ({ route, endpoint }) => {
+      const answer = await check.ask(route, endpoint, signal);
+      // Half the way there and back, and the half second by which a Date header is cut.
+      if (answer.serverTime !== null) skews.push(answer.serverTime + 500 + answer.ms / 2 - Date.now());
+      const { proxy } = route;
+      return judge(route.host, endpoint, answer, proxy === null ? '' : ` through ${redactUrl(proxy)}`);
+    });
+  } finally {
+    await check.close();
+  }
+  yield checkClock(skews);
+}
+
+function judge(host: string, endpoint: string, answer: EndpointAnswer, through: string): Check {
+  const name = `registry ${host}`;
+  const where = `${endpoint}${through}`;
+  if (answer.status === null) {
+    return {
+      name,
+      level: 'fail',
+      message: `${where} cannot be reached: ${answer.problem}`,
+      next: `check the network and proxies from here, or change it: gateway registry set ${host} --endpoint URL`,
+    };
+  }
+  const message = `${where} answers (${answer.status}, ${Math.round(answer.ms)} ms)`;
+  if (answer.status === 429) {
+    return {
+      name,
+      level: 'warn',
+      message: `${message}: it limits requests from here`,
+      next: `credentials raise the limit: gateway registry set ${host} --username U --password-stdin`,
+    };
+  }
+  if (answer.status >= 500) {
+    return { name, level: 'fail', message, next: 'it has a fault of its own; another endpoint helps, if there is one' };
+  }
+  return { name, level: 'ok', message };
+}
+
+/** The median, so that one server with a wrong clock accuses nobody. */
+export function checkClock(skews: readonly number[]): Check {
+  const sorted = skews.toSorted((a, b) => a - b);
+  const median = sorted[Math.floor(sorted.length / 2)];
+  const name = 'clock';
+  if (median === undefined) {
+    return { name, level: 'warn', message: 'no registry answered, so there is no clock to compare with' };
+  }
+  const off = Math.abs(median);
+  const seconds = Math.round(off / 1000);
+  if (off < SKEW_WARN) return { name, level: 'ok', message: `agrees with ${skews.length} servers` };
+  return {
+    name,
+    level: off < SKEW_FAIL ? 'warn' : 'fail',
+    message: `is ${seconds} s ${median > 0 ? 'behind' : 'ahead of'} the clocks of the registries`,
+    next: 'let chrony or systemd-timesyncd set it: certificates and tokens depend on it',
+  };
+}
