@@ -1,20 +1,50 @@
 import type { Config } from '../config/config.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { AttemptSettings } from './attempt.ts';
+import { type Clock, systemClock } from './clock.ts';
 import { InternalCertificates } from './internal-service.ts';
+import type { Issuer } from './issuer.ts';
+import { AcmeCertificates } from './manager.ts';
 import type { CertificateOperations, CertificateService } from './service.ts';
 import type { CertStore } from './store.ts';
 
 export type Certificates = CertificateService & CertificateOperations;
 
-/** The certificates of `tls.mode`: null where it is `off` and another program terminates TLS. */
+/** Where CAs connect to validate (RFC 8555 §8.3, RFC 8737 §3), and so where the self-check does. */
+const CA_PORTS = { http: 80, https: 443 };
+
+/** The certificates of `tls.mode`: null where it is `off` and another program terminates TLS. @throws {OperatorError} */
 export function createCertificates(options: {
-  config: Config;
-  store: CertStore;
-  log: Logger;
-  metrics: Metrics;
+  readonly config: Pick<Config, 'domain' | 'dataDir' | 'listen' | 'tls' | 'acme'>;
+  readonly store: CertStore;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  /** In the order they are tried; needed by `tls.mode: acme`. */
+  readonly issuers: readonly Issuer[];
+  readonly clock?: Clock;
+  readonly ports?: AttemptSettings['ports'];
 }): Certificates | null {
-  const { config, store, log } = options;
+  const { config, store, metrics, issuers } = options;
+  const log = options.log.child({ room: 'certs' });
+  const clock = options.clock ?? systemClock;
   if (config.tls.mode === 'off') return null;
-  return new InternalCertificates({ domain: config.domain, dataDir: config.dataDir, store, log });
+  if (config.tls.mode === 'internal') {
+    return new InternalCertificates({ domain: config.domain, dataDir: config.dataDir, store, log, now: clock.now });
+  }
+  const open = { 'http-01': config.listen.http !== null, 'tls-alpn-01': config.listen.https !== null };
+  return new AcmeCertificates({
+    domain: config.domain,
+    settings: {
+      issuers,
+      challenges: config.acme.challenges.filter((challenge) => open[challenge]),
+      selfCheck: config.acme.selfCheck,
+      resolvers: config.acme.resolvers,
+      ports: options.ports ?? CA_PORTS,
+    },
+    store,
+    log,
+    metrics,
+    clock,
+  });
 }

@@ -1,0 +1,54 @@
+import { IssuerError } from '../certs/issuer.ts';
+import type { Terms, Transport } from './transport.ts';
+
+/** What of a directory (RFC 8555 §7.1.1) acme-client does not read for us. */
+export interface Directory {
+  /** Base of ARI (RFC 9773 §3); null where the CA does not speak it. */
+  readonly renewalInfo: string | null;
+  /** Profiles on offer, by name; null where the CA has none. */
+  readonly profiles: readonly string[] | null;
+}
+
+/** Directories change rarely; a restart of the CA may change it, ms. */
+const KEPT = 600_000;
+
+/** Reads the directory and keeps it for a while. */
+export class DirectoryReader {
+  readonly #transport: Transport;
+  #kept: { readonly directory: Directory; readonly until: number } | null = null;
+
+  constructor(transport: Transport) {
+    this.#transport = transport;
+  }
+
+  /** @throws {IssuerError} */
+  async read(terms: Terms): Promise<Directory> {
+    if (this.#kept !== null && performance.now() < this.#kept.until) return this.#kept.directory;
+    const url = this.#transport.directory;
+    const { body } = await this.#transport.send('GET', url, terms);
+    const content = parse(body);
+    if (content === null || typeof content.newOrder !== 'string') {
+      throw new IssuerError('badAnswer', `there is no ACME directory at ${url}`, { directory: url });
+    }
+    const meta = object(content.meta);
+    const profiles = object(meta?.profiles);
+    const directory: Directory = {
+      renewalInfo: typeof content.renewalInfo === 'string' ? content.renewalInfo : null,
+      profiles: profiles === null ? null : Object.keys(profiles),
+    };
+    this.#kept = { directory, until: performance.now() + KEPT };
+    return directory;
+  }
+}
+
+function parse(body: string): Record<string, unknown> | null {
+  try {
+    return object(JSON.parse(body));
+  } catch {
+    return null;
+  }
+}
+
+function object(value: unknown): Record<string, unknown> | null {
+  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : null;
+}

@@ -1,0 +1,117 @@
+import type { CertificateMaterial } from '../certs/certificate.ts';
+import { type IssueRequest, type Issuer, IssuerError, type RenewalInfo } from '../certs/issuer.ts';
+import type { CertStore } from '../certs/store.ts';
+import type { IssuerConfig } from '../config/config.ts';
+import { Account, accountIsUnknown } from './account.ts';
+import { DirectoryReader } from './directory.ts';
+import { OrderRun } from './order.ts';
+import { certificateId } from './renewal-info.ts';
+import { type Terms, Transport } from './transport.ts';
+
+/** A CA that speaks ACME (RFC 8555), with ARI (RFC 9773), profiles (draft-ietf-acme-profiles) and external account binding. */
+export class AcmeIssuer implements Issuer {
+  readonly directory: string;
+  readonly name: string;
+  readonly #profile: string | null;
+  readonly #store: CertStore;
+  readonly #transport: Transport;
+  readonly #account: Account;
+  readonly #reader: DirectoryReader;
+
+  constructor(config: IssuerConfig, email: string | null, store: CertStore) {
+    this.directory = config.directory;
+    this.name = new URL(config.directory).host;
+    this.#profile = config.profile;
+    this.#store = store;
+    this.#transport = new Transport(config.directory, config.caFile);
+    this.#account = new Account(config, email, store);
+    this.#reader = new DirectoryReader(this.#transport);
+  }
+
+  obtain(request: IssueRequest): Promise<CertificateMaterial> {
+    const terms = { signal: request.signal, timeout: request.timeout };
+    return this.#transport.run(terms, async () => {
+      try {
+        return await this.#orderOnce(request, terms);
+      } catch (error) {
+        if (!accountIsUnknown(error)) throw this.#own(error);
+        const unknown = this.#store.account(this.directory)?.url ?? '';
+        request.narrate({ step: 'account', message: `${this.name} no longer knows our account: registering again` });
+        try {
+          await this.#account.recover(unknown);
+          return await this.#orderOnce(request, terms);
+        } catch (again) {
+          throw this.#own(again);
+        }
+      }
+    });
+  }
+
+  async renewalInfo(chain: string, terms: Terms): Promise<RenewalInfo | null> {
+    const { renewalInfo } = await this.#reader.read(terms);
+    const id = renewalInfo === null ? null : certificateId(chain);
+    if (renewalInfo === null || id === null) return null;
+    const answer = await this.#transport.send('GET', `${renewalInfo.replace(/\/$/, '')}/${id}`, terms);
+    return this.#parseRenewal(answer.body, answer.retryAfter);
+  }
+
+  clockSkew(): number | null {
+    return this.#transport.clockSkew;
+  }
+
+  async #orderOnce(request: IssueRequest, terms: Terms): Promise<CertificateMaterial> {
+    const directory = await this.#reader.read(terms);
+    const profile = this.#profile;
+    if (profile !== null && !directory.profiles?.includes(profile)) {
+      const offered = directory.profiles?.join(', ') || 'none';
+      throw new IssuerError('invalidProfile', `${this.name} offers no profile ${profile}, only: ${offered}`, {
+        directory: this.directory,
+      });
+    }
+    const client = await this.#account.client();
+    const run = new OrderRun(client, this.#transport, this.#store, request);
+    const replaces =
+      directory.renewalInfo === null || request.replaces === null ? null : certificateId(request.replaces);
+    try {
+      return await run.run({ profile, replaces });
+    } catch (error) {
+      // Another order has replaced it already, or the CA does not count it as ours (RFC 9773 §5): order without the claim.
+      const conflict = error instanceof IssuerError && (error.status === 409 || error.is('alreadyReplaced'));
+      if (replaces === null || !conflict) throw error;
+      request.narrate({ step: 'order', message: 'the CA counts the old certificate as replaced: ordering without it' });
+      return await run.run({ profile, replaces: null });
+    }
+  }
+
+  #parseRenewal(body: string, retryAfter: number | null): RenewalInfo {
+    try {
+      const { suggestedWindow, explanationURL } = JSON.parse(body);
+      const windowStart = Date.parse(suggestedWindow.start);
+      const windowEnd = Date.parse(suggestedWindow.end);
+      // RFC 9773 §4.2: a window that ends before it starts is no window.
+      if (!(windowEnd > windowStart)) throw new RangeError('no window');
+      const explanation = typeof explanationURL === 'string' ? explanationURL : null;
+      return { windowStart, windowEnd, explanation, retryAfter };
+    } catch (cause) {
+      throw new IssuerError('badAnswer', `${this.name} sent renewal information that cannot be read`, {
+        directory: this.directory,
+        cause,
+      });
+    }
+  }
+
+  /** acme-client's own errors are plain ones. */
+  #own(error: unknown): unknown {
+    if (error instanceof IssuerError || (error as { name?: unknown }).name === 'AbortError') return error;
+    const detail = error instanceof Error ? error.message : String(error);
+    return new IssuerError('badAnswer', detail, { directory: this.directory, cause: error });
+  }
+}
+
+/** The configured CAs, in their order. */
+export function createIssuers(
+  acme: { readonly email: string | null; readonly issuers: readonly IssuerConfig[] },
+  store: CertStore,
+): AcmeIssuer[] {
+  return acme.issuers.map((config) => new AcmeIssuer(config, acme.email, store));
+}

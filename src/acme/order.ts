@@ -1,0 +1,222 @@
+import acme from 'acme-client';
+import { type CertificateMaterial, coversHost, readMaterial } from '../certs/certificate.ts';
+import { type IssueRequest, IssuerError } from '../certs/issuer.ts';
+import type { CertStore, OrderRecord } from '../certs/store.ts';
+import { sleep } from '../kit/sleep.ts';
+import { newKey } from './account.ts';
+import { describeProblem, type Transport } from './transport.ts';
+
+/** A CA validates within seconds; more than this and the order is left to the next attempt, which takes it up, ms. */
+const POLL_TOTAL = 90_000;
+const POLL_FIRST = 200;
+const POLL_LONGEST = 5_000;
+const POLL_GROWTH = 1.5;
+
+type Order = acme.Order;
+
+/** One order for one host (RFC 8555 §7.4), driven step by step so that each can be told, and taken up again after a kill. */
+export class OrderRun {
+  readonly #client: acme.Client;
+  readonly #transport: Transport;
+  readonly #store: CertStore;
+  readonly #request: IssueRequest;
+
+  constructor(client: acme.Client, transport: Transport, store: CertStore, request: IssueRequest) {
+    this.#client = client;
+    this.#transport = transport;
+    this.#store = store;
+    this.#request = request;
+  }
+
+  /** @throws {IssuerError} and what acme-client throws */
+  async run(extras: { profile: string | null; replaces: string | null }): Promise<CertificateMaterial> {
+    const { order: start, key } = (await this.#resume()) ?? (await this.#place(extras));
+    let order = start;
+    try {
+      if (order.status === 'pending') {
+        await this.#authorise(order);
+        order = await this.#poll(order, 'pending');
+      }
+      if (order.status === 'ready') order = await this.#finalise(order, key);
+      if (order.status === 'processing') order = await this.#poll(order, 'processing');
+    } catch (error) {
+      // A refusal ends the order; a broken connection does not.
+      if (error instanceof IssuerError && isFinal(error)) this.#forget();
+      throw error;
+    }
+    if (order.status !== 'valid') {
+      this.#forget();
+      throw this.#refused(order.error, `the order ended as ${order.status}`);
+    }
+    return this.#download(order, key);
+  }
+
+  /** The order that an earlier run left, if the CA still has it and it can still lead somewhere. */
+  async #resume(): Promise<{ order: Order; key: string } | null> {
+    const record = this.#store.order(this.#request.host, this.#transport.directory);
+    if (record === null) return null;
+    let order: Order;
+    try {
+      order = await this.#client.getOrder({ url: record.url } as Order);
+    } catch (error) {
+      if (error instanceof IssuerError && isFinal(error) && !error.is('accountDoesNotExist')) {
+        this.#forget();
+        return null;
+      }
+      throw error;
+    }
+    if (order.status === 'invalid') {
+      this.#forget();
+      return null;
+    }
+    this.#narrate('order', `taking up the order that was left ${order.status}`);
+    return { order, key: record.key };
+  }
+
+  async #place(extras: { profile: string | null; replaces: string | null }): Promise<{ order: Order; key: string }> {
+    const { host } = this.#request;
+    const order = await this.#client.createOrder({
+      identifiers: [{ type: 'dns', value: host }],
+      ...(extras.profile === null ? {} : { profile: extras.profile }),
+      ...(extras.replaces === null ? {} : { replaces: extras.replaces }),
+    } as acme.Order);
+    this.#request.onOrder();
+    // With the key of the certificate to be: whenever we are killed from here on, what the CA signs can be used.
+    const record: OrderRecord = {
+      host,
+      directory: this.#transport.directory,
+      url: order.url,
+      key: newKey(),
+      createdAt: Date.now(),
+    };
+    this.#store.putOrder(record);
+    this.#narrate('order', `ordered from ${new URL(this.#transport.directory).host}`);
+    return { order, key: record.key };
+  }
+
+  async #authorise(order: Order): Promise<void> {
+    for (const authorization of await this.#client.getAuthorizations(order)) {
+      if (authorization.status === 'valid') continue;
+      await this.#prove(authorization);
+    }
+  }
+
+  async #prove(authorization: acme.Authorization): Promise<void> {
+    const { challenge: type, host } = this.#request;
+    const challenge = authorization.challenges.find((offered) => (offered.type as string) === type);
+    if (challenge === undefined) {
+      const offered = authorization.challenges.map((other) => other.type).join(', ') || 'none';
+      throw new IssuerError(
+        'challengeUnavailable',
+        `the CA offers no ${type} challenge for ${host}, only: ${offered}`,
+        {
+          directory: this.#transport.directory,
+          challengeFailed: true,
+        },
+      );
+    }
+    const takeDown = await this.#putUp(authorization, challenge);
+    try {
+      await this.#client.completeChallenge(challenge);
+      this.#narrate('validate', 'waiting for the CA to look');
+      await this.#pollAuthorization(authorization, type);
+    } finally {
+      takeDown();
+    }
+  }
+
+  async #putUp(authorization: acme.Authorization, challenge: acme.Authorization['challenges'][number]) {
+    const { challenge: type, host, responder } = this.#request;
+    const keyAuthorization = await this.#client.getChallengeKeyAuthorization(challenge);
+    if (type === 'http-01') {
+      const takeDown = responder.http(challenge.token, keyAuthorization);
+      this.#narrate('challenge', `http-01: answering at http://${host}/.well-known/acme-challenge/${challenge.token}`);
+      return takeDown;
+    }
+    const [key, chain] = await acme.crypto.createAlpnCertificate(authorization, keyAuthorization, newKey());
+    const takeDown = responder.alpn(host, { chain: chain.toString(), key: key.toString() });
+    this.#narrate('challenge', `tls-alpn-01: answering acme-tls/1 handshakes for ${host}`);
+    return takeDown;
+  }
+
+  async #pollAuthorization(authorization: acme.Authorization, type: string): Promise<void> {
+    const polled = await this.#repeat(
+      async () => (await this.#client.getAuthorizations({ authorizations: [authorization.url] } as Order))[0],
+      (current) => current?.status === 'pending',
+      'its validation',
+    );
+    if (polled?.status === 'valid') return;
+    const failed = polled?.challenges.find((challenge) => (challenge.type as string) === type);
+    throw this.#refused(failed?.error, `the authorization ended as ${polled?.status}`, true);
+  }
+
+  async #finalise(order: Order, key: string): Promise<Order> {
+    this.#narrate('finalise', 'validated; asking for the certificate');
+    const [, csr] = await acme.crypto.createCsr({ altNames: [this.#request.host] }, key);
+    return this.#client.finalizeOrder(order, csr);
+  }
+
+  #poll(order: Order, while_: Order['status']): Promise<Order> {
+    return this.#repeat(
+      () => this.#client.getOrder(order),
+      (current) => current.status === while_,
+      'the order',
+    );
+  }
+
+  async #download(order: Order, key: string): Promise<CertificateMaterial> {
+    const chain = await this.#client.getCertificate(order);
+    const { host } = this.#request;
+    const wrong = (detail: string, cause?: unknown) => {
+      this.#forget();
+      return new IssuerError('badAnswer', detail, { directory: this.#transport.directory, cause });
+    };
+    let material: CertificateMaterial;
+    try {
+      material = readMaterial(chain, key);
+    } catch (error) {
+      throw wrong(error instanceof Error ? error.message : String(error), error);
+    }
+    if (!coversHost(material.names, host)) {
+      throw wrong(`the certificate is for ${material.names.join(', ')} instead of ${host}`);
+    }
+    return material;
+  }
+
+  /** Asks again and again, as the CA's Retry-After says or at growing intervals, while it is not done. */
+  async #repeat<T>(ask: () => Promise<T>, unfinished: (value: T) => boolean, what: string): Promise<T> {
+    const end = performance.now() + POLL_TOTAL;
+    for (let wait = POLL_FIRST; ; wait = Math.min(POLL_LONGEST, wait * POLL_GROWTH)) {
+      const value = await ask();
+      if (!unfinished(value)) return value;
+      const left = end - performance.now();
+      if (left <= 0) {
+        throw new IssuerError('timeout', `the CA has not finished ${what} within ${POLL_TOTAL / 1000} s`, {
+          directory: this.#transport.directory,
+        });
+      }
+      await sleep(Math.min(left, this.#transport.retryAfter ?? wait), this.#request.signal);
+    }
+  }
+
+  #refused(problem: unknown, otherwise: string, challengeFailed = false): IssuerError {
+    const { type, detail } = describeProblem(problem) ?? { type: 'badAnswer', detail: otherwise };
+    return new IssuerError(type, detail, { directory: this.#transport.directory, challengeFailed });
+  }
+
+  #forget(): void {
+    this.#store.removeOrder(this.#request.host, this.#transport.directory);
+  }
+
+  #narrate(step: string, message: string): void {
+    this.#request.narrate({ step, message });
+  }
+}
+
+/** The CA has answered, and will answer the same again for this order. */
+function isFinal(error: IssuerError): boolean {
+  if (error.challengeFailed) return true;
+  if (['network', 'timeout'].includes(error.type)) return false;
+  if (error.is('rateLimited') || error.is('serverInternal')) return false;
+  return error.status === null || (error.status >= 400 && error.status < 500 && error.status !== 429);
+}

@@ -1,0 +1,115 @@
+import type { CertStore, LedgerEntry } from './store.ts';
+
+const HOUR = 3_600_000;
+
+/** A documented limit of a CA, kept from our side, so that it is never met from the other. */
+export interface CaLimit {
+  readonly kind: LedgerEntry['kind'];
+  readonly count: number;
+  readonly period: number;
+  /** What is counted together. */
+  readonly scope: 'account' | 'domain' | 'host';
+  /** In words: `the CA gives … `. */
+  readonly words: string;
+}
+
+/** https://letsencrypt.org/docs/rate-limits/ as of 2026. Renewals by ARI that name what they replace are exempt from all. */
+export const LETS_ENCRYPT: readonly CaLimit[] = [
+  { kind: 'order', count: 300, period: 3 * HOUR, scope: 'account', words: '300 new orders in 3 hours' },
+  {
+    kind: 'certificate',
+    count: 50,
+    period: 168 * HOUR,
+    scope: 'domain',
+    words: '50 certificates for one registered domain in 7 days',
+  },
+  { kind: 'certificate', count: 5, period: 168 * HOUR, scope: 'host', words: '5 certificates for one name in 7 days' },
+  {
+    kind: 'failedValidation',
+    count: 5,
+    period: HOUR,
+    scope: 'host',
+    words: '5 failed validations of one name in an hour',
+  },
+];
+
+/** The limits of the CA behind a directory; none are known of others, which say so by 429. */
+export function limitsOf(directory: string): readonly CaLimit[] {
+  return /^https:\/\/acme-v02\.api\.letsencrypt\.org\//.test(directory) ? LETS_ENCRYPT : [];
+}
+
+export interface Turn {
+  /** Epoch milliseconds. */
+  readonly at: number;
+  readonly why: string;
+}
+
+/** Knows when a host's turn at a CA comes. What counts is kept in the store, so a restart forgets none of it. */
+export class CaQueue {
+  readonly #store: CertStore;
+  readonly #now: () => number;
+  readonly #limits: (directory: string) => readonly CaLimit[];
+  /** Orders that may still become certificates, as `directory host`. */
+  readonly #open = new Map<string, { directory: string; host: string }>();
+
+  constructor(store: CertStore, now: () => number, limits: typeof limitsOf = limitsOf) {
+    this.#store = store;
+    this.#now = now;
+    this.#limits = limits;
+  }
+
+  /** When this host may be ordered here; null for now. */
+  turn(directory: string, host: string): Turn | null {
+    const limits = this.#limits(directory);
+    if (limits.length === 0) return null;
+    const now = this.#now();
+    const longest = Math.max(...limits.map(({ period }) => period));
+    const ledger = this.#store.ledger(directory, now - longest);
+    let turn: Turn | null = null;
+    for (const limit of limits) {
+      const counted = ledger.filter(
+        (entry) => entry.kind === limit.kind && entry.at > now - limit.period && together(limit, entry.host, host),
+      );
+      const open =
+        limit.kind === 'certificate'
+          ? [...this.#open.values()].filter((o) => o.directory === directory && together(limit, o.host, host)).length
+          : 0;
+      if (counted.length + open < limit.count) continue;
+      // The entry whose leaving makes room; with orders still open, look again once the oldest has left.
+      const leaving = counted[Math.max(0, counted.length + open - limit.count)] ?? counted.at(-1);
+      const at = leaving === undefined ? now + OPEN_ORDER_LASTS : leaving.at + limit.period;
+      if (turn === null || at > turn.at) turn = { at, why: `this CA gives ${limit.words}` };
+    }
+    return turn;
+  }
+
+  ordered(directory: string, host: string, exempt: boolean): void {
+    if (exempt || this.#limits(directory).length === 0) return;
+    this.#open.set(`${directory} ${host}`, { directory, host });
+    this.#store.addLedger(directory, { at: this.#now(), kind: 'order', host });
+  }
+
+  ended(directory: string, host: string, outcome: 'certificate' | 'failedValidation' | 'failed'): void {
+    const counted = this.#open.delete(`${directory} ${host}`);
+    if (outcome === 'failed' || this.#limits(directory).length === 0) return;
+    if (outcome === 'certificate' && !counted) return;
+    this.#store.addLedger(directory, { at: this.#now(), kind: outcome, host });
+  }
+}
+
+/** How long to wait for orders that are open where nothing else is counted yet, ms. */
+const OPEN_ORDER_LASTS = 60_000;
+
+function together(limit: CaLimit, one: string, other: string): boolean {
+  if (limit.scope === 'account') return true;
+  if (limit.scope === 'host') return one === other;
+  return registeredDomain(one) === registeredDomain(other);
+}
+
+/**
+ * The last two labels. Below public suffixes of two labels (`co.uk`) that joins domains which the CA counts apart, so it errs towards waiting,
+ * and only a gateway with hosts under several such domains would notice.
+ */
+function registeredDomain(host: string): string {
+  return host.split('.').slice(-2).join('.');
+}

@@ -1,0 +1,86 @@
+import type { CertificateFacts } from './certificate.ts';
+import type { RenewalInfo } from './issuer.ts';
+import type { RenewalRecord } from './store.ts';
+
+/**
+ * When certificates are renewed. Nothing counts in days: lifetimes shrink (90, 64, 45 days; 160 hours), so everything is a share of the lifetime.
+ */
+
+const HOUR = 3_600_000;
+/** Below this a certificate counts as short-lived and is renewed at half of its life, else when a third is left (Let's Encrypt's advice). */
+const SHORT_LIVED = 240 * HOUR;
+const SHARE_LEFT = 1 / 3;
+const SHARE_LEFT_SHORT = 1 / 2;
+/** Earlier by up to this share of the lifetime, so that certificates of one day do not come due in one minute. */
+const SPREAD = 1 / 30;
+/** Whatever a CA suggests: never closer to the end than this share. */
+const LATEST_LEFT = 1 / 20;
+
+/** RFC 9773 §4.3: a minute and a day are sensible bounds for the interval that the CA gives. */
+const CHECK_SHORTEST = 60_000;
+const CHECK_LONGEST = 24 * HOUR;
+/** Without Retry-After, and after a failure, this often; the usual value of CAs that give one. */
+const CHECK_USUAL = 6 * HOUR;
+const CHECK_AFTER_FAILURE = HOUR;
+/** For certificates of minutes: at least this many looks in a lifetime. */
+const CHECKS_IN_A_LIFE = 20;
+
+type Validity = Pick<CertificateFacts, 'notBefore' | 'notAfter' | 'fingerprint'>;
+
+export function lifetime(certificate: Pick<Validity, 'notBefore' | 'notAfter'>): number {
+  return certificate.notAfter - certificate.notBefore;
+}
+
+/** When to renew: the moment chosen in the CA's window, else a share of the lifetime. */
+export function renewalTime(certificate: Validity, renewal: RenewalRecord | null): number {
+  if (renewal === null || renewal.fingerprint !== certificate.fingerprint) return shareTime(certificate);
+  return Math.min(renewal.renewAt, certificate.notAfter - lifetime(certificate) * LATEST_LEFT);
+}
+
+function shareTime(certificate: Validity): number {
+  const life = lifetime(certificate);
+  const left = life < SHORT_LIVED ? SHARE_LEFT_SHORT : SHARE_LEFT;
+  return certificate.notAfter - life * (left + SPREAD * steadyRandom(certificate.fingerprint));
+}
+
+/** From 0 to 1, the same for a certificate at every start, so that a restart moves nothing. */
+function steadyRandom(fingerprint: string): number {
+  return Number.parseInt(fingerprint.slice(0, 8), 16) / 0xffffffff;
+}
+
+/** Takes in an answer of the CA. The moment once chosen stays while the window does (RFC 9773 §4.2). */
+export function recordRenewal(
+  certificate: Validity,
+  info: RenewalInfo,
+  before: RenewalRecord | null,
+  now: number,
+  random: () => number = Math.random,
+): RenewalRecord {
+  const same =
+    before !== null &&
+    before.fingerprint === certificate.fingerprint &&
+    before.windowStart === info.windowStart &&
+    before.windowEnd === info.windowEnd;
+  return {
+    fingerprint: certificate.fingerprint,
+    windowStart: info.windowStart,
+    windowEnd: info.windowEnd,
+    renewAt: same ? before.renewAt : info.windowStart + random() * (info.windowEnd - info.windowStart),
+    explanation: info.explanation,
+    checkAt: now + checkInterval(certificate, info.retryAfter ?? CHECK_USUAL),
+  };
+}
+
+/** When to ask about a certificate that was just obtained, or after the question failed, ms from now. */
+export function firstCheck(certificate: Validity): number {
+  return Math.min(CHECK_SHORTEST, lifetime(certificate) / CHECKS_IN_A_LIFE) * steadyRandom(certificate.fingerprint);
+}
+
+export function checkAfterFailure(certificate: Validity): number {
+  return checkInterval(certificate, CHECK_AFTER_FAILURE);
+}
+
+function checkInterval(certificate: Validity, wanted: number): number {
+  const shortest = Math.min(CHECK_SHORTEST, lifetime(certificate) / CHECKS_IN_A_LIFE);
+  return Math.min(CHECK_LONGEST, Math.max(shortest, wanted));
+}

@@ -1,0 +1,150 @@
+import { generateKeyPairSync, randomBytes, type X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
+import { request } from 'node:http';
+import { isIPv6 } from 'node:net';
+import { connect } from 'node:tls';
+import type { ChallengeType } from '../config/config.ts';
+import { readBounded } from '../kit/bounded.ts';
+import { ACME_TLS } from './client-hello.ts';
+import type { ChallengeResponder } from './issuer.ts';
+import { resolveHost } from './resolve.ts';
+import { signCertificate } from './signing.ts';
+
+/** What a CA would meet if it were asked now. */
+export interface SelfCheckResult {
+  /** Ways of validation that would work. */
+  readonly passed: readonly ChallengeType[];
+  /** The records found, `host A 203.0.113.7`. */
+  readonly records: readonly string[];
+  /** Exactly what is wrong, a sentence each. */
+  readonly problems: readonly string[];
+}
+
+export interface SelfCheckOptions {
+  readonly host: string;
+  readonly challenges: readonly ChallengeType[];
+  readonly resolvers: readonly string[];
+  readonly responder: ChallengeResponder;
+  /** Where a CA connects: 80 and 443. */
+  readonly ports: { readonly http: number; readonly https: number };
+  readonly signal: AbortSignal;
+}
+
+/** A healthy gateway answers itself at once; a firewall that swallows packets must not hold up an attempt, ms. */
+const ANSWER_TIMEOUT = 5_000;
+/** Names with more addresses than this are checked on the first ones. */
+const ADDRESSES_MAX = 4;
+const BODY_MAX = 4_096;
+
+/** Resolves the name and meets our own answers through it, as a CA would. It costs no attempt anywhere. */
+export async function selfCheck(options: SelfCheckOptions): Promise<SelfCheckResult> {
+  const { host, challenges } = options;
+  const { addresses, records, problem } = await resolveHost(host, options.resolvers);
+  if (problem !== null) return { passed: [], records, problems: [problem] };
+  const passed: ChallengeType[] = [];
+  const problems: string[] = [];
+  for (const challenge of challenges) {
+    const check = challenge === 'http-01' ? checkHttp : checkAlpn;
+    const found = await check(options, addresses.slice(0, ADDRESSES_MAX));
+    if (found.length === 0) passed.push(challenge);
+    problems.push(...found);
+  }
+  return { passed, records, problems };
+}
+
+async function checkHttp(options: SelfCheckOptions, addresses: readonly string[]): Promise<string[]> {
+  const token = randomBytes(24).toString('base64url');
+  const content = randomBytes(24).toString('base64url');
+  const takeDown = options.responder.http(token, content);
+  try {
+    const problems = await Promise.all(addresses.map((address) => fetchToken(options, address, token, content)));
+    return problems.filter((problem) => problem !== null);
+  } finally {
+    takeDown();
+  }
+}
+
+async function fetchToken(
+  { host, ports, signal }: SelfCheckOptions,
+  address: string,
+  token: string,
+  content: string,
+): Promise<string | null> {
+  const where = `${host} leads to ${address}, and port ${ports.http} there`;
+  const aborted = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT)]);
+  try {
+    const call = request({
+      host: address,
+      port: ports.http,
+      path: `/.well-known/acme-challenge/${token}`,
+      headers: { host },
+      agent: false,
+      signal: aborted,
+    });
+    call.end();
+    const [response] = await once(call, 'response', { signal: aborted });
+    const body = (await readBounded(response, BODY_MAX)).toString();
+    if (response.statusCode === 200 && body === content) return null;
+    return `${where} answered ${response.statusCode} with something other than this gateway's token: another program answers, or another machine has that address`;
+  } catch (error) {
+    signal.throwIfAborted();
+    return `${where} ${inWords(error)}: point the record to this gateway, and let that port through`;
+  }
+}
+
+async function checkAlpn(options: SelfCheckOptions, addresses: readonly string[]): Promise<string[]> {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const now = Date.now();
+  // Any certificate that only we can have does.
+  const marker = signCertificate(
+    { commonName: options.host, names: [options.host], publicKey, notBefore: now, notAfter: now + 60_000, ca: false },
+    { key: privateKey, publicKey, commonName: options.host },
+  );
+  const key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+  const takeDown = options.responder.alpn(options.host, { chain: marker.toString(), key });
+  try {
+    const problems = await Promise.all(addresses.map((address) => meetMarker(options, address, marker)));
+    return problems.filter((problem) => problem !== null);
+  } finally {
+    takeDown();
+  }
+}
+
+async function meetMarker(
+  { host, ports, signal }: SelfCheckOptions,
+  address: string,
+  marker: X509Certificate,
+): Promise<string | null> {
+  const where = `${host} leads to ${address}, and port ${ports.https} there`;
+  const aborted = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT)]);
+  const socket = connect({
+    host: address,
+    port: ports.https,
+    servername: host,
+    ALPNProtocols: [ACME_TLS],
+    // It is compared with the one certificate that is right; no CA stands behind it.
+    rejectUnauthorized: false,
+    ...(isIPv6(address) ? { family: 6 } : {}),
+  });
+  try {
+    await once(socket, 'secureConnect', { signal: aborted });
+    const met = socket.getPeerX509Certificate();
+    if (socket.alpnProtocol === ACME_TLS && met?.fingerprint256 === marker.fingerprint256) return null;
+    return `${where} answered with something other than this gateway's token: another program answers, or another machine has that address`;
+  } catch (error) {
+    signal.throwIfAborted();
+    return `${where} ${inWords(error)}: point the record to this gateway, and let that port through`;
+  } finally {
+    socket.destroy();
+  }
+}
+
+function inWords(error: unknown): string {
+  const { code, name, cause } = error as { code?: unknown; name?: unknown; cause?: { name?: unknown } };
+  if (name === 'TimeoutError' || cause?.name === 'TimeoutError' || name === 'AbortError') {
+    return `gave no answer within ${ANSWER_TIMEOUT / 1000} s`;
+  }
+  if (code === 'ECONNREFUSED') return 'refuses connections';
+  if (code === 'EHOSTUNREACH' || code === 'ENETUNREACH') return 'cannot be reached from here';
+  return `broke off (${String(code ?? name)})`;
+}
