@@ -18,7 +18,8 @@ export interface Session {
   readonly signal: AbortSignal;
   readonly env: NodeJS.ProcessEnv;
   readonly stdin: NodeJS.ReadableStream;
-  config(): Promise<LoadedConfig>;
+  /** `quiet`: its warnings go where the caller wants them, not to standard error. */
+  config(options?: { quiet: boolean }): Promise<LoadedConfig>;
   /**
    * Runs an operation where the gateway runs, else in this process on its data directory.
    * @throws {OperatorError}
@@ -36,9 +37,9 @@ export function createSession(options: {
 }): Session {
   const { output, signal } = options;
   let loading: Promise<LoadedConfig> | undefined;
-  const config = (): Promise<LoadedConfig> => {
+  const config = ({ quiet } = { quiet: false }): Promise<LoadedConfig> => {
     loading ??= options.load().then((loaded) => {
-      for (const warning of loaded.warnings) output.note(warning);
+      if (!quiet) for (const warning of loaded.warnings) output.note(warning);
       return loaded;
     });
     return loading;
