@@ -13,15 +13,17 @@ export const BLOB = 'application/octet-stream';
  * The known types, most original first. A registry may convert downwards for a client that cannot take the original
  * (index to one platform's manifest, schema 2 to schema 1), never upwards.
  */
-const KNOWN: readonly { readonly type: string; readonly rank: number }[] = [
-  { type: OCI_INDEX, rank: 0 },
-  { type: DOCKER_LIST, rank: 0 },
-  { type: OCI_MANIFEST, rank: 1 },
-  { type: DOCKER_MANIFEST, rank: 1 },
-  { type: DOCKER_SCHEMA1_SIGNED, rank: 2 },
-  { type: DOCKER_SCHEMA1, rank: 2 },
+const KNOWN: readonly { readonly type: string; readonly rank: number; readonly label: string }[] = [
+  { type: OCI_INDEX, rank: 0, label: 'oci-index' },
+  { type: DOCKER_LIST, rank: 0, label: 'docker-list' },
+  { type: OCI_MANIFEST, rank: 1, label: 'oci' },
+  { type: DOCKER_MANIFEST, rank: 1, label: 'docker' },
+  { type: DOCKER_SCHEMA1_SIGNED, rank: 2, label: 'signed' },
+  { type: DOCKER_SCHEMA1, rank: 2, label: 'schema1' },
 ];
 const ALL = (1 << KNOWN.length) - 1;
+/** Bits of the two indexes. */
+const INDEXES = 0b11;
 
 /** What one client can take, normalised: clients that differ only in order, case and weights share one. */
 export interface AcceptClass {
@@ -33,6 +35,8 @@ export interface AcceptClass {
   readonly known: number;
   readonly any: boolean;
   readonly others: readonly string[];
+  /** Names of the variants (`variantOf`) that this client may be given. */
+  readonly variants: readonly string[];
 }
 
 /** `Content-Type` or `Accept` entry without parameters, in lower case. */
@@ -69,13 +73,23 @@ export function parseAccept(header: string | undefined): AcceptClass {
 
 function build(known: number, any: boolean, others: readonly string[]): AcceptClass {
   const types = KNOWN.filter((_, index) => (known & (1 << index)) !== 0).map((row) => row.type);
+  const key = `${known}${any ? '*' : ''}${others.map((type) => `,${type}`).join('')}`;
   return {
-    key: `${known}${any ? '*' : ''}${others.map((type) => `,${type}`).join('')}`,
+    key,
     header: [...types, ...others, ...(any ? ['*/*'] : [])].join(', '),
     known,
     any,
     others,
+    variants: [...sharedVariants(known), key],
   };
+}
+
+function sharedVariants(known: number): string[] {
+  return KNOWN.flatMap(({ rank, label }, index) => {
+    if ((known & (1 << index)) === 0 || rank > 1) return [];
+    if (rank === 0) return [label];
+    return [0, 1, 2, 3].filter((asked) => (known & INDEXES & ~asked) === 0).map((asked) => `${label}/${asked}`);
+  });
 }
 
 const EVERYTHING: AcceptClass = build(ALL, true, []);
@@ -88,18 +102,16 @@ export function accepts(client: AcceptClass, mediaType: string): boolean {
 }
 
 /**
- * Whether an answer of `mediaType` that the upstream gave to `asked` is also what it would give to `client`: the client can take
- * the type, and takes nothing more original that the asker did not. So one platform's manifest, made for a client that cannot read
- * an index, never reaches one that can.
+ * Names the variant of a tag's content that an upstream gave to `asked`. An index is what the tag really stands for, so everyone who can
+ * take one may have it. A manifest may have been made from an index for a client that cannot read one, so it carries which
+ * indexes the asker could read, and goes only to those who can read no more. Anything else stays within its class.
  */
-export function answers(asked: AcceptClass, mediaType: string, client: AcceptClass): boolean {
-  if (asked.key === client.key) return true;
-  if (!accepts(client, mediaType)) return false;
-  const rank = KNOWN.find((row) => row.type === mediaType)?.rank;
-  if (rank === undefined) return (client.known & ~asked.known) === 0 && (asked.any || !client.any);
-  let moreOriginal = 0;
-  KNOWN.forEach((row, index) => {
-    if (row.rank < rank) moreOriginal |= 1 << index;
-  });
-  return (client.known & moreOriginal & ~asked.known) === 0;
+export function variantOf(asked: AcceptClass, mediaType: string): string {
+  const row = KNOWN.find(({ type }) => type === mediaType);
+  // Some registries send what they have, whatever was asked for.
+  if (row === undefined || row.rank > 1 || !accepts(asked, mediaType)) return asked.key;
+  return row.rank === 0 ? row.label : `${row.label}/${asked.known & INDEXES}`;
 }
+
+/** Every variant that is shared between classes; a tag that is gone loses them all. */
+export const SHARED_VARIANTS: readonly string[] = [...sharedVariants(INDEXES), ...sharedVariants(ALL & ~INDEXES)];

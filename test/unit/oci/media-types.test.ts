@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import {
+  type AcceptClass,
   accepts,
-  answers,
   DOCKER_LIST,
   DOCKER_MANIFEST,
   DOCKER_SCHEMA1_SIGNED,
@@ -9,6 +9,8 @@ import {
   OCI_INDEX,
   OCI_MANIFEST,
   parseAccept,
+  SHARED_VARIANTS,
+  variantOf,
 } from '../../../src/oci/media-types.ts';
 
 const everything = parseAccept(undefined);
@@ -41,23 +43,30 @@ describe('Accept', () => {
 });
 
 describe('who may share an answer', () => {
+  const shares = (asked: AcceptClass, mediaType: string, client: AcceptClass) =>
+    client.variants.includes(variantOf(asked, mediaType));
+
   it('an index goes to all who can take it, whoever asked first', () => {
-    expect(answers(docker, OCI_INDEX, everything)).toBe(true);
-    expect(answers(everything, OCI_INDEX, docker)).toBe(true);
-    expect(answers(everything, OCI_INDEX, old)).toBe(false);
+    expect(shares(docker, OCI_INDEX, everything)).toBe(true);
+    expect(shares(everything, OCI_INDEX, docker)).toBe(true);
+    expect(shares(everything, OCI_INDEX, old)).toBe(false);
   });
   it('a manifest made for an old client stays with those that cannot take an index', () => {
-    expect(answers(old, DOCKER_MANIFEST, old)).toBe(true);
-    expect(answers(old, DOCKER_MANIFEST, docker)).toBe(false);
-    expect(answers(old, DOCKER_MANIFEST, everything)).toBe(false);
-    expect(answers(docker, DOCKER_MANIFEST, old)).toBe(true);
-    expect(answers(docker, DOCKER_MANIFEST, everything)).toBe(true);
+    expect(shares(old, DOCKER_MANIFEST, old)).toBe(true);
+    expect(shares(old, DOCKER_MANIFEST, docker)).toBe(false);
+    expect(shares(old, DOCKER_MANIFEST, everything)).toBe(false);
+    expect(shares(docker, DOCKER_MANIFEST, old)).toBe(true);
+    expect(shares(docker, DOCKER_MANIFEST, everything)).toBe(true);
   });
-  it('an unknown type goes to those who name it or take all', () => {
+  it('anything else stays within its class', () => {
     const helm = parseAccept('application/x.helm');
-    expect(answers(helm, 'application/x.helm', helm)).toBe(true);
-    expect(answers(everything, 'application/x.helm', helm)).toBe(true);
-    expect(answers(helm, 'application/x.helm', everything)).toBe(false);
-    expect(answers(everything, 'application/x.helm', docker)).toBe(false);
+    expect(shares(helm, 'application/x.helm', helm)).toBe(true);
+    expect(shares(helm, 'application/x.helm', everything)).toBe(false);
+    expect(shares(docker, DOCKER_SCHEMA1_SIGNED, everything)).toBe(false);
+  });
+  it('every shared variant that a class names is one of all', () => {
+    for (const client of [everything, docker, old]) {
+      expect(client.variants.slice(0, -1).filter((variant) => !SHARED_VARIANTS.includes(variant))).toEqual([]);
+    }
   });
 });

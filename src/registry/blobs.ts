@@ -1,0 +1,280 @@
+import type { RegistryEntry } from '../aliases/table.ts';
+import type { BlobCache, BlobHandle, OpenOptions } from '../cache/blob-cache.ts';
+import { CacheError } from '../cache/cache-error.ts';
+import { SingleFlight } from '../kit/single-flight.ts';
+import { RegistryError } from '../oci/errors.ts';
+import { contentRange, parseRange, type RangeSpec, resolveRanges, unsatisfied } from '../oci/range.ts';
+import type { BlobKey } from '../oci/transfer.ts';
+import type { Upstream } from '../upstream/upstream.ts';
+import type { Access } from './access.ts';
+import { blobHeaders, matchesNone, notModifiedHeaders, rangeStands } from './headers.ts';
+import { Misses } from './misses.ts';
+import { multipart } from './multipart.ts';
+import { Passing } from './passing.ts';
+import { ColdRanges, exceeds, isFarAhead } from './ranges.ts';
+import type { Pull, Reply } from './reply.ts';
+import type { Sizes } from './sizes.ts';
+import { WithCleanup } from './sources.ts';
+
+/** Why a blob's bytes went past the cache, for the metric. */
+export type PassedWhy = 'not-kept' | 'cache-failed' | 'range-cold' | 'range-ahead';
+
+export interface BlobsOptions {
+  readonly upstream: Upstream;
+  readonly blobs: BlobCache | null;
+  readonly access: Access;
+  readonly sizes: Sizes;
+  readonly now: () => number;
+  readonly signal: AbortSignal;
+  readonly passed: (why: PassedWhy) => void;
+}
+
+/** Blobs: from the cache where this repository may have them, from a fill that grows, or straight through. */
+export class Blobs {
+  readonly #options: BlobsOptions;
+  readonly #passing: Passing;
+  readonly #cold = new ColdRanges();
+  readonly #misses: Misses;
+  /** Proof that a repository holds a blob: one upstream request, or the start of one fill, for all who ask at the same time. */
+  readonly #proofs = new SingleFlight<void>();
+  readonly #stats = new SingleFlight<number | undefined>();
+
+  constructor(options: BlobsOptions) {
+    this.#options = options;
+    this.#passing = new Passing(options.upstream);
+    this.#misses = new Misses(options.now);
+  }
+
+  /** @throws {RegistryError} the upstream's own, rangeNotSatisfiable */
+  async serve(pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply> {
+    const { blobs, access } = this.#options;
+    const handle = blobs?.find(key.digest) ?? null;
+    if (handle === null) return this.#notHere(pull, entry, key);
+    try {
+      if (!access.holds(entry, key, key.digest)) await this.#prove(entry, key);
+      return await this.#fromHandle(pull, key, handle);
+    } finally {
+      handle.release();
+    }
+  }
+
+  clear(): void {
+    this.#misses.clear();
+  }
+
+  async #notHere(pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply> {
+    const id = nameOf(key);
+    this.#misses.check(id);
+    try {
+      return await this.#fromUpstream(pull, entry, key);
+    } catch (error) {
+      this.#options.access.failed(key, error);
+      this.#misses.note(id, error);
+      throw error;
+    }
+  }
+
+  /** Nothing of it is here. */
+  async #fromUpstream(pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply> {
+    const { blobs } = this.#options;
+    const known = matchesNone(pull.ifNoneMatch, key.digest);
+    if (pull.method === 'HEAD' || known) {
+      const size = await this.#size(entry, key);
+      return known ? notModified(key, 'upstream') : head(key, size, 'upstream');
+    }
+    const specs = rangeStands(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
+    if (blobs === null || !blobs.accepts(key.digest)) return this.#past(pull, entry, key, specs, 'not-kept');
+    const size = this.#options.sizes.get(key, key.digest);
+    if (specs !== null && !this.#cold.startsFill(key, key.digest, specs, size)) {
+      const reply = await this.#part(pull, entry, key, specs);
+      if (reply !== null) {
+        this.#options.passed('range-cold');
+        return reply;
+      }
+    }
+    try {
+      await this.#proofs.do(nameOf(key), () => this.#startFill(blobs, entry, key));
+    } catch (error) {
+      if (!(error instanceof CacheError)) throw error;
+      return this.#past(pull, entry, key, specs, 'cache-failed');
+    }
+    const handle = blobs.find(key.digest);
+    // It came whole but could not be kept, or failed just now; the upstream says which.
+    if (handle === null) return this.#past(pull, entry, key, specs, 'cache-failed');
+    try {
+      return await this.#fromHandle(pull, key, handle);
+    } finally {
+      handle.release();
+    }
+  }
+
+  /** Resolves when the upstream has begun to give the blob: from then on this repository is known to hold it. */
+  async #startFill(blobs: BlobCache, entry: RegistryEntry, key: BlobKey): Promise<void> {
+    const { upstream, access } = this.#options;
+    const handle = blobs.fill(key, (sink, signal) => upstream.download(key, sink, signal));
+    try {
+      await handle.size();
+      access.proved(entry, key, [key.digest]);
+    } finally {
+      handle.release();
+    }
+  }
+
+  /** It is here for another repository, or this one's registry has closed it since: the upstream decides. */
+  #prove(entry: RegistryEntry, key: BlobKey): Promise<void> {
+    const id = nameOf(key);
+    this.#misses.check(id);
+    return this.#proofs.do(id, async () => {
+      try {
+        await this.#stat(entry, key);
+      } catch (error) {
+        this.#options.access.failed(key, error);
+        this.#misses.note(id, error);
+        throw error;
+      }
+    });
+  }
+
+  async #size(entry: RegistryEntry, key: BlobKey): Promise<number | undefined> {
+    const { access, sizes } = this.#options;
+    const size = access.holds(entry, key, key.digest) ? sizes.get(key, key.digest) : undefined;
+    return size ?? this.#stat(entry, key);
+  }
+
+  #stat(entry: RegistryEntry, key: BlobKey): Promise<number | undefined> {
+    const { upstream, access, sizes, signal } = this.#options;
+    return this.#stats.do(nameOf(key), async () => {
+      const { size } = await upstream.statBlob(key, signal);
+      access.proved(entry, key, [key.digest]);
+      if (size !== undefined) sizes.set(key, key.digest, size);
+      return size;
+    });
+  }
+
+  async #fromHandle(pull: Pull, key: BlobKey, handle: BlobHandle): Promise<Reply> {
+    const size = await handle.size();
+    const from = handle.complete ? 'cache' : 'fill';
+    if (matchesNone(pull.ifNoneMatch, key.digest)) return notModified(key, from);
+    if (pull.method === 'HEAD') return head(key, size, from);
+    const specs = pull.range !== undefined && rangeStands(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
+    const options: OpenOptions = {
+      continueFrom: (offset) => {
+        this.#options.passed('cache-failed');
+        return this.#passing.rest(key, offset, pull.signal);
+      },
+    };
+    const whole = (): Reply => ({
+      status: 200,
+      headers: blobHeaders(key.digest, size),
+      body: handle.open(undefined, options),
+      from,
+    });
+    // A part of what has no known end cannot be described; the whole is the answer then (RFC 9110, 14.2).
+    if (specs === null || size === undefined) return whole();
+    const extents = resolveRanges(specs, size);
+    const [extent] = extents;
+    if (extent === undefined) throw notSatisfiable(pull, size);
+    if (extents.length > 1)
+      return exceeds(extents, size) ? whole() : this.#several(key, handle, extents, size, options);
+    if (isFarAhead(extent, handle)) {
+      const reply = await this.#passing.part(key, extent, pull.signal).catch((error: unknown) => {
+        pull.signal.throwIfAborted();
+        // The fill brings it too, only later.
+        if (error instanceof RegistryError) return null;
+        throw error;
+      });
+      if (reply !== null) {
+        this.#options.passed('range-ahead');
+        return reply;
+      }
+    }
+    return {
+      status: 206,
+      headers: {
+        ...blobHeaders(key.digest, extent.to - extent.from),
+        'content-range': contentRange(extent, size),
+      },
+      body: handle.open(extent, options),
+      from,
+    };
+  }
+
+  #several(
+    key: BlobKey,
+    handle: BlobHandle,
+    extents: readonly { from: number; to: number }[],
+    size: number,
+    options: OpenOptions,
+  ): Reply {
+    // Parts are opened one after the other; the first source keeps the blob from being evicted until the last is closed.
+    const pin = handle.open({ from: 0, to: 0 });
+    const blobs = this.#options.blobs;
+    const { source, contentType } = multipart(extents, size, (extent) => {
+      const again = blobs?.find(key.digest);
+      if (again == null) throw new Error('a pinned blob is gone');
+      try {
+        return again.open(extent, options);
+      } finally {
+        again.release();
+      }
+    });
+    return {
+      status: 206,
+      headers: blobHeaders(key.digest, source.length, contentType),
+      body: new WithCleanup(source, () => void pin.close()),
+      from: handle.complete ? 'cache' : 'fill',
+    };
+  }
+
+  /** Nothing is kept of this blob: a single part or the whole, straight from the upstream. */
+  async #past(
+    pull: Pull,
+    entry: RegistryEntry,
+    key: BlobKey,
+    specs: readonly RangeSpec[] | null,
+    why: PassedWhy,
+  ): Promise<Reply> {
+    this.#options.passed(why);
+    const part = specs === null ? null : await this.#part(pull, entry, key, specs);
+    const reply = part ?? (await this.#passing.whole(key, pull.signal));
+    this.#options.access.proved(entry, key, [key.digest]);
+    return reply;
+  }
+
+  /** Null where the answer is rather the whole. */
+  async #part(pull: Pull, entry: RegistryEntry, key: BlobKey, specs: readonly RangeSpec[]): Promise<Reply | null> {
+    const [spec] = specs;
+    if (specs.length !== 1 || spec === undefined) return null;
+    let range: { from: number; to?: number | undefined } = { from: 0 };
+    if (spec.kind === 'from') range = spec;
+    else {
+      const size = await this.#size(entry, key);
+      if (size === undefined) return null;
+      const [extent] = resolveRanges(specs, size);
+      if (extent === undefined) throw notSatisfiable(pull, size);
+      range = extent;
+    }
+    const reply = await this.#passing.part(key, range, pull.signal);
+    if (reply !== null) this.#options.access.proved(entry, key, [key.digest]);
+    return reply;
+  }
+}
+
+function head(key: BlobKey, size: number | undefined, from: Reply['from']): Reply {
+  return { status: 200, headers: blobHeaders(key.digest, size), body: null, from };
+}
+
+function notModified(key: BlobKey, from: Reply['from']): Reply {
+  return { status: 304, headers: notModifiedHeaders(key.digest), body: null, from };
+}
+
+function notSatisfiable(pull: Pull, size: number): RegistryError {
+  return new RegistryError('rangeNotSatisfiable', {
+    facts: { range: (pull.range ?? '').slice(0, 100), size },
+    headers: { 'content-range': unsatisfied(size) },
+  });
+}
+
+function nameOf(key: BlobKey): string {
+  return `${key.registry}/${key.repository}@${key.digest}`;
+}

@@ -1,0 +1,168 @@
+import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
+import type { BlobCache } from '../cache/blob-cache.ts';
+import type { ManifestStore } from '../cache/manifest-store.ts';
+import type { Config } from '../config/config.ts';
+import { RegistryError } from '../oci/errors.ts';
+import type { Reference, RepositoryKey } from '../oci/target.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { Upstream } from '../upstream/upstream.ts';
+import { Access } from './access.ts';
+import { Blobs } from './blobs.ts';
+import { matchesNone, notModifiedHeaders, staleHeaders } from './headers.ts';
+import { HotAnswers } from './hot.ts';
+import { type Found, Manifests } from './manifests.ts';
+import { serveReferrers } from './referrers.ts';
+import type { Pull, RegistryCore, Reply } from './reply.ts';
+import { Sizes } from './sizes.ts';
+import { serveTags } from './tags.ts';
+
+export interface RegistryCoreOptions {
+  readonly upstream: Upstream;
+  /** Null where nothing is kept (`cache.maxSize: 0`). */
+  readonly blobs: BlobCache | null;
+  readonly manifests: ManifestStore;
+  readonly table: () => TableSnapshot;
+  readonly config: Pick<Config['cache'], 'tagTtl' | 'staleFor'>;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  /** Milliseconds since 1970. */
+  readonly now?: () => number;
+}
+
+/** The proxy core with what its owner needs besides. */
+export interface ProxyCore extends RegistryCore {
+  /** Drops what is ready in memory, after the cache was pruned or a registry changed. */
+  forget(): void;
+  /** Ends upstream requests that only memory waits for. */
+  close(): void;
+}
+
+export function createRegistryCore(options: RegistryCoreOptions): ProxyCore {
+  return new Core(options);
+}
+
+class Core implements ProxyCore {
+  readonly #upstream: Upstream;
+  readonly #access: Access;
+  readonly #hot = new HotAnswers();
+  readonly #manifests: Manifests;
+  readonly #blobs: Blobs;
+  readonly #ending = new AbortController();
+  readonly #count: (kind: string, from: string) => void;
+  readonly #countError: (kind: string, error: string) => void;
+  readonly #countStale: () => void;
+
+  constructor(options: RegistryCoreOptions) {
+    const { upstream, blobs, manifests, table, config, metrics, now = Date.now } = options;
+    const log = options.log.child({ room: 'registry' });
+    const { signal } = this.#ending;
+    const sizes = new Sizes();
+    this.#upstream = upstream;
+    this.#access = new Access(table, blobs);
+    const access = this.#access;
+    const hot = this.#hot;
+    this.#manifests = new Manifests({ upstream, store: manifests, access, hot, sizes, config, log, now, signal });
+    const passed = metrics.counter('registry_blobs_passed_total', 'Blob replies that went past the cache, by reason', [
+      'why',
+    ]);
+    this.#blobs = new Blobs({ upstream, blobs, access, sizes, now, signal, passed: (why) => passed.inc({ why }) });
+    this.#count = counting(
+      metrics.counter('registry_replies_total', 'Replies of the proxy core, by what was asked and where it came from', [
+        'kind',
+        'from',
+      ]),
+      (kind, from) => ({ kind, from }),
+    );
+    this.#countError = counting(
+      metrics.counter('registry_errors_total', 'Refusals and failures of the proxy core, by what was asked', [
+        'kind',
+        'error',
+      ]),
+      (kind, error) => ({ kind, error }),
+    );
+    const stale = metrics.counter('registry_stale_served_total', 'Kept answers served while the registry failed');
+    this.#countStale = () => stale.inc();
+  }
+
+  async serve(pull: Pull): Promise<Reply> {
+    const { what } = pull.target;
+    try {
+      const entry = this.#access.admit(pull);
+      const answered = this.#dispatch(pull, entry);
+      const reply = answered instanceof Promise ? await answered : answered;
+      this.#count(what.kind, reply.from);
+      return reply;
+    } catch (error) {
+      this.#countError(what.kind, error instanceof RegistryError ? error.kind : 'other');
+      throw error;
+    }
+  }
+
+  forget(): void {
+    this.#hot.clear();
+    this.#manifests.clear();
+    this.#blobs.clear();
+  }
+
+  close(): void {
+    this.#ending.abort(new RegistryError('unavailable', { facts: { reason: 'it is stopping' } }));
+  }
+
+  #dispatch(pull: Pull, entry: RegistryEntry): Promise<Reply> | Reply {
+    const { registry, repository, what } = pull.target;
+    const key: RepositoryKey = pull.target;
+    const { signal } = pull;
+    switch (what.kind) {
+      case 'manifest':
+        return this.#manifest(pull, entry, key, what.reference);
+      case 'blob':
+        return this.#blobs.serve(pull, entry, { registry, repository, digest: what.digest });
+      case 'tags':
+        return this.#watched(key, serveTags(this.#upstream, pull, key, what, signal));
+      case 'referrers':
+        return this.#watched(key, serveReferrers(this.#upstream, this.#manifests, pull, entry, key, what, signal));
+    }
+  }
+
+  #manifest(pull: Pull, entry: RegistryEntry, key: RepositoryKey, reference: Reference): Promise<Reply> | Reply {
+    const found = this.#manifests.find(entry, key, reference, this.#hot.accept(pull.accept), pull.method);
+    return found instanceof Promise ? found.then((later) => this.#render(pull, later)) : this.#render(pull, found);
+  }
+
+  #render(pull: Pull, { answer, from }: Found): Reply {
+    const reply = pull.method === 'HEAD' ? answer.head : answer.get;
+    if (reply === null) throw new TypeError('an answer to GET without a body');
+    if (from === 'stale') this.#countStale();
+    if (pull.ifNoneMatch !== undefined && matchesNone(pull.ifNoneMatch, answer.digest)) {
+      const headers = notModifiedHeaders(answer.digest);
+      return { status: 304, headers: from === 'stale' ? staleHeaders(headers) : headers, body: null, from };
+    }
+    if (from === 'cache') return reply;
+    return { ...reply, headers: from === 'stale' ? staleHeaders(reply.headers) : reply.headers, from };
+  }
+
+  async #watched(key: RepositoryKey, running: Promise<Reply>): Promise<Reply> {
+    try {
+      return await running;
+    } catch (error) {
+      this.#access.failed(key, error);
+      throw error;
+    }
+  }
+}
+
+/** A counter of two labels whose label objects are made once. */
+function counting<L extends string>(
+  counter: { inc(labels: Partial<Record<L, string>>): void },
+  labels: (first: string, second: string) => Partial<Record<L, string>>,
+): (first: string, second: string) => void {
+  const made = new Map<string, Map<string, Partial<Record<L, string>>>>();
+  return (first, second) => {
+    const row = made.get(first) ?? new Map<string, Partial<Record<L, string>>>();
+    const value = row.get(second) ?? labels(first, second);
+    if (row.size === 0) made.set(first, row);
+    row.set(second, value);
+    counter.inc(value);
+  };
+}
