@@ -104,7 +104,8 @@ export class AcmeIssuer implements Issuer {
   #own(error: unknown): unknown {
     if (error instanceof IssuerError || (error as { name?: unknown }).name === 'AbortError') return error;
     const detail = error instanceof Error ? error.message : String(error);
-    return new IssuerError('badAnswer', detail, { directory: this.directory, cause: error });
+    const ours = error instanceof TypeError || error instanceof RangeError;
+    return new IssuerError(ours ? 'internal' : 'badAnswer', detail, { directory: this.directory, cause: error });
   }
 }
 

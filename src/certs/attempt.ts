@@ -231,7 +231,8 @@ export class Attempts {
   #timeout(held: StoredCertificate | null): number {
     if (held === null) return ANSWER_TIMEOUT;
     const left = held.notAfter - this.#clock.now();
-    return Math.max(ANSWER_TIMEOUT_LEAST, Math.min(ANSWER_TIMEOUT, left > 0 ? left * ANSWER_SHARE : ANSWER_TIMEOUT));
+    const share = left > 0 ? Math.round(left * ANSWER_SHARE) : ANSWER_TIMEOUT;
+    return Math.max(ANSWER_TIMEOUT_LEAST, Math.min(ANSWER_TIMEOUT, share));
   }
 
   #unexpected(error: unknown, issuer: Issuer): IssuerError {

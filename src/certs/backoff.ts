@@ -44,7 +44,7 @@ export function nextWait(failing: Failing, random: () => number = Math.random): 
     failing.failingFor > GIVEN_UP_AFTER ? GIVEN_UP_WAIT : (WAITS[Math.max(1, failing.failures) - 1] ?? LAST_WAIT);
   const longest = failing.lifetime === null ? Number.POSITIVE_INFINITY : failing.lifetime * RUNNING_OUT_SHARE;
   const wait = Math.max(SHORTEST, Math.min(jitter(table, 0.2, random), longest));
-  return Math.max(wait, failing.retryAfter ?? 0);
+  return Math.round(Math.max(wait, failing.retryAfter ?? 0));
 }
 
 function times(count: number, wait: number): number[] {

@@ -349,11 +349,13 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
       uncheckedAt,
       challenge,
     });
+    // A renewal that a person asked for early is not pressing.
+    const again = iso(this.#dueAt(host) ?? nextAttempt);
     const words = problems
       .map((problem) => `${this.#issuerName(problem.directory)}${problem.type}: ${problem.detail}`)
       .join('; ');
-    this.#event(host, `${words}; next attempt at ${iso(nextAttempt)}`);
-    const facts = { host, problem: main.type, detail: main.detail, failures, nextAttempt: iso(nextAttempt) };
+    this.#event(host, `${words}; next attempt at ${again}`);
+    const facts = { host, problem: main.type, detail: main.detail, failures, nextAttempt: again };
     if (held !== null && held.notAfter <= now) {
       this.#log.error(
         { ...facts, notAfter: iso(held.notAfter) },
@@ -362,7 +364,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     } else this.#log.warn(facts, waiting ? 'a certificate waits for its turn' : 'a certificate could not be obtained');
     return new OperatorError(
       `CERTIFICATE_${waiting ? 'WAITING' : 'REFUSED'}`,
-      `no new certificate for ${host}: ${words}; the gateway tries again at ${iso(nextAttempt)}`,
+      `no new certificate for ${host}: ${words}; the gateway tries again at ${again}`,
       { next: `${adviceFor(main.type)}; the whole story: gateway cert explain ${host}`, cause: failure },
     );
   }
@@ -457,7 +459,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
 
   #issuerName(directory: string | null): string {
     const issuer = this.#settings.issuers.find((one) => one.directory === directory);
-    return issuer === undefined ? '' : `${issuer.name} said `;
+    return issuer === undefined ? '' : `${issuer.name}: `;
   }
 }
 

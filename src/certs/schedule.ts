@@ -65,9 +65,9 @@ export function recordRenewal(
     fingerprint: certificate.fingerprint,
     windowStart: info.windowStart,
     windowEnd: info.windowEnd,
-    renewAt: same ? before.renewAt : info.windowStart + random() * (info.windowEnd - info.windowStart),
+    renewAt: same ? before.renewAt : Math.round(info.windowStart + random() * (info.windowEnd - info.windowStart)),
     explanation: info.explanation,
-    checkAt: now + checkInterval(certificate, info.retryAfter ?? CHECK_USUAL),
+    checkAt: Math.round(now + checkInterval(certificate, info.retryAfter ?? CHECK_USUAL)),
   };
 }
 

@@ -1,0 +1,176 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { generateKeyPairSync } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { request } from 'node:https';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import { signCertificate } from '../../src/certs/signing.ts';
+import { readBounded } from '../../src/kit/bounded.ts';
+
+export interface PebbleOptions {
+  /** Where it connects to validate http-01 and tls-alpn-01. */
+  readonly httpPort: number;
+  readonly tlsPort: number;
+  /** Lifetime of what it issues, seconds; its own default is five years. */
+  readonly validity?: number;
+  /** Share of nonces it refuses, per cent. */
+  readonly nonceReject?: number;
+  /** Demands external accounts: key id to base64url HMAC key. */
+  readonly eab?: Readonly<Record<string, string>>;
+  /** Names that resolve; without it every name resolves to 127.0.0.1. */
+  readonly names?: readonly string[];
+  /** On this port again, as after a restart: with no memory of accounts. */
+  readonly port?: number;
+}
+
+/** A real ACME CA (Debian's pebble), with a DNS server of its own. */
+export interface Pebble {
+  readonly directory: string;
+  readonly port: number;
+  /** Root of its own listener, for `acme.issuers[].caFile`. */
+  readonly caFile: string;
+  /** `host:port` of the DNS server it asks. */
+  readonly dns: string;
+  /** PEM root of what it issues. */
+  root(): Promise<string>;
+  /** From now on this name leads to the address; null: nowhere. */
+  point(host: string, address: string | null): Promise<void>;
+  /** All it printed. */
+  log(): string;
+  stop(): Promise<void>;
+}
+
+export function pebbleMissing(): string | null {
+  const missing = ['/usr/bin/pebble', '/usr/bin/pebble-challtestsrv'].filter((program) => !existsSync(program));
+  return missing.length === 0 ? null : `${missing.join(' and ')} not installed`;
+}
+
+export async function startPebble(options: PebbleOptions): Promise<Pebble> {
+  const directory = mkdtempSync(join(tmpdir(), 'pebble-'));
+  const [dns, dnsManagement, free, management] = (await freePorts(4)) as [number, number, number, number];
+  const port = options.port ?? free;
+  const caFile = writeListenerCertificate(directory);
+  const config = {
+    pebble: {
+      listenAddress: `127.0.0.1:${port}`,
+      managementListenAddress: `127.0.0.1:${management}`,
+      certificate: join(directory, 'listener.crt'),
+      privateKey: join(directory, 'listener.key'),
+      httpPort: options.httpPort,
+      tlsPort: options.tlsPort,
+      ocspResponderURL: '',
+      externalAccountBindingRequired: options.eab !== undefined,
+      externalAccountMACKeys: options.eab ?? {},
+      ...(options.validity === undefined ? {} : { certificateValidityPeriod: options.validity }),
+    },
+  };
+  const configFile = join(directory, 'pebble.json');
+  writeFileSync(configFile, JSON.stringify(config));
+  const everywhere = options.names === undefined ? '127.0.0.1' : '';
+  const output: string[] = [];
+  const children = [
+    run(
+      'pebble-challtestsrv',
+      ['-management', `127.0.0.1:${dnsManagement}`, '-dns01', `127.0.0.1:${dns}`, '-http01', '', '-https01', ''].concat(
+        ['-tlsalpn01', '', '-defaultIPv4', everywhere, '-defaultIPv6', ''],
+      ),
+      {},
+      [],
+    ),
+    run(
+      'pebble',
+      ['-config', configFile, '-dnsserver', `127.0.0.1:${dns}`],
+      { PEBBLE_VA_NOSLEEP: '1', PEBBLE_AUTHZREUSE: '0', PEBBLE_WFE_NONCEREJECT: String(options.nonceReject ?? 0) },
+      output,
+    ),
+  ];
+  const stop = async (): Promise<void> => {
+    await Promise.all(children.map(end));
+    rmSync(directory, { recursive: true, force: true });
+  };
+  const point = async (host: string, address: string | null): Promise<void> => {
+    const [path, body] = address === null ? ['clear-a', { host }] : ['add-a', { host, addresses: [address] }];
+    await fetch(`http://127.0.0.1:${dnsManagement}/${path}`, { method: 'POST', body: JSON.stringify(body) });
+  };
+  try {
+    const url = `https://127.0.0.1:${port}/dir`;
+    await until(() => get(url), 'pebble to answer');
+    await until(() => fetch(`http://127.0.0.1:${dnsManagement}/`), 'its DNS server to answer');
+    for (const name of options.names ?? []) await point(name, '127.0.0.1');
+    return {
+      directory: url,
+      port,
+      caFile,
+      dns: `127.0.0.1:${dns}`,
+      root: () => get(`https://127.0.0.1:${management}/roots/0`),
+      point,
+      log: () => output.join(''),
+      stop,
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** Free a moment ago; the programs cannot pick their own. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
+  await Promise.all(servers.map((server) => once(server, 'listening')));
+  const ports = servers.map((server) => (server.address() as AddressInfo).port);
+  await Promise.all(servers.map((server) => once(server.close(), 'close')));
+  return ports;
+}
+
+function writeListenerCertificate(directory: string): string {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const now = Date.now();
+  const validity = { notBefore: now - 3_600_000, notAfter: now + 24 * 3_600_000, publicKey };
+  const signer = { key: privateKey, publicKey, commonName: 'root of the listener' };
+  const ca = signCertificate({ ...validity, commonName: signer.commonName, names: [], ca: true }, signer);
+  const names = ['localhost', '127.0.0.1'];
+  const leaf = signCertificate({ ...validity, commonName: 'listener', names, ca: false }, signer);
+  writeFileSync(join(directory, 'listener.crt'), leaf.toString());
+  writeFileSync(join(directory, 'listener.key'), privateKey.export({ type: 'pkcs8', format: 'pem' }));
+  const caFile = join(directory, 'ca.crt');
+  writeFileSync(caFile, ca.toString());
+  return caFile;
+}
+
+function run(program: string, args: string[], env: Record<string, string>, output: string[]): ChildProcess {
+  const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.setEncoding('utf8').on('data', (chunk: string) => output.push(chunk));
+  }
+  return child;
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+}
+
+async function get(url: string): Promise<string> {
+  // Its own listener's certificate is not what these tests are about.
+  const call = request(url, { rejectUnauthorized: false, agent: false, timeout: 2_000 });
+  call.end();
+  const [response] = await once(call, 'response');
+  return (await readBounded(response, 1024 * 1024)).toString();
+}
+
+async function until(probe: () => Promise<unknown>, what: string): Promise<void> {
+  const deadline = Date.now() + 15_000;
+  for (;;) {
+    try {
+      await probe();
+      return;
+    } catch (error) {
+      if (Date.now() > deadline) throw new Error(`waited 15 s for ${what}`, { cause: error });
+      await wait(50);
+    }
+  }
+}
