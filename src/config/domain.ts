@@ -15,6 +15,7 @@ export function parseDomain(raw: unknown): string {
     throw new BadValue(`"${raw}" has a port; ports are set with listen.https and listen.http`);
   const result = normaliseHostName(raw);
   if ('problem' in result) throw new BadValue(`"${raw}" ${result.problem}`);
+  if (new URL(`http://${result.host}`).hostname !== result.host) throw new BadValue(`"${raw}" reads as an IP address`);
   return result.host;
 }
 

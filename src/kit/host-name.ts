@@ -1,4 +1,4 @@
-import { domainToASCII } from 'node:url';
+import { domainToASCII, domainToUnicode } from 'node:url';
 
 /** A host name in its one stored form, or, in words that follow `"x" …`, why it is none. */
 export type HostNameResult = { readonly host: string } | { readonly problem: string };
@@ -27,10 +27,15 @@ export function normaliseHostName(text: string): HostNameResult {
     const problem = labelProblem(label);
     if (problem !== null) return { problem };
   }
-  if (labels.every((label) => /^\d+$/.test(label)) && labels.length > 1) return { problem: 'reads as an IP address' };
-  if (labels.some((label) => label.startsWith('xn--')) && domainToASCII(host) !== host) {
-    return { problem: 'has a label that starts with xn-- and is no valid punycode' };
-  }
+  // The URL standard's rule, which every HTTP client follows: a last part that is a number makes it an IPv4 address.
+  if (labels.length > 1 && /^(?:\d+|0x[\da-f]*)$/.test(labels.at(-1) ?? ''))
+    return { problem: 'reads as an IP address' };
+  const undecodable =
+    host.includes('xn--') &&
+    domainToUnicode(host)
+      .split('.')
+      .find((label) => label.startsWith('xn--'));
+  if (undecodable) return { problem: `has a part that starts with xn-- and is no valid punycode ("${undecodable}")` };
   return { host };
 }
 

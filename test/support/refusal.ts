@@ -1,0 +1,14 @@
+import { expect } from 'vitest';
+import { OperatorError } from '../../src/kit/operator-error.ts';
+
+/** The OperatorError that `run` throws; anything else fails the test. */
+export function refusal(run: () => unknown): OperatorError {
+  let thrown: unknown;
+  try {
+    run();
+  } catch (error) {
+    thrown = error;
+  }
+  expect(thrown).toBeInstanceOf(OperatorError);
+  return thrown as OperatorError;
+}

@@ -1,0 +1,280 @@
+import { describe, expect, test } from 'vitest';
+import { AliasTable } from '../../../src/aliases/alias-table.ts';
+import type { RegistryRow } from '../../../src/aliases/rows.ts';
+import { MemoryAliasStore } from '../../support/alias-store.ts';
+import { refusal } from '../../support/refusal.ts';
+
+const SEED: RegistryRow[] = [
+  { host: 'docker.io', aliases: [{ name: 'docker', certificate: true }] },
+  { host: 'quay.io', endpoints: ['https://quay.io'], aliases: [{ name: 'quay', certificate: true }] },
+];
+
+function table(options: { domain?: string; store?: MemoryAliasStore; seed?: RegistryRow[] } = {}): AliasTable {
+  const { domain = 'cr.example.com', store = new MemoryAliasStore(), seed = SEED } = options;
+  return new AliasTable({ store, domain, seed: () => seed });
+}
+
+const hosts = (one: AliasTable) => [...one.snapshot().hosts.keys()].sort();
+
+describe('a new table', () => {
+  test('is filled from the seed, with default endpoints', () => {
+    const { registries, aliases, domain } = table().snapshot();
+    expect(domain).toBe('cr.example.com');
+    expect(registries.get('docker.io')?.endpoints).toEqual(['https://registry-1.docker.io']);
+    expect(aliases.get('quay')).toEqual({
+      name: 'quay',
+      host: 'quay.cr.example.com',
+      registry: 'quay.io',
+      certificate: true,
+    });
+  });
+
+  test('is filled once: a removed alias does not come back', () => {
+    const store = new MemoryAliasStore();
+    table({ store }).removeAlias('docker');
+    expect(hosts(table({ store }))).toEqual(['quay.cr.example.com']);
+  });
+
+  test('an empty seed fills it, too', () => {
+    const store = new MemoryAliasStore();
+    table({ store, seed: [] });
+    expect(table({ store }).snapshot().registries.size).toBe(0);
+  });
+});
+
+describe('addAlias', () => {
+  test('adds the registry and the alias, and tells the listeners once', () => {
+    const one = table();
+    const seen: unknown[] = [];
+    const stop = one.subscribe((snapshot) => seen.push(snapshot));
+    const before = one.snapshot();
+    const added = one.addAlias({ name: 'K8S-gcr', registry: 'K8S.gcr.io', certificate: true });
+    expect(added).toMatchObject({ aliasAdded: true, registryAdded: true, endpointsChanged: false });
+    expect(added.alias).toEqual({
+      name: 'k8s-gcr',
+      host: 'k8s-gcr.cr.example.com',
+      registry: 'k8s.gcr.io',
+      certificate: true,
+    });
+    expect(added.registry.endpoints).toEqual(['https://k8s.gcr.io']);
+    expect(seen).toEqual([one.snapshot()]);
+    expect(one.snapshot().hosts.get('k8s-gcr.cr.example.com')).toBe(one.snapshot().aliases.get('k8s-gcr'));
+    expect(before.hosts.has('k8s-gcr.cr.example.com')).toBe(false);
+    stop();
+    one.removeAlias('quay');
+    expect(seen).toHaveLength(1);
+  });
+
+  test('takes a host outside the domain', () => {
+    const one = table();
+    one.addAlias({ name: 'hub.corp.example', registry: 'docker.io', certificate: true });
+    expect(one.snapshot().hosts.get('hub.corp.example')?.registry).toBe('docker.io');
+  });
+
+  test('again with the same registry changes nothing and says so', () => {
+    const one = table();
+    const before = one.snapshot();
+    expect(one.addAlias({ name: 'quay.cr.example.com', registry: 'quay.io', certificate: false })).toMatchObject({
+      aliasAdded: false,
+      registryAdded: false,
+      endpointsChanged: false,
+      certificateTurnedOn: false,
+      alias: { certificate: true },
+    });
+    expect(one.snapshot()).toBe(before);
+  });
+
+  test('with another registry it is refused, and nothing is added', () => {
+    const one = table();
+    const error = refusal(() => one.addAlias({ name: 'quay', registry: 'new.example', certificate: true }));
+    expect(error).toMatchObject({ code: 'ALIAS_TAKEN', usage: false });
+    expect(error.message).toContain('stands for quay.io already');
+    expect(one.snapshot().registries.has('new.example')).toBe(false);
+  });
+
+  test('given endpoints replace the old, none keep them', () => {
+    const one = table();
+    const endpoints = ['http://10.0.0.5:5000/', 'https://quay.io'];
+    expect(one.addAlias({ name: 'quay', registry: 'quay.io', endpoints, certificate: true })).toMatchObject({
+      endpointsChanged: true,
+      registry: { endpoints: ['http://10.0.0.5:5000', 'https://quay.io'] },
+    });
+    one.addAlias({ name: 'quay2', registry: 'quay.io', endpoints: [], certificate: true });
+    expect(one.registry('quay.io').endpoints).toHaveLength(2);
+  });
+
+  test('without --no-cert, one that was added with it gets its certificate', () => {
+    const one = table();
+    one.addAlias({ name: 'x', registry: 'quay.io', certificate: false });
+    expect(one.addAlias({ name: 'x', registry: 'quay.io', certificate: true })).toMatchObject({
+      aliasAdded: false,
+      certificateTurnedOn: true,
+    });
+    expect(one.snapshot().hosts.get('x.cr.example.com')?.certificate).toBe(true);
+  });
+});
+
+describe('changes', () => {
+  test('removeAlias takes a name or a host', () => {
+    const one = table();
+    expect(one.removeAlias('QUAY.cr.example.com.').name).toBe('quay');
+    one.removeAlias('docker');
+    expect(hosts(one)).toEqual([]);
+    expect(refusal(() => one.removeAlias('docker')).code).toBe('ALIAS_UNKNOWN');
+    expect(refusal(() => one.removeAlias('a_b')).usage).toBe(true);
+  });
+
+  test('setCertificate', () => {
+    const one = table();
+    expect(one.setCertificate('quay', false).certificate).toBe(false);
+    expect(one.snapshot().hosts.get('quay.cr.example.com')?.certificate).toBe(false);
+    const before = one.snapshot();
+    one.setCertificate('quay', false);
+    expect(one.snapshot()).toBe(before);
+  });
+
+  test('setRegistry creates, changes what is given, and keeps the rest', () => {
+    const one = table();
+    const credentials = { username: 'bot', password: 'p' };
+    expect(one.setRegistry('localhost:5000', { credentials, proxy: 'socks5h://127.0.0.1:1080' })).toMatchObject({
+      added: true,
+      registry: { endpoints: ['https://localhost:5000'], public: false },
+    });
+    const { registry, added } = one.setRegistry('localhost:5000', {
+      public: true,
+      endpoints: ['http://localhost:5000'],
+    });
+    expect(added).toBe(false);
+    expect(registry).toEqual({
+      host: 'localhost:5000',
+      endpoints: ['http://localhost:5000'],
+      proxy: 'socks5h://127.0.0.1:1080',
+      credentials,
+      public: true,
+    });
+    expect(one.setRegistry('localhost:5000', { proxy: null, credentials: null }).registry).toMatchObject({
+      proxy: null,
+      credentials: null,
+    });
+    expect(one.setRegistry('localhost:5000', {}).changed).toBe(false);
+  });
+
+  test('removeRegistry names the aliases that stand for it', () => {
+    const one = table();
+    one.addAlias({ name: 'q2', registry: 'quay.io', certificate: true });
+    const error = refusal(() => one.removeRegistry('quay.io'));
+    expect(error).toMatchObject({ code: 'REGISTRY_IN_USE', usage: false });
+    expect(error.message).toContain('q2, quay');
+    one.removeAlias('quay');
+    one.removeAlias('q2');
+    one.removeRegistry('QUAY.io');
+    expect(one.snapshot().registries.has('quay.io')).toBe(false);
+    expect(refusal(() => one.removeRegistry('quay.io')).code).toBe('REGISTRY_UNKNOWN');
+  });
+
+  test('a store that fails leaves the snapshot as it was', () => {
+    const store = new MemoryAliasStore();
+    const one = table({ store });
+    const before = one.snapshot();
+    store.apply = () => {
+      throw new Error('disk full');
+    };
+    expect(() => one.removeAlias('quay')).toThrow('disk full');
+    expect(one.snapshot()).toBe(before);
+  });
+});
+
+describe('import and export', () => {
+  test('what is exported imports as no change', () => {
+    const one = table();
+    one.setRegistry('quay.io', {
+      credentials: { username: 'bot', password: 'hunter2' },
+      proxy: 'http://bot:hunter2@proxy.example:3128',
+    });
+    const rows = one.exportRows();
+    expect(JSON.stringify(rows)).not.toContain('hunter2');
+    const before = one.snapshot();
+    expect(one.importRows(rows)).toEqual({
+      registriesAdded: 0,
+      registriesChanged: 0,
+      aliasesAdded: 0,
+      aliasesChanged: 0,
+    });
+    expect(one.snapshot()).toBe(before);
+    expect(one.registry('quay.io').proxy).toContain('hunter2');
+  });
+
+  test('adds and changes in one step', () => {
+    const one = table();
+    let told = 0;
+    one.subscribe(() => told++);
+    expect(
+      one.importRows([
+        { host: 'quay.io', public: true, aliases: [{ name: 'quay', certificate: false }] },
+        { host: 'new.example', aliases: [{ name: 'new', certificate: true }] },
+      ]),
+    ).toEqual({ registriesAdded: 1, registriesChanged: 1, aliasesAdded: 1, aliasesChanged: 1 });
+    expect(told).toBe(1);
+    expect(one.registry('quay.io')).toMatchObject({ endpoints: ['https://quay.io'], public: true });
+  });
+
+  test('every problem is reported and nothing is imported', () => {
+    const one = table();
+    const before = one.snapshot();
+    const error = refusal(() =>
+      one.importRows([
+        { host: 'new.example', aliases: [{ name: 'quay', certificate: true }] },
+        { host: 'other.example', aliases: [{ name: 'twice', certificate: true }] },
+        { host: 'third.example', aliases: [{ name: 'twice', certificate: true }] },
+        { host: 'bad', aliases: [] },
+      ]),
+    );
+    expect(error.message).toContain('quay stands for quay.io already');
+    expect(error.message).toContain('twice stands for other.example already');
+    expect(error.message).toContain('"bad"');
+    expect(one.snapshot()).toBe(before);
+  });
+});
+
+describe('when the domain changes', () => {
+  test('labels move with it, full names stay; a name that now means another host is reported', () => {
+    const store = new MemoryAliasStore();
+    const old = table({ store, domain: 'old.example' });
+    old.addAlias({ name: 'quay.new.example', registry: 'docker.io', certificate: true });
+    old.addAlias({ name: 'new.example', registry: 'docker.io', certificate: true });
+    expect(old.conflicts()).toEqual([]);
+    const now = table({ store, domain: 'new.example' });
+    expect(hosts(now)).toEqual(['docker.new.example', 'quay.new.example']);
+    expect(now.snapshot().hosts.get('quay.new.example')?.registry).toBe('quay.io');
+    expect(now.conflicts().join()).toMatch(/quay\.new\.example is not reachable.*alias quay,.*the gateway itself/s);
+    now.removeAlias('quay.new.example');
+  });
+
+  test('under an IP address labels have no host, full names do', () => {
+    const one = table({ domain: '192.0.2.1' });
+    expect(hosts(one)).toEqual([]);
+    expect(one.conflicts()).toHaveLength(2);
+    expect(refusal(() => one.addAlias({ name: 'x', registry: 'quay.io', certificate: true })).message).toContain(
+      'is an IP address',
+    );
+    one.addAlias({ name: 'hub.corp.example', registry: 'quay.io', certificate: true });
+    expect(hosts(one)).toEqual(['hub.corp.example']);
+  });
+});
+
+test('a change writes its own rows only, whatever the size of the table', () => {
+  const store = new MemoryAliasStore();
+  const aliases = Array.from({ length: 10_000 }, (_, index) => ({ name: `a${index}`, certificate: true }));
+  const one = table({ store, seed: [{ host: 'quay.io', aliases }] });
+  const changes: unknown[] = [];
+  const apply = store.apply.bind(store);
+  store.apply = (change) => {
+    changes.push(change);
+    apply(change);
+  };
+  one.addAlias({ name: 'new', registry: 'quay.io', certificate: true });
+  expect(changes).toEqual([
+    { putRegistries: [], putAliases: [{ name: 'new', registry: 'quay.io', certificate: true }] },
+  ]);
+  expect(one.snapshot().hosts.size).toBe(10_001);
+});

@@ -1,0 +1,116 @@
+import { describe, expect, test } from 'vitest';
+import { AliasTable } from '../../../src/aliases/alias-table.ts';
+import { seedRows } from '../../../src/aliases/seed.ts';
+import { readAliasYaml, writeAliasYaml } from '../../../src/aliases/yaml.ts';
+import { MemoryAliasStore } from '../../support/alias-store.ts';
+import { refusal } from '../../support/refusal.ts';
+
+test('the seed is the table of the contract', () => {
+  const pairs = Object.fromEntries(seedRows().flatMap((row) => row.aliases.map((alias) => [alias.name, row.host])));
+  expect(pairs).toEqual({
+    docker: 'docker.io',
+    gcr: 'gcr.io',
+    ghcr: 'ghcr.io',
+    'k8s-gcr': 'k8s.gcr.io',
+    k8s: 'registry.k8s.io',
+    mcr: 'mcr.microsoft.com',
+    nvcr: 'nvcr.io',
+    quay: 'quay.io',
+    elastic: 'docker.elastic.co',
+    l5d: 'cr.l5d.io',
+    jujucharms: 'registry.jujucharms.com',
+    ecr: 'public.ecr.aws',
+    gitlab: 'registry.gitlab.com',
+  });
+  for (const row of seedRows()) {
+    const host = row.host === 'docker.io' ? 'registry-1.docker.io' : row.host;
+    expect(row.endpoints).toEqual([`https://${host}`]);
+    expect(row.aliases.every((alias) => alias.certificate)).toBe(true);
+  }
+});
+
+test('what is written reads the same', () => {
+  const rows = [
+    {
+      host: 'registry.corp.example:5000',
+      endpoints: ['http://10.0.0.5:5000', 'https://b.example/mirror'],
+      proxy: 'socks5h://127.0.0.1:1080',
+      public: true,
+      aliases: [
+        { name: 'corp', certificate: true },
+        { name: 'hub.corp.example', certificate: false },
+      ],
+    },
+    { host: '[::1]:5000', endpoints: ['http://[::1]:5000'], aliases: [] },
+    { host: 'quay.io', endpoints: ['https://quay.io'], aliases: [{ name: '123', certificate: true }] },
+  ];
+  const text = writeAliasYaml(rows);
+  expect(text).toContain('aliases: ["123"]');
+  expect(text).toMatch(/^# .*Passwords are not exported/ms);
+  expect(readAliasYaml(text, 'x.yaml')).toEqual(rows.map((row) => ({ ...row })));
+});
+
+test('the export of a table has no secret in it', () => {
+  const table = new AliasTable({ store: new MemoryAliasStore(), domain: 'localhost', seed: seedRows });
+  table.setRegistry('quay.io', {
+    credentials: { username: 'bot', password: 'hunter2' },
+    proxy: 'http://u:hunter3@proxy:1',
+  });
+  expect(writeAliasYaml(table.exportRows())).not.toMatch(/hunter/);
+});
+
+describe('reading', () => {
+  test('takes credentials, short forms and empty entries', () => {
+    const text = 'registries:\n  quay.io:\n  ghcr.io: {credentials: {username: a, password: b}, aliases: [g]}\n';
+    expect(readAliasYaml(text, 'x')).toEqual([
+      { host: 'quay.io', aliases: [] },
+      { host: 'ghcr.io', credentials: { username: 'a', password: 'b' }, aliases: [{ name: 'g', certificate: true }] },
+    ]);
+  });
+
+  test('reports everything at once, each with its line', () => {
+    const text = `registries:
+  quay:
+    aliases: []
+  quay.io:
+    endpoint: [https://quay.io]
+    aliases:
+      - a_b
+      - 12
+      - {name: x, certificate: maybe}
+  ghcr.io:
+    endpoints:
+      - https://ghcr.io
+      - ftp://ghcr.io
+    public: perhaps
+    proxy: socks4://x
+    credentials: {username: a}
+  gcr.io: nothing
+registers: {}
+`;
+    const { message, usage } = refusal(() => readAliasYaml(text, 'my.yaml'));
+    expect(usage).toBe(true);
+    expect(
+      message
+        .split('\n')
+        .map((line) => /^my\.yaml:(\d+): (.*)$/.exec(line)?.[1])
+        .sort((a, b) => Number(a) - Number(b)),
+    ).toEqual(['2', '5', '7', '8', '9', '13', '14', '15', '16', '17', '18']);
+    expect(message).toContain('my.yaml:5: there is no key "endpoint" here; did you mean endpoints?');
+    expect(message).toContain('my.yaml:7: the alias "a_b" contains an underscore');
+  });
+
+  test.each([
+    ['- a\n', 1],
+    ['registries: [a]\n', 1],
+    ['registries:\n  quay.io: {}\n  quay.io: {}\n', 3],
+    ['registries:\n\tquay.io: {}\n', 2],
+    ['a: 1\n---\nb: 1\n', 2],
+  ])('%j is refused at its line', (text, line) => {
+    expect(refusal(() => readAliasYaml(text, 'f.yaml')).message).toContain(`f.yaml:${line}: `);
+  });
+
+  test('a file of nothing is refused', () => {
+    expect(refusal(() => readAliasYaml('', 'f.yaml')).message).toContain('does not start with');
+  });
+});

@@ -1,0 +1,44 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach } from 'vitest';
+import { SqliteAliasStore } from '../../../src/sqlite/alias-store.ts';
+import { SqliteCounterStore } from '../../../src/sqlite/counter-store.ts';
+import { type Database, openDatabase } from '../../../src/sqlite/database.ts';
+import { gatewayMigrations } from '../../../src/sqlite/migrations/gateway.ts';
+import { SqliteUserStore } from '../../../src/sqlite/user-store.ts';
+import { aliasStoreConformance } from '../../conformance/alias-store.ts';
+import { counterStoreConformance } from '../../conformance/counter-store.ts';
+import { userStoreConformance } from '../../conformance/user-store.ts';
+
+const cleanups: (() => void)[] = [];
+afterEach(() => {
+  for (const cleanup of cleanups.splice(0).reverse()) cleanup();
+});
+
+/** A store on a database file, and another connection to the same file. */
+function onDisk<T>(make: (database: Database) => T): () => { store: T; reopen: () => T } {
+  return () => {
+    const dir = mkdtempSync(join(tmpdir(), 'gateway-store-'));
+    cleanups.push(() => rmSync(dir, { recursive: true, force: true }));
+    const open = (): T => {
+      const database = openDatabase(join(dir, 'gateway.db'), gatewayMigrations, { durability: 'full' });
+      cleanups.push(() => database.close());
+      return make(database);
+    };
+    return { store: open(), reopen: open };
+  };
+}
+
+aliasStoreConformance(
+  'SqliteAliasStore',
+  onDisk((database) => new SqliteAliasStore(database)),
+);
+userStoreConformance(
+  'SqliteUserStore',
+  onDisk((database) => new SqliteUserStore(database)),
+);
+counterStoreConformance(
+  'SqliteCounterStore',
+  onDisk((database) => new SqliteCounterStore(database)),
+);
