@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import { RegistryError, renderError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { isGone } from './body.ts';
 import type { Exchange } from './exchange.ts';
 
 /** An answer that is held whole. */
@@ -20,7 +21,7 @@ export function errorAnswer(error: unknown, exchange: Exchange, log: Logger): Sm
 /** Writes it in one go; where headers went out before, there is nothing left to say. */
 export function sendSmall(response: ServerResponse, exchange: Exchange, answer: SmallAnswer): void {
   exchange.status = answer.status;
-  if (response.headersSent || response.destroyed) return;
+  if (response.headersSent || isGone(response)) return;
   const length = typeof answer.body === 'string' ? Buffer.byteLength(answer.body) : answer.body.length;
   response.writeHead(answer.status, {
     ...answer.headers,

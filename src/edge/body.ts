@@ -3,12 +3,6 @@ import { constants, type ServerHttp2Stream } from 'node:http2';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import type { BufferPool } from './buffers.ts';
 
-/**
- * How long a client may take no byte while bytes wait for it. Long enough for a link that pauses; after it, the buffers
- * and the descriptor go to someone else.
- */
-export const CLIENT_STALL_MS = 60_000;
-
 export interface BodyOptions {
   /** The Content-Length that was announced; undefined where the body ends with its last chunk. */
   readonly length: number | undefined;
@@ -49,7 +43,7 @@ export async function sendBody(
       [into, other] = [other, into];
     }
     if (options.length !== undefined && sent < options.length) throw new TruncatedError('fewer bytes than announced');
-    response.end();
+    writer.end();
     return { end: 'whole' };
   } catch (error) {
     // What was written goes out first: a client resumes after a short body, not after a reset.
@@ -59,7 +53,6 @@ export async function sendBody(
     return { end: 'truncated', error };
   } finally {
     response.off('close', onClose);
-    writer.detach();
     await source.close();
     options.buffers.give(into);
     options.buffers.give(other);
@@ -76,7 +69,7 @@ class Writer {
 
   constructor(response: ServerResponse, stallMs: number) {
     this.#response = response;
-    this.lost = response.destroyed;
+    this.lost = isGone(response);
     response.once('close', this.#onClose);
     // Node lets the timer pass over writes that still make progress, so a slow client is not a stalled one.
     response.setTimeout(stallMs, this.#onTimeout);
@@ -94,10 +87,10 @@ class Writer {
     });
   }
 
-  detach(): void {
-    this.#response.off('close', this.#onClose);
-    this.#response.off('timeout', this.#onTimeout);
-    if (!this.#response.destroyed) this.#response.setTimeout(0);
+  /** What the connection still holds is waited for as before, until the response closes. */
+  end(): void {
+    this.#pending = true;
+    this.#response.end();
   }
 
   #onWritten = (error?: Error | null): void => {
@@ -131,6 +124,16 @@ function cutOff(response: ServerResponse): void {
   const stream = http2Stream(response);
   if (stream !== undefined) stream.close(constants.NGHTTP2_CANCEL);
   else response.destroy();
+}
+
+/** Whether nothing that is written can reach the client any more. */
+export function isGone(response: ServerResponse): boolean {
+  return http2Stream(response)?.destroyed ?? response.destroyed;
+}
+
+/** Drops a client that stops taking an answer that was written in one go. */
+export function guardStall(response: ServerResponse, stallMs: number): void {
+  response.setTimeout(stallMs, () => cutOff(response));
 }
 
 /** Node's HTTP/2 responses look like HTTP/1 ones, and have a stream. */

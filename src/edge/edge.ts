@@ -7,12 +7,12 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { AccessPort } from './access-port.ts';
 import { createApp } from './app.ts';
-import { CLIENT_STALL_MS } from './body.ts';
 import { BufferPool } from './buffers.ts';
 import { Connections } from './connections.ts';
 import { ForwardedHeaders } from './forwarded.ts';
 import { createFront, type Direct, type EdgeApp } from './front.ts';
 import { createHttpPort } from './http-port.ts';
+import { EDGE_LIMITS, type EdgeLimits } from './limits.ts';
 import { type BoundAddress, Listener } from './listeners.ts';
 import { createMetricsPort } from './metrics-port.ts';
 import { servePull } from './pull.ts';
@@ -36,8 +36,8 @@ export interface EdgeOptions {
   readonly version: string;
   /** 48 bytes that encrypt session tickets; several processes of one gateway share them. Default: fresh ones. */
   readonly ticketKeys?: Buffer;
-  /** How long a client may take no byte while bytes wait for it, in ms. */
-  readonly clientStallMs?: number;
+  /** For tests that must not wait for minutes. */
+  readonly limits?: Partial<EdgeLimits>;
 }
 
 export interface EdgeAddresses {
@@ -59,6 +59,7 @@ export interface Edge {
 export function createEdge(options: EdgeOptions): Edge {
   const { config, table, certificates, metrics } = options;
   const log = options.log.child({ room: 'edge' });
+  const limits = { ...EDGE_LIMITS, ...options.limits };
   let closing = false;
   let addresses: EdgeAddresses = { https: null, http: null, metrics: null };
   const ready = (): true | string => (closing ? 'shutting down' : options.ready());
@@ -81,7 +82,7 @@ export function createEdge(options: EdgeOptions): Edge {
     registry: options.registry,
     access: options.access,
     buffers: new BufferPool(),
-    stallMs: options.clientStallMs ?? CLIENT_STALL_MS,
+    stallMs: limits.stallMs,
     log,
   };
   const direct: Direct = (exchange, request, response) => {
@@ -91,7 +92,7 @@ export function createEdge(options: EdgeOptions): Edge {
     return true;
   };
   const shared = { forwarded, report, log };
-  const api = new HttpServers(createFront({ ...shared, direct, appFor: () => app }), connections);
+  const api = new HttpServers(createFront({ ...shared, direct, appFor: () => app }), connections, limits);
 
   const opened: { readonly servers: HttpServers; readonly listener: Listener }[] = [];
   const plan: { name: keyof EdgeAddresses; open: () => Promise<BoundAddress> }[] = [];
@@ -121,6 +122,7 @@ export function createEdge(options: EdgeOptions): Edge {
       connections,
       servers: api,
       ticketKeys: options.ticketKeys ?? randomBytes(48),
+      handshakeMs: limits.handshakeMs,
       metrics,
       log,
     });
@@ -139,13 +141,13 @@ export function createEdge(options: EdgeOptions): Edge {
         direct: (exchange, request, response) => exchange.secure && direct(exchange, request, response),
         appFor: (exchange) => (exchange.secure ? app : plain),
       });
-      plainPort(new HttpServers(front, connections), 'http', config.listen.http);
+      plainPort(new HttpServers(front, connections, limits), 'http', config.listen.http);
     }
   }
   if (config.metrics.listen !== null) {
     const port = createMetricsPort({ metrics, ready, log });
     plainPort(
-      new HttpServers(createFront({ ...shared, appFor: () => port }), connections),
+      new HttpServers(createFront({ ...shared, appFor: () => port }), connections, limits),
       'metrics',
       config.metrics.listen,
     );

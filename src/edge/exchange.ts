@@ -66,7 +66,7 @@ export class Exchange {
 function splitTarget(url: string): { host: string | undefined; path: string; query: string } {
   let rest = url;
   let host: string | undefined;
-  const absolute = /^https?:\/\/([^/?#]*)/i.exec(url);
+  const absolute = url.startsWith('/') ? null : /^https?:\/\/([^/?#]*)/i.exec(url);
   if (absolute !== null) {
     host = absolute[1];
     rest = url.slice(absolute[0].length);

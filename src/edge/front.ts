@@ -73,6 +73,11 @@ export function createFront(deps: FrontDeps): Front {
       refuseMethod(exchange, request, response);
       return;
     }
+    // RFC 9112 §3.2; older clients came without one.
+    if (request.httpVersion === '1.1' && request.headers.host === undefined) {
+      sendSmall(response, exchange, { status: 400, headers: {}, body: 'a request needs a Host header\n' });
+      return;
+    }
     try {
       if (direct?.(exchange, request, response)) return;
     } catch (error) {

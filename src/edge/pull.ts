@@ -3,7 +3,7 @@ import type { RegistryCore, Reply } from '../registry/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { AccessPort } from './access-port.ts';
 import { errorAnswer, sendSmall } from './answer.ts';
-import { sendBody } from './body.ts';
+import { guardStall, isGone, sendBody } from './body.ts';
 import type { BufferPool } from './buffers.ts';
 import type { Exchange } from './exchange.ts';
 import type { PullRoute } from './target.ts';
@@ -15,6 +15,9 @@ export interface PullDeps {
   readonly stallMs: number;
   readonly log: Logger;
 }
+
+/** Answers up to this size fit into the kernel's buffers: nobody can hold them back. */
+const UNGUARDED_BYTES = 16 * 1024;
 
 /** Reason of a pull's abort. */
 class ClientLeftError extends Error {
@@ -82,17 +85,18 @@ async function sendReply(
   exchange.status = reply.status;
 
   if (body === null || body instanceof Uint8Array) {
-    if (response.destroyed) return;
+    if (isGone(response)) return;
     response.writeHead(reply.status, headers);
     if (body === null) {
       response.end();
     } else {
       exchange.bytes = body.length;
+      if (body.length > UNGUARDED_BYTES) guardStall(response, deps.stallMs);
       response.end(body);
     }
     return;
   }
-  if (response.destroyed) {
+  if (isGone(response)) {
     exchange.cut = 'client left';
     await body.close();
     return;

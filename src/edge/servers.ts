@@ -15,15 +15,10 @@ import type { TLSSocket } from 'node:tls';
 import { answerClientError, refuseConnect } from './client-error.ts';
 import type { Connection, Connections } from './connections.ts';
 import type { Front } from './front.ts';
+import type { EdgeLimits } from './limits.ts';
 
-/** A whole request header must be here by then; slow senders hold nothing for long. */
-const HEADERS_TIMEOUT_MS = 15_000;
-/** A request with its body; pulls have none. */
-const REQUEST_TIMEOUT_MS = 30_000;
-/** How often connections are checked against both. */
+/** How often connections are checked against the limits of their requests, at most. */
 const CHECK_INTERVAL_MS = 2_000;
-/** A kept connection without a request; clients pull layer after layer, and load balancers keep theirs for 60 s. */
-const KEEP_ALIVE_MS = 75_000;
 /** Tokens and several Accept types fit; Node's own limit. */
 const MAX_HEADER_BYTES = 16 * 1024;
 /** Streams of one HTTP/2 connection; a pull of an image uses ten. */
@@ -39,7 +34,7 @@ export class HttpServers {
   /** The connection whose HTTP/2 session is being made: `session` is emitted before `serve` returns. */
   #serving: Connection | null = null;
 
-  constructor(front: Front, connections: Connections) {
+  constructor(front: Front, connections: Connections, limits: EdgeLimits) {
     this.#connections = connections;
     const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
       const connection = connections.of(request.socket);
@@ -48,10 +43,12 @@ export class HttpServers {
     };
     this.#http1 = createHttp1(
       {
-        headersTimeout: HEADERS_TIMEOUT_MS,
-        requestTimeout: REQUEST_TIMEOUT_MS,
-        connectionsCheckingInterval: CHECK_INTERVAL_MS,
-        keepAliveTimeout: KEEP_ALIVE_MS,
+        headersTimeout: limits.headersMs,
+        requestTimeout: limits.requestMs,
+        connectionsCheckingInterval: Math.min(CHECK_INTERVAL_MS, limits.headersMs),
+        keepAliveTimeout: limits.keepAliveMs,
+        // The front decides: a method is refused before a missing host is.
+        requireHostHeader: false,
         maxHeaderSize: MAX_HEADER_BYTES,
       },
       onRequest,
@@ -86,7 +83,7 @@ export class HttpServers {
       }
       connections.bind(session, connection);
       connection.end = () => session.close();
-      session.setTimeout(KEEP_ALIVE_MS, () => {
+      session.setTimeout(limits.keepAliveMs, () => {
         if (connection.active === 0) session.close();
       });
     });

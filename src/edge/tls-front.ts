@@ -9,8 +9,6 @@ import { peekHello } from './peek.ts';
 import type { HttpServers } from './servers.ts';
 import { baseContext, refuseName, secure } from './sni.ts';
 
-/** From accept to the end of the handshake, ClientHello included; a handshake takes three round trips at most. */
-const HANDSHAKE_TIMEOUT_MS = 10_000;
 const PROTOCOLS = ['h2', 'http/1.1'];
 
 export interface TlsFrontOptions {
@@ -18,6 +16,7 @@ export interface TlsFrontOptions {
   readonly connections: Connections;
   readonly servers: HttpServers;
   readonly ticketKeys: Buffer;
+  readonly handshakeMs: number;
   readonly metrics: Metrics;
   readonly log: Logger;
 }
@@ -45,7 +44,7 @@ export class TlsFront {
     const connection = this.#options.connections.add(raw);
     raw.on('error', () => {});
     if (raw.destroyed) return;
-    const bound = setTimeout(() => this.#fail(raw, 'ERR_TLS_HANDSHAKE_TIMEOUT'), HANDSHAKE_TIMEOUT_MS);
+    const bound = setTimeout(() => this.#fail(raw, 'ERR_TLS_HANDSHAKE_TIMEOUT'), this.#options.handshakeMs);
     raw.once('close', () => clearTimeout(bound));
     const done = (): void => clearTimeout(bound);
     if (this.#options.certificates.alpnPending()) void this.#peek(raw, connection, done);
