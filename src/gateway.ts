@@ -1,0 +1,155 @@
+import { Access } from './access/access.ts';
+import { Users } from './access/users.ts';
+import type { LiveGateway } from './admin/deps.ts';
+import { createOperations } from './admin/operations/index.ts';
+import { probeListener } from './admin/probe.ts';
+import { startAdminServer } from './admin/server.ts';
+import { createCache } from './cache/cache.ts';
+import type { Config } from './config/config.ts';
+import { createEdge, type EdgeAddresses } from './edge/edge.ts';
+import type { BoundAddress } from './edge/listeners.ts';
+import { Lifecycle } from './kit/lifecycle.ts';
+import { version } from './kit/version.ts';
+import { createRegistryCore } from './registry/core.ts';
+import { openCacheIndex } from './sqlite/cache-index.ts';
+import { SqliteCounterStore } from './sqlite/counter-store.ts';
+import { SqliteUserStore } from './sqlite/user-store.ts';
+import { openState } from './state.ts';
+import type { Logger } from './telemetry/log.ts';
+import { Metrics } from './telemetry/metrics.ts';
+import { createUpstream } from './upstream/create.ts';
+
+/** How long running pulls may go on once the gateway is asked to end, ms: long for a layer, shorter than what service managers wait (90 s). */
+const GRACE = 60_000;
+
+export interface RunningGateway {
+  /** As they were bound, `host:port`. */
+  readonly addresses: {
+    readonly https: readonly string[];
+    readonly http: readonly string[];
+    readonly metrics: string | null;
+  };
+  /** Stops accepting, lets running pulls end, then ends everything; never rejects. */
+  close(reason: string): Promise<void>;
+}
+
+/**
+ * Builds the house and opens its doors: the one place where rooms are wired. Resolves when the gateway is ready.
+ * @throws {OperatorError} where the data directory is in use, a port is taken, the database is newer …
+ */
+export async function startGateway(options: {
+  readonly config: Config;
+  readonly log: Logger;
+  readonly warnings: readonly string[];
+}): Promise<RunningGateway> {
+  const { config, log, warnings } = options;
+  const startedAt = new Date();
+  const opened = new Lifecycle();
+  const end = () => opened.end((what, error) => log.error({ err: error }, `${what} did not end well`));
+  for (const warning of warnings) log.warn(warning);
+
+  try {
+    const metrics = new Metrics();
+    const state = await openState({ config, log, metrics, activity: 'serve' });
+    opened.defer('the state', () => state.close());
+    const { database, table, certificates } = state;
+
+    const routes = (registry: string) => table.snapshot().registries.get(registry);
+    const upstream = createUpstream({ routes, config: config.upstream, log, metrics });
+    opened.defer('the upstream connections', () => upstream.close());
+
+    const index = openCacheIndex(config.dataDir, log);
+    const cache = createCache({ dataDir: config.dataDir, config: config.cache, index, log, metrics });
+    opened.defer('the cache', () => cache.close());
+
+    const registry = createRegistryCore({
+      upstream,
+      blobs: config.cache.maxSize === 0 ? null : cache,
+      manifests: cache.manifests,
+      table: () => table.snapshot(),
+      config: config.cache,
+      log,
+      metrics,
+    });
+
+    const users = new Users(new SqliteUserStore(database));
+    const counters = new SqliteCounterStore(database);
+    const access = new Access({ rules: config.access, limits: config.limits, users, counters, log });
+    opened.defer('the access rules', () => access.close());
+
+    let ready: true | string = 'starting';
+    const edge = createEdge({
+      config,
+      table: () => table.snapshot(),
+      certificates,
+      registry,
+      access,
+      ready: () => ready,
+      log,
+      metrics,
+      version: version(),
+    });
+    await certificates?.start(state.coveredHosts());
+    const bound = await edge.listen();
+    opened.defer('the listeners', () => edge.close({ graceMs: GRACE }));
+
+    const addresses = asText(bound);
+    const live: LiveGateway = {
+      pid: process.pid,
+      startedAt,
+      workers: 1,
+      addresses,
+      upstream,
+      traffic: () => ({}),
+      probe: (host, signal) => probeListener(ownListener(bound), host, signal),
+      settled: () => Promise.resolve(),
+    };
+    const operations = createOperations({
+      config,
+      version: version(),
+      table,
+      users,
+      certificates,
+      cache: () => cache.admin,
+      live,
+    });
+    const admin = await startAdminServer({ dataDir: config.dataDir, operations, log });
+    opened.defer('the admin socket', () => admin.close());
+
+    ready = true;
+    log.info({ ...addresses, dataDir: config.dataDir, version: version() }, 'ready');
+    return {
+      addresses,
+      async close(reason) {
+        log.info({ reason }, 'ending; running pulls may finish');
+        ready = 'shutting down';
+        await end();
+        log.info('ended');
+      },
+    };
+  } catch (error) {
+    await end();
+    throw error;
+  }
+}
+
+/** The listener that `alias add` asks whether it serves the alias. */
+function ownListener({ https, http }: EdgeAddresses): { host: string; port: number; tls: boolean } {
+  const at = https ?? http;
+  if (at === null) throw new Error('nothing listens');
+  return { host: reachable(at.address), port: at.port, tls: https !== null };
+}
+
+/** An address of this machine that reaches a listener bound to all of them. */
+function reachable(address: string): string {
+  return address === '::' || address === '0.0.0.0' ? '127.0.0.1' : address;
+}
+
+function asText({ https, http, metrics }: EdgeAddresses): RunningGateway['addresses'] {
+  const text = ({ address, port }: BoundAddress) => `${address.includes(':') ? `[${address}]` : address}:${port}`;
+  return {
+    https: https === null ? [] : [text(https)],
+    http: http === null ? [] : [text(http)],
+    metrics: metrics === null ? null : text(metrics),
+  };
+}
