@@ -1,9 +1,11 @@
 import { Users } from './access/users.ts';
 import type { OperationContext } from './admin/contract.ts';
 import { createOperations } from './admin/operations/index.ts';
+import { type Cache, createCache } from './cache/cache.ts';
 import type { Config } from './config/config.ts';
 import { OperatorError } from './kit/operator-error.ts';
 import { version } from './kit/version.ts';
+import { openCacheIndex } from './sqlite/cache-index.ts';
 import { SqliteUserStore } from './sqlite/user-store.ts';
 import { openState } from './state.ts';
 import { silentLog } from './telemetry/log.ts';
@@ -21,18 +23,34 @@ export async function runOffline(
   context: OperationContext,
 ): Promise<unknown> {
   const log = silentLog();
-  const activity = `gateway ${name.replace('.', ' ')}`;
-  const state = await openState({ config, log, metrics: new Metrics(), activity });
+  const metrics = new Metrics();
+  const state = await openState({ config, log, metrics, activity: `gateway ${name.replace('.', ' ')}` });
+  let cache: Cache | undefined;
+  const openCache = (): Cache => {
+    const index = openCacheIndex(config.dataDir, log);
+    return createCache({ dataDir: config.dataDir, config: config.cache, index, log, metrics, maintain: false });
+  };
   try {
     const { table, certificates } = state;
     // Not started: it knows its hosts and what is stored, and orders nothing.
     certificates?.cover(state.coveredHosts());
-    const users = new Users(new SqliteUserStore(state.database));
-    const operations = createOperations({ config, version: version(), table, certificates, users, live: null });
+    const operations = createOperations({
+      config,
+      version: version(),
+      table,
+      certificates,
+      users: new Users(new SqliteUserStore(state.database)),
+      cache: () => {
+        cache ??= openCache();
+        return cache.admin;
+      },
+      live: null,
+    });
     const operation = operations.get(name);
     if (operation === undefined) throw new OperatorError('OPERATION_UNKNOWN', `there is no operation ${name}`);
     return await operation(input, context);
   } finally {
+    await cache?.close();
     await state.close();
   }
 }

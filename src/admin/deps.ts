@@ -1,5 +1,6 @@
 import type { Users } from '../access/users.ts';
 import type { AliasTable } from '../aliases/alias-table.ts';
+import type { CacheAdmin } from '../cache/admin.ts';
 import type { CertificateOperations, CertificateService } from '../certs/service.ts';
 import type { Config } from '../config/config.ts';
 import type { Upstream } from '../upstream/upstream.ts';
@@ -33,5 +34,7 @@ export interface OperationsDeps {
   readonly users: Users;
   /** Null with `tls.mode: off`. */
   readonly certificates: (CertificateService & CertificateOperations) | null;
+  /** Opened when it is first asked for: most commands need no cache. */
+  readonly cache: () => CacheAdmin;
   readonly live: LiveGateway | null;
 }

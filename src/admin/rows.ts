@@ -1,3 +1,4 @@
+import type { CacheStats } from '../cache/admin.ts';
 import type { CertificateInfo, CertificateState } from '../certs/service.ts';
 import type { EndpointHealth } from '../upstream/upstream.ts';
 
@@ -74,7 +75,7 @@ export interface StatusReport {
   readonly aliases: number;
   readonly registries: number;
   readonly certificates: Readonly<Record<CertificateState, number>>;
-  readonly cache: { readonly bytes: number; readonly maxBytes: number; readonly blobs: number } | null;
+  readonly cache: Pick<CacheStats, 'bytes' | 'maxBytes' | 'blobs' | 'hitRatio'>;
   readonly traffic: Readonly<Record<string, number>> | null;
   /** What an operator should know, a sentence each. */
   readonly warnings: readonly string[];

@@ -1,7 +1,71 @@
 import { Command } from 'commander';
-import type { Exit } from './program.ts';
+import type { CacheStats, Progress, Pruned, Verified } from '../cache/admin.ts';
+import { formatBytes } from './format.ts';
 import type { Session } from './session.ts';
 
-export function cacheCommands(_session: Session, _exit: Exit): Command {
-  return new Command('cache').description('what the gateway keeps');
+export function cacheCommands(session: Session): Command {
+  const { output } = session;
+  const group = new Command('cache').description('what the gateway keeps of what it has fetched');
+
+  /** Steps of an operation as a bar. */
+  const bar = (what: string) => (step: { readonly data?: unknown }) => {
+    const { done, total } = step.data as Progress;
+    output.progress(`${what} ${formatBytes(done)} of ${formatBytes(total)}`, done, total);
+  };
+
+  group
+    .command('stats')
+    .description('size, hit ratio and traffic')
+    .option('--json', 'print JSON')
+    .action(async (options: { json?: boolean }) => {
+      const stats = (await session.act('cache.stats', {})) as CacheStats;
+      if (options.json === true) return output.json(stats);
+      output.facts([
+        ['size', `${formatBytes(stats.bytes)} of ${formatBytes(stats.maxBytes)} in ${stats.blobs} blobs`],
+        ['manifests', `${stats.manifests} (${formatBytes(stats.manifestBytes)})`],
+        ['fills', `${stats.fills} running; ${stats.partials} left to be taken up (${formatBytes(stats.partialBytes)})`],
+        ['hits', `${stats.hits} of ${stats.hits + stats.misses}${ratio(stats.hitRatio)}`],
+        ['served', formatBytes(stats.bytesServed)],
+        ['fetched', formatBytes(stats.bytesFetched)],
+        ['evictions', String(stats.evictions)],
+      ]);
+    });
+
+  group
+    .command('prune')
+    .description('drop entries: all of them, or those that the options select')
+    .option('--older-than <duration>', 'not used for so long (12h, 7d)')
+    .option('--registry <host>', "held for this registry's images alone")
+    .option('--json', 'print JSON')
+    .action(async (options: { olderThan?: string; registry?: string; json?: boolean }) => {
+      const { json, ...what } = options;
+      const pruned = (await session.act('cache.prune', what, bar('dropped'))) as Pruned;
+      output.progressEnd();
+      if (json === true) return output.json(pruned);
+      const busy = pruned.inUse === 0 ? '' : `; ${pruned.inUse} are being read now and stay`;
+      output.line(
+        `dropped ${pruned.blobs} blobs (${formatBytes(pruned.bytes)}) and ${pruned.manifests} manifests${busy}`,
+      );
+    });
+
+  group
+    .command('verify')
+    .description('hash everything anew and drop what is damaged')
+    .option('--json', 'print JSON')
+    .action(async (options: { json?: boolean }) => {
+      const verified = (await session.act('cache.verify', {}, bar('verified'))) as Verified;
+      output.progressEnd();
+      if (options.json === true) return output.json(verified);
+      for (const { digest, reason } of verified.dropped) output.line(`dropped ${digest}: ${reason}`);
+      output.line(
+        `verified ${verified.blobs} blobs (${formatBytes(verified.bytes)}) and ${verified.manifests} manifests: ` +
+          `${verified.dropped.length} damaged and dropped, ${verified.adopted} unknown files taken up, ${verified.removed} removed`,
+      );
+    });
+
+  return group;
+}
+
+function ratio(hitRatio: number | null): string {
+  return hitRatio === null ? '' : ` (${(hitRatio * 100).toFixed(1)} %)`;
 }

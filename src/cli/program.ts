@@ -38,7 +38,7 @@ export function buildProgram(session: Session, exit: Exit): Command {
     clientCommand(session),
     doctorCommand(session, exit),
     statusCommand(session),
-    cacheCommands(session, exit),
+    cacheCommands(session),
     userCommands(session),
   ]) {
     program.addCommand(command);

@@ -41,9 +41,8 @@ export function statusCommand(session: Session): Command {
         ['certs', certificates === '' ? 'none' : certificates],
         [
           'cache',
-          status.cache === null
-            ? 'off'
-            : `${formatBytes(status.cache.bytes)} of ${formatBytes(status.cache.maxBytes)} in ${status.cache.blobs} blobs`,
+          `${formatBytes(status.cache.bytes)} of ${formatBytes(status.cache.maxBytes)} in ${status.cache.blobs} blobs` +
+            (status.cache.hitRatio === null ? '' : `, ${(status.cache.hitRatio * 100).toFixed(1)} % hits`),
         ],
         ...(status.traffic === null
           ? []

@@ -1,6 +1,7 @@
 import type { Operation } from '../contract.ts';
 import type { OperationsDeps } from '../deps.ts';
 import { aliasOperations } from './alias.ts';
+import { cacheOperations } from './cache.ts';
 import { certOperations } from './cert.ts';
 import { clientOperations } from './client.ts';
 import { doctorOperations } from './doctor.ts';
@@ -18,6 +19,7 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
       ...clientOperations(deps),
       ...statusOperations(deps),
       ...doctorOperations(deps),
+      ...cacheOperations(deps),
       ...userOperations(deps),
     }),
   );

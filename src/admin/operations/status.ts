@@ -8,6 +8,7 @@ export function statusOperations(deps: OperationsDeps): Record<string, Operation
     status: async (): Promise<StatusReport> => {
       const { live, config, table } = deps;
       const { aliases, registries } = table.snapshot();
+      const { bytes, maxBytes, blobs, hitRatio } = deps.cache().stats();
       const certificates: Record<CertificateState, number> = { valid: 0, pending: 0, failed: 0, expired: 0 };
       for (const { state } of deps.certificates?.list() ?? []) certificates[state] += 1;
       return {
@@ -24,7 +25,7 @@ export function statusOperations(deps: OperationsDeps): Record<string, Operation
         aliases: aliases.size,
         registries: registries.size,
         certificates,
-        cache: null,
+        cache: { bytes, maxBytes, blobs, hitRatio },
         traffic: live?.traffic() ?? null,
         warnings: [...table.conflicts(), ...(deps.certificates?.warnings() ?? [])],
       };
