@@ -7,6 +7,7 @@ import type { RepositoryKey } from '../oci/target.ts';
 import type { BlobKey } from '../oci/transfer.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import { type CacheAdmin, CacheKeeper } from './admin.ts';
 import type { BlobCache, BlobHandle } from './blob-cache.ts';
 import { CacheError } from './cache-error.ts';
 import { DiskHealth } from './disk-health.ts';
@@ -15,11 +16,14 @@ import { Handle } from './handle.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
 import { Layout } from './layout.ts';
 import { Links } from './links.ts';
+import { Maintenance } from './maintenance.ts';
 import type { ManifestStore } from './manifest-store.ts';
 import { Manifests } from './manifests.ts';
+import { dropPartial } from './partial.ts';
 import { Resident } from './resident.ts';
 import { Room } from './room.ts';
 import { Tally } from './tally.ts';
+import type { Upkeep } from './upkeep.ts';
 
 /** Uses, links and counters are written to the index this often, ms: off the path of a pull, and little is lost to kill -9. */
 const FLUSH_INTERVAL = 1_000;
@@ -37,6 +41,8 @@ export interface CacheOptions {
   readonly limits?: Partial<FillLimits>;
   /** Free bytes of the disk; for tests of `minFree`. */
   readonly freeBytes?: () => Promise<number>;
+  /** False: no work in the background; for commands that act on the directory, and for tests. */
+  readonly maintain?: boolean;
 }
 
 /** Builds the cache on its directory. A directory that cannot be made or written only makes it keep nothing. Closing it closes the index. */
@@ -46,6 +52,7 @@ export function createCache(options: CacheOptions): Cache {
 
 export class Cache implements BlobCache {
   readonly manifests: ManifestStore;
+  readonly admin: CacheAdmin;
   readonly #options: CacheOptions;
   readonly #layout: Layout;
   readonly #index: CacheIndex;
@@ -55,6 +62,7 @@ export class Cache implements BlobCache {
   readonly #disk: DiskHealth;
   readonly #room: Room;
   readonly #context: FillContext;
+  readonly #maintenance: Maintenance;
   readonly #fillsEnded: { inc(labels: { outcome: string }): void };
   /** Blobs in use, whole or growing. What is in here is pinned. */
   readonly #residents = new Map<Digest, Resident>();
@@ -87,10 +95,9 @@ export class Cache implements BlobCache {
       index,
       pinned: (digest) => this.#residents.has(digest),
       flush: () => this.#flush(),
-      evicted: (row, gone) => {
-        this.#tally.add('evictions');
-        this.#leave(row.digest, gone);
-      },
+      dropped: (digest, gone) => this.#leave(digest, gone),
+      evicted: (count) => this.#tally.add('evictions', count),
+      dropPartial: (digest) => this.#dropPartial(digest),
       ...(options.freeBytes === undefined ? {} : { freeBytes: options.freeBytes }),
     });
     this.#context = {
@@ -102,7 +109,11 @@ export class Cache implements BlobCache {
       diskFailed: (error) => this.#disk.failed(error),
       fetched: (bytes) => this.#tally.add('fetched', bytes),
     };
+    const upkeep = this.#upkeep();
+    this.admin = new CacheKeeper(upkeep, this.#tally, options.config.maxSize, () => this.#fills.size);
+    this.#maintenance = new Maintenance(upkeep);
     this.#makeDirectories();
+    if (options.maintain ?? true) this.#maintenance.start();
     this.#flusher = setInterval(() => this.#flush(), FLUSH_INTERVAL);
     this.#flusher.unref();
   }
@@ -151,6 +162,7 @@ export class Cache implements BlobCache {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#flusher);
+    await this.#maintenance.stop();
     const fills = [...this.#fills.values()];
     const stopping = new RegistryError('unavailable', { facts: { reason: 'it is stopping' } });
     for (const { fill } of fills) fill.stop(stopping);
@@ -173,7 +185,7 @@ export class Cache implements BlobCache {
     } catch (error) {
       // Out of descriptors says nothing about the file.
       const { code } = error as NodeJS.ErrnoException;
-      if (code !== 'EMFILE' && code !== 'ENFILE') this.#damaged(row, (error as Error).message);
+      if (code !== 'EMFILE' && code !== 'ENFILE') void this.#damaged(row, (error as Error).message);
       return null;
     }
   }
@@ -197,7 +209,7 @@ export class Cache implements BlobCache {
     }
     this.#residents.delete(digest);
     const row = this.#safely(() => this.#index.blob(digest), null);
-    if (row !== null) this.#damaged(row, reason);
+    if (row !== null) void this.#damaged(row, reason);
   }
 
   /** Nobody uses it any more. One that was replaced meanwhile only closes its own descriptor. */
@@ -245,9 +257,37 @@ export class Cache implements BlobCache {
     this.#disk.worked();
   }
 
-  #damaged(row: BlobRow, reason: string): void {
+  /** Who reads it keeps the descriptor, and goes on past the cache where that fails too. */
+  async #damaged(row: BlobRow, reason: string): Promise<void> {
     this.#options.log.warn({ digest: row.digest, reason }, 'a kept blob is missing or damaged; it is fetched anew');
-    this.#safely(() => this.#room.drop([row]), Promise.resolve()).catch(() => {});
+    const resident = this.#residents.get(row.digest);
+    if (resident?.blob.path === this.#layout.blob(row.digest)) this.#residents.delete(row.digest);
+    await this.#room.drop([row]).catch((error: unknown) => this.#diskFailed('the index', error));
+  }
+
+  /** Of a fill that ended. A new one waits until this is done. */
+  async #dropPartial(digest: Digest): Promise<void> {
+    if (this.#residents.has(digest)) return;
+    const gone = dropPartial(this.#layout, digest).catch(() => {});
+    this.#leave(digest, gone);
+    await gone;
+  }
+
+  #upkeep(): Upkeep {
+    return {
+      layout: this.#layout,
+      index: this.#index,
+      room: this.#room,
+      log: this.#options.log,
+      busy: (digest) => this.#residents.has(digest) || this.#leaving.has(digest),
+      condemn: (row, reason) => this.#damaged(row, reason),
+      dropPartial: (digest) => this.#dropPartial(digest),
+      flush: () => this.#flush(),
+      forget: () => {
+        this.#links.forget();
+        this.#kept.forgetAll();
+      },
+    };
   }
 
   #leave(digest: Digest, gone: Promise<void>): void {

@@ -29,7 +29,7 @@ export class DiskHealth {
     const now = performance.now();
     const cause = error.cause as NodeJS.ErrnoException | undefined;
     this.#onError(cause?.code ?? error.reason);
-    if (now >= this.#until) {
+    if (error.reason !== 'no-room' && now >= this.#until) {
       // The first failure since it was tried again.
       this.#until = now + this.#pause;
       this.#pause = Math.min(LONGEST_PAUSE, this.#pause * 2);
@@ -40,7 +40,9 @@ export class DiskHealth {
     }
     this.#log.error(
       { err: error, code: cause?.code, more: this.#unlogged },
-      'the cache cannot write; pulls go straight through to the upstream until it can: free space or repair the disk',
+      error.reason === 'no-room'
+        ? 'all that the cache holds is being read; what does not fit beside it goes straight through: raise cache.maxSize'
+        : 'the cache cannot write; pulls go straight through to the upstream until it can: free space or repair the disk',
     );
     this.#loggedAt = now;
     this.#unlogged = 0;

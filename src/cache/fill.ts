@@ -149,7 +149,10 @@ export class Fill implements GrowingBlob {
       file: this.file,
       algorithm: digestAlgorithm(this.digest),
       held: this.#held.extents,
-      onWritten: () => this.#advance(),
+      onWritten: (bytes) => {
+        this.#room?.wrote(bytes);
+        this.#advance();
+      },
       onError: (error) => this.#giveUp(error),
     });
     this.#recorded.bytes = this.#growing.written.bytes;
@@ -190,7 +193,6 @@ export class Fill implements GrowingBlob {
       if (this.#failure !== null) throw this.#failure;
     }
     this.#context.fetched(chunk.length);
-    this.#room?.wrote(chunk.length);
     await this.#growing.write(offset, chunk);
   }
 
@@ -289,7 +291,7 @@ export class Fill implements GrowingBlob {
     this.#failure = error;
     if (error instanceof CacheError) {
       this.#worthless = true;
-      if (error.reason === 'disk') this.#context.diskFailed(error);
+      if (error.reason !== 'too-large') this.#context.diskFailed(error);
     }
     this.outcome = { kind: 'failed', error };
     this.#sizeKnown.reject(error);

@@ -25,7 +25,7 @@ export class GrowingFile {
   readonly #file: SharedFile;
   readonly #hash: Hash;
   readonly #claimed: ExtentSet;
-  readonly #onWritten: () => void;
+  readonly #onWritten: (bytes: number) => void;
   readonly #onError: (error: CacheError) => void;
   #ready: Promise<void> = Promise.resolve();
   #queue: Piece[] = [];
@@ -43,7 +43,7 @@ export class GrowingFile {
     algorithm: 'sha256' | 'sha512';
     held: readonly Extent[];
     /** After each write. */
-    onWritten: () => void;
+    onWritten: (bytes: number) => void;
     /** The disk failed; called once. */
     onError: (error: CacheError) => void;
   }) {
@@ -132,7 +132,7 @@ export class GrowingFile {
         this.#queued -= run.bytes;
         this.written.add(run.offset, run.offset + run.bytes);
         this.#startCatchUp();
-        this.#onWritten();
+        this.#onWritten(run.bytes);
         this.#wake();
       }
     } catch (error) {

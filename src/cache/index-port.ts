@@ -73,6 +73,8 @@ export interface CacheIndex {
   touchManifests(uses: ReadonlyMap<Digest, number>): void;
   /** Drops the least recently used ones until at most `bytes` are left, no more than `limit` at once. Returns those that went. */
   shrinkManifests(bytes: number, limit: number): Digest[];
+  /** Drops manifests not used since `before`, no more than `limit` at once. Returns those that went. */
+  dropManifestsBefore(before: number, limit: number): Digest[];
   removeManifests(digests: readonly Digest[]): void;
   manifestsAfter(digest: Digest | null, limit: number): ManifestRow[];
 
@@ -84,6 +86,8 @@ export interface CacheIndex {
 
   /** Digests of what this registry's repositories hold, and only they; for `cache prune --registry`. */
   onlyOf(registry: string, after: Digest | null, limit: number): Digest[];
+  /** Forgets this registry's links and tags; no more than `limit` of each at once. Returns whether there may be more. */
+  forgetRegistry(registry: string, limit: number): boolean;
 
   count(increments: Readonly<Partial<Record<Counter, number>>>): void;
   counters(): Readonly<Record<Counter, number>>;

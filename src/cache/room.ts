@@ -4,7 +4,6 @@ import type { Digest } from '../oci/digest.ts';
 import { CacheError } from './cache-error.ts';
 import type { BlobRow, CacheIndex, UseCursor } from './index-port.ts';
 import type { Layout } from './layout.ts';
-import { dropPartial } from './partial.ts';
 import type { Reservation, Space } from './space.ts';
 
 /** Eviction starts when the cache would be over its size, and goes on down to this share, so that it comes seldom. */
@@ -22,7 +21,10 @@ export interface RoomOptions {
   /** Brings the order of use up to date before the oldest are picked. */
   readonly flush: () => void;
   /** A blob left the index; `gone` resolves when its file is gone too. */
-  readonly evicted: (row: BlobRow, gone: Promise<void>) => void;
+  readonly dropped: (digest: Digest, gone: Promise<void>) => void;
+  readonly evicted: (count: number) => void;
+  /** Removes a growing file that no fill works on. */
+  readonly dropPartial: (digest: Digest) => Promise<void>;
   /** Free bytes of the disk; replaced in tests of `minFree`. */
   readonly freeBytes?: () => Promise<number>;
 }
@@ -98,6 +100,18 @@ export class Room implements Space {
     return this.#turns.run(() => this.#makeRoom());
   }
 
+  /** Drops what ended fills left, the oldest first, until so many bytes are free. Returns how many are. */
+  async dropLeft(bytes = Number.POSITIVE_INFINITY): Promise<number> {
+    let freed = 0;
+    for (const [digest, size] of this.#left) {
+      if (freed >= bytes) break;
+      this.#forget(digest);
+      await this.#options.dropPartial(digest);
+      freed += size;
+    }
+    return freed;
+  }
+
   #forget(digest: Digest): number {
     const bytes = this.#left.get(digest) ?? 0;
     this.#left.delete(digest);
@@ -113,7 +127,10 @@ export class Room implements Space {
     if (short <= 0) return;
     await this.#evict(short);
     if ((await this.#shortOfFree()) > 0) {
-      throw new CacheError('no-room', `the disk has less than cache.minFree (${this.#options.minFree} bytes) to spare`);
+      throw new CacheError(
+        'min-free',
+        `the disk has less than cache.minFree (${this.#options.minFree} bytes) to spare`,
+      );
     }
   }
 
@@ -130,13 +147,8 @@ export class Room implements Space {
   }
 
   async #evict(bytes: number): Promise<void> {
-    let freed = 0;
-    for (const [digest, size] of this.#left) {
-      if (freed >= bytes) return;
-      this.#forget(digest);
-      await dropPartial(this.#options.layout, digest).catch(() => {});
-      freed += size;
-    }
+    let freed = await this.dropLeft(bytes);
+    if (freed >= bytes) return;
     this.#options.flush();
     let cursor: UseCursor | null = null;
     while (freed < bytes) {
@@ -150,6 +162,7 @@ export class Room implements Space {
         freed += row.size;
       }
       await this.drop(victims);
+      this.#options.evicted(victims.length);
       if (rows.length < BATCH && victims.length === 0) return;
       if (rows.length === 0) return;
     }
@@ -162,7 +175,7 @@ export class Room implements Space {
     await Promise.all(
       rows.map((row) => {
         const gone = rm(this.#options.layout.blob(row.digest), { force: true }).catch(() => {});
-        this.#options.evicted(row, gone);
+        this.#options.dropped(row.digest, gone);
         return gone;
       }),
     );

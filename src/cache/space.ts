@@ -3,7 +3,7 @@ import type { Digest } from '../oci/digest.ts';
 /** Room on the disk that a fill has taken before it writes. */
 export interface Reservation {
   readonly bytes: number;
-  /** Resolves when the room is there; rejects with a `CacheError` (`too-large`, `no-room`) where it will not be. */
+  /** Resolves when the room is there; rejects with a `CacheError` (`too-large`, `no-room`, `min-free`) where it will not be. */
   readonly ready: Promise<void>;
   /** Takes more, for a blob whose size nobody said. @throws {CacheError} */
   grow(bytes: number): Promise<void>;

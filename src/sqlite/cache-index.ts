@@ -145,6 +145,13 @@ export class SqliteCacheIndex implements CacheIndex {
     return dropped;
   }
 
+  dropManifestsBefore(before: number, limit: number): Digest[] {
+    const rows = this.#run.manifestsBefore.all(before, limit) as { digest: Buffer }[];
+    const digests = rows.map(({ digest }) => fromBytes(digest));
+    this.removeManifests(digests);
+    return digests;
+  }
+
   removeManifests(digests: readonly Digest[]): void {
     this.#together(() => {
       for (const digest of digests) this.#run.removeManifest.run(toBytes(digest));
@@ -180,6 +187,16 @@ export class SqliteCacheIndex implements CacheIndex {
   onlyOf(registry: string, after: Digest | null, limit: number): Digest[] {
     const rows = this.#run.onlyOf.all(registry, startAt(after), limit) as { digest: Buffer }[];
     return rows.map(({ digest }) => fromBytes(digest));
+  }
+
+  forgetRegistry(registry: string, limit: number): boolean {
+    let more = false;
+    this.#together(() => {
+      const links = this.#run.forgetLinks.run(registry, limit).changes;
+      const tags = this.#run.forgetTags.run(registry, limit).changes;
+      more = links === limit || tags === limit;
+    });
+    return more;
   }
 
   count(increments: Readonly<Partial<Record<Counter, number>>>): void {

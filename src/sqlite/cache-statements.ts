@@ -31,6 +31,7 @@ export const CACHE_SQL = {
       last_use = excluded.last_use, body = excluded.body`,
   touchManifest: 'UPDATE manifests SET last_use = ? WHERE digest = ? AND last_use < ?',
   oldestManifests: 'SELECT digest, size FROM manifests ORDER BY last_use, digest LIMIT ?',
+  manifestsBefore: 'SELECT digest FROM manifests WHERE last_use < ? ORDER BY last_use, digest LIMIT ?',
   removeManifest: 'DELETE FROM manifests WHERE digest = ?',
   manifestsAfter: `SELECT digest, media_type AS mediaType, body FROM manifests WHERE digest > ? ORDER BY digest LIMIT ?`,
   tag: 'SELECT digest, checked_at AS checkedAt FROM tags WHERE repository = ? AND tag = ? AND variant = ?',
@@ -46,6 +47,10 @@ export const CACHE_SQL = {
       AND NOT EXISTS (SELECT 1 FROM links AS other JOIN repositories AS owner ON owner.id = other.repository
         WHERE other.digest = links.digest AND owner.registry <> repositories.registry)
     ORDER BY links.digest LIMIT ?`,
+  forgetLinks: `DELETE FROM links WHERE (repository, digest) IN (SELECT links.repository, links.digest
+    FROM repositories JOIN links ON links.repository = repositories.id WHERE repositories.registry = ? LIMIT ?)`,
+  forgetTags: `DELETE FROM tags WHERE (repository, tag, variant) IN (SELECT tags.repository, tags.tag, tags.variant
+    FROM repositories JOIN tags ON tags.repository = repositories.id WHERE repositories.registry = ? LIMIT ?)`,
   count: `INSERT INTO counters (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value`,
   counters: 'SELECT name, value FROM counters',
 } as const;

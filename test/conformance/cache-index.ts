@@ -134,6 +134,28 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       expect(index.totals()).toMatchObject({ manifests: 3, manifestBytes: 30 });
     });
 
+    it('drops the manifests that nobody used since', () => {
+      for (let seed = 0; seed < 5; seed++) {
+        index.addManifest({ digest: digestOf(seed), mediaType: 'a/b', body: Buffer.alloc(10) }, seed);
+      }
+      expect(index.dropManifestsBefore(3, 2)).toHaveLength(2);
+      expect(index.dropManifestsBefore(3, 2)).toEqual([digestOf(2)]);
+      expect(index.dropManifestsBefore(3, 2)).toEqual([]);
+      expect(index.totals()).toMatchObject({ manifests: 2, manifestBytes: 20 });
+    });
+
+    it('forgets a registry', () => {
+      for (const repository of [APP, TWIN]) {
+        index.link([{ repository, digest: digestOf(1), private: false }], 0);
+        index.putTag(repository, '1', 'oci', { digest: digestOf(1), checkedAt: 10 });
+      }
+      for (let round = 0; index.forgetRegistry('docker.io', 1); round++) expect(round).toBeLessThan(5);
+      expect(index.linkOf(APP, digestOf(1))).toBeNull();
+      expect(index.tag(APP, '1', 'oci')).toBeNull();
+      expect(index.linkOf(TWIN, digestOf(1))).not.toBeNull();
+      expect(index.tag(TWIN, '1', 'oci')).not.toBeNull();
+    });
+
     it('keeps what a tag stood for, by registry, repository and variant', () => {
       index.putTag(APP, '1', 'oci', { digest: digestOf(1), checkedAt: 10 });
       index.putTag(TWIN, '1', 'oci', { digest: digestOf(2), checkedAt: 20 });

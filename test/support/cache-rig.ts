@@ -31,6 +31,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
   const metrics = new Metrics();
   const cache = createCache({
     log: silentLog(),
+    maintain: false,
     limits: { tail: 1024, syncBytes: 16 * 1024, syncInterval: 10_000 },
     ...options,
     dataDir,

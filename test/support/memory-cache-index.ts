@@ -114,6 +114,13 @@ export class MemoryCacheIndex implements CacheIndex {
     return dropped;
   }
 
+  dropManifestsBefore(before: number, limit: number): Digest[] {
+    const old = [...this.#manifests.values()].filter(({ lastUse }) => lastUse < before).slice(0, limit);
+    const digests = old.map(({ digest }) => digest);
+    this.removeManifests(digests);
+    return digests;
+  }
+
   removeManifests(digests: readonly Digest[]): void {
     for (const digest of digests) this.#manifests.delete(digest);
   }
@@ -158,6 +165,13 @@ export class MemoryCacheIndex implements CacheIndex {
       .filter((digest) => after === null || compare(digest, after) > 0)
       .sort(compare)
       .slice(0, limit);
+  }
+
+  forgetRegistry(registry: string): boolean {
+    for (const map of [this.#links, this.#tags]) {
+      for (const key of map.keys()) if (key.startsWith(`${registry}/`)) map.delete(key);
+    }
+    return false;
   }
 
   count(increments: Readonly<Partial<Record<Counter, number>>>): void {

@@ -1,0 +1,248 @@
+import { createHash } from 'node:crypto';
+import { sleep } from '../kit/sleep.ts';
+import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
+import { hashFile } from './hash-file.ts';
+import type { BlobRow, UseCursor } from './index-port.ts';
+import { reconcile } from './reconcile.ts';
+import type { Tally } from './tally.ts';
+import type { Upkeep } from './upkeep.ts';
+
+/** Rows in one step, and the rest in between, ms, so that pulls go on beside it. */
+const BATCH = 64;
+const PAUSE = 1;
+
+export interface CacheStats {
+  /** Of whole blobs. */
+  readonly bytes: number;
+  readonly maxBytes: number;
+  readonly blobs: number;
+  readonly manifests: number;
+  readonly manifestBytes: number;
+  /** Fills under way now, and what earlier ones left to be taken up. */
+  readonly fills: number;
+  readonly partials: number;
+  readonly partialBytes: number;
+  /** Since the cache was made. */
+  readonly hits: number;
+  readonly misses: number;
+  /** Hits among all that were asked for, 0 to 1; null before the first. */
+  readonly hitRatio: number | null;
+  readonly bytesServed: number;
+  readonly bytesFetched: number;
+  readonly evictions: number;
+}
+
+/** Which entries to drop; of several, those to which all apply. With none: what ended fills left. */
+export interface PruneSelection {
+  readonly all?: boolean | undefined;
+  /** Not used for so many ms. */
+  readonly olderThan?: number | undefined;
+  /** Held by this registry's repositories and no other's. */
+  readonly registry?: string | undefined;
+}
+
+export interface Pruned {
+  readonly blobs: number;
+  readonly bytes: number;
+  readonly manifests: number;
+  /** Selected, but read right now, and so kept. */
+  readonly inUse: number;
+}
+
+export interface Verified {
+  readonly blobs: number;
+  readonly bytes: number;
+  readonly manifests: number;
+  /** What was damaged or missing, and has been dropped: it is fetched again when it is asked for. */
+  readonly dropped: readonly { readonly digest: Digest; readonly reason: string }[];
+  /** Files that the index did not know: right ones are known now, wrong ones removed. */
+  readonly adopted: number;
+  readonly removed: number;
+}
+
+export interface Progress {
+  /** Bytes. `total` is what it was when the work began. */
+  readonly done: number;
+  readonly total: number;
+}
+
+/** What an operator does to the cache, while the gateway runs or when nothing does. */
+export interface CacheAdmin {
+  stats(): CacheStats;
+  prune(what: PruneSelection, onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Pruned>;
+  /** Hashes everything anew. */
+  verify(onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Verified>;
+}
+
+export class CacheKeeper implements CacheAdmin {
+  readonly #upkeep: Upkeep;
+  readonly #tally: Tally;
+  readonly #maxBytes: number;
+  readonly #fills: () => number;
+
+  constructor(upkeep: Upkeep, tally: Tally, maxBytes: number, fills: () => number) {
+    this.#upkeep = upkeep;
+    this.#tally = tally;
+    this.#maxBytes = maxBytes;
+    this.#fills = fills;
+  }
+
+  stats(): CacheStats {
+    const { blobs, bytes, manifests, manifestBytes } = this.#upkeep.index.totals();
+    const { hits, misses, served, fetched, evictions } = this.#tally.totals();
+    const left = this.#upkeep.room.partials;
+    return {
+      bytes,
+      maxBytes: this.#maxBytes,
+      blobs,
+      manifests,
+      manifestBytes,
+      fills: this.#fills(),
+      partials: left.count,
+      partialBytes: left.bytes,
+      hits,
+      misses,
+      hitRatio: hits + misses === 0 ? null : hits / (hits + misses),
+      bytesServed: served,
+      bytesFetched: fetched,
+      evictions,
+    };
+  }
+
+  async prune(what: PruneSelection, onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Pruned> {
+    const { room, flush, forget } = this.#upkeep;
+    flush();
+    const result = { blobs: 0, bytes: 0, manifests: 0, inUse: 0 };
+    if (what.all || (what.olderThan === undefined && what.registry === undefined)) {
+      result.bytes += await room.dropLeft();
+    }
+    const before = what.olderThan === undefined ? Number.MAX_SAFE_INTEGER : Date.now() - what.olderThan;
+    const total = this.#upkeep.index.totals().bytes;
+    const report = (): void => onProgress({ done: result.bytes, total });
+    if (what.registry !== undefined) await this.#pruneRegistry(what.registry, before, result, report, signal);
+    else if (what.all || what.olderThan !== undefined) await this.#pruneOld(before, result, report, signal);
+    forget();
+    return result;
+  }
+
+  async verify(onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Verified> {
+    const { index, layout, condemn, flush } = this.#upkeep;
+    flush();
+    const total = index.totals().bytes;
+    const dropped: { digest: Digest; reason: string }[] = [];
+    let [blobs, bytes, last] = [0, 0, null as Digest | null];
+    for (let rows = index.blobsAfter(null, BATCH); rows.length > 0; rows = index.blobsAfter(last, BATCH)) {
+      for (const row of rows) {
+        last = row.digest;
+        const reason = await wrongWith(layout.blob(row.digest), row, signal);
+        // Dropped meanwhile by an eviction: no damage.
+        const still = index.blob(row.digest);
+        if (reason !== null && still !== null) {
+          await condemn(still, reason);
+          dropped.push({ digest: row.digest, reason });
+        }
+        blobs++;
+        bytes += row.size;
+        onProgress({ done: bytes, total });
+      }
+    }
+    const manifests = this.#verifyManifests(dropped);
+    const { adopted, removed } = await reconcile(this.#upkeep, signal);
+    return { blobs, bytes, manifests, dropped, adopted, removed };
+  }
+
+  #verifyManifests(dropped: { digest: Digest; reason: string }[]): number {
+    const { index, forget } = this.#upkeep;
+    let [count, last] = [0, null as Digest | null];
+    for (let rows = index.manifestsAfter(null, BATCH); rows.length > 0; rows = index.manifestsAfter(last, BATCH)) {
+      const wrong = rows.filter(({ digest, body }) => {
+        return createHash(digestAlgorithm(digest)).update(body).digest('hex') !== digestHex(digest);
+      });
+      index.removeManifests(wrong.map(({ digest }) => digest));
+      if (wrong.length > 0) forget();
+      dropped.push(...wrong.map(({ digest }) => ({ digest, reason: 'the bytes of the manifest are wrong' })));
+      count += rows.length;
+      last = rows.at(-1)?.digest ?? null;
+    }
+    return count;
+  }
+
+  async #pruneOld(before: number, result: Counts, report: () => void, signal: AbortSignal): Promise<void> {
+    const { index } = this.#upkeep;
+    let cursor: UseCursor | null = null;
+    for (;;) {
+      const rows: BlobRow[] = index.leastRecent(BATCH, cursor);
+      const old = rows.filter(({ lastUse }) => lastUse < before);
+      await this.#drop(old, result);
+      report();
+      if (old.length < BATCH) break;
+      cursor = old.at(-1) ?? null;
+      await sleep(PAUSE, signal);
+    }
+    for (;;) {
+      const gone = index.dropManifestsBefore(before, BATCH);
+      result.manifests += gone.length;
+      if (gone.length < BATCH) return;
+      await sleep(PAUSE, signal);
+    }
+  }
+
+  async #pruneRegistry(
+    registry: string,
+    before: number,
+    result: Counts,
+    report: () => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { index } = this.#upkeep;
+    let last: Digest | null = null;
+    for (;;) {
+      const digests: Digest[] = index.onlyOf(registry, last, BATCH);
+      const rows = digests.map((digest) => index.blob(digest)).filter((row) => row !== null);
+      await this.#drop(
+        rows.filter(({ lastUse }) => lastUse < before),
+        result,
+      );
+      const blobs = new Set(rows.map(({ digest }) => digest));
+      const manifests = digests.filter((digest) => !blobs.has(digest));
+      index.removeManifests(manifests);
+      result.manifests += manifests.length;
+      report();
+      if (digests.length < BATCH) break;
+      last = digests.at(-1) ?? null;
+      await sleep(PAUSE, signal);
+    }
+    while (before === Number.MAX_SAFE_INTEGER && index.forgetRegistry(registry, BATCH)) await sleep(PAUSE, signal);
+  }
+
+  async #drop(rows: readonly BlobRow[], result: Counts): Promise<void> {
+    const { busy, room } = this.#upkeep;
+    const free = rows.filter(({ digest }) => !busy(digest));
+    result.inUse += rows.length - free.length;
+    result.blobs += free.length;
+    result.bytes += free.reduce((sum, { size }) => sum + size, 0);
+    await room.drop(free);
+  }
+}
+
+interface Counts {
+  blobs: number;
+  bytes: number;
+  manifests: number;
+  inUse: number;
+}
+
+async function wrongWith(path: string, row: BlobRow, signal: AbortSignal): Promise<string | null> {
+  try {
+    const { right, size } = await hashFile(path, row.digest, signal);
+    if (size !== row.size) return `it has ${size} bytes instead of ${row.size}`;
+    return right ? null : 'its bytes are wrong';
+  } catch (error) {
+    signal.throwIfAborted();
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return 'its file is gone';
+    // What the disk cannot read is lost. Any other failure (too many open files) says nothing about the blob.
+    if (code === 'EIO') return message;
+    throw error;
+  }
+}

@@ -1,0 +1,171 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import type { RegistryError } from '../../../src/oci/errors.ts';
+import { sourceOf } from '../../support/byte-source.ts';
+import {
+  type Content,
+  DrivenFetch,
+  endRig,
+  eventually,
+  fetchOf,
+  MIB,
+  makeContent,
+  makeRig,
+  type Rig,
+  readAll,
+  readUntilEnd,
+} from '../../support/cache-rig.ts';
+
+let rig: Rig;
+afterEach(() => endRig(rig));
+
+const put = async (content: Content): Promise<void> => {
+  const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+  expect(await readAll(handle.open())).toEqual(content.bytes);
+  handle.release();
+  await eventually(() => rig.index.blob(content.digest) !== null && rig.cache.admin.stats().fills === 0);
+};
+
+const bytesOnDisk = async (): Promise<number> => {
+  const { stat } = await import('node:fs/promises');
+  let sum = 0;
+  for (const directory of ['blobs', 'partial']) {
+    const entries = await readdir(join(rig.dataDir, directory), { recursive: true, withFileTypes: true });
+    for (const entry of entries) {
+      if (entry.isFile()) sum += (await stat(join(entry.parentPath, entry.name)).catch(() => ({ size: 0 }))).size;
+    }
+  }
+  return sum;
+};
+
+describe('a cache at its limit', () => {
+  it('never takes more than its size while far more goes through it, and drops what was used longest ago', async () => {
+    rig = await makeRig({ maxSize: MIB });
+    const favourite = makeContent(50_000);
+    await put(favourite);
+    const contents = Array.from({ length: 40 }, () => makeContent(100_000));
+    for (const content of contents) {
+      await put(content);
+      // Used in between, so it stays.
+      await readAll(rig.cache.find(favourite.digest)!.open());
+      expect(await bytesOnDisk()).toBeLessThanOrEqual(MIB);
+      expect(rig.index.totals().bytes).toBeLessThanOrEqual(MIB);
+    }
+    expect(rig.index.blob(favourite.digest)).not.toBeNull();
+    expect(rig.index.blob(contents[0]!.digest)).toBeNull();
+    expect(rig.index.blob(contents.at(-1)!.digest)).not.toBeNull();
+    expect(rig.cache.admin.stats().evictions).toBeGreaterThan(25);
+  });
+
+  it('frees a tenth at once, so that it does not evict at every fill', async () => {
+    rig = await makeRig({ maxSize: MIB });
+    for (let count = 0; count < 104; count++) await put(makeContent(10_000));
+    const rounds = new Set<number>();
+    for (let count = 0; count < 20; count++) {
+      await put(makeContent(10_000));
+      rounds.add(rig.cache.admin.stats().evictions);
+    }
+    expect(rounds.size).toBeLessThanOrEqual(4);
+  });
+
+  it('does not evict what is being read', async () => {
+    rig = await makeRig({ maxSize: 300_000 });
+    const read = makeContent(100_000);
+    await put(read);
+    const handle = rig.cache.find(read.digest)!;
+    const source = handle.open();
+    handle.release();
+    await source.pull(Buffer.alloc(10));
+    for (let count = 0; count < 10; count++) await put(makeContent(100_000));
+    expect(rig.index.blob(read.digest)).not.toBeNull();
+    expect((await readAll(source)).equals(read.bytes.subarray(10))).toBe(true);
+  });
+
+  it('lets a blob go past it that is larger than all of it, and takes no second try at it', async () => {
+    rig = await makeRig({ maxSize: 100_000 });
+    const content = makeContent(200_000);
+    const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+    expect(await handle.size()).toBe(200_000);
+    const offsets: number[] = [];
+    const source = handle.open(undefined, {
+      continueFrom: async (offset) => {
+        offsets.push(offset);
+        return sourceOf(content.bytes.subarray(offset));
+      },
+    });
+    expect(source.length).toBe(200_000);
+    expect(await readAll(source)).toEqual(content.bytes);
+    expect(offsets).toEqual([0]);
+    handle.release();
+    expect(rig.cache.accepts(content.digest)).toBe(false);
+    await eventually(async () => (await bytesOnDisk()) === 0);
+  });
+
+  it('lets what has no room beside the blobs in use go past it', async () => {
+    rig = await makeRig({ maxSize: 150_000 });
+    const read = makeContent(100_000);
+    await put(read);
+    const held = rig.cache.find(read.digest)!;
+    const content = makeContent(100_000);
+    const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+    const source = handle.open(undefined, { continueFrom: async (at) => sourceOf(content.bytes.subarray(at)) });
+    expect(await readAll(source)).toEqual(content.bytes);
+    handle.release();
+    held.release();
+    expect(rig.cache.accepts(content.digest)).toBe(true);
+    await put(content);
+  });
+
+  it('counts what is promised to fills that run, and takes room in steps where the size is unknown', async () => {
+    rig = await makeRig({ maxSize: MIB });
+    const first = new DrivenFetch();
+    const firstHandle = rig.cache.fill(makeContent(10).key, first.fetch);
+    (await first.sink()).begin(800_000);
+    const content = makeContent(400_000);
+    const second = rig.cache.fill(content.key, fetchOf(content.bytes));
+    const source = second.open(undefined, { continueFrom: async (at) => sourceOf(content.bytes.subarray(at)) });
+    expect(await readAll(source)).toEqual(content.bytes);
+    second.release();
+    expect(rig.index.blob(content.digest)).toBeNull();
+    first.fail(new Error('over'));
+    await expect(readUntilEnd(firstHandle.open())).resolves.toMatchObject({ bytes: Buffer.alloc(0) });
+    firstHandle.release();
+  });
+
+  it('drops what ended fills left before it drops whole blobs', async () => {
+    rig = await makeRig({ maxSize: 300_000 });
+    const whole = makeContent(100_000);
+    await put(whole);
+    const driven = new DrivenFetch();
+    const left = makeContent(150_000);
+    const handle = rig.cache.fill(left.key, driven.fetch);
+    const sink = await driven.sink();
+    sink.begin(150_000);
+    await sink.write(0, left.bytes.subarray(0, 100_000));
+    await eventually(() => handle.available === 100_000);
+    driven.fail(new Error('over') as RegistryError);
+    handle.release();
+    await eventually(() => rig.cache.admin.stats().partials === 1);
+    await put(makeContent(150_000));
+    expect(rig.cache.admin.stats().partials).toBe(0);
+    expect(rig.index.blob(whole.digest)).not.toBeNull();
+  });
+
+  it('leaves the disk its free space: first it evicts, then it keeps nothing more', async () => {
+    let free = 10 * MIB;
+    rig = await makeRig({ minFree: MIB, freeBytes: async () => free });
+    const old = makeContent(100_000);
+    await put(old);
+    // The disk is filled by others; one blob less makes room for one more.
+    free = MIB + 50_000;
+    const next = makeContent(100_000);
+    const handle = rig.cache.fill(next.key, fetchOf(next.bytes));
+    const source = handle.open(undefined, { continueFrom: async (at) => sourceOf(next.bytes.subarray(at)) });
+    expect(await readAll(source)).toEqual(next.bytes);
+    handle.release();
+    expect(rig.index.blob(old.digest)).toBeNull();
+    expect(rig.cache.accepts(next.digest)).toBe(false);
+    expect(await rig.metrics.registry.metrics()).toContain('gateway_cache_write_errors_total{code="min-free"} 1');
+  });
+});
