@@ -1,0 +1,153 @@
+import type { RegistryEntry, TableSnapshot } from '../../src/aliases/table.ts';
+import { type Digest, parseDigest } from '../../src/oci/digest.ts';
+import { RegistryError } from '../../src/oci/errors.ts';
+import { requireReference } from '../../src/oci/names.ts';
+import type { What } from '../../src/oci/target.ts';
+import { createRegistryCore, type ProxyCore } from '../../src/registry/core.ts';
+import type { Pull, Reply } from '../../src/registry/reply.ts';
+import { silentLog } from '../../src/telemetry/log.ts';
+import type { Upstream } from '../../src/upstream/upstream.ts';
+import { endRig, makeRig, type Rig, type RigOptions, readUntilEnd } from './cache-rig.ts';
+import type { FakeRegistry } from './fake-registry/index.ts';
+import { startUpstream } from './upstream.ts';
+
+export interface BedRegistry {
+  readonly fake: FakeRegistry;
+  readonly credentials?: { readonly username: string; readonly password: string };
+  readonly public?: boolean;
+}
+
+export interface BedOptions {
+  readonly registries: Readonly<Record<string, BedRegistry>>;
+  readonly cache?: RigOptions;
+  /** `cache.maxSize: 0`. */
+  readonly keepNothing?: boolean;
+  readonly tagTtl?: number;
+  readonly staleFor?: number;
+  readonly connections?: number;
+  /** Stands in front of the real one. */
+  readonly wrapUpstream?: (upstream: Upstream) => Upstream;
+}
+
+export type AskOptions = Partial<Omit<Pull, 'target' | 'signal'>> & { readonly signal?: AbortSignal };
+
+export interface Answered {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Buffer;
+  readonly from: Reply['from'];
+  /** The body broke off. */
+  readonly truncated: boolean;
+}
+
+/** The proxy core over the real cache and the real upstream room, with fake registries behind it and a clock of the test's own. */
+export class RegistryBed {
+  readonly rig: Rig;
+  readonly core: ProxyCore;
+  /** Rows may be replaced while the test runs. */
+  readonly rows = new Map<string, RegistryEntry>();
+  /** Milliseconds; moved by the test. */
+  clock = Date.now();
+  readonly #upstream: Upstream;
+
+  private constructor(options: BedOptions, rig: Rig) {
+    this.rig = rig;
+    for (const [host, row] of Object.entries(options.registries)) this.put(host, row);
+    const upstream = startUpstream({}, { connections: options.connections ?? 1 });
+    for (const [host, row] of this.rows) upstream.routes.set(host, row);
+    this.#upstream = options.wrapUpstream?.(upstream) ?? upstream;
+    this.put = (host, row) => {
+      RegistryBed.prototype.put.call(this, host, row);
+      const entry = this.rows.get(host);
+      if (entry !== undefined) upstream.routes.set(host, entry);
+    };
+    this.core = createRegistryCore({
+      upstream: this.#upstream,
+      blobs: options.keepNothing === true ? null : rig.cache,
+      manifests: rig.cache.manifests,
+      table: () => this.#table(),
+      config: { tagTtl: options.tagTtl ?? 60_000, staleFor: options.staleFor ?? 7 * 86_400_000 },
+      log: silentLog(),
+      metrics: rig.metrics,
+      now: () => this.clock,
+    });
+  }
+
+  static async start(options: BedOptions): Promise<RegistryBed> {
+    return new RegistryBed(options, await makeRig(options.cache));
+  }
+
+  async stop(): Promise<void> {
+    this.core.close();
+    await endRig(this.rig);
+    await this.#upstream.close();
+  }
+
+  put(host: string, row: BedRegistry): void {
+    this.rows.set(host, {
+      host,
+      endpoints: [row.fake.url],
+      proxy: null,
+      credentials: row.credentials ?? null,
+      public: row.public ?? false,
+    });
+  }
+
+  manifest(registry: string, repository: string, reference: string, options: AskOptions = {}): Promise<Answered> {
+    return this.ask(registry, repository, { kind: 'manifest', reference: requireReference(reference) }, options);
+  }
+
+  blob(registry: string, repository: string, digest: string, options: AskOptions = {}): Promise<Answered> {
+    return this.ask(registry, repository, { kind: 'blob', digest: digestOf(digest) }, options);
+  }
+
+  async ask(registry: string, repository: string, what: What, options: AskOptions = {}): Promise<Answered> {
+    const reply = await this.open(registry, repository, what, options);
+    const { body } = reply;
+    if (body === null || body instanceof Uint8Array) {
+      return { ...reply, body: Buffer.from(body ?? []), truncated: false };
+    }
+    const { bytes, error } = await readUntilEnd(body);
+    return { ...reply, body: bytes, truncated: error !== null };
+  }
+
+  /** The reply as it is, its body unread. */
+  open(registry: string, repository: string, what: What, options: AskOptions = {}): Promise<Reply> {
+    return this.core.serve({
+      target: { registry, repository, what },
+      method: 'GET',
+      authenticated: false,
+      base: '/v2/',
+      signal: new AbortController().signal,
+      ...options,
+    });
+  }
+
+  /** Value of a counter, summed over the label sets that match. */
+  async counter(name: string, labels: Record<string, string> = {}): Promise<number> {
+    const metric = await this.rig.metrics.registry.getSingleMetric(`gateway_${name}`)?.get();
+    return (metric?.values ?? [])
+      .filter((value) => Object.entries(labels).every(([key, text]) => value.labels[key] === text))
+      .reduce((sum, { value }) => sum + value, 0);
+  }
+
+  #table(): TableSnapshot {
+    return { domain: 'localhost', registries: this.rows, aliases: new Map(), hosts: new Map() };
+  }
+}
+
+export function digestOf(text: string): Digest {
+  const digest = parseDigest(text);
+  if (digest === null) throw new Error(`no digest: ${text}`);
+  return digest;
+}
+
+/** The kind of the RegistryError that a promise rejects with; what else it does is told. */
+export async function refusalOf(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+    return 'served';
+  } catch (error) {
+    return error instanceof RegistryError ? error.kind : String(error);
+  }
+}
