@@ -27,9 +27,9 @@ export class RequestRate {
     const refilled = held === undefined ? this.#perMinute : held.tokens + ((now - held.at) * this.#perMinute) / MINUTE;
     const tokens = Math.min(this.#perMinute, refilled);
     const passes = tokens >= 1;
-    // Deleted and set, so that the map stays in order of use.
+    // Deleted and set, so that the map stays in order of use. A refusal leaves the bucket as it was: the share grows from there without rounding.
     this.#buckets.delete(client);
-    this.#buckets.set(client, { tokens: passes ? tokens - 1 : tokens, at: now });
+    this.#buckets.set(client, passes || held === undefined ? { tokens: tokens - 1, at: now } : held);
     this.#forget(now);
     return passes ? 0 : ((1 - tokens) * MINUTE) / this.#perMinute / 1000;
   }

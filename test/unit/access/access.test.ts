@@ -1,0 +1,161 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { Access, type Asker } from '../../../src/access/access.ts';
+import { Users } from '../../../src/access/users.ts';
+import type { Config } from '../../../src/config/config.ts';
+import type { AccessPort } from '../../../src/edge/access-port.ts';
+import { RegistryError, renderError } from '../../../src/oci/errors.ts';
+import { silentLog } from '../../../src/telemetry/log.ts';
+import { MemoryCounterStore, MemoryUserStore } from '../../support/access-stores.ts';
+
+const open: Access[] = [];
+afterEach(() => {
+  for (const one of open.splice(0)) one.close();
+});
+
+function access(options: {
+  rules?: Partial<Config['access']>;
+  limits?: Partial<Config['limits']>;
+  counters?: MemoryCounterStore;
+  users?: Users;
+  now?: () => number;
+}): Access {
+  const one = new Access({
+    rules: { anonymous: null, allow: [], deny: [], ...options.rules },
+    limits: { requestsPerMinute: null, bytesPerDay: null, bytesPerMonth: null, ...options.limits },
+    users: options.users ?? new Users(new MemoryUserStore()),
+    counters: options.counters ?? new MemoryCounterStore(),
+    log: silentLog(),
+    now: options.now ?? (() => Date.UTC(2026, 10, 22)),
+  });
+  open.push(one satisfies AccessPort);
+  return one;
+}
+
+const basic = (name: string, token: string) => `Basic ${Buffer.from(`${name}:${token}`).toString('base64')}`;
+const asker = (change: Partial<Asker> = {}) => ({
+  address: '192.0.2.1',
+  authorization: undefined,
+  host: 'cr.example.com',
+  ...change,
+});
+
+function refused(run: () => unknown): RegistryError {
+  try {
+    run();
+  } catch (error) {
+    expect(error).toBeInstanceOf(RegistryError);
+    return error as RegistryError;
+  }
+  throw new Error('nothing was thrown');
+}
+
+describe('who may pull', () => {
+  test('everyone while there is no user, whatever they send', () => {
+    const one = access({});
+    for (const authorization of [undefined, basic('hub', 'password'), 'Bearer x', 'nonsense']) {
+      expect(one.check(asker({ authorization }))).toEqual({ user: null, authenticated: false });
+    }
+  });
+
+  test('users only, from the first user on, and everyone again after the last', () => {
+    const users = new Users(new MemoryUserStore());
+    const one = access({ users });
+    const { token } = users.add('ci');
+    expect(refused(() => one.check(asker())).kind).toBe('unauthorized');
+    expect(refused(() => one.check(asker({ authorization: 'Bearer x' }))).kind).toBe('unauthorized');
+    expect(one.check(asker({ authorization: basic('ci', token) }))).toEqual({ user: 'ci', authenticated: true });
+    users.remove('ci');
+    expect(one.check(asker()).authenticated).toBe(false);
+  });
+
+  test('anonymous: true keeps it open; wrong credentials are refused all the same', () => {
+    const users = new Users(new MemoryUserStore());
+    const one = access({ users, rules: { anonymous: true } });
+    const { token } = users.add('ci');
+    expect(one.check(asker()).authenticated).toBe(false);
+    expect(one.check(asker({ authorization: basic('ci', token) })).authenticated).toBe(true);
+    expect(refused(() => one.check(asker({ authorization: basic('ci', 'wrong') }))).kind).toBe('unauthorized');
+    expect(one.check(asker({ authorization: 'Bearer of-another-registry' })).authenticated).toBe(false);
+  });
+
+  test('anonymous: false is closed even without users', () => {
+    expect(refused(() => access({ rules: { anonymous: false } }).check(asker())).kind).toBe('unauthorized');
+  });
+
+  test('the challenge is Basic, and nothing of the host breaks out of it', () => {
+    const one = access({ rules: { anonymous: false } });
+    const { status, headers } = renderError(refused(() => one.check(asker())));
+    expect(status).toBe(401);
+    expect(headers['www-authenticate']).toBe('Basic realm="cr.example.com", charset="UTF-8"');
+    const evil = renderError(refused(() => one.check(asker({ host: 'a", Bearer realm="https://evil"\r\nx: y' }))));
+    expect(evil.headers['www-authenticate']).toMatch(/^Basic realm="[A-Za-z0-9.:-]+", charset="UTF-8"$/);
+    const none = renderError(refused(() => one.check(asker({ host: '' }))));
+    expect(none.headers['www-authenticate']).toContain('realm="registry gateway"');
+  });
+
+  test('address rules come before everything', () => {
+    const users = new Users(new MemoryUserStore());
+    const { token } = users.add('ci');
+    const one = access({ users, rules: { deny: ['192.0.2.0/24'] } });
+    const error = refused(() => one.check(asker({ authorization: basic('ci', token) })));
+    expect(error.kind).toBe('clientDenied');
+    expect(error.message).toContain('192.0.2.1');
+  });
+});
+
+describe('limits', () => {
+  test('requests a minute, for each address, IPv6 by /64, or user', () => {
+    const users = new Users(new MemoryUserStore());
+    const { token } = users.add('ci');
+    const one = access({ users, rules: { anonymous: true }, limits: { requestsPerMinute: 2 } });
+    const authorization = basic('ci', token);
+    one.check(asker({ address: '2001:db8::1' }));
+    one.check(asker({ address: '2001:db8::2' }));
+    const error = refused(() => one.check(asker({ address: '2001:db8::3' })));
+    expect(error.kind).toBe('tooManyRequests');
+    expect(renderError(error).headers['retry-after']).toBe('30');
+    one.check(asker({ address: '2001:db8::3', authorization }));
+    one.check(asker({ address: '192.0.2.9', authorization }));
+    expect(refused(() => one.check(asker({ authorization }))).kind).toBe('tooManyRequests');
+    one.check(asker());
+  });
+
+  test('guesses count against the address', () => {
+    const users = new Users(new MemoryUserStore());
+    users.add('ci');
+    const one = access({ users, limits: { requestsPerMinute: 3 } });
+    const kinds = [1, 2, 3, 4].map(
+      (n) => refused(() => one.check(asker({ authorization: basic('ci', `guess${n}`) }))).kind,
+    );
+    expect(kinds).toEqual(['unauthorized', 'unauthorized', 'unauthorized', 'tooManyRequests']);
+  });
+
+  test('bytes outlive a restart', () => {
+    const counters = new MemoryCounterStore();
+    const first = access({ counters, limits: { bytesPerDay: 100 } });
+    first.countBytes(asker(), first.check(asker()), 100);
+    const error = refused(() => first.check(asker()));
+    expect(error.message).toContain('100 bytes of today');
+    expect(renderError(error).headers['retry-after']).toBe('86400');
+    first.close();
+    expect(refused(() => access({ counters, limits: { bytesPerDay: 100 } }).check(asker())).kind).toBe(
+      'tooManyRequests',
+    );
+  });
+
+  test('bytes a month stop everyone', () => {
+    const one = access({ limits: { bytesPerMonth: 100 } });
+    one.countBytes(asker(), one.check(asker()), 100);
+    expect(refused(() => one.check(asker({ address: '198.51.100.1' }))).message).toContain('this month');
+  });
+
+  test('a store that fails does not fail a pull, nor the end', () => {
+    const counters = new MemoryCounterStore();
+    const one = access({ counters, limits: { bytesPerDay: 100 } });
+    one.countBytes(asker(), one.check(asker()), 1);
+    counters.save = () => {
+      throw new Error('disk full');
+    };
+    expect(() => one.close()).not.toThrow();
+  });
+});
