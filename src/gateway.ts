@@ -100,7 +100,11 @@ export async function startGateway(options: {
       workers: 1,
       addresses,
       upstream,
-      traffic: () => ({}),
+      traffic: async () => ({
+        requests: await metrics.total('http_requests_total'),
+        bytesSent: await metrics.total('http_sent_bytes_total'),
+        bytesFetched: await metrics.total('upstream_bytes_total'),
+      }),
       probe: (host, signal) => probeListener(ownListener(bound), host, signal),
       settled: () => Promise.resolve(),
     };

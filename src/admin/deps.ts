@@ -19,7 +19,7 @@ export interface LiveGateway {
   };
   readonly upstream: Upstream;
   /** Requests, bytes and the like since the start, by a name that a person understands. */
-  traffic(): Readonly<Record<string, number>>;
+  traffic(): Promise<Readonly<Record<string, number>>>;
   /** Asks the gateway's own listener `GET /v2/` under this host name. */
   probe(host: string, signal: AbortSignal): Promise<ProbeAnswer>;
   /** Resolves once every process of the gateway works with the table and the certificates as they are now. */

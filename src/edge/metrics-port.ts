@@ -10,8 +10,8 @@ export function createMetricsPort(deps: { metrics: Metrics; ready: () => true | 
   app.get('/metrics', async (c) =>
     small(c, 'health', {
       status: 200,
-      headers: { 'content-type': deps.metrics.registry.contentType },
-      body: await deps.metrics.registry.metrics(),
+      headers: { 'content-type': deps.metrics.contentType },
+      body: await deps.metrics.text(),
     }),
   );
   return withErrors(app, deps.log);

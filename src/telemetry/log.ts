@@ -1,5 +1,4 @@
 import { type Logger, pino } from 'pino';
-import type { Config } from '../config/config.ts';
 
 export type { Logger };
 
@@ -19,7 +18,10 @@ const SECRETS = [
  * The process's log: JSON lines on standard output, or readable ones on a terminal.
  * Rooms take a child (`log.child({ room: 'edge' })`) and log facts as fields, sentences as messages.
  */
-export function createLog(config: Config['log'], destination: 1 | 2 = 1): Logger {
+export function createLog(
+  config: { readonly level: string; readonly format: 'json' | 'pretty' },
+  destination: 1 | 2 = 1,
+): Logger {
   const options = {
     level: config.level,
     base: null,

@@ -1,14 +1,51 @@
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-client';
+
+/** Values of one process's metrics, as `prom-client` writes them to JSON. */
+export type MetricValues = readonly object[];
 
 /**
  * The one registry of metrics (Prometheus text format), all named `gateway_…`. A room asks for its metrics when it is built
  * and keeps them; what it does not get is not measured. A gauge may `collect` its value when it is read.
  */
 export class Metrics {
-  readonly registry = new Registry();
+  readonly #registry = new Registry();
+  readonly #others: (() => Promise<readonly MetricValues[]>)[] = [];
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  /** Also shows what other processes of this gateway counted; asked at each reading. */
+  include(others: () => Promise<readonly MetricValues[]>): void {
+    this.#others.push(others);
+  }
+
+  /** This process's values, fit to be handed to another. */
+  values(): Promise<MetricValues> {
+    return this.#registry.getMetricsAsJSON() as Promise<MetricValues>;
+  }
+
+  /** Everything, all processes added up, in the text format. */
+  async text(): Promise<string> {
+    return (await this.#all()).metrics();
+  }
+
+  /** A counter or gauge by its name without `gateway_`, added up over all processes and over the label sets that match. */
+  async total(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
+    const metric = (await this.#all()).getSingleMetric(`gateway_${name}`);
+    return ((await metric?.get())?.values ?? [])
+      .filter((value) => Object.entries(labels).every(([key, text]) => value.labels[key] === text))
+      .reduce((sum, { value }) => sum + value, 0);
+  }
+
+  async #all(): Promise<Registry> {
+    if (this.#others.length === 0) return this.#registry;
+    const others = (await Promise.all(this.#others.map((other) => other()))).flat();
+    return AggregatorRegistry.aggregate([await this.values(), ...others] as object[]);
+  }
 
   counter<L extends string>(name: string, help: string, labels: readonly L[] = []): Counter<L> {
-    return new Counter({ name: `gateway_${name}`, help, labelNames: labels, registers: [this.registry] });
+    return new Counter({ name: `gateway_${name}`, help, labelNames: labels, registers: [this.#registry] });
   }
 
   gauge<L extends string>(
@@ -21,7 +58,7 @@ export class Metrics {
       name: `gateway_${name}`,
       help,
       labelNames: labels,
-      registers: [this.registry],
+      registers: [this.#registry],
       ...(collect === undefined
         ? {}
         : {
@@ -33,6 +70,6 @@ export class Metrics {
   }
 
   histogram<L extends string>(name: string, help: string, buckets: number[], labels: readonly L[] = []): Histogram<L> {
-    return new Histogram({ name: `gateway_${name}`, help, buckets, labelNames: labels, registers: [this.registry] });
+    return new Histogram({ name: `gateway_${name}`, help, buckets, labelNames: labels, registers: [this.#registry] });
   }
 }

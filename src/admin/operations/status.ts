@@ -26,7 +26,7 @@ export function statusOperations(deps: OperationsDeps): Record<string, Operation
         registries: registries.size,
         certificates,
         cache: { bytes, maxBytes, blobs, hitRatio },
-        traffic: live?.traffic() ?? null,
+        traffic: (await live?.traffic()) ?? null,
         warnings: [...table.conflicts(), ...(deps.certificates?.warnings() ?? [])],
       };
     },
