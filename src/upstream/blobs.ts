@@ -16,13 +16,18 @@ export function requestBlob(
   route: Route,
   endpoint: URL,
   key: BlobKey,
-  options: { method: Method; range: { from: number; to?: number | undefined } | null; signal: AbortSignal },
+  options: {
+    method: Method;
+    range: { from: number; to?: number | undefined } | null;
+    signal: AbortSignal;
+    purpose: Ask['purpose'];
+  },
 ): Promise<Answer> {
-  const { method, range, signal } = options;
+  const { method, range, signal, purpose } = options;
   const headers: Record<string, string> = { accept: '*/*' };
   if (range !== null) headers.range = `bytes=${range.from}-${range.to === undefined ? '' : range.to - 1}`;
   const path = `/v2/${key.repository}/blobs/${key.digest}`;
-  return room.requester.send({ route, endpoint, path, repository: key.repository, method, headers, signal });
+  return room.requester.send({ route, endpoint, path, repository: key.repository, method, headers, signal, purpose });
 }
 
 /** The size by HEAD, else from the answer to a GET of the first byte: public.ecr.aws answers 401 to every HEAD, some CDNs sign for GET only. */
@@ -33,7 +38,8 @@ export async function statBlob(
   key: BlobKey,
   signal: AbortSignal,
 ): Promise<{ size: number | undefined }> {
-  const head = await requestBlob(room, route, endpoint, key, { method: 'HEAD', range: null, signal });
+  const purpose = 'document';
+  const head = await requestBlob(room, route, endpoint, key, { method: 'HEAD', range: null, signal, purpose });
   if (head.status === 200) {
     discard(head.body);
     return { size: bytesOf(header(head.headers, 'content-length')) };
@@ -41,7 +47,12 @@ export async function statBlob(
   const error = await statusError(head, endpoint);
   const refused = head.status >= 400 && head.status !== 429 && error.status !== 404 && head.status < 500;
   if (!refused && head.status !== 501) throw error;
-  const first = await requestBlob(room, route, endpoint, key, { method: 'GET', range: { from: 0, to: 1 }, signal });
+  const first = await requestBlob(room, route, endpoint, key, {
+    method: 'GET',
+    range: { from: 0, to: 1 },
+    signal,
+    purpose,
+  });
   if (first.status === 206) {
     discard(first.body);
     return { size: parseContentRange(header(first.headers, 'content-range'))?.size };
@@ -53,7 +64,7 @@ export async function statBlob(
   // An empty blob has no first byte.
   if (first.status === 416) {
     discard(first.body);
-    return { size: bytesOf(/^bytes \*\/(\d+)$/.exec(header(first.headers, 'content-range') ?? '')?.[1]) };
+    return { size: sizeOf416(first) };
   }
   throw await statusError(first, endpoint);
 }
@@ -66,7 +77,7 @@ export async function openBlob(
   range: { from: number; to?: number } | null,
   signal: AbortSignal,
 ): Promise<BlobStream> {
-  const answer = await requestBlob(room, route, endpoint, key, { method: 'GET', range, signal });
+  const answer = await requestBlob(room, route, endpoint, key, { method: 'GET', range, signal, purpose: 'fill' });
   const length = bytesOf(header(answer.headers, 'content-length'));
   if (answer.status === 200) {
     plain(answer);
@@ -89,17 +100,25 @@ export async function openBlob(
   }
   if (answer.status === 416 && range !== null) {
     discard(answer.body);
-    const size = /^bytes \*\/(\d+)$/.exec(header(answer.headers, 'content-range') ?? '')?.[1] ?? '*';
+    const size = sizeOf416(answer) ?? '*';
     throw new RegistryError('rangeNotSatisfiable', {
       facts: { range: `bytes=${range.from}-`, size },
       headers: { 'content-range': `bytes */${size}` },
     });
   }
-  if (answer.status < 400) {
-    discard(answer.body);
-    throw new StatusError(502, answer.url.host, undefined, `it answered ${answer.status} to a request for a blob`);
-  }
-  throw await statusError(answer, endpoint);
+  throw await blobError(answer, endpoint);
+}
+
+/** The failure in an answer that is neither the blob nor a part of it. */
+export async function blobError(answer: Answer, endpoint: URL): Promise<StatusError> {
+  if (answer.status >= 400) return await statusError(answer, endpoint);
+  discard(answer.body);
+  return new StatusError(502, answer.url.host, undefined, `it answered ${answer.status} to a request for a blob`);
+}
+
+/** The size that a 416 tells (RFC 9110 §15.5.17). */
+export function sizeOf416(answer: Answer): number | undefined {
+  return bytesOf(/^bytes \*\/(\d+)$/.exec(header(answer.headers, 'content-range') ?? '')?.[1]);
 }
 
 /** Bytes that are compressed though `identity` was asked for are not the blob. @throws {NonsenseError} */

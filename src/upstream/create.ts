@@ -6,17 +6,29 @@ import type { BlobKey, BlobSink, BlobStream } from '../oci/transfer.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { openBlob, statBlob } from './blobs.ts';
+import { Budget } from './budget.ts';
 import { Connections } from './connections.ts';
 import { manifestHeaders, readList, readManifest, readManifestHead } from './documents.ts';
 import { download } from './download.ts';
 import { Endpoints } from './endpoints.ts';
 import { overEndpoints } from './failover.ts';
 import { type Asked, StatusError, toRegistryError } from './failures.ts';
+import { type Measures, measure } from './measures.ts';
+import { Punishments } from './pieces.ts';
 import { ProxyChoice } from './proxies.ts';
+import { SinkError } from './pump.ts';
 import { Requester } from './request.ts';
 import { statusError } from './status.ts';
 import { Tokens } from './tokens.ts';
 import type { EndpointHealth, ListPage, Route, Upstream, UpstreamManifest } from './upstream.ts';
+
+/**
+ * Connections at once: a quarter of the 1024 descriptors that a process may count on, some of them for manifests and tokens only, and no more
+ * extra ones for one host than a handful of fills can use.
+ */
+const SOCKETS = { total: 256, fill: 192, piece: 96, piecePerKey: 24 };
+/** Downloads at once; each holds a file and up to a MiB that waits for the disk. */
+const FILLS = { total: 128 };
 
 export interface UpstreamOptions {
   /** The registry's row of the table; undefined where there is none. */
@@ -36,8 +48,14 @@ export function createUpstream(options: UpstreamOptions): Upstream {
 export interface Room {
   readonly requester: Requester;
   readonly endpoints: Endpoints;
+  readonly punishments: Punishments;
+  /** Whole downloads, by registry. */
+  readonly fills: Budget;
+  /** Connections that are in use. */
+  readonly sockets: Budget;
   readonly config: Config['upstream'];
   readonly log: Logger;
+  readonly metrics: Measures;
 }
 
 class RegistryUpstream implements Upstream {
@@ -45,14 +63,21 @@ class RegistryUpstream implements Upstream {
   readonly #connections: Connections;
   readonly #room: Room;
 
-  constructor({ routes, config, log, environment }: UpstreamOptions) {
+  constructor({ routes, config, log, metrics, environment }: UpstreamOptions) {
     this.#routes = routes;
     this.#connections = new Connections(new ProxyChoice(config.proxy, environment));
+    const sockets = new Budget(SOCKETS);
+    const fills = new Budget(FILLS);
+    const tokens = new Tokens(this.#connections, sockets);
     this.#room = {
-      requester: new Requester(this.#connections, new Tokens(this.#connections), config.stallTimeout),
+      requester: new Requester(this.#connections, tokens, sockets, config.stallTimeout),
       endpoints: new Endpoints(),
+      punishments: new Punishments(),
+      fills,
+      sockets,
       config,
       log: log.child({ room: 'upstream' }),
+      metrics: measure(metrics, { fills, sockets }),
     };
   }
 
@@ -65,7 +90,7 @@ class RegistryUpstream implements Upstream {
     const path = `/v2/${key.repository}/manifests/${text}`;
     const headers = manifestHeaders(accept);
     return this.#ask(asked(key, 'manifestUnknown', text), signal, async (route, endpoint) => {
-      const ask = { route, endpoint, path, repository: key.repository, headers, signal };
+      const ask = { route, endpoint, path, repository: key.repository, headers, signal, purpose: 'document' } as const;
       if (method === 'HEAD') {
         const head = await readManifestHead(await this.#room.requester.send({ ...ask, method: 'HEAD' }), endpoint);
         if (head !== null) return head;
@@ -94,6 +119,8 @@ class RegistryUpstream implements Upstream {
     try {
       await download(this.#room, route, key, sink, signal);
     } catch (error) {
+      // The sink's own failure is for its owner to understand.
+      if (error instanceof SinkError) throw error.cause;
       signal.throwIfAborted();
       throw toRegistryError(error, what);
     }
@@ -136,6 +163,7 @@ class RegistryUpstream implements Upstream {
       method: 'GET',
       headers: { accept: 'application/json, */*' },
       signal,
+      purpose: 'document',
     });
   }
 
@@ -143,7 +171,7 @@ class RegistryUpstream implements Upstream {
     const route = this.#route(what.registry);
     const { endpoints, log } = this.#room;
     try {
-      return await overEndpoints(route, endpoints, log, signal, (endpoint) => attempt(route, endpoint));
+      return await overEndpoints({ route, endpoints, log, signal }, (endpoint) => attempt(route, endpoint));
     } catch (error) {
       signal.throwIfAborted();
       // A registry that knows the repository answers differently from one that does not; others say the same for both.

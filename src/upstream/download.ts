@@ -1,12 +1,39 @@
+import { jitter } from '../kit/jitter.ts';
+import { sleep } from '../kit/sleep.ts';
+import type { Digest } from '../oci/digest.ts';
 import type { BlobKey, BlobSink } from '../oci/transfer.ts';
-import { openBlob } from './blobs.ts';
+import { blobError, plain, requestBlob, sizeOf416 } from './blobs.ts';
+import type { Release } from './budget.ts';
+import { Claim } from './claim.ts';
 import type { Room } from './create.ts';
 import { overEndpoints } from './failover.ts';
+import { isTimeout, NonsenseError, reasonOf, StatusError, TokenRefusedError } from './failures.ts';
+import { Gaps } from './gaps.ts';
+import { bytesOf, discard, header, parseContentRange } from './headers.ts';
+import { isSlow, MAX_HELPER_FAILURES, pieceSize, Speed, STEAL_MIN } from './pieces.ts';
+import { pump, SinkError } from './pump.ts';
+import { RedirectError } from './redirects.ts';
+import type { Answer } from './request.ts';
 import type { Route } from './upstream.ts';
 
-const CHUNK = 256 * 1024;
+/** How often it is considered whether more connections would help. */
+const CONSIDER_MS = 250;
+/** Attempts in a row that bring no byte, before a download is given up: with the waits between them some two minutes. */
+const MAX_IDLE_ATTEMPTS = 12;
+/** As many refusals (401, 403, 404) in a row: a registry that gave half a blob and then refuses it may have had a bad moment, not a bad minute. */
+const MAX_REFUSALS = 4;
+/** Wait after an attempt that brought something, and after the first that did not; doubles from there. */
+const RESUME_MS = 100;
+const BACKOFF_MS = 250;
+const BACKOFF_MAX_MS = 15_000;
+/** A registry that asks for more patience gets this much; clients do not wait longer. */
+const RETRY_AFTER_MAX_MS = 60_000;
 
-/** Plain version: one connection from the first missing byte on, no resumption. */
+/**
+ * Brings what a sink lacks, over as many connections, endpoints and attempts as it takes. Starts as one plain GET. What breaks, stalls or ends short is
+ * taken up where it stopped, with a new redirect and, where needed, a new token. Where one connection proves slow, several fetch pieces,
+ * lowest offset first.
+ */
 export async function download(
   room: Room,
   route: Route,
@@ -14,23 +41,397 @@ export async function download(
   sink: BlobSink,
   signal: AbortSignal,
 ): Promise<void> {
-  const start = sink.held[0]?.from === 0 ? sink.held[0].to : 0;
-  const range = start === 0 ? null : { from: start };
-  const blob = await overEndpoints(route, room.endpoints, room.log, signal, (endpoint) =>
-    openBlob(room, route, endpoint, key, range, signal),
-  );
-  let at = blob.status === 206 ? start : 0;
-  sink.begin(blob.size);
+  const release = await room.fills.acquire('fill', route.host, signal);
   try {
-    for (;;) {
-      const buffer = Buffer.allocUnsafe(CHUNK);
-      const count = await blob.source.pull(buffer);
-      if (count === 0) return;
-      const skip = Math.max(0, Math.min(count, start - at));
-      if (skip < count) await sink.write(at + skip, buffer.subarray(skip, count));
-      at += count;
-    }
+    await new Download(room, route, key, sink, signal).run();
   } finally {
-    await blob.source.close();
+    release();
   }
+}
+
+/** One connection's worth of work; lives as long as there is something to fetch for it. */
+interface Lane {
+  /** The first lane of a download; the others are there to help it. */
+  readonly helper: boolean;
+  claim: Claim;
+  /** Offset of the next byte of the body that is read, and of its end. */
+  at: number;
+  end: number;
+  speed: Speed;
+  /** Queueing for a socket. */
+  waiting: boolean;
+  /** Its answer has begun: what breaks now is the body. */
+  opened: boolean;
+  endpoint: URL | null;
+}
+
+class Download {
+  readonly #room: Room;
+  readonly #route: Route;
+  readonly #key: BlobKey;
+  readonly #sink: BlobSink;
+  readonly #gaps: Gaps;
+  readonly #lanes = new Map<Lane, Promise<void>>();
+  /** Ends every lane: the caller's signal, or a failure that ends the download. */
+  readonly #stop = new AbortController();
+  /** Ends the lanes that wait for a socket when there is nothing left for them. */
+  readonly #enough = new AbortController();
+  /** Endpoints that broke off bodies of this blob: asked after the others. */
+  readonly #strikes = new Map<string, number>();
+  /** Endpoints that answer a range with the whole blob. */
+  readonly #rangeless = new Set<string>();
+  #size: number | undefined;
+  #begun = false;
+  #written = 0;
+  #idle = 0;
+  #refusals = 0;
+  /** Null while one connection fetches everything. */
+  #piece: number | null = null;
+  #mostLanes: number;
+  /** A helper has got a part: ranges are honoured. */
+  #proven = false;
+  #helperFailures = 0;
+  #helpAgainAt = 0;
+
+  constructor(room: Room, route: Route, key: BlobKey, sink: BlobSink, signal: AbortSignal) {
+    this.#room = room;
+    this.#route = route;
+    this.#key = key;
+    this.#sink = sink;
+    this.#gaps = new Gaps(sink.held);
+    this.#mostLanes = room.config.connections;
+    if (signal.aborted) this.#stop.abort(signal.reason);
+    else
+      signal.addEventListener('abort', () => this.#stop.abort(signal.reason), {
+        once: true,
+        signal: this.#enough.signal,
+      });
+  }
+
+  async run(): Promise<void> {
+    const timer = setInterval(() => this.#consider(), CONSIDER_MS);
+    try {
+      do {
+        // Helpers may have been the last to leave, and have left something.
+        if (this.#lanes.size === 0) this.#start(false);
+        await Promise.race(this.#lanes.values());
+      } while (this.#lanes.size > 0 || (!this.#gaps.empty && !this.#stop.signal.aborted));
+    } finally {
+      clearInterval(timer);
+      this.#enough.abort();
+    }
+    this.#stop.signal.throwIfAborted();
+  }
+
+  #start(helper: boolean): void {
+    const lane: Lane = {
+      helper,
+      claim: new Claim([]),
+      at: 0,
+      end: 0,
+      speed: new Speed(),
+      waiting: false,
+      opened: false,
+      endpoint: null,
+    };
+    const work = this.#work(lane)
+      .catch((error: unknown) => {
+        if (!this.#stop.signal.aborted) this.#stop.abort(error);
+      })
+      .finally(() => {
+        this.#lanes.delete(lane);
+        if (this.#working() === 0) this.#enough.abort();
+      });
+    this.#lanes.set(lane, work);
+  }
+
+  /** Lanes that are not just waiting for a socket. */
+  #working(): number {
+    let count = 0;
+    for (const lane of this.#lanes.keys()) if (!lane.waiting) count++;
+    return count;
+  }
+
+  async #work(lane: Lane): Promise<void> {
+    for (;;) {
+      const release = await this.#socket(lane);
+      // What is claimed now is fetched now: claiming before waiting would hold back the readers.
+      if (release === null || !this.#claimNext(lane)) {
+        release?.();
+        return;
+      }
+      const before = this.#written;
+      let error: unknown = null;
+      try {
+        await this.#fetch(lane);
+      } catch (thrown) {
+        error = thrown;
+      } finally {
+        release();
+        for (const run of lane.claim.giveUp()) this.#gaps.give(run);
+      }
+      this.#stop.signal.throwIfAborted();
+      if (error !== null && !(await this.#recover(lane, error, this.#written > before))) return;
+      if (this.#working() > this.#mostLanes) return;
+    }
+  }
+
+  /** Queues for a socket; null when there is nothing left to do with it. */
+  async #socket(lane: Lane): Promise<Release | null> {
+    lane.waiting = lane.helper;
+    const host = lane.endpoint?.host ?? new URL(this.#route.endpoints[0] ?? 'https://none.invalid').host;
+    const signal = lane.helper ? this.#enough.signal : this.#stop.signal;
+    try {
+      return await this.#room.sockets.acquire(lane.helper ? 'piece' : 'fill', host, signal);
+    } catch (error) {
+      if (!lane.helper) throw error;
+      return null;
+    } finally {
+      lane.waiting = false;
+    }
+  }
+
+  /** The lowest bytes that nobody fetches, else half of what the busiest lane has still to do. */
+  #claimNext(lane: Lane): boolean {
+    const first = this.#gaps.takeFirst(this.#piece ?? Number.POSITIVE_INFINITY);
+    if (first !== null) {
+      lane.claim = new Claim([first]);
+      return true;
+    }
+    let busiest: Lane | undefined;
+    for (const other of this.#lanes.keys()) {
+      if (other !== lane && other.claim.bytes > (busiest?.claim.bytes ?? 2 * STEAL_MIN)) busiest = other;
+    }
+    if (busiest === undefined || !Number.isFinite(busiest.claim.to)) return false;
+    const middle = busiest.claim.to - Math.floor(busiest.claim.bytes / 2);
+    lane.claim = new Claim(busiest.claim.cut(middle));
+    return !lane.claim.done;
+  }
+
+  async #fetch(lane: Lane): Promise<void> {
+    lane.opened = false;
+    const answer = await this.#open(lane);
+    if (answer === null) return;
+    lane.opened = true;
+    lane.speed = new Speed();
+    const before = this.#written;
+    try {
+      await pump(answer.body, {
+        place: (chunk) => this.#place(lane, chunk),
+        enough: () => lane.claim.done && lane.at < lane.end,
+        waited: (ms) => lane.speed.waited(ms),
+      });
+      if (lane.end === Number.POSITIVE_INFINITY) this.#learn(lane.at);
+      if (!lane.claim.done) throw Object.assign(new Error('the body ended short'), { code: 'UND_ERR_SOCKET' });
+      if (lane.endpoint !== null) this.#room.endpoints.succeeded(this.#route, lane.endpoint);
+    } finally {
+      this.#room.metrics.bytes.inc({ registry: this.#route.host }, this.#written - before);
+    }
+  }
+
+  /** Asks for a lane's claim, endpoint by endpoint; null where it turns out that there is nothing to fetch. */
+  #open(lane: Lane): Promise<Answer | null> {
+    const { endpoints, log } = this.#room;
+    return overEndpoints(
+      {
+        route: this.#route,
+        endpoints,
+        log,
+        signal: this.#stop.signal,
+        candidates: () => this.#candidates(),
+        judgedLater: true,
+        ...(lane.helper ? { waits: [] } : {}),
+      },
+      async (endpoint) => {
+        lane.endpoint = endpoint;
+        const { from, to } = lane.claim;
+        const whole = from === 0 && (to === Number.POSITIVE_INFINITY || to === this.#size);
+        const range =
+          whole || this.#rangeless.has(endpoint.href)
+            ? null
+            : { from, to: to === Number.POSITIVE_INFINITY ? undefined : to };
+        const answer = await requestBlob(this.#room, this.#route, endpoint, this.#key, {
+          method: 'GET',
+          range,
+          signal: this.#stop.signal,
+          purpose: null,
+        });
+        try {
+          return this.#judge(lane, answer, endpoint, range !== null) ? answer : null;
+        } catch (error) {
+          if (error instanceof Unexpected) throw await blobError(answer, endpoint);
+          answer.body.on('error', () => {}).destroy();
+          throw error;
+        }
+      },
+    );
+  }
+
+  /** Endpoints in order, those that broke off before behind the others. */
+  *#candidates(): Generator<URL> {
+    const { endpoints } = this.#room;
+    const left = [...endpoints.candidates(this.#route)];
+    left.sort((a, b) => (this.#strikes.get(a.href) ?? 0) - (this.#strikes.get(b.href) ?? 0));
+    try {
+      for (let next = left.shift(); next !== undefined; next = left.shift()) yield next;
+    } finally {
+      for (const unasked of left) endpoints.released(this.#route, unasked);
+    }
+  }
+
+  /** Whether an answer brings the claim; false where there is nothing to bring. Notes from which offset on it does. */
+  #judge(lane: Lane, answer: Answer, endpoint: URL, ranged: boolean): boolean {
+    if (answer.status === 206 && ranged) {
+      plain(answer);
+      const got = parseContentRange(header(answer.headers, 'content-range'));
+      if (got === null || got.from !== lane.claim.from) {
+        throw new NonsenseError('a part of the blob that was not asked for');
+      }
+      this.#learn(got.size);
+      lane.at = got.from;
+      lane.end = got.to;
+      if (lane.helper) {
+        this.#proven = true;
+        this.#room.punishments.succeeded(endpoint.host);
+      }
+      return true;
+    }
+    if (answer.status === 200) {
+      plain(answer);
+      if (ranged && lane.claim.from > 0) {
+        this.#rangeless.add(endpoint.href);
+        if (lane.helper) throw new NonsenseError('the whole blob instead of the part that was asked for');
+      }
+      if (header(answer.headers, 'accept-ranges')?.trim().toLowerCase() === 'none') this.#mostLanes = 1;
+      const size = bytesOf(header(answer.headers, 'content-length'));
+      this.#learn(size);
+      lane.at = 0;
+      lane.end = size ?? Number.POSITIVE_INFINITY;
+      // It brings everything from the start anyway: take whatever is missing, skip what is held.
+      if (lane.claim.from > 0) lane.claim.add(this.#gaps.takeAll());
+      return true;
+    }
+    if (answer.status === 416 && ranged && sizeOf416(answer) === lane.claim.from) {
+      // All of it was held already.
+      this.#learn(lane.claim.from);
+      discard(answer.body);
+      return false;
+    }
+    throw new Unexpected();
+  }
+
+  /** An answer told the size. The digest is of one content: another size is another content. */
+  #learn(size: number | undefined): void {
+    if (size !== undefined && this.#size !== undefined && size !== this.#size) {
+      throw new NonsenseError(`${size} bytes of a blob that has ${this.#size}`);
+    }
+    if (size !== undefined && this.#size === undefined) {
+      this.#size = size;
+      this.#gaps.trim(size);
+      for (const lane of this.#lanes.keys()) lane.claim.cut(size);
+    }
+    if (this.#begun) return;
+    this.#begun = true;
+    try {
+      this.#sink.begin(size);
+    } catch (error) {
+      throw new SinkError('the sink refuses the size', { cause: error });
+    }
+  }
+
+  #place(lane: Lane, chunk: Uint8Array): Promise<unknown> {
+    const start = lane.at;
+    lane.at += chunk.length;
+    lane.speed.add(chunk.length);
+    // The stream may go on into what nobody has claimed.
+    const end = lane.claim.done ? start : lane.claim.to;
+    if (end <= lane.at && end < lane.end) {
+      const more = this.#gaps.takeAt(end, this.#piece ?? Number.POSITIVE_INFINITY);
+      if (more !== null) lane.claim.add([more]);
+    }
+    const wanted = lane.claim.arrived(start, lane.at);
+    const [first] = wanted;
+    if (wanted.length === 1 && first !== undefined) {
+      this.#written += first.to - first.from;
+      const all = first.from === start && first.to === lane.at;
+      return this.#sink.write(first.from, all ? chunk : chunk.subarray(first.from - start, first.to - start));
+    }
+    return Promise.all(
+      wanted.map(({ from, to }) => {
+        this.#written += to - from;
+        return this.#sink.write(from, chunk.subarray(from - start, to - start));
+      }),
+    );
+  }
+
+  /** What follows a failure: true to go on, false where this lane ends and others go on. @throws where the download ends. */
+  async #recover(lane: Lane, error: unknown, progress: boolean): Promise<boolean> {
+    if (error instanceof SinkError) throw error;
+    const { endpoints, punishments, log, metrics } = this.#room;
+    const { endpoint } = lane;
+    metrics.resumptions.inc({ registry: this.#route.host });
+    const facts = {
+      registry: this.#route.host,
+      digest: this.#key.digest satisfies Digest,
+      at: lane.at,
+      reason: reasonOf(error),
+    };
+    if (endpoint !== null && (!progress || isTimeout(error))) {
+      this.#strikes.set(endpoint.href, (this.#strikes.get(endpoint.href) ?? 0) + 1);
+      // What fails before the body was counted where the endpoints were asked.
+      if (!progress && lane.opened) endpoints.failed(this.#route, endpoint, error);
+    }
+    if (lane.helper || this.#working() > 1) {
+      log.debug(facts, 'a part of a download broke off');
+      if (progress) return true;
+      this.#helperFailures++;
+      this.#helpAgainAt = performance.now() + BACKOFF_MS * 2 ** this.#helperFailures;
+      const punished = endpoint !== null && lane.helper && punishments.failed(endpoint.host, error);
+      if (punished || this.#rangeless.size > 0 || this.#helperFailures >= MAX_HELPER_FAILURES) this.#goOnAlone(facts);
+      if (lane.helper) return false;
+    }
+    // Nothing was ever had: whoever asks is told now, in words, and may ask again.
+    if (!this.#begun) throw error;
+    this.#idle = progress ? 0 : this.#idle + 1;
+    this.#refusals = !progress && isRefusal(error) ? this.#refusals + 1 : 0;
+    if (this.#idle >= MAX_IDLE_ATTEMPTS || this.#refusals >= MAX_REFUSALS) throw error;
+    const wait = this.#idle === 0 ? RESUME_MS : Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** (this.#idle - 1));
+    const asked = error instanceof StatusError ? Math.min(RETRY_AFTER_MAX_MS, (error.retryAfter ?? 0) * 1000) : 0;
+    log.info({ ...facts, attempt: this.#idle }, 'a download broke off and goes on where it stopped');
+    await sleep(Math.max(jitter(wait), asked), this.#stop.signal);
+    return true;
+  }
+
+  #goOnAlone(facts: object): void {
+    if (this.#mostLanes === 1) return;
+    this.#mostLanes = 1;
+    this.#piece = null;
+    this.#room.log.info(facts, 'a download goes on over one connection');
+  }
+
+  /** Looks whether the transfer is slow, and sends help. */
+  #consider(): void {
+    if (this.#mostLanes <= 1 || this.#size === undefined || performance.now() < this.#helpAgainAt) return;
+    const [lane] = this.#lanes.keys();
+    const host = lane?.endpoint?.host;
+    if (lane === undefined || host === undefined || !this.#room.punishments.allows(host)) return;
+    if (this.#lanes.size === 1) {
+      const rate = lane.speed.rate();
+      if (rate === null || !isSlow(rate, this.#gaps.bytes + lane.claim.bytes)) return;
+      this.#piece ??= pieceSize(rate);
+      for (const run of lane.claim.cut(lane.claim.from + this.#piece)) this.#gaps.give(run);
+      this.#room.metrics.parallel.inc({ registry: this.#route.host });
+      this.#start(true);
+    }
+    // One helper goes ahead to see whether ranges are honoured; the others follow.
+    while (this.#proven && !this.#gaps.empty && this.#lanes.size < this.#mostLanes) this.#start(true);
+  }
+}
+
+/** An answer that is a failure by its status. */
+class Unexpected extends Error {}
+
+function isRefusal(error: unknown): boolean {
+  if (error instanceof StatusError) return error.status < 500 && error.status !== 429 && error.status !== 408;
+  return error instanceof TokenRefusedError || error instanceof NonsenseError || error instanceof RedirectError;
 }

@@ -10,6 +10,8 @@ export class StatusError extends Error {
   readonly host: string;
   /** Seconds. */
   readonly retryAfter: number | undefined;
+  /** The status of the download host, where that is what failed. */
+  behind: number | undefined;
   /** The registry's own error code: `NAME_UNKNOWN`. */
   code: string | undefined;
 

@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import type { Budget, Purpose } from './budget.ts';
 import { type Challenge, parseChallenges } from './challenge.ts';
 import type { Connections, Headers, RawResponse } from './connections.ts';
 import { discard, header, headerList } from './headers.ts';
@@ -29,6 +30,8 @@ export interface Ask {
   readonly method: 'GET' | 'HEAD';
   readonly headers: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
+  /** What the sockets are wanted for; null where the caller holds a permit for them. */
+  readonly purpose: Purpose | null;
 }
 
 /** The last answer after challenges and redirects; its body is to be read to the end or destroyed. */
@@ -44,11 +47,13 @@ export interface Answer {
 export class Requester {
   readonly #connections: Connections;
   readonly #tokens: Tokens;
+  readonly #sockets: Budget;
   readonly #stallTimeout: number;
   readonly #schemes = new Map<string, Scheme>();
 
-  constructor(connections: Connections, tokens: Tokens, stallTimeout: number) {
+  constructor(connections: Connections, tokens: Tokens, sockets: Budget, stallTimeout: number) {
     this.#connections = connections;
+    this.#sockets = sockets;
     this.#tokens = tokens;
     this.#stallTimeout = stallTimeout;
   }
@@ -128,21 +133,29 @@ export class Requester {
     return `Bearer ${kept ?? (await unlessAborted(this.#tokens.fetch(scheme.demand, credentials, context), signal))}`;
   }
 
-  #once(url: URL, ask: Ask, authorization: string | null): Promise<RawResponse> {
-    return this.#connections.request(url, {
-      method: ask.method,
-      headers: {
-        'user-agent': USER_AGENT,
-        // Some registries compress blobs, whose digest is over the plain bytes.
-        'accept-encoding': 'identity',
-        ...ask.headers,
-        ...(authorization === null || authorization === '' ? {} : { authorization }),
-      },
-      reach: reachOf(url, ask.endpoint, this.#connections),
-      proxy: ask.route.proxy,
-      signal: ask.signal,
-      stallTimeout: this.#stallTimeout,
-    });
+  async #once(url: URL, ask: Ask, authorization: string | null): Promise<RawResponse> {
+    const release = ask.purpose === null ? () => {} : await this.#sockets.acquire(ask.purpose, url.host, ask.signal);
+    try {
+      const response = await this.#connections.request(url, {
+        method: ask.method,
+        headers: {
+          'user-agent': USER_AGENT,
+          // Some registries compress blobs, whose digest is over the plain bytes.
+          'accept-encoding': 'identity',
+          ...ask.headers,
+          ...(authorization === null || authorization === '' ? {} : { authorization }),
+        },
+        reach: reachOf(url, ask.endpoint, this.#connections),
+        proxy: ask.route.proxy,
+        signal: ask.signal,
+        stallTimeout: this.#stallTimeout,
+      });
+      response.body.once('close', release);
+      return response;
+    } catch (error) {
+      release();
+      throw error;
+    }
   }
 }
 

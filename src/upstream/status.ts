@@ -14,7 +14,10 @@ export async function statusError(answer: Answer, endpoint: URL): Promise<Status
   // A download host that refuses says nothing about the image: its signature expired, or it fails. Another registry behind a redirect does.
   const fromRegistry = url.origin === endpoint.origin || url.pathname.startsWith('/v2/');
   if (!fromRegistry && [400, 401, 403, 404, 410].includes(status)) {
-    return new StatusError(502, url.host, undefined, `the download host that it redirects to answered ${status}`);
+    const reason = `the download host that it redirects to answered ${status}`;
+    const error = new StatusError(502, url.host, undefined, reason);
+    error.behind = status;
+    return error;
   }
   const retryAfter = parseRetryAfter(header(answer.headers, 'retry-after'));
   const error = new StatusError(status, url.host, retryAfter);

@@ -1,5 +1,6 @@
 import { readBounded } from '../kit/bounded.ts';
 import { SingleFlight } from '../kit/single-flight.ts';
+import type { Budget } from './budget.ts';
 import type { Challenge } from './challenge.ts';
 import type { Connections } from './connections.ts';
 import { StatusError, TokenRefusedError } from './failures.ts';
@@ -46,11 +47,13 @@ export function demandOf(challenge: Challenge, scope: string): Demand | null {
 /** Bearer tokens (distribution *Token Authentication*), kept by realm, service, scope and credentials; one fetch in flight for each. */
 export class Tokens {
   readonly #connections: Connections;
+  readonly #sockets: Budget;
   readonly #kept = new Map<string, { token: string; expires: number }>();
   readonly #flights = new SingleFlight<string>();
 
-  constructor(connections: Connections) {
+  constructor(connections: Connections, sockets: Budget) {
     this.#connections = connections;
+    this.#sockets = sockets;
   }
 
   /** The token at hand, null where it must be fetched. */
@@ -98,16 +101,20 @@ export class Tokens {
       url.searchParams.set('account', credentials.username);
       headers.authorization = basic(credentials);
     }
+    // Whoever waits may leave; others wait for the same token.
+    const signal = AbortSignal.timeout(context.stallTimeout * 2);
     for (let hops = 0; ; hops++) {
-      const response = await this.#connections.request(url, {
-        method: 'GET',
-        headers,
-        reach: reachOf(url, context.endpoint, this.#connections),
-        proxy: context.proxy,
-        // Whoever waits may leave; others wait for the same token.
-        signal: AbortSignal.timeout(context.stallTimeout * 2),
-        stallTimeout: context.stallTimeout,
-      });
+      const release = await this.#sockets.acquire('document', url.host, signal);
+      const response = await this.#connections
+        .request(url, {
+          method: 'GET',
+          headers,
+          reach: reachOf(url, context.endpoint, this.#connections),
+          proxy: context.proxy,
+          signal,
+          stallTimeout: context.stallTimeout,
+        })
+        .finally(release);
       if (response.status === 200) return readToken(await readBounded(response.body, TOKEN_LIMIT), url);
       discard(response.body);
       if (!isRedirect(response.status) || hops >= MAX_REDIRECTS) {

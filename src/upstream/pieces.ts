@@ -1,0 +1,81 @@
+import { isTimeout, StatusError } from './failures.ts';
+
+/** A connection is judged after so long. Less would judge TCP's slow start. */
+const JUDGE_AFTER_MS = 750;
+/** Slower than this is slow: below 128 Mbit/s a throttle or a long way is at work, above it one connection is as good as four. */
+const SLOW_BYTES_PER_S = 16 * 1024 * 1024;
+/** What would be done within this time is not worth more connections. */
+const WORTH_MS = 2_000;
+/** A piece lasts about so long: long against the round trips that it costs, short enough that the lowest is never far behind. */
+const PIECE_MS = 3_000;
+const PIECE_MIN = 512 * 1024;
+const PIECE_MAX = 16 * 1024 * 1024;
+/** Half of what another connection has still to do is taken over only if that half is worth a request. */
+export const STEAL_MIN = 512 * 1024;
+/** Extra connections that failed in one download, after which it goes on with one. */
+export const MAX_HELPER_FAILURES = 4;
+/** How long a host that punished us for several connections gets only one. */
+const PUNISHED_MS = 10 * 60_000;
+/** Resets before the first byte that are taken for punishment. */
+const PUNISHING_RESETS = 2;
+
+/** How fast one connection has been, not counting the time that it waited for the disk. */
+export class Speed {
+  #started = performance.now();
+  #bytes = 0;
+
+  add(bytes: number): void {
+    if (this.#bytes === 0) this.#started = performance.now();
+    this.#bytes += bytes;
+  }
+
+  /** Time that does not count. */
+  waited(ms: number): void {
+    this.#started += ms;
+  }
+
+  /** Bytes per second; null while it is too early to tell. */
+  rate(): number | null {
+    const elapsed = performance.now() - this.#started;
+    return this.#bytes === 0 || elapsed < JUDGE_AFTER_MS ? null : (this.#bytes * 1000) / elapsed;
+  }
+}
+
+/** Whether more connections are worth their while. */
+export function isSlow(rate: number | null, remaining: number): boolean {
+  if (rate === null || rate >= SLOW_BYTES_PER_S || remaining < 2 * PIECE_MIN) return false;
+  return (remaining / rate) * 1000 >= WORTH_MS;
+}
+
+export function pieceSize(rate: number): number {
+  return Math.round(Math.min(PIECE_MAX, Math.max(PIECE_MIN, (rate * PIECE_MS) / 1000)));
+}
+
+/** Hosts that answer several connections with 429, 403 or resets, or that know no ranges: they get one connection, for a while. */
+export class Punishments {
+  readonly #until = new Map<string, number>();
+  readonly #resets = new Map<string, number>();
+
+  allows(host: string): boolean {
+    return (this.#until.get(host) ?? 0) <= performance.now();
+  }
+
+  /** Tells of an extra connection's failure before its first byte; true where it ends parallel fetching from that host. */
+  failed(host: string, error: unknown): boolean {
+    const refused = error instanceof StatusError && [429, 403, 503].includes(error.behind ?? error.status);
+    const reset = !(error instanceof StatusError) && !isTimeout(error);
+    if (reset) this.#resets.set(host, (this.#resets.get(host) ?? 0) + 1);
+    if (!refused && (this.#resets.get(host) ?? 0) < PUNISHING_RESETS) return false;
+    this.off(host);
+    return true;
+  }
+
+  succeeded(host: string): void {
+    this.#resets.delete(host);
+  }
+
+  off(host: string): void {
+    this.#resets.delete(host);
+    this.#until.set(host, performance.now() + PUNISHED_MS);
+  }
+}

@@ -1,0 +1,394 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import type { Digest } from '../../src/oci/digest.ts';
+import { RegistryError } from '../../src/oci/errors.ts';
+import type { Content } from '../support/fake-registry/index.ts';
+import { FakeRegistry, type FakeRegistryOptions, generated, QUIRKS } from '../support/fake-registry/index.ts';
+import { MemorySink } from '../support/memory-sink.ts';
+import { startUpstream, type TestUpstream } from '../support/upstream.ts';
+
+const MIB = 1024 * 1024;
+const signal = new AbortController().signal;
+const cleanups: (() => Promise<void>)[] = [];
+
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+async function fakeRegistry(options: FakeRegistryOptions = {}): Promise<FakeRegistry> {
+  const fake = await FakeRegistry.start(options);
+  cleanups.push(() => fake.close());
+  return fake;
+}
+
+function upstreamOf(endpoints: readonly string[], options: Parameters<typeof startUpstream>[1] = {}): TestUpstream {
+  const upstream = startUpstream({ 'r.test': { endpoints } }, options);
+  cleanups.push(() => upstream.close());
+  return upstream;
+}
+
+function layer(size: number, ...fakes: FakeRegistry[]): Content {
+  const content = generated(size, size);
+  for (const fake of fakes) fake.repository('library/app').addBlob(content);
+  return content;
+}
+
+const fetchInto = (upstream: TestUpstream, digest: string, sink: MemorySink, stop = signal) =>
+  upstream.download({ registry: 'r.test', repository: 'library/app', digest: digest as Digest }, sink, stop);
+
+async function downloads(upstream: TestUpstream, content: Content, sink = new MemorySink()): Promise<MemorySink> {
+  await fetchInto(upstream, content.digest, sink);
+  expect(sink.bytes.length).toBe(content.size);
+  expect(sink.digest).toBe(content.digest);
+  return sink;
+}
+
+async function failure(promise: Promise<unknown>): Promise<RegistryError> {
+  const error = await promise.then(
+    () => new Error('nothing was thrown'),
+    (thrown: unknown) => thrown,
+  );
+  expect(error).toBeInstanceOf(RegistryError);
+  return error as RegistryError;
+}
+
+describe('a download', () => {
+  it('is one plain GET', async () => {
+    const fake = await fakeRegistry();
+    const content = layer(8 * MIB, fake);
+    const sink = await downloads(upstreamOf([fake.url]), content);
+    expect(sink.begun).toBe(content.size);
+    expect(fake.log.count({ kind: 'blob' })).toBe(1);
+    expect(fake.log.of({ kind: 'blob' })[0]?.range).toBeUndefined();
+  });
+
+  it('of no bytes is done', async () => {
+    const fake = await fakeRegistry();
+    await downloads(upstreamOf([fake.url]), layer(0, fake));
+  });
+
+  it('without a Content-Length is whole when the body ends', async () => {
+    const fake = await fakeRegistry({ faults: () => ({ chunked: true }) });
+    const sink = await downloads(upstreamOf([fake.url]), layer(3 * MIB, fake));
+    expect(sink.begun).toBeUndefined();
+  });
+
+  it('fetches only what is not held', async () => {
+    const fake = await fakeRegistry(QUIRKS.docker);
+    const content = layer(8 * MIB, fake);
+    const held = [
+      { from: 0, to: 2 * MIB },
+      { from: 3 * MIB, to: 5 * MIB },
+    ];
+    const sink = await downloads(upstreamOf([fake.url]), content, new MemorySink(held, content));
+    expect(sink.written).toBe(4 * MIB);
+    expect(fake.log.bytes({ kind: 'cdn' })).toBe(4 * MIB);
+  });
+
+  it('of what is held already learns the size and ends', async () => {
+    const fake = await fakeRegistry();
+    const content = layer(MIB, fake);
+    const sink = await downloads(upstreamOf([fake.url]), content, new MemorySink([{ from: 0, to: MIB }], content));
+    expect(sink.begun).toBe(MIB);
+    expect(sink.written).toBe(0);
+  });
+
+  it('skips what is held where ranges are not known', async () => {
+    const fake = await fakeRegistry({ refuseRange: 'ignore' });
+    const content = layer(4 * MIB, fake);
+    const held = [
+      { from: MIB, to: 2 * MIB },
+      { from: 3 * MIB, to: 3 * MIB + 10 },
+    ];
+    const sink = await downloads(upstreamOf([fake.url]), content, new MemorySink(held, content));
+    expect(sink.written).toBe(3 * MIB - 10);
+  });
+
+  it('that is missing says so at once', async () => {
+    const fake = await fakeRegistry();
+    const error = await failure(fetchInto(upstreamOf([fake.url]), generated(1).digest, new MemorySink()));
+    expect(error.code).toBe('BLOB_UNKNOWN');
+  });
+
+  it('from a registry that is off says so in words', async () => {
+    const gone = await FakeRegistry.start();
+    await gone.close();
+    const error = await failure(fetchInto(upstreamOf([gone.url]), generated(1).digest, new MemorySink()));
+    expect(error.status).toBe(502);
+  });
+
+  it('ends when its signal is aborted, and leaves no connection', async () => {
+    const fake = await fakeRegistry({ bytesPerSecond: MIB });
+    const content = layer(8 * MIB, fake);
+    const stop = new AbortController();
+    const sink = new MemorySink();
+    const running = fetchInto(upstreamOf([fake.url]), content.digest, sink, stop.signal);
+    await expect.poll(() => sink.written).toBeGreaterThan(0);
+    const reason = new Error('closing');
+    stop.abort(reason);
+    await expect(running).rejects.toBe(reason);
+    await expect.poll(() => fake.connections).toBe(0);
+  });
+
+  it('ends with the failure of its sink, as it is', async () => {
+    const fake = await fakeRegistry();
+    const content = layer(8 * MIB, fake);
+    const full = new Error('ENOSPC');
+    const sink = new MemorySink();
+    sink.write = () => Promise.reject(full);
+    await expect(fetchInto(upstreamOf([fake.url]), content.digest, sink)).rejects.toBe(full);
+    expect(fake.log.count({ kind: 'blob' })).toBe(1);
+  });
+
+  it('waits for a slow sink', async () => {
+    const fake = await fakeRegistry();
+    const content = layer(16 * MIB, fake);
+    const sink = new MemorySink();
+    const { write } = sink;
+    const held: (() => void)[] = [];
+    let handed = 0;
+    sink.write = async (offset, chunk) => {
+      handed += chunk.length;
+      await write.call(sink, offset, chunk);
+      await new Promise<void>((resolve) => held.push(resolve));
+    };
+    const running = fetchInto(upstreamOf([fake.url]), content.digest, sink);
+    await expect.poll(() => handed).toBeGreaterThan(0);
+    // What the sink was handed stays put while it does not answer.
+    const settled = () => new Promise((resolve) => setTimeout(resolve, 100));
+    await settled();
+    const before = handed;
+    await settled();
+    expect(handed).toBe(before);
+    expect(handed).toBeLessThan(MIB);
+    sink.write = write;
+    for (const resolve of held.splice(0)) resolve();
+    await running;
+    expect(sink.digest).toBe(content.digest);
+  });
+});
+
+describe('a bad link', () => {
+  it('that resets every connection is resumed where it broke', async () => {
+    const fake = await fakeRegistry({
+      ...QUIRKS.docker,
+      faults: (request) => (request.kind === 'cdn' ? { resetAfter: MIB + request.nth * 100_000 } : undefined),
+    });
+    const content = layer(12 * MIB, fake);
+    await downloads(upstreamOf([fake.url]), content);
+    const parts = fake.log.of({ kind: 'cdn' });
+    expect(parts.length).toBeGreaterThan(4);
+    expect(parts.slice(1).every((request) => (request.range?.from ?? 0) > 0)).toBe(true);
+  });
+
+  it('that ends bodies early is resumed', async () => {
+    const fake = await fakeRegistry({ faults: () => ({ endAfter: 700_000 }) });
+    await downloads(upstreamOf([fake.url]), layer(4 * MIB, fake));
+  });
+
+  it('that stalls is left after the stall timeout', async () => {
+    const fake = await fakeRegistry({
+      faults: (request) => (request.nth % 2 === 0 ? { stallAfter: MIB } : undefined),
+    });
+    const started = performance.now();
+    await downloads(upstreamOf([fake.url], { stallTimeout: 500, connections: 1 }), layer(4 * MIB, fake));
+    expect(fake.log.count({ kind: 'blob' })).toBe(2);
+    expect(performance.now() - started).toBeGreaterThan(450);
+  });
+
+  it('that refuses ranges is read again from the start, keeping what is held', async () => {
+    const fake = await fakeRegistry({
+      refuseRange: 'ignore',
+      faults: (request) => (request.nth < 3 ? { resetAfter: (request.nth + 1) * MIB } : undefined),
+    });
+    const content = layer(6 * MIB, fake);
+    const sink = await downloads(upstreamOf([fake.url]), content);
+    expect(sink.written).toBe(content.size);
+  });
+
+  it('that breaks a body without a length is resumed too', async () => {
+    const fake = await fakeRegistry({
+      faults: (request) => (request.nth === 0 ? { chunked: true, resetAfter: MIB } : undefined),
+    });
+    await downloads(upstreamOf([fake.url]), layer(3 * MIB, fake));
+  });
+
+  it('asks for a new redirect when a signature has expired', async () => {
+    const fake = await fakeRegistry({
+      redirect: { to: 'signed', lifetime: 50, status: 307 },
+      faults: (request) => (request.kind === 'cdn' && request.nth < 3 ? { resetAfter: MIB } : undefined),
+    });
+    await downloads(upstreamOf([fake.url]), layer(4 * MIB, fake));
+    expect(fake.log.count({ kind: 'blob', status: 307 })).toBe(4);
+  });
+
+  it('asks for a new token when the old one is no longer taken', async () => {
+    const fake = await fakeRegistry({ auth: { scheme: 'bearer' } });
+    fake.faults = (request) => {
+      if (request.kind !== 'blob' || request.headers.authorization === undefined || request.nth > 2) return undefined;
+      // After this request has been let in.
+      setImmediate(() => fake.auth.revoke());
+      return { resetAfter: MIB };
+    };
+    await downloads(upstreamOf([fake.url]), layer(4 * MIB, fake));
+    expect(fake.log.count({ kind: 'token' })).toBeGreaterThan(1);
+  });
+
+  it('gives up after many attempts without a byte, not before', async () => {
+    let broken = 0;
+    const fake = await fakeRegistry({
+      faults: (request) => {
+        if (request.nth === 0) return { resetAfter: MIB };
+        broken++;
+        return { status: 404 };
+      },
+    });
+    const error = await failure(
+      fetchInto(upstreamOf([fake.url], { connections: 1 }), layer(3 * MIB, fake).digest, new MemorySink()),
+    );
+    expect(error.code).toBe('BLOB_UNKNOWN');
+    expect(broken).toBe(4);
+  });
+
+  it('never mixes in a blob of another size', async () => {
+    const fake = await fakeRegistry({
+      faults: (request) => (request.nth === 0 ? { resetAfter: MIB } : { sizeOff: 5 }),
+    });
+    const error = await failure(fetchInto(upstreamOf([fake.url]), layer(3 * MIB, fake).digest, new MemorySink()));
+    expect(error.kind).toBe('upstreamWrong');
+  });
+});
+
+describe('pieces', () => {
+  const slow = { bytesPerSecond: MIB, redirect: { to: 'signed', lifetime: 60_000 } } as const;
+
+  it('are fetched by several connections where one is slow, lowest first', async () => {
+    const fake = await fakeRegistry(slow);
+    const content = layer(12 * MIB, fake);
+    let most = 0;
+    const timer = setInterval(() => {
+      most = Math.max(most, fake.log.of({ kind: 'cdn' }).filter((request) => !request.done).length);
+    }, 20);
+    const sink = await downloads(upstreamOf([fake.url], { connections: 4 }), content);
+    clearInterval(timer);
+    // A connection that is being closed may overlap with the next.
+    expect(most).toBeGreaterThanOrEqual(4);
+    expect(most).toBeLessThanOrEqual(6);
+    expect(fake.log.of({ kind: 'cdn' })[0]?.range).toBeUndefined();
+    const starts = fake.log
+      .of({ kind: 'cdn' })
+      .slice(1, 4)
+      .map((request) => request.range?.from ?? 0);
+    expect(starts).toEqual([...starts].sort((a, b) => a - b));
+    expect(sink.written).toBe(content.size);
+  });
+
+  it('are not fetched with connections: 1', async () => {
+    const fake = await fakeRegistry(slow);
+    await downloads(upstreamOf([fake.url], { connections: 1 }), layer(4 * MIB, fake));
+    expect(fake.log.count({ kind: 'cdn' })).toBe(1);
+  });
+
+  it('survive resets', async () => {
+    const fake = await fakeRegistry({
+      ...slow,
+      faults: (request) => (request.kind === 'cdn' && request.nth % 2 === 1 ? { resetAfter: 300_000 } : undefined),
+    });
+    await downloads(upstreamOf([fake.url]), layer(8 * MIB, fake));
+  });
+
+  it.each([429, 403])('end where the host answers them with %i', async (status) => {
+    let open = 0;
+    const fake = await fakeRegistry({
+      bytesPerSecond: 2 * MIB,
+      faults: () => {
+        open = fake.log.of({ kind: 'blob' }).filter((request) => !request.done).length;
+        return open > 1 ? { status } : undefined;
+      },
+    });
+    const upstream = upstreamOf([fake.url]);
+    await downloads(upstream, layer(8 * MIB, fake));
+    expect(fake.log.count({ status })).toBe(1);
+    fake.log.clear();
+    await downloads(upstream, layer(6 * MIB, fake));
+    expect(fake.log.count({ kind: 'blob' })).toBe(1);
+  });
+
+  it('end where ranges are not honoured, and nothing is fetched twice by the one that goes on', async () => {
+    const fake = await fakeRegistry({
+      bytesPerSecond: 2 * MIB,
+      faults: (request) => (request.range === undefined ? undefined : { ignoreRange: true }),
+    });
+    await downloads(upstreamOf([fake.url]), layer(7 * MIB, fake));
+    const whole = fake.log.of({ kind: 'blob' }).filter((request) => request.sent === 7 * MIB);
+    expect(whole.length).toBe(1);
+  });
+});
+
+describe('several endpoints', () => {
+  it.each([
+    ['refuses connections', { refuse: true }],
+    ['answers 500', { status: 500 }],
+    ['answers 429 with Retry-After', { status: 429, headers: { 'retry-after': '60' } }],
+    ['has no such image', { status: 404 }],
+  ])('the second serves when the first %s, and the first again when it has recovered', async (_, fault) => {
+    const first = await fakeRegistry({ faults: () => fault });
+    const second = await fakeRegistry();
+    const content = layer(MIB, first, second);
+    const upstream = upstreamOf([first.url, second.url]);
+    for (let i = 0; i < 5; i++) await downloads(upstream, content);
+    expect(second.log.count({ kind: 'blob', status: 200 })).toBe(5);
+    first.faults = () => undefined;
+    if ('status' in fault && fault.status === 429) return;
+    await expect
+      .poll(
+        async () => {
+          await downloads(upstream, content);
+          return first.log.count({ kind: 'blob', status: 200 });
+        },
+        { timeout: 10_000, interval: 200 },
+      )
+      .toBeGreaterThan(0);
+    expect(upstream.health('r.test')[0]).toMatchObject({ state: 'closed', failures: 0 });
+  });
+
+  it('leaves an endpoint alone that fails again and again, and shows its state', async () => {
+    const first = await fakeRegistry({ faults: () => ({ status: 500 }) });
+    const second = await fakeRegistry();
+    const content = layer(1000, first, second);
+    const upstream = upstreamOf([first.url, second.url]);
+    for (let i = 0; i < 10; i++) await downloads(upstream, content);
+    expect(first.log.count()).toBeLessThan(6);
+    const [state] = upstream.health('r.test');
+    expect(state).toMatchObject({ url: first.url, state: 'open' });
+    expect(state?.lastError).toContain('500');
+    expect(Date.parse(state?.retryAt ?? '')).toBeGreaterThan(Date.now());
+  });
+
+  it('goes on at the second when the first stalls in the middle', async () => {
+    const first = await fakeRegistry({
+      faults: (request) => (request.nth === 0 ? { stallAfter: MIB } : { hang: true }),
+    });
+    const second = await fakeRegistry();
+    const content = layer(4 * MIB, first, second);
+    await downloads(upstreamOf([first.url, second.url], { stallTimeout: 400, connections: 1 }), content);
+    expect(second.log.of({ kind: 'blob' })[0]?.range?.from).toBe(MIB);
+    expect(first.log.count({ kind: 'blob' })).toBe(1);
+  });
+
+  it('never dresses a failure up as 404', async () => {
+    const first = await fakeRegistry();
+    const second = await fakeRegistry({ faults: () => ({ status: 500 }) });
+    const error = await failure(fetchInto(upstreamOf([first.url, second.url]), generated(5).digest, new MemorySink()));
+    expect(error.status).toBe(502);
+  });
+});
+
+describe('many at once', () => {
+  it('share what there is and all come through', async () => {
+    const fake = await fakeRegistry(QUIRKS.docker);
+    const contents = Array.from({ length: 40 }, (_, i) => layer(MIB + i, fake));
+    const upstream = upstreamOf([fake.url]);
+    await Promise.all(contents.map((content) => downloads(upstream, content)));
+    expect(fake.log.count({ kind: 'cdn', status: 200 })).toBe(40);
+  });
+});
