@@ -28,7 +28,7 @@ export function probeListener(
       port: listener.port,
       method: 'GET',
       path: '/v2/',
-      headers: { host: name },
+      headers: { host: name, 'user-agent': 'registry-gateway self-check' },
       agent: false,
       signal: AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]),
     } as const;

@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import type { AliasAdded, AliasDetails, AliasRow } from '../admin/rows.ts';
 import type { ImportResult } from '../aliases/alias-table.ts';
-import { collect, readGiven } from './arguments.ts';
+import { collect, readGiven, readInput } from './arguments.ts';
 import { formatWhen } from './format.ts';
 import type { Cell, Tone } from './output.ts';
 import type { Session } from './session.ts';
@@ -97,8 +97,11 @@ export function aliasCommands(session: Session): Command {
     .description('add registries and aliases from a YAML file, in the format of the files in aliases/')
     .argument('<file>', 'the file, or - for standard input')
     .action(async (file: string) => {
-      const yaml = await readGiven(file === '-' ? '/dev/stdin' : file);
-      const done = (await session.act('alias.import', { yaml, file })) as ImportResult;
+      const yaml = file === '-' ? await readInput(session) : await readGiven(file);
+      const done = (await session.act('alias.import', {
+        yaml,
+        file: file === '-' ? 'standard input' : file,
+      })) as ImportResult;
       output.line(`registries: ${done.registriesAdded} added, ${done.registriesChanged} changed`);
       output.line(`aliases: ${done.aliasesAdded} added, ${done.aliasesChanged} changed`);
     });

@@ -20,7 +20,7 @@ export function statusCommand(session: Session): Command {
           'gateway',
           status.running
             ? {
-                text: `runs as process ${status.pid} since ${formatSpan((status.uptimeSeconds ?? 0) * 1000)}`,
+                text: `runs as process ${status.pid}, for ${formatSpan((status.uptimeSeconds ?? 0) * 1000)}`,
                 tone: 'good',
               }
             : { text: `nothing runs on ${status.dataDir}`, tone: 'warn' },
@@ -47,9 +47,15 @@ export function statusCommand(session: Session): Command {
         ...(status.traffic === null
           ? []
           : Object.entries(status.traffic).map(
-              ([name, value]) => [name, /bytes/i.test(name) ? formatBytes(value) : String(value)] as [string, string],
+              ([name, value]) =>
+                [words(name), /bytes/i.test(name) ? formatBytes(value) : String(value)] as [string, string],
             )),
       ]);
       for (const warning of status.warnings) output.note(warning);
     });
+}
+
+/** `bytesSent` as a person writes it. */
+function words(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 }

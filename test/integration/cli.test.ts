@@ -1,0 +1,252 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { PassThrough, Readable } from 'node:stream';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { run } from '../../src/cli/run.ts';
+
+// Commands on a data directory that no gateway works on, each as a run of its own, in this process.
+
+let home: string;
+
+beforeEach(async () => {
+  home = await mkdtemp(path.join(tmpdir(), 'gateway-cli-'));
+});
+
+afterEach(async () => {
+  await rm(home, { recursive: true, force: true });
+});
+
+async function cli(line: string | string[], options: { stdin?: string; env?: NodeJS.ProcessEnv } = {}) {
+  const stdout = new PassThrough();
+  const stderr = new PassThrough();
+  const code = await run({
+    argv: typeof line === 'string' ? line.split(' ') : line,
+    stdout,
+    stderr,
+    stdin: Readable.from([Buffer.from(options.stdin ?? '')]),
+    env: options.env ?? {},
+    cwd: home,
+    signal: new AbortController().signal,
+  });
+  return { code, out: String(stdout.read() ?? ''), err: String(stderr.read() ?? '') };
+}
+
+const json = async (line: string) => JSON.parse((await cli(line)).out);
+
+describe('exit codes', () => {
+  test.each([
+    ['--help', 0],
+    ['alias --help', 0],
+    ['--version', 0],
+    ['help alias', 0],
+    ['', 2],
+    ['alias', 2],
+    ['alais ls', 2],
+    ['alias lss', 2],
+    ['alias add', 2],
+    ['alias add one quay.io more', 2],
+    ['alias ls --nonsense', 2],
+    ['client', 2],
+    ['client docekr', 2],
+    ['--data-dir', 2],
+  ])('gateway %s: %d', async (line, code) => {
+    const result = await cli(line === '' ? [] : line);
+    expect(result.code).toBe(code);
+    // Usage is no result: it goes to standard error.
+    expect(result.out === '').toBe(code === 2);
+  });
+
+  test('an unknown command gets a suggestion', async () => {
+    expect((await cli('alais ls')).err).toBe(
+      "gateway: unknown command 'alais'\n  (Did you mean alias?)\n  see: gateway --help\n",
+    );
+  });
+
+  test('malformed values are usage, what the table refuses is a failure', async () => {
+    expect((await cli(['alias', 'add', 'a b', 'quay.io'])).code).toBe(2);
+    expect((await cli('alias add ok https://quay.io')).code).toBe(2);
+    expect((await cli('alias add ok quay.io --endpoint nope')).code).toBe(2);
+    expect((await cli('alias add quay ghcr.io')).code).toBe(1);
+    expect((await cli('alias show none')).code).toBe(1);
+    expect((await cli('registry rm quay.io')).code).toBe(1);
+    expect((await cli('registry rm none.example')).code).toBe(1);
+    expect((await cli('cert renew quay')).code).toBe(1);
+    expect((await cli(['cert', 'show', 'no host!'])).code).toBe(2);
+    expect((await cli('cache prune --older-than 5x')).code).toBe(2);
+    expect((await cli('user rm nobody')).code).toBe(1);
+    expect((await cli('alias import missing.yaml')).code).toBe(2);
+  });
+
+  test('a wrong configuration is usage, and every problem is told', async () => {
+    await writeFile(path.join(home, 'gateway.yaml'), 'domian: x\nlisten: {https: 99999999}\n');
+    const { code, err } = await cli('alias ls');
+    expect(code).toBe(2);
+    expect(err).toContain('domian');
+    expect(err).toContain('listen.https');
+  });
+});
+
+describe('the options of every command', () => {
+  test('go before it and after it', async () => {
+    const config = path.join(home, 'other.yaml');
+    await writeFile(config, 'domain: cr.example.com\ntls: {mode: "off"}\n');
+    const data = path.join(home, 'd');
+    for (const line of [
+      ['--config', config, '--data-dir', data, 'alias', 'show', 'quay'],
+      ['alias', '--config', config, '--data-dir', data, 'show', 'quay'],
+      ['alias', 'show', 'quay', '--config', config, '--data-dir', data],
+      ['alias', 'show', '--data-dir', data, 'quay', `--config=${config}`],
+    ]) {
+      const { out, code } = await cli([...line, '--json']);
+      expect(code).toBe(0);
+      expect(JSON.parse(out).host).toBe('quay.cr.example.com');
+    }
+  });
+
+  test('a variable that is none of ours is warned of by name, on standard error', async () => {
+    const { code, out, err } = await cli('alias ls --json', { env: { GATEWAY_DOMIAN: 'x' } });
+    expect(code).toBe(0);
+    expect(err).toContain('GATEWAY_DOMIAN');
+    expect(JSON.parse(out)).toHaveLength(13);
+  });
+});
+
+describe('aliases and registries', () => {
+  test('a new table is filled, and --json has exactly the rows of the contract', async () => {
+    const rows = await json('alias ls --json');
+    expect(rows.find((row: { name: string }) => row.name === 'k8s-gcr')).toEqual({
+      name: 'k8s-gcr',
+      host: 'k8s-gcr.localhost',
+      registry: 'k8s.gcr.io',
+      certificate: { state: expect.any(String), notAfter: expect.anything() },
+    });
+    const registries = await json('registry ls --json');
+    expect(registries[2]).toEqual({
+      host: 'docker.io',
+      endpoints: ['https://registry-1.docker.io'],
+      proxy: null,
+      credentials: false,
+      public: false,
+    });
+    const [certificate] = await json('cert ls --json');
+    expect(Object.keys(certificate)).toEqual(
+      expect.arrayContaining([
+        'host',
+        'state',
+        'issuer',
+        'serial',
+        'notBefore',
+        'notAfter',
+        'lastError',
+        'nextAttempt',
+      ]),
+    );
+  });
+
+  test('add says what happens at the next start, twice is no error, rm and add again', async () => {
+    const added = await cli('alias add hub docker.example.com --endpoint http://127.0.0.1:5000');
+    expect(added).toMatchObject({ code: 0, err: '' });
+    expect(added.out).toContain('hub (hub.localhost) stands for docker.example.com');
+    expect(added.out).toContain(`nothing runs on ${path.join(home, 'data')}: `);
+    expect(added.out).toContain('when the gateway starts');
+    expect((await cli('alias add hub docker.example.com')).code).toBe(0);
+    expect((await json('registry show docker.example.com --json')).endpoints).toEqual(['http://127.0.0.1:5000']);
+
+    expect((await cli('registry rm docker.example.com')).err).toContain('hub');
+    expect((await cli('alias rm hub')).code).toBe(0);
+    expect((await cli('alias rm hub')).code).toBe(1);
+    expect((await cli('registry rm docker.example.com')).code).toBe(0);
+  });
+
+  test('with ACME the order waits for the gateway, with --no-cert there is none', async () => {
+    const env = { GATEWAY_DOMAIN: 'cr.example.com' };
+    expect((await cli('alias add one quay.io', { env })).out).toContain(
+      'the certificate is ordered when the gateway starts',
+    );
+    expect((await cli('alias add two quay.io --no-cert', { env })).out).not.toContain('ordered when');
+    const rows = JSON.parse((await cli('alias ls --json', { env })).out) as {
+      name: string;
+      certificate: { state: string };
+    }[];
+    const state = (name: string) => rows.find((row) => row.name === name)?.certificate.state;
+    expect(state('one')).toBe('pending');
+    expect(state('two')).toBe('none');
+  });
+
+  test('credentials come from standard input and are never shown', async () => {
+    const set = 'registry set private.example --username bob';
+    expect((await cli(set)).code).toBe(2);
+    expect((await cli('registry set private.example --password-stdin', { stdin: 'x' })).code).toBe(2);
+    expect((await cli(`${set} --password-stdin`, { stdin: '\n' })).code).toBe(2);
+    const done = await cli(`${set} --password-stdin --public --proxy http://u:pw1@proxy:3128`, { stdin: 's3cret\n' });
+    expect(done).toMatchObject({ code: 0, err: '' });
+    for (const line of ['registry ls', 'registry show private.example', 'registry ls --json', 'alias export']) {
+      const { out, code } = await cli(line);
+      expect(code).toBe(0);
+      expect(out).toContain('private.example');
+      expect(out).not.toMatch(/s3cret|pw1/);
+    }
+    expect(await json('registry show private.example --json')).toMatchObject({ credentials: true, public: true });
+    expect(
+      (await cli(['registry', 'set', 'private.example', '--username', '', '--proxy', 'none', '--no-public'])).code,
+    ).toBe(0);
+    expect(await json('registry show private.example --json')).toMatchObject({
+      credentials: false,
+      public: false,
+      proxy: null,
+    });
+  });
+
+  test('what is exported can be imported, from a file and from standard input', async () => {
+    await cli('alias add hub docker.example.com --no-cert');
+    const { out: yaml } = await cli('alias export');
+    const other = ['--data-dir', path.join(home, 'other')];
+    const first = await cli(['alias', 'import', '-', ...other], { stdin: yaml });
+    expect(first).toMatchObject({ code: 0, out: 'registries: 1 added, 0 changed\naliases: 1 added, 0 changed\n' });
+    await writeFile(path.join(home, 'table.yaml'), yaml);
+    const again = await cli(['alias', 'import', path.join(home, 'table.yaml'), ...other]);
+    expect(again.out).toBe('registries: 0 added, 0 changed\naliases: 0 added, 0 changed\n');
+    expect((await cli(['alias', 'export', ...other])).out).toBe(yaml);
+    expect((await cli(['alias', 'import', '-', ...other], { stdin: 'registries: [1]' })).code).toBe(2);
+  });
+});
+
+test('users: the token is printed once, alone on standard output', async () => {
+  const added = await cli('user add bob');
+  expect(added.out).toMatch(/^\S{20,}\n$/);
+  expect(added.err).toContain('anonymous');
+  expect((await cli('user add bob')).code).toBe(1);
+  expect((await cli(['user', 'add', 'a:b'])).code).toBe(2);
+  expect(await json('user ls --json')).toEqual([{ name: 'bob', createdAt: expect.stringMatching(/^20/) }]);
+  expect((await cli('user ls')).out).not.toContain(added.out.trim());
+  expect((await cli('user rm bob')).code).toBe(0);
+  expect(await json('user ls --json')).toEqual([]);
+});
+
+test('status and the cache say that nothing runs, and what there is', async () => {
+  expect((await cli('status')).out).toContain(`nothing runs on ${path.join(home, 'data')}`);
+  expect(await json('status --json')).toMatchObject({ running: false, pid: null, aliases: 13, registries: 13 });
+  expect(await json('cache stats --json')).toMatchObject({ bytes: 0, blobs: 0, hitRatio: null });
+  expect((await cli('cache prune')).out).toBe('dropped 0 blobs (0 B) and 0 manifests\n');
+  expect(await json('cache verify --json')).toMatchObject({ blobs: 0, dropped: [] });
+});
+
+test('without certificates of its own the gateway says so', async () => {
+  const env = { GATEWAY_TLS_MODE: 'off' };
+  expect((await cli('cert ls --json', { env })).out).toBe('[]\n');
+  expect((await cli('cert show quay', { env })).err).toContain('tls.mode is off');
+  expect((await cli('alias add hub quay.io', { env })).out).toContain('tls.mode is off');
+});
+
+test('client prints the configuration of this very gateway', async () => {
+  const env = { GATEWAY_DOMAIN: 'cr.example.com' };
+  const { out, code } = await cli('client docker', { env });
+  expect(code).toBe(0);
+  expect(out).toContain(
+    '# ---- /etc/docker/daemon.json\n{\n  "registry-mirrors": [\n    "https://cr.example.com"\n  ]\n}\n',
+  );
+  expect(JSON.parse((await cli('client podman --json', { env })).out).files[0].path).toContain('/etc/containers/');
+  // The embedded default has a CA of its own, which clients must be given.
+  expect((await cli('client docker')).out).toContain('# ---- /etc/docker/certs.d/localhost:8443/ca.crt\n-----BEGIN');
+});

@@ -1,0 +1,88 @@
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { stripTypeScriptTypes } from 'node:module';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+const MAIN = path.resolve('src/main.ts');
+/** Where distributions put theirs; it may be older than what the program needs. */
+const SYSTEM_NODE = '/usr/bin/node';
+
+let home: string;
+
+beforeAll(async () => {
+  home = await mkdtemp(path.join(tmpdir(), 'gateway-main-'));
+});
+
+afterAll(async () => {
+  await rm(home, { recursive: true, force: true });
+});
+
+function node(args: string[], program = process.execPath): Promise<{ code: number; out: string; err: string }> {
+  return new Promise((resolve) => {
+    execFile(program, args, { cwd: home, env: { PATH: process.env.PATH } }, (error, out, err) => {
+      resolve({ code: error === null ? 0 : Number(error.code), out, err });
+    });
+  });
+}
+
+/** The program under a Node that says it is of this version. */
+function as(version: string) {
+  const pretend = `Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '${version}' } });`;
+  return node(['-e', `${pretend} process.argv.push('main', '--version'); import(${JSON.stringify(MAIN)})`]);
+}
+
+describe('the version of Node', () => {
+  test.each(['18.20.4', '20.20.2', '22.0.0', '22.18.9', '4.0.0'])('%s is refused in one line', async (version) => {
+    const { code, out, err } = await as(version);
+    expect(code).toBe(1);
+    expect(out).toBe('');
+    expect(err).toBe(
+      `gateway: Node.js 22.19 or newer is needed and this is ${version}; get one from https://nodejs.org\n`,
+    );
+  });
+
+  test.each(['22.19.0', '22.20.1', '23.0.0', '24.21.0', '100.0.0'])('%s is fine', async (version) => {
+    expect(await as(version)).toMatchObject({ code: 0, out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/), err: '' });
+  });
+
+  test('is looked at before anything is loaded', async () => {
+    const code = await readFile(MAIN, 'utf8');
+    expect(code).not.toMatch(/^\s*(import|export) .* from /m);
+    // Alone in a directory, with nothing to import.
+    const alone = path.join(home, 'main.mjs');
+    await writeFile(alone, stripTypeScriptTypes(code));
+    const pretend = `Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.0.0' } });`;
+    const { err } = await node(['-e', `${pretend} import(${JSON.stringify(alone)})`]);
+    expect(err).toMatch(/^gateway: Node\.js .*\n$/);
+  });
+
+  test.runIf(existsSync(SYSTEM_NODE))("the system's own Node runs it or says why not", async () => {
+    const { out } = await node(['--version'], SYSTEM_NODE);
+    const [major = 0, minor = 0] = out.trim().slice(1).split('.').map(Number);
+    const alone = path.join(home, 'main-system.mjs');
+    await writeFile(alone, stripTypeScriptTypes(await readFile(MAIN, 'utf8')));
+    const { code, err } = await node([alone], SYSTEM_NODE);
+    expect(code).toBe(1);
+    // A new enough one goes on and then finds nothing to import here.
+    if (major > 22 || (major === 22 && minor >= 19)) expect(err).toContain('ERR_MODULE_NOT_FOUND');
+    else
+      expect(err).toBe(
+        `gateway: Node.js 22.19 or newer is needed and this is ${out.trim().slice(1)}; get one from https://nodejs.org\n`,
+      );
+  });
+});
+
+test('a reader that leaves early (| head) ends it quietly', async () => {
+  const data = path.join(home, 'data');
+  // Far more than a pipe holds, so that the writer meets its end.
+  const aliases = Array.from({ length: 3000 }, (_, n) => `a${n}`).join(', ');
+  await writeFile(path.join(home, 'many.yaml'), `registries: {quay.io: {aliases: [${aliases}]}}\n`);
+  const env = `GATEWAY_TLS_MODE=off "${process.execPath}" "${MAIN}" --data-dir "${data}"`;
+  expect(await node(['-c', `${env} alias import many.yaml`], '/bin/sh')).toMatchObject({ code: 0, err: '' });
+  const { out, err } = await node(['-c', `{ ${env} alias ls --json; echo "exit $?" >&2; } | head -n 1`], '/bin/sh');
+  expect(out).toBe('[\n');
+  expect(err).toBe('exit 0\n');
+});
