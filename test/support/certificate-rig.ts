@@ -1,0 +1,182 @@
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { type AddressInfo, createServer as createNetServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createServer as createTlsServer, TLSSocket } from 'node:tls';
+import { onTestFinished } from 'vitest';
+import { createIssuers } from '../../src/acme/issuer.ts';
+import { ACME_TLS, peekClientHello } from '../../src/certs/client-hello.ts';
+import { type Certificates, createCertificates } from '../../src/certs/create.ts';
+import type { CoveredHost, Step } from '../../src/certs/service.ts';
+import type { CertStore } from '../../src/certs/store.ts';
+import type { ChallengeType, IssuerConfig } from '../../src/config/config.ts';
+import { SqliteCertStore } from '../../src/sqlite/cert-store.ts';
+import { type Database, openDatabase } from '../../src/sqlite/database.ts';
+import { gatewayMigrations } from '../../src/sqlite/migrations/gateway.ts';
+import { silentLog } from '../../src/telemetry/log.ts';
+import { Metrics } from '../../src/telemetry/metrics.ts';
+import { TestClock } from './clock.ts';
+
+export interface RigOptions {
+  readonly issuers: readonly (Partial<IssuerConfig> & { directory: string })[];
+  readonly challenges?: readonly ChallengeType[];
+  readonly selfCheck?: boolean;
+  readonly resolvers?: readonly string[];
+  readonly clock?: TestClock;
+  /** Where the self-check looks; the listeners of this rig without it. */
+  readonly ports?: { readonly http: number; readonly https: number };
+}
+
+/** Two small listeners that answer challenges as the edge does: enough for a CA to validate against. */
+export async function openListeners() {
+  let current: Certificates | null = null;
+  const http = createServer((request, response) => {
+    const content = current?.httpChallenge(request.url?.split('/').at(-1) ?? '') ?? null;
+    response.writeHead(content === null ? 404 : 200).end(content ?? '');
+  }).listen(0, '127.0.0.1');
+  const ordinary = createTlsServer({
+    SNICallback: (name, done) => done(null, current?.contexts().byHost.get(name.toLowerCase())),
+  });
+  ordinary.on('secureConnection', (socket) => socket.end());
+  ordinary.on('tlsClientError', () => {});
+  const sockets = new Set<Socket>();
+  const tls = createNetServer((socket) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket)).on('error', () => {});
+    let seen = Buffer.alloc(0);
+    const look = (chunk: Buffer): void => {
+      seen = Buffer.concat([seen, chunk]);
+      const peeked = peekClientHello(seen);
+      if (peeked.state === 'more') return;
+      socket.off('data', look).pause();
+      socket.unshift(seen);
+      const hello = peeked.state === 'hello' ? peeked.hello : null;
+      const context = hello?.protocols.includes(ACME_TLS) ? current?.alpnChallenge(hello.serverName ?? '') : null;
+      if (context) {
+        const wrapped = new TLSSocket(socket, { isServer: true, secureContext: context, ALPNProtocols: [ACME_TLS] });
+        wrapped.on('error', () => {}).on('secure', () => wrapped.end());
+      } else ordinary.emit('connection', socket);
+    };
+    socket.on('data', look);
+  }).listen(0, '127.0.0.1');
+  await Promise.all([once(http, 'listening'), once(tls, 'listening')]);
+  onTestFinished(async () => {
+    for (const socket of sockets) socket.destroy();
+    http.closeAllConnections();
+    await Promise.all([new Promise((done) => http.close(done)), new Promise((done) => tls.close(done))]);
+  });
+  const port = (server: { address(): unknown }) => (server.address() as AddressInfo).port;
+  return {
+    ports: { http: port(http), tls: port(tls) },
+    serve(service: Certificates): void {
+      current = service;
+    },
+  };
+}
+
+/** The certificate service in `acme` mode on a real database, with a clock of the test's own; ends with the test. */
+export class CertificateRig {
+  readonly clock: TestClock;
+  readonly #options: RigOptions;
+  readonly #listeners: Awaited<ReturnType<typeof openListeners>>;
+  readonly #directory = mkdtempSync(join(tmpdir(), 'certificates-'));
+  #database: Database | undefined;
+  #service: Certificates | undefined;
+  #store: CertStore | undefined;
+  #metrics = new Metrics();
+
+  constructor(listeners: Awaited<ReturnType<typeof openListeners>>, options: RigOptions) {
+    this.clock = options.clock ?? new TestClock();
+    this.#options = options;
+    this.#listeners = listeners;
+    this.#open();
+    onTestFinished(async () => {
+      await this.stop();
+      rmSync(this.#directory, { recursive: true, force: true });
+    });
+  }
+
+  get service(): Certificates {
+    if (this.#service === undefined) throw new Error('the rig is stopped');
+    return this.#service;
+  }
+
+  get store(): CertStore {
+    if (this.#store === undefined) throw new Error('the rig is stopped');
+    return this.#store;
+  }
+
+  metrics(): Promise<string> {
+    return this.#metrics.text();
+  }
+
+  /** Covers the hosts, and lets the background begin. */
+  async start(...hosts: (string | CoveredHost)[]): Promise<void> {
+    await this.service.start(hosts.map((host) => (typeof host === 'string' ? { host, order: true } : host)));
+    this.clock.advance(1_000);
+  }
+
+  /** One attempt for a person; the steps they saw, and the error. */
+  async obtain(host: string, force = false): Promise<{ steps: Step[]; error: (Error & { next?: string }) | null }> {
+    const steps: Step[] = [];
+    try {
+      await this.service.obtain(host, { narrate: (step) => steps.push(step), force });
+      return { steps, error: null };
+    } catch (error) {
+      return { steps, error: error as Error };
+    }
+  }
+
+  /** As after a kill: nothing of the old process is left but the database. */
+  async restart(...hosts: string[]): Promise<void> {
+    await this.stop();
+    this.#open();
+    await this.start(...hosts);
+  }
+
+  async stop(): Promise<void> {
+    await this.#service?.close();
+    this.#database?.close();
+    this.#service = this.#database = this.#store = undefined;
+  }
+
+  #open(): void {
+    const { issuers, challenges, selfCheck, resolvers, ports } = this.#options;
+    this.#database = openDatabase(join(this.#directory, 'gateway.db'), gatewayMigrations, { durability: 'normal' });
+    this.#store = new SqliteCertStore(this.#database);
+    this.#metrics = new Metrics();
+    const acme = {
+      email: null,
+      issuers: issuers.map(({ directory, caFile = null, eab = null, profile = null }) => ({
+        directory,
+        caFile,
+        eab,
+        profile,
+      })),
+      challenges: challenges ?? ['http-01', 'tls-alpn-01'],
+      selfCheck: selfCheck ?? false,
+      resolvers: resolvers ?? [],
+    } as const;
+    const address = { host: '127.0.0.1', port: 0 };
+    const service = createCertificates({
+      config: {
+        domain: 'gw.test',
+        dataDir: this.#directory,
+        listen: { http: address, https: address, workers: 1 },
+        tls: { mode: 'acme' },
+        acme,
+      },
+      store: this.#store,
+      log: silentLog(),
+      metrics: this.#metrics,
+      issuers: createIssuers(acme, this.#store),
+      clock: this.clock,
+      ports: ports ?? { http: this.#listeners.ports.http, https: this.#listeners.ports.tls },
+    });
+    if (service === null) throw new Error('no service');
+    this.#service = service;
+    this.#listeners.serve(service);
+  }
+}

@@ -1,0 +1,29 @@
+import type { Clock } from '../../src/certs/clock.ts';
+
+/** A clock that the test moves; timers fire while it moves, in their order. Starts at the real time. */
+export class TestClock implements Clock {
+  #now = Date.now();
+  #timers: { readonly at: number; readonly call: () => void }[] = [];
+
+  readonly now = (): number => this.#now;
+
+  after(ms: number, call: () => void): () => void {
+    const timer = { at: this.#now + ms, call };
+    this.#timers.push(timer);
+    return () => {
+      this.#timers = this.#timers.filter((other) => other !== timer);
+    };
+  }
+
+  advance(ms: number): void {
+    const end = this.#now + ms;
+    for (;;) {
+      const next = this.#timers.filter(({ at }) => at <= end).sort((one, other) => one.at - other.at)[0];
+      if (next === undefined) break;
+      this.#timers = this.#timers.filter((other) => other !== next);
+      this.#now = Math.max(this.#now, next.at);
+      next.call();
+    }
+    this.#now = end;
+  }
+}
