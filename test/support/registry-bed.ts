@@ -124,11 +124,8 @@ export class RegistryBed {
   }
 
   /** Value of a counter, summed over the label sets that match. */
-  async counter(name: string, labels: Record<string, string> = {}): Promise<number> {
-    const metric = await this.rig.metrics.registry.getSingleMetric(`gateway_${name}`)?.get();
-    return (metric?.values ?? [])
-      .filter((value) => Object.entries(labels).every(([key, text]) => value.labels[key] === text))
-      .reduce((sum, { value }) => sum + value, 0);
+  counter(name: string, labels: Record<string, string> = {}): Promise<number> {
+    return this.rig.metrics.total(name, labels);
   }
 
   #table(): TableSnapshot {

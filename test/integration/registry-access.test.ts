@@ -1,0 +1,185 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { FakeRegistry, generated, sha256 } from '../support/fake-registry/index.ts';
+import { RegistryBed, refusalOf } from '../support/registry-bed.ts';
+
+const closers: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const close of closers.splice(0).reverse()) await close();
+});
+
+const USER = { username: 'operator', password: 'secret' };
+
+async function startFake(isPrivate: boolean): Promise<FakeRegistry> {
+  const fake = await FakeRegistry.start(
+    isPrivate ? { auth: { scheme: 'bearer', private: true, users: { operator: 'secret' } } } : {},
+  );
+  closers.push(() => fake.close());
+  return fake;
+}
+
+/** A public and a private registry; the private one is opened by the operator's credentials. */
+async function start(row: { public?: boolean } = {}) {
+  const open = await startFake(false);
+  const closed = await startFake(true);
+  const bed = await RegistryBed.start({
+    registries: { 'docker.io': { fake: open }, 'private.example': { fake: closed, credentials: USER, ...row } },
+  });
+  closers.push(() => bed.stop());
+  return { open, closed, bed };
+}
+
+describe('two registries', () => {
+  test('with the same name of different content never mix', async () => {
+    const one = await startFake(false);
+    const other = await startFake(false);
+    const bed = await RegistryBed.start({ registries: { 'docker.io': { fake: one }, 'quay.io': { fake: other } } });
+    closers.push(() => bed.stop());
+    const images = [one, other].map((fake, at) =>
+      fake.repository('library/app').addImage('1', [generated(1000, `layer ${at}`)], { label: `${at}` }),
+    );
+    for (let round = 0; round < 2; round++) {
+      for (const [at, registry] of ['docker.io', 'quay.io'].entries()) {
+        const image = images[at];
+        const foreign = images[1 - at];
+        if (image === undefined || foreign === undefined) throw new Error('no image');
+        expect((await bed.manifest(registry, 'library/app', '1')).body).toEqual(image.body);
+        expect(await refusalOf(bed.manifest(registry, 'library/app', foreign.digest))).toBe('manifestUnknown');
+        for (const layer of image.layers) {
+          expect(sha256((await bed.blob(registry, 'library/app', layer.digest)).body)).toBe(layer.digest);
+        }
+        for (const layer of foreign.layers) {
+          for (const method of ['GET', 'HEAD'] as const) {
+            expect(await refusalOf(bed.blob(registry, 'library/app', layer.digest, { method }))).toBe('blobUnknown');
+          }
+        }
+      }
+    }
+  });
+
+  test('share the bytes of what both hold, once each has shown that it does', async () => {
+    const one = await startFake(false);
+    const other = await startFake(false);
+    const bed = await RegistryBed.start({ registries: { 'docker.io': { fake: one }, 'quay.io': { fake: other } } });
+    closers.push(() => bed.stop());
+    const blob = generated(100_000, 'shared');
+    const image = one.repository('library/app').addImage('1', [blob]);
+    other.repository('org/app').addImage('1', [blob]);
+    await bed.manifest('docker.io', 'library/app', '1');
+    await bed.blob('docker.io', 'library/app', blob.digest);
+    // Known by its bare digest only: the upstream's HEAD must show it, and its bytes are here.
+    const reply = await bed.blob('quay.io', 'org/app', blob.digest);
+    expect([reply.from, sha256(reply.body)]).toEqual(['cache', blob.digest]);
+    expect(other.log.of({ kind: 'blob' }).map(({ method }) => method)).toEqual(['HEAD']);
+    await bed.blob('quay.io', 'org/app', blob.digest);
+    expect(other.log.count({ kind: 'blob' })).toBe(1);
+    const manifest = await bed.manifest('quay.io', 'org/app', image.digest);
+    expect([manifest.body, other.log.of({ kind: 'manifest' }).map(({ method }) => method)]).toEqual([
+      image.body,
+      ['HEAD'],
+    ]);
+  });
+
+  test('what one holds is not the other’s to give while the other cannot be asked', async () => {
+    const { open, closed, bed } = await start();
+    const blob = closed.repository('org/secret').addBlob(generated(5000));
+    await bed.blob('private.example', 'org/secret', blob.digest, { authenticated: true });
+    open.faults = () => ({ status: 503 });
+    for (const method of ['GET', 'HEAD'] as const) {
+      expect(await refusalOf(bed.blob('docker.io', 'library/app', blob.digest, { method }))).toBe('upstreamFailed');
+    }
+  });
+});
+
+test('a foreign layer that a manifest names is no proof that its repository holds it', async () => {
+  const { open, closed, bed } = await start();
+  const secret = closed.repository('org/secret').addBlob(generated(5000));
+  await bed.blob('private.example', 'org/secret', secret.digest, { authenticated: true });
+  const descriptor = { mediaType: 'x/y', digest: secret.digest, size: secret.size };
+  const names = [
+    { layers: [{ ...descriptor, urls: ['https://elsewhere.example/x'] }] },
+    { manifests: [descriptor] },
+    { subject: descriptor },
+  ];
+  for (const [at, body] of names.entries()) {
+    open.repository('evil/app').addManifest(body, 'application/vnd.oci.image.manifest.v1+json', `${at}`);
+    await bed.manifest('docker.io', 'evil/app', `${at}`);
+    expect(await refusalOf(bed.blob('docker.io', 'evil/app', secret.digest))).toBe('blobUnknown');
+    bed.clock += 6_000;
+  }
+});
+
+describe('what the operator’s credentials open', () => {
+  test('goes to authenticated clients only, cached or not, and nothing is told about what exists', async () => {
+    const { closed, bed } = await start();
+    const image = closed.repository('org/app').addImage('1', [generated(3000)]);
+    const [layer] = image.layers;
+    const asks = (authenticated: boolean) => [
+      bed.manifest('private.example', 'org/app', '1', { authenticated }),
+      bed.manifest('private.example', 'org/app', image.digest, { authenticated, method: 'HEAD' }),
+      bed.blob('private.example', 'org/app', layer?.digest ?? '', { authenticated }),
+      bed.ask('private.example', 'org/app', { kind: 'tags' }, { authenticated }),
+      bed.ask('private.example', 'org/app', { kind: 'referrers', digest: image.digest }, { authenticated }),
+    ];
+    const kinds = async (authenticated: boolean) => Promise.all(asks(authenticated).map(refusalOf));
+    expect(await kinds(false)).toEqual(Array(5).fill('privateContent'));
+    expect(closed.log.count()).toBe(0);
+    expect(await refusalOf(bed.manifest('private.example', 'org/absent', '1'))).toBe('privateContent');
+    expect(await kinds(true)).toEqual(Array(5).fill('served'));
+    expect(await kinds(false)).toEqual(Array(5).fill('privateContent'));
+  });
+
+  test('goes to everyone where its row says so', async () => {
+    const { closed, bed } = await start({ public: true });
+    closed.repository('org/app').addImage('1', [generated(3000)]);
+    expect((await bed.manifest('private.example', 'org/app', '1')).status).toBe(200);
+    bed.put('private.example', { fake: closed, credentials: USER });
+    expect(await refusalOf(bed.manifest('private.example', 'org/app', '1'))).toBe('privateContent');
+  });
+
+  test('is closed again when the credentials are taken away', async () => {
+    const { closed, bed } = await start();
+    const image = closed.repository('org/app').addImage('1', [generated(3000)]);
+    const digest = image.layers[0]?.digest ?? '';
+    await bed.manifest('private.example', 'org/app', '1', { authenticated: true });
+    await bed.blob('private.example', 'org/app', digest, { authenticated: true });
+    bed.put('private.example', { fake: closed });
+    for (const authenticated of [false, true]) {
+      for (const reference of ['1', image.digest]) {
+        const kind = await refusalOf(bed.manifest('private.example', 'org/app', reference, { authenticated }));
+        expect(kind).toMatch(/^upstream(Unauthorized|Denied)$/);
+      }
+      const kind = await refusalOf(bed.blob('private.example', 'org/app', digest, { authenticated }));
+      expect(kind).toMatch(/^upstream(Unauthorized|Denied)$/);
+    }
+    closed.faults = () => ({ status: 503 });
+    for (const reference of ['1', image.digest]) {
+      expect(await refusalOf(bed.manifest('private.example', 'org/app', reference))).toBe('upstreamFailed');
+    }
+  });
+
+  test('covers what was kept from before there were credentials', async () => {
+    const { open, bed } = await start();
+    const image = open.repository('library/app').addImage('1', [generated(3000)]);
+    await bed.manifest('docker.io', 'library/app', '1');
+    bed.put('docker.io', { fake: open, credentials: USER });
+    expect(await refusalOf(bed.manifest('docker.io', 'library/app', image.digest))).toBe('privateContent');
+  });
+});
+
+test('an image that was closed since is served to nobody any more, by tag, digest or blob', async () => {
+  const { open, bed } = await start();
+  const image = open.repository('library/app').addImage('1', [generated(3000)]);
+  const digest = image.layers[0]?.digest ?? '';
+  await bed.manifest('docker.io', 'library/app', '1');
+  await bed.blob('docker.io', 'library/app', digest);
+  open.faults = () => ({ status: 403 });
+  bed.clock += 61_000;
+  expect(await refusalOf(bed.manifest('docker.io', 'library/app', '1'))).toBe('upstreamDenied');
+  expect(await refusalOf(bed.manifest('docker.io', 'library/app', image.digest))).toBe('upstreamDenied');
+  expect(await refusalOf(bed.blob('docker.io', 'library/app', digest))).toBe('upstreamDenied');
+  open.faults = () => ({ refuse: true });
+  expect(await refusalOf(bed.blob('docker.io', 'library/app', digest))).toBe('upstreamFailed');
+  open.faults = () => undefined;
+  expect((await bed.blob('docker.io', 'library/app', digest)).from).toBe('cache');
+  expect((await bed.manifest('docker.io', 'library/app', image.digest)).from).toBe('cache');
+});
