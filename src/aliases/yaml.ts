@@ -1,7 +1,7 @@
-import { Document, isMap, isScalar, isSeq, type YAMLMap } from 'yaml';
+import type { YAMLMap } from 'yaml';
 import { nearest } from '../kit/nearest.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { parseYaml } from '../kit/yaml-text.ts';
+import { parseYaml, yamlLibrary } from '../kit/yaml-text.ts';
 import { parseAliasName, parseCredentials, parseEndpoint, parseRegistryHost, parseRegistryProxy } from './names.ts';
 import type { AliasOfRow, RegistryRow } from './rows.ts';
 
@@ -25,6 +25,7 @@ export function writeAliasYaml(rows: readonly RegistryRow[]): string {
       },
     ]),
   );
+  const { Document } = yamlLibrary();
   const document = new Document({ registries });
   document.commentBefore = HEADER;
   shortLists(document.get('registries'));
@@ -33,6 +34,7 @@ export function writeAliasYaml(rows: readonly RegistryRow[]): string {
 
 /** Lists of plain words go on one line. */
 function shortLists(registries: unknown): void {
+  const { isMap, isScalar, isSeq } = yamlLibrary();
   if (!isMap(registries)) return;
   for (const { value } of registries.items) {
     for (const { value: list } of isMap(value) ? (value as YAMLMap).items : []) {

@@ -1,5 +1,9 @@
-import { isMap, isNode, isPair, LineCounter, type Node, parseDocument } from 'yaml';
+import { createRequire } from 'node:module';
+import type { LineCounter, Node } from 'yaml';
 import { OperatorError } from './operator-error.ts';
+
+/** The library, loaded when the first file is read: most starts read none, and it costs about 50 ms. */
+export const yamlLibrary = (): typeof import('yaml') => createRequire(import.meta.url)('yaml') as typeof import('yaml');
 
 /** A YAML file as data that still knows its lines. */
 export interface YamlText {
@@ -18,6 +22,7 @@ const MAX_LENGTH = 16 * 1024 * 1024;
  */
 export function parseYaml(text: string, name: string): YamlText {
   if (text.length > MAX_LENGTH) throw invalid(name, [`${name}: is longer than ${MAX_LENGTH} characters`]);
+  const { LineCounter, parseDocument } = yamlLibrary();
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true });
   const problems = [...document.errors, ...document.warnings].map(
@@ -34,6 +39,7 @@ export function parseYaml(text: string, name: string): YamlText {
 }
 
 function lineOf(root: Node | null, path: readonly (string | number)[], lines: LineCounter): number {
+  const { isMap, isNode, isPair } = yamlLibrary();
   let node: unknown = root;
   let start = root?.range?.[0] ?? 0;
   for (const key of path) {
