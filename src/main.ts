@@ -11,6 +11,15 @@ if (Number(found[0]) < MAJOR || (Number(found[0]) === MAJOR && Number(found[1]) 
   process.exit(1);
 }
 
-void import('./cli/run.ts').then((cli) => cli.main());
+// Compiled code is kept beside the packages: whoever can write there could change the program as well. Where that fails, nothing is lost.
+const cache = new URL(
+  import.meta.url.endsWith('.ts') ? '../node_modules/.cache/gateway' : '../../node_modules/.cache/gateway',
+  import.meta.url,
+);
+
+void import('node:module')
+  .then((node) => node.enableCompileCache(decodeURIComponent(cache.pathname)))
+  .then(() => import('./cli/run.ts'))
+  .then((cli) => cli.main());
 
 export {};
