@@ -53,7 +53,7 @@ export function loadConfig(options: LoadOptions): LoadedConfig {
   const settings = check(raw, problems);
   const bad = new Set(problems.map((problem) => problem.path.join('.')));
   problems.push(...contradictions(settings, cwd).filter((one) => !one.involves.some((key) => bad.has(key))));
-  if (problems.length > 0) throw invalid(problems, yaml, file, heeded);
+  if (problems.length > 0) throw invalid(problems, { yaml, file, heeded, warnings });
 
   const { config, notes } = complete(settings, {
     cwd,
@@ -180,10 +180,14 @@ function remove(tree: Tree, path: Path): void {
 
 function invalid(
   problems: readonly Problem[],
-  yaml: YamlText | null,
-  file: string | null,
-  heeded: Map<string, string>,
+  found: {
+    readonly yaml: YamlText | null;
+    readonly file: string | null;
+    readonly heeded: ReadonlyMap<string, string>;
+    readonly warnings: readonly string[];
+  },
 ): OperatorError {
+  const { yaml, file, heeded, warnings } = found;
   const lines = problems.map(({ path, message }) => {
     const key = path.reduce<string>(
       (text, part) => (typeof part === 'number' ? `${text}[${part}]` : text === '' ? part : `${text}.${part}`),
@@ -194,7 +198,9 @@ function invalid(
     return `  ${key}: ${message}${where === undefined ? '' : ` (${where})`}`;
   });
   const count = lines.length === 1 ? 'a problem' : `${lines.length} problems`;
-  return new OperatorError('CONFIG_INVALID', `the configuration has ${count}:\n${lines.join('\n')}`, {
+  // A misspelt variable is often why a value is missing, so the warnings are not lost with the configuration.
+  const remarks = warnings.map((warning) => `  ${warning}`);
+  return new OperatorError('CONFIG_INVALID', [`the configuration has ${count}:`, ...lines, ...remarks].join('\n'), {
     next: 'correct it and start again; every key is described in the README under Configuration',
     usage: true,
   });

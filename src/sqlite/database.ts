@@ -44,8 +44,11 @@ export function openDatabase(path: string, migrations: readonly Migration[], opt
   }
 }
 
-/** SQLite gives -wal and -shm the mode of the database file, so the file is made, and closed to others, before SQLite sees it. */
-function makePrivate(path: string): void {
+/**
+ * SQLite gives -wal and -shm the mode of the database file, so the file is made, and closed to others, before SQLite sees it.
+ * A file that exists is not opened: closing it again would free every lock that this process has on it.
+ */
+export function makePrivate(path: string): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   if (!existsSync(path)) closeSync(openSync(path, 'a', 0o600));
   for (const file of [path, `${path}-wal`, `${path}-shm`]) if (existsSync(file)) chmodSync(file, 0o600);

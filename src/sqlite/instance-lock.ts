@@ -1,8 +1,9 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { OperatorError } from '../kit/operator-error.ts';
+import { makePrivate } from './database.ts';
 
 /** Who holds a data directory. The fields are null in the instant between taking the lock and writing them down. */
 export interface InstanceHolder {
@@ -32,7 +33,6 @@ const PATIENCE = 300;
  * @throws {OperatorError} `DATA_DIR_IN_USE`, naming the holder.
  */
 export function acquireInstanceLock(dataDir: string, activity = 'serve'): InstanceLock {
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   const database = lock(dataDir, PATIENCE);
   if (database === null) throw inUse(dataDir, readHolder(dataDir));
   const holder: InstanceHolder = {
@@ -68,7 +68,9 @@ export function instanceHolder(dataDir: string): InstanceHolder | null {
 function lock(dataDir: string, patience: number): Database.Database | null {
   let database: Database.Database | undefined;
   try {
-    database = new Database(join(dataDir, 'instance.lock'), { timeout: patience });
+    const path = join(dataDir, 'instance.lock');
+    makePrivate(path);
+    database = new Database(path, { timeout: patience });
     database.exec('BEGIN EXCLUSIVE');
     return database;
   } catch (error) {

@@ -285,6 +285,11 @@ describe('warnings', () => {
     expect(warnings[1]).toContain('GATEWAY_XYZZYPLUGH');
   });
 
+  test('are told with the problems where there are any', () => {
+    const { message } = refusal(() => load({ env: { GATEWAY_CACHE_SIZE: '1', GATEWAY_TLS_MODE: 'on' } }));
+    expect(message).toMatch(/has a problem:\n {2}tls\.mode: .*\n {2}GATEWAY_CACHE_SIZE is no setting/);
+  });
+
   test('say what is allowed and hardly meant', () => {
     expect(load({ env: { GATEWAY_TLS_MODE: 'off', GATEWAY_LISTEN_HTTPS: ':443' } }).warnings[0]).toContain('not used');
     expect(

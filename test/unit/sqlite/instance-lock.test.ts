@@ -17,7 +17,7 @@ test('the second is refused and told who holds it; a release frees it', () => {
   const lock = acquireInstanceLock(dir);
   expect(instanceHolder(dir)).toMatchObject({ pid: process.pid, activity: 'serve' });
   expect(() => acquireInstanceLock(dir)).toThrow(new RegExp(`in use by process ${process.pid} \\(serve, since 2`));
-  expect(statSync(join(dir, 'instance.json')).mode & 0o777).toBe(0o600);
+  for (const name of ['instance.json', 'instance.lock']) expect(statSync(join(dir, name)).mode & 0o777).toBe(0o600);
   lock.release();
   lock.release();
   expect(instanceHolder(dir)).toBeNull();
