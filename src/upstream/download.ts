@@ -1,3 +1,4 @@
+import type { Extent } from '../kit/extent.ts';
 import { jitter } from '../kit/jitter.ts';
 import { sleep } from '../kit/sleep.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -58,6 +59,8 @@ interface Lane {
   at: number;
   end: number;
   speed: Speed;
+  /** Bytes handed to the sink. */
+  written: number;
   /** Queueing for a socket. */
   waiting: boolean;
   /** Its answer has begun: what breaks now is the body. */
@@ -82,7 +85,6 @@ class Download {
   readonly #rangeless = new Set<string>();
   #size: number | undefined;
   #begun = false;
-  #written = 0;
   #idle = 0;
   #refusals = 0;
   /** Null while one connection fetches everything. */
@@ -130,6 +132,7 @@ class Download {
       at: 0,
       end: 0,
       speed: new Speed(),
+      written: 0,
       waiting: false,
       opened: false,
       endpoint: null,
@@ -160,7 +163,7 @@ class Download {
         release?.();
         return;
       }
-      const before = this.#written;
+      const before = lane.written;
       let error: unknown = null;
       try {
         await this.#fetch(lane);
@@ -171,7 +174,7 @@ class Download {
         for (const run of lane.claim.giveUp()) this.#gaps.give(run);
       }
       this.#stop.signal.throwIfAborted();
-      if (error !== null && !(await this.#recover(lane, error, this.#written > before))) return;
+      if (error !== null && !(await this.#recover(lane, error, lane.written > before))) return;
       if (this.#working() > this.#mostLanes) return;
     }
   }
@@ -214,7 +217,7 @@ class Download {
     if (answer === null) return;
     lane.opened = true;
     lane.speed = new Speed();
-    const before = this.#written;
+    const before = lane.written;
     try {
       await pump(answer.body, {
         place: (chunk) => this.#place(lane, chunk),
@@ -225,7 +228,7 @@ class Download {
       if (!lane.claim.done) throw Object.assign(new Error('the body ended short'), { code: 'UND_ERR_SOCKET' });
       if (lane.endpoint !== null) this.#room.endpoints.succeeded(this.#route, lane.endpoint);
     } finally {
-      this.#room.metrics.bytes.inc({ registry: this.#route.host }, this.#written - before);
+      this.#room.metrics.bytes.inc({ registry: this.#route.host }, lane.written - before);
     }
   }
 
@@ -283,6 +286,11 @@ class Download {
   #judge(lane: Lane, answer: Answer, endpoint: URL, ranged: boolean): boolean {
     if (answer.status === 206 && ranged) {
       plain(answer);
+      // Another lane's stream arrived here first.
+      if (lane.claim.done) {
+        answer.body.on('error', () => {}).destroy();
+        return false;
+      }
       const got = parseContentRange(header(answer.headers, 'content-range'));
       if (got === null || got.from !== lane.claim.from) {
         throw new NonsenseError('a part of the blob that was not asked for');
@@ -347,21 +355,29 @@ class Download {
     const end = lane.claim.done ? start : lane.claim.to;
     if (end <= lane.at && end < lane.end) {
       const more = this.#gaps.takeAt(end, this.#piece ?? Number.POSITIVE_INFINITY);
-      if (more !== null) lane.claim.add([more]);
+      lane.claim.add(more === null ? this.#takeUnopened(end) : [more]);
     }
     const wanted = lane.claim.arrived(start, lane.at);
     const [first] = wanted;
     if (wanted.length === 1 && first !== undefined) {
-      this.#written += first.to - first.from;
+      lane.written += first.to - first.from;
       const all = first.from === start && first.to === lane.at;
       return this.#sink.write(first.from, all ? chunk : chunk.subarray(first.from - start, first.to - start));
     }
     return Promise.all(
       wanted.map(({ from, to }) => {
-        this.#written += to - from;
+        lane.written += to - from;
         return this.#sink.write(from, chunk.subarray(from - start, to - start));
       }),
     );
+  }
+
+  /** What another lane has claimed from this offset on, but has had no answer for. */
+  #takeUnopened(from: number): Extent[] {
+    for (const lane of this.#lanes.keys()) {
+      if (!lane.opened && !lane.claim.done && lane.claim.from === from) return lane.claim.giveUp();
+    }
+    return [];
   }
 
   /** What follows a failure: true to go on, false where this lane ends and others go on. @throws where the download ends. */

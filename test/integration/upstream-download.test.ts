@@ -308,6 +308,7 @@ describe('pieces', () => {
     const upstream = upstreamOf([fake.url]);
     await downloads(upstream, layer(8 * MIB, fake));
     expect(fake.log.count({ status })).toBe(1);
+    // The next download does not even try.
     fake.log.clear();
     await downloads(upstream, layer(6 * MIB, fake));
     expect(fake.log.count({ kind: 'blob' })).toBe(1);
