@@ -171,6 +171,7 @@ function whatOf(found: Found, params: URLSearchParams | undefined): What {
         kind: 'referrers',
         digest: requireDigest(found.last),
         ...(artifactType === null || artifactType === undefined ? {} : { artifactType }),
+        ...extraOf(params, ['artifactType']),
       };
     }
     case 'tags': {
@@ -181,9 +182,16 @@ function whatOf(found: Found, params: URLSearchParams | undefined): What {
         // A page size that is no number is left out, as if it had not been asked for.
         ...(n !== null && n !== undefined && /^\d{1,9}$/.test(n) ? { n: Number(n) } : {}),
         ...(last === null || last === undefined ? {} : { last }),
+        ...extraOf(params, ['n', 'last']),
       };
     }
   }
+}
+
+/** What an upstream's own page link added to the query (quay.io: `next_page`); it goes back as it came. */
+function extraOf(params: URLSearchParams | undefined, known: readonly string[]): { extra?: URLSearchParams } {
+  const extra = [...(params ?? [])].filter(([name]) => name !== 'ns' && !known.includes(name));
+  return extra.length === 0 ? {} : { extra: new URLSearchParams(extra) };
 }
 
 function shown(text: string): string {

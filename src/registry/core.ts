@@ -87,13 +87,15 @@ class Core implements ProxyCore {
 
   async serve(pull: Pull): Promise<Reply> {
     const { what } = pull.target;
+    let entry: RegistryEntry | undefined;
     try {
-      const entry = this.#access.admit(pull);
+      entry = this.#access.admit(pull);
       const answered = this.#dispatch(pull, entry);
       const reply = answered instanceof Promise ? await answered : answered;
       this.#count(what.kind, reply.from);
       return reply;
-    } catch (error) {
+    } catch (caught) {
+      const error = entry === undefined ? caught : inWords(caught, entry, pull);
       this.#countError(what.kind, error instanceof RegistryError ? error.kind : 'other');
       throw error;
     }
@@ -150,6 +152,17 @@ class Core implements ProxyCore {
       throw error;
     }
   }
+}
+
+/**
+ * A 401 to a gateway that has no credentials for a registry refuses the image, not the credentials: Docker Hub and others say so
+ * of everything that is private or missing. The client is not asked for credentials: its own would not be passed on.
+ */
+function inWords(error: unknown, entry: RegistryEntry, pull: Pull): unknown {
+  if (!(error instanceof RegistryError) || error.kind !== 'upstreamUnauthorized' || entry.credentials !== null)
+    return error;
+  const { registry, repository } = pull.target;
+  return new RegistryError('upstreamDenied', { facts: { registry, repository }, cause: error });
 }
 
 /** A counter of two labels whose label objects are made once. */

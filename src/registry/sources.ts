@@ -1,4 +1,4 @@
-import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
+import { type ByteSource, type SharedRead, TruncatedError } from '../kit/byte-source.ts';
 
 /** Calls `after` once when a source is closed: for what must live as long as it does. */
 export class WithCleanup implements ByteSource {
@@ -17,6 +17,10 @@ export class WithCleanup implements ByteSource {
 
   pull(into: Uint8Array): Promise<number> {
     return this.#inner.pull(into);
+  }
+
+  share(): SharedRead | null {
+    return this.#closed ? null : (this.#inner.share?.() ?? null);
   }
 
   async close(): Promise<void> {

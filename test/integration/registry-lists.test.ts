@@ -1,0 +1,154 @@
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterEach, describe, expect, test } from 'vitest';
+import { nextQuery } from '../../src/oci/link.ts';
+import { OCI_INDEX } from '../../src/oci/media-types.ts';
+import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry/index.ts';
+import { type Answered, RegistryBed, refusalOf } from '../support/registry-bed.ts';
+
+const REPOSITORY = 'library/app';
+const TAGS = ['1', '1.1', '2', 'latest', 'v3'];
+const closers: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const close of closers.splice(0).reverse()) await close();
+});
+
+async function start(fakeOptions: FakeRegistryOptions = {}) {
+  const fake = await FakeRegistry.start(fakeOptions);
+  closers.push(() => fake.close());
+  const bed = await RegistryBed.start({ registries: { 'docker.io': { fake } } });
+  closers.push(() => bed.stop());
+  return { fake, bed, repository: fake.repository(REPOSITORY) };
+}
+
+const json = (reply: Answered) => JSON.parse(reply.body.toString());
+
+describe('tags', () => {
+  test('are listed page by page, by the links that come with them', async () => {
+    const { bed, repository } = await start();
+    for (const tag of TAGS) repository.addImage(tag, [tag]);
+    const seen: string[] = [];
+    let query: { n?: number; last?: string } | null = { n: 2 };
+    for (let pages = 0; query !== null && pages < 10; pages++) {
+      const reply = await bed.ask(
+        'docker.io',
+        REPOSITORY,
+        { kind: 'tags', ...query },
+        { base: '/v2/docker.io/', ns: 'docker.io' },
+      );
+      expect(reply.headers['content-length']).toBe(String(reply.body.length));
+      seen.push(...json(reply).tags);
+      const { link } = reply.headers;
+      const next = nextQuery(link);
+      if (next !== null) {
+        expect(link).toMatch(/^<\/v2\/docker\.io\/library\/app\/tags\/list\?[^>]+>; rel="next"$/);
+        expect(next.get('ns')).toBe('docker.io');
+      }
+      query = next === null ? null : { n: Number(next.get('n')), last: next.get('last') ?? '' };
+    }
+    expect(seen).toEqual(TAGS);
+  });
+
+  test('HEAD has the headers of GET and no body; n=0 is an empty page without a link', async () => {
+    const { bed, repository } = await start();
+    for (const tag of TAGS) repository.addImage(tag, [tag]);
+    const get = await bed.ask('docker.io', REPOSITORY, { kind: 'tags', n: 2 });
+    const head = await bed.ask('docker.io', REPOSITORY, { kind: 'tags', n: 2 }, { method: 'HEAD' });
+    expect([head.headers, head.body.length]).toEqual([get.headers, 0]);
+    const none = await bed.ask('docker.io', REPOSITORY, { kind: 'tags', n: 0 });
+    expect([json(none), none.headers.link]).toEqual([{ name: REPOSITORY, tags: [] }, undefined]);
+    expect(await refusalOf(bed.ask('docker.io', 'library/absent', { kind: 'tags', n: 0 }))).toBe('nameUnknown');
+  });
+
+  test('of a registry that knows no pages are cut into pages here', async () => {
+    const { bed, fake } = await start();
+    const all = { name: REPOSITORY, tags: ['v3', 'latest', '2', '1.1', '1'] };
+    fake.faults = () => ({
+      status: 200,
+      headers: { 'content-type': 'application/json; charset=utf-8' },
+      body: JSON.stringify(all),
+    });
+    const whole = await bed.ask('docker.io', REPOSITORY, { kind: 'tags' });
+    expect([json(whole), whole.headers['content-type']]).toEqual([all, 'application/json']);
+    const first = await bed.ask('docker.io', REPOSITORY, { kind: 'tags', n: 2 });
+    expect([json(first).tags, first.headers.link]).toEqual([
+      ['1', '1.1'],
+      '</v2/library/app/tags/list?n=2&last=1.1>; rel="next"',
+    ]);
+    const last = await bed.ask('docker.io', REPOSITORY, { kind: 'tags', n: 2, last: 'latest' });
+    expect([json(last).tags, last.headers.link]).toEqual([['v3'], undefined]);
+    const rest = await bed.ask('docker.io', REPOSITORY, { kind: 'tags', last: '2' });
+    expect(json(rest).tags).toEqual(['latest', 'v3']);
+  });
+
+  test('what an upstream adds to its link comes back to it', async () => {
+    const asked: string[] = [];
+    const server: Server = createServer((request, response) => {
+      asked.push(request.url ?? '');
+      response.setHeader('content-type', 'application/json');
+      response.setHeader('link', '<https://elsewhere.example/v2/x/tags/list?next_page=a%2Fb%3D&n=1>; rel="next"');
+      response.end('{"name":"x","tags":["a"]}');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    closers.push(() => new Promise((resolve) => server.close(resolve)));
+    const { bed, fake } = await start();
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    bed.put('quay.io', { fake: Object.create(fake, { url: { value: url } }) as FakeRegistry });
+    const reply = await bed.ask('quay.io', 'org/app', { kind: 'tags', n: 1 }, { base: '/quay.io/v2/' });
+    expect(reply.headers.link).toBe('</quay.io/v2/org/app/tags/list?next_page=a%2Fb%3D&n=1>; rel="next"');
+    const extra = new URLSearchParams({ next_page: 'a/b=' });
+    await bed.ask('quay.io', 'org/app', { kind: 'tags', n: 1, extra });
+    expect(asked).toEqual(['/v2/org/app/tags/list?n=1', '/v2/org/app/tags/list?next_page=a%2Fb%3D&n=1']);
+  });
+});
+
+describe('referrers', () => {
+  test('come from the upstream, filtered and in pages as it says', async () => {
+    const { bed, repository } = await start({ pageSize: 1 });
+    const image = repository.addImage('1', ['one']);
+    const sbom = repository.addImage(undefined, ['sbom'], { subject: image, artifactType: 'application/sbom' });
+    repository.addImage(undefined, ['sig'], { subject: image, artifactType: 'application/sig' });
+    const what = { kind: 'referrers', digest: image.digest } as const;
+    const first = await bed.ask('docker.io', REPOSITORY, what, { base: '/docker.io/v2/' });
+    expect([first.headers['content-type'], json(first).manifests.length]).toEqual([OCI_INDEX, 1]);
+    expect(first.headers.link).toMatch(`</docker.io/v2/library/app/referrers/${image.digest}?`);
+    const second = await bed.ask('docker.io', REPOSITORY, {
+      ...what,
+      extra: nextQuery(first.headers.link) ?? new URLSearchParams(),
+    });
+    expect(json(second).manifests[0].digest).not.toBe(json(first).manifests[0].digest);
+    const filtered = await bed.ask('docker.io', REPOSITORY, { ...what, artifactType: 'application/sbom' });
+    expect(filtered.headers['oci-filters-applied']).toBe('artifactType');
+    expect(json(filtered).manifests).toMatchObject([{ digest: sbom.digest }]);
+  });
+
+  test('come from the fallback tag where the upstream has no such API, and are an empty index where there is none', async () => {
+    const { bed, repository } = await start({ referrers: false });
+    const image = repository.addImage('1', ['one']);
+    const what = { kind: 'referrers', digest: image.digest } as const;
+    const none = await bed.ask('docker.io', REPOSITORY, what);
+    expect([none.status, none.headers['content-type'], json(none).manifests]).toEqual([200, OCI_INDEX, []]);
+    const descriptor = (type: string) => ({ mediaType: 'a/b', digest: image.digest, size: 1, artifactType: type });
+    const index = { schemaVersion: 2, mediaType: OCI_INDEX, manifests: [descriptor('x/sbom'), descriptor('x/sig')] };
+    repository.addManifest(index, OCI_INDEX, `sha256-${image.digest.slice('sha256:'.length)}`);
+    bed.clock += 61_000;
+    const all = await bed.ask('docker.io', REPOSITORY, what);
+    expect([json(all), all.headers['oci-filters-applied']]).toEqual([index, undefined]);
+    const some = await bed.ask('docker.io', REPOSITORY, { ...what, artifactType: 'x/sig' });
+    expect([json(some).manifests, some.headers['oci-filters-applied']]).toEqual([
+      [descriptor('x/sig')],
+      'artifactType',
+    ]);
+    const head = await bed.ask('docker.io', REPOSITORY, what, { method: 'HEAD' });
+    expect([head.headers, head.body.length]).toEqual([all.headers, 0]);
+  });
+
+  test('of an upstream that fails are an error', async () => {
+    const { bed, fake, repository } = await start();
+    const image = repository.addImage('1', ['one']);
+    fake.faults = () => ({ status: 503 });
+    expect(await refusalOf(bed.ask('docker.io', REPOSITORY, { kind: 'referrers', digest: image.digest }))).toBe(
+      'upstreamFailed',
+    );
+  });
+});
