@@ -33,7 +33,7 @@ export interface FrontDeps {
 
 /** How much of a refused request's body is read, and for how long, so that its client gets to see the answer. */
 const REFUSED_BODY_BYTES = 256 * 1024;
-const REFUSED_BODY_MS = 2_000;
+const REFUSED_BODY_MS = 1_000;
 
 /** The first thing that sees a request on any port: refuses methods, lets pulls through directly, leaves the rest to Hono. */
 export function createFront(deps: FrontDeps): Front {
@@ -103,6 +103,12 @@ function refuseMethod(exchange: Exchange, request: IncomingMessage, response: Se
   const hasBody =
     request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
   if (!hasBody) {
+    sendSmall(response, exchange, answer);
+    return;
+  }
+  if (request.headers.expect !== undefined) {
+    // The body waits for an invitation that never comes.
+    response.setHeader('connection', 'close');
     sendSmall(response, exchange, answer);
     return;
   }

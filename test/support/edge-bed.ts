@@ -78,15 +78,24 @@ export class TestCertificates {
   }
 }
 
-/** Answers what a test says, and remembers what was asked. */
-export class TestRegistry implements RegistryCore {
-  readonly pulls: Pull[] = [];
-  answer: (pull: Pull) => Reply | Promise<Reply> = () => ({
+function emptyManifest(): Reply {
+  return {
     status: 200,
     headers: { 'content-type': 'application/json', 'content-length': '2' },
     body: Buffer.from('{}'),
     from: 'cache',
-  });
+  };
+}
+
+/** Answers what a test says, and remembers what was asked. */
+export class TestRegistry implements RegistryCore {
+  readonly pulls: Pull[] = [];
+  answer: (pull: Pull) => Reply | Promise<Reply> = emptyManifest;
+
+  reset(): void {
+    this.pulls.splice(0);
+    this.answer = emptyManifest;
+  }
 
   async serve(pull: Pull): Promise<Reply> {
     this.pulls.push(pull);
