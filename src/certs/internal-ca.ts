@@ -29,9 +29,13 @@ export class InternalCa {
 
   /** The leaf for these names, kept under the first. */
   leaf(names: readonly [string, ...string[]]): CertificateMaterial {
-    const held = this.#leaves.get(names[0]);
-    if (held !== undefined && this.#now() < renewalTime(held) && this.#now() >= held.notBefore) return held;
-    return this.renew(names);
+    return this.made(names[0]) ?? this.renew(names);
+  }
+
+  /** The leaf kept under this name, if one was made and need not be replaced yet. */
+  made(name: string): CertificateMaterial | null {
+    const held = this.#leaves.get(name);
+    return held !== undefined && this.#now() < renewalTime(held) && this.#now() >= held.notBefore ? held : null;
   }
 
   /** A new one, whatever is held. */

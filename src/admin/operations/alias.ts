@@ -32,7 +32,13 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
       };
     },
 
-    'alias.ls': async () => [...table.snapshot().aliases.values()].sort(byName).map((alias) => aliasRow(deps, alias)),
+    'alias.ls': async () => {
+      // Asked for all at once: one by one the internal CA would sign thousands of leaves.
+      const held = new Map(deps.certificates?.list().map((info) => [info.host, info]));
+      return [...table.snapshot().aliases.values()]
+        .sort(byName)
+        .map((alias) => aliasRow(deps, alias, held.get(alias.host) ?? null));
+    },
 
     'alias.show': async (input): Promise<AliasDetails> => {
       const alias = table.alias(parseInput(NameInput, input).name);

@@ -1,11 +1,15 @@
 import type { AliasEntry, RegistryEntry } from '../../aliases/table.ts';
+import type { CertificateInfo } from '../../certs/service.ts';
 import { redactUrl } from '../../kit/redact.ts';
 import type { OperationsDeps } from '../deps.ts';
 import type { AliasRow, RegistryRow } from '../rows.ts';
 
-export function aliasRow(deps: OperationsDeps, alias: AliasEntry): AliasRow {
+export function aliasRow(
+  deps: OperationsDeps,
+  alias: AliasEntry,
+  held: CertificateInfo | null = deps.certificates?.info(alias.host) ?? null,
+): AliasRow {
   const { name, host, registry } = alias;
-  const held = deps.certificates?.info(host) ?? null;
   // Nothing held: either none is wanted, or the gateway orders it when it runs.
   const wanted = alias.certificate && deps.certificates !== null;
   const state = held?.state ?? (wanted ? 'pending' : 'none');
