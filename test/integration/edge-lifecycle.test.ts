@@ -1,0 +1,157 @@
+import { once } from 'node:events';
+import { connect as connectHttp2 } from 'node:http2';
+import { type AddressInfo, connect as connectTcp, createServer } from 'node:net';
+import { afterEach, describe, expect, test } from 'vitest';
+import { OperatorError } from '../../src/kit/operator-error.ts';
+import { type EdgeBed, PatternSource, startEdgeBed } from '../support/edge-bed.ts';
+import { parseAnswer, rawExchange, tlsClient, until } from '../support/raw-client.ts';
+
+const BLOB = `/v2/app/blobs/sha256:${'a'.repeat(64)}`;
+const SIZE = 700_000;
+
+let bed: EdgeBed;
+afterEach(() => bed.stop());
+
+/** A pull that stands still until `go` is called. */
+function heldPull(): { source: PatternSource; go: () => void } {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const source = new PatternSource(SIZE);
+  source.gate = () => (source.at === 0 ? Promise.resolve() : promise);
+  bed.registry.answer = () => ({
+    status: 200,
+    headers: { 'content-length': String(SIZE) },
+    body: source,
+    from: 'cache',
+  });
+  return { source, go: resolve };
+}
+
+const client = () => tlsClient({ port: bed.httpsPort, ca: bed.certificates.root, servername: 'localhost' });
+const refused = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = connectTcp(port, '127.0.0.1', () => {
+      socket.destroy();
+      resolve(false);
+    });
+    socket.once('error', () => resolve(true));
+  });
+
+describe('shutdown', () => {
+  test('idle connections end at once, running pulls finish, nothing new is accepted', async () => {
+    bed = await startEdgeBed();
+    const silent = connectTcp(bed.httpsPort, '127.0.0.1');
+    await once(silent, 'connect');
+    const idle = await client();
+    idle.write('GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n');
+    await once(idle, 'data');
+    const idleSession = connectHttp2(`https://127.0.0.1:${bed.httpsPort}`, { ca: bed.certificates.root });
+    await once(idleSession, 'remoteSettings');
+
+    const pull = heldPull();
+    const busy = await client();
+    const whole = rawExchange(0, `GET ${BLOB} HTTP/1.1\r\nHost: localhost\r\n\r\n`, busy);
+    await until(() => pull.source.at > 0);
+    const held = heldPull();
+    const session = connectHttp2(`https://127.0.0.1:${bed.httpsPort}`, { ca: bed.certificates.root });
+    const stream = session.request({ ':path': BLOB });
+    let received = 0;
+    stream.on('data', (chunk) => {
+      received += chunk.length;
+    });
+    await until(() => held.source.at > 0);
+
+    const ended = Promise.all([silent, idle, idleSession].map((one) => once(one, 'close')));
+    const closed = bed.edge.close({ graceMs: 20_000 });
+    await ended;
+    for (const port of [bed.httpsPort, bed.httpPort, bed.metricsPort]) expect(await refused(port)).toBe(true);
+
+    let done = false;
+    void closed.then(() => {
+      done = true;
+    });
+    pull.go();
+    const text = await whole;
+    expect(text.length).toBe(SIZE + text.indexOf('\r\n\r\n') + 4);
+    expect(done).toBe(false);
+    const streamEnd = once(stream, 'end');
+    const sessionEnd = once(session, 'close');
+    held.go();
+    await Promise.all([streamEnd, sessionEnd, closed]);
+    expect(received).toBe(SIZE);
+  });
+
+  test('while it drains it is not ready, and a kept connection is told to go', async () => {
+    bed = await startEdgeBed();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    bed.registry.answer = async () => {
+      await promise;
+      return { status: 200, headers: {}, body: Buffer.from('{}'), from: 'cache' };
+    };
+    const socket = await client();
+    // The second request waits behind the first on the same connection, so it is read while the edge drains.
+    const answers = rawExchange(
+      0,
+      'GET /v2/a/manifests/1 HTTP/1.1\r\nHost: localhost\r\n\r\nGET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n',
+      socket,
+    );
+    await until(() => bed.registry.pulls.length === 1);
+    const closed = bed.edge.close({ graceMs: 20_000 });
+    expect((await bed.edge.app.request('/readyz', {}, { exchange: {} } as never)).status).toBe(503);
+    resolve();
+    expect(parseAnswer(await answers).status).toBe(200);
+    await closed;
+  });
+
+  test('what does not finish within the grace is cut', async () => {
+    bed = await startEdgeBed();
+    const { source } = heldPull();
+    const socket = await client();
+    const text = rawExchange(0, `GET ${BLOB} HTTP/1.1\r\nHost: localhost\r\n\r\n`, socket).catch(() => 'reset');
+    await until(() => source.at > 0);
+    await bed.edge.close({ graceMs: 200 });
+    expect((await text).length).toBeLessThan(SIZE);
+    expect(source.closed).toBe(true);
+  });
+
+  test('closing twice, and closing an edge without connections, is no error', async () => {
+    bed = await startEdgeBed();
+    await bed.edge.close({ graceMs: 1000 });
+    await bed.edge.close({ graceMs: 1000 });
+  });
+});
+
+describe('ports that cannot be had', () => {
+  test('a taken one: what, where and what to do; the others are let go', async () => {
+    bed = await startEdgeBed();
+    const blocker = createServer().listen(0, '127.0.0.1');
+    await once(blocker, 'listening');
+    const { port } = blocker.address() as AddressInfo;
+    const free = createServer().listen(0, '127.0.0.1');
+    await once(free, 'listening');
+    const https = (free.address() as AddressInfo).port;
+    await new Promise((resolve) => free.close(resolve));
+
+    const attempt = startEdgeBed({
+      config: { listen: { https: { host: '127.0.0.1', port: https }, http: { host: '127.0.0.1', port }, workers: 1 } },
+    });
+    const error = await attempt.then(
+      () => null,
+      (reason: unknown) => reason,
+    );
+    expect(error).toBeInstanceOf(OperatorError);
+    expect(error).toMatchObject({ code: 'LISTEN_FAILED', message: expect.stringContaining(`127.0.0.1:${port}`) });
+    expect((error as OperatorError).next).toContain('listen.http');
+    expect(await refused(https)).toBe(true);
+    await new Promise((resolve) => blocker.close(resolve));
+  });
+
+  test('an address of another machine', async () => {
+    bed = await startEdgeBed();
+    const attempt = startEdgeBed({ config: { metrics: { listen: { host: '192.0.2.1', port: 9 } } } });
+    await expect(attempt).rejects.toMatchObject({
+      code: 'LISTEN_FAILED',
+      message: expect.stringMatching(/metrics on 192\.0\.2\.1:9/),
+      next: expect.stringContaining('metrics.listen'),
+    });
+  });
+});

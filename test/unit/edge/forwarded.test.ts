@@ -1,0 +1,39 @@
+import { describe, expect, test } from 'vitest';
+import { ForwardedHeaders, plainAddress } from '../../../src/edge/forwarded.ts';
+
+const proxies = new ForwardedHeaders(['10.0.0.0/8', '2001:db8::/32', '192.0.2.7']);
+const clientOf = (peer: string, header: string | undefined): string =>
+  proxies.read(peer, header === undefined ? {} : { 'x-forwarded-for': header }).address;
+
+describe('X-Forwarded-For', () => {
+  test.each([
+    ['203.0.113.1', '198.51.100.1', '203.0.113.1'],
+    ['10.0.0.1', undefined, '10.0.0.1'],
+    ['10.0.0.1', '', '10.0.0.1'],
+    ['10.0.0.1', '198.51.100.1', '198.51.100.1'],
+    // The leftmost is whatever the client wrote.
+    ['10.0.0.1', '127.0.0.1, 198.51.100.1', '198.51.100.1'],
+    ['10.0.0.1', '198.51.100.1, 10.9.9.9', '198.51.100.1'],
+    ['10.0.0.1', '10.1.1.1, 10.2.2.2', '10.1.1.1'],
+    ['10.0.0.1', 'unknown', '10.0.0.1'],
+    ['10.0.0.1', '198.51.100.1, garbage, 10.2.2.2', '10.2.2.2'],
+    ['192.0.2.7', '198.51.100.1', '198.51.100.1'],
+    ['192.0.2.8', '198.51.100.1', '192.0.2.8'],
+    ['2001:db8::1', '2a00::1', '2a00::1'],
+    ['10.0.0.1', '::ffff:198.51.100.1', '198.51.100.1'],
+  ])('%s says %s: %s', (peer, header, expected) => {
+    expect(clientOf(peer, header)).toBe(expected);
+  });
+});
+
+test('host and scheme are believed from proxies alone', () => {
+  const headers = { 'x-forwarded-host': 'a.example, b.example', 'x-forwarded-proto': 'HTTPS' };
+  expect(proxies.read('10.0.0.1', headers)).toMatchObject({ host: 'a.example', https: true });
+  expect(proxies.read('203.0.113.1', headers)).toMatchObject({ host: undefined, https: false });
+});
+
+test('mapped addresses are shown as a person writes them', () => {
+  expect(plainAddress('::ffff:192.0.2.1')).toBe('192.0.2.1');
+  expect(plainAddress('2001:db8::1')).toBe('2001:db8::1');
+  expect(plainAddress(undefined)).toBe('');
+});
