@@ -1,6 +1,17 @@
-import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
+import { type ByteSource, type SharedRead, TruncatedError } from '../kit/byte-source.ts';
 import { CacheError } from './cache-error.ts';
-import type { Resident } from './resident.ts';
+import type { GrowingBlob } from './growing-blob.ts';
+import type { SharedFile } from './shared-file.ts';
+
+/** What a reader reads: a blob of this process's cache, or the view of one that another process fills. */
+export interface Readable {
+  readonly blob: GrowingBlob;
+  /** Open as soon as anything is available. */
+  readonly file: SharedFile | null;
+  /** Keeps both for one more user. */
+  retain(): void;
+  release(): void;
+}
 
 export interface ReaderOptions {
   readonly from: number;
@@ -13,13 +24,13 @@ export interface ReaderOptions {
 
 /** Reads a blob from its own offset, behind its watermark; goes on past the cache where the cache fails it. */
 export class BlobReader implements ByteSource {
-  readonly #resident: Resident;
+  readonly #resident: Readable;
   readonly #options: ReaderOptions;
   #offset: number;
   #past: ByteSource | null = null;
   #closed = false;
 
-  constructor(resident: Resident, options: ReaderOptions) {
+  constructor(resident: Readable, options: ReaderOptions) {
     this.#resident = resident;
     this.#options = options;
     this.#offset = options.from;
@@ -46,6 +57,11 @@ export class BlobReader implements ByteSource {
       else if (blob.outcome.kind === 'complete') return 0;
       else await this.#goPast(blob.outcome.error);
     }
+  }
+
+  share(): SharedRead | null {
+    if (this.#past !== null || this.#closed) return null;
+    return { ...this.#options, view: this.#resident.blob, from: this.#offset };
   }
 
   async close(): Promise<void> {

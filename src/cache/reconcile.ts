@@ -15,8 +15,10 @@ const LEFT_FOR = 7 * 24 * 60 * 60 * 1000;
 export interface Reconciled {
   /** Files that the index did not know and whose bytes are right. */
   adopted: number;
-  /** Files that were nothing. */
+  /** Files in the place of a blob whose bytes were wrong. */
   removed: number;
+  /** Ends of fills that were not worth taking up. */
+  leftovers: number;
   /** Rows whose file is gone. */
   missing: number;
 }
@@ -26,12 +28,12 @@ export interface Reconciled {
  * what is busy is left alone, and every decision is checked again at the moment it is carried out.
  */
 export async function reconcile(upkeep: Upkeep, signal: AbortSignal): Promise<Reconciled> {
-  const result: Reconciled = { adopted: 0, removed: 0, missing: 0 };
+  const result: Reconciled = { adopted: 0, removed: 0, leftovers: 0, missing: 0 };
   await reconcilePartials(upkeep, result);
   for (const algorithm of ['sha256', 'sha512']) {
     for (let prefix = 0; prefix < 256; prefix++) {
+      signal.throwIfAborted();
       await reconcileDirectory(upkeep, algorithm, prefix.toString(16).padStart(2, '0'), result, signal);
-      await sleep(PAUSE, signal);
     }
   }
   return result;
@@ -49,7 +51,7 @@ async function reconcilePartials({ layout, room, dropPartial, busy }: Upkeep, re
     if (held !== null && file !== null && file.mtimeMs > Date.now() - LEFT_FOR) room.left(digest, file.size);
     else {
       await dropPartial(digest);
-      result.removed++;
+      result.leftovers++;
     }
   }
 }
@@ -63,6 +65,7 @@ async function reconcileDirectory(
 ): Promise<void> {
   const directory = join(upkeep.layout.blobs, algorithm, prefix);
   const names = new Set(await readdir(directory).catch(() => []));
+  if (names.size > BATCH) await sleep(PAUSE, signal);
   for await (const digest of rowsOf(upkeep, algorithm, prefix, signal)) {
     if (!names.delete(digest.slice(algorithm.length + 1)) && (await isGone(upkeep, digest))) result.missing++;
   }

@@ -166,6 +166,6 @@ describe('a cache at its limit', () => {
     handle.release();
     expect(rig.index.blob(old.digest)).toBeNull();
     expect(rig.cache.accepts(next.digest)).toBe(false);
-    expect(await rig.metrics.registry.metrics()).toContain('gateway_cache_write_errors_total{code="min-free"} 1');
+    expect(await rig.metrics.text()).toContain('gateway_cache_write_errors_total{code="min-free"} 1');
   });
 });

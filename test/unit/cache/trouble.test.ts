@@ -1,0 +1,307 @@
+import { chmod, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { TruncatedError } from '../../../src/kit/byte-source.ts';
+import { RegistryError } from '../../../src/oci/errors.ts';
+import { sourceOf } from '../../support/byte-source.ts';
+import {
+  type Content,
+  DrivenFetch,
+  endRig,
+  eventually,
+  fetchOf,
+  makeContent,
+  makeRig,
+  type Rig,
+  readAll,
+  readUntilEnd,
+} from '../../support/cache-rig.ts';
+
+let rig: Rig;
+afterEach(() => endRig(rig));
+
+const pathOf = ({ digest }: Content): string =>
+  join(rig.dataDir, 'blobs', 'sha256', digest.slice(7, 9), digest.slice(7));
+
+const put = async (content: Content): Promise<void> => {
+  const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+  await readAll(handle.open());
+  handle.release();
+  await eventually(() => rig.index.blob(content.digest) !== null && rig.cache.admin.stats().fills === 0);
+};
+
+describe('a directory that cannot be written', () => {
+  it('lets the pull go past it, and says so until it is tried again', async () => {
+    rig = await makeRig();
+    await rm(join(rig.dataDir, 'partial'), { recursive: true });
+    await writeFile(join(rig.dataDir, 'partial'), 'a file where the directory was');
+    const content = makeContent(50_000);
+    const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+    expect(await handle.size()).toBe(50_000);
+    const offsets: number[] = [];
+    const source = handle.open(
+      { from: 100, to: 30_000 },
+      {
+        continueFrom: async (offset) => {
+          offsets.push(offset);
+          return sourceOf(content.bytes.subarray(offset));
+        },
+      },
+    );
+    expect((await readAll(source)).equals(content.bytes.subarray(100, 30_000))).toBe(true);
+    expect(offsets).toEqual([100]);
+    expect((await readUntilEnd(handle.open())).error).toBeInstanceOf(TruncatedError);
+    handle.release();
+    expect(rig.cache.accepts(content.digest)).toBe(false);
+    expect(await rig.metrics.total('cache_write_errors_total', { code: 'ENOTDIR' })).toBe(1);
+  });
+
+  it('still tells the upstream’s own refusal', async () => {
+    rig = await makeRig();
+    await rm(join(rig.dataDir, 'partial'), { recursive: true });
+    const refusal = new RegistryError('blobUnknown');
+    const handle = rig.cache.fill(makeContent(10).key, () => Promise.reject(refusal));
+    await expect(handle.size()).rejects.toBe(refusal);
+    handle.release();
+  });
+
+  it('gives the whole blob where only keeping it fails', async () => {
+    rig = await makeRig();
+    await rm(join(rig.dataDir, 'blobs'), { recursive: true });
+    await writeFile(join(rig.dataDir, 'blobs'), 'a file where the directory was');
+    const content = makeContent(50_000);
+    const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+    expect(await readAll(handle.open())).toEqual(content.bytes);
+    handle.release();
+    await eventually(() => !rig.cache.accepts(content.digest));
+    expect(rig.cache.find(content.digest)).toBeNull();
+    await eventually(async () => (await readdir(join(rig.dataDir, 'partial'))).length === 0);
+  });
+});
+
+describe('a kept file that is not what it was', () => {
+  it.each([
+    ['missing', (path: string) => rm(path)],
+    ['cut short', (path: string) => truncate(path, 10_000)],
+    ['too long', (path: string) => truncate(path, 60_000)],
+  ])('%s: it counts as not here, and is fetched anew', async (_, harm) => {
+    rig = await makeRig();
+    const content = makeContent(50_000);
+    await put(content);
+    await harm(pathOf(content));
+    expect(rig.cache.find(content.digest)).toBeNull();
+    await put(content);
+    expect(await readAll(rig.cache.find(content.digest)!.open())).toEqual(content.bytes);
+    expect((await stat(pathOf(content))).size).toBe(50_000);
+  });
+
+  it('cut short while it is read: the reader goes on past the cache, the next one finds nothing', async () => {
+    rig = await makeRig();
+    const content = makeContent(50_000);
+    await put(content);
+    const handle = rig.cache.find(content.digest)!;
+    const source = handle.open(undefined, { continueFrom: async (at) => sourceOf(content.bytes.subarray(at)) });
+    await source.pull(Buffer.alloc(100));
+    await truncate(pathOf(content), 20_000);
+    expect((await readAll(source)).equals(content.bytes.subarray(100))).toBe(true);
+    handle.release();
+    expect(rig.cache.find(content.digest)).toBeNull();
+    await put(content);
+  });
+
+  it('ends the reader short where nothing can go on', async () => {
+    rig = await makeRig();
+    const content = makeContent(50_000);
+    await put(content);
+    const handle = rig.cache.find(content.digest)!;
+    const sources = [handle.open(), handle.open(undefined, { continueFrom: () => Promise.reject(new Error('off')) })];
+    for (const source of sources) await source.pull(Buffer.alloc(100));
+    await truncate(pathOf(content), 20_000);
+    for (const source of sources) expect((await readUntilEnd(source)).error).toBeInstanceOf(TruncatedError);
+    handle.release();
+  });
+});
+
+describe('taking up', () => {
+  const begin = async (content: Content): Promise<void> => {
+    const driven = new DrivenFetch();
+    const handle = rig.cache.fill(content.key, driven.fetch);
+    const sink = await driven.sink();
+    sink.begin(content.bytes.length);
+    await sink.write(0, content.bytes.subarray(0, 30_000));
+    await eventually(() => handle.available > 20_000);
+    driven.fail(new Error('over'));
+    handle.release();
+    await eventually(() => rig.cache.admin.stats().partials === 1);
+  };
+  const partialOf = ({ digest }: Content): string => join(rig.dataDir, 'partial', `sha256-${digest.slice(7)}`);
+
+  it.each([
+    ['cut in two', (path: string) => writeFile(`${path}.held`, '{"size":50000,"extents":[[0,')],
+    ['out of order', (path: string) => writeFile(`${path}.held`, '{"size":50000,"extents":[[500,400]]}')],
+    ['claiming more than the file has', (path: string) => truncate(path, 10)],
+    ['of a file that is gone', (path: string) => rm(path)],
+    ['gone', (path: string) => rm(`${path}.held`)],
+  ])('a record %s starts from nothing', async (_, harm) => {
+    rig = await makeRig();
+    const content = makeContent(50_000);
+    await begin(content);
+    await harm(partialOf(content));
+    const driven = new DrivenFetch();
+    const handle = rig.cache.fill(content.key, driven.fetch);
+    expect((await driven.sink()).held).toEqual([]);
+    driven.fail(new Error('over'));
+    await handle.size().catch(() => {});
+    handle.release();
+    await put(content);
+  });
+
+  it('of bytes that were changed on disk is found out by the digest, and the next fill starts from nothing', async () => {
+    rig = await makeRig();
+    const content = makeContent(50_000);
+    await begin(content);
+    await writeFile(partialOf(content), Buffer.alloc(30_000));
+    const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+    expect((await readUntilEnd(handle.open())).error).toBeInstanceOf(TruncatedError);
+    handle.release();
+    await put(content);
+  });
+
+  it('asks the upstream for the tail even of what is held whole: only its answer opens the blob', async () => {
+    rig = await makeRig();
+    const content = makeContent(50_000);
+    const driven = new DrivenFetch();
+    const handle = rig.cache.fill(content.key, driven.fetch);
+    const sink = await driven.sink();
+    sink.begin(50_000);
+    await sink.write(0, content.bytes);
+    await eventually(() => handle.available === 50_000 - 1024);
+    driven.fail(new Error('over'));
+    handle.release();
+    await eventually(() => rig.cache.admin.stats().partials === 1);
+    const second = new DrivenFetch();
+    const next = rig.cache.fill(content.key, second.fetch);
+    expect((await second.sink()).held).toEqual([{ from: 0, to: 50_000 - 1024 }]);
+    expect(next.available).toBe(0);
+    second.fail(new RegistryError('upstreamDenied'));
+    await expect(next.size()).rejects.toBeInstanceOf(RegistryError);
+    next.release();
+  });
+});
+
+describe('files and rows that do not agree', () => {
+  it('are put in order: right files adopted, wrong ones removed, rows without files dropped', async () => {
+    rig = await makeRig();
+    const [known, forgotten, wrong, gone] = [1, 2, 3, 4].map(() => makeContent(20_000)) as [
+      Content,
+      Content,
+      Content,
+      Content,
+    ];
+    for (const content of [known, forgotten, wrong, gone]) await put(content);
+    rig.index.removeBlobs([forgotten.digest, wrong.digest]);
+    await chmod(pathOf(wrong), 0o600);
+    await writeFile(pathOf(wrong), Buffer.alloc(20_000));
+    await rm(pathOf(gone));
+    await writeFile(join(rig.dataDir, 'partial', `sha256-${'a'.repeat(64)}`), 'an end without a record');
+    const notOurs = join(rig.dataDir, 'blobs', 'sha256', known.digest.slice(7, 9), 'README');
+    await writeFile(notOurs, 'by hand');
+    const done = await rig.cache.admin.verify(() => {}, new AbortController().signal);
+    expect(done).toMatchObject({ blobs: 2, adopted: 1, removed: 1 });
+    expect(done.dropped.map(({ digest }) => digest)).toEqual([gone.digest]);
+    expect(await readAll(rig.cache.find(forgotten.digest)!.open())).toEqual(forgotten.bytes);
+    expect(rig.cache.find(wrong.digest)).toBeNull();
+    expect(rig.cache.find(gone.digest)).toBeNull();
+    expect(await readdir(join(rig.dataDir, 'partial'))).toEqual([]);
+    expect((await stat(notOurs)).isFile()).toBe(true);
+  });
+});
+
+describe('verify', () => {
+  it('hashes everything, drops what is damaged, and tells how far it is', async () => {
+    rig = await makeRig();
+    const contents = Array.from({ length: 5 }, () => makeContent(20_000));
+    for (const content of contents) await put(content);
+    const bad = contents[2]!;
+    const bytes = Buffer.from(bad.bytes);
+    bytes[7] = (bytes[7] ?? 0) ^ 255;
+    await writeFile(pathOf(bad), bytes);
+    const body = Buffer.from('{"schemaVersion":2}');
+    rig.cache.manifests.putManifest({ digest: contents[0]!.digest, mediaType: 'a/b', body });
+    // In use: the reader keeps its descriptor, and new clients do not join it.
+    const handle = rig.cache.find(bad.digest)!;
+    const steps: number[] = [];
+    const done = await rig.cache.admin.verify(
+      ({ done: bytesDone }) => steps.push(bytesDone),
+      AbortSignal.timeout(5000),
+    );
+    expect(steps).toEqual([20_000, 40_000, 60_000, 80_000, 100_000]);
+    expect(done.dropped).toEqual([
+      { digest: bad.digest, reason: 'its bytes are wrong' },
+      { digest: contents[0]!.digest, reason: 'the bytes of the manifest are wrong' },
+    ]);
+    expect(rig.cache.find(bad.digest)).toBeNull();
+    expect(rig.cache.manifests.getManifest(contents[0]!.digest)).toBeNull();
+    handle.release();
+    await put(bad);
+  });
+});
+
+describe('prune', () => {
+  const signal = AbortSignal.timeout(60_000);
+
+  it('drops all but what is in use', async () => {
+    rig = await makeRig();
+    const contents = Array.from({ length: 5 }, () => makeContent(20_000));
+    for (const content of contents) await put(content);
+    rig.cache.manifests.putManifest({ digest: contents[0]!.digest, mediaType: 'a/b', body: Buffer.from('{}') });
+    const handle = rig.cache.find(contents[0]!.digest)!;
+    const done = await rig.cache.admin.prune({ all: true }, () => {}, signal);
+    expect(done).toEqual({ blobs: 4, bytes: 80_000, manifests: 1, inUse: 1 });
+    expect(rig.cache.manifests.getManifest(contents[0]!.digest)).toBeNull();
+    handle.release();
+    expect(rig.cache.admin.stats()).toMatchObject({ blobs: 1, bytes: 20_000, manifests: 0 });
+  });
+
+  it('drops what was not used for long', async () => {
+    rig = await makeRig();
+    const [old, fresh] = [makeContent(1_000), makeContent(1_000)];
+    for (const content of [old, fresh]) await put(content);
+    rig.index.addBlob({ digest: old.digest, size: 1_000, created: 1, lastUse: Date.now() - 100_000 });
+    const done = await rig.cache.admin.prune({ olderThan: 50_000 }, () => {}, signal);
+    expect(done).toMatchObject({ blobs: 1, bytes: 1_000 });
+    expect(rig.cache.find(old.digest)).toBeNull();
+    expect(rig.index.blob(fresh.digest)).not.toBeNull();
+  });
+
+  it('drops what only one registry holds, and leaves shared layers', async () => {
+    rig = await makeRig();
+    const [own, shared] = [makeContent(1_000), makeContent(1_000)];
+    for (const content of [own, shared]) await put(content);
+    rig.cache.link({ registry: 'docker.io', repository: 'library/app' }, [own.digest, shared.digest]);
+    rig.cache.link({ registry: 'ghcr.io', repository: 'library/app' }, [shared.digest]);
+    const done = await rig.cache.admin.prune({ registry: 'docker.io' }, () => {}, signal);
+    expect(done).toMatchObject({ blobs: 1, bytes: 1_000 });
+    expect(rig.cache.holds({ registry: 'docker.io', repository: 'library/app' }, shared.digest)).toBe(false);
+    expect(rig.cache.holds({ registry: 'ghcr.io', repository: 'library/app' }, shared.digest)).toBe(true);
+    expect(rig.cache.find(shared.digest)).not.toBeNull();
+  });
+});
+
+describe('who holds what', () => {
+  it('is by registry and repository; public wins over private, before and after it is written', async () => {
+    rig = await makeRig();
+    const { digest } = makeContent(10);
+    const app = { registry: 'docker.io', repository: 'library/app' };
+    expect(rig.cache.accessOf(app, digest)).toBeNull();
+    rig.cache.link(app, [digest], { private: true });
+    expect(rig.cache.accessOf(app, digest)).toBe('private');
+    expect(rig.cache.holds({ ...app, registry: 'ghcr.io' }, digest)).toBe(false);
+    rig.cache.link(app, [digest]);
+    expect(rig.cache.accessOf(app, digest)).toBe('public');
+    rig.cache.link(app, [digest], { private: true });
+    expect(rig.cache.accessOf(app, digest)).toBe('public');
+    await rig.cache.close();
+    expect(rig.index.linkOf(app, digest)).toEqual({ private: false });
+  });
+});
