@@ -79,9 +79,10 @@ export async function openBlob(
 ): Promise<BlobStream> {
   const answer = await requestBlob(room, route, endpoint, key, { method: 'GET', range, signal, purpose: 'fill' });
   const length = bytesOf(header(answer.headers, 'content-length'));
+  const count = (bytes: number): void => room.metrics.bytes.inc({ registry: route.host }, bytes);
   if (answer.status === 200) {
     plain(answer);
-    return { status: 200, size: length, source: new BodySource(answer.body, length) };
+    return { status: 200, size: length, source: new BodySource(answer.body, length, count) };
   }
   if (answer.status === 206 && range !== null) {
     plain(answer);
@@ -95,7 +96,7 @@ export async function openBlob(
       status: 206,
       contentRange,
       size,
-      source: new BodySource(answer.body, length ?? to - from),
+      source: new BodySource(answer.body, length ?? to - from, count),
     };
   }
   if (answer.status === 416 && range !== null) {

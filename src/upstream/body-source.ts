@@ -6,14 +6,17 @@ import { reasonOf } from './failures.ts';
 export class BodySource implements ByteSource {
   readonly length: number | undefined;
   readonly #body: Readable;
+  readonly #count: (bytes: number) => void;
   #chunk: Uint8Array = new Uint8Array(0);
   #at = 0;
   #ended = false;
   #error: Error | null = null;
   #wake: (() => void) | null = null;
 
-  constructor(body: Readable, length: number | undefined) {
+  /** `count` is told of every piece that is read. */
+  constructor(body: Readable, length: number | undefined, count: (bytes: number) => void) {
     this.length = length;
+    this.#count = count;
     this.#body = body;
     const wake = (): void => {
       this.#wake?.();
@@ -37,6 +40,7 @@ export class BodySource implements ByteSource {
       if (chunk !== null) {
         this.#chunk = chunk;
         this.#at = 0;
+        this.#count(chunk.length);
         continue;
       }
       if (this.#ended) return 0;

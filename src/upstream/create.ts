@@ -97,6 +97,7 @@ class RegistryUpstream implements Upstream {
       }
       const answer = await this.#room.requester.send({ ...ask, method: 'GET' });
       const manifest = await readManifest(answer, endpoint, reference);
+      this.#room.metrics.bytes.inc({ registry: route.host }, manifest.size ?? 0);
       return method === 'HEAD' ? { ...manifest, body: null } : manifest;
     });
   }

@@ -19,7 +19,9 @@ export function measure(metrics: Metrics, budgets: { fills: Budget; sockets: Bud
   gauge('upstream_downloads', 'Blob downloads from registries.', budgets.fills);
   gauge('upstream_connections', 'Connections to registries in use, and requests that wait for one.', budgets.sockets);
   return {
-    bytes: metrics.counter('upstream_bytes_total', 'Bytes of blobs fetched from registries.', ['registry']),
+    bytes: metrics.counter('upstream_bytes_total', 'Bytes of blobs and manifests fetched from registries.', [
+      'registry',
+    ]),
     resumptions: metrics.counter(
       'upstream_resumptions_total',
       'Bodies that broke off or stalled and were taken up again.',
