@@ -1,10 +1,10 @@
 import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, BlobStream } from '../oci/transfer.ts';
 import { BodySource } from './body-source.ts';
-import type { Room } from './create.ts';
 import { NonsenseError, StatusError } from './failures.ts';
 import { bytesOf, discard, header, parseContentRange } from './headers.ts';
 import type { Answer, Ask } from './request.ts';
+import type { Room } from './room.ts';
 import { statusError } from './status.ts';
 import type { Route } from './upstream.ts';
 

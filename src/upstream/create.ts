@@ -13,11 +13,12 @@ import { download } from './download.ts';
 import { Endpoints } from './endpoints.ts';
 import { overEndpoints } from './failover.ts';
 import { type Asked, StatusError, toRegistryError } from './failures.ts';
-import { type Measures, measure } from './measures.ts';
+import { measure } from './measures.ts';
 import { Punishments } from './pieces.ts';
 import { ProxyChoice } from './proxies.ts';
 import { SinkError } from './pump.ts';
 import { Requester } from './request.ts';
+import type { Room } from './room.ts';
 import { statusError } from './status.ts';
 import { Tokens } from './tokens.ts';
 import type { EndpointHealth, ListPage, Route, Upstream, UpstreamManifest } from './upstream.ts';
@@ -42,20 +43,6 @@ export interface UpstreamOptions {
 
 export function createUpstream(options: UpstreamOptions): Upstream {
   return new RegistryUpstream(options);
-}
-
-/** What the parts of this room share. */
-export interface Room {
-  readonly requester: Requester;
-  readonly endpoints: Endpoints;
-  readonly punishments: Punishments;
-  /** Whole downloads, by registry. */
-  readonly fills: Budget;
-  /** Connections that are in use. */
-  readonly sockets: Budget;
-  readonly config: Config['upstream'];
-  readonly log: Logger;
-  readonly metrics: Measures;
 }
 
 class RegistryUpstream implements Upstream {

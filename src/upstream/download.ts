@@ -6,7 +6,6 @@ import type { BlobKey, BlobSink } from '../oci/transfer.ts';
 import { blobError, plain, requestBlob, sizeOf416 } from './blobs.ts';
 import type { Release } from './budget.ts';
 import { Claim } from './claim.ts';
-import type { Room } from './create.ts';
 import { overEndpoints } from './failover.ts';
 import { isTimeout, NonsenseError, reasonOf, StatusError, TokenRefusedError } from './failures.ts';
 import { Gaps } from './gaps.ts';
@@ -15,6 +14,7 @@ import { isSlow, MAX_HELPER_FAILURES, pieceSize, Speed, STEAL_MIN } from './piec
 import { pump, SinkError } from './pump.ts';
 import { RedirectError } from './redirects.ts';
 import type { Answer } from './request.ts';
+import type { Room } from './room.ts';
 import type { Route } from './upstream.ts';
 
 /** How often it is considered whether more connections would help. */

@@ -24,7 +24,7 @@ export interface FailoverOptions {
 }
 
 /** Every endpoint is left alone for now, because it did not answer in time. */
-export class AllOpenError extends Error {
+class AllOpenError extends Error {
   override readonly name = 'AllOpenError';
   readonly code = 'ETIMEDOUT';
 }

@@ -7,7 +7,7 @@ import { dialAny, ForbiddenAddressError, resolveHost } from './dial.ts';
 import type { ProxyServer } from './proxies.ts';
 
 /** A proxy that would not connect us. */
-export class ProxyError extends Error {
+class ProxyError extends Error {
   override readonly name = 'ProxyError';
   readonly code = 'EPROXY';
 }
