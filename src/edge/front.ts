@@ -31,6 +31,8 @@ export interface FrontDeps {
   readonly log: Logger;
 }
 
+/** What the log and the metrics say where the client left before there was an answer; nginx's word for it. */
+const NO_ANSWER = 499;
 /** How much of a refused request's body is read, and for how long, so that its client gets to see the answer. */
 const REFUSED_BODY_BYTES = 256 * 1024;
 const REFUSED_BODY_MS = 1_000;
@@ -61,7 +63,7 @@ export function createFront(deps: FrontDeps): Front {
     connection.active += 1;
     report.begin();
     response.once('close', () => {
-      if (exchange.status === 0) exchange.status = response.headersSent ? response.statusCode : 0;
+      if (exchange.status === 0) exchange.status = response.headersSent ? response.statusCode : NO_ANSWER;
       if (exchange.cut === null && !response.writableEnded) exchange.cut = 'client left';
       report.end(exchange);
       connection.settled();

@@ -57,7 +57,11 @@ export class HttpServers {
     this.#http1.on('checkContinue', onRequest);
     this.#http1.on('checkExpectation', onRequest);
     this.#http1.on('connect', (_request, socket) => refuseConnect(socket));
-    this.#http1.on('clientError', answerClientError);
+    this.#http1.on('clientError', (error, socket) => {
+      // In the middle of an answer, words about a broken request would become part of a body.
+      if ((connections.of(socket)?.active ?? 0) > 0) socket.destroy();
+      else answerClientError(error, socket);
+    });
     // Node begins to check header timeouts when a server listens; this one is handed its connections.
     this.#http1.emit('listening');
 
