@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { Access } from './access/access.ts';
 import { Users } from './access/users.ts';
 import type { LiveGateway } from './admin/deps.ts';
@@ -5,7 +6,8 @@ import { createOperations } from './admin/operations/index.ts';
 import { probeListener } from './admin/probe.ts';
 import { startAdminServer } from './admin/server.ts';
 import { createCache } from './cache/cache.ts';
-import type { Config } from './config/config.ts';
+import type { Config, ListenAddress } from './config/config.ts';
+import { Crew } from './crew.ts';
 import { createEdge, type EdgeAddresses } from './edge/edge.ts';
 import type { BoundAddress } from './edge/listeners.ts';
 import { Lifecycle } from './kit/lifecycle.ts';
@@ -72,12 +74,17 @@ export async function startGateway(options: {
       metrics,
     });
 
+    opened.defer('the registry core', () => registry.close());
+    table.subscribe(() => registry.forget());
+
     const users = new Users(new SqliteUserStore(database));
     const counters = new SqliteCounterStore(database);
     const access = new Access({ rules: config.access, limits: config.limits, users, counters, log });
     opened.defer('the access rules', () => access.close());
 
     let ready: true | string = 'starting';
+    const ticketKeys = randomBytes(48);
+    let crew: Crew | null = null;
     const edge = createEdge({
       config,
       table: () => table.snapshot(),
@@ -88,16 +95,36 @@ export async function startGateway(options: {
       log,
       metrics,
       version: version(),
+      ticketKeys,
+      handOver: (socket, own) => crew?.handOver(socket, own) ?? false,
     });
     await certificates?.start(state.coveredHosts());
     const bound = await edge.listen();
-    opened.defer('the listeners', () => edge.close({ graceMs: GRACE }));
+    if (config.listen.workers > 1) {
+      const { https, http } = bound;
+      crew = new Crew({
+        config: { ...config, listen: { ...config.listen, https: asListen(https), http: asListen(http) } },
+        version: version(),
+        ticketKeys,
+        state,
+        users,
+        access,
+        registry,
+        ready: () => ready,
+        metrics,
+        log,
+      });
+      crew.start().catch((error: unknown) => log.error({ err: error }, 'a worker did not start; the others serve'));
+    }
+    opened.defer('the listeners', () => Promise.all([edge, crew].map((part) => part?.close({ graceMs: GRACE }))));
 
     const addresses = asText(bound);
     const live: LiveGateway = {
       pid: process.pid,
       startedAt,
-      workers: 1,
+      get workers() {
+        return crew?.processes ?? 1;
+      },
       addresses,
       upstream,
       traffic: async () => ({
@@ -106,7 +133,7 @@ export async function startGateway(options: {
         bytesFetched: await metrics.total('upstream_bytes_total'),
       }),
       probe: (host, signal) => probeListener(ownListener(bound), host, signal),
-      settled: () => Promise.resolve(),
+      settled: () => crew?.settled() ?? Promise.resolve(),
     };
     const operations = createOperations({
       config,
@@ -121,6 +148,7 @@ export async function startGateway(options: {
     opened.defer('the admin socket', () => admin.close());
 
     ready = true;
+    await live.settled();
     log.info({ ...addresses, dataDir: config.dataDir, version: version() }, 'ready');
     return {
       addresses,
@@ -147,6 +175,10 @@ function ownListener({ https, http }: EdgeAddresses): { host: string; port: numb
 /** An address of this machine that reaches a listener bound to all of them. */
 function reachable(address: string): string {
   return address === '::' || address === '0.0.0.0' ? '127.0.0.1' : address;
+}
+
+function asListen(bound: BoundAddress | null): ListenAddress | null {
+  return bound === null ? null : { host: bound.address, port: bound.port };
 }
 
 function asText({ https, http, metrics }: EdgeAddresses): RunningGateway['addresses'] {

@@ -26,7 +26,7 @@ export interface Grant {
 export interface AccessOptions {
   readonly rules: Config['access'];
   readonly limits: Config['limits'];
-  readonly users: Users;
+  readonly users: Pick<Users, 'count' | 'verify'>;
   readonly counters: CounterStore;
   readonly log: Logger;
   /** Ms since 1970. */

@@ -42,6 +42,11 @@ export class Users {
     return this.#byName.size;
   }
 
+  /** As they are kept; another map after each change. */
+  rows(): ReadonlyMap<string, UserRow> {
+    return this.#byName;
+  }
+
   /** Sorted by name. */
   list(): { name: string; createdAt: string }[] {
     return [...this.#byName.values()]

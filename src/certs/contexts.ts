@@ -1,10 +1,12 @@
 import { createSecureContext, type SecureContext } from 'node:tls';
 import type { CertificateMaterial } from './certificate.ts';
 
-type ChainAndKey = Pick<CertificateMaterial, 'chain' | 'key'>;
+export type ChainAndKey = Pick<CertificateMaterial, 'chain' | 'key'>;
 
 /** Contexts outlive snapshots: a swap makes only what is new, and what nobody serves any more is collected with its material. */
 const built = new WeakMap<ChainAndKey, SecureContext>();
+/** The way back, for another process that has to build the same context. */
+const origin = new WeakMap<SecureContext, ChainAndKey>();
 
 /**
  * The ready context of a certificate, built once (about 0.4 ms and 16 KiB).
@@ -15,8 +17,14 @@ export function contextOf(material: ChainAndKey): SecureContext {
   if (context === undefined) {
     context = createSecureContext({ cert: material.chain, key: material.key, minVersion: 'TLSv1.2' });
     built.set(material, context);
+    origin.set(context, material);
   }
   return context;
+}
+
+/** Chain and key (PEM) of a context that `contextOf` built. */
+export function materialOf(context: SecureContext): ChainAndKey | null {
+  return origin.get(context) ?? null;
 }
 
 /**

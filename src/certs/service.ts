@@ -6,6 +6,8 @@ export interface ContextSnapshot {
   readonly byHost: ReadonlyMap<string, SecureContext>;
   /** For clients without SNI (an IP address as host). */
   readonly fallback: SecureContext | null;
+  /** Where another process holds the certificates: brings the context of a host that is not in `byHost`; null where there is none. */
+  readonly find?: (host: string) => Promise<SecureContext | null>;
 }
 
 export type CertificateState = 'valid' | 'pending' | 'failed' | 'expired';

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
+import type { Socket } from 'node:net';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
-import type { Config } from '../config/config.ts';
+import type { Config, ListenAddress } from '../config/config.ts';
 import type { RegistryCore } from '../registry/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -21,12 +22,18 @@ import { HttpServers } from './servers.ts';
 import { resolvePull } from './target.ts';
 import { TlsFront } from './tls-front.ts';
 
+/** What the edge needs of the certificates. */
+export type EdgeCertificates = Pick<CertificateService, 'contexts' | 'httpChallenge' | 'alpnChallenge' | 'alpnPending'>;
+
+/** Serves one accepted connection. */
+type Serve = (socket: Socket) => void;
+
 export interface EdgeOptions {
   readonly config: Pick<Config, 'dataDir' | 'listen' | 'tls' | 'trustedProxies' | 'metrics'>;
   /** The table as it is now; read anew for each request. */
   readonly table: () => TableSnapshot;
   /** Null with `tls.mode: off`. */
-  readonly certificates: CertificateService | null;
+  readonly certificates: EdgeCertificates | null;
   readonly registry: RegistryCore;
   readonly access: AccessPort;
   /** True, or why the gateway is not ready. */
@@ -36,6 +43,8 @@ export interface EdgeOptions {
   readonly version: string;
   /** 48 bytes that encrypt session tickets; several processes of one gateway share them. Default: fresh ones. */
   readonly ticketKeys?: Buffer;
+  /** Offers an accepted connection to another process; `own` is how many this one has. True where it was taken. */
+  readonly handOver?: (socket: Socket, own: number) => boolean;
   /** For tests that must not wait for minutes. */
   readonly limits?: Partial<EdgeLimits>;
 }
@@ -49,6 +58,8 @@ export interface EdgeAddresses {
 export interface Edge {
   /** Opens every port of the configuration, or none. @throws {OperatorError} LISTEN_FAILED */
   listen(): Promise<EdgeAddresses>;
+  /** Serves a connection to the registry API that another process accepted. */
+  accept(socket: Socket): void;
   /** Stops accepting, ends idle connections, lets running pulls finish within `graceMs`, then cuts them. */
   close(options: { readonly graceMs: number }): Promise<void>;
   /** Everything small on the registry's port, for tests in-process. */
@@ -96,27 +107,29 @@ export function createEdge(options: EdgeOptions): Edge {
 
   const opened: { readonly servers: HttpServers; readonly listener: Listener }[] = [];
   const plan: { name: keyof EdgeAddresses; open: () => Promise<BoundAddress> }[] = [];
-  const plainPort = (
-    servers: HttpServers,
-    name: 'http' | 'metrics',
-    at: NonNullable<Config['listen']['http']>,
-  ): void => {
-    const listener = new Listener(
-      name === 'http' ? 'HTTP' : 'metrics',
-      `${name === 'http' ? 'listen.http' : 'metrics.listen'}`,
-      (socket) => {
-        const connection = connections.add(socket);
-        // Errors end a connection by themselves; without a listener one would end the program.
-        socket.on('error', () => {});
-        servers.serve(socket, connection);
-      },
-    );
+  const door = (name: keyof EdgeAddresses, at: ListenAddress, servers: HttpServers, serve: Serve): void => {
+    const listener = new Listener(name, (socket) => {
+      if (servers === api && options.handOver?.(socket, connections.size) === true) return;
+      serve(socket);
+      if (!socket.destroyed) socket.resume();
+    });
     opened.push({ servers, listener });
     plan.push({ name, open: () => listener.listen(at) });
   };
-
-  if (certificates !== null && config.listen.https !== null) {
-    const at = config.listen.https;
+  const plainly =
+    (servers: HttpServers): Serve =>
+    (socket) => {
+      const connection = connections.add(socket);
+      // Errors end a connection by themselves; without a listener one would end the program.
+      socket.on('error', () => {});
+      servers.serve(socket, connection);
+    };
+  const { https, http } = config.listen;
+  let serveApi: Serve;
+  if (certificates === null) {
+    serveApi = plainly(api);
+    if (http !== null) door('http', http, api, serveApi);
+  } else {
     const tls = new TlsFront({
       certificates,
       connections,
@@ -126,14 +139,9 @@ export function createEdge(options: EdgeOptions): Edge {
       metrics,
       log,
     });
-    const listener = new Listener('HTTPS', 'listen.https', (socket) => tls.accept(socket));
-    opened.push({ servers: api, listener });
-    plan.push({ name: 'https', open: () => listener.listen(at) });
-  }
-  if (config.listen.http !== null) {
-    if (certificates === null) {
-      plainPort(api, 'http', config.listen.http);
-    } else {
+    serveApi = (socket) => tls.accept(socket);
+    if (https !== null) door('https', https, api, serveApi);
+    if (http !== null) {
       const plain = createHttpPort({ config, table, certificates, ready, httpsPort, log });
       // A trusted proxy that has done TLS itself gets the registry, not a redirect back to where it came from.
       const front = createFront({
@@ -141,16 +149,14 @@ export function createEdge(options: EdgeOptions): Edge {
         direct: (exchange, request, response) => exchange.secure && direct(exchange, request, response),
         appFor: (exchange) => (exchange.secure ? app : plain),
       });
-      plainPort(new HttpServers(front, connections, limits), 'http', config.listen.http);
+      const servers = new HttpServers(front, connections, limits);
+      door('http', http, servers, plainly(servers));
     }
   }
   if (config.metrics.listen !== null) {
     const port = createMetricsPort({ metrics, ready, log });
-    plainPort(
-      new HttpServers(createFront({ ...shared, appFor: () => port }), connections, limits),
-      'metrics',
-      config.metrics.listen,
-    );
+    const servers = new HttpServers(createFront({ ...shared, appFor: () => port }), connections, limits);
+    door('metrics', config.metrics.listen, servers, plainly(servers));
   }
 
   const stop = (): void => {
@@ -159,6 +165,7 @@ export function createEdge(options: EdgeOptions): Edge {
 
   return {
     app,
+    accept: (socket) => serveApi(socket),
     async listen() {
       const bound: { -readonly [Name in keyof EdgeAddresses]: EdgeAddresses[Name] } = {
         https: null,

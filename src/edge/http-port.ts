@@ -17,7 +17,7 @@ import { hostUnknown, pathUnknown } from './target.ts';
 export interface HttpPortDeps {
   readonly config: Pick<Config, 'dataDir' | 'tls'>;
   readonly table: () => TableSnapshot;
-  readonly certificates: CertificateService | null;
+  readonly certificates: Pick<CertificateService, 'httpChallenge'> | null;
   readonly ready: () => true | string;
   /** Port that the HTTPS listener really has. */
   readonly httpsPort: () => number;

@@ -11,17 +11,22 @@ export interface BoundAddress {
   readonly port: number;
 }
 
-/** A listening socket that only accepts; what is spoken is decided by `onConnection`. */
+/** What a port is for, and the configuration key that is named when it cannot be listened on. */
+const DOORS = {
+  https: ['HTTPS', 'listen.https'],
+  http: ['HTTP', 'listen.http'],
+  metrics: ['metrics', 'metrics.listen'],
+} as const;
+
+/** A listening socket that only accepts; what is spoken is decided by `onConnection`, which gets paused sockets that nothing was read of. */
 export class Listener {
   readonly #server: Server;
-  readonly #what: string;
-  readonly #key: string;
+  readonly #name: keyof typeof DOORS;
 
-  /** @param key the configuration key, named when it cannot listen: `listen.https` */
-  constructor(what: string, key: string, onConnection: (socket: Socket) => void) {
-    this.#what = what;
-    this.#key = key;
-    this.#server = createServer({ noDelay: true, keepAlive: true }, onConnection);
+  constructor(name: keyof typeof DOORS, onConnection: (socket: Socket) => void) {
+    this.#name = name;
+    // Paused: a connection that another process serves must arrive there whole.
+    this.#server = createServer({ noDelay: true, keepAlive: true, pauseOnConnect: true }, onConnection);
   }
 
   /** @throws {OperatorError} LISTEN_FAILED, naming the address and what to do */
@@ -47,13 +52,14 @@ export class Listener {
   }
 
   #failure(at: ListenAddress, cause: NodeJS.ErrnoException): OperatorError {
+    const [what, key] = DOORS[this.#name];
     const where = `${at.host === undefined ? '' : at.host.includes(':') ? `[${at.host}]` : at.host}:${at.port}`;
     const [reason, next] = EXPLAINED[cause.code ?? ''] ?? [
       cause.message,
-      `set ${this.#key} to an address that can be listened on`,
+      `set ${key} to an address that can be listened on`,
     ];
-    return new OperatorError('LISTEN_FAILED', `cannot listen for ${this.#what} on ${where}: ${reason}`, {
-      next: next.replaceAll('{key}', this.#key).replaceAll('{port}', String(at.port)),
+    return new OperatorError('LISTEN_FAILED', `cannot listen for ${what} on ${where}: ${reason}`, {
+      next: next.replaceAll('{key}', key).replaceAll('{port}', String(at.port)),
       cause,
     });
   }

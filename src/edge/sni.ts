@@ -43,14 +43,19 @@ export function secure(
     secureContext: base,
     ALPNProtocols: [...protocols],
     SNICallback: (serverName, callback) => {
+      const answer = (context: SecureContext | null): void => {
+        if (context !== null) {
+          callback(null, context);
+          return;
+        }
+        refuseName(raw);
+        callback(new UnknownNameError(`no certificate for ${serverName.slice(0, 255)}`));
+      };
       const snapshot = contexts();
-      const context = contextFor(serverName, snapshot);
-      if (context !== null) {
-        callback(null, context);
-        return;
-      }
-      refuseName(raw);
-      callback(new UnknownNameError(`no certificate for ${serverName.slice(0, 255)}`));
+      const name = plainName(serverName);
+      const ready = contextFor(name, snapshot);
+      if (ready !== null || snapshot.find === undefined) answer(ready);
+      else snapshot.find(name).then(answer, callback);
     },
   });
   const { fallback } = contexts();
@@ -63,8 +68,11 @@ export function refuseName(raw: Socket): void {
   raw.write(UNRECOGNIZED_NAME);
 }
 
-function contextFor(serverName: string, snapshot: ContextSnapshot): SecureContext | null {
-  const name = (serverName.endsWith('.') ? serverName.slice(0, -1) : serverName).toLowerCase();
+function plainName(serverName: string): string {
+  return (serverName.endsWith('.') ? serverName.slice(0, -1) : serverName).toLowerCase();
+}
+
+function contextFor(name: string, snapshot: ContextSnapshot): SecureContext | null {
   // RFC 6066 forbids addresses as server names; some clients send them all the same.
   return snapshot.byHost.get(name) ?? (isIP(name) === 0 ? null : snapshot.fallback);
 }

@@ -13,6 +13,40 @@ export interface ByteSource {
   pull(into: Uint8Array): Promise<number>;
   /** Frees what the source holds; may be called at any time, more than once. */
   close(): Promise<void>;
+  /** Where the bytes lie in a file, so that another process of this machine can read them itself; left out, or null, where they do not. */
+  share?(): SharedRead | null;
+}
+
+/** A file that may still grow: where its bytes lie, how far they may be read, and how it ended. */
+export interface FileView {
+  /** Where the bytes lie now; it changes once, when the content is whole. */
+  readonly path: string;
+  /** Undefined until known. */
+  readonly size: number | undefined;
+  /** Bytes from offset 0 that may be read; all of them only once the content is verified. */
+  readonly available: number;
+  /** Null while it grows. */
+  readonly outcome: Outcome | null;
+  /** Calls once, at the next change of `available` or `outcome`. */
+  onAdvance(listener: () => void): void;
+}
+
+/** How the growth ended. */
+export type Outcome = { readonly kind: 'complete' } | { readonly kind: 'failed'; readonly error: Error };
+
+/** All that a reader in another process needs; the source stays open, and pins the file, until that reader is done. */
+export interface SharedRead {
+  readonly view: FileView;
+  /** Next byte to be read. */
+  readonly from: number;
+  /** End, exclusive; undefined reads to the end of the content. */
+  readonly to: number | undefined;
+  /** Opens the upstream at an offset, to the end of the content, where the file fails the reader. */
+  readonly continueFrom: ((offset: number) => Promise<ByteSource>) | undefined;
+  /** The file is not what was kept. */
+  readonly onDamage: (reason: string) => void;
+  /** Counts what was read. */
+  readonly onRead: (bytes: number) => void;
 }
 
 /** A body broke off for good; the client must see a short body and an ended connection. */

@@ -1,3 +1,4 @@
+import { CacheError, type CacheErrorReason } from '../cache/cache-error.ts';
 import { TruncatedError } from '../kit/byte-source.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { type ErrorName, RegistryError } from '../oci/errors.ts';
@@ -12,6 +13,7 @@ type Failure =
       readonly next?: string;
       readonly usage: boolean;
     }
+  | { readonly kind: 'cache'; readonly reason: CacheErrorReason; readonly message: string }
   | { readonly kind: 'truncated' | 'other'; readonly message: string };
 
 export function encodeFailure(error: unknown): Failure {
@@ -23,6 +25,7 @@ export function encodeFailure(error: unknown): Failure {
     const { code, message, next, usage } = error;
     return { kind: 'operator', code, message, usage, ...(next === undefined ? {} : { next }) };
   }
+  if (error instanceof CacheError) return { kind: 'cache', reason: error.reason, message: error.message };
   const message = error instanceof Error ? error.message : String(error);
   return { kind: error instanceof TruncatedError ? 'truncated' : 'other', message };
 }
@@ -37,6 +40,8 @@ export function decodeFailure(value: unknown): Error {
         usage: failure.usage,
         ...(failure.next === undefined ? {} : { next: failure.next }),
       });
+    case 'cache':
+      return new CacheError(failure.reason, failure.message);
     case 'truncated':
       return new TruncatedError(failure.message);
     case 'other':

@@ -9,18 +9,27 @@ import { registryOperations } from './registry.ts';
 import { statusOperations } from './status.ts';
 import { userOperations } from './user.ts';
 
-/** Every operation by its name, for the admin socket and for commands where nothing runs. */
+/**
+ * Every operation by its name, for the admin socket and for commands where nothing runs. One that has ended, well or not, has reached
+ * every process of the gateway.
+ */
 export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Operation> {
+  const operations: Record<string, Operation> = {
+    ...aliasOperations(deps),
+    ...registryOperations(deps),
+    ...certOperations(deps),
+    ...clientOperations(deps),
+    ...statusOperations(deps),
+    ...doctorOperations(deps),
+    ...cacheOperations(deps),
+    ...userOperations(deps),
+  };
+  const { live } = deps;
+  if (live === null) return new Map(Object.entries(operations));
   return new Map(
-    Object.entries({
-      ...aliasOperations(deps),
-      ...registryOperations(deps),
-      ...certOperations(deps),
-      ...clientOperations(deps),
-      ...statusOperations(deps),
-      ...doctorOperations(deps),
-      ...cacheOperations(deps),
-      ...userOperations(deps),
-    }),
+    Object.entries(operations).map(([name, operation]): [string, Operation] => [
+      name,
+      (input, context) => operation(input, context).finally(() => live.settled()),
+    ]),
   );
 }

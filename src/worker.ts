@@ -1,0 +1,112 @@
+import type { Socket } from 'node:net';
+import { Access, type Asker, type Grant } from './access/access.ts';
+import { Users } from './access/users.ts';
+import type { AccessPort } from './edge/access-port.ts';
+import { createEdge, type Edge } from './edge/edge.ts';
+import { createLog, type Logger } from './telemetry/log.ts';
+import { Metrics } from './telemetry/metrics.ts';
+import { Channel } from './workers/channel.ts';
+import { RemoteCertificates } from './workers/remote-certificates.ts';
+import { RemoteCore } from './workers/remote-core.ts';
+import type { StartMessage, StateMessage } from './workers/wire.ts';
+import { tableOf } from './workers/worker-table.ts';
+
+/**
+ * The program of a worker: an edge like the owner's, over the owner's core. It opens no port and no database: accepted connections are
+ * handed in, and it ends with the owner.
+ */
+const channel = new Channel({
+  send: (message) => process.connected && (process.send?.(message, undefined, {}, () => {}) ?? false),
+  onMessage: (listener) => void process.on('message', listener),
+  onClose: (listener) => void process.once('disconnect', listener),
+});
+// Terminals send Ctrl-C to every process; the owner tells when to end.
+process.on('SIGINT', () => {});
+process.on('SIGTERM', () => {});
+channel.onClose(() => process.exit(0));
+
+channel.handle('start', async (start: StartMessage) => {
+  const worker = new Worker(start);
+  await worker.update(start.state);
+  channel.handle('state', (state: StateMessage) => worker.update(state));
+  channel.handle('metrics', () => worker.metrics.values());
+  channel.handle('drain', ({ graceMs }: { graceMs: number }) => worker.edge.close({ graceMs }));
+  process.on('message', (message: { t?: string }, socket) => {
+    if (message.t !== 'socket') return;
+    // A client that left on the way leaves no socket.
+    if (socket === undefined) channel.tell('gone', null);
+    else worker.accept(socket as Socket);
+  });
+});
+
+class Worker {
+  readonly edge: Edge;
+  readonly metrics = new Metrics();
+  readonly #start: StartMessage;
+  readonly #certificates = new RemoteCertificates(channel);
+  #state: StateMessage;
+  #table;
+  #users: Users;
+
+  constructor(start: StartMessage) {
+    const { config, version, ticketKeys, state } = start;
+    this.#start = start;
+    this.#state = state;
+    this.#table = tableOf(config.domain, state);
+    this.#users = usersOf(state);
+    const log = createLog(config.log);
+    this.edge = createEdge({
+      config: { ...config, metrics: { listen: null } },
+      table: () => this.#table,
+      certificates: config.tls.mode === 'off' ? null : this.#certificates,
+      registry: new RemoteCore(channel),
+      access: this.#access(log),
+      ready: () => this.#state.ready,
+      log,
+      metrics: this.metrics,
+      version,
+      ticketKeys: Buffer.from(ticketKeys),
+    });
+  }
+
+  async update(state: StateMessage): Promise<void> {
+    await this.#certificates.update(state.certificates);
+    this.#state = state;
+    this.#table = tableOf(this.#start.config.domain, state);
+    this.#users = usersOf(state);
+  }
+
+  accept(socket: Socket): void {
+    socket.once('close', () => channel.tell('gone', null));
+    this.edge.accept(socket);
+  }
+
+  /** Limits hold for all processes together, so the owner counts; rules and users are looked up here. */
+  #access(log: Logger): AccessPort {
+    const { access: rules, limits } = this.#start.config;
+    if (Object.values(limits).some((limit) => limit !== null)) {
+      return {
+        check: (asker: Asker) => channel.call<Grant>('check', asker),
+        countBytes: (asker, grant, bytes) => channel.tell('sent', { asker, grant, bytes }),
+      };
+    }
+    const users = () => this.#users;
+    const counters = { load: () => [], save: () => {} };
+    return new Access({
+      rules,
+      limits,
+      users: {
+        get count() {
+          return users().count;
+        },
+        verify: (authorization) => users().verify(authorization),
+      },
+      counters,
+      log,
+    });
+  }
+}
+
+function usersOf({ users }: StateMessage): Users {
+  return new Users({ load: () => [...users], add: () => false, remove: () => false });
+}

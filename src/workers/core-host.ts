@@ -1,0 +1,152 @@
+import type { ByteSource, FileView, SharedRead } from '../kit/byte-source.ts';
+import type { RegistryCore } from '../registry/reply.ts';
+import type { Channel } from './channel.ts';
+import { encodeFailure } from './failure.ts';
+import type { FileMessage, PullMessage, ReplyMessage, StreamMessage, ViewMessage } from './wire.ts';
+
+/** A reader that has read this much less than what is there is told at once; below it, growth is reported in steps. */
+const STEP = 256 * 1024;
+/** Growth below a step is reported after this, ms. */
+const STEP_WAIT = 5;
+/** The most that one pull of a streamed body carries. */
+const MAX_PULL = 256 * 1024;
+
+interface Source {
+  readonly bytes: ByteSource;
+  readonly shared: SharedRead | null;
+}
+
+/** Views get numbers for all workers alike; a blob that nobody reads any more is forgotten with its number. */
+const numbers = new WeakMap<FileView, number>();
+let nextNumber = 1;
+
+/**
+ * The owner's side of one worker's pulls: serves them with the one core, keeps the sources open that the worker reads from,
+ * and closes them all when the worker has gone.
+ */
+export class CoreHost {
+  readonly #core: RegistryCore;
+  readonly #sources = new Map<number, Source>();
+  readonly #views = new Map<number, { readonly view: FileView; users: number }>();
+  #nextSource = 1;
+  #gone = false;
+
+  constructor(core: RegistryCore, channel: Channel) {
+    this.#core = core;
+    channel.handle('serve', (pull: PullMessage, { signal }) => this.#serve(pull, signal));
+    channel.handle('advance', ({ blob, available }: { blob: number; available: number }, { signal }) =>
+      this.#advance(blob, available, signal),
+    );
+    channel.handle('pull', ({ source, size }: { source: number; size: number }) => this.#pull(source, size));
+    channel.handle('continue', ({ source, offset }: { source: number; offset: number }) =>
+      this.#continue(source, offset),
+    );
+    channel.on('damage', ({ source, reason }: { source: number; reason: string }) =>
+      this.#sources.get(source)?.shared?.onDamage(reason),
+    );
+    channel.on('close', ({ source, read }: { source: number; read: number }) => void this.#close(source, read));
+    channel.onClose(() => {
+      this.#gone = true;
+      for (const id of [...this.#sources.keys()]) void this.#close(id, 0);
+    });
+  }
+
+  async #serve(pull: PullMessage, signal: AbortSignal): Promise<ReplyMessage> {
+    const reply = await this.#core.serve({ ...pull, signal });
+    const { body } = reply;
+    if (body === null || body instanceof Uint8Array) return { ...reply, body };
+    return { ...reply, body: this.#open(body) };
+  }
+
+  #open(bytes: ByteSource): FileMessage | StreamMessage {
+    const shared = bytes.share?.() ?? null;
+    const source = this.#nextSource++;
+    this.#sources.set(source, { bytes, shared });
+    // The answer to a worker that ended meanwhile reaches nobody.
+    if (this.#gone) queueMicrotask(() => void this.#close(source, 0));
+    if (shared === null) return { kind: 'stream', source, length: bytes.length };
+    const { view, from, to } = shared;
+    return { kind: 'file', source, blob: this.#hold(view), from, to, length: bytes.length, view: describe(view) };
+  }
+
+  #hold(view: FileView): number {
+    const number = numbers.get(view) ?? nextNumber++;
+    numbers.set(view, number);
+    const held = this.#views.get(number);
+    if (held === undefined) this.#views.set(number, { view, users: 1 });
+    else held.users++;
+    return number;
+  }
+
+  /** Answers once the blob has grown beyond `known`, or ended. */
+  async #advance(blob: number, known: number, signal: AbortSignal): Promise<ViewMessage> {
+    const view = this.#views.get(blob)?.view;
+    if (view === undefined) throw new Error('the blob was closed');
+    while (view.outcome === null && view.available <= known && !signal.aborted) await advanced(view);
+    if (known > 0 && view.outcome === null && view.available - known < STEP && !signal.aborted) {
+      await new Promise((resolve) => setTimeout(resolve, STEP_WAIT));
+    }
+    return describe(view);
+  }
+
+  async #pull(source: number, size: number): Promise<Uint8Array> {
+    const bytes = this.#sources.get(source)?.bytes;
+    if (bytes === undefined) throw new Error('the source was closed');
+    const into = Buffer.allocUnsafe(Math.min(size, MAX_PULL));
+    return into.subarray(0, await bytes.pull(into));
+  }
+
+  async #continue(source: number, offset: number): Promise<StreamMessage> {
+    const continueFrom = this.#sources.get(source)?.shared?.continueFrom;
+    if (continueFrom === undefined) throw new Error('nothing goes on where the cache failed');
+    const bytes = await continueFrom(offset);
+    return this.#open(new Unshared(bytes)) as StreamMessage;
+  }
+
+  async #close(id: number, read: number): Promise<void> {
+    const source = this.#sources.get(id);
+    if (source === undefined) return;
+    this.#sources.delete(id);
+    const { shared, bytes } = source;
+    if (shared !== null) {
+      if (read > 0) shared.onRead(read);
+      const number = numbers.get(shared.view) ?? 0;
+      const held = this.#views.get(number);
+      if (held !== undefined && --held.users === 0) this.#views.delete(number);
+    }
+    await bytes.close().catch(() => {});
+  }
+}
+
+/** Always streamed: what goes on past a cache that failed is not read from its files. */
+class Unshared implements ByteSource {
+  readonly #inner: ByteSource;
+  readonly length: number | undefined;
+
+  constructor(inner: ByteSource) {
+    this.#inner = inner;
+    this.length = inner.length;
+  }
+
+  pull(into: Uint8Array): Promise<number> {
+    return this.#inner.pull(into);
+  }
+
+  close(): Promise<void> {
+    return this.#inner.close();
+  }
+}
+
+function advanced(view: FileView): Promise<void> {
+  return new Promise((resolve) => view.onAdvance(resolve));
+}
+
+function describe({ path, size, available, outcome }: FileView): ViewMessage {
+  return {
+    path,
+    size,
+    available,
+    outcome:
+      outcome === null ? null : outcome.kind === 'complete' ? 'complete' : { failure: encodeFailure(outcome.error) },
+  };
+}

@@ -1,0 +1,88 @@
+import { CacheError } from '../cache/cache-error.ts';
+import type { Readable } from '../cache/reader.ts';
+import { SharedFile } from '../cache/shared-file.ts';
+import type { FileView, Outcome } from '../kit/byte-source.ts';
+import type { Channel } from './channel.ts';
+import { decodeFailure } from './failure.ts';
+import type { ViewMessage } from './wire.ts';
+
+/** A blob that the owner holds or fills, read in this process from its file; its growth is asked for while someone waits. */
+export class RemoteBlob implements Readable, FileView {
+  readonly #channel: Channel;
+  readonly #number: number;
+  readonly #onIdle: () => void;
+  readonly #listeners: (() => void)[] = [];
+  #file: SharedFile | null = null;
+  #users = 0;
+  #asking = false;
+  /** The path that could not be opened the last time. */
+  #missing: string | null = null;
+  path: string;
+  size: number | undefined;
+  available = 0;
+  outcome: Outcome | null = null;
+
+  constructor(channel: Channel, number: number, view: ViewMessage, onIdle: () => void) {
+    this.#channel = channel;
+    this.#number = number;
+    this.#onIdle = onIdle;
+    this.path = view.path;
+    this.#take(view);
+  }
+
+  get blob(): FileView {
+    return this;
+  }
+
+  get file(): SharedFile | null {
+    return this.#file;
+  }
+
+  retain(): void {
+    this.#users++;
+  }
+
+  release(): void {
+    this.#users--;
+    if (this.#users > 0) return;
+    this.#file?.release();
+    this.#file = null;
+    this.#onIdle();
+  }
+
+  onAdvance(listener: () => void): void {
+    this.#listeners.push(listener);
+    if (!this.#asking) void this.#ask();
+  }
+
+  async #ask(): Promise<void> {
+    this.#asking = true;
+    try {
+      this.#take(await this.#channel.call<ViewMessage>('advance', { blob: this.#number, available: this.available }));
+    } catch (error) {
+      this.outcome ??= { kind: 'failed', error: error as Error };
+    }
+    this.#asking = false;
+    for (const listener of this.#listeners.splice(0)) listener();
+  }
+
+  /** Opens the file before anyone may read: a path that has just been renamed is found under the new name in the next view. */
+  #take(view: ViewMessage): void {
+    this.path = view.path;
+    this.size = view.size;
+    if (view.available > 0) {
+      try {
+        this.#file ??= SharedFile.open(view.path, 'r');
+      } catch (error) {
+        if (this.#missing === view.path) {
+          this.outcome = { kind: 'failed', error: new CacheError('disk', `${view.path}: ${(error as Error).message}`) };
+        }
+        this.#missing = view.path;
+        return;
+      }
+    }
+    this.available = view.available;
+    if (view.outcome === 'complete') this.outcome = { kind: 'complete' };
+    else if (view.outcome !== null) this.outcome = { kind: 'failed', error: decodeFailure(view.outcome.failure) };
+  }
+}

@@ -1,0 +1,66 @@
+import type { SecureContext } from 'node:tls';
+import { contextOf } from '../certs/contexts.ts';
+import type { ContextSnapshot } from '../certs/service.ts';
+import type { Channel } from './channel.ts';
+import type { MaterialMessage, StateMessage } from './wire.ts';
+
+/** A context is asked for anew after this, ms: the local CA renews its leaves when they are asked for. */
+const KEPT_FOR = 10 * 60_000;
+
+/** What a worker's handshakes read: contexts are built here, of certificates that the owner hands over when their host is first asked for. */
+export class RemoteCertificates {
+  readonly #channel: Channel;
+  readonly #ready = new Map<string, { readonly context: SecureContext; readonly until: number }>();
+  #hosts: ReadonlySet<string> = new Set();
+  #version = -1;
+  #snapshot: ContextSnapshot = { byHost: new Map(), fallback: null };
+
+  constructor(channel: Channel) {
+    this.#channel = channel;
+  }
+
+  /** Resolves once nothing older is shown. */
+  async update(certificates: StateMessage['certificates']): Promise<void> {
+    if (certificates === null || certificates.version === this.#version) return;
+    const fallback = await this.#fetch(null);
+    this.#hosts = new Set(certificates.hosts);
+    this.#version = certificates.version;
+    this.#ready.clear();
+    this.#snapshot = { byHost: new Map(), fallback, find: (host) => this.#find(host) };
+  }
+
+  contexts(): ContextSnapshot {
+    return this.#snapshot;
+  }
+
+  /** Challenges are the owner's: it keeps connections to itself while one is pending. */
+  alpnPending(): boolean {
+    return false;
+  }
+
+  alpnChallenge(): null {
+    return null;
+  }
+
+  httpChallenge(): null {
+    return null;
+  }
+
+  async #find(host: string): Promise<SecureContext | null> {
+    if (!this.#hosts.has(host)) return null;
+    const ready = this.#ready.get(host);
+    if (ready !== undefined && ready.until > Date.now()) return ready.context;
+    const version = this.#version;
+    const context = await this.#fetch(host);
+    // What was asked for before a swap may be older than it.
+    if (context !== null && version === this.#version) {
+      this.#ready.set(host, { context, until: Date.now() + KEPT_FOR });
+    }
+    return context;
+  }
+
+  async #fetch(host: string | null): Promise<SecureContext | null> {
+    const material = await this.#channel.call<MaterialMessage | null>('certificate', { host });
+    return material === null ? null : contextOf(material);
+  }
+}
