@@ -188,12 +188,22 @@ export class Fill implements GrowingBlob {
     if (!this.#begun || this.#growing === null) throw new Error('write before begin');
     const end = offset + chunk.length;
     if (this.size !== undefined && end > this.size) throw this.#wrong(`more than the ${this.size} bytes it promised`);
-    if (this.size === undefined && this.#room !== null && end > this.#room.bytes) {
-      await this.#room.grow(end - this.#room.bytes + UNKNOWN_SIZE_STEP).catch((error: Error) => this.#giveUp(error));
-      if (this.#failure !== null) throw this.#failure;
-    }
+    if (this.size === undefined) await this.#growRoom(end);
     this.#context.fetched(chunk.length);
     await this.#growing.write(offset, chunk);
+  }
+
+  /** For a blob of unknown size: room in steps, as it grows. */
+  async #growRoom(end: number): Promise<void> {
+    const room = this.#room;
+    if (room === null) return;
+    try {
+      await room.ready;
+      if (end > room.bytes) await room.grow(end - room.bytes + UNKNOWN_SIZE_STEP);
+    } catch (error) {
+      this.#giveUp(error as Error);
+    }
+    if (this.#failure !== null) throw this.#failure;
   }
 
   /** Readers get all but the tail; the tail is theirs when the digest is right. */

@@ -56,35 +56,33 @@ export class Room implements Space {
 
   reserve(digest: Digest, bytes: number): Reservation {
     const held = this.#forget(digest);
-    const reservation = { bytes: 0, unwritten: 0 };
-    const take = async (more: number): Promise<void> => {
-      if (reservation.bytes + more > this.#options.maxSize) {
-        throw new CacheError('too-large', `${digest} is larger than the whole cache`);
-      }
-      reservation.bytes += more;
-      reservation.unwritten += more;
-      this.#reserved += more;
-      this.#unwritten += more;
-      await this.#turns.run(() => this.#makeRoom());
+    const reservation = { bytes: 0, unwritten: 0, released: false };
+    const book = (count: number, unwritten: number): void => {
+      reservation.bytes += count;
+      reservation.unwritten += unwritten;
+      this.#reserved += count;
+      this.#unwritten += unwritten;
     };
-    const ready = take(bytes);
-    const wrote = (count: number): void => {
-      const part = Math.min(count, reservation.unwritten);
-      reservation.unwritten -= part;
-      this.#unwritten -= part;
-    };
-    wrote(held);
+    // Booked when its turn comes: who came first gets the room, instead of all being refused because they want it together.
+    const take = (more: number, onDisk: number): Promise<void> =>
+      this.#turns.run(async () => {
+        if (reservation.released) return;
+        if (reservation.bytes + more > this.#options.maxSize) {
+          throw new CacheError('too-large', `${digest} is larger than the whole cache`);
+        }
+        book(more, more - onDisk);
+        await this.#makeRoom();
+      });
     return {
       get bytes() {
         return reservation.bytes;
       },
-      ready,
-      grow: take,
-      wrote,
+      ready: take(bytes, Math.min(held, bytes)),
+      grow: (more) => take(more, 0),
+      wrote: (count) => book(0, -Math.min(count, reservation.unwritten)),
       release: () => {
-        wrote(reservation.unwritten);
-        this.#reserved -= reservation.bytes;
-        reservation.bytes = 0;
+        reservation.released = true;
+        book(-reservation.bytes, -reservation.unwritten);
       },
     };
   }
