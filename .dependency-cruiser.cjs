@@ -9,7 +9,7 @@ const FLOORS = [
   ['aliases', 'certs', 'cache', 'upstream', 'access'],
   ['registry', 'sqlite', 'acme'],
   ['edge', 'admin', 'workers'],
-  [{ name: 'gateway', files: ['gateway.ts', 'offline.ts', 'state.ts'] }],
+  [{ name: 'gateway', files: ['gateway.ts', 'offline.ts', 'state.ts', 'crew.ts', 'worker.ts'] }],
   [{ name: 'cli', files: ['main.ts'], folder: 'cli' }],
 ];
 
