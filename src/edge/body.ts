@@ -113,7 +113,7 @@ class Writer {
 }
 
 /** Ends the connection after what was written; HTTP/2 resets the stream alone. Without a length only a reset tells. */
-export function cutShort(response: ServerResponse, lengthKnown: boolean): void {
+function cutShort(response: ServerResponse, lengthKnown: boolean): void {
   const stream = http2Stream(response);
   if (stream !== undefined) stream.close(constants.NGHTTP2_INTERNAL_ERROR);
   else if (lengthKnown || response.chunkedEncoding) response.socket?.destroySoon();

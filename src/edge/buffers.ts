@@ -2,7 +2,7 @@
  * Bytes of one buffer of a body; a pull holds two. Large enough that the cost of a read, a TLS record batch and a write
  * is spread thin, small enough that 200 pulls at once hold 50 MiB.
  */
-export const BUFFER_SIZE = 128 * 1024;
+const BUFFER_SIZE = 128 * 1024;
 /** Buffers kept for the next pull; more are left to the garbage collector. */
 const KEPT = 64;
 

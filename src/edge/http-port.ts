@@ -75,7 +75,7 @@ export function createHttpPort(deps: HttpPortDeps): EdgeApp {
  * The same host and path over HTTPS; null for a host that is not ours. An address that the client did not connect to
  * becomes the domain: a redirect must not lead wherever a Host header says.
  */
-export function redirectTarget(
+function redirectTarget(
   exchange: Pick<Exchange, 'host' | 'path' | 'query' | 'connection'>,
   table: TableSnapshot,
   port: number,
