@@ -9,7 +9,7 @@ import type { ContextSnapshot } from '../certs/service.ts';
 const UNRECOGNIZED_NAME = Buffer.from([0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70]);
 
 /** The client asked for a name that has no certificate here. */
-export class UnknownNameError extends Error {
+class UnknownNameError extends Error {
   override readonly name = 'UnknownNameError';
   readonly code = 'UNRECOGNIZED_NAME';
 }
