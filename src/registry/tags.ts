@@ -42,30 +42,27 @@ export function linkTo(pull: Pull, key: RepositoryKey, what: string, next: URLSe
 }
 
 function paged(page: ListPage, key: RepositoryKey, n: number | undefined, last: string | undefined): ListPage {
-  if (n === undefined && last === undefined) return page;
-  if (n === 0)
-    return {
-      body: Buffer.from(JSON.stringify({ name: key.repository, tags: [] })),
-      mediaType: page.mediaType,
-      next: null,
-    };
+  const { mediaType } = page;
+  if (n === 0) return { body: encode({ name: key.repository, tags: [] }), mediaType, next: null };
   const list = readTags(page.body);
   if (list === null) return page;
   const startsOver = last !== undefined && list.tags.includes(last);
   const tooMany = n !== undefined && list.tags.length > n;
-  if (!startsOver && !tooMany) return page;
-  const rest = list.tags.sort().filter((tag) => last === undefined || tag > last);
+  const unpaged = startsOver || tooMany;
+  // What the upstream pages comes in its own order, which its links follow.
+  if (!unpaged && (page.next !== null || isOrdered(list.tags))) return page;
+  const rest = [...list.tags].sort().filter((tag) => last === undefined || !unpaged || tag > last);
   const tags = n === undefined ? rest : rest.slice(0, n);
   const end = tags.at(-1);
   const more = tags.length < rest.length && end !== undefined;
   return {
-    body: Buffer.from(JSON.stringify({ ...list.rest, tags })),
-    mediaType: page.mediaType,
+    body: encode({ ...list.rest, tags }),
+    mediaType,
     next: more ? new URLSearchParams({ n: String(n), last: end }) : null,
   };
 }
 
-function readTags(body: Uint8Array): { tags: string[]; rest: object } | null {
+function readTags(body: Uint8Array): { tags: readonly string[]; rest: object } | null {
   try {
     const list: unknown = JSON.parse(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8'));
     if (typeof list !== 'object' || list === null || !('tags' in list) || !Array.isArray(list.tags)) return null;
@@ -74,4 +71,14 @@ function readTags(body: Uint8Array): { tags: string[]; rest: object } | null {
   } catch {
     return null;
   }
+}
+
+/** In one of the orders that the specification's versions call lexical. */
+function isOrdered(tags: readonly string[]): boolean {
+  const inOrder = (keys: readonly string[]) => keys.every((key, at) => at === 0 || (keys[at - 1] ?? '') <= key);
+  return inOrder(tags) || inOrder(tags.map((tag) => tag.toLowerCase()));
+}
+
+function encode(value: object): Buffer {
+  return Buffer.from(JSON.stringify(value));
 }
