@@ -1,0 +1,65 @@
+import { createCipheriv, createHash } from 'node:crypto';
+import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** An image as the benchmark's origin serves it. */
+export interface Image {
+  readonly repository: string;
+  readonly tag: string;
+  readonly manifestSize: number;
+  readonly manifestDigest: string;
+  readonly layers: readonly { readonly digest: string; readonly size: number }[];
+}
+
+const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
+const CHUNK = 1024 * 1024;
+
+/**
+ * Lays an image out as plain files, in the paths of the registry API, so that a static file server is an origin:
+ * `v2/<repository>/manifests/{<tag>,<digest>}` and `v2/<repository>/blobs/<digest>`.
+ */
+export function layOut(root: string, repository: string, tag: string, layerSizes: readonly number[]): Image {
+  const blobs = join(root, 'v2', repository, 'blobs');
+  const manifests = join(root, 'v2', repository, 'manifests');
+  mkdirSync(blobs, { recursive: true });
+  mkdirSync(manifests, { recursive: true });
+  const layers = layerSizes.map((size, index) => ({
+    digest: noise(blobs, size, `${repository}:${tag}:${index}`),
+    size,
+  }));
+  const config = JSON.stringify({
+    architecture: 'amd64',
+    os: 'linux',
+    rootfs: { type: 'layers', diff_ids: layers.map(({ digest }) => digest) },
+  });
+  const configDigest = `sha256:${createHash('sha256').update(config).digest('hex')}`;
+  writeFileSync(join(blobs, configDigest), config);
+  const manifest = JSON.stringify({
+    schemaVersion: 2,
+    mediaType: MANIFEST_TYPE,
+    config: { mediaType: 'application/vnd.oci.image.config.v1+json', digest: configDigest, size: config.length },
+    layers: layers.map((layer) => ({ mediaType: 'application/vnd.oci.image.layer.v1.tar', ...layer })),
+  });
+  const manifestDigest = `sha256:${createHash('sha256').update(manifest).digest('hex')}`;
+  for (const name of [tag, manifestDigest]) writeFileSync(join(manifests, name), manifest);
+  return { repository, tag, manifestSize: manifest.length, manifestDigest, layers };
+}
+
+/** Writes `size` bytes that no layer of this program compresses or shares; the same for the same seed. Returns the digest. */
+function noise(directory: string, size: number, seed: string): string {
+  const key = createHash('sha256').update(seed).digest();
+  const cipher = createCipheriv('aes-256-ctr', key, Buffer.alloc(16));
+  const hash = createHash('sha256');
+  const zeros = Buffer.alloc(CHUNK);
+  const chunks: Buffer[] = [];
+  for (let rest = size; rest > 0; rest -= CHUNK) {
+    const chunk = cipher.update(zeros.subarray(0, Math.min(rest, CHUNK)));
+    hash.update(chunk);
+    chunks.push(chunk);
+  }
+  const digest = `sha256:${hash.digest('hex')}`;
+  const file = openSync(join(directory, digest), 'w');
+  for (const chunk of chunks) writeSync(file, chunk);
+  closeSync(file);
+  return digest;
+}

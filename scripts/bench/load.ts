@@ -1,0 +1,90 @@
+import { request as plainRequest } from 'node:http';
+import { Agent, request as tlsRequest } from 'node:https';
+import { cpus } from 'node:os';
+import { command } from './process.ts';
+
+/** What Docker and containerd accept, in short; docker-registry hides an OCI manifest from whoever does not name its type. */
+const ACCEPT = 'application/vnd.oci.image.manifest.v1+json, */*';
+
+/** wrk's own count over `seconds`: requests and body-and-header bytes a second. @throws where any answer was no 2xx, or a socket failed. */
+export async function wrk(
+  url: string,
+  connections: number,
+  seconds: number,
+): Promise<{ requests: number; bytes: number }> {
+  const output = await command('wrk', [
+    '-t1',
+    `-c${connections}`,
+    `-d${seconds}s`,
+    '--timeout',
+    '60s',
+    '-H',
+    `Accept: ${ACCEPT}`,
+    url,
+  ]);
+  if (/Non-2xx|Socket errors/.test(output)) throw new Error(`wrk met failures at ${url}:\n${output}`);
+  const requests = Number(/Requests\/sec:\s+([\d.]+)/.exec(output)?.[1]);
+  const [, amount, unit] = /Transfer\/sec:\s+([\d.]+)(\w+)/.exec(output) ?? [];
+  const scale = { B: 1, KB: 1024, MB: 1024 ** 2, GB: 1024 ** 3 }[unit ?? ''];
+  if (!Number.isFinite(requests) || scale === undefined) throw new Error(`wrk printed something new:\n${output}`);
+  return { requests, bytes: Number(amount) * scale };
+}
+
+export interface Fetched {
+  readonly bytes: number;
+  /** Seconds from the request to the first body byte, and to the last. */
+  readonly first: number;
+  readonly last: number;
+}
+
+/** One GET to its last byte. The body is counted and thrown away. @throws where the answer is no 200 or shorter than announced. */
+export function fetchOnce(url: string, agent?: Agent): Promise<Fetched> {
+  const started = performance.now();
+  const since = () => (performance.now() - started) / 1000;
+  return new Promise((resolve, reject) => {
+    const secure = url.startsWith('https:');
+    const request = secure
+      ? tlsRequest(url, {
+          headers: { accept: ACCEPT },
+          rejectUnauthorized: false,
+          ...(agent === undefined ? {} : { agent }),
+        })
+      : plainRequest(url);
+    request.once('error', reject);
+    request.once('response', (response) => {
+      let bytes = 0;
+      let first = 0;
+      response.on('data', (chunk: Buffer) => {
+        if (bytes === 0) first = since();
+        bytes += chunk.length;
+      });
+      response.once('error', reject);
+      response.once('close', () => {
+        if (response.statusCode !== 200 || !response.complete)
+          reject(new Error(`${url}: ${response.statusCode}, ${bytes} bytes`));
+        else resolve({ bytes, first, last: since() });
+      });
+    });
+    request.end();
+  });
+}
+
+/** A client that pulls a whole image over kept-alive connections, three blobs at a time as Docker does. Returns seconds. */
+export async function pullImage(base: string, paths: readonly string[]): Promise<number> {
+  const started = performance.now();
+  const agent = new Agent({ keepAlive: true, maxSockets: 3, rejectUnauthorized: false });
+  const [manifest, ...blobs] = paths;
+  await fetchOnce(`${base}${manifest}`, agent);
+  let next = 0;
+  const lane = async (): Promise<void> => {
+    for (let path = blobs[next++]; path !== undefined; path = blobs[next++]) await fetchOnce(`${base}${path}`, agent);
+  };
+  await Promise.all([lane(), lane(), lane()]);
+  agent.destroy();
+  return (performance.now() - started) / 1000;
+}
+
+/** What the figures were measured on. */
+export function machine(): string {
+  return `${cpus()[0]?.model ?? 'unknown processor'}, ${cpus().length} cores, Node ${process.versions.node}`;
+}

@@ -1,0 +1,43 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { machine } from './load.ts';
+import { prepare } from './peers.ts';
+import { printTable, type Result, summarise } from './report.ts';
+import { SCENARIOS } from './scenarios.ts';
+
+/** `npm run bench [-- --only 1,4] [--runs 5] [--seconds 3] [--json]` */
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string' },
+    runs: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '3' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const only = values.only?.split(',');
+const options = { runs: Number(values.runs), seconds: Number(values.seconds) };
+const dir = mkdtempSync(join(tmpdir(), 'gateway-bench-'));
+const results: Result[] = [];
+try {
+  const bench = prepare(dir);
+  for (const [number, scenario] of Object.entries(SCENARIOS)) {
+    if (only !== undefined && !only.includes(number)) continue;
+    console.error(`scenario ${number} …`);
+    const found = await scenario({ ...bench, dir: join(dir, number) }, options);
+    results.push(...found);
+    if (!values.json) printTable(found);
+  }
+} finally {
+  rmSync(dir, { recursive: true, force: true });
+}
+if (values.json) {
+  console.log(
+    JSON.stringify(
+      { machine: machine(), ...options, results: results.map((result) => ({ ...result, rows: summarise(result) })) },
+      null,
+      2,
+    ),
+  );
+} else console.log(`\n${machine()}; medians of ${options.runs} runs, (least … most); ratios are medians of pairs`);

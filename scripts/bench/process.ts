@@ -1,0 +1,138 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { availableParallelism } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+
+/** Servers run on the first core, whoever loads them on the second; on a machine of one core both share it. */
+export const SERVER_CORE = '0';
+export const CLIENT_CORE = availableParallelism() > 1 ? '1' : '0';
+
+/** A server of this run, pinned, ended by its own id. */
+export class Server {
+  readonly child: ChildProcess;
+  readonly #ended: Promise<void>;
+  #output = '';
+
+  private constructor(child: ChildProcess) {
+    this.child = child;
+    this.#ended = new Promise((resolve) => child.once('exit', () => resolve()));
+    for (const stream of [child.stdout, child.stderr])
+      stream?.on('data', (chunk: Buffer) => {
+        this.#output = (this.#output + chunk).slice(-8_000);
+      });
+  }
+
+  /** Starts `command` on the cores of `cpus`, and waits until something listens on `port`. */
+  static async start(options: {
+    readonly cpus?: string;
+    readonly command: string;
+    readonly args: readonly string[];
+    readonly port: number;
+    readonly env?: NodeJS.ProcessEnv;
+    readonly cwd?: string;
+  }): Promise<Server> {
+    const child = spawn('taskset', ['-c', options.cpus ?? SERVER_CORE, options.command, ...options.args], {
+      env: { ...process.env, ...options.env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    });
+    const server = new Server(child);
+    const deadline = Date.now() + 30_000;
+    while (!(await listens(options.port))) {
+      if (child.exitCode !== null || Date.now() > deadline) {
+        await server.stop();
+        throw new Error(`${options.command} does not listen on port ${options.port}:\n${server.#output}`);
+      }
+      await sleep(5);
+    }
+    return server;
+  }
+
+  get pid(): number {
+    return this.child.pid ?? 0;
+  }
+
+  get output(): string {
+    return this.#output;
+  }
+
+  /** Processes of this server: it and all its descendants. */
+  pids(): number[] {
+    const found = [this.pid];
+    for (const pid of found) {
+      for (const task of [pid]) {
+        const children = read(`/proc/${task}/task/${task}/children`).trim();
+        if (children !== '') found.push(...children.split(' ').map(Number));
+      }
+    }
+    return found;
+  }
+
+  /** CPU seconds spent so far, user and system, by all its processes. */
+  cpu(): number {
+    return sum(this.pids(), (pid) => {
+      const fields = read(`/proc/${pid}/stat`)
+        .replace(/^.*\) /, '')
+        .split(' ');
+      return (Number(fields[11]) + Number(fields[12])) / 100;
+    });
+  }
+
+  /** Resident memory now, MiB; pages that its processes share count once each, in part (PSS). */
+  resident(): number {
+    return sum(this.pids(), (pid) => Number(/^Pss:\s+(\d+)/m.exec(read(`/proc/${pid}/smaps_rollup`))?.[1] ?? 0) / 1024);
+  }
+
+  async stop(): Promise<void> {
+    if (this.child.exitCode === null && this.child.signalCode === null) {
+      this.child.kill('SIGTERM');
+      const bound = setTimeout(() => this.child.kill('SIGKILL'), 5_000);
+      await this.#ended;
+      clearTimeout(bound);
+    }
+  }
+}
+
+function sum(values: readonly number[], of: (value: number) => number): number {
+  return values.reduce((total, value) => total + of(value), 0);
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+function listens(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+/** Runs a command of the client's side to its end and returns what it printed. */
+export async function command(file: string, args: readonly string[], options: { cpus?: string } = {}): Promise<string> {
+  const { stdout } = await run('taskset', ['-c', options.cpus ?? CLIENT_CORE, file, ...args], {
+    maxBuffer: 64 * 1024 * 1024,
+  });
+  return stdout;
+}

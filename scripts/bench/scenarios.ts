@@ -1,0 +1,27 @@
+import type { Bench } from './peers.ts';
+import type { Result } from './report.ts';
+import { coldBlob, coldCrowd } from './scenarios/cold.ts';
+import { handshakes } from './scenarios/handshakes.ts';
+import { indexCost } from './scenarios/index-cost.ts';
+import { memory } from './scenarios/memory.ts';
+import { start } from './scenarios/start.ts';
+import { warmBlob, warmImage, warmManifest } from './scenarios/warm.ts';
+
+export interface Options {
+  readonly runs: number;
+  readonly seconds: number;
+}
+
+export type Scenario = (bench: Bench, options: Options) => Promise<Result[]>;
+
+export const SCENARIOS: Readonly<Record<string, Scenario>> = {
+  1: warmBlob,
+  2: warmManifest,
+  3: warmImage,
+  4: coldBlob,
+  5: coldCrowd,
+  6: handshakes,
+  7: memory,
+  8: start,
+  9: indexCost,
+};

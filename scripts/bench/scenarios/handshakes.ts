@@ -1,0 +1,93 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { addAliases } from '../aliases-file.ts';
+import { layOut } from '../content.ts';
+import { gateway, nginxStatic, Origin, type Peer } from '../peers.ts';
+import { CLIENT_CORE, command } from '../process.ts';
+import type { Result } from '../report.ts';
+import type { Scenario } from '../scenarios.ts';
+
+const CLIENT = join(import.meta.dirname, '../handshake-client.ts');
+/** Names that the client asks for in turn; the table holds more. */
+const NAMES = 10;
+
+interface Subject {
+  readonly name: string;
+  readonly peer: Peer;
+  readonly hosts: readonly string[];
+}
+
+/** 6: TLS handshakes, full and resumed, with 10 and with 1,000 aliases in the table. */
+export const handshakes: Scenario = async (bench, { runs, seconds }) => {
+  mkdirSync(bench.dir, { recursive: true });
+  const root = join(bench.dir, 'origin');
+  layOut(root, 'library/app', 'v1', [1024]);
+  const origin = await Origin.start(bench, root, CLIENT_CORE);
+  const subjects: Subject[] = [];
+  for (const count of [1_000, 10]) {
+    const dataDir = join(bench.dir, `gateway-${count}`);
+    const hosts = addAliases(dataDir, origin.url, count).slice(-NAMES);
+    subjects.push({
+      name: `gateway, ${count} aliases`,
+      peer: await gateway(bench, '', origin.url, { dataDir }),
+      hosts,
+    });
+  }
+  const c = await nginxStatic(bench, 'c', root);
+  subjects.push({ name: c.name, peer: c, hosts: ['localhost'] });
+  try {
+    const results: Result[] = [];
+    for (const kind of ['full', 'resumed']) {
+      const rates = subjects.map((): number[] => []);
+      const costs = subjects.map((): number[] => []);
+      for (let run = 0; run < runs; run++) {
+        for (const [index, { peer, hosts }] of subjects.entries()) {
+          const before = cpu(peer);
+          const output = await command(process.execPath, [CLIENT, String(peer.port), String(seconds), kind, ...hosts]);
+          const { count, resumed } = JSON.parse(output) as { count: number; resumed: number };
+          if (kind === 'resumed' && resumed < count / 2) throw new Error(`${peer.name} resumed ${resumed} of ${count}`);
+          if (kind === 'full' && resumed > 0) throw new Error(`${peer.name} resumed sessions that were not offered`);
+          rates[index]?.push(count / seconds);
+          costs[index]?.push(((cpu(peer) - before) / count) * 1e6);
+        }
+      }
+      const figure = (
+        what: string,
+        unit: string,
+        better: Result['better'],
+        values: number[][],
+        goals: number[],
+      ): Result => ({
+        scenario: `6  TLS handshakes, ${kind}`,
+        figure: what,
+        unit,
+        better,
+        ours: { peer: subjects[0]?.name ?? '', values: values[0] ?? [] },
+        peers: subjects.slice(1).map(({ name }, index) => ({
+          series: { peer: name, values: values[index + 1] ?? [] },
+          ...(goals[index] === undefined ? {} : { goal: goals[index] }),
+        })),
+      });
+      // "Same as with 10 aliases" leaves the machine's own noise.
+      results.push(
+        figure('handshakes', '1/s', 'more', rates, [0.9, 0.8]),
+        figure('server CPU a handshake', 'µs', 'less', costs, []),
+      );
+    }
+    const last = results.at(-1);
+    if (last !== undefined) {
+      results[results.length - 1] = {
+        ...last,
+        note: 'the client is a program on Node, on a core of its own; where it is the limit the CPU a handshake costs tells more',
+      };
+    }
+    return results;
+  } finally {
+    for (const { peer } of subjects) await peer.stop();
+    await origin.server.stop();
+  }
+};
+
+function cpu(peer: Peer): number {
+  return peer.servers.reduce((total, server) => total + server.cpu(), 0);
+}

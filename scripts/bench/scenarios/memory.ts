@@ -1,0 +1,53 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { wrk } from '../load.ts';
+import type { Result, Series } from '../report.ts';
+import type { Scenario } from '../scenarios.ts';
+import { imagePaths, MiB, url, warmStage } from './stage.ts';
+
+const DOWNLOADS = 200;
+/** Between two looks, ms. */
+const LOOK = 100;
+
+/** 7: resident memory, idle and under 200 concurrent downloads of a warm blob; the highest that was seen. */
+export const memory: Scenario = async (bench, { runs, seconds }) => {
+  const stage = await warmStage(bench, [64 * MiB]);
+  try {
+    const path = imagePaths(stage.image)[1] ?? '';
+    const [server] = stage.ours.servers;
+    if (server === undefined) throw new Error('no gateway');
+    const idle: number[] = [];
+    const busy: number[] = [];
+    for (let run = 0; run < runs; run++) {
+      await sleep(1_000);
+      idle.push(server.resident());
+      let highest = 0;
+      let done = false;
+      const load = wrk(url(stage.ours, path), DOWNLOADS, seconds).finally(() => {
+        done = true;
+      });
+      while (!done) {
+        highest = Math.max(highest, server.resident());
+        await sleep(LOOK);
+      }
+      await load;
+      busy.push(highest);
+    }
+    // What a gateway that has only just started holds: the first idle value comes after one warm-up pull.
+    const result = (figure: string, values: Series['values'], bound: number): Result => ({
+      scenario: '7  resident memory (PSS of all its processes)',
+      figure,
+      unit: 'MiB',
+      better: 'less',
+      ours: { peer: 'gateway', values },
+      peers: [],
+      bound,
+    });
+    return [
+      result('idle, after its first pull', idle.slice(0, 1), 90),
+      result('idle again, after the load', idle.slice(1), 200),
+      result(`${DOWNLOADS} concurrent downloads of 64 MiB`, busy, 200),
+    ].filter(({ ours }) => ours.values.length > 0);
+  } finally {
+    await stage.stop();
+  }
+};
