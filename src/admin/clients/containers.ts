@@ -22,25 +22,26 @@ function registriesConf(facts: ClientFacts): { content: string; left: string[] }
 
 function containers(facts: ClientFacts, after: string): Omit<ClientConfiguration, 'client'> {
   const { content, left } = registriesConf(facts);
-  const { files, notes } = caFile(facts, `/etc/containers/certs.d/${authority(facts)}/ca.crt`);
-  const aliasHosts = facts.registries.filter((registry) => registry.includes(':') && !left.includes(registry));
+  const trusted = trust(facts, left);
   return {
-    files: [{ path: REGISTRIES, content }, ...files],
+    files: [{ path: REGISTRIES, content }, ...trusted.flatMap(({ files }) => files)],
     notes: [
-      ...notes,
+      ...trusted.flatMap(({ notes }) => notes),
       after,
       ...left.map(
         (registry) =>
           `${registry} has a port and no alias, so no name for it can be written here: add one with gateway alias add`,
       ),
-      ...(facts.ca === null || aliasHosts.length === 0
-        ? []
-        : aliasHosts.map(
-            (registry) => `Copy ca.crt to /etc/containers/certs.d/${mirrorLocation(facts, registry)}/ too.`,
-          )),
       ...(facts.credentials ? [`The gateway asks for credentials: podman login ${authority(facts)}`] : []),
     ],
   };
+}
+
+/** The root for each host that a mirror names: the gateway itself, and the aliases of registries with a port. */
+function trust(facts: ClientFacts, left: readonly string[]): ReturnType<typeof caFile>[] {
+  const withPort = facts.registries.filter((registry) => registry.includes(':') && !left.includes(registry));
+  const hosts = [authority(facts), ...withPort.map((registry) => mirrorLocation(facts, registry))];
+  return hosts.map((host) => caFile(facts, `/etc/containers/certs.d/${host}/ca.crt`));
 }
 
 export function podman(facts: ClientFacts): Omit<ClientConfiguration, 'client'> {

@@ -68,6 +68,7 @@ test.each(['podman', 'cri-o'] as const)('%s: a mirror for each registry, by alia
   expect(content).not.toContain('insecure');
   expect(file(kind, PLAIN, path)).toContain('location = "10.0.0.1:8080/quay.io"\ninsecure = true\n');
   expect(file(kind, LOCAL, '/etc/containers/certs.d/localhost:8443/ca.crt')).toContain('BEGIN CERTIFICATE');
+  expect(file(kind, LOCAL, '/etc/containers/certs.d/corp.cr.example.com:8443/ca.crt')).toContain('BEGIN CERTIFICATE');
   const bare = { ...FACTS, aliases: [] };
   expect(file(kind, bare, path)).not.toContain('registry.corp');
   expect(clientConfiguration(kind, bare).notes.join('\n')).toContain('registry.corp:5000 has a port and no alias');
