@@ -36,6 +36,8 @@ export interface TestGateway {
   readonly httpsPort: number;
   readonly httpPort: number;
   readonly metricsPort: number;
+  /** Sets keys of the configuration file, for the next start: what is known once the ports are. */
+  configure(more: Readonly<Record<string, unknown>>): void;
   pid(): number;
   running(): boolean;
   /** Of all its starts. */
@@ -71,8 +73,12 @@ export async function prepareGateway(options: GatewayOptions = {}): Promise<Test
   const { listen, metrics: metricsConfig, ...config } = options.config ?? {};
   const listening = { https: `127.0.0.1:${https}`, http: `127.0.0.1:${http}`, ...(listen as object | undefined) };
   const measured = { listen: `127.0.0.1:${metrics}`, ...(metricsConfig as object | undefined) };
-  // JSON is YAML.
-  writeFileSync(configFile, JSON.stringify({ dataDir, listen: listening, metrics: measured, ...config }, null, 2));
+  const configure = (more: Readonly<Record<string, unknown>>) => {
+    // JSON is YAML.
+    const whole = { dataDir, listen: listening, metrics: measured, ...config, ...more };
+    writeFileSync(configFile, JSON.stringify(whole, null, 2));
+  };
+  configure({});
   const env = { ...withoutGateway(process.env), ...options.env };
   const port = (address: string) => Number(address.slice(address.lastIndexOf(':') + 1));
 
@@ -93,6 +99,7 @@ export async function prepareGateway(options: GatewayOptions = {}): Promise<Test
     httpsPort: port(listening.https),
     httpPort: port(listening.http),
     metricsPort: port(measured.listen),
+    configure,
     pid() {
       if (program === undefined) throw new Error('the gateway does not run');
       return program.pid;
