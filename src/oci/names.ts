@@ -3,7 +3,7 @@ import { RegistryError } from './errors.ts';
 import type { Reference } from './target.ts';
 
 /** Longest repository name taken (distribution-spec, *Pulling manifests*: clients and registries limit host and name to 255). */
-export const MAX_NAME_LENGTH = 255;
+const MAX_NAME_LENGTH = 255;
 
 /** distribution-spec's `<name>`. Letters and separators never overlap, so matching takes linear time. */
 const NAME = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$/;

@@ -57,7 +57,7 @@ export function staleHeaders(headers: Headers): Headers {
 }
 
 /** The digest names the exact bytes, so it is a strong validator. */
-export function entityTag(digest: Digest): string {
+function entityTag(digest: Digest): string {
   return `"${digest}"`;
 }
 

@@ -9,7 +9,7 @@ import { Lru } from './lru.ts';
  * A range that starts further ahead of a fill than this is passed through. Nearer ones wait: at 2 MiB/s that is two seconds, about
  * what another request costs with its redirect and a slow start of its own, and the bytes are fetched once.
  */
-export const RANGE_AHEAD = 4 * 1024 * 1024;
+const RANGE_AHEAD = 4 * 1024 * 1024;
 
 /** A cold blob of up to this is fetched whole for any part of it: that costs little more than the part. */
 export const SMALL_BLOB = 4 * 1024 * 1024;
@@ -18,7 +18,7 @@ export const SMALL_BLOB = 4 * 1024 * 1024;
 export const LARGE_PART = 8 * 1024 * 1024;
 
 /** Once a cold blob's parts add up to so much of it, or so many bytes, fetching it whole is the cheaper way. */
-export const PARTS_SHARE = 0.5;
+const PARTS_SHARE = 0.5;
 export const PARTS_BYTES = 64 * 1024 * 1024;
 
 const COUNTED_BLOBS = 4096;
