@@ -70,6 +70,8 @@ export class Cache implements BlobCache {
   /** Files on their way out, and fills that failed: the next fill of the same digest waits for them. */
   readonly #leaving = new Map<Digest, Promise<void>>();
   readonly #tooLarge = new Set<Digest>();
+  /** Fills that run and that nobody has found yet. */
+  readonly #missed = new Set<Digest>();
   readonly #flusher: NodeJS.Timeout;
   #uses = new Map<Digest, number>();
   #closed = false;
@@ -125,7 +127,8 @@ export class Cache implements BlobCache {
   find(digest: Digest): BlobHandle | null {
     const resident = this.#resident(digest);
     if (resident === null) return null;
-    this.#tally.add('hits');
+    // Whoever started the fill finds it right after, and has been counted as a miss.
+    if (!this.#missed.delete(digest)) this.#tally.add('hits');
     this.#uses.set(digest, Date.now());
     return this.#handle(digest, resident);
   }
@@ -135,6 +138,7 @@ export class Cache implements BlobCache {
     if (found !== null) return found;
     if (this.#closed) throw new RegistryError('unavailable', { facts: { reason: 'it is stopping' } });
     this.#tally.add('misses');
+    this.#missed.add(key.digest);
     const fill = new Fill(key, this.#context);
     const resident = Resident.growing(fill, (idle) => this.#idle(key.digest, idle));
     this.#residents.set(key.digest, resident);
@@ -227,7 +231,10 @@ export class Cache implements BlobCache {
       fill.onEnd(() => this.#fillEnded(fill, resident, running));
       await running;
     } finally {
-      if (this.#fills.get(digest)?.fill === fill) this.#fills.delete(digest);
+      if (this.#fills.get(digest)?.fill === fill) {
+        this.#fills.delete(digest);
+        this.#missed.delete(digest);
+      }
       // Whole but not kept: the next client must not find it.
       if (this.#safely(() => this.#index.blob(digest), null) === null && this.#residents.get(digest) === resident) {
         this.#residents.delete(digest);

@@ -50,6 +50,8 @@ export const FILL_LIMITS: FillLimits = {
 /** Room is taken in steps of this where the upstream does not say the size. */
 const UNKNOWN_SIZE_STEP = 64 * 1024 * 1024;
 
+const NOTHING_HELD: Held = { size: undefined, extents: [] };
+
 /** One blob on its way from the upstream to the disk: fetched once, whoever reads it. */
 export class Fill implements GrowingBlob {
   readonly digest: Digest;
@@ -65,7 +67,9 @@ export class Fill implements GrowingBlob {
   readonly #sizeKnown = Promise.withResolvers<number | undefined>();
   readonly #listeners = new Set<() => void>();
   #growing: GrowingFile | null = null;
-  #held: Held = { size: undefined, extents: [] };
+  #held = NOTHING_HELD;
+  /** What was taken up does not fit what the upstream gives now. */
+  #stale = false;
   #openError: CacheError | null = null;
   #failure: Error | null = null;
   /** What came is wrong, or the disk must be freed: nothing of it is worth taking up. */
@@ -110,16 +114,11 @@ export class Fill implements GrowingBlob {
   async run(fetch: Fetch): Promise<void> {
     try {
       await this.#prepare();
-      if (this.#failure !== null) throw this.#failure;
-      await fetch(
-        {
-          held: this.#held.extents,
-          begin: (size) => this.#begin(size),
-          write: (offset, chunk) => this.#write(offset, chunk),
-        },
-        this.#abort.signal,
-      );
-      if (this.#failure !== null) throw this.#failure;
+      await this.#fetch(fetch).catch(async (error: unknown) => {
+        if (!this.#stale) throw error;
+        await this.#startOver();
+        await this.#fetch(fetch);
+      });
       await this.#verify();
       await this.#keep();
     } catch (error) {
@@ -127,6 +126,30 @@ export class Fill implements GrowingBlob {
     } finally {
       this.#room?.release();
     }
+  }
+
+  async #fetch(fetch: Fetch): Promise<void> {
+    if (this.#failure !== null) throw this.#failure;
+    const sink: BlobSink = {
+      held: this.#held.extents,
+      begin: (size) => this.#begin(size),
+      write: (offset, chunk) => this.#write(offset, chunk),
+    };
+    await fetch(sink, this.#abort.signal);
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  /** What was taken up belongs to another size than the upstream gives: it was wrong then, or is now. The digest decides, from the start. */
+  async #startOver(): Promise<void> {
+    this.#stale = false;
+    this.#growing?.fail(new Error('started over'));
+    await this.#growing?.idle();
+    this.file?.release();
+    this.file = null;
+    this.#growing = null;
+    this.#held = NOTHING_HELD;
+    await dropPartial(this.#context.layout, this.digest);
+    await this.#prepare();
   }
 
   async #prepare(): Promise<void> {
@@ -161,6 +184,8 @@ export class Fill implements GrowingBlob {
   #begin(size: number | undefined): void {
     const known = this.#begun ? this.size : this.#held.size;
     if (size !== undefined && known !== undefined && size !== known) {
+      this.#stale = !this.#begun;
+      if (this.#stale) throw new Error(`what is held is of a blob of ${known} bytes`);
       throw this.#wrong(`the size of ${this.digest} was ${known} bytes and is now ${size}`);
     }
     const first = !this.#begun;
