@@ -1,14 +1,13 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:https';
-import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as wait } from 'node:timers/promises';
 import { signCertificate } from '../../src/certs/signing.ts';
 import { readBounded } from '../../src/kit/bounded.ts';
+import { eventually, freePorts, runOk, type Surroundings, startProgram } from './processes.ts';
+import { programPath } from './programs.ts';
 
 export interface PebbleOptions {
   /** Where it connects to validate http-01 and tls-alpn-01. */
@@ -22,6 +21,8 @@ export interface PebbleOptions {
   readonly eab?: Readonly<Record<string, string>>;
   /** Names that resolve; without it every name resolves to 127.0.0.1. */
   readonly names?: readonly string[];
+  /** Programs and their names in other surroundings; `root` is then out of reach. */
+  readonly within?: Surroundings;
   /** On this port again, as after a restart: with no memory of accounts. */
   readonly port?: number;
 }
@@ -41,11 +42,6 @@ export interface Pebble {
   /** All it printed. */
   log(): string;
   stop(): Promise<void>;
-}
-
-export function pebbleMissing(): string | null {
-  const missing = ['/usr/bin/pebble', '/usr/bin/pebble-challtestsrv'].filter((program) => !existsSync(program));
-  return missing.length === 0 ? null : `${missing.join(' and ')} not installed`;
 }
 
 export async function startPebble(options: PebbleOptions): Promise<Pebble> {
@@ -70,35 +66,45 @@ export async function startPebble(options: PebbleOptions): Promise<Pebble> {
   const configFile = join(directory, 'pebble.json');
   writeFileSync(configFile, JSON.stringify(config));
   const everywhere = options.names === undefined ? '127.0.0.1' : '';
-  const output: string[] = [];
-  const children = [
-    run(
-      'pebble-challtestsrv',
-      ['-management', `127.0.0.1:${dnsManagement}`, '-dns01', `127.0.0.1:${dns}`, '-http01', '', '-https01', ''].concat(
-        ['-tlsalpn01', '', '-defaultIPv4', everywhere, '-defaultIPv6', ''],
-      ),
-      {},
-      [],
-    ),
-    run(
-      'pebble',
-      ['-config', configFile, '-dnsserver', `127.0.0.1:${dns}`],
-      { PEBBLE_VA_NOSLEEP: '1', PEBBLE_AUTHZREUSE: '0', PEBBLE_WFE_NONCEREJECT: String(options.nonceReject ?? 0) },
-      output,
-    ),
-  ];
+  const { within } = options;
+  const dnsProgram = startProgram({
+    command: programPath('pebble-challtestsrv'),
+    args: [
+      ...['-management', `127.0.0.1:${dnsManagement}`, '-dns01', `127.0.0.1:${dns}`],
+      ...['-http01', '', '-https01', '', '-tlsalpn01', '', '-defaultIPv4', everywhere, '-defaultIPv6', ''],
+    ],
+    within,
+  });
+  const program = startProgram({
+    command: programPath('pebble'),
+    args: ['-config', configFile, '-dnsserver', `127.0.0.1:${dns}`],
+    env: {
+      ...process.env,
+      PEBBLE_VA_NOSLEEP: '1',
+      PEBBLE_AUTHZREUSE: '0',
+      PEBBLE_WFE_NONCEREJECT: String(options.nonceReject ?? 0),
+    },
+    within,
+  });
   const stop = async (): Promise<void> => {
-    await Promise.all(children.map(end));
+    await Promise.all([program.kill(), dnsProgram.kill()]);
     rmSync(directory, { recursive: true, force: true });
   };
   const point = async (host: string, address: string | null): Promise<void> => {
     const [path, body] = address === null ? ['clear-a', { host }] : ['add-a', { host, addresses: [address] }];
-    await fetch(`http://127.0.0.1:${dnsManagement}/${path}`, { method: 'POST', body: JSON.stringify(body) });
+    const url = `http://127.0.0.1:${dnsManagement}/${path}`;
+    if (within === undefined) await fetch(url, { method: 'POST', body: JSON.stringify(body) });
+    else {
+      const call = `fetch('${url}', { method: 'POST', body: '${JSON.stringify(body)}' })`;
+      await runOk({ command: process.execPath, args: ['-e', call], within });
+    }
   };
   try {
     const url = `https://127.0.0.1:${port}/dir`;
-    await until(() => get(url), 'pebble to answer');
-    await until(() => fetch(`http://127.0.0.1:${dnsManagement}/`), 'its DNS server to answer');
+    await program.waitFor(/Listening on/);
+    await dnsProgram.waitFor(/Starting .*management server/i);
+    if (within === undefined) await eventually('pebble to answer', () => get(url));
+    await eventually('its DNS server to take names', () => point('probe.invalid', '127.0.0.1'));
     for (const name of options.names ?? []) await point(name, '127.0.0.1');
     return {
       directory: url,
@@ -107,22 +113,13 @@ export async function startPebble(options: PebbleOptions): Promise<Pebble> {
       dns: `127.0.0.1:${dns}`,
       root: () => get(`https://127.0.0.1:${management}/roots/0`),
       point,
-      log: () => output.join(''),
+      log: () => program.output(),
       stop,
     };
   } catch (error) {
     await stop();
     throw error;
   }
-}
-
-/** Free a moment ago; the programs cannot pick their own. */
-export async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(servers.map((server) => once(server, 'listening')));
-  const ports = servers.map((server) => (server.address() as AddressInfo).port);
-  await Promise.all(servers.map((server) => once(server.close(), 'close')));
-  return ports;
 }
 
 function writeListenerCertificate(directory: string): string {
@@ -140,37 +137,10 @@ function writeListenerCertificate(directory: string): string {
   return caFile;
 }
 
-function run(program: string, args: string[], env: Record<string, string>, output: string[]): ChildProcess {
-  const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
-  for (const stream of [child.stdout, child.stderr]) {
-    stream?.setEncoding('utf8').on('data', (chunk: string) => output.push(chunk));
-  }
-  return child;
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  child.kill('SIGKILL');
-  await once(child, 'exit');
-}
-
 async function get(url: string): Promise<string> {
   // Its own listener's certificate is not what these tests are about.
   const call = request(url, { rejectUnauthorized: false, agent: false, timeout: 2_000 });
   call.end();
   const [response] = await once(call, 'response');
   return (await readBounded(response, 1024 * 1024)).toString();
-}
-
-async function until(probe: () => Promise<unknown>, what: string): Promise<void> {
-  const deadline = Date.now() + 15_000;
-  for (;;) {
-    try {
-      await probe();
-      return;
-    } catch (error) {
-      if (Date.now() > deadline) throw new Error(`waited 15 s for ${what}`, { cause: error });
-      await wait(50);
-    }
-  }
 }

@@ -1,4 +1,11 @@
-import { createPublicKey, generateKeyPairSync, type JsonWebKey, randomBytes, type X509Certificate } from 'node:crypto';
+import {
+  createPublicKey,
+  generateKeyPairSync,
+  type JsonWebKey,
+  type KeyObject,
+  randomBytes,
+  type X509Certificate,
+} from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -49,6 +56,8 @@ export interface FakeCaOptions {
   readonly challenges?: readonly string[];
   /** Shifts the Date header, ms. */
   readonly dateOffset?: number;
+  /** Waits for this before it looks at a challenge. */
+  beforeLook?: () => Promise<void>;
   /** The order turns valid only after this many polls. */
   readonly slowPolls?: number;
 }
@@ -122,6 +131,16 @@ export class FakeCa {
 
   get root(): string {
     return this.#ca.pem;
+  }
+
+  /** A certificate without any order, as an operator would bring it. */
+  issue(name: string): { readonly certificate: string; readonly key: string } {
+    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    const leaf = this.#sign(name, publicKey);
+    return {
+      certificate: `${leaf.toString()}${this.#ca.pem}`,
+      key: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
+    };
   }
 
   /** As after a disaster at the CA: it knows no account any more. */
@@ -247,6 +266,7 @@ export class FakeCa {
 
   async #validate(order: Order, url: string, key: JsonWebKey, response: ServerResponse): Promise<void> {
     const type = url.split('/').at(-1) ?? '';
+    await this.options.beforeLook?.();
     if (order.authorization === 'pending') {
       const problem = await validate(
         type,
@@ -267,22 +287,20 @@ export class FakeCa {
     const csr = AsnConvert.parse(Buffer.from(String(payload.csr), 'base64url'), CertificationRequest);
     const spki = AsnConvert.serialize(csr.certificationRequestInfo.subjectPKInfo);
     const publicKey = createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' });
-    const now = this.#now();
-    const leaf = signCertificate(
-      {
-        commonName: order.host,
-        names: [order.host],
-        publicKey,
-        notBefore: now,
-        notAfter: now + (this.options.lifetime ?? 90 * 24 * 3_600_000),
-        ca: false,
-      },
-      this.#ca.signer,
-    );
+    const leaf = this.#sign(order.host, publicKey);
     this.issued.push(leaf);
     order.chain = `${leaf.toString()}${this.#ca.pem}`;
     order.status = (this.options.slowPolls ?? 0) > 0 ? 'processing' : 'valid';
     this.#json(response, 200, this.#order(order));
+  }
+
+  #sign(host: string, publicKey: KeyObject): X509Certificate {
+    const notBefore = this.#now();
+    const notAfter = notBefore + (this.options.lifetime ?? 90 * 24 * 3_600_000);
+    return signCertificate(
+      { commonName: host, names: [host], publicKey, notBefore, notAfter, ca: false },
+      this.#ca.signer,
+    );
   }
 
   #renewal(id: string, response: ServerResponse) {

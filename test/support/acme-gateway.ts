@@ -1,0 +1,71 @@
+import type { CertificateInfo } from '../../src/certs/service.ts';
+import { prepareGateway, type TestGateway } from './gateway.ts';
+import { eventually, freePorts, type Surroundings } from './processes.ts';
+
+/** Domain of gateways whose certificates come from a CA of the test. */
+export const DOMAIN = 'gw.test';
+
+export interface AcmeGateway extends TestGateway {
+  certificates(): Promise<CertificateInfo[]>;
+  certificate(host: string): Promise<CertificateInfo>;
+  /** Resolves with all rows once this many are valid. */
+  valid(count: number, ms?: number): Promise<CertificateInfo[]>;
+}
+
+/** Ports for a gateway's listeners, known before it runs: the CA has to know them, and the gateway the CA. */
+export async function listenerPorts(): Promise<{ http: number; tls: number }> {
+  const [http = 0, tls = 0] = await freePorts(2);
+  return { http, tls };
+}
+
+/** A gateway with `tls.mode: acme`, not started yet. The self-check is off: the CA's ports are not those of this machine. */
+export async function prepareAcmeGateway(options: {
+  readonly issuers: readonly { readonly directory: string; readonly caFile?: string }[];
+  readonly ports: { readonly http: number | 'off'; readonly tls: number };
+  readonly acme?: object;
+  readonly config?: object;
+  readonly within?: Surroundings;
+}): Promise<AcmeGateway> {
+  const { issuers, ports } = options;
+  const gateway = await prepareGateway({
+    config: {
+      domain: DOMAIN,
+      listen: { https: `127.0.0.1:${ports.tls}`, http: ports.http === 'off' ? 'off' : `127.0.0.1:${ports.http}` },
+      tls: { mode: 'acme' },
+      acme: {
+        issuers: issuers.map(({ directory, caFile }) => ({ directory, ...(caFile === undefined ? {} : { caFile }) })),
+        selfCheck: false,
+        ...options.acme,
+      },
+      ...options.config,
+    },
+    ...(options.within === undefined ? {} : { within: options.within }),
+  });
+  const certificates = async () => JSON.parse(await gateway.ok('cert', 'ls', '--json')) as CertificateInfo[];
+  return Object.assign(gateway, {
+    certificates,
+    certificate: async (host: string) => {
+      const found = (await certificates()).find((row) => row.host === host);
+      if (found === undefined) throw new Error(`there is no certificate row for ${host}`);
+      return found;
+    },
+    valid: (count: number, ms = 60_000) =>
+      eventually(
+        `${count} valid certificates`,
+        async () => {
+          const rows = await certificates();
+          return rows.filter(({ state }) => state === 'valid').length >= count && rows;
+        },
+        ms,
+      ) as Promise<CertificateInfo[]>,
+  });
+}
+
+/** YAML for `alias import`: one registry each, at one endpoint. */
+export function aliasYaml(names: readonly string[], endpoint: string): string {
+  const registries = Object.fromEntries(
+    names.map((name) => [`${name}.registry.example`, { endpoints: [endpoint], aliases: [name] }]),
+  );
+  // JSON is YAML.
+  return JSON.stringify({ registries });
+}
