@@ -65,6 +65,12 @@ interface Lane {
   waiting: boolean;
   /** Its answer has begun: what breaks now is the body. */
   opened: boolean;
+  /** When the last bytes came, or the answer began (performance.now()). */
+  lastAt: number;
+  /** The disk makes it wait. */
+  held: boolean;
+  /** Ends its body. */
+  leave: () => void;
   endpoint: URL | null;
 }
 
@@ -135,6 +141,9 @@ class Download {
       written: 0,
       waiting: false,
       opened: false,
+      lastAt: 0,
+      held: false,
+      leave: () => {},
       endpoint: null,
     };
     const work = this.#work(lane)
@@ -194,11 +203,17 @@ class Download {
     }
   }
 
-  /** The lowest bytes that nobody fetches, else half of what the busiest lane has still to do. */
+  /** The lowest bytes that nobody fetches, else all that a stuck lane has left, else half of what the busiest one has still to do. */
   #claimNext(lane: Lane): boolean {
     const first = this.#gaps.takeFirst(this.#piece ?? Number.POSITIVE_INFINITY);
     if (first !== null) {
       lane.claim = new Claim([first]);
+      return true;
+    }
+    for (const other of this.#lanes.keys()) {
+      if (other === lane || !isStuck(other)) continue;
+      lane.claim = new Claim(other.claim.giveUp());
+      other.leave();
       return true;
     }
     let busiest: Lane | undefined;
@@ -216,17 +231,30 @@ class Download {
     const answer = await this.#open(lane);
     if (answer === null) return;
     lane.opened = true;
+    lane.held = false;
+    lane.lastAt = performance.now();
+    lane.leave = () => answer.body.destroy();
     lane.speed = new Speed();
     const before = lane.written;
     try {
       await pump(answer.body, {
         place: (chunk) => this.#place(lane, chunk),
         enough: () => lane.claim.done && lane.at < lane.end,
-        waited: (ms) => lane.speed.waited(ms),
+        waits: () => {
+          lane.held = true;
+        },
+        waited: (ms) => {
+          lane.held = false;
+          lane.lastAt = performance.now();
+          lane.speed.waited(ms);
+        },
       });
       if (lane.end === Number.POSITIVE_INFINITY) this.#learn(lane.at);
       if (!lane.claim.done) throw Object.assign(new Error('the body ended short'), { code: 'UND_ERR_SOCKET' });
       if (lane.endpoint !== null) this.#room.endpoints.succeeded(this.#route, lane.endpoint);
+    } catch (error) {
+      // Another lane has taken over what was left here.
+      if (error instanceof SinkError || !lane.claim.done) throw error;
     } finally {
       this.#room.metrics.bytes.inc({ registry: this.#route.host }, lane.written - before);
     }
@@ -351,6 +379,7 @@ class Download {
     const start = lane.at;
     lane.at += chunk.length;
     lane.speed.add(chunk.length);
+    lane.lastAt = performance.now();
     // The stream may go on into what nobody has claimed.
     const end = lane.claim.done ? start : lane.claim.to;
     if (end <= lane.at && end < lane.end) {
@@ -433,15 +462,26 @@ class Download {
     if (lane === undefined || host === undefined || !this.#room.punishments.allows(host)) return;
     if (this.#lanes.size === 1) {
       const rate = lane.speed.rate();
-      if (rate === null || !isSlow(rate, this.#gaps.bytes + lane.claim.bytes)) return;
-      this.#piece ??= pieceSize(rate);
-      for (const run of lane.claim.cut(lane.claim.from + this.#piece)) this.#gaps.give(run);
-      this.#room.metrics.parallel.inc({ registry: this.#route.host });
+      const slow = rate !== null && isSlow(rate, this.#gaps.bytes + lane.claim.bytes);
+      if (!slow && !(this.#proven && isStuck(lane))) return;
+      if (rate !== null) {
+        if (this.#piece === null) this.#room.metrics.parallel.inc({ registry: this.#route.host });
+        this.#piece ??= pieceSize(rate);
+        for (const run of lane.claim.cut(lane.claim.from + this.#piece)) this.#gaps.give(run);
+      }
       this.#start(true);
     }
     // One helper goes ahead to see whether ranges are honoured; the others follow.
     while (this.#proven && !this.#gaps.empty && this.#lanes.size < this.#mostLanes) this.#start(true);
+    if (this.#proven && this.#lanes.size < this.#mostLanes && [...this.#lanes.keys()].some(isStuck)) this.#start(true);
   }
+}
+
+/** No byte for so long while others work is not waited out to the stall timeout: whoever has nothing to do takes over. */
+const STUCK_MS = 3_000;
+
+function isStuck(lane: Lane): boolean {
+  return lane.opened && !lane.held && !lane.claim.done && performance.now() - lane.lastAt > STUCK_MS;
 }
 
 /** An answer that is a failure by its status. */

@@ -13,7 +13,8 @@ export interface Receiver {
   place(chunk: Uint8Array): Promise<unknown>;
   /** Whether the rest of the body is not wanted. */
   enough(): boolean;
-  /** The disk made the body wait for so long, in milliseconds. */
+  /** The disk makes the body wait; `waited` says for how long, in milliseconds. */
+  waits(): void;
   waited(ms: number): void;
 }
 
@@ -48,6 +49,7 @@ export function pump(body: Readable, receiver: Receiver): Promise<void> {
       if (inFlight > IN_FLIGHT_HIGH && pausedAt === 0) {
         pausedAt = performance.now();
         body.pause();
+        receiver.waits();
       }
       written.then(
         () => {

@@ -63,7 +63,13 @@ function drained(response: ServerResponse): Promise<void> {
 
 /** Until what was written has been handed to the kernel, so that a reset does not eat it. */
 function flushed(response: ServerResponse): Promise<void> {
-  return response.writableLength === 0 ? Promise.resolve() : drained(response);
+  const { socket } = response;
+  if (socket === null || socket.writableLength === 0) return Promise.resolve();
+  return new Promise((resolve) => {
+    response.once('close', resolve);
+    // Called when everything before it has been written.
+    socket.write('', () => resolve());
+  });
 }
 
 export function closed(response: ServerResponse): Promise<void> {

@@ -37,6 +37,41 @@ export function generated(size: number, seed: number | string = 1): Content {
     }
     return parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts);
   };
+  return withDigest(size, read);
+}
+
+/** A tar archive (ustar, POSIX 1003.1) of one generated file: a layer that real clients unpack. `size` is the file's. */
+export function generatedLayer(size: number, seed: number | string = 1): Content {
+  const head = Buffer.alloc(512);
+  const field = (text: string, at: number): void => {
+    head.write(text, at, 'latin1');
+  };
+  field(`file-${seed}`, 0);
+  field('0000644\0' + '0000000\0' + '0000000\0', 100);
+  field(`${size.toString(8).padStart(11, '0')}\0` + '00000000000\0' + '        0', 124);
+  field('ustar\x0000', 257);
+  field(
+    `${head
+      .reduce((sum, byte) => sum + byte, 0)
+      .toString(8)
+      .padStart(6, '0')}\0 `,
+    148,
+  );
+  const file = generated(size, seed);
+  // The file is filled up to a block, and two empty blocks are the end.
+  const whole = 512 + Math.ceil(size / 512) * 512 + 1024;
+  const read = (from: number, to: number): Buffer => {
+    const parts: Buffer[] = [];
+    if (from < 512) parts.push(head.subarray(from, Math.min(to, 512)));
+    const [start, end] = [Math.max(from, 512), Math.min(to, 512 + size)];
+    if (start < end) parts.push(file.read(start - 512, end - 512));
+    if (to > 512 + size) parts.push(Buffer.alloc(to - Math.max(from, 512 + size)));
+    return Buffer.concat(parts);
+  };
+  return withDigest(whole, read);
+}
+
+function withDigest(size: number, read: (from: number, to: number) => Buffer): Content {
   let digest: Digest | undefined;
   return {
     size,

@@ -2,6 +2,7 @@ export {
   type Content,
   contentOf,
   generated,
+  generatedLayer,
   MEDIA,
   RepositoryContent,
   type StoredManifest,
