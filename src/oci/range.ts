@@ -60,14 +60,3 @@ export function contentRange(extent: Extent, size: number | undefined): string {
 export function unsatisfied(size: number): string {
   return `bytes */${size}`;
 }
-
-/** Reads the `Content-Range` of a 206: `to` exclusive, size undefined for `*`. Null where it is malformed. */
-export function parseContentRange(header: string): { from: number; to: number; size: number | undefined } | null {
-  const match = /^bytes (\d{1,16})-(\d{1,16})\/(\d{1,16}|\*)$/i.exec(header.trim());
-  if (match === null) return null;
-  const from = Number(match[1]);
-  const to = Number(match[2]) + 1;
-  const size = match[3] === '*' ? undefined : Number(match[3]);
-  if (!Number.isSafeInteger(to) || from >= to || (size !== undefined && to > size)) return null;
-  return { from, to, size };
-}

@@ -52,10 +52,12 @@ export class Blobs {
     if (handle === null) return this.#notHere(pull, entry, key);
     try {
       if (!access.holds(entry, key, key.digest)) await this.#prove(entry, key);
-      return await this.#fromHandle(pull, key, handle);
+      // A fill that fails before it began may be another repository's: its failure is not this one's, and not this client's to know.
+      if (await isBegun(handle)) return await this.#fromHandle(pull, key, handle);
     } finally {
       handle.release();
     }
+    return this.#notHere(pull, entry, key);
   }
 
   clear(): void {
@@ -102,10 +104,11 @@ export class Blobs {
     // It came whole but could not be kept, or failed just now; the upstream says which.
     if (handle === null) return this.#past(pull, entry, key, specs, 'cache-failed');
     try {
-      return await this.#fromHandle(pull, key, handle);
+      if (await isBegun(handle)) return await this.#fromHandle(pull, key, handle);
     } finally {
       handle.release();
     }
+    return this.#past(pull, entry, key, specs, 'cache-failed');
   }
 
   /** Resolves when the upstream has begun to give the blob: from then on this repository is known to hold it. */
@@ -258,6 +261,15 @@ export class Blobs {
     if (reply !== null) this.#options.access.proved(entry, key, [key.digest]);
     return reply;
   }
+}
+
+/** Waits until the size is known, or the fill has failed before. */
+async function isBegun(handle: BlobHandle): Promise<boolean> {
+  if (handle.complete) return true;
+  return handle.size().then(
+    () => true,
+    () => false,
+  );
 }
 
 function head(key: BlobKey, size: number | undefined, from: Reply['from']): Reply {

@@ -72,14 +72,12 @@ class Core implements ProxyCore {
         'kind',
         'from',
       ]),
-      (kind, from) => ({ kind, from }),
     );
     this.#countError = counting(
       metrics.counter('registry_errors_total', 'Refusals and failures of the proxy core, by what was asked', [
         'kind',
         'error',
       ]),
-      (kind, error) => ({ kind, error }),
     );
     const stale = metrics.counter('registry_stale_served_total', 'Kept answers served while the registry failed');
     this.#countStale = () => stale.inc();
@@ -165,17 +163,20 @@ function inWords(error: unknown, entry: RegistryEntry, pull: Pull): unknown {
   return new RegistryError('upstreamDenied', { facts: { registry, repository }, cause: error });
 }
 
-/** A counter of two labels whose label objects are made once. */
-function counting<L extends string>(
-  counter: { inc(labels: Partial<Record<L, string>>): void },
-  labels: (first: string, second: string) => Partial<Record<L, string>>,
-): (first: string, second: string) => void {
-  const made = new Map<string, Map<string, Partial<Record<L, string>>>>();
+/** A counter of two labels that looks each pair of them up only once: this runs for every reply. */
+function counting(counter: { labels(...values: string[]): { inc(): void } }): (first: string, second: string) => void {
+  const children = new Map<string, Map<string, { inc(): void }>>();
   return (first, second) => {
-    const row = made.get(first) ?? new Map<string, Partial<Record<L, string>>>();
-    const value = row.get(second) ?? labels(first, second);
-    if (row.size === 0) made.set(first, row);
-    row.set(second, value);
-    counter.inc(value);
+    let row = children.get(first);
+    if (row === undefined) {
+      row = new Map();
+      children.set(first, row);
+    }
+    let child = row.get(second);
+    if (child === undefined) {
+      child = counter.labels(first, second);
+      row.set(second, child);
+    }
+    child.inc();
   };
 }

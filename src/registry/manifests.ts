@@ -102,12 +102,12 @@ export class Manifests {
     this.#misses.check(id);
     const lent = kept !== null && this.#options.now() - kept.checkedAt <= this.#options.config.staleFor ? kept : null;
     if (lent !== null && this.#patience.isSpent(id)) {
-      return this.#stale(key, tag, lent, 'it failed a moment ago');
+      return this.#stale(key, tag, lent, null);
     }
     const flight = this.#flights.do(`${method} ${id}`, () => this.#ask(entry, key, tag, client, method, kept, id));
     if (lent === null) return { answer: await flight, from: 'upstream' };
     try {
-      const answer = await this.#patience.within(flight);
+      const answer = await this.#patience.within(id, flight);
       if (answer === null) return this.#stale(key, tag, lent, 'it has not answered yet');
       return { answer, from: answer.digest === lent.digest ? 'cache' : 'upstream' };
     } catch (error) {
@@ -127,14 +127,9 @@ export class Manifests {
     id: string,
   ): Promise<Answer> {
     try {
-      const reference: Reference = { kind: 'tag', tag };
-      // HEAD costs nothing at Docker Hub; where something is kept, it is most often all that is needed.
-      if (kept !== null || method === 'HEAD') {
-        const answer = this.#fromHead(entry, key, tag, client, await this.#request(key, reference, 'HEAD', client));
-        if (answer !== null && (method === 'HEAD' || answer.get !== null)) return answer;
-      }
-      const manifest = await this.#request(key, reference, 'GET', client);
-      return this.#tags.put(entry, key, tag, client, this.#keep(entry, key, manifest));
+      const answer = await this.#askAnew(entry, key, tag, client, method, kept);
+      this.#patience.restore(id);
+      return answer;
     } catch (error) {
       this.#options.access.failed(key, error);
       if (isMissing(error) || isDenial(error)) this.#tags.drop(key, tag, client);
@@ -142,6 +137,24 @@ export class Manifests {
       this.#patience.note(id, error);
       throw error;
     }
+  }
+
+  async #askAnew(
+    entry: RegistryEntry,
+    key: RepositoryKey,
+    tag: string,
+    client: AcceptClass,
+    method: Method,
+    kept: Answer | null,
+  ): Promise<Answer> {
+    const reference: Reference = { kind: 'tag', tag };
+    // HEAD costs nothing at Docker Hub; where something is kept, it is most often all that is needed.
+    if (kept !== null || method === 'HEAD') {
+      const answer = this.#fromHead(entry, key, tag, client, await this.#request(key, reference, 'HEAD', client));
+      if (answer !== null && (method === 'HEAD' || answer.get !== null)) return answer;
+    }
+    const manifest = await this.#request(key, reference, 'GET', client);
+    return this.#tags.put(entry, key, tag, client, this.#keep(entry, key, manifest));
   }
 
   /** Null where the HEAD says too little, so that a GET must. */
@@ -311,12 +324,15 @@ export class Manifests {
     for (const { digest, size } of named) if (size !== undefined) this.#options.sizes.set(key, digest, size);
   }
 
-  #stale(key: RepositoryKey, tag: string, answer: Answer, reason: string): Found {
-    const age = Math.round((this.#options.now() - answer.checkedAt) / 1000);
-    this.#options.log.warn(
-      { registry: key.registry, repository: key.repository, tag, age, reason },
-      'the registry fails; a kept answer is served in its place',
-    );
+  /** `reason` is null where the failure was told a moment ago. */
+  #stale(key: RepositoryKey, tag: string, answer: Answer, reason: string | null): Found {
+    if (reason !== null) {
+      const age = Math.round((this.#options.now() - answer.checkedAt) / 1000);
+      this.#options.log.warn(
+        { registry: key.registry, repository: key.repository, tag, age, reason },
+        'the registry fails; a kept answer is served in its place',
+      );
+    }
     return { answer, from: 'stale' };
   }
 }

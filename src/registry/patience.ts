@@ -13,10 +13,12 @@ const KEPT = 10_000;
 /** How much waiting on a failing upstream is worth while a kept answer is at hand. */
 export class Patience {
   readonly #now: () => number;
+  readonly #wait: number;
   readonly #spent = new Lru<number>(KEPT);
 
-  constructor(now: () => number) {
+  constructor(now: () => number, wait = WAIT) {
     this.#now = now;
+    this.#wait = wait;
   }
 
   /** Whether the upstream failed on this only a moment ago. */
@@ -35,11 +37,19 @@ export class Patience {
     this.#spent.set(id, this.#now() + Math.min(LONGEST_REST, Math.max(REST, retryAfter)));
   }
 
-  /** The outcome, or null if it takes too long; it is then awaited by nobody, and notes its own end. */
-  async within<T>(running: Promise<T>): Promise<T | null> {
+  /** The upstream has answered. */
+  restore(id: string): void {
+    this.#spent.delete(id);
+  }
+
+  /** The outcome, or null if it takes too long: whoever asks next does not wait at all, until it comes or another try is due. */
+  async within<T>(id: string, running: Promise<T>): Promise<T | null> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<null>((resolve) => {
-      timer = setTimeout(() => resolve(null), WAIT);
+      timer = setTimeout(() => {
+        this.#spent.set(id, this.#now() + REST);
+        resolve(null);
+      }, this.#wait);
     });
     try {
       return await Promise.race([running, late]);

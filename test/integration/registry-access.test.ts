@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
+import { eventually } from '../support/cache-rig.ts';
 import { FakeRegistry, generated, sha256 } from '../support/fake-registry/index.ts';
 import { RegistryBed, refusalOf } from '../support/registry-bed.ts';
 
@@ -77,6 +78,18 @@ describe('two registries', () => {
       image.body,
       ['HEAD'],
     ]);
+  });
+
+  test('do not share the failure of one’s fill', async () => {
+    const { open, closed, bed } = await start();
+    const blob = generated(50_000, 'both');
+    closed.repository('org/secret');
+    open.repository('library/app').addBlob(blob);
+    closed.faults = (request) => (request.kind === 'blob' ? { delay: 300 } : undefined);
+    const failing = refusalOf(bed.blob('private.example', 'org/secret', blob.digest, { authenticated: true }));
+    await eventually(() => closed.log.count({ kind: 'blob' }) > 0);
+    const reply = await bed.blob('docker.io', 'library/app', blob.digest);
+    expect([sha256(reply.body), await failing]).toEqual([blob.digest, 'blobUnknown']);
   });
 
   test('what one holds is not the other’s to give while the other cannot be asked', async () => {

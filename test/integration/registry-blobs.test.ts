@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, test } from 'vitest';
 import { eventually } from '../support/cache-rig.ts';
 import {
@@ -7,7 +8,7 @@ import {
   generated,
   sha256,
 } from '../support/fake-registry/index.ts';
-import { type BedOptions, RegistryBed, refusalOf } from '../support/registry-bed.ts';
+import { type BedOptions, digestOf, RegistryBed, refusalOf } from '../support/registry-bed.ts';
 
 const REPOSITORY = 'library/app';
 const MIB = 1 << 20;
@@ -104,6 +105,20 @@ describe('a blob', () => {
     await expect(get(other)).rejects.toMatchObject({ kind: 'upstreamRateLimited', options: { retryAfter: 7 } });
     fake.faults = () => ({ status: 500 });
     expect(await refusalOf(get(other))).toBe('upstreamFailed');
+  });
+
+  test('may be empty, or named by sha512', async () => {
+    const { repository, get } = await start();
+    const empty = repository.addBlob('');
+    const bytes = Buffer.from('some text');
+    const digest = `sha512:${createHash('sha512').update(bytes).digest('hex')}`;
+    repository.blobs.set(digest, { ...repository.addBlob(bytes), digest: digestOf(digest) });
+    for (const _ of ['cold', 'warm']) {
+      const none = await get(empty.digest);
+      expect([none.status, none.headers['content-length'], none.body.length]).toEqual([200, '0', 0]);
+      const some = await get(digest);
+      expect([some.status, some.headers['docker-content-digest'], some.body]).toEqual([200, digest, bytes]);
+    }
   });
 
   test('with a wrong byte never comes whole and is not kept', async () => {

@@ -231,6 +231,19 @@ describe('while the upstream fails', () => {
     });
   });
 
+  test('and does not answer: nobody waits for long, and only the first', async () => {
+    const { bed, fake, repository } = await start();
+    const image = repository.addImage('1', ['one']);
+    await bed.manifest('docker.io', REPOSITORY, '1');
+    fake.faults = () => ({ delay: 60_000 });
+    bed.clock += 61_000;
+    const first = await bed.manifest('docker.io', REPOSITORY, '1');
+    expect([first.from, first.body]).toEqual(['stale', image.body]);
+    const asked = fake.log.count();
+    const more = await Promise.all(Array.from({ length: 20 }, () => bed.manifest('docker.io', REPOSITORY, '1')));
+    expect([new Set(more.map(({ from }) => from)), fake.log.count()]).toEqual([new Set(['stale']), asked]);
+  });
+
   test('a kept answer is too old after staleFor', async () => {
     const { bed, fake, repository } = await start({}, { staleFor: 3_600_000 });
     repository.addImage('1', ['one']);

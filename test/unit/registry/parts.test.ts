@@ -201,6 +201,21 @@ describe('what failed a moment ago', () => {
   });
 });
 
+it('a slow upstream is waited for once, until it answers', async () => {
+  let now = 0;
+  const patience = new Patience(() => now, 5);
+  const slow = Promise.withResolvers<string>();
+  expect(await patience.within('a', slow.promise)).toBeNull();
+  expect(patience.isSpent('a')).toBe(true);
+  patience.restore('a');
+  expect(patience.isSpent('a')).toBe(false);
+  slow.resolve('late');
+  expect(await patience.within('a', slow.promise)).toBe('late');
+  await expect(patience.within('a', Promise.reject(new Error('no')))).rejects.toThrow('no');
+  now = REST;
+  expect(patience.isSpent('a')).toBe(false);
+});
+
 it('the fallback tag is cut as the specification says', () => {
   expect(fallbackTag(digest('a'))).toBe(`sha256-${'a'.repeat(64)}`);
   expect(fallbackTag(`sha512:${'b'.repeat(128)}` as Digest)).toBe(`sha512-${'b'.repeat(64)}`);
