@@ -6,13 +6,21 @@ import { command } from './process.ts';
 /** What Docker and containerd accept, in short; docker-registry hides an OCI manifest from whoever does not name its type. */
 const ACCEPT = 'application/vnd.oci.image.manifest.v1+json, */*';
 
-/** wrk's own count over `seconds`: requests and body-and-header bytes a second. @throws where any answer was no 2xx, or a socket failed. */
+/**
+ * wrk's own count over `seconds`: requests and body-and-header bytes a second; `busy` is the share of one core that wrk itself used.
+ * @throws where any answer was no 2xx, or a socket failed.
+ */
 export async function wrk(
   url: string,
   connections: number,
   seconds: number,
-): Promise<{ requests: number; bytes: number }> {
-  const output = await command('wrk', [
+): Promise<{ requests: number; bytes: number; busy: number }> {
+  // `times` prints what the shell, then what its children have used: user and system.
+  const output = await command('sh', [
+    '-c',
+    '"$@" && times',
+    'sh',
+    'wrk',
     '-t1',
     `-c${connections}`,
     `-d${seconds}s`,
@@ -27,7 +35,9 @@ export async function wrk(
   const [, amount, unit] = /Transfer\/sec:\s+([\d.]+)(\w+)/.exec(output) ?? [];
   const scale = { B: 1, KB: 1024, MB: 1024 ** 2, GB: 1024 ** 3 }[unit ?? ''];
   if (!Number.isFinite(requests) || scale === undefined) throw new Error(`wrk printed something new:\n${output}`);
-  return { requests, bytes: Number(amount) * scale };
+  const used = [...(output.trim().split('\n').at(-1) ?? '').matchAll(/(\d+)m([\d.]+)s/g)];
+  const busy = used.reduce((sum, [, minutes, rest]) => sum + Number(minutes) * 60 + Number(rest), 0) / seconds;
+  return { requests, bytes: Number(amount) * scale, busy };
 }
 
 export interface Fetched {

@@ -6,6 +6,7 @@ import { indexCost } from './scenarios/index-cost.ts';
 import { memory } from './scenarios/memory.ts';
 import { start } from './scenarios/start.ts';
 import { warmBlob, warmImage, warmManifest } from './scenarios/warm.ts';
+import { workers } from './scenarios/workers.ts';
 
 export interface Options {
   readonly runs: number;
@@ -24,4 +25,5 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   7: memory,
   8: start,
   9: indexCost,
+  workers,
 };
