@@ -169,7 +169,7 @@ async function serve(
 }
 
 /** An error as its last line; what is no `OperatorError` is our own fault and says so without its insides. */
-export function errorLine(error: unknown): AdminLine {
+function errorLine(error: unknown): AdminLine {
   if (error instanceof OperatorError) {
     return {
       type: 'error',

@@ -1,8 +1,7 @@
 import { Command } from 'commander';
 import type { Check, DoctorReport } from '../admin/rows.ts';
 import type { Tone } from './output.ts';
-import type { Exit } from './program.ts';
-import type { Session } from './session.ts';
+import type { Exit, Session } from './session.ts';
 
 const TONES: Record<Check['level'], Tone> = { ok: 'good', warn: 'warn', fail: 'bad' };
 

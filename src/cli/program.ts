@@ -7,7 +7,7 @@ import { clientCommand } from './client.ts';
 import { doctorCommand } from './doctor.ts';
 import { registryCommands } from './registry.ts';
 import { serveCommand } from './serve.ts';
-import type { Session } from './session.ts';
+import type { Exit, Session } from './session.ts';
 import { statusCommand } from './status.ts';
 import { userCommands } from './user.ts';
 
@@ -15,11 +15,6 @@ import { userCommands } from './user.ts';
 export interface GlobalOptions {
   readonly config?: string;
   readonly dataDir?: string;
-}
-
-/** Set by commands whose outcome is no error but is not good either (`doctor`). */
-export interface Exit {
-  code: number;
 }
 
 /** The whole command line. Nothing of it runs before `parseAsync`. */

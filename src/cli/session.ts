@@ -27,6 +27,11 @@ export interface Session {
   act(operation: string, input: unknown, onStep?: (step: Step) => void): Promise<unknown>;
 }
 
+/** Set by commands whose outcome is no error but is not good either (`doctor`). */
+export interface Exit {
+  code: number;
+}
+
 /** `config` is read once, when the first command asks for it. */
 export function createSession(options: {
   readonly output: Output;
