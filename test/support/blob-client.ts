@@ -26,9 +26,9 @@ export interface BlobClient {
   close(): void;
 }
 
-/** A client of the gateway's own listener that hashes what it gets and keeps nothing of it. */
-export function openBlobClient(gateway: TestGateway): BlobClient {
-  const agent = new Agent({ keepAlive: true, ca: readFileSync(join(gateway.dataDir, 'ca.crt')) });
+/** A client of the gateway's own listener that hashes what it gets and keeps nothing of it. `ca` where its file is out of reach. */
+export function openBlobClient(gateway: TestGateway, ca?: string): BlobClient {
+  const agent = new Agent({ keepAlive: true, ca: ca ?? readFileSync(join(gateway.dataDir, 'ca.crt')) });
   return {
     close: () => agent.destroy(),
     get: (path, { headers = {}, onBytes } = {}) =>
