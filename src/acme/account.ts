@@ -46,10 +46,13 @@ export class Account {
     if (account.url !== null) return account;
     this.#store.putAccount(account);
     const client = this.#speakFor(account);
-    await client.createAccount({
-      termsOfServiceAgreed: true,
-      ...(this.#email === null ? {} : { contact: [`mailto:${this.#email}`] }),
-    });
+    const contact = this.#email === null ? {} : { contact: [`mailto:${this.#email}`] };
+    try {
+      await client.createAccount({ termsOfServiceAgreed: true, ...contact });
+    } catch (error) {
+      // Where the CA knows the key already (a kill right after registering), acme-client goes on to update the account; its URL is known by then.
+      if (urlOf(client) === null) throw error;
+    }
     const registered = { ...account, url: client.getAccountUrl() };
     this.#store.putAccount(registered);
     return registered;
@@ -70,6 +73,14 @@ export class Account {
 export function newKey(): string {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+}
+
+function urlOf(client: acme.Client): string | null {
+  try {
+    return client.getAccountUrl();
+  } catch {
+    return null;
+  }
 }
 
 /** Whether the CA says that it does not know the account. */

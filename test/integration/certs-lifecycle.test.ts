@@ -180,6 +180,22 @@ describe('failing', () => {
     expect(fake.registrations).toBe(2);
   });
 
+  it.each([false, true])(
+    'finds its account again after a kill right after registering (update refused: %s)',
+    async (refused) => {
+      const { rig, fake } = await open();
+      await rig.start();
+      await rig.obtain(HOST);
+      const account = rig.store.account(fake.directory);
+      if (refused) fake.faults.push({ at: 'account', how: { status: 403, type: 'unauthorized' } });
+      rig.store.putAccount({ directory: fake.directory, key: account?.key ?? '', url: null });
+      await rig.restart(HOST);
+      expect((await rig.obtain(HOST, true)).error).toBeNull();
+      expect(rig.store.account(fake.directory)).toEqual(account);
+      expect(fake.registrations).toBe(1);
+    },
+  );
+
   it.each(['hang', 'drop'] as const)('bounds a CA that %ss, and takes the order up again', async (how) => {
     const { rig, fake, clock } = await open({ lifetime: MINUTE });
     await rig.start();

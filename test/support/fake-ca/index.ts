@@ -21,6 +21,7 @@ export type Resource =
   | 'directory'
   | 'newNonce'
   | 'newAccount'
+  | 'account'
   | 'newOrder'
   | 'order'
   | 'authorization'
@@ -213,6 +214,7 @@ export class FakeCa {
     const key = this.#accounts.get(account);
     if (key === undefined) return this.#problem(response, 400, 'accountDoesNotExist', `unknown account ${account}`);
     if (!jws.signedBy(key)) return this.#problem(response, 403, 'unauthorized', 'the signature is wrong');
+    if (resource === 'account') return this.#json(response, 200, { status: 'valid' });
     if (resource === 'newOrder') return this.#place(account, jws.payload ?? {}, response);
     const order = this.#orders[Number(id)];
     if (order === undefined || order.account !== account)
