@@ -134,12 +134,12 @@ class Core implements ProxyCore {
     const reply = pull.method === 'HEAD' ? answer.head : answer.get;
     if (reply === null) throw new TypeError('an answer to GET without a body');
     if (from === 'stale') this.#countStale();
-    if (pull.ifNoneMatch !== undefined && matchesNone(pull.ifNoneMatch, answer.digest)) {
-      const headers = notModifiedHeaders(answer.digest);
-      return { status: 304, headers: from === 'stale' ? staleHeaders(headers) : headers, body: null, from };
-    }
-    if (from === 'cache') return reply;
-    return { ...reply, headers: from === 'stale' ? staleHeaders(reply.headers) : reply.headers, from };
+    const notModified = pull.ifNoneMatch !== undefined && matchesNone(pull.ifNoneMatch, answer.digest);
+    if (from === 'cache' && !notModified) return reply;
+    const { status, body } = notModified ? { status: 304, body: null } : reply;
+    const headers = notModified ? notModifiedHeaders(answer.digest) : reply.headers;
+    if (from === 'stale') return { status, headers: staleHeaders(headers), body, from };
+    return { ...reply, status, headers, body, from };
   }
 
   async #watched(key: RepositoryKey, running: Promise<Reply>): Promise<Reply> {

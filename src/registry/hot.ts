@@ -35,10 +35,13 @@ export interface Answer {
 export function makeAnswer(
   from: Pick<Answer, 'digest' | 'mediaType' | 'variant' | 'body' | 'private' | 'checkedAt' | 'loadedAt'> & {
     readonly size: number;
+    /** See {@link Reply.freshUntil}. */
+    readonly freshUntil?: number;
   },
 ): Answer {
   const headers = manifestHeaders(from.mediaType, from.size, from.digest);
   const { digest, mediaType, variant, body, checkedAt, loadedAt } = from;
+  const fresh = from.freshUntil === undefined ? {} : { freshUntil: from.freshUntil };
   return {
     digest,
     mediaType,
@@ -48,8 +51,8 @@ export function makeAnswer(
     checkedAt,
     loadedAt,
     headers,
-    get: body === null ? null : { status: 200, headers, body, from: 'cache' },
-    head: { status: 200, headers, body: null, from: 'cache' },
+    get: body === null ? null : { status: 200, headers, body, from: 'cache', ...fresh },
+    head: { status: 200, headers, body: null, from: 'cache', ...fresh },
   };
 }
 

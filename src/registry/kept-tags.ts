@@ -11,12 +11,14 @@ export class KeptTags {
   readonly #store: ManifestStore;
   readonly #access: Access;
   readonly #hot: HotAnswers;
+  readonly #tagTtl: number;
   readonly #now: () => number;
 
-  constructor(store: ManifestStore, access: Access, hot: HotAnswers, now: () => number) {
+  constructor(store: ManifestStore, access: Access, hot: HotAnswers, tagTtl: number, now: () => number) {
     this.#store = store;
     this.#access = access;
     this.#hot = hot;
+    this.#tagTtl = tagTtl;
     this.#now = now;
   }
 
@@ -75,6 +77,7 @@ export class KeptTags {
       size: body.length,
       variant,
       checkedAt,
+      freshUntil: checkedAt + this.#tagTtl,
       private: entry.credentials !== null,
       loadedAt: this.#now(),
     });

@@ -9,7 +9,7 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Upstream, UpstreamManifest } from '../upstream/upstream.ts';
 import type { Access } from './access.ts';
 import { isDenial, isMissing } from './access.ts';
-import { type Answer, type HotAnswers, makeAnswer } from './hot.ts';
+import { type Answer, HOT_FOR, type HotAnswers, makeAnswer } from './hot.ts';
 import { KeptTags } from './kept-tags.ts';
 import { Misses } from './misses.ts';
 import { namedBlobs } from './named.ts';
@@ -50,7 +50,7 @@ export class Manifests {
 
   constructor(options: ManifestsOptions) {
     this.#options = options;
-    this.#tags = new KeptTags(options.store, options.access, options.hot, options.now);
+    this.#tags = new KeptTags(options.store, options.access, options.hot, options.config.tagTtl, options.now);
     this.#misses = new Misses(options.now);
     this.#patience = new Patience(options.now);
   }
@@ -273,6 +273,7 @@ export class Manifests {
       private: entry.credentials !== null,
       checkedAt: at,
       loadedAt: at,
+      freshUntil: at + HOT_FOR,
     });
     this.#options.hot.put(id, answer);
     return answer;

@@ -27,6 +27,11 @@ export interface Reply {
   readonly body: Uint8Array | ByteSource | null;
   /** Where the bytes came from, for the access log and metrics. */
   readonly from: 'cache' | 'fill' | 'upstream' | 'stale';
+  /**
+   * Until when, ms since 1970, another process may give this answer to the same question (target, method, Accept, `If-None-Match`,
+   * authenticated or not) without asking again. Left out where it may not.
+   */
+  readonly freshUntil?: number;
 }
 
 /** The proxy core, as the edge needs it. Failures are thrown as `RegistryError` (oci/errors.ts). */
