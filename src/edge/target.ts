@@ -1,7 +1,7 @@
 import type { TableSnapshot } from '../aliases/table.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { isRegistryHost, requireDigest, requireReference, requireRepository } from '../oci/names.ts';
-import type { Target, What } from '../oci/target.ts';
+import type { Extra, Target, What } from '../oci/target.ts';
 import { roleOf } from './host.ts';
 
 /** A request as far as routing goes. */
@@ -189,9 +189,9 @@ function whatOf(found: Found, params: URLSearchParams | undefined): What {
 }
 
 /** What an upstream's own page link added to the query (quay.io: `next_page`); it goes back as it came. */
-function extraOf(params: URLSearchParams | undefined, known: readonly string[]): { extra?: URLSearchParams } {
+function extraOf(params: URLSearchParams | undefined, known: readonly string[]): { extra?: Extra } {
   const extra = [...(params ?? [])].filter(([name]) => name !== 'ns' && !known.includes(name));
-  return extra.length === 0 ? {} : { extra: new URLSearchParams(extra) };
+  return extra.length === 0 ? {} : { extra };
 }
 
 function shown(text: string): string {

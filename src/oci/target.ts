@@ -14,14 +14,19 @@ export interface Target {
 export type What =
   | { readonly kind: 'manifest'; readonly reference: Reference }
   | { readonly kind: 'blob'; readonly digest: Digest }
-  | { readonly kind: 'tags'; readonly n?: number; readonly last?: string; readonly extra?: URLSearchParams }
+  | { readonly kind: 'tags'; readonly n?: number; readonly last?: string; readonly extra?: Extra }
   | {
       readonly kind: 'referrers';
       readonly digest: Digest;
       readonly artifactType?: string;
-      /** What else the query had (not `ns`): an upstream's own page link may carry more, and gets it back as it was. Of tags too. */
-      readonly extra?: URLSearchParams;
+      readonly extra?: Extra;
     };
+
+/**
+ * What else the query had (not `ns`), as pairs: an upstream's own page link may carry more than the specification knows,
+ * and gets it back as it was.
+ */
+export type Extra = readonly [name: string, value: string][];
 
 export type Reference =
   | { readonly kind: 'tag'; readonly tag: string }

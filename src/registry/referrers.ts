@@ -1,7 +1,7 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
 import { OCI_INDEX, parseAccept } from '../oci/media-types.ts';
-import type { RepositoryKey } from '../oci/target.ts';
+import type { Extra, RepositoryKey } from '../oci/target.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { isMissing } from './access.ts';
 import { listHeaders } from './headers.ts';
@@ -12,7 +12,7 @@ import { linkTo } from './tags.ts';
 export interface ReferrersQuery {
   readonly digest: Digest;
   readonly artifactType?: string;
-  readonly extra?: URLSearchParams;
+  readonly extra?: Extra;
 }
 
 const INDEX_ONLY = parseAccept(OCI_INDEX);

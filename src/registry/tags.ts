@@ -1,5 +1,5 @@
 import { renderNext } from '../oci/link.ts';
-import type { RepositoryKey } from '../oci/target.ts';
+import type { Extra, RepositoryKey } from '../oci/target.ts';
 import type { ListPage, Upstream } from '../upstream/upstream.ts';
 import { listHeaders } from './headers.ts';
 import type { Pull, Reply } from './reply.ts';
@@ -8,7 +8,7 @@ import type { Pull, Reply } from './reply.ts';
 export interface TagsQuery {
   readonly n?: number;
   readonly last?: string;
-  readonly extra?: URLSearchParams;
+  readonly extra?: Extra;
 }
 
 /**

@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { nextQuery } from '../../src/oci/link.ts';
 import { OCI_INDEX } from '../../src/oci/media-types.ts';
+import type { Extra } from '../../src/oci/target.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry/index.ts';
 import { type Answered, RegistryBed, refusalOf } from '../support/registry-bed.ts';
 
@@ -96,7 +97,7 @@ describe('tags', () => {
     bed.put('quay.io', { fake: Object.create(fake, { url: { value: url } }) as FakeRegistry });
     const reply = await bed.ask('quay.io', 'org/app', { kind: 'tags', n: 1 }, { base: '/quay.io/v2/' });
     expect(reply.headers.link).toBe('</quay.io/v2/org/app/tags/list?next_page=a%2Fb%3D&n=1>; rel="next"');
-    const extra = new URLSearchParams({ next_page: 'a/b=' });
+    const extra: Extra = [['next_page', 'a/b=']];
     await bed.ask('quay.io', 'org/app', { kind: 'tags', n: 1, extra });
     expect(asked).toEqual(['/v2/org/app/tags/list?n=1', '/v2/org/app/tags/list?next_page=a%2Fb%3D&n=1']);
   });
@@ -114,7 +115,7 @@ describe('referrers', () => {
     expect(first.headers.link).toMatch(`</docker.io/v2/library/app/referrers/${image.digest}?`);
     const second = await bed.ask('docker.io', REPOSITORY, {
       ...what,
-      extra: nextQuery(first.headers.link) ?? new URLSearchParams(),
+      extra: [...(nextQuery(first.headers.link) ?? [])],
     });
     expect(json(second).manifests[0].digest).not.toBe(json(first).manifests[0].digest);
     const filtered = await bed.ask('docker.io', REPOSITORY, { ...what, artifactType: 'application/sbom' });
