@@ -7,6 +7,8 @@ import type { ManifestRow, TagRow } from './index-port.ts';
  * Who may have what is the core's to decide, with `accessOf`.
  */
 export interface ManifestStore {
+  /** Another number once rows were dropped behind its users' backs (prune, verify): what they keep in memory is out of date then. */
+  readonly generation: number;
   getManifest(digest: Digest): ManifestRow | null;
   /** The digest must have been checked against the body. */
   putManifest(row: ManifestRow): void;

@@ -20,6 +20,7 @@ export class Manifests implements ManifestStore {
   readonly #hot = new Map<Digest, ManifestRow>();
   readonly #tags = new Map<string, TagRow>();
   #hotBytes = 0;
+  generation = 0;
   #uses = new Map<Digest, number>();
 
   constructor(index: CacheIndex, links: Links, failed: (error: unknown) => void) {
@@ -80,6 +81,7 @@ export class Manifests implements ManifestStore {
 
   /** After rows were dropped behind its back. */
   forgetAll(): void {
+    this.generation++;
     this.#hot.clear();
     this.#hotBytes = 0;
     this.#tags.clear();

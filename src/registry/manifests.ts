@@ -47,9 +47,12 @@ export class Manifests {
   readonly #flights = new SingleFlight<Answer>();
   readonly #misses: Misses;
   readonly #patience: Patience;
+  /** Of the store, when what is ready was last known to be in it. */
+  #generation: number;
 
   constructor(options: ManifestsOptions) {
     this.#options = options;
+    this.#generation = options.store.generation;
     this.#tags = new KeptTags(options.store, options.access, options.hot, options.config.tagTtl, options.now);
     this.#misses = new Misses(options.now);
     this.#patience = new Patience(options.now);
@@ -66,6 +69,11 @@ export class Manifests {
     client: AcceptClass,
     method: Method,
   ): Promise<Found> | Found {
+    const { generation } = this.#options.store;
+    if (generation !== this.#generation) {
+      this.#generation = generation;
+      this.#options.hot.clear();
+    }
     return reference.kind === 'tag'
       ? this.#byTag(entry, key, reference.tag, client, method)
       : this.#byDigest(entry, key, reference.digest, client, method);

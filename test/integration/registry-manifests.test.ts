@@ -179,6 +179,23 @@ describe('a tag', () => {
     );
   });
 
+  test('and a digest are gone from memory, too, when the cache is pruned', async () => {
+    const { bed, fake, repository } = await start();
+    const image = repository.addImage('1', ['one']);
+    const pull = async () => [
+      (await bed.manifest('docker.io', REPOSITORY, '1')).from,
+      (await bed.manifest('docker.io', REPOSITORY, image.digest)).from,
+      (await bed.blob('docker.io', REPOSITORY, image.config.digest)).from,
+    ];
+    await pull();
+    expect(await pull()).toEqual(['cache', 'cache', 'cache']);
+    fake.log.clear();
+    await eventually(() => bed.rig.index.blob(image.config.digest) !== null);
+    await bed.rig.cache.admin.prune({ all: true }, () => {}, new AbortController().signal);
+    expect((await pull())[0]).toBe('upstream');
+    expect(fake.log.of({}).map(({ kind, method }) => `${method} ${kind}`)).toEqual(['GET manifest', 'GET blob']);
+  });
+
   test('outlives a restart', async () => {
     const { bed, fake, repository } = await start();
     const image = repository.addImage('1', ['one']);
