@@ -1,5 +1,4 @@
-import { mkdir, rename, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { rm } from 'node:fs/promises';
 import type { Extent } from '../kit/extent.ts';
 import type { Turns } from '../kit/turns.ts';
 import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
@@ -8,8 +7,9 @@ import type { BlobKey, BlobSink } from '../oci/transfer.ts';
 import { CacheError } from './cache-error.ts';
 import type { GrowingBlob, Outcome } from './growing-blob.ts';
 import { GrowingFile } from './growing-file.ts';
+import { HeldRecorder } from './held-recorder.ts';
 import type { Layout } from './layout.ts';
-import { dropPartial, type Held, takeUp, writeHeld } from './partial.ts';
+import { dropPartial, type Held, promote, takeUp } from './partial.ts';
 import { SharedFile } from './shared-file.ts';
 import type { Reservation, Space } from './space.ts';
 
@@ -43,8 +43,8 @@ export const FILL_LIMITS: FillLimits = {
   // One TLS record or socket buffer more than a client could take for a whole body.
   tail: 64 * 1024,
   // A restart costs at most so much of a fast transfer, or so long of a slow one.
-  syncBytes: 32 * 1024 * 1024,
-  syncInterval: 5_000,
+  syncBytes: 8 * 1024 * 1024,
+  syncInterval: 2_000,
 };
 
 /** Room is taken in steps of this where the upstream does not say the size. */
@@ -66,6 +66,7 @@ export class Fill implements GrowingBlob {
   readonly #abort = new AbortController();
   readonly #sizeKnown = Promise.withResolvers<number | undefined>();
   readonly #listeners = new Set<() => void>();
+  readonly #recorder: HeldRecorder;
   #growing: GrowingFile | null = null;
   #held = NOTHING_HELD;
   /** What was taken up does not fit what the upstream gives now. */
@@ -76,8 +77,6 @@ export class Fill implements GrowingBlob {
   #worthless = false;
   #begun = false;
   #room: Reservation | null = null;
-  #recording: Promise<void> | null = null;
-  #recorded = { bytes: 0, at: performance.now() };
 
   constructor(key: BlobKey, context: FillContext) {
     this.digest = key.digest;
@@ -85,6 +84,8 @@ export class Fill implements GrowingBlob {
     this.#context = context;
     this.path = context.layout.partial(key.digest);
     this.#sizeKnown.promise.catch(() => {});
+    const { layout, syncs, limits, diskFailed } = context;
+    this.#recorder = new HeldRecorder({ layout, digest: key.digest, syncs, every: limits, failed: diskFailed });
   }
 
   /** @see BlobHandle.size */
@@ -144,6 +145,7 @@ export class Fill implements GrowingBlob {
     this.#stale = false;
     this.#growing?.fail(new Error('started over'));
     await this.#growing?.idle();
+    await this.#recorder.idle();
     this.file?.release();
     this.file = null;
     this.#growing = null;
@@ -178,7 +180,7 @@ export class Fill implements GrowingBlob {
       },
       onError: (error) => this.#giveUp(error),
     });
-    this.#recorded.bytes = this.#growing.written.bytes;
+    this.#recorder.startFrom(this.#growing.written.bytes);
   }
 
   #begin(size: number | undefined): void {
@@ -241,34 +243,13 @@ export class Fill implements GrowingBlob {
       this.available = available;
       this.#wake();
     }
-    const { syncBytes, syncInterval } = this.#context.limits;
-    const fresh = growing.written.bytes - this.#recorded.bytes;
-    const due = fresh >= syncBytes || (fresh > 0 && performance.now() - this.#recorded.at >= syncInterval);
-    if (due && this.#recording === null) this.#recording = this.#record().finally(() => (this.#recording = null));
+    this.#recorder.grown({ file: growing.file, written: growing.written, size: this.size });
   }
 
   #wake(): void {
     const listeners = [...this.#listeners];
     this.#listeners.clear();
     for (const listener of listeners) listener();
-  }
-
-  /** Writes down what is held, so that a restart takes it up. A failure costs only that. */
-  async #record(): Promise<void> {
-    const growing = this.#growing;
-    if (growing === null || this.file === null) return;
-    const file = this.file;
-    const extents = growing.written.list();
-    this.#recorded = { bytes: growing.written.bytes, at: performance.now() };
-    if (extents.length === 0) return;
-    try {
-      await this.#context.syncs.run(() => file.sync(false));
-      await writeHeld(this.#context.layout, this.digest, { size: this.size, extents });
-    } catch (error) {
-      this.#context.diskFailed(
-        new CacheError('disk', `cannot record ${this.path}: ${(error as Error).message}`, error),
-      );
-    }
   }
 
   async #verify(): Promise<void> {
@@ -294,21 +275,15 @@ export class Fill implements GrowingBlob {
     const size = this.size;
     if (file === null || size === undefined) return;
     try {
-      await this.#recording;
+      await this.#recorder.idle();
       await syncs.run(() => file.sync(true));
-      const path = layout.blob(this.digest);
-      await rename(this.path, path).catch(async () => {
-        await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-        await rename(this.path, path);
-      });
-      this.path = path;
-      await rm(layout.held(this.digest), { force: true });
+      this.path = await promote(layout, this.digest);
       this.#context.kept(this.#key, size);
     } catch (error) {
       this.#context.diskFailed(
         new CacheError('disk', `cannot keep ${this.digest}: ${(error as Error).message}`, error),
       );
-      await rm(this.path, { force: true }).catch(() => {});
+      await rm(layout.blob(this.digest), { force: true }).catch(() => {});
       await dropPartial(layout, this.digest).catch(() => {});
     }
   }
@@ -339,9 +314,9 @@ export class Fill implements GrowingBlob {
     this.#giveUp(error);
     const growing = this.#growing;
     await growing?.idle();
-    await this.#recording;
+    await this.#recorder.idle();
     if (!this.#worthless && growing !== null && growing.written.bytes > 0) {
-      await this.#record();
+      await this.#recorder.record({ file: growing.file, written: growing.written, size: this.size });
       this.#context.space.left(this.digest, growing.written.bytes);
     } else await dropPartial(this.#context.layout, this.digest).catch(() => {});
   }

@@ -22,7 +22,7 @@ interface Piece {
  */
 export class GrowingFile {
   readonly written: ExtentSet;
-  readonly #file: SharedFile;
+  readonly file: SharedFile;
   readonly #hash: Hash;
   readonly #claimed: ExtentSet;
   readonly #onWritten: (bytes: number) => void;
@@ -47,7 +47,7 @@ export class GrowingFile {
     /** The disk failed; called once. */
     onError: (error: CacheError) => void;
   }) {
-    this.#file = options.file;
+    this.file = options.file;
     this.#hash = createHash(options.algorithm);
     this.written = new ExtentSet(options.held);
     this.#claimed = new ExtentSet(options.held);
@@ -128,7 +128,7 @@ export class GrowingFile {
       await this.#ready;
       while (this.#queue.length > 0) {
         const run = this.#takeRun();
-        await this.#file.write(run.chunks, run.offset);
+        await this.file.write(run.chunks, run.offset);
         this.#queued -= run.bytes;
         this.written.add(run.offset, run.offset + run.bytes);
         this.#startCatchUp();
@@ -167,7 +167,7 @@ export class GrowingFile {
     try {
       const buffer = Buffer.allocUnsafe(CATCH_UP_BYTES);
       for (let end = this.#lag(); end > this.#hashed && this.#error === null; end = this.#lag()) {
-        const count = await this.#file.read(buffer, Math.min(buffer.length, end - this.#hashed), this.#hashed);
+        const count = await this.file.read(buffer, Math.min(buffer.length, end - this.#hashed), this.#hashed);
         if (count === 0) throw new Error('the file is shorter than what was written to it');
         this.#hash.update(buffer.subarray(0, count));
         this.#hashed += count;

@@ -1,4 +1,5 @@
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Extent } from '../kit/extent.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Layout } from './layout.ts';
@@ -38,6 +39,18 @@ export async function writeHeld(layout: Layout, digest: Digest, held: Held): Pro
     await rm(`${path}.new`, { force: true }).catch(() => {});
     throw error;
   }
+}
+
+/** Puts a growing file, whole and synced, where blobs lie. Returns its new path. */
+export async function promote(layout: Layout, digest: Digest): Promise<string> {
+  const path = layout.blob(digest);
+  await rename(layout.partial(digest), path).catch(async () => {
+    // The first of its directory, most likely; if not, this fails for the same reason.
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    await rename(layout.partial(digest), path);
+  });
+  await rm(layout.held(digest), { force: true });
+  return path;
 }
 
 /** Removes a growing file. First what is claimed of it, then itself. */
