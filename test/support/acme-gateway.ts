@@ -23,21 +23,25 @@ export async function prepareAcmeGateway(options: {
   readonly issuers: readonly { readonly directory: string; readonly caFile?: string }[];
   readonly ports: { readonly http: number | 'off'; readonly tls: number };
   readonly acme?: object;
-  readonly config?: object;
+  /** Processes; as many as there are cores without it. */
+  readonly workers?: number;
   readonly within?: Surroundings;
 }): Promise<AcmeGateway> {
   const { issuers, ports } = options;
   const gateway = await prepareGateway({
     config: {
       domain: DOMAIN,
-      listen: { https: `127.0.0.1:${ports.tls}`, http: ports.http === 'off' ? 'off' : `127.0.0.1:${ports.http}` },
+      listen: {
+        https: `127.0.0.1:${ports.tls}`,
+        http: ports.http === 'off' ? 'off' : `127.0.0.1:${ports.http}`,
+        ...(options.workers === undefined ? {} : { workers: options.workers }),
+      },
       tls: { mode: 'acme' },
       acme: {
         issuers: issuers.map(({ directory, caFile }) => ({ directory, ...(caFile === undefined ? {} : { caFile }) })),
         selfCheck: false,
         ...options.acme,
       },
-      ...options.config,
     },
     ...(options.within === undefined ? {} : { within: options.within }),
   });

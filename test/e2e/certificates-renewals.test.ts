@@ -1,0 +1,124 @@
+import { createHash } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import type { IncomingMessage } from 'node:http';
+import { Agent, request } from 'node:https';
+import { join } from 'node:path';
+import type { TLSSocket } from 'node:tls';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { readBounded } from '../../src/kit/bounded.ts';
+import { type AcmeGateway, aliasYaml, DOMAIN, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
+import { FakeRegistry, generated } from '../support/fake-registry/index.ts';
+import { showLogOfFailures } from '../support/gateway.ts';
+import { type Pebble, startPebble } from '../support/pebble.ts';
+import { describeWith } from '../support/programs.ts';
+
+/** Ten minutes, as long as the promise; shorter while working on it: RENEWALS_SECONDS=90. */
+const SECONDS = Number(process.env.RENEWALS_SECONDS ?? 600);
+const ALIASES = Array.from({ length: 20 }, (_, n) => `soak-${n}`);
+/** What a new table holds, with the bare domain. */
+const FIRST_HOSTS = 14;
+const PULLERS = 6;
+
+describeWith(['pebble', 'pebble-challtestsrv'], 'certificates that last a minute', () => {
+  let gateway: AcmeGateway;
+  let pebble: Pebble;
+  let upstream: FakeRegistry;
+  showLogOfFailures(() => gateway);
+
+  beforeAll(async () => {
+    upstream = await FakeRegistry.start();
+    const ports = await listenerPorts();
+    pebble = await startPebble({ httpPort: ports.http, tlsPort: ports.tls, validity: 60, nonceReject: 5 });
+    gateway = await prepareAcmeGateway({ issuers: [pebble], ports });
+    const file = join(gateway.dataDir, '..', 'aliases.yaml');
+    writeFileSync(file, aliasYaml(ALIASES, upstream.url));
+    await gateway.ok('alias', 'import', file);
+    await gateway.start();
+  });
+
+  afterAll(async () => {
+    await gateway?.close();
+    await pebble?.stop();
+    await upstream?.close();
+  });
+
+  it(
+    `are renewed for ${SECONDS} s under constant pulls: no failed handshake, no failed pull, none under an expired certificate`,
+    async () => {
+      await gateway.valid(FIRST_HOSTS + ALIASES.length, 120_000);
+      const layer = generated(64 * 1024, 'soak');
+      const image = upstream.repository('library/app').addImage('1', [layer]);
+      const ca = await pebble.root();
+      const serials = new Map<string, Set<string>>(ALIASES.map((name) => [name, new Set()]));
+      const failures: string[] = [];
+      let pulls = 0;
+      let handshakes = 0;
+      const kept = new Agent({ keepAlive: true, ca, maxSockets: 4 });
+
+      const fetchBytes = async (name: string, path: string, agent: Agent | false): Promise<Buffer> => {
+        const host = `${name}.${DOMAIN}`;
+        const response = await new Promise<IncomingMessage>((resolve, reject) => {
+          const call = request(
+            {
+              ...{ host: '127.0.0.1', port: gateway.httpsPort, servername: host, path, agent, ca },
+              headers: { host, accept: image.mediaType },
+              timeout: 30_000,
+            },
+            resolve,
+          );
+          call.on('timeout', () => call.destroy(new Error('no answer in 30 s')));
+          call.on('error', reject);
+          call.on('socket', (socket) => {
+            if (call.reusedSocket) return;
+            socket.once('secureConnect', () => {
+              handshakes++;
+              // A resumed session shows no certificate.
+              if ((socket as TLSSocket).isSessionReused()) return;
+              const certificate = (socket as TLSSocket).getPeerX509Certificate();
+              const now = Date.now();
+              if (certificate === undefined || certificate.validToDate.getTime() <= now) {
+                failures.push(`${host} was shown a certificate that ended ${certificate?.validTo}`);
+              } else serials.get(name)?.add(certificate.serialNumber);
+            });
+          });
+          call.end();
+        });
+        if (response.statusCode !== 200) throw new Error(`${path} of ${host} answered ${response.statusCode}`);
+        return readBounded(response, 1024 * 1024);
+      };
+
+      const end = Date.now() + SECONDS * 1000;
+      const puller = async (number: number): Promise<void> => {
+        for (let turn = number; Date.now() < end; turn++) {
+          const name = ALIASES[turn % ALIASES.length] ?? '';
+          // Kept-alive and new connections in turn.
+          const agent = turn % 2 === 0 ? kept : false;
+          try {
+            const manifest = await fetchBytes(name, '/v2/library/app/manifests/1', agent);
+            const blob = await fetchBytes(name, `/v2/library/app/blobs/${layer.digest}`, agent);
+            const got = [manifest, blob].map((bytes) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`);
+            if (got[0] !== image.digest || got[1] !== layer.digest) failures.push(`${name} gave other bytes`);
+            pulls++;
+          } catch (error) {
+            failures.push(`${new Date().toISOString()} ${name}: ${error}`);
+          }
+          // Constant, not as fast as can be: two cores carry the CA, the upstream and this as well.
+          await new Promise((done) => setTimeout(done, 40));
+        }
+      };
+      await Promise.all(Array.from({ length: PULLERS }, (_, number) => puller(number)));
+      kept.destroy();
+      expect(failures.slice(0, 20)).toEqual([]);
+      // One at least in each lifetime, for every host.
+      const least = Math.floor(SECONDS / 60);
+      for (const [name, seen] of serials)
+        expect(seen.size, `certificates seen of ${name}`).toBeGreaterThanOrEqual(least);
+      console.log(
+        `${pulls} pulls, ${handshakes} handshakes, ${[...serials.values()].reduce((sum, { size }) => sum + size, 0)} certificates`,
+      );
+      expect(pulls).toBeGreaterThan(SECONDS);
+      expect(await gateway.valid(FIRST_HOSTS + ALIASES.length)).toHaveLength(FIRST_HOSTS + ALIASES.length);
+    },
+    (SECONDS + 300) * 1000,
+  );
+});
