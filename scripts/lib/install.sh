@@ -98,6 +98,8 @@ npm_ci() {
 install_runtime() {
   if [ -f "$1/node_modules/node/installArchSpecificPackage.js" ]; then
     (cd "$1/node_modules/node" && npm_config_ignore_scripts=false node installArchSpecificPackage.js >&2 9<&-) || true
+    # npm links no program that was not there when it looked.
+    [ -e "$1/node_modules/.bin/node" ] || ln -sf ../node/bin/node "$1/node_modules/.bin/node"
   fi
 }
 
