@@ -1,6 +1,6 @@
 /**
  * The one catalogue of what a client can be told (distribution-spec, *Error Codes*). `message` says what happened,
- * `next` what to do about it; `{name}` is filled from the error's facts. test/unit/oci/errors.test.ts holds it against the README.
+ * `next` what to do about it; `{name}` is filled from the error's facts. test/unit/oci/errors.test.ts holds it to that.
  */
 export const CATALOGUE = {
   nameInvalid: entry(

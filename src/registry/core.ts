@@ -9,9 +9,11 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { Access } from './access.ts';
 import { Blobs } from './blobs.ts';
+import type { Found } from './fetching.ts';
 import { matchesNone, notModifiedHeaders, staleHeaders } from './headers.ts';
 import { HotAnswers } from './hot.ts';
-import { type Found, Manifests } from './manifests.ts';
+import { Manifests } from './manifests.ts';
+import { repliesCounter } from './measures.ts';
 import { serveReferrers } from './referrers.ts';
 import type { Pull, RegistryCore, Reply } from './reply.ts';
 import { Sizes } from './sizes.ts';
@@ -67,12 +69,7 @@ class Core implements ProxyCore {
       'why',
     ]);
     this.#blobs = new Blobs({ upstream, blobs, access, sizes, now, signal, passed: (why) => passed.inc({ why }) });
-    this.#count = counting(
-      metrics.counter('registry_replies_total', 'Replies of the proxy core, by what was asked and where it came from', [
-        'kind',
-        'from',
-      ]),
-    );
+    this.#count = counting(repliesCounter(metrics));
     this.#countError = counting(
       metrics.counter('registry_errors_total', 'Refusals and failures of the proxy core, by what was asked', [
         'kind',
