@@ -24,6 +24,8 @@ export interface CrewOptions {
   readonly access: Access;
   readonly registry: RegistryCore;
   readonly ready: () => true | string;
+  /** Serves a connection in this process. */
+  readonly serve: (socket: Socket) => void;
   readonly metrics: Metrics;
   readonly log: Logger;
 }
@@ -37,11 +39,12 @@ export class Crew {
   readonly #pool: Pool;
   readonly #timer: NodeJS.Timeout;
   #sent: readonly unknown[] = [];
+  #forgotten = 0;
   #certificates: { readonly snapshot: unknown; readonly version: number } = { snapshot: null, version: 0 };
   #updating: Promise<void> = Promise.resolve();
 
   constructor(options: CrewOptions) {
-    const { config, version, ticketKeys, registry, access, metrics, log } = options;
+    const { config, version, ticketKeys, registry, access, serve, metrics, log } = options;
     this.#options = options;
     this.#pool = new Pool({
       size: config.listen.workers - 1,
@@ -53,15 +56,16 @@ export class Crew {
       state: () => this.#message(),
       certificate: (host) => this.#material(host),
       access,
+      serve,
       log,
     });
     metrics.include(() => this.#pool.metrics());
-    this.#timer = setInterval(() => void this.settled(), WATCH).unref();
+    this.#timer = setInterval(() => void this.settled().catch(() => {}), WATCH).unref();
   }
 
-  /** This process and its workers. */
+  /** This process and the workers that take connections. */
   get processes(): number {
-    return 1 + this.#pool.running;
+    return 1 + this.#pool.ready;
   }
 
   /** Resolves once every worker takes connections; until then this process serves alone. @throws where one does not start */
@@ -76,14 +80,24 @@ export class Crew {
 
   /** Resolves once all processes work with everything as it is now. */
   settled(): Promise<void> {
-    this.#updating = this.#updating.then(async () => {
-      const { state, users, ready } = this.#options;
-      const now = [state.table.snapshot(), state.certificates?.contexts(), users.rows(), ready()];
-      if (now.every((part, index) => part === this.#sent[index])) return;
-      this.#sent = now;
-      await this.#pool.update();
+    const updated = this.#updating.then(() => this.#update());
+    this.#updating = updated.catch((error: unknown) => {
+      this.#options.log.error({ err: error }, 'the workers could not be told of a change; it is tried again');
     });
-    return this.#updating;
+    return updated;
+  }
+
+  /** What is made of everything in the cache may have changed: no worker answers from what it knew. */
+  forget(): void {
+    this.#forgotten++;
+  }
+
+  async #update(): Promise<void> {
+    const { state, users, ready } = this.#options;
+    const now = [state.table.snapshot(), state.certificates?.contexts(), users.rows(), ready(), this.#forgotten];
+    if (now.every((part, index) => part === this.#sent[index])) return;
+    await this.#pool.update();
+    this.#sent = now;
   }
 
   close(options: { readonly graceMs: number }): Promise<void> {

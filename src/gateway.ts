@@ -111,6 +111,7 @@ export async function startGateway(options: {
         access,
         registry,
         ready: () => ready,
+        serve: (socket) => edge.accept(socket),
         metrics,
         log,
       });
@@ -134,6 +135,10 @@ export async function startGateway(options: {
       }),
       probe: (host, signal) => probeListener(ownListener(bound), host, signal),
       settled: () => crew?.settled() ?? Promise.resolve(),
+      forget() {
+        registry.forget();
+        crew?.forget();
+      },
     };
     const operations = createOperations({
       config,

@@ -24,6 +24,8 @@ const channel = new Channel({
 process.on('SIGINT', () => {});
 process.on('SIGTERM', () => {});
 channel.onClose(() => process.exit(0));
+// The owner may have ended while this program was loading.
+if (!process.connected) process.exit(0);
 
 channel.handle('start', async (start: StartMessage) => {
   const worker = new Worker(start);
@@ -41,9 +43,11 @@ channel.handle('start', async (start: StartMessage) => {
 
 class Worker {
   readonly edge: Edge;
+  readonly #core: RemoteCore;
   readonly metrics = new Metrics();
   readonly #start: StartMessage;
   readonly #certificates = new RemoteCertificates(channel);
+  #updating: Promise<void> = Promise.resolve();
   #state: StateMessage;
   #table;
   #users: Users;
@@ -54,12 +58,14 @@ class Worker {
     this.#state = state;
     this.#table = tableOf(config.domain, state);
     this.#users = usersOf(state);
-    const log = createLog(config.log);
+    // The owner's lines name no process: it is the gateway.
+    const log = createLog(config.log).child({ worker: process.pid });
+    this.#core = new RemoteCore(channel, this.metrics);
     this.edge = createEdge({
       config: { ...config, metrics: { listen: null } },
       table: () => this.#table,
       certificates: config.tls.mode === 'off' ? null : this.#certificates,
-      registry: new RemoteCore(channel),
+      registry: this.#core,
       access: this.#access(log),
       ready: () => this.#state.ready,
       log,
@@ -69,8 +75,16 @@ class Worker {
     });
   }
 
-  async update(state: StateMessage): Promise<void> {
+  /** One after the other, in the order in which they came: the last state must win. */
+  update(state: StateMessage): Promise<void> {
+    const updated = this.#updating.then(() => this.#update(state));
+    this.#updating = updated.catch(() => {});
+    return updated;
+  }
+
+  async #update(state: StateMessage): Promise<void> {
     await this.#certificates.update(state.certificates);
+    this.#core.forget();
     this.#state = state;
     this.#table = tableOf(this.#start.config.domain, state);
     this.#users = usersOf(state);

@@ -24,6 +24,8 @@ export interface LiveGateway {
   probe(host: string, signal: AbortSignal): Promise<ProbeAnswer>;
   /** Resolves once every process of the gateway works with the table and the certificates as they are now. */
   settled(): Promise<void>;
+  /** The cache was pruned or found damaged: answers that are ready in memory are made anew. */
+  forget(): void;
 }
 
 /** What the operations act on; without `live`, on a data directory that no gateway works on. */

@@ -58,7 +58,7 @@ export interface EdgeAddresses {
 export interface Edge {
   /** Opens every port of the configuration, or none. @throws {OperatorError} LISTEN_FAILED */
   listen(): Promise<EdgeAddresses>;
-  /** Serves a connection to the registry API that another process accepted. */
+  /** Serves a connection to the registry API that another process accepted, or that was handed over in vain. */
   accept(socket: Socket): void;
   /** Stops accepting, ends idle connections, lets running pulls finish within `graceMs`, then cuts them. */
   close(options: { readonly graceMs: number }): Promise<void>;
@@ -165,7 +165,10 @@ export function createEdge(options: EdgeOptions): Edge {
 
   return {
     app,
-    accept: (socket) => serveApi(socket),
+    accept(socket) {
+      serveApi(socket);
+      if (socket.isPaused() && !socket.destroyed) socket.resume();
+    },
     async listen() {
       const bound: { -readonly [Name in keyof EdgeAddresses]: EdgeAddresses[Name] } = {
         https: null,

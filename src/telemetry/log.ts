@@ -15,6 +15,12 @@ const SECRETS = [
 ];
 
 /**
+ * Bytes of one write of whole lines. The processes of a gateway share their output, and a pipe takes so much in one piece
+ * (PIPE_BUF on Linux): with more, a line of one process could land in the middle of another's.
+ */
+const MAX_WRITE = 4096;
+
+/**
  * The process's log: JSON lines on standard output, or readable ones on a terminal.
  * Rooms take a child (`log.child({ room: 'edge' })`) and log facts as fields, sentences as messages.
  */
@@ -35,7 +41,7 @@ export function createLog(
       transport: { target: 'pino-pretty', options: { destination, ignore: 'room', translateTime: 'SYS:HH:MM:ss' } },
     });
   }
-  return pino(options, pino.destination({ dest: destination, sync: false, minLength: 0 }));
+  return pino(options, pino.destination({ dest: destination, sync: false, minLength: 0, maxWrite: MAX_WRITE }));
 }
 
 /** For tests and for commands that only print their result. */

@@ -3,6 +3,12 @@ import { AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-cl
 /** Values of one process's metrics, as `prom-client` writes them to JSON. */
 export type MetricValues = readonly object[];
 
+/** What processes that have ended counted, as if one had; their gauges ended with them. */
+export async function addUp(values: readonly MetricValues[]): Promise<MetricValues> {
+  const counted = values.map((metrics) => metrics.filter((metric) => (metric as { type?: string }).type !== 'gauge'));
+  return AggregatorRegistry.aggregate(counted as object[]).getMetricsAsJSON() as Promise<MetricValues>;
+}
+
 /**
  * The one registry of metrics (Prometheus text format), all named `gateway_…`. A room asks for its metrics when it is built
  * and keeps them; what it does not get is not measured. A gauge may `collect` its value when it is read.

@@ -76,7 +76,13 @@ export class Channel {
     const answer = new Promise<R>((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
     });
-    this.#send({ t: 'call', id, method, params });
+    try {
+      this.#send({ t: 'call', id, method, params });
+    } catch (error) {
+      // What cannot be cloned is a mistake of the caller's; nobody will answer.
+      this.#settle(id)?.reject(error as Error);
+      return answer;
+    }
     if (signal === undefined) return answer;
     const cancel = () => this.#send({ t: 'cancel', id });
     if (signal.aborted) cancel();

@@ -82,7 +82,7 @@ export class CoreHost {
   async #advance(blob: number, known: number, signal: AbortSignal): Promise<ViewMessage> {
     const view = this.#views.get(blob)?.view;
     if (view === undefined) throw new Error('the blob was closed');
-    while (view.outcome === null && view.available <= known && !signal.aborted) await advanced(view);
+    while (view.outcome === null && view.available <= known && !signal.aborted) await advanced(view, signal);
     if (known > 0 && view.outcome === null && view.available - known < STEP && !signal.aborted) {
       await new Promise((resolve) => setTimeout(resolve, STEP_WAIT));
     }
@@ -137,8 +137,12 @@ class Unshared implements ByteSource {
   }
 }
 
-function advanced(view: FileView): Promise<void> {
-  return new Promise((resolve) => view.onAdvance(resolve));
+/** The view's next change, or the end of the wait for it. */
+function advanced(view: FileView, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    view.onAdvance(resolve);
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
 }
 
 function describe({ path, size, available, outcome }: FileView): ViewMessage {

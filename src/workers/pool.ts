@@ -1,12 +1,11 @@
-import { type ChildProcess, fork } from 'node:child_process';
 import type { Socket } from 'node:net';
 import type { Config } from '../config/config.ts';
 import type { RegistryCore } from '../registry/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { MetricValues } from '../telemetry/metrics.ts';
-import { Channel, type Port } from './channel.ts';
+import { addUp, type MetricValues } from '../telemetry/metrics.ts';
 import { CoreHost } from './core-host.ts';
 import type { MaterialMessage, StartMessage, StateMessage } from './wire.ts';
+import { WorkerProcess } from './worker-process.ts';
 
 /** How long a worker may take until it takes connections, ms. */
 const START_PATIENCE = 20_000;
@@ -15,7 +14,16 @@ const REPLACE_AFTER = [0, 500, 2_000, 10_000, 30_000];
 /** A worker that has lived this long, ms, has not ended for the reason that it started. */
 const SETTLED_AFTER = 60_000;
 /** How long a worker may take to say that it knows the newest state, ms; one that hangs is replaced. */
-const UPDATE_PATIENCE = 5_000;
+const UPDATE_PATIENCE = 10_000;
+/** How often a worker is asked what it has counted, ms, which also shows that it is alive. */
+const LOOK_EVERY = 5_000;
+/** A worker that is silent for so many looks gets no more connections, and for so many is replaced: a busy machine delays one, not four. */
+const SUSPECT_AFTER = 2;
+const HUNG_AFTER = 4;
+/** How long a reading of the metrics waits for one worker, ms; then it shows what that worker said the last time. */
+const METRICS_PATIENCE = 1_000;
+/** Beyond the grace that running pulls have, ms, before a worker is made to end. */
+const END_PATIENCE = 2_000;
 
 /** What the owner does for its workers. */
 export interface PoolOptions {
@@ -34,124 +42,110 @@ export interface PoolOptions {
     check(asker: never): unknown;
     countBytes(asker: never, grant: never, bytes: number): void;
   };
+  /** Serves a connection that no worker could be given, or that a worker ended without. */
+  readonly serve: (socket: Socket) => void;
   readonly log: Logger;
-}
-
-interface Worker {
-  readonly child: ChildProcess;
-  readonly channel: Channel;
-  /** Connections that it was handed and that still live. */
-  connections: number;
-  ready: boolean;
+  /** For tests that must not wait for long. */
+  readonly lookEvery?: number;
 }
 
 /** The other processes that serve clients: started, replaced when they end, told of every change, handed connections. */
 export class Pool {
   readonly #options: PoolOptions;
-  readonly #workers = new Set<Worker>();
+  readonly #workers = new Set<WorkerProcess>();
   readonly #timers = new Set<NodeJS.Timeout>();
+  readonly #looking: NodeJS.Timeout;
+  /** What workers that have ended had counted when they were last asked. */
+  #past: Promise<MetricValues> = Promise.resolve([]);
+  /** Grows with each change of the state. */
+  #version = 0;
   #closing = false;
 
   constructor(options: PoolOptions) {
     this.#options = options;
+    this.#looking = setInterval(() => this.#look(), options.lookEvery ?? LOOK_EVERY).unref();
   }
 
-  get running(): number {
-    return this.#workers.size;
+  /** Workers that take connections. */
+  get ready(): number {
+    return [...this.#workers].filter(({ ready }) => ready).length;
   }
 
-  /** Resolves once every worker takes connections. @throws where one does not start */
+  /** Resolves once every worker takes connections. @throws where one does not start; it is tried again all the same */
   async start(): Promise<void> {
     await Promise.all(Array.from({ length: this.#options.size }, () => this.#spawn(0)));
   }
 
   /** Hands the connection to the worker with the fewest, if that is fewer than the `own` of the caller; false where the caller is to serve it. */
   dispatch(socket: Socket, own: number): boolean {
-    let least: Worker | null = null;
+    if (this.#closing) return false;
+    let least: WorkerProcess | null = null;
     for (const worker of this.#workers) {
-      if (worker.ready && worker.connections < (least?.connections ?? own)) least = worker;
+      if (!worker.ready || worker.silent >= SUSPECT_AFTER) continue;
+      if (worker.connections < (least?.connections ?? own)) least = worker;
     }
-    if (least === null) return false;
-    const chosen = least;
-    chosen.connections++;
-    chosen.child.send({ t: 'socket' }, socket, { keepOpen: false }, (error) => {
-      if (error === null) return;
-      chosen.connections--;
-      socket.destroy();
-    });
-    return true;
+    least?.give(socket);
+    return least !== null;
   }
 
-  /** Resolves once every worker works with the state as it is now. */
+  /** Resolves once every worker that takes connections works with the state as it is now. */
   async update(): Promise<void> {
+    this.#version++;
     const state = this.#options.state();
-    await Promise.all(
-      [...this.#workers].map(async (worker) => {
-        const bound = setTimeout(() => worker.child.kill('SIGKILL'), UPDATE_PATIENCE);
-        // One that ended meanwhile is replaced by one that starts with the newest state.
-        await worker.channel.call('state', state).catch(() => {});
-        clearTimeout(bound);
-      }),
-    );
+    const ready = [...this.#workers].filter((worker) => worker.ready);
+    // One that ended meanwhile is replaced by one that starts with the newest state.
+    await Promise.all(ready.map((worker) => worker.callOrEnd('state', state, UPDATE_PATIENCE).catch(() => {})));
   }
 
-  /** What the workers have counted. */
+  /** What the workers have counted, those that have ended included. */
   async metrics(): Promise<MetricValues[]> {
-    const values = [...this.#workers].map(({ channel }) => channel.call<MetricValues>('metrics', null).catch(() => []));
-    return Promise.all(values);
+    const values = [...this.#workers].map((worker) => worker.counted(METRICS_PATIENCE));
+    return Promise.all([this.#past, ...values]);
   }
 
   /** Lets running pulls end within `graceMs`, then ends the processes. */
   async close({ graceMs }: { readonly graceMs: number }): Promise<void> {
     this.#closing = true;
+    clearInterval(this.#looking);
     for (const timer of this.#timers) clearTimeout(timer);
-    await Promise.all(
-      [...this.#workers].map(async ({ child, channel }) => {
-        const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-        const bound = setTimeout(() => child.kill('SIGKILL'), graceMs + 2_000);
-        await channel.call('drain', { graceMs }).catch(() => {});
-        if (child.connected) child.disconnect();
-        await ended;
-        clearTimeout(bound);
-      }),
-    );
+    await Promise.all([...this.#workers].map((worker) => worker.drain(graceMs, END_PATIENCE)));
   }
 
   async #spawn(failures: number): Promise<void> {
-    const { program, config, version, ticketKeys, state, log } = this.#options;
-    const startedAt = Date.now();
-    const child = fork(program, { serialization: 'advanced', stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
-    const worker: Worker = { child, channel: new Channel(portOf(child)), connections: 0, ready: false };
+    const { program, config, version, ticketKeys, state, serve, log } = this.#options;
+    const startedAt = performance.now();
+    const worker = new WorkerProcess(program, {
+      unserved: serve,
+      ended: (how) => {
+        this.#workers.delete(worker);
+        if (worker.lastCounted.length > 0) {
+          this.#past = this.#past.then((past) => addUp([past, worker.lastCounted])).catch(() => []);
+        }
+        if (this.#closing) return;
+        const again = performance.now() - startedAt > SETTLED_AFTER ? 0 : failures;
+        const wait = REPLACE_AFTER[Math.min(again, REPLACE_AFTER.length - 1)] ?? 0;
+        log.error(
+          { worker: worker.pid, ...how, connections: worker.connections, wait },
+          'a worker ended; its connections are lost, another takes its place',
+        );
+        this.#later(wait, () => this.#spawn(again + 1).catch(() => {}));
+      },
+    });
     this.#workers.add(worker);
     this.#serve(worker);
-    child.once('exit', (code, signal) => {
-      this.#workers.delete(worker);
-      if (this.#closing) return;
-      const again = Date.now() - startedAt > SETTLED_AFTER ? 0 : failures;
-      const wait = REPLACE_AFTER[Math.min(again, REPLACE_AFTER.length - 1)] ?? 0;
-      log.error(
-        { pid: child.pid, code, signal, wait },
-        'a worker ended; its connections are lost, another takes its place',
-      );
-      this.#later(wait, () => this.#spawn(again + 1).catch(() => {}));
-    });
-    const bound = setTimeout(() => child.kill('SIGKILL'), START_PATIENCE);
-    try {
-      const start: StartMessage = { config, version, ticketKeys, state: state() };
-      await worker.channel.call('start', start);
-      // What changed while it started.
-      await worker.channel.call('state', state());
-      worker.ready = true;
-      log.debug({ pid: child.pid }, 'a worker takes connections');
-    } catch (error) {
-      child.kill('SIGKILL');
-      throw error;
-    } finally {
-      clearTimeout(bound);
+    const start: StartMessage = { config, version, ticketKeys, state: state() };
+    let told = this.#version;
+    await worker.callOrEnd('start', start, START_PATIENCE);
+    // What changed while it started: it takes its first connection with the newest state.
+    while (told !== this.#version) {
+      told = this.#version;
+      await worker.callOrEnd('state', state(), UPDATE_PATIENCE);
     }
+    worker.ready = true;
+    log.debug({ worker: worker.pid }, 'a worker takes connections');
   }
 
-  #serve(worker: Worker): void {
+  #serve(worker: WorkerProcess): void {
     const { core, certificate, access } = this.#options;
     const { channel } = worker;
     new CoreHost(core, channel);
@@ -160,9 +154,16 @@ export class Pool {
     channel.on('sent', ({ asker, grant, bytes }: { asker: never; grant: never; bytes: number }) =>
       access.countBytes(asker, grant, bytes),
     );
-    channel.on('gone', () => {
-      worker.connections--;
-    });
+  }
+
+  #look(): void {
+    for (const worker of this.#workers) {
+      if (!worker.ready) continue;
+      if (worker.silent >= HUNG_AFTER) {
+        this.#options.log.error({ worker: worker.pid }, 'a worker does not answer any more; it is made to end');
+        worker.kill();
+      } else worker.look();
+    }
   }
 
   #later(wait: number, task: () => Promise<void>): void {
@@ -172,12 +173,4 @@ export class Pool {
     }, wait);
     this.#timers.add(timer);
   }
-}
-
-function portOf(child: ChildProcess): Port {
-  return {
-    send: (message) => child.connected && child.send(message as object, () => {}),
-    onMessage: (listener) => void child.on('message', listener),
-    onClose: (listener) => void child.once('disconnect', listener),
-  };
 }

@@ -15,6 +15,8 @@ export class RemoteBlob implements Readable, FileView {
   #file: SharedFile | null = null;
   #users = 0;
   #asking = false;
+  /** Ends the wait for growth that nobody is waiting for any more. */
+  readonly #idle = new AbortController();
   /** The path that could not be opened the last time. */
   #missing: string | null = null;
   path: string;
@@ -47,7 +49,13 @@ export class RemoteBlob implements Readable, FileView {
     if (this.#users > 0) return;
     this.#file?.release();
     this.#file = null;
+    this.#idle.abort();
     this.#onIdle();
+  }
+
+  /** A newer view than the last. */
+  refresh(view: ViewMessage): void {
+    this.#take(view);
   }
 
   onAdvance(listener: () => void): void {
@@ -58,7 +66,8 @@ export class RemoteBlob implements Readable, FileView {
   async #ask(): Promise<void> {
     this.#asking = true;
     try {
-      this.#take(await this.#channel.call<ViewMessage>('advance', { blob: this.#number, available: this.available }));
+      const params = { blob: this.#number, available: this.available };
+      this.#take(await this.#channel.call<ViewMessage>('advance', params, this.#idle.signal));
     } catch (error) {
       this.outcome ??= { kind: 'failed', error: error as Error };
     }
@@ -68,6 +77,8 @@ export class RemoteBlob implements Readable, FileView {
 
   /** Opens the file before anyone may read: a path that has just been renamed is found under the new name in the next view. */
   #take(view: ViewMessage): void {
+    // Nobody would close what is opened now.
+    if (this.#idle.signal.aborted) return;
     this.path = view.path;
     this.size = view.size;
     if (view.available > 0) {
@@ -81,7 +92,8 @@ export class RemoteBlob implements Readable, FileView {
         return;
       }
     }
-    this.available = view.available;
+    // Two views may arrive in another order than they were made.
+    this.available = Math.max(this.available, view.available);
     if (view.outcome === 'complete') this.outcome = { kind: 'complete' };
     else if (view.outcome !== null) this.outcome = { kind: 'failed', error: decodeFailure(view.outcome.failure) };
   }

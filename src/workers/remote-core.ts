@@ -1,21 +1,47 @@
 import { BlobReader } from '../cache/reader.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { RegistryError } from '../oci/errors.ts';
+import { repliesCounter } from '../registry/measures.ts';
 import type { Pull, RegistryCore, Reply } from '../registry/reply.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
 import { type Channel, ChannelClosedError } from './channel.ts';
+import { questionOf, ReadyReplies } from './ready-replies.ts';
 import { RemoteBlob } from './remote-blob.ts';
 import { type FileMessage, isFile, isStream, type PullMessage, type ReplyMessage, type StreamMessage } from './wire.ts';
+
+const REUSED = { kind: 'manifest', from: 'cache' };
 
 /** The proxy core as a worker has it: the owner decides and fetches, the worker reads files by itself. */
 export class RemoteCore implements RegistryCore {
   readonly #channel: Channel;
   readonly #blobs = new Map<number, RemoteBlob>();
+  readonly #ready = new ReadyReplies();
+  readonly #replies;
 
-  constructor(channel: Channel) {
+  constructor(channel: Channel, metrics: Metrics) {
     this.#channel = channel;
+    this.#replies = repliesCounter(metrics);
+  }
+
+  /** Nothing that was answered before is given again: to be called with every change of what answers are made of. */
+  forget(): void {
+    this.#ready.clear();
   }
 
   async serve(pull: Pull): Promise<Reply> {
+    const question = questionOf(pull);
+    const ready = this.#ready.find(question);
+    if (ready !== null) {
+      this.#replies.inc(REUSED);
+      return ready;
+    }
+    const { age } = this.#ready;
+    const reply = await this.#ask(pull);
+    this.#ready.put(question, reply, age);
+    return reply;
+  }
+
+  async #ask(pull: Pull): Promise<Reply> {
     const { signal, ...message } = pull;
     let reply: ReplyMessage;
     try {
@@ -34,10 +60,14 @@ export class RemoteCore implements RegistryCore {
     const { source, blob: number } = message;
     const channel = this.#channel;
     let blob = this.#blobs.get(number);
-    if (blob === undefined) {
-      blob = new RemoteBlob(channel, number, message.view, () => this.#blobs.delete(number));
+    // One whose file could not be opened is of no use to those who come later.
+    if (blob === undefined || blob.outcome?.kind === 'failed') {
+      const made: RemoteBlob = new RemoteBlob(channel, number, message.view, () => {
+        if (this.#blobs.get(number) === made) this.#blobs.delete(number);
+      });
+      blob = made;
       this.#blobs.set(number, blob);
-    }
+    } else blob.refresh(message.view);
     let read = 0;
     const reader = new BlobReader(blob, {
       from: message.from,
@@ -64,8 +94,11 @@ function closing(reader: BlobReader, after: () => void): ByteSource {
     async close() {
       if (closed) return;
       closed = true;
-      await reader.close();
-      after();
+      try {
+        await reader.close();
+      } finally {
+        after();
+      }
     },
   };
 }

@@ -32,10 +32,14 @@ export function cacheOperations(deps: OperationsDeps): Record<string, Operation>
       const { olderThan, registry } = parseInput(PruneInput, input);
       const all = olderThan === undefined && registry === undefined;
       // A registry may have left the table and its content the cache not yet, so an unknown one is no mistake.
-      return deps.cache().prune({ all, olderThan, registry }, throttled(context), context.signal);
+      const pruning = deps.cache().prune({ all, olderThan, registry }, throttled(context), context.signal);
+      return pruning.finally(() => deps.live?.forget());
     },
 
-    'cache.verify': async (_input, context) => deps.cache().verify(throttled(context), context.signal),
+    'cache.verify': async (_input, context) => {
+      const verifying = deps.cache().verify(throttled(context), context.signal);
+      return verifying.finally(() => deps.live?.forget());
+    },
   };
 }
 

@@ -1,0 +1,158 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { getCompileCacheDir } from 'node:module';
+import type { Socket } from 'node:net';
+import { dirname } from 'node:path';
+import type { MetricValues } from '../telemetry/metrics.ts';
+import { Channel, type Port } from './channel.ts';
+
+/** How a worker ended; `error` where there never was a process. */
+export interface Ending {
+  readonly code?: number | null;
+  readonly signal?: NodeJS.Signals | null;
+  readonly error?: string;
+}
+
+export interface WorkerHooks {
+  /** Called once, when it has ended or could not be started. */
+  readonly ended: (how: Ending) => void;
+  /** A connection that it was given and never had. */
+  readonly unserved: (socket: Socket) => void;
+}
+
+/** One worker, as the owner has it: a child process, the channel to it, the connections that it was given. */
+export class WorkerProcess {
+  readonly #hooks: WorkerHooks;
+  readonly #child: ChildProcess;
+  /** Given, and not yet on its way: Node sends one connection at a time and waits until it has arrived. */
+  readonly #queued = new Set<Socket>();
+  readonly #gone: Promise<void>;
+  readonly channel: Channel;
+  /** Connections that it was given and that still live. */
+  connections = 0;
+  /** It works with the newest state and may be given connections. */
+  ready = false;
+  /** Looks since it last answered one. */
+  silent = 0;
+  /** What it had counted when it was last asked. */
+  lastCounted: MetricValues = [];
+
+  /** The child's program loads while this returns. */
+  constructor(program: URL, hooks: WorkerHooks) {
+    this.#hooks = hooks;
+    this.#child = fork(program, {
+      serialization: 'advanced',
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      env: environment(),
+    });
+    const child = this.#child;
+    this.channel = new Channel(portOf(child));
+    this.channel.on('gone', () => {
+      this.connections--;
+    });
+    this.#gone = new Promise((resolve) => {
+      const end = (how: Ending): void => {
+        this.ready = false;
+        resolve();
+        hooks.ended(how);
+      };
+      child.once('exit', (code, signal) => end({ code, signal }));
+      // No process could be made: no exit follows. Otherwise it is about a message, whose sender hears of it, too.
+      child.on('error', (error) => {
+        if (child.pid === undefined) end({ error: error.message });
+      });
+    });
+    this.channel.onClose(() => {
+      this.ready = false;
+      // From now on no answer of its can make Node send the next one.
+      for (const socket of this.#queued) this.#takeBack(socket);
+      this.#queued.clear();
+    });
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  /** Hands an accepted, paused connection over. */
+  give(socket: Socket): void {
+    this.connections++;
+    this.#queued.add(socket);
+    // A client may leave while its connection waits; nobody else listens for that yet.
+    socket.on('error', () => {});
+    this.#child.send({ t: 'socket' }, socket, { keepOpen: false }, (error) => {
+      if (!this.#queued.delete(socket) || error === null) return;
+      this.connections--;
+      this.#takeBack(socket);
+    });
+  }
+
+  /** A call that must be answered within `patience` ms, or the worker is made to end. @throws what `Channel.call` throws */
+  async callOrEnd(method: string, params: unknown, patience: number): Promise<void> {
+    const bound = setTimeout(() => this.kill(), patience);
+    try {
+      await this.channel.call(method, params);
+    } catch (error) {
+      this.kill();
+      throw error;
+    } finally {
+      clearTimeout(bound);
+    }
+  }
+
+  /** What it has counted; after `patience` ms, what it said the last time. */
+  async counted(patience: number): Promise<MetricValues> {
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const bound = setTimeout(resolve, patience);
+    await Promise.race([this.#count(), late]);
+    clearTimeout(bound);
+    return this.lastCounted;
+  }
+
+  /** Asks for a sign of life; `silent` counts those that did not come. */
+  look(): void {
+    this.silent++;
+    void this.#count();
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL');
+  }
+
+  /** Lets its pulls end within `graceMs`, then ends it; `patience` ms later by force. */
+  async drain(graceMs: number, patience: number): Promise<void> {
+    const bound = setTimeout(() => this.kill(), graceMs + patience);
+    await this.channel.call('drain', { graceMs }).catch(() => {});
+    if (this.#child.connected) this.#child.disconnect();
+    await this.#gone;
+    clearTimeout(bound);
+  }
+
+  async #count(): Promise<void> {
+    try {
+      this.lastCounted = await this.channel.call<MetricValues>('metrics', null);
+      this.silent = 0;
+    } catch {
+      // It has ended, or has not loaded its program yet: what it said the last time stands.
+    }
+  }
+
+  /** The worker never had it, and nothing of it was read: it can still be served. One that was on its way is lost with the worker. */
+  #takeBack(socket: Socket): void {
+    if (socket.destroyed || socket.pending) socket.destroy();
+    else this.#hooks.unserved(socket);
+  }
+}
+
+/** The compiled code that the owner keeps between runs serves workers as well. */
+function environment(): NodeJS.ProcessEnv {
+  const cache = getCompileCacheDir();
+  return cache === undefined ? process.env : { ...process.env, NODE_COMPILE_CACHE: dirname(cache) };
+}
+
+function portOf(child: ChildProcess): Port {
+  return {
+    send: (message) => child.connected && child.send(message as object, () => {}),
+    onMessage: (listener) => void child.on('message', listener),
+    onClose: (listener) => void child.once('disconnect', listener),
+  };
+}
