@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { createIssuers } from './acme/issuer.ts';
 import { AliasTable } from './aliases/alias-table.ts';
 import { seedRows } from './aliases/seed.ts';
 import { type Certificates, createCertificates } from './certs/create.ts';
@@ -51,7 +50,9 @@ export async function openState(options: {
       ...[...table.snapshot().hosts.values()].map(({ host, certificate }) => ({ host, order: certificate })),
     ];
     const store = new SqliteCertStore(database);
-    const issuers = config.tls.mode === 'acme' ? createIssuers(config.acme, store) : [];
+    // The ACME library is a third of all code: a gateway that asks no CA never loads it.
+    const issuers =
+      config.tls.mode === 'acme' ? (await import('./acme/issuer.ts')).createIssuers(config.acme, store) : [];
     const certificates = createCertificates({ config, store, log, metrics, issuers });
     if (certificates !== null) {
       opened.defer('the certificates', () => certificates.close());

@@ -1,7 +1,6 @@
 import { request as plainRequest } from 'node:http';
 import type { Socket } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
-import { SocksClient } from 'socks';
 import { bareHost, mayName, type Reach } from './addresses.ts';
 import { dialAny, ForbiddenAddressError, resolveHost } from './dial.ts';
 import type { ProxyServer } from './proxies.ts';
@@ -73,6 +72,8 @@ async function open(host: string, port: number, way: Way): Promise<{ socket: Soc
 
 async function socks(socket: Socket, proxy: ProxyServer, host: string, port: number, timeout: number): Promise<Socket> {
   try {
+    // Most gateways have no such proxy and never load it.
+    const { SocksClient } = await import('socks');
     const { socket: open } = await SocksClient.createConnection({
       command: 'connect',
       existing_socket: socket,

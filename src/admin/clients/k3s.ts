@@ -1,4 +1,4 @@
-import { stringify } from 'yaml';
+import { yamlLibrary } from '../../kit/yaml-text.ts';
 import type { ClientConfiguration } from '../rows.ts';
 import { authority, baseUrl, type ClientFacts, caFile } from './facts.ts';
 
@@ -16,7 +16,7 @@ export function k3s(facts: ClientFacts): Omit<ClientConfiguration, 'client'> {
     ...(Object.keys(host).length === 0 ? {} : { configs: { [authority(facts)]: host } }),
   };
   return {
-    files: [{ path: '/etc/rancher/k3s/registries.yaml', content: stringify(document) }, ...files],
+    files: [{ path: '/etc/rancher/k3s/registries.yaml', content: yamlLibrary().stringify(document) }, ...files],
     notes: [
       ...notes,
       'On every node, then: systemctl restart k3s (or k3s-agent). RKE2 reads /etc/rancher/rke2/registries.yaml.',
