@@ -1,0 +1,65 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'vitest';
+import type { Digest } from '../../src/oci/digest.ts';
+import { SqliteCacheIndex } from '../../src/sqlite/cache-index.ts';
+import { openDatabase } from '../../src/sqlite/database.ts';
+import { cacheMigrations } from '../../src/sqlite/migrations/cache.ts';
+
+// The same work on an index of a thousand blobs and on one of a million: `npx vitest bench --run --project 'unit (bench)' test/bench/cache-index`.
+const folder = mkdtempSync(join(tmpdir(), 'gateway-bench-'));
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+
+function indexOf(rows: number): { index: SqliteCacheIndex; some: () => Digest } {
+  const database = openDatabase(join(folder, `${rows}.db`), cacheMigrations, { durability: 'normal' });
+  database
+    .prepare(
+      `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+       INSERT INTO blobs (digest, size, created, last_use) SELECT unhex('01' || hex(randomblob(32))), 1000, 0, abs(random() % 1000000000000) FROM n`,
+    )
+    .run(rows);
+  const index = new SqliteCacheIndex(database);
+  const step = Math.max(1, Math.floor(rows / 1000));
+  // A thousand from all over it: the pages of a million are not all in memory.
+  const digests = index.blobsAfter(null, rows).filter((_, number) => number % step === 0);
+  let at = 0;
+  const some = (): Digest => {
+    at = (at + 7919) % digests.length;
+    return digests[at]?.digest as Digest;
+  };
+  return { index, some };
+}
+
+let now = 10 ** 12;
+const few = indexOf(1_000);
+const many = indexOf(1_000_000);
+
+type Held = typeof few;
+const WORK: Readonly<Record<string, (held: Held) => void>> = {
+  'look one up': ({ index, some }) => {
+    if (index.blob(some()) === null) throw new Error('it is not there');
+  },
+  'touch a hundred, as once a second': ({ index, some }) => {
+    index.touchBlobs(new Map(Array.from({ length: 100 }, () => [some(), now++])));
+  },
+  'evict the 64 used longest ago, and keep 64 new ones': ({ index }) => {
+    const oldest = index.leastRecent(64, null);
+    index.removeBlobs(oldest.map(({ digest }) => digest));
+    for (const row of oldest) index.addBlob({ ...row, lastUse: now++ });
+  },
+  'sum up': ({ index }) => {
+    if (index.totals().bytes === 0) throw new Error('nothing is there');
+  },
+};
+
+describe('the cache index', () => {
+  for (const [name, work] of Object.entries(WORK)) {
+    test(name, async ({ bench }) => {
+      await bench.compare(
+        bench('among 1,000 blobs', () => work(few)),
+        bench('among 1,000,000 blobs', () => work(many)),
+      );
+    });
+  }
+});
