@@ -115,10 +115,11 @@ class Core implements ProxyCore {
         return this.#manifest(pull, entry, key, what.reference);
       case 'blob':
         return this.#blobs.serve(pull, entry, { registry, repository, digest: what.digest });
+      // A registry that refuses a list may still give every image: that closes nothing.
       case 'tags':
-        return this.#watched(key, serveTags(this.#upstream, pull, key, what, signal));
+        return serveTags(this.#upstream, pull, key, what, signal);
       case 'referrers':
-        return this.#watched(key, serveReferrers(this.#upstream, this.#manifests, pull, entry, key, what, signal));
+        return serveReferrers(this.#upstream, this.#manifests, pull, entry, key, what, signal);
     }
   }
 
@@ -137,15 +138,6 @@ class Core implements ProxyCore {
     const headers = notModified ? notModifiedHeaders(answer.digest) : reply.headers;
     if (from === 'stale') return { status, headers: staleHeaders(headers), body, from };
     return { ...reply, status, headers, body, from };
-  }
-
-  async #watched(key: RepositoryKey, running: Promise<Reply>): Promise<Reply> {
-    try {
-      return await running;
-    } catch (error) {
-      this.#access.failed(key, error);
-      throw error;
-    }
   }
 }
 

@@ -196,3 +196,16 @@ test('an image that was closed since is served to nobody any more, by tag, diges
   expect((await bed.blob('docker.io', 'library/app', digest)).from).toBe('cache');
   expect((await bed.manifest('docker.io', 'library/app', image.digest)).from).toBe('cache');
 });
+
+test('a list that is refused closes nothing', async () => {
+  const { open, bed } = await start();
+  const image = open.repository('library/app').addImage('1', [generated(3000)]);
+  await bed.manifest('docker.io', 'library/app', '1');
+  open.faults = () => ({ status: 403 });
+  expect(await refusalOf(bed.ask('docker.io', 'library/app', { kind: 'tags' }))).toBe('upstreamDenied');
+  const referrers = { kind: 'referrers', digest: image.digest } as const;
+  expect(await refusalOf(bed.ask('docker.io', 'library/app', referrers))).toBe('upstreamDenied');
+  for (const reference of ['1', image.digest]) {
+    expect((await bed.manifest('docker.io', 'library/app', reference)).from).toBe('cache');
+  }
+});
