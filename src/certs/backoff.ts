@@ -18,10 +18,10 @@ export const WAITS: readonly number[] = [
   ...times(2, 3 * HOUR),
 ];
 /** After the table, for a month. */
-export const LAST_WAIT = 6 * HOUR;
+const LAST_WAIT = 6 * HOUR;
 /** A name that has failed for a month is most likely gone; a CA's registration may still come back, so it is never given up. */
 export const GIVEN_UP_AFTER = 30 * DAY;
-export const GIVEN_UP_WAIT = DAY;
+const GIVEN_UP_WAIT = DAY;
 /** While a certificate runs out, at most this share of its lifetime: the table fits certificates of 45 days, not those of a minute. */
 const RUNNING_OUT_SHARE = 1 / 20;
 /** No CA is asked more often than this for one host. */
@@ -34,17 +34,14 @@ export interface Failing {
   readonly failingFor: number;
   /** Of the certificate in use, ms; null where there is none, or where it ran out more than its own lifetime ago. */
   readonly lifetime: number | null;
-  /** What the CA asked for, ms; never undercut. */
-  readonly retryAfter: number | null;
 }
 
-/** How long to wait before the next attempt, ms. */
+/** How long to wait before the next attempt, ms; what a CA asked for is kept apart, for each CA (HostRecord.holds). */
 export function nextWait(failing: Failing, random: () => number = Math.random): number {
   const table =
     failing.failingFor > GIVEN_UP_AFTER ? GIVEN_UP_WAIT : (WAITS[Math.max(1, failing.failures) - 1] ?? LAST_WAIT);
   const longest = failing.lifetime === null ? Number.POSITIVE_INFINITY : failing.lifetime * RUNNING_OUT_SHARE;
-  const wait = Math.max(SHORTEST, Math.min(jitter(table, 0.2, random), longest));
-  return Math.round(Math.max(wait, failing.retryAfter ?? 0));
+  return Math.round(Math.max(SHORTEST, Math.min(jitter(table, 0.2, random), longest)));
 }
 
 function times(count: number, wait: number): number[] {

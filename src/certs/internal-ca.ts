@@ -7,7 +7,7 @@ import { signCertificate } from './signing.ts';
  * 90 days: well under the 825 that macOS and iOS allow a leaf below a root that a person installed (support.apple.com/103769),
  * and never longer than the root lasts.
  */
-export const LEAF_LIFETIME = 90 * 24 * 3_600_000;
+const LEAF_LIFETIME = 90 * 24 * 3_600_000;
 /** Renewed when a third of its life is left. */
 const RENEW_LEFT = 1 / 3;
 /** Clients' clocks may be slow. */

@@ -4,16 +4,16 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { adviceFor } from './advice.ts';
 import { AttemptFailed, type AttemptNotes, type AttemptSettings, Attempts } from './attempt.ts';
-import { nextWait } from './backoff.ts';
 import { ChallengeBoard } from './challenges.ts';
 import type { Clock } from './clock.ts';
 import { contextOf } from './contexts.ts';
 import { Holdings, isOrderable } from './holdings.ts';
 import { certificateMetrics } from './metrics.ts';
+import { inWords, recordFailure, recordSuccess } from './outcome.ts';
 import { CaQueue } from './queue.ts';
 import { RenewalWatch } from './renewal-watch.ts';
 import { RunningAttempt } from './running.ts';
-import { lifetime, renewalTime } from './schedule.ts';
+import { renewalTime } from './schedule.ts';
 import type {
   CertificateInfo,
   CertificateOperations,
@@ -23,6 +23,7 @@ import type {
   Narrator,
   Story,
 } from './service.ts';
+import { ClockSkew } from './skew.ts';
 import { type CertStore, emptyRecord, type HostRecord, type StoredCertificate } from './store.ts';
 import { tellStory } from './story.ts';
 
@@ -32,8 +33,6 @@ const PARALLEL = 8;
 const START_GRACE = 500;
 /** The longest sleep, ms: a machine that was suspended, or whose clock was set, is noticed. */
 const LONGEST_SLEEP = 60_000;
-/** Beyond this a clock is called wrong: certificates just issued may look not yet valid, ms. */
-const SKEW_TOLERATED = 60_000;
 
 export interface AcmeCertificatesOptions {
   readonly domain: string;
@@ -60,7 +59,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   readonly #records = new Map<string, HostRecord>();
   readonly #running = new Map<string, RunningAttempt>();
   readonly #closing = new AbortController();
-  readonly #skewed = new Set<string>();
+  readonly #skew: ClockSkew;
   #hosts: ReadonlyMap<string, CoveredHost> = new Map();
   #snapshot: ContextSnapshot;
   #live = false;
@@ -82,6 +81,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     });
     const queue = options.queue ?? new CaQueue(store, clock.now);
     this.#attempts = new Attempts({ settings, board: this.#board, queue, store, clock, metrics });
+    this.#skew = new ClockSkew(settings.issuers, options.log);
     this.#watch = new RenewalWatch({ issuers: settings.issuers, clock, signal: this.#closing.signal });
     this.#snapshot = this.#holdings.publish([], this.#domain);
   }
@@ -172,7 +172,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
       record: this.#records.get(host) ?? null,
       held: this.#holdings.served(host),
       events: this.#store.events(host),
-      warnings: this.#skewWarnings(),
+      warnings: this.#skew.warnings(),
       now: this.#clock.now(),
     });
   }
@@ -211,7 +211,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
       if (held === null || held.notAfter > now) return [];
       return [`the certificate of ${host} ran out on ${iso(held.notAfter)}: gateway cert explain ${host}`];
     });
-    return [...this.#skewWarnings(), ...expired];
+    return [...this.#skew.warnings(), ...expired];
   }
 
   async close(): Promise<void> {
@@ -274,7 +274,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
         return await this.#attempt(host, narrate);
       } finally {
         this.#running.delete(host);
-        this.#noticeSkew();
+        this.#skew.notice();
         this.#tick();
       }
     });
@@ -306,7 +306,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
 
   #succeeded(host: string, certificate: StoredCertificate, notes: AttemptNotes): void {
     this.#holdings.take(certificate);
-    this.#put({ ...emptyRecord(host), holds: this.#holdsStill(notes.holds), challenge: notes.challenge });
+    this.#put(recordSuccess(host, notes, this.#clock.now()));
     this.#publish();
     const { issuer, serial } = certificate;
     this.#event(
@@ -319,48 +319,19 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   /** Records the failure and gives it in words for whoever waits. */
   #failed(host: string, failure: AttemptFailed, held: StoredCertificate | null, notes: AttemptNotes): OperatorError {
     const now = this.#clock.now();
-    const record = this.#record(host);
-    const { main, problems } = failure;
-    // Waiting for a turn is no failure.
-    const waiting = main.type === 'waiting';
-    const failures = record.failures + (waiting ? 0 : 1);
-    const failingSince = record.failingSince ?? (waiting ? null : now);
-    const wait = nextWait({
-      failures: Math.max(1, failures),
-      failingFor: failingSince === null ? 0 : now - failingSince,
-      lifetime: held !== null && now < held.notAfter + lifetime(held) ? lifetime(held) : null,
-      retryAfter: null,
-    });
-    // At least one CA must be willing by then.
-    const willing = Math.min(...this.#settings.issuers.map(({ directory }) => notes.holds[directory] ?? 0));
-    const nextAttempt = Math.max(waiting ? 0 : now + wait, Number.isFinite(willing) ? willing : 0);
-    const lastError =
-      waiting && record.lastError !== null
-        ? record.lastError
-        : { type: main.type, detail: main.detail, at: now, directory: main.directory };
-    const { uncheckedAt, challenge } = notes;
-    this.#put({
-      ...this.#record(host),
-      failures,
-      failingSince,
-      nextAttempt,
-      lastError,
-      holds: this.#holdsStill(notes.holds),
-      uncheckedAt,
-      challenge,
-    });
+    const { issuers } = this.#settings;
+    const { main } = failure;
+    const record = recordFailure(this.#record(host), failure, { notes, held, issuers, now });
+    this.#put(record);
     // A renewal that a person asked for early is not pressing.
-    const again = iso(this.#dueAt(host) ?? nextAttempt);
-    const words = problems
-      .map((problem) => `${this.#issuerName(problem.directory)}${problem.type}: ${problem.detail}`)
-      .join('; ');
+    const again = iso(this.#dueAt(host) ?? record.nextAttempt ?? now);
+    const words = inWords(failure, issuers);
     this.#event(host, `${words}; next attempt at ${again}`);
-    const facts = { host, problem: main.type, detail: main.detail, failures, nextAttempt: again };
+    const facts = { host, problem: main.type, detail: main.detail, failures: record.failures, nextAttempt: again };
+    const waiting = main.type === 'waiting';
     if (held !== null && held.notAfter <= now) {
-      this.#log.error(
-        { ...facts, notAfter: iso(held.notAfter) },
-        'CERTIFICATE RAN OUT and cannot be renewed: clients refuse it',
-      );
+      const what = 'CERTIFICATE RAN OUT and cannot be renewed: clients refuse it';
+      this.#log.error({ ...facts, notAfter: iso(held.notAfter) }, what);
     } else this.#log.warn(facts, waiting ? 'a certificate waits for its turn' : 'a certificate could not be obtained');
     return new OperatorError(
       `CERTIFICATE_${waiting ? 'WAITING' : 'REFUSED'}`,
@@ -383,7 +354,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
           this.#log.warn({ host, explanation: answer.explanation }, 'the CA wants a certificate replaced at once');
         }
       }
-      this.#noticeSkew();
+      this.#skew.notice();
       this.#tick();
     });
   }
@@ -404,29 +375,6 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
       lastError: lastError === null ? null : { type: lastError.type, detail: lastError.detail, at: iso(lastError.at) },
       nextAttempt: at === null ? null : iso(Math.max(at, now)),
     };
-  }
-
-  #skewWarnings(): string[] {
-    return this.#settings.issuers.flatMap((issuer) => {
-      const skew = issuer.clockSkew();
-      if (skew === null || Math.abs(skew) <= SKEW_TOLERATED) return [];
-      const seconds = Math.round(Math.abs(skew) / 1000);
-      return [
-        `this machine's clock is ${seconds} s ${skew > 0 ? 'ahead of' : 'behind'} that of ${issuer.name}: set it by NTP`,
-      ];
-    });
-  }
-
-  #noticeSkew(): void {
-    const warnings = this.#skewWarnings();
-    for (const issuer of this.#settings.issuers) {
-      const warning = warnings.find((text) => text.includes(issuer.name));
-      if (warning === undefined) this.#skewed.delete(issuer.name);
-      else if (!this.#skewed.has(issuer.name)) {
-        this.#skewed.add(issuer.name);
-        this.#log.warn({ issuer: issuer.name, skew: issuer.clockSkew() }, warning);
-      }
-    }
   }
 
   *#expiries(): Generator<readonly [string, number]> {
@@ -451,15 +399,6 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
 
   #event(host: string, event: string): void {
     this.#store.addEvent(host, { at: this.#clock.now(), event });
-  }
-
-  #holdsStill(holds: Readonly<Record<string, number>>): Record<string, number> {
-    return Object.fromEntries(Object.entries(holds).filter(([, until]) => until > this.#clock.now()));
-  }
-
-  #issuerName(directory: string | null): string {
-    const issuer = this.#settings.issuers.find((one) => one.directory === directory);
-    return issuer === undefined ? '' : `${issuer.name}: `;
   }
 }
 

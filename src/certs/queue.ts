@@ -14,7 +14,7 @@ export interface CaLimit {
 }
 
 /** https://letsencrypt.org/docs/rate-limits/ as of 2026. Renewals by ARI that name what they replace are exempt from all. */
-export const LETS_ENCRYPT: readonly CaLimit[] = [
+const LETS_ENCRYPT: readonly CaLimit[] = [
   { kind: 'order', count: 300, period: 3 * HOUR, scope: 'account', words: '300 new orders in 3 hours' },
   {
     kind: 'certificate',

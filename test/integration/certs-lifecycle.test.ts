@@ -9,6 +9,8 @@ const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 const HOST = 'hub.gw.test';
+/** Generous: other tests share the cores. */
+const PATIENCE = { timeout: 20_000, interval: 20 };
 
 /** A CA, and a gateway's certificates that use it, on one clock. */
 async function open(ca: Partial<FakeCaOptions> = {}, rig: Partial<RigOptions> = {}) {
@@ -19,12 +21,12 @@ async function open(ca: Partial<FakeCaOptions> = {}, rig: Partial<RigOptions> = 
   return { clock, listeners, fake, rig: new CertificateRig(listeners, { issuers: [fake], clock, ...rig }) };
 }
 
-const issued = (fake: FakeCa, count: number) => vi.waitFor(() => expect(fake.issued).toHaveLength(count), 5_000);
+const issued = (fake: FakeCa, count: number) => vi.waitFor(() => expect(fake.issued).toHaveLength(count), PATIENCE);
 const state = (rig: CertificateRig, host = HOST) => rig.service.info(host);
 /** Nothing is due: an order that has begun would not have reached the CA yet, so its absence there shows nothing. */
 const quiet = (rig: CertificateRig) =>
   expect(Date.parse(state(rig)?.nextAttempt ?? '')).toBeGreaterThan(rig.clock.now());
-const until = (check: () => void) => vi.waitFor(check, 5_000);
+const until = (check: () => void) => vi.waitFor(check, PATIENCE);
 
 describe('obtaining', () => {
   it('narrates each step and has the certificate in use at the end', async () => {

@@ -9,6 +9,8 @@ import { FakeCa } from '../support/fake-ca/index.ts';
 
 const HOST = 'hub.gw.test';
 const HOUR = 3_600_000;
+/** Generous: other tests share the cores. */
+const PATIENCE = { timeout: 20_000, interval: 20 };
 
 async function open(
   records: Parameters<typeof dnsServer>[0],
@@ -80,7 +82,7 @@ describe('a self-check that fails', () => {
     expect(asked()).toBe(1);
     await rig.restart(HOST);
     clock.advance(90_000);
-    await vi.waitFor(() => expect(rig.service.info(HOST)?.lastError?.type).toBe('selfCheck'));
+    await vi.waitFor(() => expect(rig.service.info(HOST)?.lastError?.type).toBe('selfCheck'), PATIENCE);
     for (let minutes = 0; minutes < 50; minutes += 10) {
       clock.advance(600_000);
       await rig.obtain(HOST);
@@ -117,9 +119,12 @@ describe('a self-check that fails', () => {
     await rig.start();
     expect((await rig.obtain(HOST)).error).toBeNull();
     for (let round = 2; round <= 4; round++) {
-      await vi.waitFor(() => expect(rig.store.certificates()[0]?.serial).toBe(ca.issued.at(-1)?.serialNumber));
+      await vi.waitFor(
+        () => expect(rig.store.certificates()[0]?.serial).toBe(ca.issued.at(-1)?.serialNumber),
+        PATIENCE,
+      );
       clock.advance(31_000);
-      await vi.waitFor(() => expect(ca.issued).toHaveLength(round));
+      await vi.waitFor(() => expect(ca.issued).toHaveLength(round), PATIENCE);
     }
   });
 });

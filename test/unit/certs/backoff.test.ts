@@ -6,7 +6,7 @@ const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 /** Without jitter. */
 const middle = () => 0.5;
-const first = { failures: 1, failingFor: 0, lifetime: null, retryAfter: null };
+const first = { failures: 1, failingFor: 0, lifetime: null };
 
 describe('nextWait', () => {
   it('goes through the table, then waits six hours', () => {
@@ -36,10 +36,5 @@ describe('nextWait', () => {
     expect(nextWait({ ...first, failures: 9, lifetime: 10_000 }, middle)).toBe(2_000);
     expect(nextWait({ ...first, failures: 9, lifetime: 90 * DAY }, middle)).toBe(20 * MINUTE);
     expect(nextWait({ ...first, failures: 99, lifetime: 4 * HOUR }, middle)).toBe(12 * MINUTE);
-  });
-
-  it('never undercuts what the CA asked for', () => {
-    expect(nextWait({ ...first, retryAfter: 9 * HOUR }, middle)).toBe(9 * HOUR);
-    expect(nextWait({ ...first, lifetime: MINUTE, retryAfter: HOUR }, middle)).toBe(HOUR);
   });
 });
