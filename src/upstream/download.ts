@@ -10,7 +10,7 @@ import { overEndpoints } from './failover.ts';
 import { isTimeout, NonsenseError, reasonOf, StatusError, TokenRefusedError } from './failures.ts';
 import { Gaps } from './gaps.ts';
 import { bytesOf, discard, header, parseContentRange } from './headers.ts';
-import { isSlow, MAX_HELPER_FAILURES, pieceSize, Speed, STEAL_MIN } from './pieces.ts';
+import { isSlow, MAX_HELPER_FAILURES, PIECE_MIN, pieceSize, Speed } from './pieces.ts';
 import { pump, SinkError } from './pump.ts';
 import { RedirectError } from './redirects.ts';
 import type { Answer } from './request.ts';
@@ -18,7 +18,7 @@ import type { Room } from './room.ts';
 import type { Route } from './upstream.ts';
 
 /** How often it is considered whether more connections would help. */
-const CONSIDER_MS = 250;
+const CONSIDER_MS = 100;
 /** Attempts in a row that bring no byte, before a download is given up: with the waits between them some two minutes. */
 const MAX_IDLE_ATTEMPTS = 12;
 /** As many refusals (401, 403, 404) in a row: a registry that gave half a blob and then refuses it may have had a bad moment, not a bad minute. */
@@ -96,7 +96,7 @@ class Download {
   /** Null while one connection fetches everything. */
   #piece: number | null = null;
   #mostLanes: number;
-  /** A helper has got a part: ranges are honoured. */
+  /** Ranges are honoured: the upstream says so, or a helper has got one. */
   #proven = false;
   #helperFailures = 0;
   #helpAgainAt = 0;
@@ -205,7 +205,7 @@ class Download {
 
   /** The lowest bytes that nobody fetches, else all that a stuck lane has left, else half of what the busiest one has still to do. */
   #claimNext(lane: Lane): boolean {
-    const first = this.#gaps.takeFirst(this.#piece ?? Number.POSITIVE_INFINITY);
+    const first = this.#gaps.takeFirst(this.#share());
     if (first !== null) {
       lane.claim = new Claim([first]);
       return true;
@@ -216,14 +216,22 @@ class Download {
       other.leave();
       return true;
     }
+    // Half of less than that is not worth the round trips.
+    const least = Math.max(2 * PIECE_MIN, (this.#piece ?? 0) / 4);
     let busiest: Lane | undefined;
     for (const other of this.#lanes.keys()) {
-      if (other !== lane && other.claim.bytes > (busiest?.claim.bytes ?? 2 * STEAL_MIN)) busiest = other;
+      if (other !== lane && other.claim.bytes > (busiest?.claim.bytes ?? least)) busiest = other;
     }
     if (busiest === undefined || !Number.isFinite(busiest.claim.to)) return false;
     const middle = busiest.claim.to - Math.floor(busiest.claim.bytes / 2);
     lane.claim = new Claim(busiest.claim.cut(middle));
     return !lane.claim.done;
+  }
+
+  /** How much a lane takes at a time: all of it alone; else a piece, smaller towards the end so that all lanes end together. */
+  #share(): number {
+    if (this.#piece === null) return Number.POSITIVE_INFINITY;
+    return Math.max(this.#piece / 4, Math.min(this.#piece, this.#gaps.bytes / (2 * this.#mostLanes)));
   }
 
   async #fetch(lane: Lane): Promise<void> {
@@ -338,7 +346,9 @@ class Download {
         this.#rangeless.add(endpoint.href);
         if (lane.helper) throw new NonsenseError('the whole blob instead of the part that was asked for');
       }
-      if (header(answer.headers, 'accept-ranges')?.trim().toLowerCase() === 'none') this.#mostLanes = 1;
+      const ranges = header(answer.headers, 'accept-ranges')?.trim().toLowerCase();
+      if (ranges === 'none') this.#mostLanes = 1;
+      if (ranges === 'bytes') this.#proven = true;
       const size = bytesOf(header(answer.headers, 'content-length'));
       this.#learn(size);
       lane.at = 0;
@@ -383,7 +393,7 @@ class Download {
     // The stream may go on into what nobody has claimed.
     const end = lane.claim.done ? start : lane.claim.to;
     if (end <= lane.at && end < lane.end) {
-      const more = this.#gaps.takeAt(end, this.#piece ?? Number.POSITIVE_INFINITY);
+      const more = this.#gaps.takeAt(end, this.#share());
       lane.claim.add(more === null ? this.#takeUnopened(end) : [more]);
     }
     const wanted = lane.claim.arrived(start, lane.at);
@@ -471,7 +481,7 @@ class Download {
       }
       this.#start(true);
     }
-    // One helper goes ahead to see whether ranges are honoured; the others follow.
+    // Where nothing is known one helper goes ahead to see whether ranges are honoured; the others follow.
     while (this.#proven && !this.#gaps.empty && this.#lanes.size < this.#mostLanes) this.#start(true);
     if (this.#proven && this.#lanes.size < this.#mostLanes && [...this.#lanes.keys()].some(isStuck)) this.#start(true);
   }

@@ -38,7 +38,7 @@ export class Gaps {
     const index = this.#runs.findIndex((run) => run.from === from);
     const run = this.#runs[index];
     if (run === undefined) return null;
-    const taken = { from, to: Math.min(run.to, from + limit) };
+    const taken = { from, to: Math.min(run.to, from + Math.ceil(limit)) };
     if (taken.to === run.to) this.#runs.splice(index, 1);
     else this.#runs[index] = { from: taken.to, to: run.to };
     return taken;

@@ -1,17 +1,15 @@
 import { isTimeout, StatusError } from './failures.ts';
 
 /** A connection is judged after so long. Less would judge TCP's slow start. */
-const JUDGE_AFTER_MS = 750;
+const JUDGE_AFTER_MS = 500;
 /** Slower than this is slow: below 128 Mbit/s a throttle or a long way is at work, above it one connection is as good as four. */
 const SLOW_BYTES_PER_S = 16 * 1024 * 1024;
 /** What would be done within this time is not worth more connections. */
 const WORTH_MS = 2_000;
 /** A piece lasts about so long: long against the round trips that it costs, short enough that the lowest is never far behind. */
-const PIECE_MS = 3_000;
-const PIECE_MIN = 512 * 1024;
+const PIECE_MS = 4_000;
+export const PIECE_MIN = 512 * 1024;
 const PIECE_MAX = 16 * 1024 * 1024;
-/** Half of what another connection has still to do is taken over only if that half is worth a request. */
-export const STEAL_MIN = 512 * 1024;
 /** Extra connections that failed in one download, after which it goes on with one. */
 export const MAX_HELPER_FAILURES = 4;
 /** How long a host that punished us for several connections gets only one. */

@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream';
 import type { Budget, Purpose } from './budget.ts';
 import { type Challenge, parseChallenges } from './challenge.ts';
 import type { Connections, Headers, RawResponse } from './connections.ts';
-import { discard, header, headerList } from './headers.ts';
+import { discardWhole, header, headerList } from './headers.ts';
 import { follow, isRedirect, MAX_REDIRECTS, RedirectError, reachOf } from './redirects.ts';
 import {
   basic,
@@ -63,7 +63,7 @@ export class Requester {
     for (let hops = 0; ; hops++) {
       const response = await this.#authorised(url, ask);
       if (!isRedirect(response.status)) return { ...response, url };
-      discard(response.body);
+      await discardWhole(response.body);
       if (hops === MAX_REDIRECTS)
         throw new RedirectError(`more than ${MAX_REDIRECTS} redirects, the last from ${url.host}`);
       url = follow(header(response.headers, 'location'), url, ask.endpoint);
@@ -89,17 +89,17 @@ export class Requester {
       const same = known.kind === 'bearer' && asked?.kind === 'bearer' && asked.demand.realm === known.demand.realm;
       if (!same) this.#schemes.delete(key);
       else {
-        discard(response.body);
+        await discardWhole(response.body);
         return await this.#answerTo(asked, url, ask, key, credentials, context);
       }
       // nvcr.io challenges an expired token with a realm that leads nowhere: start over without one.
-      discard(response.body);
+      await discardWhole(response.body);
     }
     const response = await this.#once(url, ask, null);
     if (response.status !== 401) return response;
     const asked = choose(challengesOf(response), credentials, ask.repository);
     if (asked === null) return response;
-    discard(response.body);
+    await discardWhole(response.body);
     return await this.#answerTo(asked, url, ask, key, credentials, context);
   }
 

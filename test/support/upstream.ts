@@ -8,7 +8,7 @@ export interface TestUpstream extends Upstream {
   readonly routes: Map<string, Route>;
 }
 
-/** The real upstream room over given endpoints. Timeouts are short unless told; proxies of the environment are ignored unless given. */
+/** The real upstream room over given endpoints. proxies of the environment are ignored unless given. */
 export function startUpstream(
   routes: Record<string, Partial<Route> & { endpoints: readonly string[] }>,
   options: {
@@ -25,7 +25,7 @@ export function startUpstream(
     routes: (host) => table.get(host),
     config: {
       proxy: options.proxy ?? null,
-      stallTimeout: options.stallTimeout ?? 2000,
+      stallTimeout: options.stallTimeout ?? 10_000,
       connections: options.connections ?? 4,
     },
     log: silentLog(),
