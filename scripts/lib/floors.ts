@@ -16,7 +16,7 @@ export interface FloorsReport {
 interface FloorsConfig {
   readonly forbidden: readonly (IForbiddenRuleType & { readonly name: string })[];
   readonly options: Record<string, unknown>;
-  readonly rooms: readonly { readonly name: string; readonly paths: readonly string[] }[];
+  readonly rooms: readonly { readonly name: string; readonly floor: number; readonly paths: readonly string[] }[];
 }
 
 export const floors = createRequire(import.meta.url)('../../.dependency-cruiser.cjs') as FloorsConfig;
