@@ -38,6 +38,7 @@ export class Handle implements BlobHandle {
   open(range: { from: number; to?: number | undefined } = { from: 0 }, options: OpenOptions = {}): ByteSource {
     if (this.#released) throw new Error('open after release');
     return new BlobReader(this.#resident, {
+      digest: this.digest,
       from: range.from,
       to: range.to,
       continueFrom: options.continueFrom,

@@ -1,4 +1,7 @@
+import { createHash } from 'node:crypto';
 import { type ByteSource, type SharedRead, TruncatedError } from '../kit/byte-source.ts';
+import { type Digest, digestAlgorithm } from '../oci/digest.ts';
+import { VerifiedSource } from '../oci/verified-source.ts';
 import { CacheError } from './cache-error.ts';
 import type { GrowingBlob } from './growing-blob.ts';
 import type { SharedFile } from './shared-file.ts';
@@ -13,7 +16,12 @@ export interface Readable {
   release(): void;
 }
 
+/** How much of the file is read back at once, when what came from it has to be hashed. */
+const BACK_STEP = 256 * 1024;
+
 export interface ReaderOptions {
+  /** Undefined where nothing is known to check the rest by, should it come past the cache. */
+  readonly digest: Digest | undefined;
   readonly from: number;
   readonly to: number | undefined;
   readonly continueFrom: ((offset: number) => Promise<ByteSource>) | undefined;
@@ -103,12 +111,27 @@ export class BlobReader implements ByteSource {
     }
     let source: ByteSource;
     try {
-      source = await continueFrom(this.#offset);
+      source = await this.#checked(continueFrom);
     } catch (cause) {
       throw new TruncatedError('the upstream would not go on where the cache failed', { cause });
     }
     if (this.#closed) await source.close();
     else this.#past = source;
+  }
+
+  /** Who reads the whole blob gets the end of it only if the digest is right, this way too. */
+  async #checked(continueFrom: (offset: number) => Promise<ByteSource>): Promise<ByteSource> {
+    const { digest, from, to } = this.#options;
+    if (digest === undefined || from !== 0 || to !== undefined) return continueFrom(this.#offset);
+    const hash = createHash(digestAlgorithm(digest));
+    const buffer = this.#offset === 0 ? null : Buffer.allocUnsafe(BACK_STEP);
+    for (let at = 0; buffer !== null && at < this.#offset; ) {
+      const count = (await this.#resident.file?.read(buffer, Math.min(BACK_STEP, this.#offset - at), at)) ?? 0;
+      if (count === 0) throw new Error('what came from the cache cannot be read again');
+      hash.update(buffer.subarray(0, count));
+      at += count;
+    }
+    return new VerifiedSource(await continueFrom(this.#offset), digest, hash);
   }
 
   async #pullPast(source: ByteSource, into: Uint8Array, end: number | undefined): Promise<number> {

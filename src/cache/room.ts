@@ -181,7 +181,7 @@ export class Room implements Space {
 }
 
 /** Free bytes for this user on the file system of a path. */
-export async function freeBytes(path: string): Promise<number> {
+async function freeBytes(path: string): Promise<number> {
   const { bavail, bsize } = await statfs(path);
   return bavail * bsize;
 }

@@ -2,11 +2,11 @@ import type { ByteSource } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/extent.ts';
 import { contentRange } from '../oci/range.ts';
 import type { BlobKey } from '../oci/transfer.ts';
+import { VerifiedSource } from '../oci/verified-source.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { blobHeaders } from './headers.ts';
 import type { Reply } from './reply.ts';
 import { SkippingSource } from './sources.ts';
-import { VerifiedSource } from './verified.ts';
 
 /** Blobs straight from the upstream, past the cache. */
 export class Passing {

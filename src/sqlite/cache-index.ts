@@ -20,6 +20,8 @@ import { fromBytes, toBytes } from './digest-bytes.ts';
 import { cacheMigrations } from './migrations/cache.ts';
 
 const DAY = 24 * 60 * 60 * 1000;
+/** Most memory for pages of the file, KiB: enough for the index of a million blobs, and taken only where there is one. */
+const PAGES_KIB = 64 * 1024;
 /** Ids of repositories kept in memory. */
 const HOT_REPOSITORIES = 10_000;
 
@@ -50,6 +52,7 @@ export class SqliteCacheIndex implements CacheIndex {
   /** Takes the database over; `close` closes it. */
   constructor(database: Database) {
     this.#database = database;
+    database.pragma(`cache_size = -${PAGES_KIB}`);
     this.#run = prepareAll(database, CACHE_SQL);
   }
 

@@ -51,12 +51,12 @@ export class RemoteCore implements RegistryCore {
       throw new RegistryError('unavailable', { facts: { reason: 'it is restarting' }, cause: error });
     }
     const { body } = reply;
-    if (isFile(body)) return { ...reply, body: this.#reader(body) };
+    if (isFile(body)) return { ...reply, body: this.#reader(body, pull) };
     if (isStream(body)) return { ...reply, body: new RemoteStream(this.#channel, body) };
     return { ...reply, body };
   }
 
-  #reader(message: FileMessage): ByteSource {
+  #reader(message: FileMessage, { target: { what } }: Pull): ByteSource {
     const { source, blob: number } = message;
     const channel = this.#channel;
     let blob = this.#blobs.get(number);
@@ -70,6 +70,7 @@ export class RemoteCore implements RegistryCore {
     } else blob.refresh(message.view);
     let read = 0;
     const reader = new BlobReader(blob, {
+      digest: what.kind === 'blob' ? what.digest : undefined,
       from: message.from,
       to: message.to,
       continueFrom: async (offset) =>

@@ -102,6 +102,19 @@ describe('a cache at its limit', () => {
     await eventually(async () => (await bytesOnDisk()) === 0);
   });
 
+  it('checks what goes past it by its digest as well', async () => {
+    rig = await makeRig({ maxSize: 100_000 });
+    const content = makeContent(200_000);
+    const wrong = Buffer.from(content.bytes);
+    wrong[0] = (wrong[0] ?? 0) ^ 1;
+    const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+    const source = handle.open(undefined, { continueFrom: async (at) => sourceOf(wrong.subarray(at)) });
+    const { bytes, error } = await readUntilEnd(source);
+    expect(error?.message).toContain('are not those of');
+    expect(bytes.length).toBeLessThan(200_000);
+    handle.release();
+  });
+
   it('lets what has no room beside the blobs in use go past it', async () => {
     rig = await makeRig({ maxSize: 150_000 });
     const read = makeContent(100_000);

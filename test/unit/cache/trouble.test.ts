@@ -109,6 +109,22 @@ describe('a kept file that is not what it was', () => {
     await put(content);
   });
 
+  it('cut short while it is read, and an upstream that lies about the rest: the body is never whole', async () => {
+    rig = await makeRig();
+    const content = makeContent(50_000);
+    await put(content);
+    const handle = rig.cache.find(content.digest)!;
+    const wrong = Buffer.from(content.bytes);
+    wrong[40_000] = (wrong[40_000] ?? 0) ^ 1;
+    const source = handle.open(undefined, { continueFrom: async (at) => sourceOf(wrong.subarray(at)) });
+    await source.pull(Buffer.alloc(100));
+    await truncate(pathOf(content), 20_000);
+    const { bytes, error } = await readUntilEnd(source);
+    expect(error?.message).toContain('are not those of');
+    expect(bytes.length).toBeLessThan(49_900);
+    handle.release();
+  });
+
   it('ends the reader short where nothing can go on', async () => {
     rig = await makeRig();
     const content = makeContent(50_000);

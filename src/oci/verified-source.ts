@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
-import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
+import { type Digest, digestAlgorithm, digestHex } from './digest.ts';
 
 /** Most bytes that wait for the digest. */
 const HELD = 64 * 1024;
@@ -8,7 +8,7 @@ const HELD = 64 * 1024;
 const NOTHING = new Uint8Array(0);
 
 /**
- * A whole blob streamed past the cache, checked on its way: the bytes read last wait until newer ones have come or the digest is right,
+ * A whole blob, or the rest of one, streamed past the cache, checked on its way: the bytes read last wait until newer ones have come or the digest is right,
  * so that a wrong body is never whole.
  */
 export class VerifiedSource implements ByteSource {
@@ -22,10 +22,11 @@ export class VerifiedSource implements ByteSource {
   #waiting: Uint8Array = NOTHING;
   #ended = false;
 
-  constructor(inner: ByteSource, digest: Digest) {
+  /** `before`: the hash of what the client has already, where `inner` goes on from there. */
+  constructor(inner: ByteSource, digest: Digest, before: Hash = createHash(digestAlgorithm(digest))) {
     this.#inner = inner;
     this.#digest = digest;
-    this.#hash = createHash(digestAlgorithm(digest));
+    this.#hash = before;
   }
 
   get length(): number | undefined {
