@@ -33,8 +33,9 @@ channel.handle('start', async (start: StartMessage) => {
   channel.handle('state', (state: StateMessage) => worker.update(state));
   channel.handle('metrics', () => worker.metrics.values());
   channel.handle('drain', ({ graceMs }: { graceMs: number }) => worker.edge.close({ graceMs }));
-  process.on('message', (message: { t?: string }, socket) => {
+  process.on('message', (message: { t?: string; id?: number }, socket) => {
     if (message.t !== 'socket') return;
+    channel.tell('took', message.id);
     // A client that left on the way leaves no socket.
     if (socket === undefined) channel.tell('gone', null);
     else worker.accept(socket as Socket);

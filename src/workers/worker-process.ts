@@ -5,6 +5,9 @@ import { dirname } from 'node:path';
 import type { MetricValues } from '../telemetry/metrics.ts';
 import { Channel, type Port } from './channel.ts';
 
+/** Turns of the event loop in which the last messages of a process that has ended are read; it takes a few. */
+const MAX_TURNS = 10_000;
+
 /** How a worker ended; `error` where there never was a process. */
 export interface Ending {
   readonly code?: number | null;
@@ -23,8 +26,9 @@ export interface WorkerHooks {
 export class WorkerProcess {
   readonly #hooks: WorkerHooks;
   readonly #child: ChildProcess;
-  /** Given, and not yet on its way: Node sends one connection at a time and waits until it has arrived. */
-  readonly #queued = new Set<Socket>();
+  /** On their way: Node sends one connection at a time and waits until it has arrived. This process keeps each until the worker says that it has it. */
+  readonly #given = new Map<number, Socket>();
+  #nextGiven = 1;
   readonly #gone: Promise<void>;
   readonly channel: Channel;
   /** Connections that it was given and that still live. */
@@ -61,11 +65,11 @@ export class WorkerProcess {
         if (child.pid === undefined) end({ error: error.message });
       });
     });
+    // Its own copy is open by then, so the connection lives on.
+    this.channel.on('took', (id: number) => this.#take(id)?.destroy());
     this.channel.onClose(() => {
       this.ready = false;
-      // From now on no answer of its can make Node send the next one.
-      for (const socket of this.#queued) this.#takeBack(socket);
-      this.#queued.clear();
+      for (const id of [...this.#given.keys()]) this.#takeBack(id);
     });
   }
 
@@ -75,14 +79,13 @@ export class WorkerProcess {
 
   /** Hands an accepted, paused connection over. */
   give(socket: Socket): void {
+    const id = this.#nextGiven++;
     this.connections++;
-    this.#queued.add(socket);
+    this.#given.set(id, socket);
     // A client may leave while its connection waits; nobody else listens for that yet.
     socket.on('error', () => {});
-    this.#child.send({ t: 'socket' }, socket, { keepOpen: false }, (error) => {
-      if (!this.#queued.delete(socket) || error === null) return;
-      this.connections--;
-      this.#takeBack(socket);
+    this.#child.send({ t: 'socket', id }, socket, { keepOpen: true }, (error) => {
+      if (error !== null) this.#takeBack(id);
     });
   }
 
@@ -136,10 +139,18 @@ export class WorkerProcess {
     }
   }
 
-  /** The worker never had it, and nothing of it was read: it can still be served. One that was on its way is lost with the worker. */
-  #takeBack(socket: Socket): void {
-    if (socket.destroyed || socket.pending) socket.destroy();
-    else this.#hooks.unserved(socket);
+  #take(id: number): Socket | undefined {
+    const socket = this.#given.get(id);
+    this.#given.delete(id);
+    return socket;
+  }
+
+  /** The worker never had it, and nothing of it was read: it can still be served. */
+  #takeBack(id: number): void {
+    const socket = this.#take(id);
+    if (socket === undefined) return;
+    this.connections--;
+    if (!socket.destroyed) this.#hooks.unserved(socket);
   }
 }
 
@@ -153,6 +164,17 @@ function portOf(child: ChildProcess): Port {
   return {
     send: (message) => child.connected && child.send(message as object, () => {}),
     onMessage: (listener) => void child.on('message', listener),
-    onClose: (listener) => void child.once('disconnect', listener),
+    onClose(listener) {
+      child.once('disconnect', listener);
+      // Node does not tell of the disconnection while a connection is on its way to a process that has ended.
+      child.once('exit', () => afterLastMessage(child, listener));
+      child.once('error', () => child.pid === undefined && listener());
+    },
   };
+}
+
+/** What the process still sent is read first: then the channel is at its end. */
+function afterLastMessage(child: ChildProcess, listener: () => void, turn = 0): void {
+  if (!child.connected || turn === MAX_TURNS) listener();
+  else setImmediate(afterLastMessage, child, listener, turn + 1);
 }
