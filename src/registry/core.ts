@@ -82,15 +82,13 @@ class Core implements ProxyCore {
 
   async serve(pull: Pull): Promise<Reply> {
     const { what } = pull.target;
-    let entry: RegistryEntry | undefined;
     try {
-      entry = this.#access.admit(pull);
+      const entry = this.#access.admit(pull);
       const answered = this.#dispatch(pull, entry);
       const reply = answered instanceof Promise ? await answered : answered;
       this.#count(what.kind, reply.from);
       return reply;
-    } catch (caught) {
-      const error = entry === undefined ? caught : inWords(caught, entry, pull);
+    } catch (error) {
       this.#countError(what.kind, error instanceof RegistryError ? error.kind : 'other');
       throw error;
     }
@@ -139,17 +137,6 @@ class Core implements ProxyCore {
     if (from === 'stale') return { status, headers: staleHeaders(headers), body, from };
     return { ...reply, status, headers, body, from };
   }
-}
-
-/**
- * A 401 to a gateway that has no credentials for a registry refuses the image, not the credentials: Docker Hub and others say so
- * of everything that is private or missing. The client is not asked for credentials: its own would not be passed on.
- */
-function inWords(error: unknown, entry: RegistryEntry, pull: Pull): unknown {
-  if (!(error instanceof RegistryError) || error.kind !== 'upstreamUnauthorized' || entry.credentials !== null)
-    return error;
-  const { registry, repository } = pull.target;
-  return new RegistryError('upstreamDenied', { facts: { registry, repository }, cause: error });
 }
 
 /** A counter of two labels that looks each pair of them up only once: this runs for every reply. */

@@ -159,10 +159,10 @@ describe('what the operator’s credentials open', () => {
     for (const authenticated of [false, true]) {
       for (const reference of ['1', image.digest]) {
         const kind = await refusalOf(bed.manifest('private.example', 'org/app', reference, { authenticated }));
-        expect(kind).toBe('upstreamDenied');
+        expect(kind).toBe('upstreamUnauthorized');
       }
       const kind = await refusalOf(bed.blob('private.example', 'org/app', digest, { authenticated }));
-      expect(kind).toBe('upstreamDenied');
+      expect(kind).toBe('upstreamUnauthorized');
     }
     closed.faults = () => ({ status: 503 });
     for (const reference of ['1', image.digest]) {

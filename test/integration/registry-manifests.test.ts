@@ -272,7 +272,7 @@ describe('while the upstream fails', () => {
 
   test.each([
     [404, 'manifestUnknown'],
-    [401, 'upstreamDenied'],
+    [401, 'upstreamUnauthorized'],
     [403, 'upstreamDenied'],
   ])('%i is passed on, and the kept tag is gone', async (status, kind) => {
     const { bed, fake, repository } = await start();
