@@ -1,9 +1,11 @@
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { machine } from './load.ts';
 import { prepare } from './peers.ts';
+import { CLIENT_CORE } from './process.ts';
 import { printTable, type Result, summarise } from './report.ts';
 import { SCENARIOS } from './scenarios.ts';
 
@@ -16,6 +18,9 @@ const { values } = parseArgs({
     json: { type: 'boolean', default: false },
   },
 });
+// This program is a client, too.
+execFileSync('taskset', ['-apc', CLIENT_CORE, String(process.pid)], { stdio: 'ignore' });
+
 const only = values.only?.split(',');
 const options = { runs: Number(values.runs), seconds: Number(values.seconds) };
 const dir = mkdtempSync(join(tmpdir(), 'gateway-bench-'));

@@ -81,13 +81,12 @@ export class Origin {
     this.#log = log;
   }
 
-  /** `rate` bounds each connection, bytes a second (0: none): the link that a gateway sits behind. It runs on the client's core. */
-  static async start(bench: Bench, root: string, cpus: string, rate = 0): Promise<Origin> {
+  static async start(bench: Bench, root: string, cpus: string): Promise<Origin> {
     const port = await freePort();
     const log = join(bench.dir, `origin-${port}.log`);
     const http = `
   log_format bytes '$request_method $uri $body_bytes_sent'; access_log ${log} bytes;
-  server { listen 127.0.0.1:${port};${rate > 0 ? ` limit_rate ${rate};` : ''} ${STATIC_REGISTRY(root)}
+  server { listen 127.0.0.1:${port}; ${STATIC_REGISTRY(root)}
   }`;
     return new Origin(port, await nginx(bench, `origin-${port}`, http, port, cpus), log);
   }
@@ -190,6 +189,16 @@ export interface GatewayOptions {
 /** The host that the gateway knows the origin by. */
 export const ORIGIN_HOST = 'origin.test';
 
+/** What `scripts/gateway` sets. */
+export function compileCache(root: string): NodeJS.ProcessEnv {
+  return { NODE_COMPILE_CACHE: join(root, 'node_modules/.cache/gateway') };
+}
+
+/** CPU seconds that a peer has spent so far. */
+export function cpuOf(peer: Peer): number {
+  return peer.servers.reduce((total, server) => total + server.cpu(), 0);
+}
+
 /** The gateway from this checkout, its own TLS under the internal CA. */
 export async function gateway(bench: Bench, name: string, origin: string, options: GatewayOptions = {}): Promise<Peer> {
   const root = join(import.meta.dirname, '../..');
@@ -203,6 +212,7 @@ export async function gateway(bench: Bench, name: string, origin: string, option
     GATEWAY_LISTEN_WORKERS: String(options.workers ?? 1),
     GATEWAY_METRICS_LISTEN: 'off',
     GATEWAY_LOG_LEVEL: 'info',
+    ...compileCache(root),
     ...options.env,
   };
   const main = join(root, 'src/main.ts');
