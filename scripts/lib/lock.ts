@@ -8,7 +8,7 @@ export interface Lock {
  * unless the *lock file* says `gypfile: false`: they look for the package's own `gypfile: false` only where there is no lock file,
  * and leave it out of the lock file at each `npm install`.
  */
-export const READY_MADE = ['better-sqlite3'] as const;
+const READY_MADE = ['better-sqlite3'] as const;
 
 /** The ready-made packages that `npm ci` would compile; empty where the lock file is right. */
 export function wouldCompile(lock: Lock): string[] {

@@ -12,7 +12,7 @@ export function programPath(name: Program): string {
 export type Need = Program | 'root' | 'linux';
 
 /** What is missing, each in words; empty where the tests can run. */
-export function missing(needs: readonly Need[]): string[] {
+function missing(needs: readonly Need[]): string[] {
   return needs.flatMap((need) => {
     if (need === 'linux') return process.platform === 'linux' ? [] : ['Linux'];
     if (need === 'root') return process.getuid?.() === 0 ? [] : ['root'];

@@ -43,6 +43,6 @@ export function pullBlob(
 }
 
 /** Connections of its own for one client. */
-export function clientAgent(): Agent {
+function clientAgent(): Agent {
   return new Agent({ keepAlive: true, maxSockets: 1 });
 }

@@ -214,7 +214,7 @@ export class RepositoryContent {
   }
 }
 
-export function descriptorOf(manifest: StoredManifest): Descriptor {
+function descriptorOf(manifest: StoredManifest): Descriptor {
   return { mediaType: manifest.mediaType, digest: manifest.digest, size: manifest.body.length };
 }
 
