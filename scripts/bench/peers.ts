@@ -81,8 +81,9 @@ export class Origin {
     this.#log = log;
   }
 
-  static async start(bench: Bench, root: string, cpus: string): Promise<Origin> {
-    const port = await freePort();
+  /** On `port`, or a free one. */
+  static async start(bench: Bench, root: string, cpus: string, given?: number): Promise<Origin> {
+    const port = given ?? (await freePort());
     const log = join(bench.dir, `origin-${port}.log`);
     const http = `
   log_format bytes '$request_method $uri $body_bytes_sent'; access_log ${log} bytes;

@@ -1,0 +1,198 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { Agent, type RequestOptions, request } from 'node:https';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { type Image, layOut } from './content.ts';
+import { gateway, Origin, type Peer, prepare } from './peers.ts';
+import { CLIENT_CORE, freePort, type Server } from './process.ts';
+import { MiB, url } from './scenarios/stage.ts';
+import { median } from './stats.ts';
+
+/**
+ * `npm run soak [-- --minutes 30] [--clients 8]`: mixed pulls by tag and digest, whole blobs, ranges, clients that leave, a cache
+ * smaller than what is pulled, and an upstream that restarts. Prints memory and descriptors each look; exits 1 where they grow,
+ * or where any answer was wrong.
+ */
+const { values } = parseArgs({
+  options: { minutes: { type: 'string', default: '30' }, clients: { type: 'string', default: '8' } },
+});
+const minutes = Number(values.minutes);
+const clients = Number(values.clients);
+const LOOKS_A_MINUTE = minutes < 10 ? 4 : 1;
+const IMAGES = 12;
+const LAYERS = [4 * MiB, MiB, 256 * 1024, 4096];
+/** A third of what is pulled: eviction and filling never end. */
+const CACHE = '24MiB';
+const RESTART_MS = 20_000;
+/** Down for a moment, so that pulls meet a dead upstream. */
+const DOWN_MS = 1_000;
+/** Of the last third against the second one: the first fills caches, compiled code and pools. */
+const MEMORY_GROWTH = 1.15;
+const DESCRIPTOR_GROWTH = 1.25;
+
+interface Tally {
+  whole: number;
+  part: number;
+  left: number;
+  /** While the upstream was away: an error that says so. */
+  failed: number;
+  wrong: string[];
+}
+
+const tally: Tally = { whole: 0, part: 0, left: 0, failed: 0, wrong: [] };
+const dir = mkdtempSync(join(tmpdir(), 'gateway-soak-'));
+
+/** One request, whole; `leave` drops the connection once that many body bytes came. */
+function ask(at: string, options: RequestOptions, leave?: number): Promise<{ status: number; body: Buffer } | null> {
+  return new Promise((resolve, reject) => {
+    const asked = request(at, { ...options, rejectUnauthorized: false }, (response) => {
+      const chunks: Buffer[] = [];
+      let size = 0;
+      response.on('data', (chunk: Buffer) => {
+        chunks.push(chunk);
+        size += chunk.length;
+        if (leave === undefined || size < leave) return;
+        response.destroy();
+        resolve(null);
+      });
+      response.once('error', reject);
+      response.once('end', () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks) }));
+    });
+    asked.once('error', reject);
+    asked.end();
+  });
+}
+
+function digestOf(body: Buffer): string {
+  return `sha256:${createHash('sha256').update(body).digest('hex')}`;
+}
+
+/** The next of a fixed sequence in [0, 1): every soak asks the same. */
+function sequence(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state * 1_664_525 + 1_013_904_223) % 2 ** 32;
+    return state / 2 ** 32;
+  };
+}
+
+async function client(peer: Peer, images: readonly Image[], seed: number, until: number): Promise<void> {
+  const next = sequence(seed);
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  while (Date.now() < until) {
+    const image = images[Math.floor(next() * images.length)];
+    const layer = image?.layers[Math.floor(next() * image.layers.length)];
+    if (image === undefined || layer === undefined) throw new Error('no image');
+    const at = (path: string) => url(peer, `${image.repository}/${path}`);
+    const turn = next();
+    try {
+      if (turn < 0.3) {
+        const reference = next() < 0.5 ? image.tag : image.manifestDigest;
+        judge(await ask(at(`manifests/${reference}`), { agent }), image.manifestDigest);
+      } else if (turn < 0.7) judge(await ask(at(`blobs/${layer.digest}`), { agent }), layer.digest);
+      else if (turn < 0.85) {
+        const from = Math.floor(next() * (layer.size - 1));
+        const to = from + Math.floor(next() * (layer.size - from));
+        const answer = await ask(at(`blobs/${layer.digest}`), { agent, headers: { range: `bytes=${from}-${to}` } });
+        if (answer !== null && answer.status >= 500) tally.failed += 1;
+        else if (answer?.status === 206 && answer.body.length === to - from + 1) tally.part += 1;
+        else tally.wrong.push(`${answer?.status} with ${answer?.body.length} bytes for bytes=${from}-${to}`);
+      } else {
+        await ask(at(`blobs/${layer.digest}`), { agent: false }, Math.max(1, Math.floor(next() * layer.size)));
+        tally.left += 1;
+      }
+    } catch {
+      // The upstream broke off in the middle: the body was short and the connection ended, as it must.
+      tally.failed += 1;
+    }
+  }
+  agent.destroy();
+}
+
+function judge(answer: { status: number; body: Buffer } | null, digest: string): void {
+  if (answer === null) return;
+  if (answer.status >= 500) tally.failed += 1;
+  else if (answer.status === 200 && digestOf(answer.body) === digest) tally.whole += 1;
+  else tally.wrong.push(`${answer.status} with ${answer.body.length} bytes for ${digest}`);
+}
+
+interface Look {
+  readonly memory: number;
+  readonly descriptors: number;
+}
+
+function look(server: Server): Look {
+  const descriptors = server.pids().map((pid) => readdirSync(`/proc/${pid}/fd`).length);
+  return { memory: server.resident(), descriptors: descriptors.reduce((all, count) => all + count, 0) };
+}
+
+/** The last third against the second. */
+function growth(looks: readonly Look[], of: (look: Look) => number): number {
+  const third = Math.floor(looks.length / 3);
+  const part = (from: number) => median(looks.slice(from, from + third).map(of));
+  return part(looks.length - third) / part(third);
+}
+
+let failed = false;
+try {
+  const bench = prepare(dir);
+  const root = join(dir, 'origin');
+  mkdirSync(root, { recursive: true });
+  const images = Array.from({ length: IMAGES }, (_, index) => layOut(root, `library/app${index}`, 'v1', LAYERS));
+  const port = await freePort();
+  let origin = await Origin.start(bench, root, CLIENT_CORE, port);
+  const env = { GATEWAY_CACHE_MAX_SIZE: CACHE, GATEWAY_CACHE_TAG_TTL: '5s', GATEWAY_LOG_LEVEL: 'warn' };
+  const peer = await gateway(bench, 'gateway', origin.url, { env });
+  const [server] = peer.servers;
+  if (server === undefined) throw new Error('no gateway');
+  try {
+    const until = Date.now() + minutes * 60_000;
+    const running = Promise.all(Array.from({ length: clients }, (_, index) => client(peer, images, index + 1, until)));
+    const restarts = (async () => {
+      let count = 0;
+      for (; Date.now() < until - RESTART_MS; count++) {
+        await sleep(RESTART_MS);
+        await origin.server.stop();
+        await sleep(DOWN_MS);
+        origin = await Origin.start(bench, root, CLIENT_CORE, port);
+      }
+      return count;
+    })();
+    const looks: Look[] = [];
+    for (let at = 1; at <= minutes * LOOKS_A_MINUTE; at++) {
+      await sleep(60_000 / LOOKS_A_MINUTE);
+      const now = look(server);
+      looks.push(now);
+      console.log(
+        `${(at / LOOKS_A_MINUTE).toFixed(2)} min  ${now.memory.toFixed(1)} MiB  ${now.descriptors} descriptors  ` +
+          `${tally.whole} whole, ${tally.part} parts, ${tally.left} left, ${tally.failed} failed, ${tally.wrong.length} wrong`,
+      );
+    }
+    await running;
+    console.log(`${await restarts} restarts of the upstream`);
+    const judged = [
+      ['memory', growth(looks, ({ memory }) => memory), MEMORY_GROWTH],
+      ['descriptors', growth(looks, ({ descriptors }) => descriptors), DESCRIPTOR_GROWTH],
+    ] as const;
+    for (const [what, ratio, bound] of judged) {
+      const flat = ratio <= bound;
+      console.log(
+        `${what}: last third / second third = ${ratio.toFixed(3)}, ${flat ? 'flat' : `GREW (bound ${bound})`}`,
+      );
+      failed ||= !flat;
+    }
+    if (tally.whole === 0 || tally.part === 0 || tally.wrong.length > 0) {
+      console.log(`wrong answers: ${tally.wrong.slice(0, 10).join('; ') || 'nothing came whole'}`);
+      failed = true;
+    }
+  } finally {
+    await peer.stop();
+    await origin.server.stop();
+  }
+} finally {
+  rmSync(dir, { recursive: true, force: true });
+}
+process.exitCode = failed ? 1 : 0;
