@@ -6,6 +6,10 @@ type Network = readonly [Address, number];
 /** First bits of an IPv6 address that name one customer's network (RFC 6177); within it a client takes any address it likes. */
 const CLIENT_PREFIX_V6 = 64;
 
+/** Addresses whose network is remembered: reading one costs more than all else that a small request asks of the limits. */
+const MAX_KNOWN = 4096;
+const networks = new Map<string, string>();
+
 /** `access.allow` and `access.deny`: deny wins; where `allow` names anything, nothing else may come in. */
 export class NetworkRules {
   readonly #allow: readonly Network[];
@@ -29,6 +33,15 @@ export class NetworkRules {
 
 /** What counts as one client where nobody logged in: an IPv4 address, or the /64 of an IPv6 address. */
 export function clientNetwork(address: string): string {
+  const known = networks.get(address);
+  if (known !== undefined) return known;
+  if (networks.size >= MAX_KNOWN) networks.clear();
+  const network = networkOf(address);
+  networks.set(address, network);
+  return network;
+}
+
+function networkOf(address: string): string {
   if (!ipaddr.isValid(address)) return 'unknown';
   const parsed = ipaddr.process(address);
   if (!isV6(parsed)) return parsed.toString();
@@ -36,8 +49,8 @@ export function clientNetwork(address: string): string {
   return `${new ipaddr.IPv6(parts).toString()}/${CLIENT_PREFIX_V6}`;
 }
 
-function contains(networks: readonly Network[], address: Address): boolean {
-  return networks.some(([network, bits]) => network.kind() === address.kind() && address.match(network, bits));
+function contains(rules: readonly Network[], address: Address): boolean {
+  return rules.some(([network, bits]) => network.kind() === address.kind() && address.match(network, bits));
 }
 
 /** Rules may be written for IPv4 addresses mapped into IPv6; addresses are always compared as IPv4. */

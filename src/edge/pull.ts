@@ -1,5 +1,5 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { RegistryCore, Reply } from '../registry/reply.ts';
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
+import type { Pull, RegistryCore, Reply } from '../registry/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { AccessPort } from './access-port.ts';
 import { errorAnswer, sendSmall } from './answer.ts';
@@ -24,6 +24,65 @@ class ClientLeftError extends Error {
   override readonly name = 'ClientLeftError';
 }
 
+/** Whether a client has left before its answer was whole. Most answers are ready at once: a signal is made only for whoever asks for one. */
+class Leaving {
+  #controller: AbortController | null = null;
+  gone = false;
+
+  constructor(response: ServerResponse) {
+    response.once('close', () => {
+      if (response.writableEnded) return;
+      this.gone = true;
+      this.#controller?.abort(new ClientLeftError('the client left'));
+    });
+  }
+
+  get signal(): AbortSignal {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      if (this.gone) this.#controller.abort(new ClientLeftError('the client left'));
+    }
+    return this.#controller.signal;
+  }
+}
+
+/** What the core is asked. */
+class ClientPull implements Pull {
+  readonly target: Pull['target'];
+  readonly method: Pull['method'];
+  readonly accept: string | undefined;
+  readonly range: string | undefined;
+  readonly ifRange: string | undefined;
+  readonly ifNoneMatch: string | undefined;
+  readonly authenticated: boolean;
+  readonly base: string;
+  readonly ns: string | undefined;
+  readonly #leaving: Leaving;
+
+  constructor(
+    method: string,
+    route: PullRoute,
+    headers: IncomingHttpHeaders,
+    authenticated: boolean,
+    leaving: Leaving,
+  ) {
+    this.target = route.target;
+    this.method = method === 'HEAD' ? 'HEAD' : 'GET';
+    this.accept = headers.accept;
+    this.range = headers.range;
+    this.ifRange = headers['if-range'] as string | undefined;
+    this.ifNoneMatch = headers['if-none-match'];
+    this.authenticated = authenticated;
+    this.base = route.base;
+    this.ns = route.ns;
+    this.#leaving = leaving;
+  }
+
+  get signal(): AbortSignal {
+    return this.#leaving.signal;
+  }
+}
+
 /** Serves one pull on Node's response, from the check of the client to the last byte. Never rejects. */
 export async function servePull(
   deps: PullDeps,
@@ -34,32 +93,20 @@ export async function servePull(
 ): Promise<void> {
   exchange.kind = route.target.what.kind;
   exchange.target = route.target;
-  const left = new AbortController();
-  response.once('close', () => {
-    if (!response.writableEnded) left.abort(new ClientLeftError('the client left'));
-  });
+  const leaving = new Leaving(response);
   try {
     const headers = request.headers;
     const asker = { address: exchange.clientAddress, authorization: headers.authorization, host: exchange.host };
     const grant = await deps.access.check(asker);
     exchange.user = grant.user;
-    const reply = await deps.registry.serve({
-      target: route.target,
-      method: exchange.method === 'HEAD' ? 'HEAD' : 'GET',
-      accept: headers.accept,
-      range: headers.range,
-      ifRange: headers['if-range'] as string | undefined,
-      ifNoneMatch: headers['if-none-match'],
-      authenticated: grant.authenticated,
-      base: route.base,
-      ns: route.ns,
-      signal: left.signal,
-    });
+    const reply = await deps.registry.serve(
+      new ClientPull(exchange.method, route, headers, grant.authenticated, leaving),
+    );
     exchange.from = reply.from;
     await sendReply(deps, exchange, route, reply, response);
     if (exchange.bytes > 0) deps.access.countBytes(asker, grant, exchange.bytes);
   } catch (error) {
-    if (left.signal.aborted) {
+    if (leaving.gone) {
       exchange.cut = 'client left';
       return;
     }

@@ -107,7 +107,6 @@ class Core implements ProxyCore {
   #dispatch(pull: Pull, entry: RegistryEntry): Promise<Reply> | Reply {
     const { registry, repository, what } = pull.target;
     const key: RepositoryKey = pull.target;
-    const { signal } = pull;
     switch (what.kind) {
       case 'manifest':
         return this.#manifest(pull, entry, key, what.reference);
@@ -115,9 +114,9 @@ class Core implements ProxyCore {
         return this.#blobs.serve(pull, entry, { registry, repository, digest: what.digest });
       // A registry that refuses a list may still give every image: that closes nothing.
       case 'tags':
-        return serveTags(this.#upstream, pull, key, what, signal);
+        return serveTags(this.#upstream, pull, key, what, pull.signal);
       case 'referrers':
-        return serveReferrers(this.#upstream, this.#manifests, pull, entry, key, what, signal);
+        return serveReferrers(this.#upstream, this.#manifests, pull, entry, key, what, pull.signal);
     }
   }
 
