@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, test } from 'vitest';
+import { afterAll, describe, test } from 'vitest';
 import type { Digest } from '../../src/oci/digest.ts';
 import { SqliteCacheIndex } from '../../src/sqlite/cache-index.ts';
 import { openDatabase } from '../../src/sqlite/database.ts';
@@ -9,7 +9,7 @@ import { cacheMigrations } from '../../src/sqlite/migrations/cache.ts';
 
 // The same work on an index of a thousand blobs and on one of a million: `npx vitest bench --run --project 'unit (bench)' test/bench/cache-index`.
 const folder = mkdtempSync(join(tmpdir(), 'gateway-bench-'));
-process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 function indexOf(rows: number): { index: SqliteCacheIndex; some: () => Digest } {
   const database = openDatabase(join(folder, `${rows}.db`), cacheMigrations, { durability: 'normal' });
