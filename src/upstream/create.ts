@@ -18,6 +18,7 @@ import { Punishments } from './pieces.ts';
 import { ProxyChoice } from './proxies.ts';
 import { SinkError } from './pump.ts';
 import { Requester } from './request.ts';
+import { resumed } from './resumed-source.ts';
 import type { Room } from './room.ts';
 import { statusError } from './status.ts';
 import { Tokens } from './tokens.ts';
@@ -95,10 +96,12 @@ class RegistryUpstream implements Upstream {
     );
   }
 
-  openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream> {
-    return this.#ask(asked(key, 'blobUnknown', key.digest), signal, (route, endpoint) =>
-      openBlob(this.#room, route, endpoint, key, range, signal),
-    );
+  async openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream> {
+    const open = (part: typeof range): Promise<BlobStream> =>
+      this.#ask(asked(key, 'blobUnknown', key.digest), signal, (route, endpoint) =>
+        openBlob(this.#room, route, endpoint, key, part, signal),
+      );
+    return resumed(await open(range), open, signal);
   }
 
   async download(key: BlobKey, sink: BlobSink, signal: AbortSignal): Promise<void> {

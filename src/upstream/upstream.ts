@@ -42,7 +42,7 @@ export interface Upstream {
   ): Promise<UpstreamManifest>;
   /** HEAD of a blob, by GET of its first byte where HEAD is refused. */
   statBlob(key: BlobKey, signal: AbortSignal): Promise<{ readonly size: number | undefined }>;
-  /** One plain GET, streamed; `range.to` is exclusive. No resumption: for ranges far ahead of a fill, and where nothing is kept. */
+  /** One plain GET, streamed, taken up by Range where it breaks; `range.to` is exclusive. For ranges far ahead of a fill, and where nothing is kept. */
   openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream>;
   /** Brings what the sink lacks, over as many connections, endpoints and retries as it takes. Resolves when every byte was written. */
   download(key: BlobKey, sink: BlobSink, signal: AbortSignal): Promise<void>;

@@ -270,9 +270,9 @@ describe('pieces', () => {
     }, 20);
     const sink = await downloads(upstreamOf([fake.url], { connections: 4 }), content);
     clearInterval(timer);
-    // A connection that is being closed may overlap with the next.
+    // The registry learns of a connection's end later than we do, so that each may seem to overlap with the next.
     expect(most).toBeGreaterThanOrEqual(4);
-    expect(most).toBeLessThanOrEqual(6);
+    expect(most).toBeLessThanOrEqual(2 * 4);
     expect(fake.log.of({ kind: 'cdn' })[0]?.range).toBeUndefined();
     const starts = fake.log
       .of({ kind: 'cdn' })

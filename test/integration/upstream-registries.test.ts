@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import type { ByteSource } from '../../src/kit/byte-source.ts';
+import { type ByteSource, TruncatedError } from '../../src/kit/byte-source.ts';
 import type { Digest } from '../../src/oci/digest.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
 import type { Route } from '../../src/upstream/upstream.ts';
@@ -299,6 +299,40 @@ describe('lists', () => {
     expect(JSON.parse(Buffer.from(page?.body ?? []).toString()).manifests[0].digest).toBe(signature.digest);
     const bare = await fakeRegistry({ referrers: false });
     expect(await upstreamOf([bare.url]).referrers(REPOSITORY, subject.digest, query, signal)).toBeNull();
+  });
+});
+
+describe('a blob that is passed through', () => {
+  it('is taken up where it breaks off, with a new redirect', async () => {
+    const fake = await fakeRegistry({
+      ...QUIRKS.docker,
+      faults: ({ kind, nth }) => (kind === 'cdn' && nth < 4 ? { resetAfter: 400_000 } : undefined),
+    });
+    const layer = fake.repository('library/app').addBlob(generated(2_000_000, 4));
+    const upstream = upstreamOf([fake.url]);
+    const whole = await upstream.openBlob(key(layer.digest), null, signal);
+    expect(sha256(await readAll(whole.source))).toBe(layer.digest);
+    expect(fake.log.count({ kind: 'cdn' })).toBe(5);
+    fake.faults = ({ kind, nth }) => (kind === 'cdn' && nth === 5 ? { endAfter: 100_000 } : undefined);
+    const part = await upstream.openBlob(key(layer.digest), { from: 300_000, to: 900_000 }, signal);
+    expect((await readAll(part.source)).equals(layer.read(300_000, 900_000))).toBe(true);
+  });
+
+  it('ends truncated where ranges are not known, or the rest never comes', async () => {
+    const fake = await fakeRegistry({ refuseRange: 'ignore', faults: () => ({ resetAfter: 400_000 }) });
+    const layer = fake.repository('library/app').addBlob(generated(2_000_000, 4));
+    const whole = await upstreamOf([fake.url]).openBlob(key(layer.digest), null, signal);
+    await expect(readAll(whole.source)).rejects.toBeInstanceOf(TruncatedError);
+  });
+
+  it('is left when its reader leaves', async () => {
+    const fake = await fakeRegistry({ faults: () => ({ stallAfter: 100_000 }) });
+    const layer = fake.repository('library/app').addBlob(generated(2_000_000, 4));
+    const whole = await upstreamOf([fake.url]).openBlob(key(layer.digest), null, signal);
+    const reading = readAll(whole.source);
+    await whole.source.close();
+    await expect(reading).rejects.toBeInstanceOf(TruncatedError);
+    await expect.poll(() => fake.connections).toBe(0);
   });
 });
 
