@@ -81,7 +81,16 @@ export class Server {
 
   /** Resident memory now, MiB; pages that its processes share count once each, in part (PSS). */
   resident(): number {
-    return sum(this.pids(), (pid) => Number(/^Pss:\s+(\d+)/m.exec(read(`/proc/${pid}/smaps_rollup`))?.[1] ?? 0) / 1024);
+    return this.#memory(/^Pss:\s+(\d+)/m);
+  }
+
+  /** Memory of its own now, MiB: what it allocated, without the program's file, whose share depends on who else runs it. */
+  allocated(): number {
+    return this.#memory(/^Anonymous:\s+(\d+)/m);
+  }
+
+  #memory(line: RegExp): number {
+    return sum(this.pids(), (pid) => Number(line.exec(read(`/proc/${pid}/smaps_rollup`))?.[1] ?? 0) / 1024);
   }
 
   async stop(): Promise<void> {

@@ -22,6 +22,7 @@ const { values } = parseArgs({
 const minutes = Number(values.minutes);
 const clients = Number(values.clients);
 const LOOKS_A_MINUTE = minutes < 10 ? 4 : 1;
+if (!(minutes >= 2)) throw new RangeError('two minutes at least: less tells nothing');
 const IMAGES = 12;
 const LAYERS = [4 * MiB, MiB, 256 * 1024, 4096];
 /** A third of what is pulled: eviction and filling never end. */
@@ -126,7 +127,7 @@ interface Look {
 
 function look(server: Server): Look {
   const descriptors = server.pids().map((pid) => readdirSync(`/proc/${pid}/fd`).length);
-  return { memory: server.resident(), descriptors: descriptors.reduce((all, count) => all + count, 0) };
+  return { memory: server.allocated(), descriptors: descriptors.reduce((all, count) => all + count, 0) };
 }
 
 /** The last third against the second. */
