@@ -1,0 +1,74 @@
+import { expect, it } from 'vitest';
+import { Budget, type Purpose, type Release } from '../../../src/upstream/budget.ts';
+
+const forever = new AbortController().signal;
+
+/** Asks for permits and notes in which order they are granted. */
+function asker(budget: Budget) {
+  const granted: string[] = [];
+  const releases: Release[] = [];
+  const ask = async (purpose: Purpose, key: string, name = `${purpose} ${key}`, signal = forever) => {
+    releases.push(await budget.acquire(purpose, key, signal));
+    granted.push(name);
+  };
+  return { granted, releases, ask };
+}
+
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+it('grants documents before fills, and fills before pieces', async () => {
+  const budget = new Budget({ total: 1 });
+  const { granted, releases, ask } = asker(budget);
+  for (const purpose of ['fill', 'piece', 'fill', 'document'] as const) void ask(purpose, 'a');
+  await settle();
+  expect(granted).toEqual(['fill a']);
+  expect(budget.waiting).toBe(3);
+  for (let i = 0; i < 4; i++) {
+    releases[i]?.();
+    await settle();
+  }
+  expect(granted).toEqual(['fill a', 'document a', 'fill a', 'piece a']);
+  expect(budget.inUse).toBe(0);
+});
+
+it('lets keys take turns, so that one registry with a hundred layers holds up no other', async () => {
+  const budget = new Budget({ total: 1 });
+  const { granted, releases, ask } = asker(budget);
+  for (let i = 0; i < 4; i++) void ask('fill', 'greedy');
+  void ask('fill', 'modest');
+  for (let i = 0; i < 5; i++) {
+    await settle();
+    releases[i]?.();
+  }
+  expect(granted.indexOf('fill modest')).toBeLessThanOrEqual(2);
+});
+
+it('keeps to the limits of a purpose and of a key', async () => {
+  const budget = new Budget({ total: 10, fill: 2, piece: 3, piecePerKey: 2 });
+  const { granted, ask } = asker(budget);
+  for (let i = 0; i < 3; i++) void ask('fill', 'a');
+  for (let i = 0; i < 3; i++) void ask('piece', 'a');
+  for (let i = 0; i < 3; i++) void ask('piece', 'b');
+  void ask('document', 'a');
+  await settle();
+  const count = (name: string) => granted.filter((it) => it === name).length;
+  expect([count('fill a'), count('piece a'), count('piece b'), count('document a')]).toEqual([2, 2, 1, 1]);
+});
+
+it('forgets who leaves, and counts a release once', async () => {
+  const budget = new Budget({ total: 1 });
+  const { granted, releases, ask } = asker(budget);
+  void ask('fill', 'a', 'first');
+  await settle();
+  const leaving = new AbortController();
+  const left = ask('fill', 'a', 'left', leaving.signal);
+  void ask('fill', 'a', 'second');
+  leaving.abort(new Error('gone'));
+  await expect(left).rejects.toThrow('gone');
+  releases[0]?.();
+  releases[0]?.();
+  await settle();
+  expect(granted).toEqual(['first', 'second']);
+  expect(budget.inUse).toBe(1);
+  expect(budget.waiting).toBe(0);
+});
