@@ -17,25 +17,38 @@ const PUNISHED_MS = 10 * 60_000;
 /** Resets before the first byte that are taken for punishment. */
 const PUNISHING_RESETS = 2;
 
-/** How fast one connection has been, not counting the time that it waited for the disk. */
+/** Less idle time than this says nothing about a link: the process had other things to do all the while. */
+const IDLE_MIN_MS = 100;
+
+/**
+ * How fast one connection has been while this process waited for it. Time that the process was busy, with other clients or with hashing,
+ * does not count, nor does time that the disk made it wait: more connections would help against neither.
+ */
 export class Speed {
   #started = performance.now();
+  #since = performance.eventLoopUtilization();
   #bytes = 0;
+  #waited = 0;
 
   add(bytes: number): void {
-    if (this.#bytes === 0) this.#started = performance.now();
+    if (this.#bytes === 0) {
+      this.#started = performance.now();
+      this.#since = performance.eventLoopUtilization();
+    }
     this.#bytes += bytes;
   }
 
   /** Time that does not count. */
   waited(ms: number): void {
-    this.#started += ms;
+    this.#waited += ms;
   }
 
   /** Bytes per second; null while it is too early to tell. */
   rate(): number | null {
-    const elapsed = performance.now() - this.#started;
-    return this.#bytes === 0 || elapsed < JUDGE_AFTER_MS ? null : (this.#bytes * 1000) / elapsed;
+    const elapsed = performance.now() - this.#started - this.#waited;
+    const idle = performance.eventLoopUtilization(this.#since).idle - this.#waited;
+    if (this.#bytes === 0 || elapsed < JUDGE_AFTER_MS || idle < IDLE_MIN_MS) return null;
+    return (this.#bytes * 1000) / idle;
   }
 }
 
