@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { Agent, get, type RequestOptions } from 'node:https';
+import { get, type RequestOptions } from 'node:https';
 
 export interface PulledBlob {
   readonly status: number;
@@ -40,9 +40,4 @@ export function pullBlob(
     });
     request.on('error', reject);
   });
-}
-
-/** Connections of its own for one client. */
-function clientAgent(): Agent {
-  return new Agent({ keepAlive: true, maxSockets: 1 });
 }
