@@ -48,7 +48,7 @@ export function generatedLayer(size: number, seed: number | string = 1): Content
   };
   field(`file-${seed}`, 0);
   field('0000644\0' + '0000000\0' + '0000000\0', 100);
-  field(`${size.toString(8).padStart(11, '0')}\000000000000\0        0`, 124);
+  field(`${size.toString(8).padStart(11, '0')}\x00${'0'.repeat(11)}\x00        0`, 124);
   field('ustar\x0000', 257);
   field(
     `${head
