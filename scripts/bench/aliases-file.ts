@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ORIGIN_HOST } from './peers.ts';
+import { GATEWAY, ORIGIN_HOST } from './peers.ts';
 
 /** Fills the alias table of a data directory with `count` aliases, before a gateway runs on it. Returns the hosts. */
 export function addAliases(dataDir: string, origin: string, count: number): string[] {
@@ -12,8 +12,7 @@ export function addAliases(dataDir: string, origin: string, count: number): stri
     file,
     `registries:\n  ${ORIGIN_HOST}:\n    endpoints: ['${origin}']\n    aliases: [${names.join(', ')}]\n`,
   );
-  const main = join(import.meta.dirname, '../../src/main.ts');
-  execFileSync(process.execPath, [main, 'alias', 'import', file], {
+  execFileSync(GATEWAY, ['alias', 'import', file], {
     env: { ...process.env, GATEWAY_DATA_DIR: dataDir },
     stdio: 'ignore',
   });

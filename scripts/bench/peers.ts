@@ -190,10 +190,8 @@ export interface GatewayOptions {
 /** The host that the gateway knows the origin by. */
 export const ORIGIN_HOST = 'origin.test';
 
-/** What `scripts/gateway` sets. */
-export function compileCache(root: string): NodeJS.ProcessEnv {
-  return { NODE_COMPILE_CACHE: join(root, 'node_modules/.cache/gateway') };
-}
+/** The program as people run it from a checkout. */
+export const GATEWAY = join(import.meta.dirname, '../gateway');
 
 /** CPU seconds that a peer has spent so far. */
 export function cpuOf(peer: Peer): number {
@@ -202,7 +200,6 @@ export function cpuOf(peer: Peer): number {
 
 /** The gateway from this checkout, its own TLS under the internal CA. */
 export async function gateway(bench: Bench, name: string, origin: string, options: GatewayOptions = {}): Promise<Peer> {
-  const root = join(import.meta.dirname, '../..');
   const dataDir = options.dataDir ?? join(bench.dir, name);
   const [port, http] = [await freePort(), await freePort()];
   const env = {
@@ -213,17 +210,15 @@ export async function gateway(bench: Bench, name: string, origin: string, option
     GATEWAY_LISTEN_WORKERS: String(options.workers ?? 1),
     GATEWAY_METRICS_LISTEN: 'off',
     GATEWAY_LOG_LEVEL: 'info',
-    ...compileCache(root),
     ...options.env,
   };
-  const main = join(root, 'src/main.ts');
-  execFileSync(process.execPath, [main, 'registry', 'set', ORIGIN_HOST, '--endpoint', origin], {
+  execFileSync(GATEWAY, ['registry', 'set', ORIGIN_HOST, '--endpoint', origin], {
     env,
     stdio: 'ignore',
   });
   const server = await Server.start({
-    command: process.execPath,
-    args: [main, 'serve'],
+    command: GATEWAY,
+    args: ['serve'],
     port,
     env,
     cwd: bench.dir,

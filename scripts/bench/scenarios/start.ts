@@ -6,13 +6,12 @@ import { parseDigest } from '../../../src/oci/digest.ts';
 import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { addAliases } from '../aliases-file.ts';
-import { compileCache } from '../peers.ts';
+import { GATEWAY } from '../peers.ts';
 import { freePort, Server } from '../process.ts';
 import type { Result } from '../report.ts';
 import type { Scenario } from '../scenarios.ts';
 
 const BLOBS = 100_000;
-const ROOT = join(import.meta.dirname, '../../..');
 
 /** 8: from the start of the process to the first 200 of `/readyz`, on a cache of 100,000 blobs. */
 export const start: Scenario = async (bench, { runs }) => {
@@ -47,8 +46,8 @@ async function startOnce(dataDir: string): Promise<number> {
   const [https, http] = [await freePort(), await freePort()];
   const started = performance.now();
   const server = await Server.start({
-    command: process.execPath,
-    args: [join(ROOT, 'src/main.ts'), 'serve'],
+    command: GATEWAY,
+    args: ['serve'],
     port: http,
     env: {
       GATEWAY_DATA_DIR: dataDir,
@@ -57,7 +56,6 @@ async function startOnce(dataDir: string): Promise<number> {
       GATEWAY_LISTEN_WORKERS: '1',
       GATEWAY_METRICS_LISTEN: 'off',
       GATEWAY_LOG_LEVEL: 'warn',
-      ...compileCache(ROOT),
     },
   });
   try {
