@@ -49,12 +49,17 @@ describe('a gateway whose certificates come from a CA', () => {
     const { ca, gateway } = await open();
     await gateway.start();
     await gateway.valid(FIRST_HOSTS);
-    const add = () => gateway.cli(['alias', 'add', 'hub', 'hub.example.com']);
-    const both = await Promise.all([add(), add()]);
-    for (const { code, stdout, stderr } of both) {
-      expect(code, stderr).toBe(0);
+    // The CA looks once both wait for it.
+    const { promise: bothWait, resolve: letLook } = Promise.withResolvers<void>();
+    ca.options.beforeLook = () => bothWait;
+    const both = [1, 2].map(() => gateway.begin('alias', 'add', 'hub', 'hub.example.com'));
+    await Promise.all(both.map((add) => add.waitFor(/^challenge/m)));
+    letLook();
+    for (const add of both) {
+      const { code } = await add.exited;
+      expect(code, add.output()).toBe(0);
       for (const step of ['resolve', 'order', 'challenge', 'validate', 'finalise', 'in use'])
-        expect(stdout).toContain(step);
+        expect(add.output()).toContain(step);
     }
     expect(ca.orders.filter(({ host }) => host === HOST)).toHaveLength(1);
     const met = await meet({ port: gateway.httpsPort, host: HOST, ca: ca.root });

@@ -46,6 +46,8 @@ export interface TestGateway {
   logLines(): Record<string, unknown>[];
   /** Runs any other command of the CLI on the same configuration. */
   cli(args: readonly string[], options?: { readonly input?: string; readonly ms?: number }): Promise<Ran>;
+  /** The same, beside the test: for those who look at it while it runs. */
+  begin(...args: string[]): Program;
   /** The same, of a command that has to succeed; its standard output. */
   ok(...args: string[]): Promise<string>;
   /** SIGTERM, and its end. */
@@ -117,6 +119,7 @@ export async function prepareGateway(options: GatewayOptions = {}): Promise<Test
         ...(input === undefined ? {} : { input }),
         ...(ms === undefined ? {} : { ms }),
       }),
+    begin: (...args) => startProgram(command(args)),
     async ok(...args) {
       const ran = await gateway.cli(args);
       if (ran.code !== 0)
