@@ -7,7 +7,7 @@ import type { BlobKey, BlobSink } from '../oci/transfer.ts';
 import { CacheError } from './cache-error.ts';
 import type { GrowingBlob, Outcome } from './growing-blob.ts';
 import { GrowingFile } from './growing-file.ts';
-import { HeldRecorder } from './held-recorder.ts';
+import { HeldRecorder, type RecordLimits } from './held-recorder.ts';
 import type { Layout } from './layout.ts';
 import { dropPartial, type Held, promote, takeUp } from './partial.ts';
 import { SharedFile } from './shared-file.ts';
@@ -30,21 +30,19 @@ export interface FillContext {
   readonly fetched: (bytes: number) => void;
 }
 
-export interface FillLimits {
+export interface FillLimits extends RecordLimits {
   /** Bytes at the end that wait for the digest. */
   readonly tail: number;
-  /** The `.held` file is written anew after this many bytes … */
-  readonly syncBytes: number;
-  /** … or this many ms, whichever comes first, if anything came. */
-  readonly syncInterval: number;
 }
 
 export const FILL_LIMITS: FillLimits = {
   // One TLS record or socket buffer more than a client could take for a whole body.
   tail: 64 * 1024,
-  // A restart costs at most so much of a fast transfer, or so long of a slow one.
-  syncBytes: 8 * 1024 * 1024,
-  syncInterval: 2_000,
+  // A restart costs at most so much of a fast transfer, or so long of a slow one …
+  recordBytes: 8 * 1024 * 1024,
+  recordInterval: 2_000,
+  // … and a power cut so long of it.
+  syncInterval: 30_000,
 };
 
 /** Room is taken in steps of this where the upstream does not say the size. */
@@ -316,7 +314,7 @@ export class Fill implements GrowingBlob {
     await growing?.idle();
     await this.#recorder.idle();
     if (!this.#worthless && growing !== null && growing.written.bytes > 0) {
-      await this.#recorder.record({ file: growing.file, written: growing.written, size: this.size });
+      await this.#recorder.record({ file: growing.file, written: growing.written, size: this.size }, { sync: true });
       this.#context.space.left(this.digest, growing.written.bytes);
     } else await dropPartial(this.#context.layout, this.digest).catch(() => {});
   }

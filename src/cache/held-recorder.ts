@@ -1,3 +1,4 @@
+import type { Extent } from '../kit/extent.ts';
 import type { Turns } from '../kit/turns.ts';
 import type { Digest } from '../oci/digest.ts';
 import { CacheError } from './cache-error.ts';
@@ -13,21 +14,36 @@ export interface Growth {
   readonly size: number | undefined;
 }
 
-/** Writes down now and then what a growing file has on disk, so that a restart takes it up. A failure costs only that. */
+/** How often, and how thoroughly, is written down what has come. */
+export interface RecordLimits {
+  /** The `.held` file is written anew after this many bytes … */
+  readonly recordBytes: number;
+  /** … or this many ms, whichever comes first, if anything came. */
+  readonly recordInterval: number;
+  /** The data is synced no more often than this, ms: only a power cut needs it, and every sync holds up the writes behind it. */
+  readonly syncInterval: number;
+}
+
+/**
+ * Writes down now and then what has come of a growing file, so that a restart takes it up: what was written, which outlives this process
+ * as long as the machine is up, and what was synced, which outlives a power cut too. A failure costs only that.
+ */
 export class HeldRecorder {
   readonly #layout: Layout;
   readonly #digest: Digest;
   readonly #syncs: Turns;
-  readonly #every: { readonly syncBytes: number; readonly syncInterval: number };
+  readonly #every: RecordLimits;
   readonly #failed: (error: CacheError) => void;
   #running: Promise<void> | null = null;
   #last = { bytes: 0, at: performance.now() };
+  #synced: readonly Extent[] = [];
+  #syncedAt = performance.now();
 
   constructor(options: {
     layout: Layout;
     digest: Digest;
     syncs: Turns;
-    every: { readonly syncBytes: number; readonly syncInterval: number };
+    every: RecordLimits;
     failed: (error: CacheError) => void;
   }) {
     this.#layout = options.layout;
@@ -46,9 +62,11 @@ export class HeldRecorder {
   grown(growth: Growth): void {
     const fresh = growth.written.bytes - this.#last.bytes;
     const due =
-      fresh >= this.#every.syncBytes || (fresh > 0 && performance.now() - this.#last.at >= this.#every.syncInterval);
+      fresh >= this.#every.recordBytes ||
+      (fresh > 0 && performance.now() - this.#last.at >= this.#every.recordInterval);
     if (!due || this.#running !== null) return;
-    this.#running = this.record(growth).finally(() => {
+    const sync = performance.now() - this.#syncedAt >= this.#every.syncInterval;
+    this.#running = this.record(growth, { sync }).finally(() => {
       this.#running = null;
     });
   }
@@ -59,13 +77,17 @@ export class HeldRecorder {
   }
 
   /** First the data, then what is said of it. */
-  async record({ file, written, size }: Growth): Promise<void> {
+  async record({ file, written, size }: Growth, { sync }: { readonly sync: boolean }): Promise<void> {
     const extents = written.list();
     this.startFrom(written.bytes);
     if (extents.length === 0) return;
     try {
-      await this.#syncs.run(() => file.sync(false));
-      await writeHeld(this.#layout, this.#digest, { size, extents });
+      if (sync) {
+        await this.#syncs.run(() => file.sync(false));
+        this.#synced = extents;
+        this.#syncedAt = performance.now();
+      }
+      await writeHeld(this.#layout, this.#digest, { size, written: extents, synced: this.#synced });
     } catch (error) {
       const { message } = error as Error;
       this.#failed(new CacheError('disk', `cannot record what is held of ${this.#digest}: ${message}`, error));

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Extent } from '../kit/extent.ts';
@@ -5,7 +6,7 @@ import type { Digest } from '../oci/digest.ts';
 import type { Layout } from './layout.ts';
 import { SharedFile } from './shared-file.ts';
 
-/** What a growing file has on disk for sure, as its `.held` file says. */
+/** What of an earlier fill can be relied on. */
 export interface Held {
   /** Of the whole blob, where the upstream said it. */
   readonly size: number | undefined;
@@ -28,10 +29,34 @@ export async function takeUp(layout: Layout, digest: Digest): Promise<({ file: S
   return null;
 }
 
-/** Writes the `.held` file. Call it only after the data was synced: it must never claim what a power cut can take back. */
-export async function writeHeld(layout: Layout, digest: Digest, held: Held): Promise<void> {
+/** What the `.held` file says. */
+export interface HeldRecord {
+  readonly size: number | undefined;
+  /** Given to the system; there as long as it is up, whatever becomes of this process. */
+  readonly written: readonly Extent[];
+  /** On the disk for sure: claim here only what a power cut cannot take back. */
+  readonly synced: readonly Extent[];
+}
+
+/** Which run of the system this is (Linux); elsewhere nothing is known of it, and only what was synced counts after a restart. */
+const BOOT = readBoot();
+
+function readBoot(): string | null {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    return null;
+  }
+}
+
+export async function writeHeld(layout: Layout, digest: Digest, held: HeldRecord): Promise<void> {
   const path = layout.held(digest);
-  const text = JSON.stringify({ size: held.size ?? null, extents: held.extents.map(({ from, to }) => [from, to]) });
+  const pairs = (extents: readonly Extent[]) => extents.map(({ from, to }) => [from, to]);
+  const text = JSON.stringify({
+    size: held.size ?? null,
+    extents: pairs(held.synced),
+    ...(BOOT === null ? {} : { written: { boot: BOOT, extents: pairs(held.written) } }),
+  });
   try {
     await writeFile(`${path}.new`, text, { mode: 0o600 });
     await rename(`${path}.new`, path);
@@ -60,20 +85,28 @@ export async function dropPartial(layout: Layout, digest: Digest): Promise<void>
   await rm(layout.partial(digest), { force: true });
 }
 
-/** Null where the text is not whole, as after a crash in the middle of it, or claims nothing. */
-export function parseHeld(text: string): Held | null {
+/** What of it can be relied on now. Null where the text is not whole, as after a crash in the middle of it, or nothing is claimed. */
+export function parseHeld(text: string, boot = BOOT): Held | null {
   try {
-    const { size, extents } = JSON.parse(text) as { size: unknown; extents: unknown };
-    if (!Array.isArray(extents) || extents.length === 0) return null;
-    const parsed = extents.map((pair: unknown) => {
-      const [from, to] = pair as unknown[];
-      if (!isOffset(from) || !isOffset(to) || from >= to) throw new RangeError('no extent');
-      return { from, to };
-    });
-    return { size: isOffset(size) ? size : undefined, extents: parsed };
+    const { size, extents, written } = JSON.parse(text) as {
+      size: unknown;
+      extents: unknown;
+      written?: { boot: unknown; extents: unknown };
+    };
+    const sameBoot = written !== undefined && boot !== null && written.boot === boot;
+    const claimed = parseExtents(sameBoot ? written.extents : extents);
+    return claimed.length === 0 ? null : { size: isOffset(size) ? size : undefined, extents: claimed };
   } catch {
     return null;
   }
+}
+
+function parseExtents(value: unknown): Extent[] {
+  return (value as unknown[]).map((pair) => {
+    const [from, to] = pair as unknown[];
+    if (!isOffset(from) || !isOffset(to) || from >= to) throw new RangeError('no extent');
+    return { from, to };
+  });
 }
 
 function isOffset(value: unknown): value is number {

@@ -32,7 +32,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
   const cache = createCache({
     log: silentLog(),
     maintain: false,
-    limits: { tail: 1024, syncBytes: 16 * 1024, syncInterval: 10_000 },
+    limits: { tail: 1024, recordBytes: 16 * 1024, recordInterval: 10_000 },
     ...options,
     dataDir,
     index,

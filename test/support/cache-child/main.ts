@@ -32,7 +32,7 @@ const cache = createCache({
   metrics,
   maintain: false,
   ...(order.blind ? { freeBytes: async () => Number.MAX_SAFE_INTEGER } : {}),
-  limits: { syncBytes: 64 * 1024 },
+  limits: { recordBytes: 64 * 1024 },
 });
 
 const verified = await cache.admin.verify(() => {}, new AbortController().signal);
