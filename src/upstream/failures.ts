@@ -1,6 +1,7 @@
 import { TooLargeError } from '../kit/bounded.ts';
 import { type ErrorName, RegistryError } from '../oci/errors.ts';
 import { ForbiddenAddressError } from './dial.ts';
+import { ProxyError } from './proxies.ts';
 import { RedirectError } from './redirects.ts';
 
 /** An upstream answered with a status that is none of the expected ones. */
@@ -75,11 +76,14 @@ const WORDS: Readonly<Record<string, string>> = {
   DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is signed by an authority that this machine does not trust',
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate is signed by an authority that this machine does not trust',
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its certificate is signed by an authority that this machine does not trust',
+  ERR_SSL_WRONG_VERSION_NUMBER: 'it does not speak TLS',
+  ERR_SSL_PACKET_LENGTH_TOO_LONG: 'it does not speak TLS',
   ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another name',
 };
 
 /** One sentence about a failure, with no secret in it: for errors, the log and `registry show`. */
 export function reasonOf(error: unknown): string {
+  if (error instanceof ProxyError) return error.message;
   const code = codeOf(error);
   return (code === undefined ? undefined : WORDS[code]) ?? (error instanceof Error ? error.message : String(error));
 }

@@ -40,6 +40,12 @@ export function parseProxy(text: string): ProxyServer | null {
   };
 }
 
+/** A proxy that does not bring us where we want to go; the message names the proxy, so that nobody blames the registry. */
+export class ProxyError extends Error {
+  override readonly name = 'ProxyError';
+  readonly code = 'EPROXY';
+}
+
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Which proxy a URL goes through: the registry's own, else the configured one, else what the environment says; null for none. */

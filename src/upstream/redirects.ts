@@ -1,5 +1,4 @@
 import type { Reach } from './addresses.ts';
-import type { Connections } from './connections.ts';
 
 /** A redirect that is not followed; the message says why, without the signature that its URL may carry. */
 export class RedirectError extends Error {
@@ -38,7 +37,7 @@ export function checkPointed(url: URL, endpoint: URL, what: string): void {
 }
 
 /** How far a request to `url` may reach, that is made on behalf of an endpoint which the operator named. */
-export function reachOf(url: URL, endpoint: URL, connections: Pick<Connections, 'isInside'>): Reach {
+export function reachOf(url: URL, endpoint: URL, connections: { isInside(url: URL): boolean }): Reach {
   if (url.origin === endpoint.origin) return 'operator';
   return connections.isInside(endpoint) ? 'inside' : 'public';
 }

@@ -1,15 +1,10 @@
 import { request as plainRequest } from 'node:http';
-import type { Socket } from 'node:net';
+import { isIP, type Socket } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
 import { bareHost, mayName, type Reach } from './addresses.ts';
 import { dialAny, ForbiddenAddressError, resolveHost } from './dial.ts';
-import type { ProxyServer } from './proxies.ts';
-
-/** A proxy that would not connect us. */
-class ProxyError extends Error {
-  override readonly name = 'ProxyError';
-  readonly code = 'EPROXY';
-}
+import { reasonOf } from './failures.ts';
+import { ProxyError, type ProxyServer } from './proxies.ts';
 
 export interface Way {
   readonly reach: Reach;
@@ -57,7 +52,7 @@ async function open(host: string, port: number, way: Way): Promise<{ socket: Soc
     target = (await resolveHost(target, reach))[0] ?? target;
   }
   // The proxy is the operator's own choice: its address may be private.
-  const toProxy = await dialAny(await resolveHost(proxy.host, 'operator'), proxy.port, timeout);
+  const toProxy = await dialProxy(proxy, timeout);
   try {
     const through =
       proxy.kind === 'socks5'
@@ -67,6 +62,15 @@ async function open(host: string, port: number, way: Way): Promise<{ socket: Soc
   } catch (error) {
     toProxy.destroy();
     throw error;
+  }
+}
+
+async function dialProxy(proxy: ProxyServer, timeout: number): Promise<Socket> {
+  try {
+    const socket = await dialAny(await resolveHost(proxy.host, 'operator'), proxy.port, timeout);
+    return proxy.kind === 'https' ? await secured(socket, proxy.host, timeout) : socket;
+  } catch (error) {
+    throw new ProxyError(`the proxy ${proxy.host}:${proxy.port} is out of reach: ${reasonOf(error)}`, { cause: error });
   }
 }
 
@@ -97,15 +101,14 @@ async function socks(socket: Socket, proxy: ProxyServer, host: string, port: num
   }
 }
 
-/** HTTP CONNECT (RFC 9110 §9.3.6), to an `https://` proxy over TLS of its own. */
+/** HTTP CONNECT (RFC 9110 §9.3.6). */
 async function connectMethod(
-  tcp: Socket,
+  socket: Socket,
   proxy: ProxyServer,
   host: string,
   port: number,
   timeout: number,
 ): Promise<Socket> {
-  const socket = proxy.kind === 'https' ? await secured(tcp, proxy.host) : tcp;
   const authority = `${host.includes(':') ? `[${host}]` : host}:${port}`;
   const headers: Record<string, string> = { host: authority };
   if (proxy.username !== null) {
@@ -139,10 +142,25 @@ async function connectMethod(
   });
 }
 
-function secured(socket: Socket, host: string): Promise<Socket> {
+/** TLS of its own to an `https://` proxy. */
+function secured(socket: Socket, host: string, timeout: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const secure = tlsConnect({ socket, servername: host, ALPNProtocols: ['http/1.1'] });
-    secure.once('secureConnect', () => resolve(secure));
-    secure.once('error', reject);
+    // An address is verified as one, but is no server name (RFC 6066 §3).
+    const servername = isIP(host) === 0 ? { servername: host } : {};
+    const secure = tlsConnect({ socket, host, ...servername, ALPNProtocols: ['http/1.1'] });
+    const late = (): void => {
+      secure.destroy(Object.assign(new Error(`no TLS within ${timeout} ms`), { code: 'ETIMEDOUT' }));
+    };
+    secure.setTimeout(timeout, late);
+    secure.once('secureConnect', () => {
+      secure.setTimeout(0).off('timeout', late);
+      secure.off('error', fail).on('error', () => {});
+      resolve(secure);
+    });
+    const fail = (error: Error): void => {
+      socket.destroy();
+      reject(error);
+    };
+    secure.once('error', fail);
   });
 }

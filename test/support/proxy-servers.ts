@@ -1,4 +1,5 @@
-import { createServer as createHttpServer } from 'node:http';
+import { createServer as createHttpServer, type ServerResponse } from 'node:http';
+import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 
 /** A proxy for tests: tunnels to loopback, and knows names that nothing else resolves. */
@@ -13,12 +14,15 @@ export interface TestProxyOptions {
   /** Name → `host:port` that it stands for. */
   readonly names?: Readonly<Record<string, string>>;
   readonly credentials?: { readonly username: string; readonly password: string };
+  /** PEM. */
+  readonly tls?: { readonly key: string; readonly cert: string };
 }
 
-/** HTTP CONNECT. */
+/** HTTP CONNECT; an `https://` proxy where `tls` is given. */
 export function httpProxy(options: TestProxyOptions = {}): Promise<TestProxy> {
   const asked: string[] = [];
-  const server = createHttpServer((_, response) => response.writeHead(405).end());
+  const server = options.tls === undefined ? createHttpServer() : createHttpsServer(options.tls);
+  server.on('request', (_, response: ServerResponse) => response.writeHead(405).end());
   server.on('connect', (request, client: Socket, head: Buffer) => {
     asked.push(request.url ?? '');
     const { credentials } = options;

@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 import type { Content } from './content.ts';
 import type { LoggedRequest } from './log.ts';
 import type { Fault } from './options.ts';
+import { reset } from './sockets.ts';
 
 const CHUNK = 256 * 1024;
 /** A throttled answer is fed so many times a second. */
@@ -34,7 +35,7 @@ export async function sendBody(
   if (from + stop < to) {
     if (fault.stallAfter !== undefined && stop === fault.stallAfter) return await closed(response);
     await flushed(response);
-    if (fault.resetAfter !== undefined && stop === fault.resetAfter) response.socket?.resetAndDestroy();
+    if (fault.resetAfter !== undefined && stop === fault.resetAfter) reset(response.socket);
     else response.socket?.end();
     return await closed(response);
   }

@@ -1,13 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import { gzipSync } from 'node:zlib';
 import { FakeAuth } from './auth.ts';
 import { closed, sendBody, wait } from './body.ts';
 import { type Content, contentOf, MEDIA, RepositoryContent } from './content.ts';
 import { type LoggedRequest, type RequestKind, RequestLog } from './log.ts';
 import type { FakeRegistryOptions, Fault, FaultPlan } from './options.ts';
+import { reset, secureServer } from './sockets.ts';
 
 interface Parsed {
   readonly kind: RequestKind;
@@ -28,6 +29,8 @@ interface Parsed {
 export class FakeRegistry {
   readonly log = new RequestLog();
   readonly auth: FakeAuth;
+  /** The SNI of each connection over TLS, false where there was none. */
+  readonly serverNames: (string | false)[] = [];
   /** May be replaced at any time. */
   faults: FaultPlan;
   readonly #options: FakeRegistryOptions;
@@ -99,7 +102,7 @@ export class FakeRegistry {
 
   /** Resets every open connection. */
   cut(): void {
-    for (const socket of this.#open) socket.resetAndDestroy();
+    for (const socket of this.#open) reset(socket);
   }
 
   async close(): Promise<void> {
@@ -113,7 +116,7 @@ export class FakeRegistry {
     port: number,
   ): Promise<string> {
     const { tls, host = '127.0.0.1' } = this.#options;
-    const server = tls === undefined ? createServer() : createTlsServer({ key: tls.key, cert: tls.cert });
+    const server = tls === undefined ? createServer() : secureServer(tls);
     server.on('request', (request, response) => {
       handler(request, response).catch((error) => {
         console.error('fake registry:', error);
@@ -121,6 +124,7 @@ export class FakeRegistry {
       });
     });
     server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) => {
+      if (tls !== undefined) this.serverNames.push((socket as TLSSocket).servername ?? false);
       this.#connections.set(socket, this.#connected++);
       this.#open.add(socket);
       socket.on('close', () => this.#open.delete(socket));
@@ -163,7 +167,7 @@ export class FakeRegistry {
     if (delay > 0) await wait(delay, response);
     if (response.destroyed) return true;
     if (fault.refuse === true) {
-      response.socket?.resetAndDestroy();
+      reset(response.socket);
       return true;
     }
     if (fault.hang === true) {
