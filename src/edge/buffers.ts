@@ -1,14 +1,11 @@
-/**
- * Bytes of one buffer of a body; a pull holds two. Large enough that the cost of a read, a TLS record batch and a write
- * is spread thin, small enough that 200 pulls at once hold 50 MiB.
- */
-const BUFFER_SIZE = 128 * 1024;
-/** In a crowd the machine is busy anyway, and what counts is what all of them hold together: 500 pulls 40 MiB instead of 125. */
+/** Bytes of one buffer of a body; a pull holds two. Large enough that the cost of a read, of TLS records and of a write is spread thin. */
+const BUFFER_SIZE = 256 * 1024;
+/** In a crowd the machine is busy anyway, and what counts is what all of them hold together: 500 pulls about 45 MiB. */
 const CROWD_SIZE = 32 * 1024;
 /** Large buffers in use (two a pull), from which on the next pulls get small ones. */
-const CROWD = 128;
+const CROWD = 64;
 /** Buffers kept for the next pull; more are left to the garbage collector. */
-const KEPT = 64;
+const KEPT = 32;
 
 /** Buffers that go from pull to pull, so that bodies cost no allocation. */
 export class BufferPool {
