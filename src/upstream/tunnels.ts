@@ -116,7 +116,10 @@ async function connectMethod(
     headers['proxy-authorization'] = `Basic ${credentials}`;
   }
   return new Promise((resolve, reject) => {
+    // The request's own `timeout` is never set on a socket that is connected already.
+    const late = setTimeout(() => fail(`no answer within ${timeout} ms`), timeout);
     const fail = (reason: string, cause?: unknown): void => {
+      clearTimeout(late);
       socket.destroy();
       reject(
         new ProxyError(`the proxy ${proxy.host}:${proxy.port} did not connect to ${authority}: ${reason}`, { cause }),
@@ -127,17 +130,16 @@ async function connectMethod(
       path: authority,
       headers,
       createConnection: () => socket,
-      timeout,
     });
     request.once('connect', (response, open, head) => {
       if (response.statusCode !== 200) return fail(`it answered ${response.statusCode}`);
-      open.setTimeout(0);
+      clearTimeout(late);
       if (head.length > 0) open.unshift(head);
       return resolve(open as Socket);
     });
     request.once('response', (response) => fail(`it answered ${response.statusCode}`));
-    request.once('timeout', () => fail(`no answer within ${timeout} ms`));
-    request.once('error', (error) => fail(error.message, error));
+    // `on`, for it may be told of its end again after `fail`.
+    request.on('error', (error) => fail(error.message, error));
     request.end();
   });
 }

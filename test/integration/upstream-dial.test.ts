@@ -3,6 +3,7 @@ import { type AddressInfo, createServer, connect as dial, type Socket } from 'no
 import { Worker } from 'node:worker_threads';
 import { afterEach, expect, it } from 'vitest';
 import { dialAny, resolveHost } from '../../src/upstream/dial.ts';
+import { parseProxy } from '../../src/upstream/proxies.ts';
 import { openTunnel } from '../../src/upstream/tunnels.ts';
 import { describeWith } from '../support/programs.ts';
 
@@ -116,3 +117,15 @@ it('what a public registry points to is refused where its name leads inside', as
   }
   expect(accepted()).toBe(0);
 });
+
+it.each(['http', 'https', 'socks5h'])(
+  'a proxy %s:// that says nothing is left, its connection with it',
+  async (scheme) => {
+    const { port, open, accepted } = await listener('127.0.0.1');
+    const proxy = parseProxy(`${scheme}://127.0.0.1:${port}`);
+    const way = { reach: 'operator', proxy, timeout: 300 } as const;
+    await expect(openTunnel('registry.example', 443, way)).rejects.toThrow();
+    await expect.poll(() => open.size, { timeout: 10_000 }).toBe(0);
+    expect(accepted()).toBe(1);
+  },
+);
