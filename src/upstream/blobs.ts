@@ -2,7 +2,7 @@ import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, BlobStream } from '../oci/transfer.ts';
 import { BodySource } from './body-source.ts';
 import { NonsenseError, StatusError } from './failures.ts';
-import { bytesOf, discard, header, parseContentRange } from './headers.ts';
+import { bytesOf, cutOff, discard, header, parseContentRange } from './headers.ts';
 import type { Answer, Ask } from './request.ts';
 import type { Room } from './room.ts';
 import { statusError } from './status.ts';
@@ -58,7 +58,7 @@ export async function statBlob(
     return { size: parseContentRange(header(first.headers, 'content-range'))?.size };
   }
   if (first.status === 200) {
-    first.body.on('error', () => {}).destroy();
+    cutOff(first.body);
     return { size: bytesOf(header(first.headers, 'content-length')) };
   }
   // An empty blob has no first byte.
@@ -88,7 +88,7 @@ export async function openBlob(
     plain(answer);
     const contentRange = parseContentRange(header(answer.headers, 'content-range'));
     if (contentRange === null || contentRange.from !== range.from) {
-      answer.body.on('error', () => {}).destroy();
+      cutOff(answer.body);
       throw new NonsenseError('a part of the blob that was not asked for');
     }
     const { size, from, to } = contentRange;
@@ -126,6 +126,6 @@ export function sizeOf416(answer: Answer): number | undefined {
 export function plain(answer: Answer): void {
   const encoding = header(answer.headers, 'content-encoding')?.trim().toLowerCase() ?? 'identity';
   if (encoding === 'identity' || encoding === '') return;
-  answer.body.on('error', () => {}).destroy();
+  cutOff(answer.body);
   throw new NonsenseError(`a blob compressed with ${encoding}, though it was asked for as it is`);
 }

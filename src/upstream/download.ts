@@ -1,34 +1,25 @@
-import type { Extent } from '../kit/extent.ts';
-import { jitter } from '../kit/jitter.ts';
 import { sleep } from '../kit/sleep.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { BlobKey, BlobSink } from '../oci/transfer.ts';
-import { blobError, plain, requestBlob, sizeOf416 } from './blobs.ts';
+import { blobError, requestBlob } from './blobs.ts';
 import type { Release } from './budget.ts';
-import { Claim } from './claim.ts';
+import { Division } from './division.ts';
 import { overEndpoints } from './failover.ts';
-import { isTimeout, NonsenseError, reasonOf, StatusError, TokenRefusedError } from './failures.ts';
-import { Gaps } from './gaps.ts';
-import { bytesOf, discard, header, parseContentRange } from './headers.ts';
-import { isSlow, MAX_HELPER_FAILURES, PIECE_MIN, pieceSize, Speed } from './pieces.ts';
+import { isTimeout, NonsenseError, reasonOf } from './failures.ts';
+import { cutOff } from './headers.ts';
+import { Lane } from './lane.ts';
+import { type Part, readPart } from './part.ts';
+import { isSlow, MAX_HELPER_FAILURES, pieceSize } from './pieces.ts';
 import { pump, SinkError } from './pump.ts';
-import { RedirectError } from './redirects.ts';
 import type { Answer } from './request.ts';
 import type { Room } from './room.ts';
+import { Setbacks } from './setbacks.ts';
 import type { Route } from './upstream.ts';
 
 /** How often it is considered whether more connections would help. */
 const CONSIDER_MS = 100;
-/** Attempts in a row that bring no byte, before a download is given up: with the waits between them some two minutes. */
-const MAX_IDLE_ATTEMPTS = 12;
-/** As many refusals (401, 403, 404) in a row: a registry that gave half a blob and then refuses it may have had a bad moment, not a bad minute. */
-const MAX_REFUSALS = 4;
-/** Wait after an attempt that brought something, and after the first that did not; doubles from there. */
-const RESUME_MS = 100;
-const BACKOFF_MS = 250;
-const BACKOFF_MAX_MS = 15_000;
-/** A registry that asks for more patience gets this much; clients do not wait longer. */
-const RETRY_AFTER_MAX_MS = 60_000;
+/** An extra connection that failed is not replaced at once; doubles from there. */
+const HELP_AGAIN_MS = 250;
 
 /**
  * Brings what a sink lacks, over as many connections, endpoints and attempts as it takes. Starts as one plain GET. What breaks, stalls or ends short is
@@ -50,37 +41,14 @@ export async function download(
   }
 }
 
-/** One connection's worth of work; lives as long as there is something to fetch for it. */
-interface Lane {
-  /** The first lane of a download; the others are there to help it. */
-  readonly helper: boolean;
-  claim: Claim;
-  /** Offset of the next byte of the body that is read, and of its end. */
-  at: number;
-  end: number;
-  speed: Speed;
-  /** Bytes handed to the sink. */
-  written: number;
-  /** Queueing for a socket. */
-  waiting: boolean;
-  /** Its answer has begun: what breaks now is the body. */
-  opened: boolean;
-  /** When the last bytes came, or the answer began (performance.now()). */
-  lastAt: number;
-  /** The disk makes it wait. */
-  held: boolean;
-  /** Ends its body. */
-  leave: () => void;
-  endpoint: URL | null;
-}
-
 class Download {
   readonly #room: Room;
   readonly #route: Route;
   readonly #key: BlobKey;
   readonly #sink: BlobSink;
-  readonly #gaps: Gaps;
   readonly #lanes = new Map<Lane, Promise<void>>();
+  readonly #division: Division;
+  readonly #setbacks = new Setbacks();
   /** Ends every lane: the caller's signal, or a failure that ends the download. */
   readonly #stop = new AbortController();
   /** Ends the lanes that wait for a socket when there is nothing left for them. */
@@ -91,11 +59,6 @@ class Download {
   readonly #rangeless = new Set<string>();
   #size: number | undefined;
   #begun = false;
-  #idle = 0;
-  #refusals = 0;
-  /** Null while one connection fetches everything. */
-  #piece: number | null = null;
-  #mostLanes: number;
   /** Ranges are honoured: the upstream says so, or a helper has got one. */
   #proven = false;
   #helperFailures = 0;
@@ -106,8 +69,7 @@ class Download {
     this.#route = route;
     this.#key = key;
     this.#sink = sink;
-    this.#gaps = new Gaps(sink.held);
-    this.#mostLanes = room.config.connections;
+    this.#division = new Division(sink.held, () => this.#lanes.keys(), room.config.connections);
     if (signal.aborted) this.#stop.abort(signal.reason);
     else
       signal.addEventListener('abort', () => this.#stop.abort(signal.reason), {
@@ -123,7 +85,7 @@ class Download {
         // Helpers may have been the last to leave, and have left something.
         if (this.#lanes.size === 0) this.#start(false);
         await Promise.race(this.#lanes.values());
-      } while (this.#lanes.size > 0 || (!this.#gaps.empty && !this.#stop.signal.aborted));
+      } while (this.#lanes.size > 0 || (!this.#division.taken && !this.#stop.signal.aborted));
     } finally {
       clearInterval(timer);
       this.#enough.abort();
@@ -132,20 +94,7 @@ class Download {
   }
 
   #start(helper: boolean): void {
-    const lane: Lane = {
-      helper,
-      claim: new Claim([]),
-      at: 0,
-      end: 0,
-      speed: new Speed(),
-      written: 0,
-      waiting: false,
-      opened: false,
-      lastAt: 0,
-      held: false,
-      leave: () => {},
-      endpoint: null,
-    };
+    const lane = new Lane(helper);
     const work = this.#work(lane)
       .catch((error: unknown) => {
         if (!this.#stop.signal.aborted) this.#stop.abort(error);
@@ -168,7 +117,7 @@ class Download {
     for (;;) {
       const release = await this.#socket(lane);
       // What is claimed now is fetched now: claiming before waiting would hold back the readers.
-      if (release === null || !this.#claimNext(lane)) {
+      if (release === null || !this.#division.claimNext(lane)) {
         release?.();
         return;
       }
@@ -180,11 +129,11 @@ class Download {
         error = thrown;
       } finally {
         release();
-        for (const run of lane.claim.giveUp()) this.#gaps.give(run);
+        this.#division.giveUp(lane);
       }
       this.#stop.signal.throwIfAborted();
-      if (error !== null && !(await this.#recover(lane, error, lane.written > before))) return;
-      if (this.#working() > this.#mostLanes) return;
+      if (error !== null && !(await this.#recover(lane, error, lane.written - before))) return;
+      if (this.#working() > this.#division.mostLanes) return;
     }
   }
 
@@ -203,46 +152,11 @@ class Download {
     }
   }
 
-  /** The lowest bytes that nobody fetches, else all that a stuck lane has left, else half of what the busiest one has still to do. */
-  #claimNext(lane: Lane): boolean {
-    const first = this.#gaps.takeFirst(this.#share());
-    if (first !== null) {
-      lane.claim = new Claim([first]);
-      return true;
-    }
-    for (const other of this.#lanes.keys()) {
-      if (other === lane || !isStuck(other)) continue;
-      lane.claim = new Claim(other.claim.giveUp());
-      other.leave();
-      return true;
-    }
-    // Half of less than that is not worth the round trips.
-    const least = Math.max(2 * PIECE_MIN, (this.#piece ?? 0) / 4);
-    let busiest: Lane | undefined;
-    for (const other of this.#lanes.keys()) {
-      if (other !== lane && other.claim.bytes > (busiest?.claim.bytes ?? least)) busiest = other;
-    }
-    if (busiest === undefined || !Number.isFinite(busiest.claim.to)) return false;
-    const middle = busiest.claim.to - Math.floor(busiest.claim.bytes / 2);
-    lane.claim = new Claim(busiest.claim.cut(middle));
-    return !lane.claim.done;
-  }
-
-  /** How much a lane takes at a time: all of it alone; else a piece, smaller towards the end so that all lanes end together. */
-  #share(): number {
-    if (this.#piece === null) return Number.POSITIVE_INFINITY;
-    return Math.max(this.#piece / 4, Math.min(this.#piece, this.#gaps.bytes / (2 * this.#mostLanes)));
-  }
-
   async #fetch(lane: Lane): Promise<void> {
     lane.opened = false;
     const answer = await this.#open(lane);
     if (answer === null) return;
-    lane.opened = true;
-    lane.held = false;
-    lane.lastAt = performance.now();
-    lane.leave = () => answer.body.destroy();
-    lane.speed = new Speed();
+    lane.open(() => answer.body.destroy());
     const before = lane.written;
     try {
       await pump(answer.body, {
@@ -296,10 +210,14 @@ class Download {
           purpose: null,
         });
         try {
-          return this.#judge(lane, answer, endpoint, range !== null) ? answer : null;
+          // Another lane's stream arrived here first.
+          const part = lane.claim.done ? 'late' : readPart(answer, range === null ? null : from);
+          if (part === null) throw await blobError(answer, endpoint);
+          if (part !== 'late' && this.#accept(lane, part, endpoint, range !== null)) return answer;
+          cutOff(answer.body);
+          return null;
         } catch (error) {
-          if (error instanceof Unexpected) throw await blobError(answer, endpoint);
-          answer.body.on('error', () => {}).destroy();
+          cutOff(answer.body);
           throw error;
         }
       },
@@ -318,52 +236,31 @@ class Download {
     }
   }
 
-  /** Whether an answer brings the claim; false where there is nothing to bring. Notes from which offset on it does. */
-  #judge(lane: Lane, answer: Answer, endpoint: URL, ranged: boolean): boolean {
-    if (answer.status === 206 && ranged) {
-      plain(answer);
-      // Another lane's stream arrived here first.
-      if (lane.claim.done) {
-        answer.body.on('error', () => {}).destroy();
-        return false;
-      }
-      const got = parseContentRange(header(answer.headers, 'content-range'));
-      if (got === null || got.from !== lane.claim.from) {
-        throw new NonsenseError('a part of the blob that was not asked for');
-      }
-      this.#learn(got.size);
-      lane.at = got.from;
-      lane.end = got.to;
-      if (lane.helper) {
-        this.#proven = true;
-        this.#room.punishments.succeeded(endpoint.host);
-      }
+  /** Notes from which offset on an answer brings the claim; false where there is nothing to bring. */
+  #accept(lane: Lane, part: Part, endpoint: URL, ranged: boolean): boolean {
+    this.#learn(part.size);
+    // All of it was held already.
+    if (part.kind === 'end') return false;
+    if (part.kind === 'part') {
+      lane.at = part.from;
+      lane.end = part.to;
+      if (!lane.helper) return true;
+      this.#proven = true;
+      this.#room.punishments.succeeded(endpoint.host);
       return true;
     }
-    if (answer.status === 200) {
-      plain(answer);
-      if (ranged && lane.claim.from > 0) {
-        this.#rangeless.add(endpoint.href);
-        if (lane.helper) throw new NonsenseError('the whole blob instead of the part that was asked for');
-      }
-      const ranges = header(answer.headers, 'accept-ranges')?.trim().toLowerCase();
-      if (ranges === 'none') this.#mostLanes = 1;
-      if (ranges === 'bytes') this.#proven = true;
-      const size = bytesOf(header(answer.headers, 'content-length'));
-      this.#learn(size);
-      lane.at = 0;
-      lane.end = size ?? Number.POSITIVE_INFINITY;
-      // It brings everything from the start anyway: take whatever is missing, skip what is held.
-      if (lane.claim.from > 0) lane.claim.add(this.#gaps.takeAll());
-      return true;
+    const { claim } = lane;
+    if (ranged && claim.from > 0) {
+      this.#rangeless.add(endpoint.href);
+      if (lane.helper) throw new NonsenseError('the whole blob instead of the part that was asked for');
     }
-    if (answer.status === 416 && ranged && sizeOf416(answer) === lane.claim.from) {
-      // All of it was held already.
-      this.#learn(lane.claim.from);
-      discard(answer.body);
-      return false;
-    }
-    throw new Unexpected();
+    if (part.ranges === false) this.#division.mostLanes = 1;
+    if (part.ranges === true) this.#proven = true;
+    lane.at = 0;
+    lane.end = part.size ?? Number.POSITIVE_INFINITY;
+    // It brings everything from the start anyway: take whatever is missing, skip what is held.
+    if (claim.from > 0) this.#division.takeAll(lane);
+    return true;
   }
 
   /** An answer told the size. The digest is of one content: another size is another content. */
@@ -373,8 +270,7 @@ class Download {
     }
     if (size !== undefined && this.#size === undefined) {
       this.#size = size;
-      this.#gaps.trim(size);
-      for (const lane of this.#lanes.keys()) lane.claim.cut(size);
+      this.#division.trim(size);
     }
     if (this.#begun) return;
     this.#begun = true;
@@ -386,16 +282,10 @@ class Download {
   }
 
   #place(lane: Lane, chunk: Uint8Array): Promise<unknown> {
-    const start = lane.at;
-    lane.at += chunk.length;
-    lane.speed.add(chunk.length);
-    lane.lastAt = performance.now();
+    const start = lane.advance(chunk.length);
     // The stream may go on into what nobody has claimed.
     const end = lane.claim.done ? start : lane.claim.to;
-    if (end <= lane.at && end < lane.end) {
-      const more = this.#gaps.takeAt(end, this.#share());
-      lane.claim.add(more === null ? this.#takeUnopened(end) : [more]);
-    }
+    if (end <= lane.at && end < lane.end) this.#division.extend(lane, end);
     const wanted = lane.claim.arrived(start, lane.at);
     const [first] = wanted;
     if (wanted.length === 1 && first !== undefined) {
@@ -411,19 +301,12 @@ class Download {
     );
   }
 
-  /** What another lane has claimed from this offset on, but has had no answer for. */
-  #takeUnopened(from: number): Extent[] {
-    for (const lane of this.#lanes.keys()) {
-      if (!lane.opened && !lane.claim.done && lane.claim.from === from) return lane.claim.giveUp();
-    }
-    return [];
-  }
-
   /** What follows a failure: true to go on, false where this lane ends and others go on. @throws where the download ends. */
-  async #recover(lane: Lane, error: unknown, progress: boolean): Promise<boolean> {
+  async #recover(lane: Lane, error: unknown, brought: number): Promise<boolean> {
     if (error instanceof SinkError) throw error;
     const { endpoints, punishments, log, metrics } = this.#room;
     const { endpoint } = lane;
+    const progress = brought > 0;
     metrics.resumptions.inc({ registry: this.#route.host });
     const facts = {
       registry: this.#route.host,
@@ -440,64 +323,47 @@ class Download {
       log.debug(facts, 'a part of a download broke off');
       if (progress) return true;
       this.#helperFailures++;
-      this.#helpAgainAt = performance.now() + BACKOFF_MS * 2 ** this.#helperFailures;
+      this.#helpAgainAt = performance.now() + HELP_AGAIN_MS * 2 ** this.#helperFailures;
       const punished = endpoint !== null && lane.helper && punishments.failed(endpoint.host, error);
       if (punished || this.#rangeless.size > 0 || this.#helperFailures >= MAX_HELPER_FAILURES) this.#goOnAlone(facts);
       if (lane.helper) return false;
     }
     // Nothing was ever had: whoever asks is told now, in words, and may ask again.
     if (!this.#begun) throw error;
-    this.#idle = progress ? 0 : this.#idle + 1;
-    this.#refusals = !progress && isRefusal(error) ? this.#refusals + 1 : 0;
-    if (this.#idle >= MAX_IDLE_ATTEMPTS || this.#refusals >= MAX_REFUSALS) throw error;
-    const wait = this.#idle === 0 ? RESUME_MS : Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** (this.#idle - 1));
-    const asked = error instanceof StatusError ? Math.min(RETRY_AFTER_MAX_MS, (error.retryAfter ?? 0) * 1000) : 0;
-    log.info({ ...facts, attempt: this.#idle }, 'a download broke off and goes on where it stopped');
-    await sleep(Math.max(jitter(wait), asked), this.#stop.signal);
+    const wait = this.#setbacks.after(error, brought);
+    if (wait === null) throw error;
+    log.info({ ...facts, attempt: this.#setbacks.idle }, 'a download broke off and goes on where it stopped');
+    if (wait > 0) await sleep(wait, this.#stop.signal);
     return true;
   }
 
   #goOnAlone(facts: object): void {
-    if (this.#mostLanes === 1) return;
-    this.#mostLanes = 1;
-    this.#piece = null;
+    if (this.#division.mostLanes === 1) return;
+    this.#division.undivided();
     this.#room.log.info(facts, 'a download goes on over one connection');
   }
 
   /** Looks whether the transfer is slow, and sends help. */
   #consider(): void {
-    if (this.#mostLanes <= 1 || this.#size === undefined || performance.now() < this.#helpAgainAt) return;
+    const { punishments, metrics } = this.#room;
+    const division = this.#division;
+    if (division.mostLanes <= 1 || this.#size === undefined || performance.now() < this.#helpAgainAt) return;
     const [lane] = this.#lanes.keys();
     const host = lane?.endpoint?.host;
-    if (lane === undefined || host === undefined || !this.#room.punishments.allows(host)) return;
+    if (lane === undefined || host === undefined || !punishments.allows(host)) return;
     if (this.#lanes.size === 1) {
       const rate = lane.speed.rate();
-      const slow = rate !== null && isSlow(rate, this.#gaps.bytes + lane.claim.bytes);
-      if (!slow && !(this.#proven && isStuck(lane))) return;
+      const slow = rate !== null && isSlow(rate, division.remainingFor(lane));
+      if (!slow && !(this.#proven && lane.stuck)) return;
       if (rate !== null) {
-        if (this.#piece === null) this.#room.metrics.parallel.inc({ registry: this.#route.host });
-        this.#piece ??= pieceSize(rate);
-        for (const run of lane.claim.cut(lane.claim.from + this.#piece)) this.#gaps.give(run);
+        if (division.piece === null) metrics.parallel.inc({ registry: this.#route.host });
+        division.shorten(lane, pieceSize(rate));
       }
       this.#start(true);
     }
     // Where nothing is known one helper goes ahead to see whether ranges are honoured; the others follow.
-    while (this.#proven && !this.#gaps.empty && this.#lanes.size < this.#mostLanes) this.#start(true);
-    if (this.#proven && this.#lanes.size < this.#mostLanes && [...this.#lanes.keys()].some(isStuck)) this.#start(true);
+    while (this.#proven && !division.taken && this.#lanes.size < division.mostLanes) this.#start(true);
+    const stuck = [...this.#lanes.keys()].some((other) => other.stuck);
+    if (this.#proven && stuck && this.#lanes.size < division.mostLanes) this.#start(true);
   }
-}
-
-/** No byte for so long while others work is not waited out to the stall timeout: whoever has nothing to do takes over. */
-const STUCK_MS = 3_000;
-
-function isStuck(lane: Lane): boolean {
-  return lane.opened && !lane.held && !lane.claim.done && performance.now() - lane.lastAt > STUCK_MS;
-}
-
-/** An answer that is a failure by its status. */
-class Unexpected extends Error {}
-
-function isRefusal(error: unknown): boolean {
-  if (error instanceof StatusError) return error.status < 500 && error.status !== 429 && error.status !== 408;
-  return error instanceof TokenRefusedError || error instanceof NonsenseError || error instanceof RedirectError;
 }

@@ -42,6 +42,11 @@ export function discard(body: Readable): void {
   body.resume();
 }
 
+/** An answer whose rest nobody wants: the connection ends with it. */
+export function cutOff(body: Readable): void {
+  body.on('error', () => {}).destroy();
+}
+
 const DRAIN_LIMIT = 16 * 1024;
 /** The body of a redirect comes with its headers; what takes longer is not waited for. */
 const DRAIN_MS = 100;
