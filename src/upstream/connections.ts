@@ -2,8 +2,9 @@ import { isIP } from 'node:net';
 import type { Readable } from 'node:stream';
 import { Agent, buildConnector, type Dispatcher } from 'undici';
 import { bareHost, isInsideAddress, isInsideName, type Reach } from './addresses.ts';
-import type { ProxyChoice, ProxyServer } from './proxies.ts';
-import { openTunnel } from './tunnels.ts';
+import { cutOff, type Headers } from './headers.ts';
+import { type ProxyChoice, ProxyError, type ProxyServer } from './proxies.ts';
+import { dialProxy, openTunnel, proxyAuthorization, requireName } from './tunnels.ts';
 
 /** TCP, proxy and TLS together. Long enough for three lost SYNs (1 + 2 + 4 s). */
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -11,8 +12,6 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const KEEP_ALIVE_MS = 15_000;
 /** Signed URLs of some CDNs come back in long headers. */
 const MAX_HEADER_BYTES = 64 * 1024;
-
-export type Headers = Readonly<Record<string, string | string[] | undefined>>;
 
 export interface RawResponse {
   readonly status: number;
@@ -44,16 +43,36 @@ export class Connections {
   }
 
   async request(url: URL, request: RawRequest): Promise<RawResponse> {
-    const agent = this.#agent(this.#choice.for(url, request.proxy), request.reach);
-    const response: Dispatcher.ResponseData = await agent.request({
-      origin: url.origin,
-      path: `${url.pathname}${url.search}`,
+    const proxy = this.#choice.for(url, request.proxy);
+    const options = {
       method: request.method,
-      headers: request.headers,
       signal: request.signal,
       headersTimeout: request.stallTimeout,
       bodyTimeout: request.stallTimeout,
-    });
+    };
+    let response: Dispatcher.ResponseData;
+    if (url.protocol === 'http:' && proxy !== null && proxy.kind !== 'socks5') {
+      // HTTP proxies tunnel to ports of TLS only, as they commonly come; plain HTTP they forward (RFC 9112 §3.2.2).
+      requireName(request.reach, bareHost(url.hostname));
+      response = await this.#agent(`forward ${proxy.key}`, forwardConnector(proxy)).request({
+        ...options,
+        origin: `http://${proxy.host.includes(':') ? `[${proxy.host}]` : proxy.host}:${proxy.port}`,
+        path: `${url.origin}${url.pathname}${url.search}`,
+        headers: { ...request.headers, host: url.host, ...proxyAuthorization(proxy) },
+      });
+      if (response.statusCode === 407) {
+        cutOff(response.body);
+        throw new ProxyError(`the proxy ${proxy.host}:${proxy.port} answered 407: it wants other credentials`);
+      }
+    } else {
+      const { reach } = request;
+      response = await this.#agent(`${reach} ${proxy?.key ?? ''}`, this.#connector(proxy, reach)).request({
+        ...options,
+        origin: url.origin,
+        path: `${url.pathname}${url.search}`,
+        headers: request.headers,
+      });
+    }
     return { status: response.statusCode, headers: response.headers, body: response.body };
   }
 
@@ -68,12 +87,11 @@ export class Connections {
     await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()));
   }
 
-  #agent(proxy: ProxyServer | null, reach: Reach): Agent {
-    const key = `${reach} ${proxy?.key ?? ''}`;
+  #agent(key: string, connect: buildConnector.connector): Agent {
     let agent = this.#agents.get(key);
     if (agent === undefined) {
       agent = new Agent({
-        connect: this.#connector(proxy, reach),
+        connect,
         keepAliveTimeout: KEEP_ALIVE_MS,
         keepAliveMaxTimeout: KEEP_ALIVE_MS,
         maxHeaderSize: MAX_HEADER_BYTES,
@@ -105,4 +123,14 @@ export class Connections {
     const origin = new URL(`${options.protocol}//${options.host ?? options.hostname}`).origin;
     this.#inside.set(origin, inside && (this.#inside.get(origin) ?? true));
   }
+}
+
+/** Connections to the proxy itself, for what it forwards. */
+function forwardConnector(proxy: ProxyServer): buildConnector.connector {
+  return (_, callback) => {
+    dialProxy(proxy, CONNECT_TIMEOUT_MS).then(
+      (socket) => callback(null, socket),
+      (error: Error) => callback(error, null),
+    );
+  };
 }

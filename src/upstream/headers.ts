@@ -1,5 +1,7 @@
 import type { Readable } from 'node:stream';
-import type { Headers } from './connections.ts';
+
+/** Of an answer; names in lower case. */
+export type Headers = Readonly<Record<string, string | string[] | undefined>>;
 
 /** One value of a header: the first of several. */
 export function header(headers: Headers, name: string): string | undefined {

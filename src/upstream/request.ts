@@ -1,8 +1,8 @@
 import type { Readable } from 'node:stream';
 import type { Budget, Purpose } from './budget.ts';
 import { type Challenge, parseChallenges } from './challenge.ts';
-import type { Connections, Headers, RawResponse } from './connections.ts';
-import { discardWhole, header, headerList } from './headers.ts';
+import type { Connections, RawResponse } from './connections.ts';
+import { discardWhole, type Headers, header, headerList } from './headers.ts';
 import { follow, isRedirect, MAX_REDIRECTS, RedirectError, reachOf } from './redirects.ts';
 import {
   basic,

@@ -45,12 +45,8 @@ async function open(host: string, port: number, way: Way): Promise<{ socket: Soc
     return { socket, address: socket.remoteAddress ?? null };
   }
   let target = bareHost(host);
-  if (proxy.resolves) {
-    if (!mayName(reach, target))
-      throw new ForbiddenAddressError(`${target} is no host that a public registry may point to`);
-  } else {
-    target = (await resolveHost(target, reach))[0] ?? target;
-  }
+  if (proxy.resolves) requireName(reach, target);
+  else target = (await resolveHost(target, reach))[0] ?? target;
   // The proxy is the operator's own choice: its address may be private.
   const toProxy = await dialProxy(proxy, timeout);
   try {
@@ -65,7 +61,14 @@ async function open(host: string, port: number, way: Way): Promise<{ socket: Soc
   }
 }
 
-async function dialProxy(proxy: ProxyServer, timeout: number): Promise<Socket> {
+/** Where the proxy resolves names, all that can be checked is the name. @throws {ForbiddenAddressError} */
+export function requireName(reach: Reach, host: string): void {
+  if (mayName(reach, host)) return;
+  throw new ForbiddenAddressError(`${host} is no host that a public registry may point to`);
+}
+
+/** A connection to the proxy itself, TLS of an `https://` proxy included. @throws {ProxyError} */
+export async function dialProxy(proxy: ProxyServer, timeout: number): Promise<Socket> {
   try {
     const socket = await dialAny(await resolveHost(proxy.host, 'operator'), proxy.port, timeout);
     return proxy.kind === 'https' ? await secured(socket, proxy.host, timeout) : socket;
@@ -101,6 +104,13 @@ async function socks(socket: Socket, proxy: ProxyServer, host: string, port: num
   }
 }
 
+/** The credentials of an HTTP proxy, as a header (RFC 9110 §11.7.2). */
+export function proxyAuthorization(proxy: ProxyServer): { 'proxy-authorization'?: string } {
+  if (proxy.username === null) return {};
+  const credentials = Buffer.from(`${proxy.username}:${proxy.password ?? ''}`).toString('base64');
+  return { 'proxy-authorization': `Basic ${credentials}` };
+}
+
 /** HTTP CONNECT (RFC 9110 §9.3.6). */
 async function connectMethod(
   socket: Socket,
@@ -110,11 +120,7 @@ async function connectMethod(
   timeout: number,
 ): Promise<Socket> {
   const authority = `${host.includes(':') ? `[${host}]` : host}:${port}`;
-  const headers: Record<string, string> = { host: authority };
-  if (proxy.username !== null) {
-    const credentials = Buffer.from(`${proxy.username}:${proxy.password ?? ''}`).toString('base64');
-    headers['proxy-authorization'] = `Basic ${credentials}`;
-  }
+  const headers = { host: authority, ...proxyAuthorization(proxy) };
   return new Promise((resolve, reject) => {
     // The request's own `timeout` is never set on a socket that is connected already.
     const late = setTimeout(() => fail(`no answer within ${timeout} ms`), timeout);

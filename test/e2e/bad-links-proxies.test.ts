@@ -9,12 +9,16 @@ import { GATEWAY_ADDRESS, type Namespace, openNamespace } from '../support/names
 import { type Program, runOk, startProgram } from '../support/processes.ts';
 import { describeWith, programPath } from '../support/programs.ts';
 import { skopeoPull } from '../support/skopeo.ts';
+import { makeTestCa } from '../support/test-ca.ts';
 
 const FAKE = fileURLToPath(new URL('../support/fake-registry/main.ts', import.meta.url));
 const DOMAIN = 'cr.example.com';
 /** A link of two, from the documentation's block (RFC 5737): the gateway's end and the proxy's. */
 const [NEAR, FAR] = ['192.0.2.1', '192.0.2.2'];
+/** The same registry twice: plain, which HTTP proxies forward, and with TLS, to which they open a tunnel. */
 const REGISTRY_PORT = 5000;
+const SECURE_PORT = 5443;
+const NAMES = ['registry', 'auth', 'downloads'].map((name) => `${name}.hidden.example`);
 const MIB = 1024 * 1024;
 
 /** Prints a line for every name that is asked for. */
@@ -30,7 +34,7 @@ describeWith(
     let folder: string;
     let inside: Namespace;
     let outside: Namespace;
-    let registry: Program;
+    const registries: Program[] = [];
     let dns: Program;
     let gateway: TestGateway | undefined;
     let digests: Set<string>;
@@ -46,22 +50,27 @@ describeWith(
       });
       // Only out there are the names known.
       outside = await openNamespace({
-        hosts: Object.fromEntries(
-          ['registry', 'auth', 'downloads'].map((name) => [`${name}.hidden.example`, GATEWAY_ADDRESS]),
-        ),
+        hosts: Object.fromEntries(NAMES.map((name) => [name, GATEWAY_ADDRESS])),
       });
-      const program: FakeProgram = {
-        options: { host: GATEWAY_ADDRESS, port: REGISTRY_PORT },
-        names: { auth: 'auth.hidden.example', downloads: 'downloads.hidden.example' },
-        repository: 'library/app',
-        tag: '1',
-        layers: [12 * MIB, 3 * MIB],
-      };
-      registry = startProgram({ command: process.execPath, args: [FAKE, JSON.stringify(program)], within: outside });
-      const [, line = ''] = await registry.waitFor(/^(\{"listening".*\})$/m);
-      digests = new Set((JSON.parse(line) as { digests: string[] }).digests);
+      const testCa = makeTestCa();
+      writeFileSync(join(folder, 'ca.pem'), testCa.pem);
+      const tls = testCa.issue(NAMES);
+      for (const options of [{ port: REGISTRY_PORT }, { port: SECURE_PORT, tls }]) {
+        const program: FakeProgram = {
+          options: { host: GATEWAY_ADDRESS, ...options },
+          names: { auth: 'auth.hidden.example', downloads: 'downloads.hidden.example' },
+          repository: 'library/app',
+          tag: '1',
+          layers: [12 * MIB, 3 * MIB],
+        };
+        const args = [FAKE, JSON.stringify(program)];
+        const registry = startProgram({ command: process.execPath, args, within: outside });
+        registries.push(registry);
+        const [, line = ''] = await registry.waitFor(/^(\{"listening".*\})$/m);
+        digests = new Set((JSON.parse(line) as { digests: string[] }).digests);
+      }
 
-      const link = ['link', 'add', 'near', 'type', 'veth', 'peer', 'name', 'far', 'netns', String(registry.pid)];
+      const link = ['link', 'add', 'near', 'type', 'veth', 'peer', 'name', 'far', 'netns', String(registries[0]?.pid)];
       await runOk({ command: programPath('ip'), args: link, within: inside });
       for (const [space, device, address] of [
         [inside, 'near', NEAR],
@@ -106,7 +115,7 @@ describeWith(
     afterAll(async () => {
       for (const proxy of proxies) await proxy.end();
       await dns?.end();
-      await registry?.end();
+      for (const registry of registries) await registry.end();
       await inside?.close();
       await outside?.close();
       rmSync(folder, { recursive: true, force: true });
@@ -115,7 +124,7 @@ describeWith(
     async function gatewayBehind(config: Record<string, unknown>, env: NodeJS.ProcessEnv = {}): Promise<TestGateway> {
       gateway = await startGateway({
         within: inside,
-        env: { ...env },
+        env: { NODE_EXTRA_CA_CERTS: join(folder, 'ca.pem'), ...env },
         config: {
           domain: DOMAIN,
           tls: { mode: 'internal' },
@@ -127,6 +136,7 @@ describeWith(
     }
 
     const endpoint = `http://registry.hidden.example:${REGISTRY_PORT}`;
+    const secure = `https://registry.hidden.example:${SECURE_PORT}`;
     const pull = async (from: TestGateway) =>
       await skopeoPull({
         image: `${DOMAIN}/hidden.test/library/app:1`,
@@ -135,10 +145,11 @@ describeWith(
       });
 
     it.each([
-      ['socks5h, microsocks', `socks5h://${FAR}:1080`],
-      ['socks5h with credentials', `socks5h://someone:se%3Acret@${FAR}:1081`],
-      ['http, tinyproxy', `http://${FAR}:8888`],
-    ])('pulls through it by %s: tokens and redirects too, and no name is resolved here', async (_, proxy) => {
+      ['socks5h, microsocks', `socks5h://${FAR}:1080`, secure],
+      ['socks5h with credentials', `socks5h://someone:se%3Acret@${FAR}:1081`, endpoint],
+      ['http, tinyproxy, tunnels', `http://${FAR}:8888`, secure],
+      ['http, tinyproxy, forwarding', `http://${FAR}:8888`, endpoint],
+    ])('pulls through it by %s: tokens and redirects too, and no name is resolved here', async (_, proxy, endpoint) => {
       const asked = dns.output();
       const running = await gatewayBehind({ upstream: { proxy } });
       await running.ok('registry', 'set', 'hidden.test', '--endpoint', endpoint);

@@ -110,6 +110,19 @@ describe.each([
   });
 });
 
+describe('a proxy http:// that opens tunnels for TLS only', () => {
+  it('forwards what goes to an endpoint without TLS', async () => {
+    const { fake, names, endpoint } = await hiddenRegistry();
+    const proxy = await startProxy(httpProxy, { names, credentials, tunnels: /:443$/ });
+    await pulls(
+      upstreamOf({ 'r.test': { endpoints: [endpoint] } }, { proxy: `http://${login}@127.0.0.1:${proxy.port}` }),
+      fake,
+    );
+    // Its credentials are for it alone.
+    expect(fake.log.all.some(({ headers }) => headers['proxy-authorization'] !== undefined)).toBe(false);
+  });
+});
+
 describe('a proxy socks5://', () => {
   it('is given addresses, names being resolved here', async () => {
     const fake = await FakeRegistry.start(QUIRKS.docker);

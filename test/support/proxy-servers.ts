@@ -1,4 +1,9 @@
-import { createServer as createHttpServer, type ServerResponse } from 'node:http';
+import {
+  createServer as createHttpServer,
+  request as httpRequest,
+  type IncomingMessage,
+  type ServerResponse,
+} from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 
@@ -14,20 +19,35 @@ export interface TestProxyOptions {
   /** Name → `host:port` that it stands for. */
   readonly names?: Readonly<Record<string, string>>;
   readonly credentials?: { readonly username: string; readonly password: string };
+  /** Which `host:port` an HTTP proxy opens tunnels to; default all. */
+  readonly tunnels?: RegExp;
   /** PEM. */
   readonly tls?: { readonly key: string; readonly cert: string };
 }
 
-/** HTTP CONNECT; an `https://` proxy where `tls` is given. */
+/** HTTP CONNECT, and forwarding of plain HTTP; an `https://` proxy where `tls` is given. */
 export function httpProxy(options: TestProxyOptions = {}): Promise<TestProxy> {
   const asked: string[] = [];
   const server = options.tls === undefined ? createHttpServer() : createHttpsServer(options.tls);
-  server.on('request', (_, response: ServerResponse) => response.writeHead(405).end());
+  const { credentials } = options;
+  const wanted =
+    credentials && `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString('base64')}`;
+  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+    const url = new URL(request.url ?? '/');
+    asked.push(`${url.hostname}:${url.port || 80}`);
+    if (wanted !== undefined && request.headers['proxy-authorization'] !== wanted) {
+      response.writeHead(407).end();
+      return;
+    }
+    forward(request, url, options, response);
+  });
   server.on('connect', (request, client: Socket, head: Buffer) => {
     asked.push(request.url ?? '');
-    const { credentials } = options;
-    const wanted =
-      credentials && `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString('base64')}`;
+    // As tinyproxy and squid come: tunnels are for TLS.
+    if (options.tunnels !== undefined && !options.tunnels.test(request.url ?? '')) {
+      client.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n');
+      return;
+    }
     if (wanted !== undefined && request.headers['proxy-authorization'] !== wanted) {
       client.end('HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n');
       return;
@@ -88,6 +108,26 @@ export function socksProxy(options: TestProxyOptions = {}): Promise<TestProxy> {
     client.on('error', () => {});
   });
   return listen(server, asked);
+}
+
+function forward(request: IncomingMessage, url: URL, options: TestProxyOptions, response: ServerResponse): void {
+  const stands = new URL(`http://${options.names?.[url.hostname] ?? url.host}`);
+  const { 'proxy-authorization': _, ...headers } = request.headers;
+  const onward = httpRequest({
+    host: stands.hostname,
+    port: Number(stands.port) || 80,
+    method: request.method,
+    path: `${url.pathname}${url.search}`,
+    headers,
+  });
+  onward.on('response', (answer) => {
+    response.writeHead(answer.statusCode ?? 502, answer.headers);
+    answer.pipe(response);
+    answer.on('error', () => response.destroy());
+  });
+  onward.on('error', () => response.destroy());
+  response.on('close', () => onward.destroy());
+  onward.end();
 }
 
 function tunnel(target: string, options: TestProxyOptions, client: Socket, opened: (upstream: Socket) => void): void {
