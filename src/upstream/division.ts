@@ -55,7 +55,7 @@ export class Division {
       return true;
     }
     // Half of less than that is not worth the round trips.
-    const least = Math.max(2 * PIECE_MIN, (this.piece ?? 0) / 4);
+    const least = Math.max(2 * PIECE_MIN, (this.piece ?? 0) / 8);
     let busiest: Lane | undefined;
     for (const other of this.#lanes()) {
       if (other !== lane && other.claim.bytes > (busiest?.claim.bytes ?? least)) busiest = other;
@@ -88,10 +88,13 @@ export class Division {
     for (const run of lane.claim.giveUp()) this.#gaps.give(run);
   }
 
-  /** How much a lane takes at a time: all of it alone; else a piece, smaller towards the end so that all lanes end together. */
+  /**
+   * How much a lane takes at a time: all of it alone; else a piece, towards the end half of one, so that all lanes end together. Less
+   * would cost more in round trips (a redirect and a range each) than halving what the busiest lane has left.
+   */
   #share(): number {
     if (this.piece === null) return Number.POSITIVE_INFINITY;
-    return Math.max(this.piece / 4, Math.min(this.piece, this.#gaps.bytes / (2 * this.mostLanes)));
+    return Math.max(this.piece / 2, Math.min(this.piece, this.#gaps.bytes / (2 * this.mostLanes)));
   }
 
   /** What another lane has claimed from this offset on, but has had no answer for. */
