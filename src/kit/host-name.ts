@@ -30,13 +30,15 @@ export function normaliseHostName(text: string): HostNameResult {
   // The URL standard's rule, which every HTTP client follows: a last part that is a number makes it an IPv4 address.
   if (labels.length > 1 && /^(?:\d+|0x[\da-f]*)$/.test(labels.at(-1) ?? ''))
     return { problem: 'reads as an IP address' };
-  const undecodable =
-    host.includes('xn--') &&
-    domainToUnicode(host)
-      .split('.')
-      .find((label) => label.startsWith('xn--'));
-  if (undecodable) return { problem: `has a part that starts with xn-- and is no valid punycode ("${undecodable}")` };
+  // One by one: older versions of Node answer nothing at all for a name with one such part.
+  const undecodable = labels.find((label) => label.startsWith('xn--') && !isPunycode(label));
+  if (undecodable !== undefined) return { problem: `has a part that starts with xn-- and is no valid punycode ("${undecodable}")` };
   return { host };
+}
+
+function isPunycode(label: string): boolean {
+  const decoded = domainToUnicode(label);
+  return decoded !== '' && decoded !== label;
 }
 
 function labelProblem(label: string): string | null {
