@@ -7,7 +7,7 @@ const MAX_IDLE_ATTEMPTS = 12;
 /** As many refusals (401, 403, 404) in a row: a registry that gave half a blob and then refuses it may have had a bad moment, not a bad minute. */
 const MAX_REFUSALS = 4;
 /** An attempt that brought so much has paid for the next one: a link that breaks every few MiB is not made slower still by waiting. */
-const WORTHWHILE = 256 * 1024;
+const WORTHWHILE = 1024 * 1024;
 /** Wait after an attempt that brought less, and after the first that brought nothing; doubles from there. */
 const RESUME_MS = 100;
 const BACKOFF_MS = 250;
