@@ -61,10 +61,20 @@ export class BlobReader implements ByteSource {
       if (length > 0) {
         const count = await this.#read(into, length);
         if (count > 0) return count;
-      } else if (blob.outcome === null) await new Promise<void>((resolve) => blob.onAdvance(resolve));
+      } else if (blob.outcome === null) await this.ready();
       else if (blob.outcome.kind === 'complete') return 0;
       else await this.#goPast(blob.outcome.error);
     }
+  }
+
+  async ready(): Promise<boolean> {
+    const { blob } = this.#resident;
+    while (!this.#closed && this.#past === null && this.#offset !== this.#end()) {
+      if (this.#offset < blob.available) return true;
+      if (blob.outcome !== null) return false;
+      await new Promise<void>((resolve) => blob.onAdvance(resolve));
+    }
+    return false;
   }
 
   share(): SharedRead | null {

@@ -15,8 +15,9 @@ export interface BodyOptions {
 export type BodyEnd = 'whole' | 'client left' | 'client stalled' | 'truncated';
 
 /**
- * Writes a source straight to Node's response, HTTP/1.1 or HTTP/2, from two buffers: the next pull runs while the last
- * write drains. A body that cannot be finished ends below its length, so that no client takes it for whole.
+ * Writes a source straight to Node's response, HTTP/1.1 or HTTP/2. A buffer is held from a pull to the end of its write, not while
+ * the source waits; what the kernel has taken keeps the client busy until the next. A body that cannot be finished ends below
+ * its length, so that no client takes it for whole.
  * Headers are written before; the source is closed when it returns. `error` is what made a source end early.
  */
 export async function sendBody(
@@ -27,20 +28,23 @@ export async function sendBody(
   const writer = new Writer(response, options.stallMs);
   const onClose = (): void => void source.close();
   response.once('close', onClose);
-  let into = options.buffers.take();
-  let other = options.buffers.take();
+  let buffer: Buffer | null = null;
   let sent = 0;
   try {
     for (;;) {
-      const count = await source.pull(into);
-      await writer.drained();
+      const filled = await options.buffers.fill(source);
+      const { count } = filled;
+      buffer = filled.buffer;
       if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left' };
       if (count === 0) break;
       sent += count;
       if (options.length !== undefined && sent > options.length) throw new TruncatedError('more bytes than announced');
-      writer.write(count === into.length ? into : into.subarray(0, count));
+      writer.write(count === buffer.length ? buffer : buffer.subarray(0, count));
       options.onBytes(count);
-      [into, other] = [other, into];
+      await writer.drained();
+      if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left' };
+      options.buffers.give(buffer);
+      buffer = null;
     }
     if (options.length !== undefined && sent < options.length) throw new TruncatedError('fewer bytes than announced');
     writer.end();
@@ -54,8 +58,7 @@ export async function sendBody(
   } finally {
     response.off('close', onClose);
     await source.close();
-    options.buffers.give(into);
-    options.buffers.give(other);
+    if (buffer !== null) options.buffers.give(buffer);
   }
 }
 

@@ -1,27 +1,73 @@
-/** Bytes of one buffer of a body; a pull holds two. Large enough that the cost of a read, of TLS records and of a write is spread thin. */
-const BUFFER_SIZE = 256 * 1024;
-/** In a crowd the machine is busy anyway, and what counts is what all of them hold together: 500 pulls about 45 MiB. */
-const CROWD_SIZE = 32 * 1024;
-/** Large buffers in use (two a pull), from which on the next pulls get small ones. */
-const CROWD = 64;
-/** Buffers kept for the next pull; more are left to the garbage collector. */
-const KEPT = 32;
+import type { ByteSource } from '../kit/byte-source.ts';
 
-/** Buffers that go from pull to pull, so that bodies cost no allocation. */
+/**
+ * How large a buffer is while so many bytes are out: large enough that the cost of a read, of TLS records and of a write is spread thin,
+ * smaller in a crowd of slow clients, where what counts is what all of them hold together. 200 pulls hold 23 MiB at most, 500 hold 33.
+ */
+const STEPS = [
+  { upTo: 8 * 1024 * 1024, size: 256 * 1024 },
+  { upTo: 16 * 1024 * 1024, size: 128 * 1024 },
+  { upTo: 24 * 1024 * 1024, size: 64 * 1024 },
+  { upTo: Number.POSITIVE_INFINITY, size: 32 * 1024 },
+];
+/** Buffers of one size that are kept for the next; more are left to the garbage collector. */
+const KEPT = 16;
+/**
+ * Reads of files under way at a time: twice the threads that do them, so that none is idle. More would fill buffers that have left
+ * the processor's cache again when their turn to be written comes.
+ */
+const READS = 8;
+
+/** A buffer, and how much of it holds bytes. */
+export interface Filled {
+  readonly buffer: Buffer;
+  readonly count: number;
+}
+
+/**
+ * Buffers for bodies, lent from a read to the end of its write. The one that came back last goes out first: it is still in the
+ * processor's cache, and clients that take everything at once share a few.
+ */
 export class BufferPool {
-  readonly #free: Buffer[] = [];
-  #large = 0;
+  readonly #free = new Map<number, Buffer[]>(STEPS.map(({ size }) => [size, []]));
+  readonly #waiting: (() => void)[] = [];
+  #out = 0;
+  #reads = 0;
 
-  take(): Buffer {
-    if (this.#large >= CROWD) return Buffer.allocUnsafeSlow(CROWD_SIZE);
-    this.#large++;
-    return this.#free.pop() ?? Buffer.allocUnsafeSlow(BUFFER_SIZE);
+  /** The next bytes of a source; count 0 at its end. No buffer is taken before they are here, where the source can tell. */
+  async fill(source: ByteSource): Promise<Filled> {
+    if (!(await source.ready?.())) return this.#pull(source);
+    if (this.#reads < READS) this.#reads++;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    try {
+      return await this.#pull(source);
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#reads--;
+      else next();
+    }
   }
 
-  /** Only when neither a read nor a write can touch it any more. */
+  /** Only when no write can touch it any more. */
   give(buffer: Buffer): void {
-    if (buffer.length < BUFFER_SIZE) return;
-    this.#large--;
-    if (this.#free.length < KEPT) this.#free.push(buffer);
+    this.#out -= buffer.length;
+    const free = this.#free.get(buffer.length);
+    if (free !== undefined && free.length < KEPT) free.push(buffer);
+  }
+
+  async #pull(source: ByteSource): Promise<Filled> {
+    const buffer = this.#take();
+    try {
+      return { buffer, count: await source.pull(buffer) };
+    } catch (error) {
+      this.give(buffer);
+      throw error;
+    }
+  }
+
+  #take(): Buffer {
+    const size = STEPS.find(({ upTo }) => this.#out < upTo)?.size ?? 0;
+    this.#out += size;
+    return this.#free.get(size)?.pop() ?? Buffer.allocUnsafeSlow(size);
   }
 }

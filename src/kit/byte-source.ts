@@ -1,5 +1,5 @@
 /**
- * A body that is read by pulling: the reader brings the buffer, so two buffers serve a whole pull
+ * A body that is read by pulling: the reader brings the buffer, so one buffer serves a whole pull
  * and a slow client holds back nothing but itself.
  */
 export interface ByteSource {
@@ -11,6 +11,11 @@ export interface ByteSource {
    * @throws {TruncatedError} when the rest will never come: end the response short, never as if it were whole.
    */
   pull(into: Uint8Array): Promise<number>;
+  /**
+   * Waits as `pull` would, without a buffer. True when the next pull reads from a file, false when it may have to wait all
+   * the same. Left out where that cannot be told.
+   */
+  ready?(): Promise<boolean>;
   /** Frees what the source holds; may be called at any time, more than once. */
   close(): Promise<void>;
   /** Where the bytes lie in a file, so that another process of this machine can read them itself; left out, or null, where they do not. */
