@@ -99,7 +99,7 @@ export function createEdge(options: EdgeOptions): Edge {
   const direct: Direct = (exchange, request, response) => {
     const route = resolvePull(exchange, table());
     if (route === null) return false;
-    void servePull(pulls, exchange, route, request, response);
+    servePull(pulls, exchange, route, request, response);
     return true;
   };
   const shared = { forwarded, report, log };

@@ -20,6 +20,15 @@ export type ExchangeKind =
   | 'refused'
   | 'other';
 
+/** Reason of the abort of what a client has left. */
+class ClientLeftError extends Error {
+  override readonly name = 'ClientLeftError';
+
+  constructor() {
+    super('the client left');
+  }
+}
+
 /** One request and what became of it: facts read once, then filled in on the way to the log line. */
 export class Exchange {
   readonly id = randomUUID();
@@ -45,6 +54,9 @@ export class Exchange {
   bytes = 0;
   /** How the body ended, where it did not end well. */
   cut: 'client left' | 'client stalled' | 'truncated' | null = null;
+  /** The client has left before its answer was whole. */
+  left = false;
+  #leaving: AbortController | null = null;
 
   constructor(request: IncomingMessage, connection: Connection, forwarded: ForwardedHeaders) {
     this.connection = connection;
@@ -59,6 +71,21 @@ export class Exchange {
     this.clientAddress = client.address;
     this.secure = client.https || connection.secure;
     this.userAgent = (headers['user-agent'] ?? '').slice(0, USER_AGENT_SHOWN);
+  }
+
+  /** Aborted when the client leaves. Most answers are ready at once, so it is made only for whoever asks for it. */
+  get signal(): AbortSignal {
+    if (this.#leaving === null) {
+      this.#leaving = new AbortController();
+      if (this.left) this.#leaving.abort(new ClientLeftError());
+    }
+    return this.#leaving.signal;
+  }
+
+  leave(): void {
+    this.left = true;
+    this.cut ??= 'client left';
+    this.#leaving?.abort(new ClientLeftError());
   }
 }
 

@@ -64,7 +64,7 @@ export function createFront(deps: FrontDeps): Front {
     report.begin();
     response.once('close', () => {
       if (exchange.status === 0) exchange.status = response.headersSent ? response.statusCode : NO_ANSWER;
-      if (exchange.cut === null && !response.writableEnded) exchange.cut = 'client left';
+      if (!response.writableEnded) exchange.leave();
       report.end(exchange);
       connection.settled();
     });

@@ -1,4 +1,7 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
+import type { Grant } from '../access/access.ts';
+import { after } from '../kit/after.ts';
+import type { ByteSource } from '../kit/byte-source.ts';
 import type { Pull, RegistryCore, Reply } from '../registry/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { AccessPort } from './access-port.ts';
@@ -19,33 +22,6 @@ export interface PullDeps {
 /** Answers up to this size fit into the kernel's buffers: nobody can hold them back. */
 const UNGUARDED_BYTES = 16 * 1024;
 
-/** Reason of a pull's abort. */
-class ClientLeftError extends Error {
-  override readonly name = 'ClientLeftError';
-}
-
-/** Whether a client has left before its answer was whole. Most answers are ready at once: a signal is made only for whoever asks for one. */
-class Leaving {
-  #controller: AbortController | null = null;
-  gone = false;
-
-  constructor(response: ServerResponse) {
-    response.once('close', () => {
-      if (response.writableEnded) return;
-      this.gone = true;
-      this.#controller?.abort(new ClientLeftError('the client left'));
-    });
-  }
-
-  get signal(): AbortSignal {
-    if (this.#controller === null) {
-      this.#controller = new AbortController();
-      if (this.gone) this.#controller.abort(new ClientLeftError('the client left'));
-    }
-    return this.#controller.signal;
-  }
-}
-
 /** What the core is asked. */
 class ClientPull implements Pull {
   readonly target: Pull['target'];
@@ -57,17 +33,11 @@ class ClientPull implements Pull {
   readonly authenticated: boolean;
   readonly base: string;
   readonly ns: string | undefined;
-  readonly #leaving: Leaving;
+  readonly #exchange: Exchange;
 
-  constructor(
-    method: string,
-    route: PullRoute,
-    headers: IncomingHttpHeaders,
-    authenticated: boolean,
-    leaving: Leaving,
-  ) {
+  constructor(exchange: Exchange, route: PullRoute, headers: IncomingHttpHeaders, authenticated: boolean) {
     this.target = route.target;
-    this.method = method === 'HEAD' ? 'HEAD' : 'GET';
+    this.method = exchange.method === 'HEAD' ? 'HEAD' : 'GET';
     this.accept = headers.accept;
     this.range = headers.range;
     this.ifRange = headers['if-range'] as string | undefined;
@@ -75,52 +45,55 @@ class ClientPull implements Pull {
     this.authenticated = authenticated;
     this.base = route.base;
     this.ns = route.ns;
-    this.#leaving = leaving;
+    this.#exchange = exchange;
   }
 
   get signal(): AbortSignal {
-    return this.#leaving.signal;
+    return this.#exchange.signal;
   }
 }
 
-/** Serves one pull on Node's response, from the check of the client to the last byte. Never rejects. */
-export async function servePull(
+/**
+ * Serves one pull on Node's response, from the check of the client to the last byte. Never throws. What is ready in memory is written
+ * before it returns; everything else follows.
+ */
+export function servePull(
   deps: PullDeps,
   exchange: Exchange,
   route: PullRoute,
   request: IncomingMessage,
   response: ServerResponse,
-): Promise<void> {
+): void {
   exchange.kind = route.target.what.kind;
   exchange.target = route.target;
-  const leaving = new Leaving(response);
-  try {
-    const headers = request.headers;
-    const asker = { address: exchange.clientAddress, authorization: headers.authorization, host: exchange.host };
-    const grant = await deps.access.check(asker);
+  const { headers } = request;
+  const asker = { address: exchange.clientAddress, authorization: headers.authorization, host: exchange.host };
+  const serve = (grant: Grant) => {
     exchange.user = grant.user;
-    const reply = await deps.registry.serve(
-      new ClientPull(exchange.method, route, headers, grant.authenticated, leaving),
-    );
-    exchange.from = reply.from;
-    await sendReply(deps, exchange, route, reply, response);
+    const reply = deps.registry.serve(new ClientPull(exchange, route, headers, grant.authenticated));
+    return after(reply, (ready) => after(sendReply(deps, exchange, route, ready, response), () => count(grant)));
+  };
+  const count = (grant: Grant): void => {
     if (exchange.bytes > 0) deps.access.countBytes(asker, grant, exchange.bytes);
+  };
+  const fail = (error: unknown): void => {
+    if (!exchange.left) sendSmall(response, exchange, errorAnswer(error, exchange, deps.log));
+  };
+  try {
+    const served = after(deps.access.check(asker), serve);
+    if (served instanceof Promise) served.catch(fail);
   } catch (error) {
-    if (leaving.gone) {
-      exchange.cut = 'client left';
-      return;
-    }
-    sendSmall(response, exchange, errorAnswer(error, exchange, deps.log));
+    fail(error);
   }
 }
 
-async function sendReply(
+function sendReply(
   deps: PullDeps,
   exchange: Exchange,
   route: PullRoute,
   reply: Reply,
   response: ServerResponse,
-): Promise<void> {
+): Promise<void> | void {
   const { body } = reply;
   const headers: Record<string, string> = {
     'docker-distribution-api-version': 'registry/2.0',
@@ -130,6 +103,7 @@ async function sendReply(
   if (route.ns !== undefined) headers['oci-namespace'] = route.target.registry;
   if (body !== null && body.length !== undefined) headers['content-length'] ??= String(body.length);
   exchange.status = reply.status;
+  exchange.from = reply.from;
 
   if (body === null || body instanceof Uint8Array) {
     if (isGone(response)) return;
@@ -143,6 +117,16 @@ async function sendReply(
     }
     return;
   }
+  return sendStream(deps, exchange, { ...reply, headers, body }, response);
+}
+
+async function sendStream(
+  deps: PullDeps,
+  exchange: Exchange,
+  reply: Reply & { readonly body: ByteSource },
+  response: ServerResponse,
+): Promise<void> {
+  const { headers, body } = reply;
   if (isGone(response)) {
     exchange.cut = 'client left';
     await body.close();

@@ -1,9 +1,13 @@
+import type { What } from '../oci/target.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Exchange } from './exchange.ts';
 
 /** From a page of a warm cache (1 ms) to a layer over a slow link (10 min), in seconds. */
 const DURATIONS = [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600];
+
+/** Longest path that a log line carries. */
+const PATH_SHOWN = 200;
 
 /** One access-log line and the metrics of each request, once its response is closed. */
 export class Report {
@@ -12,45 +16,52 @@ export class Report {
   readonly #seconds;
   readonly #bytes;
   readonly #cut;
-  readonly #running;
+  #running = 0;
 
   constructor(log: Logger, metrics: Metrics) {
     // Its fields are all named below and none is a secret; looking for some in every line would cost a fifth of a small request.
     this.#log = log.child({}, { redact: { paths: [] } });
-    this.#requests = metrics.counter('http_requests_total', 'Requests answered', ['kind', 'status', 'from']);
+    this.#requests = metrics.tally('http_requests_total', 'Requests answered', ['kind', 'status', 'from']);
     this.#seconds = metrics.histogram('http_request_seconds', 'From the request to its last byte', DURATIONS, ['kind']);
-    this.#bytes = metrics.counter('http_sent_bytes_total', 'Body bytes sent to clients', ['from']);
+    this.#bytes = metrics.tally('http_sent_bytes_total', 'Body bytes sent to clients', ['from']);
     this.#cut = metrics.counter('http_bodies_cut_total', 'Bodies that ended before their length', ['reason']);
-    this.#running = metrics.gauge('http_requests_running', 'Requests being answered');
+    metrics.gauge('http_requests_running', 'Requests being answered', [], (gauge) => gauge.set(this.#running));
   }
 
   begin(): void {
-    this.#running.inc();
+    this.#running += 1;
   }
 
   end(exchange: Exchange): void {
-    this.#running.dec();
+    this.#running -= 1;
     const ms = performance.now() - exchange.started;
     const from = exchange.from ?? 'gateway';
-    this.#requests.inc({ kind: exchange.kind, status: exchange.status, from });
+    this.#requests.add(1, exchange.kind, exchange.status, from);
     this.#seconds.observe({ kind: exchange.kind }, ms / 1000);
-    if (exchange.bytes > 0) this.#bytes.inc({ from }, exchange.bytes);
+    if (exchange.bytes > 0) this.#bytes.add(exchange.bytes, from);
     if (exchange.cut !== null) this.#cut.inc({ reason: exchange.cut });
     const level = exchange.kind === 'health' ? 'debug' : 'info';
     if (!this.#log.isLevelEnabled(level)) return;
+    const { target } = exchange;
+    // One shape for all lines; what is undefined is left out. A request that is no pull is shown by its path, never with its query: people
+    // paste secrets into those.
     this.#log[level](
       {
         requestId: exchange.id,
         method: exchange.method,
         host: exchange.host,
-        ...subject(exchange),
+        kind: exchange.kind,
+        path: target === null ? exchange.path.slice(0, PATH_SHOWN) : undefined,
+        registry: target?.registry,
+        repository: target?.repository,
+        reference: target === null ? undefined : referenceOf(target.what),
         status: exchange.status,
         bytes: exchange.bytes,
         ms: Math.round(ms * 10) / 10,
-        ...(exchange.from === null ? {} : { from: exchange.from }),
-        ...(exchange.cut === null ? {} : { cut: exchange.cut }),
+        from: exchange.from ?? undefined,
+        cut: exchange.cut ?? undefined,
         client: exchange.clientAddress,
-        ...(exchange.user === null ? {} : { user: exchange.user }),
+        user: exchange.user ?? undefined,
         userAgent: exchange.userAgent,
       },
       'request',
@@ -58,18 +69,15 @@ export class Report {
   }
 }
 
-/** What was asked for; where it is no pull, the path, never its query: people paste secrets into those. */
-function subject(exchange: Exchange): Record<string, string> {
-  if (exchange.target === null) return { kind: exchange.kind, path: exchange.path.slice(0, 200) };
-  const { registry, repository, what } = exchange.target;
-  const subjectOf = { kind: what.kind, registry, repository };
+/** The tag or digest that was asked for; a list of tags has neither. */
+function referenceOf(what: What): string | undefined {
   switch (what.kind) {
     case 'manifest':
-      return { ...subjectOf, reference: what.reference.kind === 'tag' ? what.reference.tag : what.reference.digest };
+      return what.reference.kind === 'tag' ? what.reference.tag : what.reference.digest;
     case 'blob':
     case 'referrers':
-      return { ...subjectOf, reference: what.digest };
+      return what.digest;
     case 'tags':
-      return subjectOf;
+      return undefined;
   }
 }

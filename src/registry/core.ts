@@ -2,6 +2,7 @@ import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import type { BlobCache } from '../cache/blob-cache.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { Config } from '../config/config.ts';
+import { after } from '../kit/after.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { Reference, RepositoryKey } from '../oci/target.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -13,7 +14,7 @@ import type { Found } from './fetching.ts';
 import { matchesNone, notModifiedHeaders, staleHeaders } from './headers.ts';
 import { HotAnswers } from './hot.ts';
 import { Manifests } from './manifests.ts';
-import { repliesCounter } from './measures.ts';
+import { repliesTally } from './measures.ts';
 import { serveReferrers } from './referrers.ts';
 import type { Pull, RegistryCore, Reply } from './reply.ts';
 import { Sizes } from './sizes.ts';
@@ -51,8 +52,8 @@ class Core implements ProxyCore {
   readonly #manifests: Manifests;
   readonly #blobs: Blobs;
   readonly #ending = new AbortController();
-  readonly #count: (kind: string, from: string) => void;
-  readonly #countError: (kind: string, error: string) => void;
+  readonly #replies;
+  readonly #errors;
   readonly #countStale: () => void;
 
   constructor(options: RegistryCoreOptions) {
@@ -69,28 +70,25 @@ class Core implements ProxyCore {
       'why',
     ]);
     this.#blobs = new Blobs({ upstream, blobs, access, sizes, now, signal, passed: (why) => passed.inc({ why }) });
-    this.#count = counting(repliesCounter(metrics));
-    this.#countError = counting(
-      metrics.counter('registry_errors_total', 'Refusals and failures of the proxy core, by what was asked', [
-        'kind',
-        'error',
-      ]),
+    this.#replies = repliesTally(metrics);
+    this.#errors = metrics.counter(
+      'registry_errors_total',
+      'Refusals and failures of the proxy core, by what was asked',
+      ['kind', 'error'],
     );
     const stale = metrics.counter('registry_stale_served_total', 'Kept answers served while the registry failed');
     this.#countStale = () => stale.inc();
   }
 
-  async serve(pull: Pull): Promise<Reply> {
-    const { what } = pull.target;
+  serve(pull: Pull): Promise<Reply> | Reply {
+    const { kind } = pull.target.what;
     try {
-      const entry = this.#access.admit(pull);
-      const answered = this.#dispatch(pull, entry);
-      const reply = answered instanceof Promise ? await answered : answered;
-      this.#count(what.kind, reply.from);
-      return reply;
+      const answered = this.#dispatch(pull, this.#access.admit(pull));
+      if (answered instanceof Promise) return this.#counted(kind, answered);
+      this.#replies.add(1, kind, answered.from);
+      return answered;
     } catch (error) {
-      this.#countError(what.kind, error instanceof RegistryError ? error.kind : 'other');
-      throw error;
+      throw this.#failed(kind, error);
     }
   }
 
@@ -102,6 +100,21 @@ class Core implements ProxyCore {
 
   close(): void {
     this.#ending.abort(new RegistryError('unavailable', { facts: { reason: 'it is stopping' } }));
+  }
+
+  async #counted(kind: string, answered: Promise<Reply>): Promise<Reply> {
+    try {
+      const reply = await answered;
+      this.#replies.add(1, kind, reply.from);
+      return reply;
+    } catch (error) {
+      throw this.#failed(kind, error);
+    }
+  }
+
+  #failed(kind: string, error: unknown): unknown {
+    this.#errors.inc({ kind, error: error instanceof RegistryError ? error.kind : 'other' });
+    return error;
   }
 
   #dispatch(pull: Pull, entry: RegistryEntry): Promise<Reply> | Reply {
@@ -122,7 +135,7 @@ class Core implements ProxyCore {
 
   #manifest(pull: Pull, entry: RegistryEntry, key: RepositoryKey, reference: Reference): Promise<Reply> | Reply {
     const found = this.#manifests.find(entry, key, reference, this.#hot.accept(pull.accept), pull.method);
-    return found instanceof Promise ? found.then((later) => this.#render(pull, later)) : this.#render(pull, found);
+    return after(found, (known) => this.#render(pull, known));
   }
 
   #render(pull: Pull, { answer, from }: Found): Reply {
@@ -136,22 +149,4 @@ class Core implements ProxyCore {
     if (from === 'stale') return { status, headers: staleHeaders(headers), body, from };
     return { ...reply, status, headers, body, from };
   }
-}
-
-/** A counter of two labels that looks each pair of them up only once: this runs for every reply. */
-function counting(counter: { labels(...values: string[]): { inc(): void } }): (first: string, second: string) => void {
-  const children = new Map<string, Map<string, { inc(): void }>>();
-  return (first, second) => {
-    let row = children.get(first);
-    if (row === undefined) {
-      row = new Map();
-      children.set(first, row);
-    }
-    let child = row.get(second);
-    if (child === undefined) {
-      child = counter.labels(first, second);
-      row.set(second, child);
-    }
-    child.inc();
-  };
 }

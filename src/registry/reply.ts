@@ -34,7 +34,8 @@ export interface Reply {
   readonly freshUntil?: number;
 }
 
-/** The proxy core, as the edge needs it. Failures are thrown as `RegistryError` (oci/errors.ts). */
+/** The proxy core, as the edge needs it. Failures are thrown, at once or later, as `RegistryError` (oci/errors.ts). */
 export interface RegistryCore {
-  serve(pull: Pull): Promise<Reply>;
+  /** What is ready in memory comes without a promise: most of what is asked is. */
+  serve(pull: Pull): Promise<Reply> | Reply;
 }

@@ -1,4 +1,5 @@
 import { AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { Tally } from './tally.ts';
 
 /** Values of one process's metrics, as `prom-client` writes them to JSON. */
 export type MetricValues = readonly object[];
@@ -52,6 +53,21 @@ export class Metrics {
 
   counter<L extends string>(name: string, help: string, labels: readonly L[] = []): Counter<L> {
     return new Counter({ name: `gateway_${name}`, help, labelNames: labels, registers: [this.#registry] });
+  }
+
+  /** A counter for what happens with every request. */
+  tally<L extends string>(name: string, help: string, labels: readonly L[]): Tally<L> {
+    const tally = new Tally(labels);
+    new Counter({
+      name: `gateway_${name}`,
+      help,
+      labelNames: labels,
+      registers: [this.#registry],
+      collect() {
+        tally.tell(this);
+      },
+    });
+    return tally;
   }
 
   gauge<L extends string>(

@@ -1,15 +1,13 @@
 import { BlobReader } from '../cache/reader.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { repliesCounter } from '../registry/measures.ts';
+import { repliesTally } from '../registry/measures.ts';
 import type { Pull, RegistryCore, Reply } from '../registry/reply.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type Channel, ChannelClosedError } from './channel.ts';
 import { questionOf, ReadyReplies } from './ready-replies.ts';
 import { RemoteBlob } from './remote-blob.ts';
 import { type FileMessage, isFile, isStream, type PullMessage, type ReplyMessage, type StreamMessage } from './wire.ts';
-
-const REUSED = { kind: 'manifest', from: 'cache' };
 
 /** The proxy core as a worker has it: the owner decides and fetches, the worker reads files by itself. */
 export class RemoteCore implements RegistryCore {
@@ -20,7 +18,7 @@ export class RemoteCore implements RegistryCore {
 
   constructor(channel: Channel, metrics: Metrics) {
     this.#channel = channel;
-    this.#replies = repliesCounter(metrics);
+    this.#replies = repliesTally(metrics);
   }
 
   /** Nothing that was answered before is given again: to be called with every change of what answers are made of. */
@@ -28,13 +26,15 @@ export class RemoteCore implements RegistryCore {
     this.#ready.clear();
   }
 
-  async serve(pull: Pull): Promise<Reply> {
+  serve(pull: Pull): Promise<Reply> | Reply {
     const question = questionOf(pull);
     const ready = this.#ready.find(question);
-    if (ready !== null) {
-      this.#replies.inc(REUSED);
-      return ready;
-    }
+    if (ready === null) return this.#askAnew(pull, question);
+    this.#replies.add(1, 'manifest', 'cache');
+    return ready;
+  }
+
+  async #askAnew(pull: Pull, question: string | null): Promise<Reply> {
     const { age } = this.#ready;
     const reply = await this.#ask(pull);
     this.#ready.put(question, reply, age);
@@ -92,6 +92,7 @@ function closing(reader: BlobReader, after: () => void): ByteSource {
       return reader.length;
     },
     pull: (into) => reader.pull(into),
+    ready: () => reader.ready(),
     async close() {
       if (closed) return;
       closed = true;

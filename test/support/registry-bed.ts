@@ -112,7 +112,7 @@ export class RegistryBed {
   }
 
   /** The reply as it is, its body unread. */
-  open(registry: string, repository: string, what: What, options: AskOptions = {}): Promise<Reply> {
+  async open(registry: string, repository: string, what: What, options: AskOptions = {}): Promise<Reply> {
     return this.core.serve({
       target: { registry, repository, what },
       method: 'GET',
