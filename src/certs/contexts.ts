@@ -1,5 +1,6 @@
 import { createSecureContext, type SecureContext } from 'node:tls';
 import type { CertificateMaterial } from './certificate.ts';
+import { PROTOCOL } from './protocol.ts';
 
 export type ChainAndKey = Pick<CertificateMaterial, 'chain' | 'key'>;
 
@@ -15,7 +16,7 @@ const origin = new WeakMap<SecureContext, ChainAndKey>();
 export function contextOf(material: ChainAndKey): SecureContext {
   let context = built.get(material);
   if (context === undefined) {
-    context = createSecureContext({ cert: material.chain, key: material.key, minVersion: 'TLSv1.2' });
+    context = createSecureContext({ ...PROTOCOL, cert: material.chain, key: material.key });
     built.set(material, context);
     origin.set(context, material);
   }

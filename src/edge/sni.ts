@@ -1,5 +1,6 @@
 import { isIP, type Socket } from 'node:net';
 import { createSecureContext, type SecureContext, TLSSocket } from 'node:tls';
+import { PROTOCOL } from '../certs/protocol.ts';
 import type { ContextSnapshot } from '../certs/service.ts';
 
 /**
@@ -21,8 +22,7 @@ class UnknownNameError extends Error {
  */
 export function baseContext(ticketKeys: Buffer): SecureContext {
   return createSecureContext({
-    minVersion: 'TLSv1.2',
-    maxVersion: 'TLSv1.3',
+    ...PROTOCOL,
     ticketKeys,
     sessionIdContext: 'registry-gateway',
   });

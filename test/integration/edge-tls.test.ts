@@ -79,6 +79,29 @@ describe('protocols', () => {
     socket.destroy();
   });
 
+  test.each([
+    ['TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256', 'TLS_AES_128_GCM_SHA256'],
+    // Without hardware for AES, as Go's client orders them on such machines.
+    ['TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256'],
+    ['TLS_AES_256_GCM_SHA384', 'TLS_AES_256_GCM_SHA384'],
+    ['ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-ECDSA-AES128-GCM-SHA256'],
+    ['ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-ECDSA-CHACHA20-POLY1305'],
+  ])('of %s: %s, by name and without', async (offered, chosen) => {
+    const version = offered.startsWith('TLS_') ? 'TLSv1.3' : 'TLSv1.2';
+    for (const name of [{ servername: 'localhost' }, {}]) {
+      const socket = await tlsClient({ ...trust(), ...name, ciphers: offered, maxVersion: version });
+      expect(socket.getCipher().name).toBe(chosen);
+      socket.destroy();
+    }
+  });
+
+  test('ciphers without forward secrecy, or with a separate MAC, are refused', async () => {
+    for (const ciphers of ['AES128-GCM-SHA256', 'ECDHE-ECDSA-AES128-SHA256']) {
+      const attempt = tlsClient({ ...trust(), servername: 'localhost', ciphers, maxVersion: 'TLSv1.2' });
+      await expect(attempt).rejects.toThrow(/handshake failure/i);
+    }
+  });
+
   test('TLS 1.1 is refused', async () => {
     await expect(
       tlsClient({

@@ -1,8 +1,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createSecureContext, type SecureContext } from 'node:tls';
+import type { SecureContext } from 'node:tls';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from '../../src/aliases/table.ts';
+import { contextOf } from '../../src/certs/contexts.ts';
 import { InternalCa } from '../../src/certs/internal-ca.ts';
 import { openInternalRoot } from '../../src/certs/internal-root.ts';
 import type { CertificateService } from '../../src/certs/service.ts';
@@ -58,8 +59,7 @@ export class TestCertificates {
   }
 
   context(...names: [string, ...string[]]): SecureContext {
-    const leaf = this.#ca.renew(names);
-    return createSecureContext({ cert: leaf.chain, key: leaf.key });
+    return contextOf(this.#ca.renew(names));
   }
 
   /** New certificates for these hosts, in a new map: a swap. */
