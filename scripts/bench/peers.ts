@@ -45,6 +45,10 @@ const NGINX_HTTP = (dir: string) => `
   client_body_temp_path ${dir}/body; proxy_temp_path ${dir}/proxy; fastcgi_temp_path ${dir}/fastcgi;
   uwsgi_temp_path ${dir}/uwsgi; scgi_temp_path ${dir}/scgi; proxy_max_temp_file_size 0;`;
 
+/** All servers choose the same cipher, so that they alone are compared: by default nginx lets the client's order decide, AES-256 first. */
+const NGINX_TLS = `ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:tls:10m; ssl_prefer_server_ciphers on;
+    ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384;`;
+
 /** The registry API as plain files: enough for pulls by every peer and by the gateway. */
 const STATIC_REGISTRY = (root: string) => `
     root ${root};
@@ -154,7 +158,7 @@ export async function nginxAndRegistry(bench: Bench, name: string, origin: strin
   access_log off;
   upstream registry { server 127.0.0.1:${inner}; keepalive 64; }
   server { listen 127.0.0.1:${port} ssl http2; ssl_certificate ${bench.cert}; ssl_certificate_key ${bench.key};
-    ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:tls:10m; client_max_body_size 0;
+    ${NGINX_TLS} client_max_body_size 0;
     location /v2/ { proxy_pass http://registry; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
       proxy_set_header X-Forwarded-Proto https; proxy_read_timeout 900; }
   }`;
@@ -174,7 +178,7 @@ export async function nginxStatic(bench: Bench, name: string, root: string): Pro
   const http = `
   access_log off;
   server { listen 127.0.0.1:${port} ssl http2; ssl_certificate ${bench.cert}; ssl_certificate_key ${bench.key};
-    ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:tls:10m; ${STATIC_REGISTRY(root)}
+    ${NGINX_TLS} ${STATIC_REGISTRY(root)}
   }`;
   return peer('(c) nginx static', port, [await nginx(bench, name, http, port)]);
 }
