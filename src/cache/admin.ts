@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { sleep } from '../kit/sleep.ts';
 import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
 import { hashFile } from './hash-file.ts';
-import type { BlobRow, UseCursor } from './index-port.ts';
+import type { BlobRow, UseCursor, UsedBlob } from './index-port.ts';
 import { reconcile } from './reconcile.ts';
 import type { Tally } from './tally.ts';
 import type { Upkeep } from './upkeep.ts';
@@ -171,7 +171,7 @@ export class CacheKeeper implements CacheAdmin {
     const { index } = this.#upkeep;
     let cursor: UseCursor | null = null;
     for (;;) {
-      const rows: BlobRow[] = index.leastRecent(BATCH, cursor);
+      const rows: UsedBlob[] = index.leastRecent(BATCH, cursor);
       const old = rows.filter(({ lastUse }) => lastUse < before);
       await this.#drop(old, result);
       report();
@@ -199,10 +199,8 @@ export class CacheKeeper implements CacheAdmin {
     for (;;) {
       const digests: Digest[] = index.onlyOf(registry, last, BATCH);
       const rows = digests.map((digest) => index.blob(digest)).filter((row) => row !== null);
-      await this.#drop(
-        rows.filter(({ lastUse }) => lastUse < before),
-        result,
-      );
+      const old = ({ digest }: BlobRow): boolean => (index.lastUse(digest) ?? 0) < before;
+      await this.#drop(before === Number.MAX_SAFE_INTEGER ? rows : rows.filter(old), result);
       const blobs = new Set(rows.map(({ digest }) => digest));
       const manifests = digests.filter((digest) => !blobs.has(digest));
       index.removeManifests(manifests);

@@ -6,6 +6,9 @@ export interface BlobRow {
   readonly digest: Digest;
   readonly size: number;
   readonly created: number;
+}
+
+export interface UsedBlob extends BlobRow {
   readonly lastUse: number;
 }
 
@@ -33,7 +36,7 @@ export interface TagRow {
 }
 
 /** Where a walk in order of last use stopped. */
-export type UseCursor = Pick<BlobRow, 'lastUse' | 'digest'>;
+export type UseCursor = Pick<UsedBlob, 'lastUse' | 'digest'>;
 
 export interface IndexTotals {
   readonly blobs: number;
@@ -52,12 +55,14 @@ export type Counter = 'hits' | 'misses' | 'fetched' | 'served' | 'evictions';
 export interface CacheIndex {
   blob(digest: Digest): BlobRow | null;
   /** Adds, or replaces size and times. */
-  addBlob(row: BlobRow): void;
+  addBlob(row: UsedBlob): void;
   removeBlobs(digests: readonly Digest[]): void;
   /** Later times only; an unknown digest is passed over. */
   touchBlobs(uses: ReadonlyMap<Digest, number>): void;
   /** Least recently used first, from just behind the cursor on. */
-  leastRecent(limit: number, after: UseCursor | null): BlobRow[];
+  leastRecent(limit: number, after: UseCursor | null): UsedBlob[];
+  /** Null for a blob that is not here. May be slow the first time; for commands. */
+  lastUse(digest: Digest): number | null;
   /** In a fixed order that new rows do not disturb; for walks over everything. */
   blobsAfter(digest: Digest | null, limit: number): BlobRow[];
   totals(): IndexTotals;

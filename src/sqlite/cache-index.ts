@@ -9,6 +9,7 @@ import type {
   ManifestRow,
   TagRow,
   UseCursor,
+  UsedBlob,
 } from '../cache/index-port.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -18,6 +19,7 @@ import { CACHE_SQL, type CacheStatements, prepareAll } from './cache-statements.
 import { type Database, openDatabase } from './database.ts';
 import { fromBytes, toBytes } from './digest-bytes.ts';
 import { cacheMigrations } from './migrations/cache.ts';
+import { type UseEntry, UseLog } from './use-log.ts';
 
 const DAY = 24 * 60 * 60 * 1000;
 /** Most memory for pages of the file, KiB: enough for the index of a million blobs, and taken only where there is one. */
@@ -46,6 +48,7 @@ export function openCacheIndex(dataDir: string, log: Logger): CacheIndex {
 export class SqliteCacheIndex implements CacheIndex {
   readonly #database: Database;
   readonly #run: CacheStatements;
+  readonly #uses: UseLog;
   readonly #repositories = new Map<string, number>();
   #staleLinksAt: { repository: number; digest: Buffer } = { repository: -1, digest: Buffer.alloc(0) };
 
@@ -54,6 +57,8 @@ export class SqliteCacheIndex implements CacheIndex {
     this.#database = database;
     database.pragma(`cache_size = -${PAGES_KIB}`);
     this.#run = prepareAll(database, CACHE_SQL);
+    for (const statement of [this.#run.numberOf, this.#run.addBlob, this.#run.removeBlob]) statement.pluck();
+    this.#uses = new UseLog(database);
   }
 
   blob(digest: Digest): BlobRow | null {
@@ -61,25 +66,46 @@ export class SqliteCacheIndex implements CacheIndex {
     return row === undefined ? null : blobRow(row);
   }
 
-  addBlob({ digest, size, created, lastUse }: BlobRow): void {
-    this.#run.addBlob.run(toBytes(digest), size, created, lastUse);
+  lastUse(digest: Digest): number | null {
+    const number = this.#number(toBytes(digest));
+    return (number === undefined ? undefined : this.#uses.lastUse(number)) ?? null;
+  }
+
+  addBlob({ digest, size, created, lastUse }: UsedBlob): void {
+    const bytes = toBytes(digest);
+    this.#together(() => {
+      const number = this.#run.addBlob.get(bytes, size, created) as number;
+      this.#uses.put(bytes, number, lastUse);
+    });
   }
 
   removeBlobs(digests: readonly Digest[]): void {
     this.#together(() => {
-      for (const digest of digests) this.#run.removeBlob.run(toBytes(digest));
+      for (const digest of digests) {
+        const number = this.#run.removeBlob.get(toBytes(digest)) as number | undefined;
+        if (number !== undefined) this.#uses.remove(number);
+      }
     });
   }
 
   touchBlobs(uses: ReadonlyMap<Digest, number>): void {
     this.#together(() => {
-      for (const [digest, at] of uses) this.#run.touchBlob.run(at, toBytes(digest), at);
+      for (const [digest, at] of uses) {
+        const bytes = toBytes(digest);
+        const number = this.#number(bytes);
+        if (number !== undefined) this.#uses.touch(bytes, number, at);
+      }
+      this.#uses.tend(uses.size);
     });
   }
 
-  leastRecent(limit: number, after: UseCursor | null): BlobRow[] {
-    const from = after === null ? [-1, Buffer.alloc(0)] : [after.lastUse, toBytes(after.digest)];
-    return (this.#run.leastRecent.all(...from, limit) as RawBlob[]).map(blobRow);
+  leastRecent(limit: number, after: UseCursor | null): UsedBlob[] {
+    const place = after === null ? null : { at: after.lastUse, digest: toBytes(after.digest) };
+    const find = ({ digest, blob, at }: UseEntry): UsedBlob | null => {
+      const row = this.#run.blob.get(digest) as RawBlob | undefined;
+      return row?.number === blob ? { ...blobRow(row), lastUse: at } : null;
+    };
+    return this.#together(() => this.#uses.oldest(limit, place, find));
   }
 
   blobsAfter(digest: Digest | null, limit: number): BlobRow[] {
@@ -218,8 +244,18 @@ export class SqliteCacheIndex implements CacheIndex {
     this.#database.close();
   }
 
-  #together(task: () => void): void {
-    this.#database.transaction(task).immediate();
+  #together<T>(task: () => T): T {
+    try {
+      return this.#database.transaction(task).immediate();
+    } catch (error) {
+      this.#uses.forget();
+      throw error;
+    }
+  }
+
+  /** The number of a blob that is here. */
+  #number(digest: Buffer): number | undefined {
+    return this.#run.numberOf.get(digest) as number | undefined;
   }
 
   #repositoryId(repository: RepositoryKey): number {
@@ -247,9 +283,9 @@ export class SqliteCacheIndex implements CacheIndex {
 
 interface RawBlob {
   readonly digest: Buffer;
+  readonly number: number;
   readonly size: number;
   readonly created: number;
-  readonly lastUse: number;
 }
 
 interface RawLink {
@@ -266,7 +302,7 @@ interface RawManifest {
 }
 
 function blobRow(row: RawBlob): BlobRow {
-  return { digest: fromBytes(row.digest), size: row.size, created: row.created, lastUse: row.lastUse };
+  return { digest: fromBytes(row.digest), size: row.size, created: row.created };
 }
 
 function manifestRow(row: RawManifest): ManifestRow {

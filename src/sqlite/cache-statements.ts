@@ -6,14 +6,13 @@ import type { Database } from './database.ts';
  * a test asks SQLite for their plans.
  */
 export const CACHE_SQL = {
-  blob: 'SELECT digest, size, created, last_use AS lastUse FROM blobs WHERE digest = ?',
-  addBlob: `INSERT INTO blobs (digest, size, created, last_use) VALUES (?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET size = excluded.size, created = excluded.created, last_use = excluded.last_use`,
-  removeBlob: 'DELETE FROM blobs WHERE digest = ?',
-  touchBlob: 'UPDATE blobs SET last_use = ? WHERE digest = ? AND last_use < ?',
-  leastRecent: `SELECT digest, size, created, last_use AS lastUse FROM blobs WHERE (last_use, digest) > (?, ?)
-    ORDER BY last_use, digest LIMIT ?`,
-  blobsAfter: `SELECT digest, size, created, last_use AS lastUse FROM blobs WHERE digest > ? ORDER BY digest LIMIT ?`,
+  blob: 'SELECT digest, number, size, created FROM blobs WHERE digest = ?',
+  numberOf: 'SELECT number FROM blobs WHERE digest = ?',
+  addBlob: `INSERT INTO blobs (digest, number, size, created)
+    VALUES (?, (SELECT next_number FROM totals WHERE id = 1), ?, ?)
+    ON CONFLICT DO UPDATE SET size = excluded.size, created = excluded.created RETURNING number`,
+  removeBlob: 'DELETE FROM blobs WHERE digest = ? RETURNING number',
+  blobsAfter: 'SELECT digest, number, size, created FROM blobs WHERE digest > ? ORDER BY digest LIMIT ?',
   totals: 'SELECT blobs, bytes, manifests, manifest_bytes AS manifestBytes FROM totals WHERE id = 1',
   repository: 'SELECT id FROM repositories WHERE registry = ? AND name = ?',
   addRepository: 'INSERT INTO repositories (registry, name) VALUES (?, ?) ON CONFLICT DO NOTHING',

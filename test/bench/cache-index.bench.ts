@@ -16,9 +16,12 @@ function indexOf(rows: number): { index: SqliteCacheIndex; some: () => Digest } 
   database
     .prepare(
       `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-       INSERT INTO blobs (digest, size, created, last_use) SELECT unhex('01' || hex(randomblob(32))), 1000, 0, abs(random() % 1000000000000) FROM n`,
+       INSERT INTO blobs (digest, number, size, created) SELECT unhex('01' || hex(randomblob(32))), i, 1000, 0 FROM n`,
     )
     .run(rows);
+  database.exec(
+    'INSERT INTO uses (at, digest, blob) SELECT abs(random() % 1000000000000) AS at, digest, number FROM blobs ORDER BY at',
+  );
   const index = new SqliteCacheIndex(database);
   const step = Math.max(1, Math.floor(rows / 1000));
   // A thousand from all over it: the pages of a million are not all in memory.

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { BlobRow, CacheIndex, UseCursor } from '../../src/cache/index-port.ts';
+import type { BlobRow, CacheIndex, UseCursor, UsedBlob } from '../../src/cache/index-port.ts';
 import { type Digest, parseDigest } from '../../src/oci/digest.ts';
 
 const DAY = 86_400_000;
@@ -11,12 +11,14 @@ export function digestOf(seed: number | string, algorithm: 'sha256' | 'sha512' =
   return parseDigest(`${algorithm}:${createHash(algorithm).update(String(seed)).digest('hex')}`)!;
 }
 
-const blobOf = (seed: number, lastUse: number, size = 100): BlobRow => ({
+const blobOf = (seed: number, lastUse: number, size = 100): UsedBlob => ({
   digest: digestOf(seed),
   size,
   created: 1,
   lastUse,
 });
+
+const rowOf = ({ digest, size, created }: UsedBlob): BlobRow => ({ digest, size, created });
 
 /** What every implementation of `CacheIndex` must do. */
 export function cacheIndexConformance(name: string, make: () => CacheIndex): void {
@@ -31,20 +33,23 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       const long = { ...blobOf(3, 5, 7), digest: digestOf(3, 'sha512') };
       expect(index.blob(digestOf(1))).toBeNull();
       for (const row of [blobOf(1, 10), blobOf(2, 20), long]) index.addBlob(row);
-      expect(index.blob(digestOf(1))).toEqual(blobOf(1, 10));
-      expect(index.blob(long.digest)).toEqual(long);
+      expect(index.blob(digestOf(1))).toEqual(rowOf(blobOf(1, 10)));
+      expect(index.blob(long.digest)).toEqual(rowOf(long));
+      expect(index.lastUse(long.digest)).toBe(5);
       expect(index.totals()).toMatchObject({ blobs: 3, bytes: 207 });
       index.addBlob(blobOf(2, 30, 500));
-      expect(index.blob(digestOf(2))).toEqual(blobOf(2, 30, 500));
+      expect(index.blob(digestOf(2))).toEqual(rowOf(blobOf(2, 30, 500)));
+      expect(index.leastRecent(10, null).map(({ lastUse }) => lastUse)).toEqual([5, 10, 30]);
       expect(index.totals()).toMatchObject({ blobs: 3, bytes: 607 });
       index.removeBlobs([digestOf(2), digestOf(9)]);
       expect(index.blob(digestOf(2))).toBeNull();
+      expect(index.lastUse(digestOf(2))).toBeNull();
       expect(index.totals()).toMatchObject({ blobs: 2, bytes: 107 });
     });
 
     it('walks blobs in order of use, page by page', () => {
       for (let seed = 0; seed < 20; seed++) index.addBlob(blobOf(seed, (seed * 7) % 5));
-      const seen: BlobRow[] = [];
+      const seen: UsedBlob[] = [];
       let cursor: UseCursor | null = null;
       for (let page = index.leastRecent(3, cursor); page.length > 0; page = index.leastRecent(3, cursor)) {
         expect(page.length).toBeLessThanOrEqual(3);
@@ -65,7 +70,40 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
         ]),
       );
       expect(index.leastRecent(10, null).map(({ digest }) => digest)).toEqual([2, 3, 1].map((seed) => digestOf(seed)));
+      expect(index.leastRecent(10, null).map(({ lastUse }) => lastUse)).toEqual([20, 30, 40]);
+      expect(index.lastUse(digestOf(1))).toBe(40);
       expect(index.totals().blobs).toBe(3);
+    });
+
+    it('keeps the order of use through many uses, removals and returns', () => {
+      const uses = new Map<number, number>();
+      for (let seed = 0; seed < 20; seed++) index.addBlob(blobOf(seed, seed));
+      for (let seed = 0; seed < 20; seed++) uses.set(seed, seed);
+      const expectOrder = (): void => {
+        const order = [...uses].sort((a, b) => a[1] - b[1]);
+        expect(index.leastRecent(100, null).map(({ digest, lastUse }) => [digest, lastUse])).toEqual(
+          order.map(([seed, at]) => [digestOf(seed), at]),
+        );
+      };
+      for (let round = 1; round <= 300; round++) {
+        const used = [round % 20, (round * 7) % 20, (round * round) % 20];
+        const batch = new Map(used.map((seed, turn) => [seed, round * 100 + turn]));
+        index.touchBlobs(new Map([...batch].map(([seed, at]) => [digestOf(seed), at])));
+        for (const [seed, at] of batch) if (uses.has(seed)) uses.set(seed, at);
+        if (round % 10 === 0) {
+          const seed = (round / 10) % 20;
+          index.removeBlobs([digestOf(seed)]);
+          uses.delete(seed);
+        }
+        if (round % 25 === 0) {
+          const seed = (round / 25) % 20;
+          // Back from earlier: with a use that is older than what was known of it.
+          index.addBlob(blobOf(seed, round));
+          uses.set(seed, round);
+        }
+        if (round % 50 === 0) expectOrder();
+      }
+      expectOrder();
     });
 
     it('walks all blobs in an order that changes do not disturb', () => {

@@ -7,6 +7,7 @@ import type {
   ManifestRow,
   TagRow,
   UseCursor,
+  UsedBlob,
 } from '../../src/cache/index-port.ts';
 import type { Digest } from '../../src/oci/digest.ts';
 import type { RepositoryKey } from '../../src/oci/target.ts';
@@ -15,17 +16,22 @@ const DAY = 86_400_000;
 
 /** The cache's index in memory: plain maps, sorted when asked. For tests; it forgets when the process ends. */
 export class MemoryCacheIndex implements CacheIndex {
-  readonly #blobs = new Map<Digest, BlobRow>();
+  readonly #blobs = new Map<Digest, UsedBlob>();
   readonly #links = new Map<string, Link & { seen: number }>();
   readonly #manifests = new Map<Digest, ManifestRow & { lastUse: number }>();
   readonly #tags = new Map<string, TagRow>();
   readonly #counters: Record<Counter, number> = { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0 };
 
   blob(digest: Digest): BlobRow | null {
-    return this.#blobs.get(digest) ?? null;
+    const row = this.#blobs.get(digest);
+    return row === undefined ? null : unused(row);
   }
 
-  addBlob(row: BlobRow): void {
+  lastUse(digest: Digest): number | null {
+    return this.#blobs.get(digest)?.lastUse ?? null;
+  }
+
+  addBlob(row: UsedBlob): void {
     this.#blobs.set(row.digest, row);
   }
 
@@ -40,7 +46,7 @@ export class MemoryCacheIndex implements CacheIndex {
     }
   }
 
-  leastRecent(limit: number, after: UseCursor | null): BlobRow[] {
+  leastRecent(limit: number, after: UseCursor | null): UsedBlob[] {
     const order = (a: UseCursor, b: UseCursor): number => a.lastUse - b.lastUse || compare(a.digest, b.digest);
     return [...this.#blobs.values()]
       .filter((row) => after === null || order(row, after) > 0)
@@ -49,7 +55,7 @@ export class MemoryCacheIndex implements CacheIndex {
   }
 
   blobsAfter(digest: Digest | null, limit: number): BlobRow[] {
-    return sortedAfter(this.#blobs, digest).slice(0, limit);
+    return sortedAfter(this.#blobs, digest).slice(0, limit).map(unused);
   }
 
   totals(): IndexTotals {
@@ -183,6 +189,10 @@ export class MemoryCacheIndex implements CacheIndex {
   }
 
   close(): void {}
+}
+
+function unused({ digest, size, created }: UsedBlob): BlobRow {
+  return { digest, size, created };
 }
 
 function sortedAfter<T extends { readonly digest: Digest }>(rows: Map<Digest, T>, after: Digest | null): T[] {

@@ -82,5 +82,44 @@ const inventory: Migration = {
   `,
 };
 
+/**
+ * Uses become a log: appended to, and swept of what is outdated, instead of a row and an index entry changed for each use. `blob` is a number that
+ * no other blob has had, by which the newest use of each is kept in memory.
+ */
+const useLog: Migration = {
+  name: 'uses as a log',
+  sql: `
+    CREATE TABLE numbered (
+      digest BLOB PRIMARY KEY,
+      number INTEGER NOT NULL,
+      size INTEGER NOT NULL CHECK (size >= 0),
+      created INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO numbered SELECT digest, row_number() OVER (ORDER BY digest), size, created FROM blobs ORDER BY digest;
+
+    CREATE TABLE uses (
+      at INTEGER NOT NULL,
+      digest BLOB NOT NULL,
+      blob INTEGER NOT NULL,
+      PRIMARY KEY (at, digest)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO uses SELECT last_use, digest, number FROM blobs JOIN numbered USING (digest) ORDER BY last_use, digest;
+
+    DROP TABLE blobs;
+    ALTER TABLE numbered RENAME TO blobs;
+    ALTER TABLE totals ADD COLUMN next_number INTEGER NOT NULL DEFAULT 0;
+    UPDATE totals SET next_number = (SELECT count(*) FROM blobs) + 1;
+    CREATE TRIGGER blob_in AFTER INSERT ON blobs BEGIN
+      UPDATE totals SET blobs = blobs + 1, bytes = bytes + new.size, next_number = next_number + 1;
+    END;
+    CREATE TRIGGER blob_out AFTER DELETE ON blobs BEGIN
+      UPDATE totals SET blobs = blobs - 1, bytes = bytes - old.size;
+    END;
+    CREATE TRIGGER blob_resized AFTER UPDATE OF size ON blobs BEGIN
+      UPDATE totals SET bytes = bytes + new.size - old.size;
+    END;
+  `,
+};
+
 /** Schema of `cache.db`: what the cache directory holds. It has a file of its own, since losing it loses nothing and it is written to often. */
-export const cacheMigrations: readonly Migration[] = [inventory];
+export const cacheMigrations: readonly Migration[] = [inventory, useLog];
