@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { attended } from './attended.ts';
 import { machine } from './load.ts';
 import { prepare } from './peers.ts';
 import { CLIENT_CORE } from './process.ts';
@@ -25,24 +26,24 @@ const only = values.only?.split(',');
 const options = { runs: Number(values.runs), seconds: Number(values.seconds) };
 const dir = mkdtempSync(join(tmpdir(), 'gateway-bench-'));
 const results: Result[] = [];
-try {
-  const bench = prepare(dir);
-  for (const [number, scenario] of Object.entries(SCENARIOS)) {
-    if (only !== undefined && !only.includes(number)) continue;
-    console.error(`scenario ${number} …`);
-    const found = await scenario({ ...bench, dir: join(dir, number) }, options);
-    results.push(...found);
-    if (!values.json) printTable(found);
-  }
-} finally {
-  rmSync(dir, { recursive: true, force: true });
+await attended(
+  async () => {
+    const bench = prepare(dir);
+    for (const [number, scenario] of Object.entries(SCENARIOS)) {
+      if (only !== undefined && !only.includes(number)) continue;
+      console.error(`scenario ${number} …`);
+      const found = await scenario({ ...bench, dir: join(dir, number) }, options);
+      results.push(...found);
+      if (!values.json) printTable(found);
+    }
+    report();
+  },
+  () => rmSync(dir, { recursive: true, force: true }),
+);
+
+function report(): void {
+  if (values.json) {
+    const rows = results.map((result) => ({ ...result, rows: summarise(result) }));
+    console.log(JSON.stringify({ machine: machine(), ...options, results: rows }, null, 2));
+  } else console.log(`\n${machine()}; medians of ${options.runs} runs, (least … most); ratios are medians of pairs`);
 }
-if (values.json) {
-  console.log(
-    JSON.stringify(
-      { machine: machine(), ...options, results: results.map((result) => ({ ...result, rows: summarise(result) })) },
-      null,
-      2,
-    ),
-  );
-} else console.log(`\n${machine()}; medians of ${options.runs} runs, (least … most); ratios are medians of pairs`);

@@ -11,6 +11,19 @@ const run = promisify(execFile);
 export const SERVER_CORE = '0';
 export const CLIENT_CORE = availableParallelism() > 1 ? '1' : '0';
 
+/** Those that run. */
+const running = new Set<Server>();
+const over = new AbortController();
+
+/** Aborted when this run is over: done, failed, or told to end. */
+export const runOver = over.signal;
+
+/** Ends every server and command of this run; none can be started any more. May be called more than once. */
+export async function endEverything(): Promise<void> {
+  over.abort(new Error('the run is over'));
+  await Promise.all([...running].map((server) => server.stop()));
+}
+
 /** A server of this run, pinned, ended by its own id. */
 export class Server {
   readonly child: ChildProcess;
@@ -19,7 +32,15 @@ export class Server {
 
   private constructor(child: ChildProcess) {
     this.child = child;
-    this.#ended = new Promise((resolve) => child.once('exit', () => resolve()));
+    running.add(this);
+    this.#ended = new Promise((resolve) => {
+      for (const event of ['exit', 'error'] as const) {
+        child.once(event, () => {
+          running.delete(this);
+          resolve();
+        });
+      }
+    });
     for (const stream of [child.stdout, child.stderr])
       stream?.on('data', (chunk: Buffer) => {
         this.#output = (this.#output + chunk).slice(-8_000);
@@ -35,6 +56,7 @@ export class Server {
     readonly env?: NodeJS.ProcessEnv;
     readonly cwd?: string;
   }): Promise<Server> {
+    runOver.throwIfAborted();
     const child = spawn('taskset', ['-c', options.cpus ?? SERVER_CORE, options.command, ...options.args], {
       env: { ...process.env, ...options.env },
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -43,7 +65,7 @@ export class Server {
     const server = new Server(child);
     const deadline = Date.now() + 30_000;
     while (!(await listens(options.port))) {
-      if (child.exitCode !== null || Date.now() > deadline) {
+      if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
         await server.stop();
         throw new Error(`${options.command} does not listen on port ${options.port}:\n${server.#output}`);
       }
@@ -147,6 +169,7 @@ export async function freePort(): Promise<number> {
 export async function command(file: string, args: readonly string[], options: { cpus?: string } = {}): Promise<string> {
   const { stdout } = await run('taskset', ['-c', options.cpus ?? CLIENT_CORE, file, ...args], {
     maxBuffer: 64 * 1024 * 1024,
+    signal: runOver,
   });
   return stdout;
 }

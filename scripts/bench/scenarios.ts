@@ -1,5 +1,4 @@
-import type { Bench } from './peers.ts';
-import type { Result } from './report.ts';
+import type { Scenario } from './scenario.ts';
 import { coldBlob, coldCrowd } from './scenarios/cold.ts';
 import { handshakes } from './scenarios/handshakes.ts';
 import { indexCost } from './scenarios/index-cost.ts';
@@ -7,13 +6,6 @@ import { memory } from './scenarios/memory.ts';
 import { start } from './scenarios/start.ts';
 import { warmBlob, warmImage, warmManifest } from './scenarios/warm.ts';
 import { workers } from './scenarios/workers.ts';
-
-export interface Options {
-  readonly runs: number;
-  readonly seconds: number;
-}
-
-export type Scenario = (bench: Bench, options: Options) => Promise<Result[]>;
 
 export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   1: warmBlob,

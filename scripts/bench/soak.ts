@@ -3,12 +3,14 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { Agent, type RequestOptions, request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as timeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { attended } from './attended.ts';
 import { type Image, layOut } from './content.ts';
 import { gateway, Origin, type Peer, prepare } from './peers.ts';
-import { CLIENT_CORE, freePort, type Server } from './process.ts';
+import { CLIENT_CORE, freePort, runOver, type Server } from './process.ts';
 import { MiB, url } from './scenarios/stage.ts';
+import { sequence } from './sequence.ts';
 import { median } from './stats.ts';
 
 /**
@@ -71,19 +73,10 @@ function digestOf(body: Buffer): string {
   return `sha256:${createHash('sha256').update(body).digest('hex')}`;
 }
 
-/** The next of a fixed sequence in [0, 1): every soak asks the same. */
-function sequence(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state * 1_664_525 + 1_013_904_223) % 2 ** 32;
-    return state / 2 ** 32;
-  };
-}
-
 async function client(peer: Peer, images: readonly Image[], seed: number, until: number): Promise<void> {
   const next = sequence(seed);
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-  while (Date.now() < until) {
+  while (Date.now() < until && !runOver.aborted) {
     const image = images[Math.floor(next() * images.length)];
     const layer = image?.layers[Math.floor(next() * image.layers.length)];
     if (image === undefined || layer === undefined) throw new Error('no image');
@@ -137,63 +130,74 @@ function growth(looks: readonly Look[], of: (look: Look) => number): number {
   return part(looks.length - third) / part(third);
 }
 
-let failed = false;
-try {
+/** A pause that ends with the run. */
+function sleep(ms: number): Promise<void> {
+  return timeout(ms, undefined, { signal: runOver });
+}
+
+/** Restarts the upstream until the end. Returns how often. */
+async function restarts(first: Origin, start: () => Promise<Origin>, until: number): Promise<number> {
+  let [origin, count] = [first, 0];
+  for (; Date.now() < until - RESTART_MS; count++) {
+    await sleep(RESTART_MS);
+    await origin.server.stop();
+    await sleep(DOWN_MS);
+    origin = await start();
+  }
+  return count;
+}
+
+/** Looks at the gateway until the end, and prints what it sees. */
+async function looks(server: Server): Promise<Look[]> {
+  const seen: Look[] = [];
+  for (let at = 1; at <= minutes * LOOKS_A_MINUTE; at++) {
+    await sleep(60_000 / LOOKS_A_MINUTE);
+    const now = look(server);
+    seen.push(now);
+    console.log(
+      `${(at / LOOKS_A_MINUTE).toFixed(2)} min  ${now.memory.toFixed(1)} MiB  ${now.descriptors} descriptors  ` +
+        `${tally.whole} whole, ${tally.part} parts, ${tally.left} left, ${tally.failed} failed, ${tally.wrong.length} wrong`,
+    );
+  }
+  return seen;
+}
+
+/** Prints the verdict; false where something grew or was wrong. */
+function verdict(seen: readonly Look[]): boolean {
+  let good = true;
+  for (const [what, ratio, bound] of [
+    ['memory', growth(seen, ({ memory }) => memory), MEMORY_GROWTH],
+    ['descriptors', growth(seen, ({ descriptors }) => descriptors), DESCRIPTOR_GROWTH],
+  ] as const) {
+    const flat = ratio <= bound;
+    console.log(`${what}: last third / second third = ${ratio.toFixed(3)}, ${flat ? 'flat' : `GREW (bound ${bound})`}`);
+    good &&= flat;
+  }
+  if (tally.whole > 0 && tally.part > 0 && tally.wrong.length === 0) return good;
+  console.log(`wrong answers: ${tally.wrong.slice(0, 10).join('; ') || 'nothing came whole'}`);
+  return false;
+}
+
+async function soak(): Promise<void> {
   const bench = prepare(dir);
   const root = join(dir, 'origin');
   mkdirSync(root, { recursive: true });
   const images = Array.from({ length: IMAGES }, (_, index) => layOut(root, `library/app${index}`, 'v1', LAYERS));
   const port = await freePort();
-  let origin = await Origin.start(bench, root, CLIENT_CORE, port);
+  const start = () => Origin.start(bench, root, CLIENT_CORE, port);
+  const origin = await start();
   const env = { GATEWAY_CACHE_MAX_SIZE: CACHE, GATEWAY_CACHE_TAG_TTL: '5s', GATEWAY_LOG_LEVEL: 'warn' };
   const peer = await gateway(bench, 'gateway', origin.url, { env });
   const [server] = peer.servers;
   if (server === undefined) throw new Error('no gateway');
-  try {
-    const until = Date.now() + minutes * 60_000;
-    const running = Promise.all(Array.from({ length: clients }, (_, index) => client(peer, images, index + 1, until)));
-    const restarts = (async () => {
-      let count = 0;
-      for (; Date.now() < until - RESTART_MS; count++) {
-        await sleep(RESTART_MS);
-        await origin.server.stop();
-        await sleep(DOWN_MS);
-        origin = await Origin.start(bench, root, CLIENT_CORE, port);
-      }
-      return count;
-    })();
-    const looks: Look[] = [];
-    for (let at = 1; at <= minutes * LOOKS_A_MINUTE; at++) {
-      await sleep(60_000 / LOOKS_A_MINUTE);
-      const now = look(server);
-      looks.push(now);
-      console.log(
-        `${(at / LOOKS_A_MINUTE).toFixed(2)} min  ${now.memory.toFixed(1)} MiB  ${now.descriptors} descriptors  ` +
-          `${tally.whole} whole, ${tally.part} parts, ${tally.left} left, ${tally.failed} failed, ${tally.wrong.length} wrong`,
-      );
-    }
-    await running;
-    console.log(`${await restarts} restarts of the upstream`);
-    const judged = [
-      ['memory', growth(looks, ({ memory }) => memory), MEMORY_GROWTH],
-      ['descriptors', growth(looks, ({ descriptors }) => descriptors), DESCRIPTOR_GROWTH],
-    ] as const;
-    for (const [what, ratio, bound] of judged) {
-      const flat = ratio <= bound;
-      console.log(
-        `${what}: last third / second third = ${ratio.toFixed(3)}, ${flat ? 'flat' : `GREW (bound ${bound})`}`,
-      );
-      failed ||= !flat;
-    }
-    if (tally.whole === 0 || tally.part === 0 || tally.wrong.length > 0) {
-      console.log(`wrong answers: ${tally.wrong.slice(0, 10).join('; ') || 'nothing came whole'}`);
-      failed = true;
-    }
-  } finally {
-    await peer.stop();
-    await origin.server.stop();
-  }
-} finally {
-  rmSync(dir, { recursive: true, force: true });
+  const until = Date.now() + minutes * 60_000;
+  const [seen, restarted] = await Promise.all([
+    looks(server),
+    restarts(origin, start, until),
+    ...Array.from({ length: clients }, (_, index) => client(peer, images, index + 1, until)),
+  ]);
+  console.log(`${restarted} restarts of the upstream`);
+  process.exitCode = verdict(seen) ? 0 : 1;
 }
-process.exitCode = failed ? 1 : 0;
+
+await attended(soak, () => rmSync(dir, { recursive: true, force: true }));

@@ -6,7 +6,7 @@ import { crowd, type Fetched, fetchOnce, keepAlive } from '../load.ts';
 import { type Bench, gateway, nginxAndRegistry, Origin, type Peer } from '../peers.ts';
 import { CLIENT_CORE } from '../process.ts';
 import type { Result } from '../report.ts';
-import type { Scenario } from '../scenarios.ts';
+import type { Scenario } from '../scenario.ts';
 import { imagePaths, MiB, url } from './stage.ts';
 
 const SIZE = 256 * MiB;

@@ -5,7 +5,7 @@ import { layOut } from '../content.ts';
 import { cpuOf, gateway, nginxStatic, Origin, type Peer } from '../peers.ts';
 import { CLIENT_CORE, command } from '../process.ts';
 import type { Result } from '../report.ts';
-import type { Scenario } from '../scenarios.ts';
+import type { Scenario } from '../scenario.ts';
 
 const CLIENT = join(import.meta.dirname, '../handshake-client.ts');
 /** Names that the client asks for in turn; the table holds more. */

@@ -1,45 +1,62 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import type { CacheIndex } from '../../../src/cache/index-port.ts';
 import { type Digest, parseDigest } from '../../../src/oci/digest.ts';
 import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
+import { runOver } from '../process.ts';
 import type { Result } from '../report.ts';
-import type { Scenario } from '../scenarios.ts';
+import type { Scenario } from '../scenario.ts';
+import { sequence } from '../sequence.ts';
 
 const SMALL = 1_000;
 const LARGE = 1_000_000;
 /** Operations a sample. */
 const LOOKUPS = 2_000;
 const BATCH = 100;
-/** Commits of the filling: one transaction for all would hold a gigabyte of log. */
+/** Batches of touches a sample: the mean of them holds its share of what is put off, sweeps and checkpoints. */
+const BATCHES = 100;
+/** Rows touched at once while the index is prepared. */
 const FILL_BATCH = 10_000;
+/** Prime to both numbers of rows, so that steps of it come by every row once. */
+const STEP = 7_919;
 
 /** 9: what a lookup, a batch of touches and an eviction cost, with a thousand and with a million rows. */
 export const indexCost: Scenario = async (bench, { runs }) => {
   const figures: Record<string, { small: number[]; large: number[] }> = {
     'lookup of a blob': { small: [], large: [] },
-    [`touch of ${BATCH} blobs, one transaction`]: { small: [], large: [] },
+    [`touch of ${BATCH} blobs anywhere, one transaction`]: { small: [], large: [] },
     [`eviction of ${BATCH} blobs: find and drop`]: { small: [], large: [] },
   };
-  const sets = (['small', 'large'] as const).map((size) => {
-    const rows = size === 'small' ? SMALL : LARGE;
+  const sets: { size: 'small' | 'large'; rows: number; index: CacheIndex }[] = [];
+  for (const [size, rows] of [
+    ['small', SMALL],
+    ['large', LARGE],
+  ] as const) {
     const dir = join(bench.dir, size);
     mkdirSync(dir, { recursive: true });
     const index = openCacheIndex(dir, silentLog());
-    fill(index, rows);
-    return { size, rows, index };
-  });
+    await fill(index, rows);
+    sets.push({ size, rows, index });
+  }
+  const next = sequence(1);
+  let now = Date.now();
   for (let run = 0; run < runs; run++) {
     for (const { size, rows, index } of sets) {
-      const picked = (count: number) =>
-        Array.from({ length: count }, (_, turn) => digestOf((turn * 7919 + run * 104_729) % rows));
+      const picked = (count: number) => {
+        const first = Math.floor(next() * rows);
+        return Array.from({ length: count }, (_, turn) => digestOf((first + turn * STEP) % rows));
+      };
+      const flushes = Array.from({ length: BATCHES }, () => new Map(picked(BATCH).map((digest) => [digest, now++])));
       const samples = [
         time(picked(LOOKUPS), (digests) => {
           for (const digest of digests) index.blob(digest);
         }) / LOOKUPS,
-        time(picked(BATCH), (digests) => index.touchBlobs(new Map(digests.map((digest) => [digest, Date.now()])))),
+        time(flushes, (uses) => {
+          for (const batch of uses) index.touchBlobs(batch);
+        }) / BATCHES,
         time(
           null,
           () => {
@@ -76,14 +93,32 @@ function digestOf(number: number): Digest {
   return digest;
 }
 
-function fill(index: CacheIndex, rows: number): void {
+/** An index that has been in use: every blob was put in, and used again later, in another order. */
+async function fill(index: CacheIndex, rows: number): Promise<void> {
   const now = Date.now();
-  for (let from = 0; from < rows; from += FILL_BATCH) {
-    const to = Math.min(rows, from + FILL_BATCH);
-    for (let number = from; number < to; number++) {
-      index.addBlob({ digest: digestOf(number), size: 1000, created: now, lastUse: now - number });
+  const start = now - 30 * 24 * 60 * 60 * 1000;
+  for (const numbers of batches(rows)) {
+    for (const number of numbers) {
+      index.addBlob({ digest: digestOf(number), size: 1000, created: start, lastUse: start + number });
     }
+    await pause();
   }
+  for (const numbers of batches(rows)) {
+    index.touchBlobs(new Map(numbers.map((number) => [digestOf((number * STEP) % rows), now - rows + number])));
+    await pause();
+  }
+}
+
+function* batches(rows: number): Generator<number[]> {
+  for (let from = 0; from < rows; from += FILL_BATCH) {
+    yield Array.from({ length: Math.min(FILL_BATCH, rows - from) }, (_, offset) => from + offset);
+  }
+}
+
+/** Filling takes minutes: it can be ended. */
+async function pause(): Promise<void> {
+  await setImmediate();
+  runOver.throwIfAborted();
 }
 
 /** Milliseconds of `work`; `undo` is not counted. */

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { wrk } from '../load.ts';
 import type { Result, Series } from '../report.ts';
-import type { Scenario } from '../scenarios.ts';
+import type { Scenario } from '../scenario.ts';
 import { imagePaths, MiB, url, warmStage } from './stage.ts';
 
 const DOWNLOADS = 200;

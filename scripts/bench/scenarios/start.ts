@@ -7,9 +7,9 @@ import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { addAliases } from '../aliases-file.ts';
 import { GATEWAY } from '../peers.ts';
-import { freePort, Server } from '../process.ts';
+import { freePort, runOver, Server } from '../process.ts';
 import type { Result } from '../report.ts';
-import type { Scenario } from '../scenarios.ts';
+import type { Scenario } from '../scenario.ts';
 
 const BLOBS = 100_000;
 
@@ -59,9 +59,8 @@ async function startOnce(dataDir: string): Promise<number> {
     },
   });
   try {
-    while ((await readiness(http)) !== 200) {
-      // Asked again at once: the answer itself takes a turn of its loop.
-    }
+    // Asked again at once: the answer itself takes a turn of its loop.
+    while ((await readiness(http)) !== 200) runOver.throwIfAborted();
     return (performance.now() - started) / 1000;
   } finally {
     await server.stop();

@@ -1,7 +1,7 @@
 import { pullImage, wrk } from '../load.ts';
 import { cpuOf, type Peer } from '../peers.ts';
 import type { Result } from '../report.ts';
-import type { Scenario } from '../scenarios.ts';
+import type { Scenario } from '../scenario.ts';
 import { against, imagePaths, inTurn, MiB, url, warmStage } from './stage.ts';
 
 /** Runs `load` and keeps what it cost the server: CPU seconds for each of the units that it returns. */

@@ -7,7 +7,7 @@ import { fetchOnce, wrk } from '../load.ts';
 import { type Bench, gateway, Origin, type Peer } from '../peers.ts';
 import { CLIENT_CORE, SERVER_CORE } from '../process.ts';
 import type { Result } from '../report.ts';
-import type { Scenario } from '../scenarios.ts';
+import type { Scenario } from '../scenario.ts';
 import { median } from '../stats.ts';
 import { against, imagePaths, inTurn, MiB, url } from './stage.ts';
 
