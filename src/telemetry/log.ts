@@ -1,4 +1,5 @@
 import { type Logger, pino } from 'pino';
+import { TurnLines } from './turn-lines.ts';
 
 export type { Logger };
 
@@ -31,7 +32,7 @@ export function createLog(
   const options = {
     level: config.level,
     base: null,
-    timestamp: pino.stdTimeFunctions.isoTime,
+    timestamp: isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
     redact: { paths: SECRETS.flatMap((name) => [`["${name}"]`, `*["${name}"]`, `*.*["${name}"]`]), censor: '***' },
   };
@@ -41,7 +42,23 @@ export function createLog(
       transport: { target: 'pino-pretty', options: { destination, ignore: 'room', translateTime: 'SYS:HH:MM:ss' } },
     });
   }
-  return pino(options, pino.destination({ dest: destination, sync: false, minLength: 0, maxWrite: MAX_WRITE }));
+  const output = pino.destination({ dest: destination, sync: false, minLength: 0, maxWrite: MAX_WRITE });
+  const lines = new TurnLines(output, MAX_WRITE);
+  process.on('exit', () => lines.flushSync());
+  return pino(options, lines);
+}
+
+let time = 0;
+let timeText = '';
+
+/** ISO 8601, to the millisecond; the lines of one millisecond share it. */
+function isoTime(): string {
+  const now = Date.now();
+  if (now !== time) {
+    time = now;
+    timeText = `,"time":"${new Date(now).toISOString()}"`;
+  }
+  return timeText;
 }
 
 /** For tests and for commands that only print their result. */
