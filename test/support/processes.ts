@@ -232,9 +232,15 @@ export function processTree(pid: number): number[] {
   return found;
 }
 
-/** Resident bytes of a process and all below it. */
+/**
+ * Resident bytes of a process and all below it. What each allocated is added up; pages of files are counted once, as the most that one
+ * of them maps: processes of one program map the same pages of its file, and the machine has those once, however many there are.
+ */
 export function residentBytes(pid: number): number {
-  return processTree(pid).reduce((sum, member) => sum + kibibytes(member, 'VmRSS') * 1024, 0);
+  const members = processTree(pid);
+  const own = members.map((member) => kibibytes(member, 'RssAnon') + kibibytes(member, 'RssShmem'));
+  const files = members.map((member) => kibibytes(member, 'RssFile'));
+  return (own.reduce((sum, size) => sum + size, 0) + Math.max(...files)) * 1024;
 }
 
 /** Open descriptors of a process and all below it. */
