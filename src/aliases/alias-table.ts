@@ -1,17 +1,13 @@
 import { isIP } from 'node:net';
 import { OperatorError } from '../kit/operator-error.ts';
+import { refuseTaken } from './claims.ts';
+import { exportRows } from './export.ts';
+import { type ImportResult, planImport } from './import-plan.ts';
 import { parseAliasName, parseEndpoints, parseRegistryHost } from './names.ts';
-import {
-  applySettings,
-  newRegistry,
-  type RegistrySettings,
-  sameList,
-  sameRegistry,
-  withoutPassword,
-} from './registry-entry.ts';
+import { applySettings, newRegistry, type RegistrySettings, sameList, sameRegistry } from './registry-entry.ts';
 import type { RegistryRow } from './rows.ts';
-import { afterChange, emptySnapshot, fromRows } from './snapshot.ts';
-import type { AliasRow, AliasStore, TableChange } from './store.ts';
+import { afterChange, emptySnapshot, fromRows, withoutHost } from './snapshot.ts';
+import type { AliasStore, TableChange } from './store.ts';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from './table.ts';
 
 export interface AliasTableOptions {
@@ -40,13 +36,6 @@ export interface AddedAlias {
   readonly certificateTurnedOn: boolean;
 }
 
-export interface ImportResult {
-  readonly registriesAdded: number;
-  readonly registriesChanged: number;
-  readonly aliasesAdded: number;
-  readonly aliasesChanged: number;
-}
-
 type Listener = (snapshot: TableSnapshot) => void;
 
 /**
@@ -64,7 +53,7 @@ export class AliasTable {
     this.#domain = domain;
     this.#snapshot = emptySnapshot(domain);
     if (store.isNew()) {
-      const { change } = this.#plan(seed());
+      const { change } = planImport(seed(), this.#snapshot);
       store.apply(change);
     }
     this.#snapshot = fromRows(domain, store.load());
@@ -102,7 +91,7 @@ export class AliasTable {
     const asked =
       request.endpoints === undefined || request.endpoints.length === 0 ? null : parseEndpoints(request.endpoints);
     const held = this.#snapshot.aliases.get(name);
-    this.#refuseTaken(name, host, registryHost);
+    refuseTaken(this.#snapshot, name, host, registryHost);
 
     const known = this.#snapshot.registries.get(registryHost);
     const registry: RegistryEntry = {
@@ -204,26 +193,13 @@ export class AliasTable {
    * @throws {OperatorError} with every problem, a line each; usage where something is malformed, else `ALIAS_TAKEN`.
    */
   importRows(rows: readonly RegistryRow[]): ImportResult {
-    const { change, result } = this.#plan(rows);
+    const { change, result } = planImport(rows, this.#snapshot);
     this.#commit(change);
     return result;
   }
 
-  /** Everything but secrets, sorted by host and name. */
   exportRows(): RegistryRow[] {
-    const aliases = Map.groupBy(this.#snapshot.aliases.values(), (alias) => alias.registry);
-    const byText = (one: string, other: string): number => (one < other ? -1 : one > other ? 1 : 0);
-    return [...this.#snapshot.registries.values()]
-      .sort((one, other) => byText(one.host, other.host))
-      .map(({ host, endpoints, proxy, public: open }) => ({
-        host,
-        endpoints,
-        proxy: proxy === null ? null : withoutPassword(proxy),
-        public: open,
-        aliases: (aliases.get(host) ?? [])
-          .sort((one, other) => byText(one.name, other.name))
-          .map(({ name, certificate }) => ({ name, certificate })),
-      }));
+    return exportRows(this.#snapshot);
   }
 
   #aliasName(text: string): { name: string; host: string } {
@@ -238,68 +214,6 @@ export class AliasTable {
     return parsed;
   }
 
-  #refuseTaken(name: string, host: string, registry: string): void {
-    const held = this.#snapshot.aliases.get(name) ?? this.#snapshot.hosts.get(host);
-    if (held === undefined || (held.name === name && held.registry === registry)) return;
-    throw new OperatorError('ALIAS_TAKEN', taken(held, name), {
-      next: `choose another name, or remove it first: gateway alias rm ${held.name}`,
-    });
-  }
-
-  /** What rows would change; looks at the snapshot, touches nothing. */
-  #plan(rows: readonly RegistryRow[]): { change: TableChange; result: ImportResult } {
-    const registries = new Map<string, RegistryEntry>();
-    const aliases = new Map<string, AliasEntry>();
-    const refusals: OperatorError[] = [];
-    const attempt = (step: () => void): void => {
-      try {
-        step();
-      } catch (error) {
-        if (!(error instanceof OperatorError)) throw error;
-        refusals.push(error);
-      }
-    };
-    for (const row of rows) {
-      attempt(() => {
-        const key = parseRegistryHost(row.host);
-        const before = registries.get(key) ?? this.#snapshot.registries.get(key) ?? newRegistry(key);
-        // An exported proxy has lost its password; the table's own still has it.
-        const keepsProxy = row.proxy && before.proxy !== null && withoutPassword(before.proxy) === row.proxy;
-        registries.set(key, applySettings(before, keepsProxy ? { ...row, proxy: undefined } : row));
-        for (const one of row.aliases) {
-          attempt(() => {
-            // A seed under a domain that is an IP address keeps its labels for the day when it gets a name.
-            const { name, host } = parseAliasName(one.name, this.#domain);
-            this.#refuseTaken(name, host, key);
-            const twice = aliases.get(name);
-            if (twice !== undefined && twice.registry !== key)
-              throw new OperatorError('ALIAS_TAKEN', taken(twice, name));
-            aliases.set(name, { name, host, registry: key, certificate: one.certificate });
-          });
-        }
-      });
-    }
-    if (refusals.length > 0) throw joined(refusals);
-    const before = this.#snapshot;
-    const changedRegistries = [...registries.values()].filter(
-      (one) => !sameRegistry(one, before.registries.get(one.host)),
-    );
-    const changedAliases = [...aliases.values()].filter(
-      (one) => before.aliases.get(one.name)?.certificate !== one.certificate,
-    );
-    const registriesAdded = changedRegistries.filter((one) => !before.registries.has(one.host)).length;
-    const aliasesAdded = changedAliases.filter((one) => !before.aliases.has(one.name)).length;
-    return {
-      change: { putRegistries: changedRegistries, putAliases: changedAliases.map(withoutHost) },
-      result: {
-        registriesAdded,
-        registriesChanged: changedRegistries.length - registriesAdded,
-        aliasesAdded,
-        aliasesChanged: changedAliases.length - aliasesAdded,
-      },
-    };
-  }
-
   /** Store first: what the edge sees has always been written. */
   #commit(change: TableChange): void {
     if (Object.values(change).every((list) => list.length === 0)) return;
@@ -307,23 +221,4 @@ export class AliasTable {
     this.#snapshot = afterChange(this.#snapshot, change);
     for (const listener of this.#listeners) listener(this.#snapshot);
   }
-}
-
-function taken(held: AliasEntry, name: string): string {
-  if (held.name === name) return `the alias ${name} stands for ${held.registry} already`;
-  return `the host ${held.host} belongs to the alias ${held.name}, which stands for ${held.registry}`;
-}
-
-function joined(refusals: readonly OperatorError[]): OperatorError {
-  const [first] = refusals;
-  if (first !== undefined && refusals.length === 1) return first;
-  return new OperatorError(
-    refusals.find((one) => one.usage)?.code ?? first?.code ?? 'IMPORT_REFUSED',
-    `nothing was imported:\n${refusals.map((one) => `  ${one.message}`).join('\n')}`,
-    { next: 'correct these rows and import again', usage: refusals.some((one) => one.usage) },
-  );
-}
-
-function withoutHost({ name, registry, certificate }: AliasEntry): AliasRow {
-  return { name, registry, certificate };
 }

@@ -45,3 +45,8 @@ export function afterChange(before: TableSnapshot, change: TableChange): TableSn
   }
   return { domain: before.domain, registries, aliases, hosts };
 }
+
+/** An alias as a store keeps it: its host follows from the domain. */
+export function withoutHost({ name, registry, certificate }: AliasEntry): AliasRow {
+  return { name, registry, certificate };
+}
