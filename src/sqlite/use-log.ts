@@ -16,8 +16,10 @@ export const USE_SQL = {
 
 /** Entries that are read back at once after a start: a few ms. */
 const READ_SLICE = 5_000;
-/** Entries that a search for the oldest looks at in one step. */
+/** Entries at the old end that are looked at in one step. */
 const PAGE = 100;
+/** Steps that go with a batch of uses: less than a ms, and seldom more than one of them finds anything. */
+const TRIM = 10;
 
 /** A place in the log, just behind the entry of this time and digest. */
 export interface UsePlace {
@@ -84,6 +86,7 @@ export class UseLog {
    */
   oldest<T>(limit: number, after: UsePlace | null, find: (entry: UseEntry) => T | null): T[] {
     this.#readBack(Number.POSITIVE_INFINITY);
+    if (after === null) this.#trim(Number.POSITIVE_INFINITY);
     const found: T[] = [];
     let place = after ?? START;
     for (;;) {
@@ -108,7 +111,7 @@ export class UseLog {
   tend(uses: number): void {
     if (this.#readUpTo !== null) this.#readBack(READ_SLICE);
     else {
-      this.#trim(uses);
+      this.#trim(TRIM);
       this.#sweep(uses);
     }
   }
@@ -133,14 +136,17 @@ export class UseLog {
     this.#newest.set(blob, at);
   }
 
-  /** Drops outdated entries at the old end, up to the first that is not. */
-  #trim(limit: number): void {
-    const times = this.#times(START, limit);
-    const kept = times.findIndex(([blob, at]) => this.#newest.get(blob) === at);
-    const outdated = kept === -1 ? times.length : kept;
-    if (outdated === 0) return;
-    const { at, digest } = this.#place(START, outdated);
-    this.#run.removeUpTo.run(at, digest);
+  /** Drops outdated entries at the old end, up to the first that is not; at most so many pages of them. */
+  #trim(pages: number): void {
+    for (let page = 0; page < pages; page++) {
+      const times = this.#times(START, PAGE);
+      const kept = times.findIndex(([blob, at]) => this.#newest.get(blob) === at);
+      const outdated = kept === -1 ? times.length : kept;
+      if (outdated === 0) return;
+      const { at, digest } = this.#place(START, outdated);
+      this.#run.removeUpTo.run(at, digest);
+      if (outdated < PAGE) return;
+    }
   }
 
   /** Drops outdated entries among the next ones, going round. */
