@@ -2,18 +2,18 @@ import type { SecureContext } from 'node:tls';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { adviceFor } from './advice.ts';
-import { AttemptFailed, type AttemptNotes, type AttemptSettings, Attempts } from './attempt.ts';
+import { Agenda } from './agenda.ts';
+import { type AttemptSettings, Attempts } from './attempt.ts';
 import { ChallengeBoard } from './challenges.ts';
 import type { Clock } from './clock.ts';
 import { contextOf } from './contexts.ts';
+import { Coverage } from './coverage.ts';
 import { Holdings, isOrderable } from './holdings.ts';
+import { HostRecords } from './host-records.ts';
 import { certificateMetrics } from './metrics.ts';
-import { inWords, recordFailure, recordSuccess } from './outcome.ts';
+import { Obtaining } from './obtaining.ts';
 import { CaQueue } from './queue.ts';
 import { RenewalWatch } from './renewal-watch.ts';
-import { RunningAttempt } from './running.ts';
-import { renewalTime } from './schedule.ts';
 import type {
   CertificateInfo,
   CertificateOperations,
@@ -24,15 +24,9 @@ import type {
   Story,
 } from './service.ts';
 import { ClockSkew } from './skew.ts';
-import { type CertStore, emptyRecord, type HostRecord, type StoredCertificate } from './store.ts';
+import { Standing } from './standing.ts';
+import { type CertStore, emptyRecord } from './store.ts';
 import { tellStory } from './story.ts';
-
-/** Attempts in the background at once: one that hangs must not hold up the rest, and a CA must not meet a flood. */
-const PARALLEL = 8;
-/** The listeners open right after the start; a CA that looks before that would count a failure, ms. */
-const START_GRACE = 500;
-/** The longest sleep, ms: a machine that was suspended, or whose clock was set, is noticed. */
-const LONGEST_SLEEP = 60_000;
 
 export interface AcmeCertificatesOptions {
   readonly domain: string;
@@ -47,61 +41,64 @@ export interface AcmeCertificatesOptions {
 
 /** `tls.mode: acme`: keeps every host of the table covered. Each host stands alone; what is known of it survives a restart. */
 export class AcmeCertificates implements CertificateService, CertificateOperations {
-  readonly #domain: string;
-  readonly #settings: AttemptSettings;
   readonly #store: CertStore;
   readonly #log: Logger;
   readonly #clock: Clock;
   readonly #board = new ChallengeBoard();
   readonly #holdings: Holdings;
-  readonly #attempts: Attempts;
+  readonly #records: HostRecords;
+  readonly #coverage: Coverage;
+  readonly #standing: Standing;
+  readonly #obtaining: Obtaining;
   readonly #watch: RenewalWatch;
-  readonly #records = new Map<string, HostRecord>();
-  readonly #running = new Map<string, RunningAttempt>();
-  readonly #closing = new AbortController();
   readonly #skew: ClockSkew;
-  #hosts: ReadonlyMap<string, CoveredHost> = new Map();
-  #snapshot: ContextSnapshot;
-  #live = false;
-  #background = 0;
-  #callOff: () => void = () => {};
+  readonly #agenda: Agenda;
+  readonly #closing = new AbortController();
 
   constructor(options: AcmeCertificatesOptions) {
-    const { store, clock, settings } = options;
-    this.#domain = options.domain;
-    this.#settings = settings;
+    const { store, log, clock, settings } = options;
+    const { issuers } = settings;
+    const { signal } = this.#closing;
     this.#store = store;
-    this.#log = options.log;
+    this.#log = log;
     this.#clock = clock;
-    this.#holdings = new Holdings(store, clock.now);
-    for (const record of store.records()) this.#records.set(record.host, record);
-    const metrics = certificateMetrics(options.metrics, {
-      expiries: () => this.#expiries(),
-      issuers: settings.issuers,
-    });
+    const holdings = new Holdings(store, clock.now);
+    const records = new HostRecords(store, clock);
+    const coverage = new Coverage(holdings, options.domain);
+    const standing = new Standing(coverage, holdings, records, clock);
+    const metrics = certificateMetrics(options.metrics, { expiries: () => this.#expiries(), issuers });
     const queue = options.queue ?? new CaQueue(store, clock.now);
-    this.#attempts = new Attempts({ settings, board: this.#board, queue, store, clock, metrics });
-    this.#skew = new ClockSkew(settings.issuers, options.log);
-    this.#watch = new RenewalWatch({ issuers: settings.issuers, clock, signal: this.#closing.signal });
-    this.#snapshot = this.#holdings.publish([], this.#domain);
+    const attempts = new Attempts({ settings, board: this.#board, queue, store, clock, metrics });
+    const skew = new ClockSkew(issuers, log);
+    const watch = new RenewalWatch({ issuers, clock, signal });
+    const ended = () => {
+      skew.notice();
+      this.#agenda.look();
+    };
+    const shared = { coverage, holdings, records, standing, log, clock };
+    const obtaining = new Obtaining({ ...shared, attempts, issuers, signal, ended });
+    this.#agenda = new Agenda({ ...shared, obtaining, watch, skew });
+    this.#holdings = holdings;
+    this.#records = records;
+    this.#coverage = coverage;
+    this.#standing = standing;
+    this.#obtaining = obtaining;
+    this.#watch = watch;
+    this.#skew = skew;
   }
 
   async start(hosts: readonly CoveredHost[]): Promise<void> {
     this.cover(hosts);
-    this.#callOff = this.#clock.after(START_GRACE, () => {
-      this.#live = true;
-      this.#tick();
-    });
+    this.#agenda.start();
   }
 
   cover(hosts: readonly CoveredHost[]): void {
-    this.#hosts = new Map(hosts.map((covered) => [covered.host, covered]));
-    this.#publish();
-    this.#tick();
+    this.#coverage.set(hosts);
+    this.#agenda.look();
   }
 
   contexts(): ContextSnapshot {
-    return this.#snapshot;
+    return this.#coverage.contexts;
   }
 
   httpChallenge(token: string): string | null {
@@ -129,20 +126,23 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
         next: 'use a host name of a domain that you own',
       });
     }
-    if (!this.#hosts.has(host)) this.cover([...this.#hosts.values(), { host, order: true }]);
+    if (this.#coverage.find(host) === null) {
+      this.#coverage.add({ host, order: true });
+      this.#agenda.look();
+    }
     const held = this.#holdings.served(host);
     if (held !== null && held.notAfter > this.#clock.now() && options.force !== true) {
       options.narrate({
         step: 'in use',
         message: `a certificate from ${held.issuer} is held, until ${iso(held.notAfter)}`,
       });
-      return this.#describe(host);
+      return this.#standing.describe(host);
     }
-    return this.#startOrJoin(host).join(options.narrate, options.signal);
+    return this.#obtaining.startOrJoin(host).join(options.narrate, options.signal);
   }
 
   async renew(host: string, narrate: Narrator, signal?: AbortSignal): Promise<CertificateInfo> {
-    if (!this.#hosts.has(host)) throw unknownHost(host);
+    if (this.#coverage.find(host) === null) throw unknownHost(host);
     const relied = this.#holdings.relied(host);
     if (relied !== null) {
       throw new OperatorError(
@@ -155,21 +155,18 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   }
 
   info(host: string): CertificateInfo | null {
-    const covered = this.#hosts.get(host);
-    if (covered === undefined) return null;
-    const silent = !covered.order && this.#holdings.served(host) === null && this.#record(host).lastError === null;
-    return silent ? null : this.#describe(host);
+    return this.#standing.info(host);
   }
 
   list(): CertificateInfo[] {
-    return [...this.#hosts.keys()].map((host) => this.info(host)).filter((info) => info !== null);
+    return [...this.#coverage.hosts].map((host) => this.info(host)).filter((info) => info !== null);
   }
 
   explain(host: string): Story {
     return tellStory({
       host,
       info: this.info(host),
-      record: this.#records.get(host) ?? null,
+      record: this.#records.find(host),
       held: this.#holdings.served(host),
       events: this.#store.events(host),
       warnings: this.#skew.warnings(),
@@ -180,17 +177,20 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   importCertificate(chain: string, key: string): { names: readonly string[]; notAfter: string } {
     const stored = this.#holdings.imports.add(chain, key);
     contextOf(stored);
-    this.#publish();
-    const covered = [...this.#hosts.keys()].filter((host) => this.#holdings.served(host) === stored);
+    this.#coverage.publish();
+    const covered = [...this.#coverage.hosts].filter((host) => this.#holdings.served(host) === stored);
     for (const host of covered) {
-      this.#event(host, `a certificate from ${stored.issuer} was imported, valid until ${iso(stored.notAfter)}`);
-      this.#put({ ...emptyRecord(host), challenge: this.#record(host).challenge });
+      this.#records.addEvent(
+        host,
+        `a certificate from ${stored.issuer} was imported, valid until ${iso(stored.notAfter)}`,
+      );
+      this.#records.put({ ...emptyRecord(host), challenge: this.#records.get(host).challenge });
     }
     this.#log.info(
       { names: stored.names, hosts: covered, notAfter: iso(stored.notAfter) },
       'an imported certificate is in use',
     );
-    this.#tick();
+    this.#agenda.look();
     return { names: stored.names, notAfter: iso(stored.notAfter) };
   }
 
@@ -206,7 +206,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
 
   warnings(): string[] {
     const now = this.#clock.now();
-    const expired = [...this.#hosts.keys()].flatMap((host) => {
+    const expired = [...this.#coverage.hosts].flatMap((host) => {
       const held = this.#holdings.served(host);
       if (held === null || held.notAfter > now) return [];
       return [`the certificate of ${host} ran out on ${iso(held.notAfter)}: gateway cert explain ${host}`];
@@ -215,190 +215,17 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   }
 
   async close(): Promise<void> {
-    this.#live = false;
-    this.#callOff();
+    this.#agenda.stop();
     this.#closing.abort(new Error('the gateway is stopping'));
-    await Promise.allSettled([...this.#running.values()].map(({ done }) => done));
+    await this.#obtaining.idle();
     await this.#watch.idle();
   }
 
-  /** Looks at every host, begins what is due, and sleeps until the next thing is. */
-  #tick(): void {
-    if (!this.#live) return;
-    this.#callOff();
-    const now = this.#clock.now();
-    let wake = now + LONGEST_SLEEP;
-    const due: { host: string; urgency: number }[] = [];
-    for (const host of this.#hosts.keys()) {
-      if (this.#running.has(host)) continue;
-      const own = this.#holdings.own(host);
-      if (own !== null) wake = Math.min(wake, this.#watchRenewal(own, now));
-      const at = this.#dueAt(host);
-      if (at === null) continue;
-      if (at > now) wake = Math.min(wake, at);
-      else due.push({ host, urgency: own?.notAfter ?? now });
-    }
-    due.sort((one, other) => one.urgency - other.urgency);
-    for (const { host } of due.slice(0, Math.max(0, PARALLEL - this.#background))) this.#runInBackground(host);
-    this.#callOff = this.#clock.after(Math.max(0, wake - now), () => this.#tick());
-  }
-
-  /** When this host wants an attempt; null for never. */
-  #dueAt(host: string): number | null {
-    if (!isOrderable(host)) return null;
-    const { nextAttempt, renewal } = this.#record(host);
-    const relied = this.#holdings.relied(host);
-    if (relied !== null) return renewalTime(relied, null);
-    const own = this.#holdings.own(host);
-    // After `--no-cert` nothing is ordered first, but what an operator had ordered is renewed.
-    if (own === null) return this.#hosts.get(host)?.order === true ? (nextAttempt ?? 0) : null;
-    return Math.max(renewalTime(own, renewal), nextAttempt ?? 0);
-  }
-
-  #runInBackground(host: string): void {
-    this.#background++;
-    const done = () => {
-      this.#background--;
-      this.#tick();
-    };
-    this.#startOrJoin(host).done.then(done, done);
-  }
-
-  #startOrJoin(host: string): RunningAttempt {
-    const running = this.#running.get(host);
-    if (running !== undefined) return running;
-    const attempt = new RunningAttempt(async (narrate) => {
-      try {
-        // Begins after the attempt is known as running.
-        await null;
-        return await this.#attempt(host, narrate);
-      } finally {
-        this.#running.delete(host);
-        this.#skew.notice();
-        this.#tick();
-      }
-    });
-    this.#running.set(host, attempt);
-    return attempt;
-  }
-
-  async #attempt(host: string, narrate: Narrator): Promise<CertificateInfo> {
-    const record = this.#record(host);
-    const held = this.#holdings.own(host);
-    const { holds, uncheckedAt, challenge } = record;
-    const notes: AttemptNotes = { holds: { ...holds }, uncheckedAt, challenge };
-    const tell: Narrator = (step) => {
-      this.#log.debug({ host, step: step.step }, step.message);
-      if (step.message.startsWith('warning')) this.#event(host, step.message);
-      narrate(step);
-    };
-    try {
-      const signal = this.#closing.signal;
-      const certificate = await this.#attempts.run({ host, record, held, narrate: tell, signal }, notes);
-      this.#succeeded(host, certificate, notes);
-      tell({ step: 'in use', message: `a certificate from ${certificate.issuer}, until ${iso(certificate.notAfter)}` });
-      return this.#describe(host);
-    } catch (error) {
-      if (!(error instanceof AttemptFailed)) throw error;
-      throw this.#failed(host, error, held, notes);
-    }
-  }
-
-  #succeeded(host: string, certificate: StoredCertificate, notes: AttemptNotes): void {
-    this.#holdings.take(certificate);
-    this.#put(recordSuccess(host, notes, this.#clock.now()));
-    this.#publish();
-    const { issuer, serial } = certificate;
-    this.#event(
-      host,
-      `${issuer} issued a certificate (by ${notes.challenge}), valid until ${iso(certificate.notAfter)}`,
-    );
-    this.#log.info({ host, issuer, serial, notAfter: iso(certificate.notAfter) }, 'a new certificate is in use');
-  }
-
-  /** Records the failure and gives it in words for whoever waits. */
-  #failed(host: string, failure: AttemptFailed, held: StoredCertificate | null, notes: AttemptNotes): OperatorError {
-    const now = this.#clock.now();
-    const { issuers } = this.#settings;
-    const { main } = failure;
-    const record = recordFailure(this.#record(host), failure, { notes, held, issuers, now });
-    this.#put(record);
-    // A renewal that a person asked for early is not pressing.
-    const again = iso(this.#dueAt(host) ?? record.nextAttempt ?? now);
-    const words = inWords(failure, issuers);
-    this.#event(host, `${words}; next attempt at ${again}`);
-    const facts = { host, problem: main.type, detail: main.detail, failures: record.failures, nextAttempt: again };
-    const waiting = main.type === 'waiting';
-    if (held !== null && held.notAfter <= now) {
-      const what = 'CERTIFICATE RAN OUT and cannot be renewed: clients refuse it';
-      this.#log.error({ ...facts, notAfter: iso(held.notAfter) }, what);
-    } else this.#log.warn(facts, waiting ? 'a certificate waits for its turn' : 'a certificate could not be obtained');
-    return new OperatorError(
-      `CERTIFICATE_${waiting ? 'WAITING' : 'REFUSED'}`,
-      `no new certificate for ${host}: ${words}; the gateway tries again at ${again}`,
-      { next: `${adviceFor(main.type)}; the whole story: gateway cert explain ${host}`, cause: failure },
-    );
-  }
-
-  /** Asks the CA about this certificate when it is time to; answers when that is next. */
-  #watchRenewal(own: StoredCertificate, now: number): number {
-    const { host, renewal } = this.#record(own.name);
-    return this.#watch.look(own, renewal, now, (answer) => {
-      if (this.#holdings.own(host)?.fingerprint !== own.fingerprint) return;
-      if (answer !== null) {
-        const urgent = answer.windowEnd <= this.#clock.now() && answer.windowEnd !== renewal?.windowEnd;
-        this.#put({ ...this.#record(host), renewal: answer });
-        if (urgent) {
-          const why = answer.explanation === null ? '' : `: ${answer.explanation}`;
-          this.#event(host, `the CA wants this certificate replaced at once${why}`);
-          this.#log.warn({ host, explanation: answer.explanation }, 'the CA wants a certificate replaced at once');
-        }
-      }
-      this.#skew.notice();
-      this.#tick();
-    });
-  }
-
-  #describe(host: string): CertificateInfo {
-    const now = this.#clock.now();
-    const held = this.#holdings.served(host);
-    const { lastError } = this.#record(host);
-    const at = this.#dueAt(host);
-    const none = at === null ? 'failed' : 'pending';
-    return {
-      host,
-      state: held === null ? none : held.notAfter > now ? 'valid' : 'expired',
-      issuer: held?.issuer ?? null,
-      serial: held?.serial ?? null,
-      notBefore: held === null ? null : iso(held.notBefore),
-      notAfter: held === null ? null : iso(held.notAfter),
-      lastError: lastError === null ? null : { type: lastError.type, detail: lastError.detail, at: iso(lastError.at) },
-      nextAttempt: at === null ? null : iso(Math.max(at, now)),
-    };
-  }
-
   *#expiries(): Generator<readonly [string, number]> {
-    for (const host of this.#hosts.keys()) {
+    for (const host of this.#coverage.hosts) {
       const held = this.#holdings.served(host);
       if (held !== null) yield [host, (held.notAfter - this.#clock.now()) / 1000];
     }
-  }
-
-  #publish(): void {
-    this.#snapshot = this.#holdings.publish(this.#hosts.keys(), this.#domain);
-  }
-
-  #record(host: string): HostRecord {
-    return this.#records.get(host) ?? emptyRecord(host);
-  }
-
-  #put(record: HostRecord): void {
-    this.#records.set(record.host, record);
-    this.#store.putRecord(record);
-  }
-
-  #event(host: string, event: string): void {
-    this.#store.addEvent(host, { at: this.#clock.now(), event });
   }
 }
 
