@@ -1,105 +1,18 @@
-import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { Agent, type RequestOptions, request } from 'node:https';
+import { Agent } from 'node:https';
 import { join } from 'node:path';
 import { connect, type TLSSocket } from 'node:tls';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { allServe, CLIENTS, everywhere, get, linesOf, PROCESSES, statuses } from '../support/every-process.ts';
 import { type Content, FakeRegistry, generated } from '../support/fake-registry/index.ts';
 import { prepareGateway, showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
 import { eventually, openDescriptors, processTree } from '../support/processes.ts';
 
 const MIB = 1024 * 1024;
 const REPOSITORY = 'library/app';
-const PROCESSES = 3;
-/** Connections at once: connections go to whoever has the fewest, so every process gets some. */
-const CLIENTS = 12;
-
-interface Got {
-  readonly status: number;
-  readonly digest: string;
-  readonly bytes: number;
-  readonly whole: boolean;
-  readonly text: string;
-}
-
-interface Ask extends RequestOptions {
-  readonly onBytes?: (bytes: number, leave: () => void) => void;
-}
-
-let marks = 0;
-
-/** One client with a connection of its own, which stays open until `agent` is destroyed. */
-function get(gateway: TestGateway, path: string, { onBytes, ...options }: Ask = {}): Promise<Got> {
-  return new Promise((resolve) => {
-    const hash = createHash('sha256');
-    let [status, bytes, text, complete] = [0, 0, '', false];
-    const sent = request({
-      host: '127.0.0.1',
-      port: gateway.httpsPort,
-      servername: 'localhost',
-      ca: readFileSync(join(gateway.dataDir, 'ca.crt')),
-      path,
-      ...options,
-    });
-    sent.on('error', () => {});
-    sent.on('response', (response) => {
-      status = response.statusCode ?? 0;
-      response.on('error', () => {});
-      response.on('data', (chunk: Buffer) => {
-        bytes += chunk.length;
-        hash.update(chunk);
-        if (text.length < 4096 && status !== 206 && bytes < 4096) text += chunk.toString();
-        onBytes?.(bytes, () => sent.destroy());
-      });
-      response.on('end', () => {
-        complete = response.complete;
-      });
-    });
-    sent.on('close', () => resolve({ status, bytes, text, whole: complete, digest: `sha256:${hash.digest('hex')}` }));
-    sent.end();
-  });
-}
-
-/** Asks on many new connections at once, and makes sure that every process was asked. */
-async function everywhere(
-  gateway: TestGateway,
-  path: string,
-  options: Ask = {},
-  leaves?: (client: number, bytes: number) => boolean,
-): Promise<Got[]> {
-  const mark = `mark/${++marks}`;
-  const agents = Array.from({ length: CLIENTS }, () => new Agent({ keepAlive: true }));
-  const headers = { ...(options.headers as object), 'user-agent': mark };
-  const answers = await Promise.all(
-    agents.map((agent, client) => {
-      const onBytes = (bytes: number, leave: () => void): void => void (leaves?.(client, bytes) === true && leave());
-      return get(gateway, path, { ...options, agent, headers, onBytes });
-    }),
-  );
-  await eventually(`a log line for each request of ${mark}`, () => linesOf(gateway, mark).length === CLIENTS);
-  for (const agent of agents) agent.destroy();
-  expect(new Set(linesOf(gateway, mark).map(({ worker }) => worker)).size).toBe(PROCESSES);
-  return answers;
-}
-
-function linesOf(gateway: TestGateway, mark: string): Record<string, unknown>[] {
-  return gateway.logLines().filter(({ userAgent }) => userAgent === mark);
-}
-
-function statuses(answers: readonly Got[]): number[] {
-  return [...new Set(answers.map(({ status }) => status))];
-}
-
 function workerPids(gateway: TestGateway): number[] {
   return processTree(gateway.pid()).filter(
     (pid) => pid !== gateway.pid() && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('worker'),
-  );
-}
-
-async function allServe(gateway: TestGateway): Promise<void> {
-  await eventually(
-    'every process to take connections',
-    async () => JSON.parse(await gateway.ok('status', '--json')).workers === PROCESSES,
   );
 }
 

@@ -1,0 +1,166 @@
+import { once } from 'node:events';
+import { rmSync, truncateSync } from 'node:fs';
+import { join } from 'node:path';
+import { connect, type TLSSocket } from 'node:tls';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { type AcmeGateway, DOMAIN, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
+import { allServe, CLIENTS, everywhere, PROCESSES, statuses } from '../support/every-process.ts';
+import { FakeCa } from '../support/fake-ca/index.ts';
+import { type Content, FakeRegistry, generated } from '../support/fake-registry/index.ts';
+import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
+import { meet } from '../support/tls-client.ts';
+
+const MIB = 1024 * 1024;
+const REPOSITORY = 'library/app';
+const WORKERS = { listen: { workers: PROCESSES } };
+
+const pathOf = ({ digest }: Content): string => `/v2/docker.io/${REPOSITORY}/blobs/${digest}`;
+
+describe('the bytes that a client was sent by three processes', () => {
+  const SIZE = 512 * 1024;
+  /** All clients of the first round get theirs; what one process sends in it is below the limit. */
+  const LIMIT = CLIENTS * SIZE - 1;
+  let upstream: FakeRegistry;
+  let gateway: TestGateway;
+  showLogOfFailures(() => gateway);
+
+  beforeAll(async () => {
+    upstream = await FakeRegistry.start();
+    gateway = await startGateway({ config: { ...WORKERS, limits: { bytesPerDay: String(LIMIT) } } });
+    await gateway.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);
+    await allServe(gateway);
+  });
+  afterAll(async () => {
+    await gateway?.close();
+    await upstream?.close();
+  });
+
+  it('count together, and for all of them', async () => {
+    const content = upstream.repository(REPOSITORY).addBlob(generated(SIZE, 'counted'));
+    const first = await everywhere(gateway, pathOf(content));
+    expect(statuses(first)).toEqual([200]);
+    // What the last clients got is counted a moment after they have it, and then the limit is reached.
+    const second = await everywhere(gateway, pathOf(content));
+    expect(second.filter(({ status }) => status === 200).length).toBeLessThan(CLIENTS / PROCESSES);
+    const third = await everywhere(gateway, pathOf(content));
+    expect(statuses(third)).toEqual([429]);
+    expect(third[0]?.text).toContain(String(LIMIT));
+  });
+});
+
+describe('a cached file that three processes read', () => {
+  let upstream: FakeRegistry;
+  let gateway: TestGateway;
+  showLogOfFailures(() => gateway);
+
+  beforeAll(async () => {
+    upstream = await FakeRegistry.start();
+    gateway = await startGateway({ config: WORKERS });
+    await gateway.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);
+    await allServe(gateway);
+  });
+  afterEach(() => upstream.log.clear());
+  afterAll(async () => {
+    await gateway?.close();
+    await upstream?.close();
+  });
+
+  const fileOf = ({ digest }: Content): string => {
+    const hex = digest.slice('sha256:'.length);
+    return join(gateway.dataDir, 'blobs', 'sha256', hex.slice(0, 2), hex);
+  };
+  /** In the cache, whole. */
+  const keep = async (content: Content): Promise<Content> => {
+    upstream.repository(REPOSITORY).addBlob(content);
+    for (const answer of await everywhere(gateway, pathOf(content))) expect(answer.digest).toBe(content.digest);
+    upstream.log.clear();
+    return content;
+  };
+
+  it('may get shorter in the middle: the rest comes from the upstream, and no client notices', async () => {
+    // More than sockets between client and gateway hold.
+    const content = await keep(generated(48 * MIB, 'cut'));
+    const { promise: cut, resolve: goOn } = Promise.withResolvers<void>();
+    let begun = 0;
+    const pause = () => {
+      if (++begun === CLIENTS) {
+        truncateSync(fileOf(content), 24 * MIB);
+        goOn();
+      }
+      return cut;
+    };
+    for (const answer of await everywhere(gateway, pathOf(content), { pause })) {
+      expect(answer).toMatchObject({ status: 200, whole: true, bytes: content.size, digest: content.digest });
+    }
+    expect(upstream.log.bytes({ kind: 'blob', method: 'GET' })).toBeGreaterThan(0);
+    // What is damaged is thrown away, and fetched anew for whoever comes next.
+    for (const answer of await everywhere(gateway, pathOf(content))) {
+      expect(answer).toMatchObject({ status: 200, whole: true, digest: content.digest });
+    }
+  });
+
+  it('may vanish between two pulls', async () => {
+    const content = await keep(generated(2 * MIB, 'gone'));
+    rmSync(fileOf(content));
+    for (const answer of await everywhere(gateway, pathOf(content))) {
+      expect(answer).toMatchObject({ status: 200, whole: true, bytes: content.size, digest: content.digest });
+    }
+    expect(upstream.log.bytes({ kind: 'blob', method: 'GET' })).toBeGreaterThan(0);
+    upstream.log.clear();
+    for (const answer of await everywhere(gateway, pathOf(content))) expect(answer.digest).toBe(content.digest);
+    expect(upstream.log.bytes({ kind: 'blob', method: 'GET' })).toBe(0);
+  });
+});
+
+describe('a challenge by TLS-ALPN-01', () => {
+  const HOST = `hub.${DOMAIN}`;
+  /** What a new table holds: 13 aliases and the bare domain. */
+  const FIRST_HOSTS = 14;
+  let ca: FakeCa;
+  let gateway: AcmeGateway;
+  showLogOfFailures(() => gateway);
+
+  beforeAll(async () => {
+    const ports = await listenerPorts();
+    ca = await new FakeCa({ ports }).start();
+    gateway = await prepareAcmeGateway({
+      issuers: [ca],
+      ports: { http: 'off', tls: ports.tls },
+      acme: { challenges: ['tls-alpn-01'] },
+      workers: PROCESSES,
+    });
+    await gateway.start();
+    await gateway.valid(FIRST_HOSTS);
+    await allServe(gateway);
+  });
+  afterAll(async () => {
+    await gateway?.close();
+    await ca?.stop();
+  });
+
+  it('is answered though other processes have fewer connections, and all of them show the certificate', async () => {
+    // Idle connections to the process that has the answer: by their number, every new one would go elsewhere.
+    const idle: TLSSocket[] = [];
+    const connectMany = async (): Promise<void> => {
+      for (let client = 0; client < CLIENTS; client++) {
+        const socket = connect({ host: '127.0.0.1', port: gateway.httpsPort, servername: DOMAIN, ca: ca.root });
+        idle.push(socket);
+        await once(socket, 'secureConnect');
+      }
+    };
+    let looks = 0;
+    ca.options.beforeLook = async () => {
+      if (looks++ === 0) await connectMany();
+    };
+    const added = await gateway.cli(['alias', 'add', 'hub', 'hub.example.com']);
+    expect(added.code, added.stderr).toBe(0);
+    expect(added.stdout).toContain('tls-alpn-01');
+    expect(looks).toBe(1);
+    const { serial } = await gateway.certificate(HOST);
+    // With those connections in one process, these go to the others; without them, to all.
+    const met = async () => (await meet({ port: gateway.httpsPort, host: HOST, ca: ca.root })).certificate.serialNumber;
+    expect(await Promise.all(Array.from({ length: CLIENTS }, met))).toEqual(idle.map(() => serial));
+    for (const socket of idle) socket.destroy();
+    expect(await Promise.all(Array.from({ length: CLIENTS }, met))).toEqual(idle.map(() => serial));
+  });
+});
