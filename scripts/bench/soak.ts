@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { Agent, type RequestOptions, request } from 'node:https';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as timeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -15,8 +15,8 @@ import { median } from './stats.ts';
 
 /**
  * `npm run soak [-- --minutes 30] [--clients 8]`: mixed pulls by tag and digest, whole blobs, ranges, clients that leave, a cache
- * smaller than what is pulled, and an upstream that restarts. Prints memory and descriptors each look; exits 1 where they grow,
- * or where any answer was wrong.
+ * smaller than what is pulled, and an upstream that restarts, with as many processes as the gateway starts by itself. Prints a line each
+ * look; exits 1 where memory or descriptors grow, a process ended, or an answer was wrong.
  */
 const { values } = parseArgs({
   options: { minutes: { type: 'string', default: '30' }, clients: { type: 'string', default: '8' } },
@@ -32,9 +32,11 @@ const CACHE = '24MiB';
 const RESTART_MS = 20_000;
 /** Down for a moment, so that pulls meet a dead upstream. */
 const DOWN_MS = 1_000;
-/** Of the last third against the second one: the first fills caches, compiled code and pools. */
+/** The first third is a warm-up, which fills caches, compiled code and pools; the last third is held against the second. */
 const MEMORY_GROWTH = 1.15;
 const DESCRIPTOR_GROWTH = 1.25;
+/** Of all requests: the upstream is away for a twentieth of the time, and what the cache holds is served all the same. */
+const FAILED_SHARE = 0.1;
 
 interface Tally {
   whole: number;
@@ -114,13 +116,20 @@ function judge(answer: { status: number; body: Buffer } | null, digest: string):
 }
 
 interface Look {
+  readonly processes: readonly number[];
+  /** Allocated by all processes together (anonymous memory), MiB. */
   readonly memory: number;
   readonly descriptors: number;
 }
 
 function look(server: Server): Look {
-  const descriptors = server.pids().map((pid) => readdirSync(`/proc/${pid}/fd`).length);
-  return { memory: server.allocated(), descriptors: descriptors.reduce((all, count) => all + count, 0) };
+  const processes = server.pids();
+  const descriptors = processes.map((pid) => readdirSync(`/proc/${pid}/fd`).length);
+  return {
+    processes,
+    memory: server.allocated(),
+    descriptors: descriptors.reduce((all, count) => all + count, 0),
+  };
 }
 
 /** The last third against the second. */
@@ -150,32 +159,49 @@ async function restarts(first: Origin, start: () => Promise<Origin>, until: numb
 /** Looks at the gateway until the end, and prints what it sees. */
 async function looks(server: Server): Promise<Look[]> {
   const seen: Look[] = [];
+  line(['minute', 'processes', 'MiB', 'descriptors', 'whole', 'parts', 'left', 'failed', 'wrong']);
   for (let at = 1; at <= minutes * LOOKS_A_MINUTE; at++) {
     await sleep(60_000 / LOOKS_A_MINUTE);
     const now = look(server);
     seen.push(now);
-    console.log(
-      `${(at / LOOKS_A_MINUTE).toFixed(2)} min  ${now.memory.toFixed(1)} MiB  ${now.descriptors} descriptors  ` +
-        `${tally.whole} whole, ${tally.part} parts, ${tally.left} left, ${tally.failed} failed, ${tally.wrong.length} wrong`,
-    );
+    const { whole, part, left, failed, wrong } = tally;
+    const minute = (at / LOOKS_A_MINUTE).toFixed(2);
+    const counts = [now.descriptors, whole, part, left, failed, wrong.length];
+    line([minute, now.processes.length, now.memory.toFixed(1), ...counts]);
   }
   return seen;
 }
 
-/** Prints the verdict; false where something grew or was wrong. */
+function line(cells: readonly (string | number)[]): void {
+  console.log(cells.map((cell) => String(cell).padStart(11)).join(' '));
+}
+
+/** Prints the verdict; false where a bound was broken. */
 function verdict(seen: readonly Look[]): boolean {
-  let good = true;
-  for (const [what, ratio, bound] of [
-    ['memory', growth(seen, ({ memory }) => memory), MEMORY_GROWTH],
-    ['descriptors', growth(seen, ({ descriptors }) => descriptors), DESCRIPTOR_GROWTH],
-  ] as const) {
-    const flat = ratio <= bound;
-    console.log(`${what}: last third / second third = ${ratio.toFixed(3)}, ${flat ? 'flat' : `GREW (bound ${bound})`}`);
-    good &&= flat;
-  }
-  if (tally.whole > 0 && tally.part > 0 && tally.wrong.length === 0) return good;
-  console.log(`wrong answers: ${tally.wrong.slice(0, 10).join('; ') || 'nothing came whole'}`);
-  return false;
+  const { whole, part, left, failed, wrong } = tally;
+  const share = failed / Math.max(1, whole + part + left + failed);
+  const memory = growth(seen, (now) => now.memory);
+  const descriptors = growth(seen, (now) => now.descriptors);
+  const processes = new Set(seen.map((now) => now.processes.join(' '))).size;
+  const bounds: readonly (readonly [good: boolean, what: string])[] = [
+    [memory <= MEMORY_GROWTH, `memory: last third / second third = ${memory.toFixed(3)}, at most ${MEMORY_GROWTH}`],
+    [
+      descriptors <= DESCRIPTOR_GROWTH,
+      `descriptors: last third / second third = ${descriptors.toFixed(3)}, at most ${DESCRIPTOR_GROWTH}`,
+    ],
+    [processes === 1, `processes: ${processes === 1 ? 'the same at every look' : 'one ended and was replaced'}`],
+    [share <= FAILED_SHARE, `failed: ${(100 * share).toFixed(1)} % of the requests, at most ${100 * FAILED_SHARE} %`],
+    [
+      wrong.length === 0,
+      `wrong answers: ${wrong.length}${wrong
+        .slice(0, 10)
+        .map((one) => `; ${one}`)
+        .join('')}`,
+    ],
+    [whole > 0 && part > 0, `right answers: ${whole} whole, ${part} parts`],
+  ];
+  for (const [good, what] of bounds) console.log(`${good ? 'held  ' : 'BROKEN'}  ${what}`);
+  return bounds.every(([good]) => good);
 }
 
 async function soak(): Promise<void> {
@@ -186,8 +212,15 @@ async function soak(): Promise<void> {
   const port = await freePort();
   const start = () => Origin.start(bench, root, CLIENT_CORE, port);
   const origin = await start();
-  const env = { GATEWAY_CACHE_MAX_SIZE: CACHE, GATEWAY_CACHE_TAG_TTL: '5s', GATEWAY_LOG_LEVEL: 'warn' };
-  const peer = await gateway(bench, 'gateway', origin.url, { env });
+  const env = {
+    GATEWAY_CACHE_MAX_SIZE: CACHE,
+    GATEWAY_CACHE_TAG_TTL: '5s',
+    GATEWAY_LOG_LEVEL: 'warn',
+    GATEWAY_LISTEN_WORKERS: 'auto',
+  };
+  // On every core: as many processes as there are cores are started.
+  const cpus = `0-${availableParallelism() - 1}`;
+  const peer = await gateway(bench, 'gateway', origin.url, { env, cpus });
   const [server] = peer.servers;
   if (server === undefined) throw new Error('no gateway');
   const until = Date.now() + minutes * 60_000;
