@@ -1,6 +1,14 @@
 import type { Socket } from 'node:net';
 import { plainAddress } from './forwarded.ts';
 
+/** Where a socket or session keeps its connection: a WeakMap of all of them would cost the collector more with each. */
+const CONNECTION = Symbol('connection');
+
+/** What a request carries of its connection: a socket, or an HTTP/2 session. */
+interface Carrier {
+  [CONNECTION]?: Connection;
+}
+
 /** One accepted connection, whatever is spoken on it. */
 export class Connection {
   readonly raw: Socket;
@@ -35,7 +43,6 @@ export class Connection {
 /** All open connections of the edge, so that shutdown can end idle ones at once and wait for the rest. */
 export class Connections {
   readonly #open = new Set<Connection>();
-  readonly #of = new WeakMap<object, Connection>();
   #draining = false;
   #empty: (() => void) | null = null;
 
@@ -55,13 +62,13 @@ export class Connections {
     return connection;
   }
 
-  /** Lets `of` find the connection by what a request carries: a socket, or an HTTP/2 session. */
+  /** Lets `of` find the connection by what a request carries. */
   bind(carrier: object, connection: Connection): void {
-    this.#of.set(carrier, connection);
+    (carrier as Carrier)[CONNECTION] = connection;
   }
 
   of(carrier: object): Connection | undefined {
-    return this.#of.get(carrier);
+    return (carrier as Carrier)[CONNECTION];
   }
 
   /** Ends idle connections now and busy ones after their last answer, or at `graceMs`. */

@@ -32,11 +32,7 @@ export class TlsFront {
     this.#options = options;
     this.#base = baseContext(options.ticketKeys);
     const { metrics } = options;
-    this.#handshakes = metrics.counter('tls_handshakes_total', 'TLS handshakes done', [
-      'version',
-      'protocol',
-      'resumed',
-    ]);
+    this.#handshakes = metrics.tally('tls_handshakes_total', 'TLS handshakes done', ['version', 'protocol', 'resumed']);
     this.#failures = metrics.counter('tls_handshake_failures_total', 'TLS handshakes that failed', ['reason']);
   }
 
@@ -72,11 +68,8 @@ export class TlsFront {
       connection.secure = true;
       // As Node's own TLS server does: HTTP/2 waits for it on a socket that was not made by one.
       Object.assign(socket, { secureConnecting: false });
-      this.#handshakes.inc({
-        version: socket.getProtocol() ?? '',
-        protocol: socket.alpnProtocol || 'none',
-        resumed: String(socket.isSessionReused()),
-      });
+      const [version, resumed] = [socket.getProtocol() ?? '', String(socket.isSessionReused())];
+      this.#handshakes.add(1, version, socket.alpnProtocol || 'none', resumed);
       servers.serve(socket, connection);
       if (connection.draining) connection.drain();
     });
