@@ -3,7 +3,7 @@ import type { CertificateMaterial } from './certificate.ts';
 import type { ChallengeBoard } from './challenges.ts';
 import type { Clock } from './clock.ts';
 import { contextOf } from './contexts.ts';
-import { type Issuer, IssuerError } from './issuer.ts';
+import { type Issuer, IssuerError, type OwnProblem } from './issuer.ts';
 import type { CertificateMetrics } from './metrics.ts';
 import type { CaQueue } from './queue.ts';
 import { type SelfCheckResult, selfCheck } from './self-check.ts';
@@ -99,7 +99,6 @@ export class Attempts {
         const problem = error instanceof IssuerError ? error : this.#unexpected(error, issuer);
         problems.push(problem);
         if (problem.type === 'waiting') continue;
-        this.#metrics.failed(issuer.name, problem);
         if (problem.retryAfter !== null) notes.holds[issuer.directory] = this.#clock.now() + problem.retryAfter;
       }
     }
@@ -169,11 +168,15 @@ export class Attempts {
   ): Promise<StoredCertificate> {
     const { host, held } = task;
     const replaces = held !== null && held.directory === issuer.directory ? held.chain : null;
-    let last: IssuerError | null = null;
+    const tried: Tried[] = [];
     for (const challenge of challenges) {
       // The CA's own limits exempt renewals that follow its ARI.
       const exempt = replaces !== null && task.record.renewal !== null;
-      this.#awaitTurn(issuer, host, exempt, notes);
+      const wait = this.#wait(issuer, host, exempt, notes);
+      if (wait !== null) {
+        tried.push({ challenge, problem: wait });
+        break;
+      }
       this.#metrics.attempted(issuer.name);
       try {
         const material = await issuer.obtain({
@@ -189,26 +192,29 @@ export class Attempts {
         notes.challenge = challenge;
         return this.#keep(issuer, host, material);
       } catch (error) {
-        const failed = error instanceof IssuerError && error.challengeFailed;
-        this.#queue.ended(issuer.directory, host, failed ? 'failedValidation' : 'failed');
-        if (!failed || challenge === challenges.at(-1)) throw error;
-        last = error;
-        this.#metrics.failed(issuer.name, error);
-        task.narrate({ step: 'validate', message: `${challenge} failed (${error.message}); trying the next kind` });
+        const problem = error instanceof IssuerError ? error : this.#unexpected(error, issuer);
+        this.#queue.ended(issuer.directory, host, problem.challengeFailed ? 'failedValidation' : 'failed');
+        task.signal.throwIfAborted();
+        tried.push({ challenge, problem });
+        this.#metrics.failed(issuer.name, problem);
+        if (!problem.challengeFailed) break;
+        if (challenge !== challenges.at(-1))
+          task.narrate({ step: 'validate', message: `${challenge} failed (${problem.message}); trying the next kind` });
       }
     }
-    throw last ?? new IssuerError('internal', 'no challenge was tried');
+    throw together(tried);
   }
 
-  #awaitTurn(issuer: Issuer, host: string, exempt: boolean, notes: AttemptNotes): void {
+  /** Null where it is this host's turn at this CA. */
+  #wait(issuer: Issuer, host: string, exempt: boolean, notes: AttemptNotes): IssuerError | null {
     const now = this.#clock.now();
     const hold = notes.holds[issuer.directory] ?? 0;
     const turn = exempt ? null : this.#queue.turn(issuer.directory, host);
     const at = Math.max(hold, turn?.at ?? 0);
-    if (at <= now) return;
+    if (at <= now) return null;
     const why = turn !== null && turn.at >= hold ? turn.why : 'this CA asked to be left alone until then';
     notes.holds[issuer.directory] = at;
-    throw new IssuerError('waiting', `${issuer.name} is not asked before ${new Date(at).toISOString()}: ${why}`, {
+    return new IssuerError('waiting', `${issuer.name} is not asked before ${new Date(at).toISOString()}: ${why}`, {
       directory: issuer.directory,
     });
   }
@@ -239,6 +245,31 @@ export class Attempts {
     const detail = error instanceof Error ? error.message : String(error);
     return new IssuerError('internal', detail, { directory: issuer.directory, cause: error });
   }
+}
+
+interface Tried {
+  readonly challenge: ChallengeType;
+  readonly problem: IssuerError;
+}
+
+/** These say that a way was not tried, so they explain less than the failure of another. */
+const UNTRIED: readonly string[] = ['challengeUnavailable', 'waiting'] satisfies OwnProblem[];
+
+/** What went wrong with one CA, of every way of validation that said something else: the last that was tried leads. */
+function together(tried: readonly Tried[]): IssuerError {
+  const lead = tried.findLast(({ problem }) => !UNTRIED.includes(problem.type)) ?? tried.at(-1);
+  if (lead === undefined) return new IssuerError('internal', 'no challenge was tried');
+  const { problem, challenge } = lead;
+  const others = tried.filter((one) => one.problem.message !== problem.message);
+  if (others.length === 0) return problem;
+  const rest = others.map((one) => `by ${one.challenge}: ${one.problem.message}`);
+  return new IssuerError(problem.type, [`${problem.detail} (by ${challenge})`, ...rest].join('; '), {
+    ...(problem.status === null ? {} : { status: problem.status }),
+    retryAfter: problem.retryAfter,
+    challengeFailed: problem.challengeFailed,
+    directory: problem.directory,
+    cause: problem,
+  });
 }
 
 function first<T>(one: T, all: readonly T[]): T[] {

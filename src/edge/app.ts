@@ -1,6 +1,6 @@
 import { type Context, Hono } from 'hono';
 import type { TableSnapshot } from '../aliases/table.ts';
-import { renderError } from '../oci/errors.ts';
+import { RegistryError, renderError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { AccessPort } from './access-port.ts';
 import { errorAnswer, type SmallAnswer } from './answer.ts';
@@ -27,11 +27,28 @@ const PING_HEADERS = { 'content-type': 'application/json', 'docker-distribution-
 export function createApp(deps: AppDeps): EdgeApp {
   const app = withHealth(new Hono<EdgeBindings>(), deps.ready);
 
-  app.get('/', (c) => {
+  const check = async (c: Context<EdgeBindings>): Promise<void> => {
     const { exchange } = c.env;
-    const role = roleOf(exchange.host, deps.table());
-    if (role.kind === 'unknown') throw hostUnknown(exchange.host);
-    return small(c, 'page', renderPage({ table: deps.table(), role, port: deps.port(), version: deps.version }));
+    const grant = await deps.access.check({
+      address: exchange.clientAddress,
+      authorization: c.req.header('authorization'),
+      host: exchange.host,
+    });
+    exchange.user = grant.user;
+  };
+
+  app.get('/', async (c) => {
+    const table = deps.table();
+    const role = roleOf(c.env.exchange.host, table);
+    if (role.kind === 'unknown') throw hostUnknown(c.env.exchange.host);
+    const refusal = await check(c).then(
+      () => null,
+      (error: unknown) => {
+        if (error instanceof RegistryError) return error;
+        throw error;
+      },
+    );
+    return small(c, 'page', renderPage({ table, role, port: deps.port(), version: deps.version, refusal }));
   });
 
   app.get('*', async (c) => {
@@ -43,12 +60,7 @@ export function createApp(deps: AppDeps): EdgeApp {
     if (ping === null || (ping.registry !== undefined && role.kind === 'alias')) throw pathUnknown(exchange.path);
     exchange.kind = 'ping';
     const registry = ping.registry === undefined ? undefined : requireRegistry(ping.registry, table);
-    const grant = await deps.access.check({
-      address: exchange.clientAddress,
-      authorization: c.req.header('authorization'),
-      host: exchange.host,
-    });
-    exchange.user = grant.user;
+    await check(c);
     const ns = c.req.query('ns')?.toLowerCase();
     const namespace = role.kind === 'alias' ? role.alias.registry : (registry ?? ns);
     return small(c, 'ping', {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import type { TableSnapshot } from '../aliases/table.ts';
+import type { RegistryError } from '../oci/errors.ts';
 import type { SmallAnswer } from './answer.ts';
 import type { HostRole } from './host.ts';
 
@@ -10,6 +11,8 @@ export interface PageFacts {
   /** Port of the HTTPS listener; shown unless it is 443. */
   readonly port: number;
   readonly version: string;
+  /** Why this client may not pull; null where it may. */
+  readonly refusal: RegistryError | null;
 }
 
 /** Aliases listed before the rest is only counted. */
@@ -40,12 +43,16 @@ const HEADERS = {
   'content-security-policy': `default-src 'none'; style-src 'sha256-${STYLE_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`,
   'x-content-type-options': 'nosniff',
   'referrer-policy': 'no-referrer',
-  'cache-control': 'no-cache',
+  // It depends on who asks.
+  'cache-control': 'private, no-cache',
 };
 
-/** The page at `/` for people: how to pull through this very gateway. Nothing of it is secret: names and registries only. */
+/**
+ * The page at `/` for people: how to pull through this very gateway. Names and registries are for those who may pull;
+ * others learn why they may not.
+ */
 export function renderPage(facts: PageFacts): SmallAnswer {
-  const { table, role, version } = facts;
+  const { table, role, version, refusal } = facts;
   const port = facts.port === 443 ? '' : `:${facts.port}`;
   const domain = `${isIP(table.domain) === 6 ? `[${table.domain}]` : table.domain}${port}`;
   const title = role.kind === 'alias' ? `${role.alias.host}${port}` : domain;
@@ -63,13 +70,18 @@ export function renderPage(facts: PageFacts): SmallAnswer {
 <body>
 <main>
 <h1>${escapeHtml(title)}</h1>
-${role.kind === 'alias' ? aliasPart(`${role.alias.host}${port}`, role.alias.registry, domain) : barePart(domain, port, table)}
+${refusal !== null ? refusedPart(refusal) : role.kind === 'alias' ? aliasPart(`${role.alias.host}${port}`, role.alias.registry, domain) : barePart(domain, port, table)}
 <footer>registry gateway ${escapeHtml(version)}, for pulls only</footer>
 </main>
 </body>
 </html>
 `,
   };
+}
+
+function refusedPart({ message, next }: RegistryError): string {
+  return `<p class="lead">A gateway to container registries, for those whom its operator lets in.</p>
+<p>${escapeHtml(message)}; ${escapeHtml(next)}.</p>`;
 }
 
 function aliasPart(host: string, registry: string, domain: string): string {

@@ -422,6 +422,16 @@ describe('challenges and issuers', () => {
     expect(rig.service.alpnPending()).toBe(false);
   });
 
+  it('tells of every kind of challenge why it failed', async () => {
+    const { rig } = await open({ ports: { http: 1, tls: 2 } });
+    await rig.start();
+    const { error } = await rig.obtain(HOST);
+    expect(error?.message).toMatch(/\(by tls-alpn-01\); by http-01: \S+: .*127\.0\.0\.1:1/);
+    const [info] = rig.service.list();
+    expect(info?.lastError?.type).toBe('urn:ietf:params:acme:error:connection');
+    expect(info?.lastError?.detail).toContain('by http-01: ');
+  });
+
   it('uses what the CA offers', async () => {
     const { rig } = await open({ challenges: ['dns-01', 'tls-alpn-01'] });
     await rig.start();

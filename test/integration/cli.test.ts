@@ -220,8 +220,13 @@ test('users: the token is printed once, alone on standard output', async () => {
   expect((await cli(['user', 'add', 'a:b'])).code).toBe(2);
   expect(await json('user ls --json')).toEqual([{ name: 'bob', createdAt: expect.stringMatching(/^20/) }]);
   expect((await cli('user ls')).out).not.toContain(added.out.trim());
-  expect((await cli('user rm bob')).code).toBe(0);
+  const removed = await cli('user rm bob');
+  expect([removed.code, removed.out]).toEqual([0, 'removed bob; its token does not work any more\n']);
+  expect(removed.err).toMatch(/WARNING: that was the last user, so everybody may pull now.*access\.anonymous: false/);
   expect(await json('user ls --json')).toEqual([]);
+  const closed = { env: { GATEWAY_ACCESS_ANONYMOUS: 'false' } };
+  await cli('user add bob', closed);
+  expect((await cli('user rm bob', closed)).err).toContain('nobody can pull until a user is made');
 });
 
 test('status and the cache say that nothing runs, and what there is', async () => {

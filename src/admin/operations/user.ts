@@ -30,13 +30,18 @@ export function userOperations(deps: OperationsDeps): Record<string, Operation> 
       const { name } = parseInput(NameInput, input);
       users.remove(name);
       await live?.settled();
-      if (users.count === 0 && config.access.anonymous === null) {
-        context.step(
-          'access',
-          'the last user: from now on anonymous clients are let in (access.anonymous: false keeps them out)',
-        );
-      }
+      if (users.count === 0) context.step('access', afterTheLast(config.access.anonymous));
       return { name };
     },
   };
+}
+
+/** What the removal of the last user means for clients, by `access.anonymous`. */
+function afterTheLast(anonymous: boolean | null): string {
+  if (anonymous === false) {
+    return 'that was the last user, and access.anonymous is false: nobody can pull until a user is made with gateway user add';
+  }
+  return anonymous === true
+    ? 'that was the last user; anonymous clients may pull, since access.anonymous is true'
+    : 'WARNING: that was the last user, so everybody may pull now, without credentials; to keep anonymous clients out, set access.anonymous: false (GATEWAY_ACCESS_ANONYMOUS=false) and restart';
 }

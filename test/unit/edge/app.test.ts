@@ -1,14 +1,16 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { createApp } from '../../../src/edge/app.ts';
 import type { Exchange } from '../../../src/edge/exchange.ts';
+import { RegistryError } from '../../../src/oci/errors.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { openAccess, snapshotOf } from '../../support/edge-bed.ts';
 
 const table = snapshotOf('cr.example.com', ['docker.io', 'quay.io'], { hub: 'docker.io', '<b>x': 'quay.io' });
 let state: true | string = true;
+let access = openAccess;
 const app = createApp({
   table: () => table,
-  access: openAccess,
+  access: { check: (asker) => access.check(asker), countBytes: () => {} },
   ready: () => state,
   version: '1.2.3',
   port: () => 443,
@@ -46,6 +48,24 @@ describe('the page', () => {
     expect(html).toContain('&#60;b&#62;x.cr.example.com');
     expect(html).not.toContain('<b>x');
     expect(html).not.toContain(':443');
+  });
+
+  test('names no registry to those who may not pull, and tells them why', async () => {
+    const check = (): never => {
+      throw new RegistryError('unauthorized', { facts: { host: 'cr.example.com' } });
+    };
+    access = { ...openAccess, check };
+    onTestFinished(() => {
+      access = openAccess;
+    });
+    for (const host of ['cr.example.com', 'hub.cr.example.com']) {
+      const { response } = await ask('/', host);
+      const html = await response.text();
+      expect(response.status).toBe(200);
+      expect(html).toContain('docker login cr.example.com');
+      expect(html).not.toMatch(/docker\.io|quay\.io|docker pull/);
+    }
+    expect(await (await ask('/')).response.text()).not.toContain('hub');
   });
 
   test('its style is the one that its policy lets through', async () => {
