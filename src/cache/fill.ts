@@ -91,6 +91,11 @@ export class Fill implements GrowingBlob {
     return this.#sizeKnown.promise;
   }
 
+  /** @see Readable.copyRecent */
+  copyRecent(into: Uint8Array, length: number, position: number): number {
+    return this.#growing?.copyRecent(into, length, position) ?? 0;
+  }
+
   onAdvance(listener: () => void): void {
     this.#listeners.add(listener);
   }
@@ -123,6 +128,7 @@ export class Fill implements GrowingBlob {
     } catch (error) {
       await this.#ended(this.#failure ?? (error instanceof Error ? error : new Error(String(error))));
     } finally {
+      this.#growing?.forget();
       this.#room?.release();
     }
   }

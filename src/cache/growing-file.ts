@@ -6,6 +6,8 @@ import type { SharedFile } from './shared-file.ts';
 
 /** Bytes that may wait for the disk before a writer has to: enough to keep it busy, little enough for hundreds of fills. */
 const QUEUE_LIMIT = 1024 * 1024;
+/** Bytes that came last and stay in memory: readers at the tip want them next, and are spared the way through a thread. */
+const RECENT_LIMIT = 512 * 1024;
 /** Most chunks in one call (IOV_MAX is 1024). */
 const RUN_LIMIT = 256;
 /** How much is read back at once to hash what came out of order. */
@@ -30,6 +32,8 @@ export class GrowingFile {
   #ready: Promise<void> = Promise.resolve();
   #queue: Piece[] = [];
   #queued = 0;
+  #recent: Piece[] = [];
+  #recentBytes = 0;
   #hashed = 0;
   #flushing = false;
   #catching = false;
@@ -76,10 +80,32 @@ export class GrowingFile {
       this.#hash.update(chunk);
       this.#hashed = end;
     }
-    this.#queue.push({ offset, chunk });
+    const piece = { offset, chunk };
+    this.#queue.push(piece);
     this.#queued += chunk.length;
+    this.#remember(piece);
     if (!this.#flushing) void this.#flush();
     return this.#queued <= QUEUE_LIMIT ? Promise.resolve() : this.#until(() => this.#queued <= QUEUE_LIMIT / 2);
+  }
+
+  /** Copies what it can of the bytes at `position` from memory; 0 where they came too long ago. */
+  copyRecent(into: Uint8Array, length: number, position: number): number {
+    let count = 0;
+    for (const { offset, chunk } of this.#recent) {
+      const from = position + count - offset;
+      if (from < 0 || from >= chunk.length) continue;
+      const part = chunk.subarray(from, from + length - count);
+      into.set(part, count);
+      count += part.length;
+      if (count === length) break;
+    }
+    return count;
+  }
+
+  /** Keeps nothing in memory any more. */
+  forget(): void {
+    this.#recent = [];
+    this.#recentBytes = 0;
   }
 
   /** Resolves when everything queued is written and hashed as far as it is without a gap. */
@@ -104,6 +130,12 @@ export class GrowingFile {
   /** The hash of everything; only once, after `drain`. */
   digestHex(): string {
     return this.#hash.digest('hex');
+  }
+
+  #remember(piece: Piece): void {
+    this.#recent.push(piece);
+    this.#recentBytes += piece.chunk.length;
+    while (this.#recentBytes > RECENT_LIMIT) this.#recentBytes -= this.#recent.shift()?.chunk.length ?? 0;
   }
 
   #until(ready: () => boolean): Promise<void> {

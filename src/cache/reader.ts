@@ -11,6 +11,8 @@ export interface Readable {
   readonly blob: GrowingBlob;
   /** Open as soon as anything is available. */
   readonly file: SharedFile | null;
+  /** Copies what it can of the bytes at `position` from memory; left out where none are kept there. */
+  copyRecent?(into: Uint8Array, length: number, position: number): number;
   /** Keeps both for one more user. */
   retain(): void;
   release(): void;
@@ -96,10 +98,11 @@ export class BlobReader implements ByteSource {
   }
 
   async #read(into: Uint8Array, length: number): Promise<number> {
-    const file = this.#resident.file;
+    const { file } = this.#resident;
     let reason = 'it is shorter than it was';
     try {
-      const count = (await file?.read(into, length, this.#offset)) ?? 0;
+      const near = this.#resident.copyRecent?.(into, length, this.#offset) ?? 0;
+      const count = near > 0 ? near : ((await file?.read(into, length, this.#offset)) ?? 0);
       if (count > 0) {
         this.#offset += count;
         this.#options.onRead(count);

@@ -43,6 +43,10 @@ export class Resident {
     return this.#file ?? this.#fill?.file ?? null;
   }
 
+  copyRecent(into: Uint8Array, length: number, position: number): number {
+    return this.#fill?.copyRecent(into, length, position) ?? 0;
+  }
+
   sizeKnown(): Promise<number | undefined> {
     return this.#fill?.sizeKnown() ?? Promise.resolve(this.blob.size);
   }

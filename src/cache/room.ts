@@ -1,4 +1,5 @@
-import { rm, statfs } from 'node:fs/promises';
+import { statfsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { Turns } from '../kit/turns.ts';
 import type { Digest } from '../oci/digest.ts';
 import { CacheError } from './cache-error.ts';
@@ -180,8 +181,8 @@ export class Room implements Space {
   }
 }
 
-/** Free bytes for this user on the file system of a path. */
+/** Free bytes for this user on the file system of a path. Synchronous: the first byte of every fill waits for it, and the system knows it. */
 async function freeBytes(path: string): Promise<number> {
-  const { bavail, bsize } = await statfs(path);
+  const { bavail, bsize } = statfsSync(path);
   return bavail * bsize;
 }

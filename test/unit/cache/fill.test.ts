@@ -1,4 +1,4 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { TruncatedError } from '../../../src/kit/byte-source.ts';
@@ -100,6 +100,29 @@ describe('a fill', () => {
     expect(await handle.size()).toBeUndefined();
     handle.release();
     await eventually(() => rig.index.blob(content.digest)?.size === 10_000);
+  });
+
+  it('gives what came last from memory, what came before from the file', async () => {
+    const size = 1024 * 1024;
+    const content = makeContent(size);
+    const driven = new DrivenFetch();
+    const handle = rig.cache.fill(content.key, driven.fetch);
+    const sink = await driven.sink();
+    sink.begin(size);
+    const step = 50_000;
+    for (let at = 0; at < 1_000_000; at += step) await sink.write(at, content.bytes.subarray(at, at + step));
+    await eventually(() => handle.available === 1_000_000);
+    const [name = ''] = await filesOf('partial');
+    await writeFile(join(rig.dataDir, 'partial', name), Buffer.alloc(size));
+
+    const into = Buffer.alloc(size);
+    const count = await handle.open({ from: 500_123, to: 900_000 }).pull(into);
+    expect(count).toBe(900_000 - 500_123);
+    expect(into.subarray(0, count)).toEqual(content.bytes.subarray(500_123, 900_000));
+    expect(await readAll(handle.open({ from: 0, to: 100_000 }), size)).toEqual(Buffer.alloc(100_000));
+
+    driven.fail(new Error('enough'));
+    handle.release();
   });
 
   it('goes on when every reader has left', async () => {
