@@ -2,7 +2,7 @@ import { pullImage, wrk } from '../load.ts';
 import { cpuOf, type Peer } from '../peers.ts';
 import type { Result } from '../report.ts';
 import type { Scenario } from '../scenario.ts';
-import { against, imagePaths, inTurn, MiB, url, warmStage } from './stage.ts';
+import { against, imagePaths, inTurn, MiB, url, warmStage, warmUp } from './stage.ts';
 
 /** Runs `load` and keeps what it cost the server: CPU seconds for each of the units that it returns. */
 class Costs {
@@ -37,7 +37,9 @@ export const warmBlob: Scenario = async (bench, { runs, seconds }) => {
     const results: Result[] = [];
     for (const connections of [4, 64]) {
       const costs = new Costs();
-      const series = await inTurn([stage.ours, stage.a, stage.b, stage.c], runs, (peer) =>
+      const peers = [stage.ours, stage.a, stage.b, stage.c];
+      await warmUp(peers, async (peer) => (await wrk(url(peer, path), connections, 1)).bytes);
+      const series = await inTurn(peers, runs, (peer) =>
         costs.of(peer, seconds, async () => (await wrk(url(peer, path), connections, seconds)).bytes / 1e6),
       );
       const speed: Result = {
@@ -61,7 +63,9 @@ export const warmManifest: Scenario = async (bench, { runs, seconds }) => {
   try {
     const path = imagePaths(stage.image)[0] ?? '';
     const costs = new Costs();
-    const series = await inTurn([stage.ours, stage.a, stage.b, stage.c], runs, (peer) =>
+    const peers = [stage.ours, stage.a, stage.b, stage.c];
+    await warmUp(peers, async (peer) => (await wrk(url(peer, path), 32, 1)).requests);
+    const series = await inTurn(peers, runs, (peer) =>
       costs.of(peer, seconds, async () => (await wrk(url(peer, path), 32, seconds)).requests),
     );
     const speed: Result = {
