@@ -79,12 +79,12 @@ describe('a cached file that three processes read', () => {
 
   it('may get shorter in the middle: the rest comes from the upstream, and no client notices', async () => {
     // More than sockets between client and gateway hold.
-    const content = await keep(generated(48 * MIB, 'cut'));
+    const content = await keep(generated(32 * MIB, 'cut'));
     const { promise: cut, resolve: goOn } = Promise.withResolvers<void>();
     let begun = 0;
     const pause = () => {
       if (++begun === CLIENTS) {
-        truncateSync(fileOf(content), 24 * MIB);
+        truncateSync(fileOf(content), 16 * MIB);
         goOn();
       }
       return cut;
