@@ -11,8 +11,10 @@ import { type CacheAdmin, CacheKeeper } from './admin.ts';
 import type { BlobCache, BlobHandle } from './blob-cache.ts';
 import { CacheError } from './cache-error.ts';
 import { DiskHealth } from './disk-health.ts';
-import { type Fetch, FILL_LIMITS, Fill, type FillContext, type FillLimits } from './fill.ts';
+import { type Fetch, FILL_LIMITS, type FillContext, type FillLimits } from './fill.ts';
+import { Fills } from './fills.ts';
 import { Handle } from './handle.ts';
+import { InUse } from './in-use.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
 import { Layout } from './layout.ts';
 import { Links } from './links.ts';
@@ -20,15 +22,13 @@ import { Maintenance } from './maintenance.ts';
 import type { ManifestStore } from './manifest-store.ts';
 import { Manifests } from './manifests.ts';
 import { dropPartial } from './partial.ts';
-import { Resident } from './resident.ts';
+import type { Resident } from './resident.ts';
 import { Room } from './room.ts';
 import { Tally } from './tally.ts';
 import type { Upkeep } from './upkeep.ts';
 
 /** Uses, links and counters are written to the index this often, ms: off the path of a pull, and little is lost to kill -9. */
 const FLUSH_INTERVAL = 1_000;
-/** Digests remembered as too large to keep, so that only their first pull starts in vain. */
-const TOO_LARGE_KEPT = 1_000;
 
 export interface CacheOptions {
   /** Absolute. */
@@ -61,17 +61,9 @@ export class Cache implements BlobCache {
   readonly #tally: Tally;
   readonly #disk: DiskHealth;
   readonly #room: Room;
-  readonly #context: FillContext;
+  readonly #inUse = new InUse();
+  readonly #fills: Fills;
   readonly #maintenance: Maintenance;
-  readonly #fillsEnded: { inc(labels: { outcome: string }): void };
-  /** Blobs in use, whole or growing. What is in here is pinned. */
-  readonly #residents = new Map<Digest, Resident>();
-  readonly #fills = new Map<Digest, { readonly fill: Fill; readonly ended: Promise<void> }>();
-  /** Files on their way out, and fills that failed: the next fill of the same digest waits for them. */
-  readonly #leaving = new Map<Digest, Promise<void>>();
-  readonly #tooLarge = new Set<Digest>();
-  /** Fills that run and that nobody has found yet. */
-  readonly #missed = new Set<Digest>();
   readonly #flusher: NodeJS.Timeout;
   #uses = new Map<Digest, number>();
   #closed = false;
@@ -87,22 +79,22 @@ export class Cache implements BlobCache {
     this.#kept = new Manifests(index, this.#links, (error) => this.#diskFailed('the index', error));
     this.manifests = this.#kept;
     this.#tally = new Tally(index, metrics);
-    this.#fillsEnded = metrics.counter('cache_fills_total', 'Fills that ended, by outcome', ['outcome']);
+    const fillsEnded = metrics.counter('cache_fills_total', 'Fills that ended, by outcome', ['outcome']);
     metrics.gauge('cache_bytes', 'Bytes of whole blobs in the cache', [], (gauge) => gauge.set(index.totals().bytes));
     metrics.gauge('cache_blobs', 'Whole blobs in the cache', [], (gauge) => gauge.set(index.totals().blobs));
-    metrics.gauge('cache_fills_running', 'Fills under way', [], (gauge) => gauge.set(this.#fills.size));
+    metrics.gauge('cache_fills_running', 'Fills under way', [], (gauge) => gauge.set(this.#fills.count));
     this.#room = new Room({
       ...options.config,
       layout: this.#layout,
       index,
-      pinned: (digest) => this.#residents.has(digest),
+      pinned: (digest) => this.#inUse.has(digest),
       flush: () => this.#flush(),
-      dropped: (digest, gone) => this.#leave(digest, gone),
+      dropped: (digest, gone) => this.#inUse.leave(digest, gone),
       evicted: (count) => this.#tally.add('evictions', count),
       dropPartial: (digest) => this.#dropPartial(digest),
       ...(options.freeBytes === undefined ? {} : { freeBytes: options.freeBytes }),
     });
-    this.#context = {
+    const context: FillContext = {
       layout: this.#layout,
       space: this.#room,
       syncs: new Turns(),
@@ -111,8 +103,15 @@ export class Cache implements BlobCache {
       diskFailed: (error) => this.#disk.failed(error),
       fetched: (bytes) => this.#tally.add('fetched', bytes),
     };
+    this.#fills = new Fills({
+      context,
+      inUse: this.#inUse,
+      log,
+      isKept: (digest) => this.#safely(() => index.blob(digest), null) !== null,
+      ended: (outcome) => fillsEnded.inc({ outcome }),
+    });
     const upkeep = this.#upkeep();
-    this.admin = new CacheKeeper(upkeep, this.#tally, options.config.maxSize, () => this.#fills.size);
+    this.admin = new CacheKeeper(upkeep, this.#tally, options.config.maxSize, () => this.#fills.count);
     this.#maintenance = new Maintenance(upkeep);
     this.#makeDirectories();
     if (options.maintain ?? true) this.#maintenance.start();
@@ -121,14 +120,14 @@ export class Cache implements BlobCache {
   }
 
   accepts(digest: Digest): boolean {
-    return !this.#closed && this.#options.config.maxSize > 0 && !this.#disk.failing && !this.#tooLarge.has(digest);
+    return !this.#closed && this.#options.config.maxSize > 0 && !this.#disk.failing && !this.#fills.isTooLarge(digest);
   }
 
   find(digest: Digest): BlobHandle | null {
     const resident = this.#resident(digest);
     if (resident === null) return null;
     // Whoever started the fill finds it right after, and has been counted as a miss.
-    if (!this.#missed.delete(digest)) this.#tally.add('hits');
+    if (!this.#fills.takeMiss(digest)) this.#tally.add('hits');
     this.#uses.set(digest, Date.now());
     return this.#handle(digest, resident);
   }
@@ -138,16 +137,7 @@ export class Cache implements BlobCache {
     if (found !== null) return found;
     if (this.#closed) throw new RegistryError('unavailable', { facts: { reason: 'it is stopping' } });
     this.#tally.add('misses');
-    this.#missed.add(key.digest);
-    const fill = new Fill(key, this.#context);
-    const resident = Resident.growing(fill, (idle) => this.#idle(key.digest, idle));
-    this.#residents.set(key.digest, resident);
-    const handle = this.#handle(key.digest, resident);
-    // The fill itself is a user: it keeps the descriptor open when every client has left.
-    resident.retain();
-    const ended = this.#run(fill, resident, fetch);
-    this.#fills.set(key.digest, { fill, ended });
-    return handle;
+    return this.#handle(key.digest, this.#fills.start(key, fetch));
   }
 
   holds(repository: RepositoryKey, digest: Digest): boolean {
@@ -167,25 +157,19 @@ export class Cache implements BlobCache {
     this.#closed = true;
     clearInterval(this.#flusher);
     await this.#maintenance.stop();
-    const fills = [...this.#fills.values()];
-    const stopping = new RegistryError('unavailable', { facts: { reason: 'it is stopping' } });
-    for (const { fill } of fills) fill.stop(stopping);
-    await Promise.allSettled(fills.map(({ ended }) => ended));
-    await Promise.allSettled(this.#leaving.values());
+    await this.#fills.stopAll(new RegistryError('unavailable', { facts: { reason: 'it is stopping' } }));
+    await this.#inUse.allGone();
     this.#flush();
     this.#index.close();
   }
 
   #resident(digest: Digest): Resident | null {
-    const used = this.#residents.get(digest);
-    if (used !== undefined) return used;
+    const used = this.#inUse.find(digest);
+    if (used !== null) return used;
     const row = this.#safely(() => this.#index.blob(digest), null);
     if (row === null) return null;
     try {
-      const path = this.#layout.blob(digest);
-      const resident = Resident.whole(path, row.size, (idle) => this.#idle(digest, idle));
-      this.#residents.set(digest, resident);
-      return resident;
+      return this.#inUse.open(digest, this.#layout.blob(digest), row.size);
     } catch (error) {
       // Out of descriptors says nothing about the file.
       const { code } = error as NodeJS.ErrnoException;
@@ -199,63 +183,18 @@ export class Cache implements BlobCache {
       onRead: (bytes) => this.#tally.add('served', bytes),
       onDamage: (reason) => {
         // One that was replaced meanwhile says nothing about what is there now.
-        if (this.#residents.get(digest) === resident) this.#brokenOff(digest, reason);
+        if (this.#inUse.find(digest) === resident) this.#brokenOff(digest, resident, reason);
       },
     });
   }
 
   /** Reading failed in the middle. */
-  #brokenOff(digest: Digest, reason: string): void {
-    const running = this.#fills.get(digest);
-    if (running !== undefined && running.fill.outcome === null) {
-      running.fill.stop(new CacheError('disk', `reading the growing ${digest} failed: ${reason}`));
-      return;
-    }
-    this.#residents.delete(digest);
+  #brokenOff(digest: Digest, resident: Resident, reason: string): void {
+    const broken = new CacheError('disk', `reading the growing ${digest} failed: ${reason}`);
+    if (this.#fills.stop(digest, broken)) return;
+    this.#inUse.forget(digest, resident);
     const row = this.#safely(() => this.#index.blob(digest), null);
     if (row !== null) void this.#damaged(row, reason);
-  }
-
-  /** Nobody uses it any more. One that was replaced meanwhile only closes its own descriptor. */
-  #idle(digest: Digest, resident: Resident): void {
-    if (this.#residents.get(digest) === resident) this.#residents.delete(digest);
-    resident.dispose();
-  }
-
-  async #run(fill: Fill, resident: Resident, fetch: Fetch): Promise<void> {
-    const { digest } = fill;
-    try {
-      // What an earlier fill or an eviction still does to the same files ends first.
-      await this.#leaving.get(digest);
-      const running = fill.run(fetch);
-      fill.onEnd(() => this.#fillEnded(fill, resident, running));
-      await running;
-    } finally {
-      if (this.#fills.get(digest)?.fill === fill) {
-        this.#fills.delete(digest);
-        this.#missed.delete(digest);
-      }
-      // Whole but not kept: the next client must not find it.
-      if (this.#safely(() => this.#index.blob(digest), null) === null && this.#residents.get(digest) === resident) {
-        this.#residents.delete(digest);
-      }
-      resident.release();
-    }
-  }
-
-  /** At the moment a fill is known to have failed, the next client starts a new one, which waits until the old one is out of the way. */
-  #fillEnded(fill: Fill, resident: Resident, running: Promise<void>): void {
-    const { outcome } = fill;
-    this.#fillsEnded.inc({ outcome: outcome?.kind ?? 'failed' });
-    if (outcome?.kind !== 'failed') return;
-    if (this.#residents.get(fill.digest) === resident) this.#residents.delete(fill.digest);
-    this.#leave(fill.digest, running);
-    if (outcome.error instanceof CacheError && outcome.error.reason === 'too-large') {
-      if (this.#tooLarge.size >= TOO_LARGE_KEPT) this.#tooLarge.clear();
-      this.#tooLarge.add(fill.digest);
-    } else if (!(outcome.error instanceof CacheError)) {
-      this.#options.log.warn({ digest: fill.digest, err: outcome.error }, 'a fill failed');
-    }
   }
 
   #keep(key: BlobKey, size: number): void {
@@ -267,16 +206,16 @@ export class Cache implements BlobCache {
   /** Who reads it keeps the descriptor, and goes on past the cache where that fails too. */
   async #damaged(row: BlobRow, reason: string): Promise<void> {
     this.#options.log.warn({ digest: row.digest, reason }, 'a kept blob is missing or damaged; it is fetched anew');
-    const resident = this.#residents.get(row.digest);
-    if (resident?.blob.path === this.#layout.blob(row.digest)) this.#residents.delete(row.digest);
+    const resident = this.#inUse.find(row.digest);
+    if (resident?.blob.path === this.#layout.blob(row.digest)) this.#inUse.forget(row.digest, resident);
     await this.#room.drop([row]).catch((error: unknown) => this.#diskFailed('the index', error));
   }
 
   /** Of a fill that ended. A new one waits until this is done. */
   async #dropPartial(digest: Digest): Promise<void> {
-    if (this.#residents.has(digest)) return;
+    if (this.#inUse.has(digest)) return;
     const gone = dropPartial(this.#layout, digest).catch(() => {});
-    this.#leave(digest, gone);
+    this.#inUse.leave(digest, gone);
     await gone;
   }
 
@@ -286,7 +225,7 @@ export class Cache implements BlobCache {
       index: this.#index,
       room: this.#room,
       log: this.#options.log,
-      busy: (digest) => this.#residents.has(digest) || this.#leaving.has(digest),
+      busy: (digest) => this.#inUse.busy(digest),
       condemn: (row, reason) => this.#damaged(row, reason),
       dropPartial: (digest) => this.#dropPartial(digest),
       flush: () => this.#flush(),
@@ -295,15 +234,6 @@ export class Cache implements BlobCache {
         this.#kept.forgetAll();
       },
     };
-  }
-
-  #leave(digest: Digest, gone: Promise<void>): void {
-    const left = gone
-      .catch(() => {})
-      .then(() => {
-        if (this.#leaving.get(digest) === left) this.#leaving.delete(digest);
-      });
-    this.#leaving.set(digest, left);
   }
 
   #flush(): void {
