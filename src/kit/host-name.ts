@@ -32,7 +32,8 @@ export function normaliseHostName(text: string): HostNameResult {
     return { problem: 'reads as an IP address' };
   // One by one: older versions of Node answer nothing at all for a name with one such part.
   const undecodable = labels.find((label) => label.startsWith('xn--') && !isPunycode(label));
-  if (undecodable !== undefined) return { problem: `has a part that starts with xn-- and is no valid punycode ("${undecodable}")` };
+  if (undecodable !== undefined)
+    return { problem: `has a part that starts with xn-- and is no valid punycode ("${undecodable}")` };
   return { host };
 }
 
