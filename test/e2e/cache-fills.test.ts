@@ -1,55 +1,46 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { type BlobClient, openBlobClient } from '../support/blob-client.ts';
-import { type Content, FakeRegistry, generated } from '../support/fake-registry/index.ts';
-import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
+import { type FakeBed, startFakeBed } from '../support/fake-bed.ts';
+import { type Content, generated } from '../support/fake-registry/index.ts';
+import { showLogOfFailures } from '../support/gateway.ts';
 import { eventually } from '../support/processes.ts';
 
 const MIB = 1024 * 1024;
 const REPOSITORY = 'library/app';
 
 describe('blobs through the running gateway', () => {
-  let upstream: FakeRegistry;
-  let gateway: TestGateway;
-  let client: BlobClient;
-  showLogOfFailures(() => gateway);
+  let bed: FakeBed;
+  showLogOfFailures(() => bed?.gateway);
 
   beforeAll(async () => {
-    upstream = await FakeRegistry.start();
-    gateway = await startGateway({ config: { listen: { workers: 1 } } });
-    await gateway.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);
-    client = openBlobClient(gateway);
+    bed = await startFakeBed();
   });
   afterEach(() => {
-    upstream.faults = () => undefined;
-    upstream.log.clear();
+    bed.upstream.faults = () => undefined;
+    bed.upstream.log.clear();
   });
-  afterAll(async () => {
-    client?.close();
-    await gateway?.close();
-    await upstream?.close();
-  });
+  afterAll(() => bed?.close());
 
-  const add = (content: Content): Content => upstream.repository(REPOSITORY).addBlob(content);
+  const add = (content: Content): Content => bed.upstream.repository(REPOSITORY).addBlob(content);
   const pathOf = ({ digest }: Content): string => `/v2/docker.io/${REPOSITORY}/blobs/${digest}`;
-  const stats = async (): Promise<Record<string, number>> => JSON.parse(await gateway.ok('cache', 'stats', '--json'));
-  const kept = (blobs: number) => eventually(`${blobs} blobs to be kept`, async () => (await stats()).blobs === blobs);
+  const kept = (blobs: number) =>
+    eventually(`${blobs} blobs to be kept`, async () => (await bed.stats()).blobs === blobs);
 
   it('40 clients at once get one cold blob of 512 MiB: it is fetched once, and everybody’s first byte comes early', async () => {
     const content = add(generated(512 * MIB, 'forty'));
-    const before = (await stats()).blobs ?? 0;
+    const before = (await bed.stats()).blobs ?? 0;
     const quarter = content.size / 4;
     const fetchedAtFirstByte: number[] = [];
     let resident = 0;
     const watching = setInterval(() => {
-      resident = Math.max(resident, gateway.resident());
+      resident = Math.max(resident, bed.gateway.resident());
     }, 100);
     const pulls = Array.from({ length: 40 }, () => {
       let first = true;
-      return client.get(pathOf(content), {
+      return bed.client.get(pathOf(content), {
         onBytes: (bytes) => {
           if (!first || bytes === 0) return;
           first = false;
-          fetchedAtFirstByte.push(upstream.log.bytes({ kind: 'blob', method: 'GET' }));
+          fetchedAtFirstByte.push(bed.upstream.log.bytes({ kind: 'blob', method: 'GET' }));
         },
       });
     });
@@ -58,29 +49,29 @@ describe('blobs through the running gateway', () => {
     for (const received of all) {
       expect(received).toMatchObject({ status: 200, bytes: content.size, whole: true, digest: content.digest });
     }
-    expect(upstream.log.bytes({ kind: 'blob', method: 'GET' })).toBe(content.size);
+    expect(bed.upstream.log.bytes({ kind: 'blob', method: 'GET' })).toBe(content.size);
     expect(fetchedAtFirstByte).toHaveLength(40);
     expect(Math.max(...fetchedAtFirstByte)).toBeLessThan(quarter);
     // Memory does not grow with the blob, or with the clients times the blob.
     expect(resident).toBeLessThan(content.size / 2);
     await kept(before + 1);
-    await gateway.ok('cache', 'prune');
+    await bed.gateway.ok('cache', 'prune');
     // 20 GiB through TLS, both ends on this machine.
   }, 600_000);
 
   it('a fill outlives the client that started it, and the next client gets it from here', async () => {
     const content = add(generated(32 * MIB, 'left'));
-    const before = (await stats()).blobs ?? 0;
-    upstream.faults = () => ({ bytesPerSecond: 16 * MIB });
-    const left = await client.get(pathOf(content), {
+    const before = (await bed.stats()).blobs ?? 0;
+    bed.upstream.faults = () => ({ bytesPerSecond: 16 * MIB });
+    const left = await bed.client.get(pathOf(content), {
       onBytes: (bytes, leave) => void (bytes >= content.size / 10 && leave()),
     });
     expect(left.whole).toBe(false);
-    expect(upstream.log.bytes({ kind: 'blob', method: 'GET' })).toBeLessThan(content.size / 2);
+    expect(bed.upstream.log.bytes({ kind: 'blob', method: 'GET' })).toBeLessThan(content.size / 2);
     await kept(before + 1);
-    expect(upstream.log.bytes({ kind: 'blob', method: 'GET' })).toBe(content.size);
-    upstream.faults = () => ({ status: 500 });
-    expect(await client.get(pathOf(content))).toMatchObject({ whole: true, digest: content.digest });
+    expect(bed.upstream.log.bytes({ kind: 'blob', method: 'GET' })).toBe(content.size);
+    bed.upstream.faults = () => ({ status: 500 });
+    expect(await bed.client.get(pathOf(content))).toMatchObject({ whole: true, digest: content.digest });
   });
 
   it.each([
@@ -90,15 +81,15 @@ describe('blobs through the running gateway', () => {
     ['a length that is too large', { sizeOff: 1000 }],
   ])('%s from the upstream: no client sees a whole body, nothing stays, the next one is right', async (_, fault) => {
     const content = add(generated(6 * MIB, `wrong ${JSON.stringify(fault)}`));
-    const before = await stats();
-    upstream.faults = (request) => (request.kind === 'blob' ? fault : undefined);
-    for (const received of await Promise.all([client.get(pathOf(content)), client.get(pathOf(content))])) {
+    const before = await bed.stats();
+    bed.upstream.faults = (request) => (request.kind === 'blob' ? fault : undefined);
+    for (const received of await Promise.all([bed.client.get(pathOf(content)), bed.client.get(pathOf(content))])) {
       expect(received.status === 200 && received.whole, JSON.stringify(received)).toBe(false);
       expect(received.digest).not.toBe(content.digest);
     }
-    await eventually('the fill to end', async () => (await stats()).fills === 0);
-    expect(await stats()).toMatchObject({ blobs: before.blobs, bytes: before.bytes });
-    upstream.faults = () => undefined;
-    expect(await client.get(pathOf(content))).toMatchObject({ whole: true, digest: content.digest });
+    await eventually('the fill to end', async () => (await bed.stats()).fills === 0);
+    expect(await bed.stats()).toMatchObject({ blobs: before.blobs, bytes: before.bytes });
+    bed.upstream.faults = () => undefined;
+    expect(await bed.client.get(pathOf(content))).toMatchObject({ whole: true, digest: content.digest });
   });
 });

@@ -1,0 +1,42 @@
+import type { CacheStats } from '../../src/cache/admin.ts';
+import { type BlobClient, openBlobClient } from './blob-client.ts';
+import { FakeRegistry } from './fake-registry/index.ts';
+import { startGateway, type TestGateway } from './gateway.ts';
+
+/** A gateway of one process whose docker.io is a fake registry, and a client of its blobs. */
+export interface FakeBed {
+  readonly upstream: FakeRegistry;
+  readonly gateway: TestGateway;
+  readonly client: BlobClient;
+  stats(): Promise<CacheStats>;
+  close(): Promise<void>;
+}
+
+/** `cache` is that part of the gateway's configuration. */
+export async function startFakeBed(cache: Record<string, unknown> = {}): Promise<FakeBed> {
+  const upstream = await FakeRegistry.start();
+  let gateway: TestGateway | undefined;
+  try {
+    gateway = await startGateway({ config: { listen: { workers: 1 }, cache } });
+    await gateway.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);
+    return bedOf(upstream, gateway, openBlobClient(gateway));
+  } catch (error) {
+    await gateway?.close();
+    await upstream.close();
+    throw error;
+  }
+}
+
+function bedOf(upstream: FakeRegistry, gateway: TestGateway, client: BlobClient): FakeBed {
+  return {
+    upstream,
+    gateway,
+    client,
+    stats: async () => JSON.parse(await gateway.ok('cache', 'stats', '--json')) as CacheStats,
+    close: async () => {
+      client.close();
+      await gateway.close();
+      await upstream.close();
+    },
+  };
+}
