@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { CacheStats } from '../../src/cache/admin.ts';
 import { type BlobClient, openBlobClient } from '../support/blob-client.ts';
+import { type FakeBed, startFakeBed } from '../support/fake-bed.ts';
 import { FakeRegistry, generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
 import { type Namespace, openNamespace } from '../support/namespace.ts';
@@ -17,28 +18,19 @@ const statsOf = async (gateway: TestGateway): Promise<CacheStats> =>
 describe('a cache of 200 MiB under a stream of images of 2 GiB', () => {
   const LIMIT = 200 * MIB;
   const IMAGES = 32;
-  let upstream: FakeRegistry;
-  let gateway: TestGateway;
-  let client: BlobClient;
-  showLogOfFailures(() => gateway);
+  let bed: FakeBed;
+  showLogOfFailures(() => bed?.gateway);
 
   beforeAll(async () => {
-    upstream = await FakeRegistry.start();
-    gateway = await startGateway({ config: { listen: { workers: 1 }, cache: { maxSize: '200MiB', minFree: '0' } } });
-    await gateway.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);
-    client = openBlobClient(gateway);
+    bed = await startFakeBed({ maxSize: '200MiB', minFree: '0' });
   });
-  afterAll(async () => {
-    client?.close();
-    await gateway?.close();
-    await upstream?.close();
-  });
+  afterAll(() => bed?.close());
 
   /** Bytes of files, as the file system counts them. */
   const onDisk = (): number => {
     let sum = 0;
     for (const folder of ['blobs', 'partial']) {
-      for (const entry of readdirSync(join(gateway.dataDir, folder), { recursive: true, withFileTypes: true })) {
+      for (const entry of readdirSync(join(bed.gateway.dataDir, folder), { recursive: true, withFileTypes: true })) {
         // Files come and go meanwhile.
         const file = entry.isFile() && statSync(join(entry.parentPath, entry.name), { throwIfNoEntry: false });
         if (file) sum += file.blocks * 512;
@@ -49,7 +41,7 @@ describe('a cache of 200 MiB under a stream of images of 2 GiB', () => {
 
   it('stays within 200 MiB after each fill and at every look in between, and every pull succeeds', async () => {
     const images = Array.from({ length: IMAGES }, (_, number) =>
-      upstream.repository('library/stream').addImage(
+      bed.upstream.repository('library/stream').addImage(
         `v${number}`,
         [15, 20, 28.5].map((size, layer) => generated(size * MIB, `${number}/${layer}`)),
       ),
@@ -67,17 +59,17 @@ describe('a cache of 200 MiB under a stream of images of 2 GiB', () => {
     const pullAll = async (): Promise<void> => {
       for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
         const { image, tag } = next;
-        const manifest = await client.get(`/v2/docker.io/library/stream/manifests/${tag}`);
+        const manifest = await bed.client.get(`/v2/docker.io/library/stream/manifests/${tag}`);
         expect(manifest).toMatchObject({ status: 200, digest: image.digest });
         const parts = [image.config, ...image.layers];
         await Promise.all(
           parts.map(async ({ digest, size }) => {
-            const got = await client.get(`/v2/docker.io/library/stream/blobs/${digest}`);
+            const got = await bed.client.get(`/v2/docker.io/library/stream/blobs/${digest}`);
             expect(got).toMatchObject({ status: 200, whole: true, digest, bytes: size });
             look();
           }),
         );
-        expect((await statsOf(gateway)).bytes).toBeLessThanOrEqual(LIMIT);
+        expect((await bed.stats()).bytes).toBeLessThanOrEqual(LIMIT);
       }
     };
     try {
@@ -88,14 +80,14 @@ describe('a cache of 200 MiB under a stream of images of 2 GiB', () => {
     }
     expect(looks).toBeGreaterThan(100);
     expect(most).toBeLessThanOrEqual(LIMIT);
-    const { bytes, evictions } = await statsOf(gateway);
+    const { bytes, evictions } = await bed.stats();
     expect(bytes).toBeGreaterThan(LIMIT / 2);
     expect(evictions).toBeGreaterThan(40);
     // The newest is still here.
-    upstream.faults = () => ({ status: 500 });
+    bed.upstream.faults = () => ({ status: 500 });
     const last = images.at(-1);
     const layer = last?.layers[0];
-    expect(await client.get(`/v2/docker.io/library/stream/blobs/${layer?.digest}`)).toMatchObject({ whole: true });
+    expect(await bed.client.get(`/v2/docker.io/library/stream/blobs/${layer?.digest}`)).toMatchObject({ whole: true });
   });
 });
 
