@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { CacheStats, Verified } from '../../src/cache/admin.ts';
-import { type BlobClient, openBlobClient } from '../support/blob-client.ts';
-import { FakeRegistry, generated } from '../support/fake-registry/index.ts';
-import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
+import type { Verified } from '../../src/cache/admin.ts';
+import { type FakeBed, startFakeBed } from '../support/fake-bed.ts';
+import { generated } from '../support/fake-registry/index.ts';
+import { showLogOfFailures } from '../support/gateway.ts';
 import { eventually } from '../support/processes.ts';
 
 const MIB = 1024 * 1024;
@@ -13,63 +13,52 @@ const sizeOf = (number: number): number => (number === 0 ? 16 * MIB : 2 * MIB);
 const ALL = Array.from({ length: FILLS }, (_, number) => sizeOf(number)).reduce((sum, size) => sum + size);
 
 describe('a gateway that is killed in the middle of ten fills', () => {
-  let upstream: FakeRegistry;
-  let gateway: TestGateway;
-  let client: BlobClient;
-  showLogOfFailures(() => gateway);
+  let bed: FakeBed;
+  showLogOfFailures(() => bed?.gateway);
 
   beforeAll(async () => {
-    upstream = await FakeRegistry.start();
-    gateway = await startGateway({ config: { listen: { workers: 1 }, cache: { maxSize: '150MiB', minFree: '0' } } });
-    await gateway.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);
-    client = openBlobClient(gateway);
+    bed = await startFakeBed({ maxSize: '150MiB', minFree: '0' });
   });
-  afterAll(async () => {
-    client?.close();
-    await gateway?.close();
-    await upstream?.close();
-  });
+  afterAll(() => bed?.close());
 
   it(`${ROUNDS} times over: serves right bytes only after each start, and verify finds nothing wrong`, async () => {
-    const repository = upstream.repository('library/app');
-    const pull = (digest: string) => client.get(`/v2/docker.io/library/app/blobs/${digest}`);
+    const repository = bed.upstream.repository('library/app');
+    const pull = (digest: string) => bed.client.get(`/v2/docker.io/library/app/blobs/${digest}`);
     let broken = 0;
     let resumed = 0;
     for (let round = 0; round < ROUNDS; round++) {
       const blobs = Array.from({ length: FILLS }, (_, number) =>
         repository.addBlob(generated(sizeOf(number), `${round}/${number}`)),
       );
-      upstream.log.clear();
+      bed.upstream.log.clear();
       const large = blobs[0]?.digest;
-      upstream.faults = ({ reference }) => ({ bytesPerSecond: (reference === large ? 24 : 3) * MIB });
+      bed.upstream.faults = ({ reference }) => ({ bytesPerSecond: (reference === large ? 24 : 3) * MIB });
       // Early, late, and anywhere in between.
       const until = ((round * 7) % 20) / 20;
       const pulls = Promise.all(blobs.map(({ digest }) => pull(digest)));
-      await eventually('the fills to be under way', () => upstream.log.bytes({ kind: 'blob' }) >= until * ALL);
-      await gateway.kill();
+      await eventually('the fills to be under way', () => bed.upstream.log.bytes({ kind: 'blob' }) >= until * ALL);
+      await bed.gateway.kill();
       for (const [number, received] of (await pulls).entries()) {
         // Whole ones are right, the others are visibly not whole.
         if (received.whole) expect(received.digest).toBe(blobs[number]?.digest);
         else broken++;
       }
 
-      await gateway.start();
-      const verified = JSON.parse(await gateway.ok('cache', 'verify', '--json')) as Verified;
+      await bed.gateway.start();
+      const verified = JSON.parse(await bed.gateway.ok('cache', 'verify', '--json')) as Verified;
       expect(verified).toMatchObject({ dropped: [], removed: 0 });
-      upstream.log.clear();
-      upstream.faults = () => undefined;
+      bed.upstream.log.clear();
+      bed.upstream.faults = () => undefined;
       for (const received of await Promise.all(blobs.map(({ digest }) => pull(digest)))) {
         expect(received).toMatchObject({ status: 200, whole: true });
         expect(blobs.map(({ digest }) => digest)).toContain(received.digest);
       }
-      resumed += upstream.log.of({ kind: 'blob' }).filter(({ range }) => (range?.from ?? 0) > 0).length;
+      resumed += bed.upstream.log.of({ kind: 'blob' }).filter(({ range }) => (range?.from ?? 0) > 0).length;
     }
     // Else nothing was put to the test.
     expect(broken).toBeGreaterThan(ROUNDS * 3);
     expect(resumed).toBeGreaterThan(0);
-    await eventually('nothing to be under way', async () => {
-      return (JSON.parse(await gateway.ok('cache', 'stats', '--json')) as CacheStats).fills === 0;
-    });
-    expect(JSON.parse(await gateway.ok('cache', 'verify', '--json'))).toMatchObject({ dropped: [], removed: 0 });
+    await eventually('nothing to be under way', async () => (await bed.stats()).fills === 0);
+    expect(JSON.parse(await bed.gateway.ok('cache', 'verify', '--json'))).toMatchObject({ dropped: [], removed: 0 });
   }, 600_000);
 });
