@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { BufferPool } from '../../../src/edge/buffers.ts';
 import type { ByteSource } from '../../../src/kit/byte-source.ts';
 
@@ -43,20 +43,45 @@ describe('the pool of buffers', () => {
     expect((await pool.fill(instant)).buffer.length).toBe(256 * 1024);
   });
 
-  it('reads eight files at a time, in the order of asking', async () => {
-    const pool = new BufferPool();
-    const source = new Source(async () => true);
-    const fills = Array.from({ length: 20 }, () => pool.fill(source));
-    await turn();
-    expect(source.pulled).toHaveLength(8);
-    source.pulled[0]?.();
-    await turn();
-    expect(source.pulled).toHaveLength(9);
-    for (let done = 1; done < 20; done++) {
-      source.pulled[done]?.();
+  describe('with time that stands still', () => {
+    beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }));
+    afterEach(() => void vi.useRealTimers());
+
+    it('reads two files at a time, in the order of asking', async () => {
+      const pool = new BufferPool();
+      const source = new Source(async () => true);
+      const fills = Array.from({ length: 20 }, () => pool.fill(source));
       await turn();
-    }
-    expect(await Promise.all(fills)).toHaveLength(20);
+      expect(source.pulled).toHaveLength(2);
+      source.pulled[0]?.();
+      await turn();
+      expect(source.pulled).toHaveLength(3);
+      for (let done = 1; done < 20; done++) {
+        source.pulled[done]?.();
+        await turn();
+      }
+      expect(await Promise.all(fills)).toHaveLength(20);
+    });
+
+    it('does not let a read that takes long hold up the others, and counts its turn once', async () => {
+      const pool = new BufferPool();
+      const slow = new Source(async () => true);
+      const quick = new Source(async () => true);
+      const fills = [slow, slow, quick, quick, quick].map((source) => pool.fill(source));
+      await turn();
+      expect([slow.pulled.length, quick.pulled.length]).toEqual([2, 0]);
+      await vi.advanceTimersByTimeAsync(15);
+      await turn();
+      expect(quick.pulled).toHaveLength(2);
+      for (const done of slow.pulled) done();
+      await turn();
+      expect(quick.pulled).toHaveLength(2);
+      quick.pulled[0]?.();
+      await turn();
+      expect(quick.pulled).toHaveLength(3);
+      for (const done of quick.pulled) done();
+      expect(await Promise.all(fills)).toHaveLength(5);
+    });
   });
 
   it('lets what may have to wait pass, and a read that fails frees its turn and its buffer', async () => {
