@@ -7,9 +7,9 @@ import { Division } from './division.ts';
 import { overEndpoints } from './failover.ts';
 import { isTimeout, NonsenseError, reasonOf } from './failures.ts';
 import { cutOff } from './headers.ts';
+import { Help } from './help.ts';
 import { Lane } from './lane.ts';
 import { type Part, readPart } from './part.ts';
-import { isSlow, MAX_HELPER_FAILURES, pieceSize } from './pieces.ts';
 import { pump, SinkError } from './pump.ts';
 import type { Answer } from './request.ts';
 import type { Room } from './room.ts';
@@ -18,8 +18,6 @@ import type { Route } from './upstream.ts';
 
 /** How often it is considered whether more connections would help. */
 const CONSIDER_MS = 100;
-/** An extra connection that failed is not replaced at once; doubles from there. */
-const HELP_AGAIN_MS = 250;
 
 /**
  * Brings what a sink lacks, over as many connections, endpoints and attempts as it takes. Starts as one plain GET. What breaks, stalls or ends short is
@@ -48,6 +46,7 @@ class Download {
   readonly #sink: BlobSink;
   readonly #lanes = new Map<Lane, Promise<void>>();
   readonly #division: Division;
+  readonly #help: Help;
   readonly #setbacks = new Setbacks();
   /** Ends every lane: the caller's signal, or a failure that ends the download. */
   readonly #stop = new AbortController();
@@ -59,10 +58,6 @@ class Download {
   readonly #rangeless = new Set<string>();
   #size: number | undefined;
   #begun = false;
-  /** Ranges are honoured: the upstream says so, or a helper has got one. */
-  #proven = false;
-  #helperFailures = 0;
-  #helpAgainAt = 0;
 
   constructor(room: Room, route: Route, key: BlobKey, sink: BlobSink, signal: AbortSignal) {
     this.#room = room;
@@ -70,6 +65,7 @@ class Download {
     this.#key = key;
     this.#sink = sink;
     this.#division = new Division(sink.held, () => this.#lanes.keys(), room.config.connections);
+    this.#help = new Help(room, route.host, this.#division);
     if (signal.aborted) this.#stop.abort(signal.reason);
     else
       signal.addEventListener('abort', () => this.#stop.abort(signal.reason), {
@@ -91,6 +87,10 @@ class Download {
       this.#enough.abort();
     }
     this.#stop.signal.throwIfAborted();
+  }
+
+  #consider(): void {
+    if (this.#size !== undefined) this.#help.consider(this.#lanes, () => this.#start(true));
   }
 
   #start(helper: boolean): void {
@@ -245,7 +245,7 @@ class Download {
       lane.at = part.from;
       lane.end = part.to;
       if (!lane.helper) return true;
-      this.#proven = true;
+      this.#help.proven = true;
       this.#room.punishments.succeeded(endpoint.host);
       return true;
     }
@@ -255,7 +255,7 @@ class Download {
       if (lane.helper) throw new NonsenseError('the whole blob instead of the part that was asked for');
     }
     if (part.ranges === false) this.#division.mostLanes = 1;
-    if (part.ranges === true) this.#proven = true;
+    if (part.ranges === true) this.#help.proven = true;
     lane.at = 0;
     lane.end = part.size ?? Number.POSITIVE_INFINITY;
     // It brings everything from the start anyway: take whatever is missing, skip what is held.
@@ -304,7 +304,7 @@ class Download {
   /** What follows a failure: true to go on, false where this lane ends and others go on. @throws where the download ends. */
   async #recover(lane: Lane, error: unknown, brought: number): Promise<boolean> {
     if (error instanceof SinkError) throw error;
-    const { endpoints, punishments, log, metrics } = this.#room;
+    const { endpoints, log, metrics } = this.#room;
     const { endpoint } = lane;
     const progress = brought > 0;
     metrics.resumptions.inc({ registry: this.#route.host });
@@ -319,51 +319,20 @@ class Download {
       // What fails before the body was counted where the endpoints were asked.
       if (!progress && lane.opened) endpoints.failed(this.#route, endpoint, error);
     }
-    if (lane.helper || this.#working() > 1) {
-      log.debug(facts, 'a part of a download broke off');
-      if (progress) return true;
-      this.#helperFailures++;
-      this.#helpAgainAt = performance.now() + HELP_AGAIN_MS * 2 ** this.#helperFailures;
-      const punished = endpoint !== null && lane.helper && punishments.failed(endpoint.host, error);
-      if (punished || this.#rangeless.size > 0 || this.#helperFailures >= MAX_HELPER_FAILURES) this.#goOnAlone(facts);
+    const alone = !lane.helper && this.#working() === 1;
+    if (!alone && !progress) {
+      this.#help.failed(lane, error, this.#rangeless.size > 0, facts);
       if (lane.helper) return false;
     }
     // Nothing was ever had: whoever asks is told now, in words, and may ask again.
     if (!this.#begun) throw error;
     const wait = this.#setbacks.after(error, brought);
     if (wait === null) throw error;
-    log.info({ ...facts, attempt: this.#setbacks.idle }, 'a download broke off and goes on where it stopped');
+    log[alone ? 'info' : 'debug'](
+      { ...facts, attempt: this.#setbacks.idle },
+      'a download broke off and goes on where it stopped',
+    );
     if (wait > 0) await sleep(wait, this.#stop.signal);
     return true;
-  }
-
-  #goOnAlone(facts: object): void {
-    if (this.#division.mostLanes === 1) return;
-    this.#division.undivided();
-    this.#room.log.info(facts, 'a download goes on over one connection');
-  }
-
-  /** Looks whether the transfer is slow, and sends help. */
-  #consider(): void {
-    const { punishments, metrics } = this.#room;
-    const division = this.#division;
-    if (division.mostLanes <= 1 || this.#size === undefined || performance.now() < this.#helpAgainAt) return;
-    const [lane] = this.#lanes.keys();
-    const host = lane?.endpoint?.host;
-    if (lane === undefined || host === undefined || !punishments.allows(host)) return;
-    if (this.#lanes.size === 1) {
-      const rate = lane.speed.rate();
-      const slow = rate !== null && isSlow(rate, division.remainingFor(lane));
-      if (!slow && !(this.#proven && lane.stuck)) return;
-      if (rate !== null) {
-        if (division.piece === null) metrics.parallel.inc({ registry: this.#route.host });
-        division.shorten(lane, pieceSize(rate));
-      }
-      this.#start(true);
-    }
-    // Where nothing is known one helper goes ahead to see whether ranges are honoured; the others follow.
-    while (this.#proven && !division.taken && this.#lanes.size < division.mostLanes) this.#start(true);
-    const stuck = [...this.#lanes.keys()].some((other) => other.stuck);
-    if (this.#proven && stuck && this.#lanes.size < division.mostLanes) this.#start(true);
   }
 }
