@@ -120,6 +120,7 @@ export class UseLog {
   forget(): void {
     this.#newest.clear();
     this.#readUpTo = START;
+    this.#swept = START;
   }
 
   /** A log that cannot be read does not keep the program from starting; whoever uses it meets the error again. */
@@ -151,6 +152,7 @@ export class UseLog {
 
   /** Drops outdated entries among the next ones, going round. */
   #sweep(limit: number): void {
+    if (limit === 0) return;
     const times = this.#times(this.#swept, limit);
     this.#swept = times.length < limit ? START : this.#place(this.#swept, limit);
     for (const [blob, at] of times) if (this.#newest.get(blob) !== at) this.#run.removeUse.run(at, blob);

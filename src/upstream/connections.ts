@@ -54,7 +54,7 @@ export class Connections {
     if (url.protocol === 'http:' && proxy !== null && proxy.kind !== 'socks5') {
       // HTTP proxies tunnel to ports of TLS only, as they commonly come; plain HTTP they forward (RFC 9112 §3.2.2).
       requireName(request.reach, bareHost(url.hostname));
-      response = await this.#agent(`forward ${proxy.key}`, forwardConnector(proxy)).request({
+      response = await this.#agent(`forward ${proxy.key}`, () => forwardConnector(proxy)).request({
         ...options,
         origin: `http://${proxy.host.includes(':') ? `[${proxy.host}]` : proxy.host}:${proxy.port}`,
         path: `${url.origin}${url.pathname}${url.search}`,
@@ -66,7 +66,7 @@ export class Connections {
       }
     } else {
       const { reach } = request;
-      response = await this.#agent(`${reach} ${proxy?.key ?? ''}`, this.#connector(proxy, reach)).request({
+      response = await this.#agent(`${reach} ${proxy?.key ?? ''}`, () => this.#connector(proxy, reach)).request({
         ...options,
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
@@ -87,11 +87,11 @@ export class Connections {
     await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()));
   }
 
-  #agent(key: string, connect: Connector): Agent {
+  #agent(key: string, connector: () => Connector): Agent {
     let agent = this.#agents.get(key);
     if (agent === undefined) {
       agent = new Agent({
-        connect,
+        connect: connector(),
         keepAliveTimeout: KEEP_ALIVE_MS,
         keepAliveMaxTimeout: KEEP_ALIVE_MS,
         maxHeaderSize: MAX_HEADER_BYTES,

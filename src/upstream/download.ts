@@ -130,6 +130,8 @@ class Download {
       } finally {
         release();
         this.#division.giveUp(lane);
+        // A probe whose download ended for another reason has told nothing: the next one may try.
+        if (lane.endpoint !== null) this.#room.endpoints.released(this.#route, lane.endpoint);
       }
       this.#stop.signal.throwIfAborted();
       if (error !== null && !(await this.#recover(lane, error, lane.written - before))) return;
@@ -215,6 +217,7 @@ class Download {
           if (part === null) throw await blobError(answer, endpoint);
           if (part !== 'late' && this.#accept(lane, part, endpoint, range !== null)) return answer;
           cutOff(answer.body);
+          endpoints.released(this.#route, endpoint);
           return null;
         } catch (error) {
           cutOff(answer.body);

@@ -62,6 +62,8 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
 
     it('moves blobs by their uses, forward only', () => {
       for (let seed = 1; seed <= 3; seed++) index.addBlob(blobOf(seed, seed * 10));
+      // Nothing used is no use, and hurts no later one.
+      for (let i = 0; i < 3; i++) index.touchBlobs(new Map());
       index.touchBlobs(
         new Map([
           [digestOf(1), 40],

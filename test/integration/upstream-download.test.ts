@@ -365,6 +365,24 @@ describe('several endpoints', () => {
     expect(Date.parse(state?.retryAt ?? '')).toBeGreaterThan(Date.now());
   });
 
+  it('is asked again after a probe that was broken off by whoever asked', async () => {
+    const only = await fakeRegistry({ faults: () => ({ hang: true }) });
+    const content = layer(4 * MIB, only);
+    const upstream = upstreamOf([only.url], { stallTimeout: 300 });
+    for (let i = 0; i < 3; i++) await failure(fetchInto(upstream, content.digest, new MemorySink()));
+    await expect.poll(() => upstream.health('r.test')[0]?.state, { timeout: 10_000 }).toBe('half-open');
+    // The probe begins to give the blob, and the one who asked leaves.
+    only.faults = () => ({ stallAfter: MIB });
+    const leaving = new AbortController();
+    const sink = new MemorySink();
+    const left = fetchInto(upstream, content.digest, sink, leaving.signal).catch((error: unknown) => error);
+    await expect.poll(() => sink.written, { timeout: 10_000 }).toBeGreaterThan(0);
+    leaving.abort(new Error('gone'));
+    expect(await left).toMatchObject({ message: 'gone' });
+    only.faults = () => undefined;
+    await downloads(upstream, content);
+  });
+
   it('goes on at the second when the first stalls in the middle', async () => {
     const first = await fakeRegistry({
       faults: (request) => (request.nth === 0 ? { stallAfter: MIB } : { hang: true }),
