@@ -5,13 +5,13 @@ import { ExtentSet } from './extent-set.ts';
 import type { SharedFile } from './shared-file.ts';
 
 /** Bytes that may wait for the disk before a writer has to: enough to keep it busy, little enough for hundreds of fills. */
-const QUEUE_LIMIT = 1024 * 1024;
+const QUEUE_LIMIT = 256 * 1024;
 /** Bytes that came last and stay in memory: readers at the tip want them next, and are spared the way through a thread. */
-const RECENT_LIMIT = 512 * 1024;
+const RECENT_LIMIT = 128 * 1024;
 /** Most chunks in one call (IOV_MAX is 1024). */
 const RUN_LIMIT = 256;
 /** How much is read back at once to hash what came out of order. */
-const CATCH_UP_BYTES = 256 * 1024;
+const CATCH_UP_BYTES = 64 * 1024;
 
 interface Piece {
   readonly offset: number;

@@ -2,12 +2,13 @@ import type { ByteSource } from '../kit/byte-source.ts';
 
 /**
  * How large a buffer is while so many bytes are out: large enough that the cost of a read, of TLS records and of a write is spread thin,
- * smaller in a crowd of slow clients, where what counts is what all of them hold together. 200 pulls hold 23 MiB at most, 500 hold 33.
+ * smaller in a crowd of slow clients, where what counts is what all of them hold together: 200 pulls hold 15 MiB at most in a process, 500
+ * hold 25, and Node holds as much again encrypted.
  */
 const STEPS = [
-  { upTo: 8 * 1024 * 1024, size: 256 * 1024 },
-  { upTo: 16 * 1024 * 1024, size: 128 * 1024 },
-  { upTo: 24 * 1024 * 1024, size: 64 * 1024 },
+  { upTo: 4 * 1024 * 1024, size: 256 * 1024 },
+  { upTo: 8 * 1024 * 1024, size: 128 * 1024 },
+  { upTo: 12 * 1024 * 1024, size: 64 * 1024 },
   { upTo: Number.POSITIVE_INFINITY, size: 32 * 1024 },
 ];
 /** Buffers of one size that are kept for the next; more are left to the garbage collector. */

@@ -29,7 +29,7 @@ import type { EndpointHealth, ListPage, Route, Upstream, UpstreamManifest } from
  * extra ones for one host than a handful of fills can use.
  */
 const SOCKETS = { total: 256, fill: 192, piece: 96, piecePerKey: 24 };
-/** Downloads at once; each holds a file, up to a MiB that waits for the disk, and the half MiB that came last. */
+/** Downloads at once; each holds a file, up to a quarter of a MiB that waits for the disk, and the 128 KiB that came last. */
 const FILLS = { total: 128 };
 
 export interface UpstreamOptions {
