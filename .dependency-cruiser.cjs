@@ -10,7 +10,7 @@ const FLOORS = [
   ['registry', 'sqlite', 'acme'],
   ['edge', 'admin', 'workers'],
   [{ name: 'gateway', files: ['gateway.ts', 'offline.ts', 'state.ts', 'crew.ts', 'worker.ts'] }],
-  [{ name: 'cli', files: ['main.ts'], folder: 'cli' }],
+  [{ name: 'cli', files: ['main.ts', 'serving.ts'], folder: 'cli' }],
 ];
 
 /** Packages that one room alone may import, so that another could take their place. */

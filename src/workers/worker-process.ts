@@ -1,7 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import { getCompileCacheDir } from 'node:module';
 import type { Socket } from 'node:net';
-import { dirname } from 'node:path';
+import { compileCacheEnv } from '../kit/compile-cache.ts';
 import type { MetricValues } from '../telemetry/metrics.ts';
 import { Channel, type Port } from './channel.ts';
 
@@ -46,7 +45,7 @@ export class WorkerProcess {
     this.#child = fork(program, {
       serialization: 'advanced',
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      env: environment(),
+      env: { ...process.env, ...compileCacheEnv() },
     });
     const child = this.#child;
     this.channel = new Channel(portOf(child));
@@ -152,12 +151,6 @@ export class WorkerProcess {
     this.connections--;
     if (!socket.destroyed) this.#hooks.unserved(socket);
   }
-}
-
-/** The compiled code that the owner keeps between runs serves workers as well. */
-function environment(): NodeJS.ProcessEnv {
-  const cache = getCompileCacheDir();
-  return cache === undefined ? process.env : { ...process.env, NODE_COMPILE_CACHE: dirname(cache) };
 }
 
 function portOf(child: ChildProcess): Port {

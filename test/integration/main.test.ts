@@ -1,5 +1,6 @@
-import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { stripTypeScriptTypes } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -85,4 +86,96 @@ test('a reader that leaves early (| head) ends it quietly', async () => {
   const { out, err } = await node(['-c', `{ ${env} alias ls --json; echo "exit $?" >&2; } | head -n 1`], '/bin/sh');
   expect(out).toBe('[\n');
   expect(err).toBe('exit 0\n');
+});
+
+describe('serve', () => {
+  /** Runs it with this code loaded first; once it listens, `look`s and ends it by SIGTERM. */
+  async function served(hook: string, look: (pid: number) => void) {
+    const env = {
+      PATH: process.env.PATH,
+      GATEWAY_LISTEN_HTTPS: '127.0.0.1:0',
+      GATEWAY_LISTEN_HTTP: '127.0.0.1:0',
+      GATEWAY_METRICS_LISTEN: 'off',
+      GATEWAY_LISTEN_WORKERS: '2',
+      GATEWAY_UPSTREAM_PROXY: 'http://user:hunter2@127.0.0.1:1',
+    };
+    const args = [
+      '--import',
+      `data:text/javascript,${encodeURIComponent(hook)}`,
+      MAIN,
+      'serve',
+      '--data-dir',
+      'served',
+    ];
+    const child = spawn(process.execPath, args, { cwd: home, env, stdio: ['ignore', 'pipe', 'pipe'] });
+    let out = '';
+    let err = '';
+    child.stderr.on('data', (text) => (err += text));
+    child.stdout.on('data', (text) => {
+      const before = out;
+      out += text;
+      if (before.includes('listening on') || !out.includes('listening on')) return;
+      look(child.pid ?? 0);
+      child.kill('SIGTERM');
+    });
+    const [code, signal] = await once(child, 'close');
+    return { code, signal, out, err };
+  }
+
+  /** Says at the end what its process had loaded. */
+  const WHAT_WAS_LOADED = `
+    import { registerHooks } from 'node:module';
+    const loaded = [];
+    registerHooks({ load(url, context, next) { loaded.push(url); return next(url, context); } });
+    if (process.send === undefined) process.on('exit', () => console.error(JSON.stringify(loaded)));`;
+  const ofTheStart = /\/(commander|zod|yaml)\/|\/src\/cli\/run\.ts$|\/src\/config\/load\.ts$/;
+
+  test.runIf('execve' in process && process.platform === 'linux')(
+    'goes on as a program that holds nothing of the command line, shows no secret and hands none on',
+    async () => {
+      // A new table is filled from YAML, once.
+      await node([MAIN, 'alias', 'ls', '--data-dir', 'served']);
+      let argumentsOfAll = '';
+      const environments: string[] = [];
+      const { code, out, err } = await served(WHAT_WAS_LOADED, (pid) => {
+        const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
+        for (const one of [pid, ...children]) argumentsOfAll += readFileSync(`/proc/${one}/cmdline`, 'utf8');
+        for (const one of children) environments.push(readFileSync(`/proc/${one}/environ`, 'utf8'));
+      });
+      expect({ code, out }).toMatchObject({ code: 0, out: expect.stringContaining('"msg":"ended"') });
+      const loaded: string[] = JSON.parse(err);
+      expect(loaded.filter((url) => ofTheStart.test(url))).toEqual([]);
+      expect(loaded.some((url) => url.endsWith('/src/gateway.ts'))).toBe(true);
+      expect(argumentsOfAll).toMatch(/serving\.ts\0serve\0--data-dir\0served\0/);
+      expect(argumentsOfAll).not.toContain('hunter2');
+      expect(environments).toHaveLength(1);
+      expect(environments.join()).not.toContain('GATEWAY_HANDOVER');
+    },
+  );
+
+  test('goes on in the same program where that cannot be replaced', async () => {
+    const { code, out, err } = await served(`process.execve = undefined; ${WHAT_WAS_LOADED}`, () => {});
+    expect({ code, out }).toMatchObject({ code: 0, out: expect.stringContaining('"msg":"ended"') });
+    expect(JSON.parse(err).some((url: string) => ofTheStart.test(url))).toBe(true);
+  });
+
+  test('says what is wrong with its configuration, and with its data directory, by the same codes', async () => {
+    const unknown = await node([MAIN, 'serve', '--config', 'nowhere.yaml']);
+    expect(unknown).toMatchObject({
+      code: 2,
+      out: '',
+      err: expect.stringMatching(/^gateway: .*nowhere\.yaml.*\n {2}check/),
+    });
+    await writeFile(path.join(home, 'file'), '');
+    const taken = await node([MAIN, 'serve', '--data-dir', 'file/data']);
+    expect(taken).toMatchObject({ code: 1, err: expect.stringMatching(/^gateway: .*file\/data.*\n {2}\S/) });
+  });
+
+  test.runIf(process.platform === 'linux')('leaves a pipe that it shares as it was', async () => {
+    await writeFile(path.join(home, 'file'), '');
+    const serve = `"${process.execPath}" "${MAIN}" serve --data-dir file/data 2>/dev/null`;
+    const { out } = await node(['-c', `{ ${serve}; cat /proc/self/fdinfo/1; } | cat`], '/bin/sh');
+    // Without O_NONBLOCK.
+    expect(out).toMatch(/^flags:\s+01$/m);
+  });
 });

@@ -1,27 +1,17 @@
-import { z } from 'zod';
 import type { AddedAlias } from '../../aliases/alias-table.ts';
 import { readAliasYaml, writeAliasYaml } from '../../aliases/yaml.ts';
 import type { Operation, OperationContext } from '../contract.ts';
 import type { OperationsDeps } from '../deps.ts';
 import type { AliasAdded, AliasDetails } from '../rows.ts';
 import { bringIntoUse } from './in-use.ts';
-import { parseInput, text } from './input.ts';
+import { parseInput } from './input.ts';
 import { aliasRow, registryRow } from './rows.ts';
-
-const AddInput = z.strictObject({
-  name: text,
-  registry: text,
-  endpoints: z.array(text).default([]),
-  certificate: z.boolean().default(true),
-});
-const NameInput = z.strictObject({ name: text });
-const ImportInput = z.strictObject({ yaml: z.string(), file: z.string().default('the input') });
 
 export function aliasOperations(deps: OperationsDeps): Record<string, Operation> {
   const { table } = deps;
   return {
     'alias.add': async (input, context): Promise<AliasAdded> => {
-      const added = table.addAlias(parseInput(AddInput, input));
+      const added = table.addAlias(await parseInput('alias.add', input));
       context.step('table', inTable(added));
       const certificate = await bringIntoUse(deps, added.alias, context);
       return {
@@ -41,7 +31,7 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
     },
 
     'alias.show': async (input): Promise<AliasDetails> => {
-      const alias = table.alias(parseInput(NameInput, input).name);
+      const alias = table.alias((await parseInput('alias.show', input)).name);
       return {
         ...aliasRow(deps, alias),
         details: {
@@ -52,7 +42,7 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
     },
 
     'alias.rm': async (input) => {
-      const alias = table.alias(parseInput(NameInput, input).name);
+      const alias = table.alias((await parseInput('alias.rm', input)).name);
       const row = aliasRow(deps, alias);
       table.removeAlias(alias.name);
       await deps.live?.settled();
@@ -60,7 +50,7 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
     },
 
     'alias.import': async (input, context) => {
-      const { yaml, file } = parseInput(ImportInput, input);
+      const { yaml, file } = await parseInput('alias.import', input);
       const result = table.importRows(readAliasYaml(yaml, file));
       await deps.live?.settled();
       sayWhatFollows(deps, result.aliasesAdded + result.aliasesChanged, context);

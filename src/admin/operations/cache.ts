@@ -1,35 +1,17 @@
-import { z } from 'zod';
 import type { Progress } from '../../cache/admin.ts';
-import { parseDuration } from '../../config/values.ts';
 import type { Operation, OperationContext } from '../contract.ts';
 import type { OperationsDeps } from '../deps.ts';
-import { parseInput, text } from './input.ts';
+import { parseInput } from './input.ts';
 
 /** A bar needs no more pictures than this, ms. */
 const PROGRESS_EVERY = 100;
-
-const PruneInput = z.strictObject({
-  /** A duration as the configuration writes it. */
-  olderThan: z
-    .string()
-    .transform((written, context) => {
-      try {
-        return parseDuration(written);
-      } catch (error) {
-        context.addIssue({ code: 'custom', message: (error as Error).message });
-        return z.NEVER;
-      }
-    })
-    .optional(),
-  registry: text.optional(),
-});
 
 export function cacheOperations(deps: OperationsDeps): Record<string, Operation> {
   return {
     'cache.stats': async () => deps.cache().stats(),
 
     'cache.prune': async (input, context) => {
-      const { olderThan, registry } = parseInput(PruneInput, input);
+      const { olderThan, registry } = await parseInput('cache.prune', input);
       const all = olderThan === undefined && registry === undefined;
       // A registry may have left the table and its content the cache not yet, so an unknown one is no mistake.
       const pruning = deps.cache().prune({ all, olderThan, registry }, throttled(context), context.signal);

@@ -1,15 +1,10 @@
-import { z } from 'zod';
 import type { CertificateInfo } from '../../certs/service.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
 import type { Operation, OperationContext } from '../contract.ts';
 import type { OperationsDeps } from '../deps.ts';
 import { answered } from './in-use.ts';
-import { parseInput, text } from './input.ts';
+import { parseInput } from './input.ts';
 import { certificateHost } from './lookup.ts';
-
-const HostInput = z.strictObject({ host: text });
-const RenewInput = z.strictObject({ hosts: z.array(text).min(1).max(1000) });
-const ImportInput = z.strictObject({ certificate: z.string().min(1), key: z.string().min(1) });
 
 type Certificates = NonNullable<OperationsDeps['certificates']>;
 
@@ -19,7 +14,7 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
     'cert.ls': async () => (deps.certificates?.list() ?? []).toSorted((one, other) => (one.host < other.host ? -1 : 1)),
 
     'cert.show': async (input) => {
-      const host = certificateHost(table.snapshot(), parseInput(HostInput, input).host);
+      const host = certificateHost(table.snapshot(), (await parseInput('cert.show', input)).host);
       const info = required(deps).info(host);
       if (info === null) throw unknown(host);
       return info;
@@ -27,7 +22,9 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
 
     'cert.renew': async (input, context): Promise<CertificateInfo[]> => {
       const certificates = required(deps);
-      const hosts = parseInput(RenewInput, input).hosts.map((given) => certificateHost(table.snapshot(), given));
+      const hosts = (await parseInput('cert.renew', input)).hosts.map((given) =>
+        certificateHost(table.snapshot(), given),
+      );
       const renewed: CertificateInfo[] = [];
       const refused: { host: string; error: OperatorError }[] = [];
       for (const host of hosts) {
@@ -51,18 +48,22 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
       return renewed;
     },
 
-    'cert.explain': async (input) =>
-      required(deps).explain(certificateHost(table.snapshot(), parseInput(HostInput, input).host)),
+    'cert.explain': async (input) => {
+      const { host } = await parseInput('cert.explain', input);
+      return required(deps).explain(certificateHost(table.snapshot(), host));
+    },
 
     'cert.import': async (input) => {
-      const { certificate, key } = parseInput(ImportInput, input);
+      const { certificate, key } = await parseInput('cert.import', input);
       const imported = required(deps).importCertificate(certificate, key);
       await deps.live?.settled();
       return imported;
     },
 
-    'cert.export': async (input) =>
-      required(deps).exportCertificate(certificateHost(table.snapshot(), parseInput(HostInput, input).host)),
+    'cert.export': async (input) => {
+      const { host } = await parseInput('cert.export', input);
+      return required(deps).exportCertificate(certificateHost(table.snapshot(), host));
+    },
   };
 }
 

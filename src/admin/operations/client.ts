@@ -1,18 +1,14 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { z } from 'zod';
-import { CLIENT_KINDS } from '../client-kinds.ts';
 import type { ClientFacts } from '../clients/facts.ts';
 import { clientConfiguration } from '../clients/index.ts';
 import type { Operation } from '../contract.ts';
 import type { OperationsDeps } from '../deps.ts';
 import { parseInput } from './input.ts';
 
-const Input = z.strictObject({ client: z.enum(CLIENT_KINDS) });
-
 export function clientOperations(deps: OperationsDeps): Record<string, Operation> {
   return {
-    client: async (input) => clientConfiguration(parseInput(Input, input).client, await facts(deps)),
+    client: async (input) => clientConfiguration((await parseInput('client', input)).client, await facts(deps)),
   };
 }
 

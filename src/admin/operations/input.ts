@@ -1,15 +1,15 @@
-import { z } from 'zod';
+import type { z } from 'zod';
 import { OperatorError } from '../../kit/operator-error.ts';
 
-/** Longest text that a name, host or URL of the table can be; what is longer is a mistake before it is anything else. */
-const MAX_TEXT = 2048;
+type Shapes = typeof import('./shapes.ts').SHAPES;
 
-export const text = z.string().min(1).max(MAX_TEXT);
-
-/** Checks what came in against its shape. @throws {OperatorError} usage */
-export function parseInput<T extends z.ZodType>(schema: T, input: unknown): z.output<T> {
-  const parsed = schema.safeParse(input);
-  if (parsed.success) return parsed.data;
+/** Checks what came in against the shape that the operation takes. @throws {OperatorError} usage */
+export async function parseInput<N extends keyof Shapes>(operation: N, input: unknown): Promise<z.output<Shapes[N]>> {
+  // Loaded by the first command: a gateway that is given none does without zod, which takes 5 MiB.
+  const { SHAPES } = await import('./shapes.ts');
+  const shape: z.ZodType = SHAPES[operation];
+  const parsed = shape.safeParse(input);
+  if (parsed.success) return parsed.data as z.output<Shapes[N]>;
   const problems = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'input'}: ${issue.message}`);
   throw new OperatorError('INPUT_INVALID', problems.join('; '), {
     next: 'gateway --help lists the commands and what they take',

@@ -1,21 +1,8 @@
-import { z } from 'zod';
 import type { Operation } from '../contract.ts';
 import type { OperationsDeps } from '../deps.ts';
 import type { RegistryDetails } from '../rows.ts';
-import { parseInput, text } from './input.ts';
+import { parseInput } from './input.ts';
 import { registryRow } from './rows.ts';
-
-const HostInput = z.strictObject({ host: text });
-const SetInput = z.strictObject({
-  host: text,
-  endpoints: z.array(text).min(1).optional(),
-  proxy: text.nullable().optional(),
-  credentials: z
-    .strictObject({ username: text, password: z.string().min(1) })
-    .nullable()
-    .optional(),
-  public: z.boolean().optional(),
-});
 
 export function registryOperations(deps: OperationsDeps): Record<string, Operation> {
   const { table } = deps;
@@ -26,7 +13,7 @@ export function registryOperations(deps: OperationsDeps): Record<string, Operati
         .map(registryRow),
 
     'registry.show': async (input): Promise<RegistryDetails> => {
-      const entry = table.registry(parseInput(HostInput, input).host);
+      const entry = table.registry((await parseInput('registry.show', input)).host);
       const aliases = [...table.snapshot().aliases.values()].filter((alias) => alias.registry === entry.host);
       return {
         ...registryRow(entry),
@@ -36,14 +23,14 @@ export function registryOperations(deps: OperationsDeps): Record<string, Operati
     },
 
     'registry.set': async (input) => {
-      const { host, ...settings } = parseInput(SetInput, input);
+      const { host, ...settings } = await parseInput('registry.set', input);
       const { registry } = table.setRegistry(host, settings);
       await deps.live?.settled();
       return registryRow(registry);
     },
 
     'registry.rm': async (input) => {
-      const entry = table.removeRegistry(parseInput(HostInput, input).host);
+      const entry = table.removeRegistry((await parseInput('registry.rm', input)).host);
       await deps.live?.settled();
       return registryRow(entry);
     },

@@ -1,15 +1,12 @@
-import { z } from 'zod';
 import type { Operation } from '../contract.ts';
 import type { OperationsDeps } from '../deps.ts';
-import { parseInput, text } from './input.ts';
-
-const NameInput = z.strictObject({ name: text });
+import { parseInput } from './input.ts';
 
 export function userOperations(deps: OperationsDeps): Record<string, Operation> {
   const { users, config, live } = deps;
   return {
     'user.add': async (input, context) => {
-      const added = users.add(parseInput(NameInput, input).name);
+      const added = users.add((await parseInput('user.add', input)).name);
       await live?.settled();
       if (users.count === 1 && config.access.anonymous === null) {
         context.step(
@@ -27,7 +24,7 @@ export function userOperations(deps: OperationsDeps): Record<string, Operation> 
     'user.ls': async () => users.list(),
 
     'user.rm': async (input, context) => {
-      const { name } = parseInput(NameInput, input);
+      const { name } = await parseInput('user.rm', input);
       users.remove(name);
       await live?.settled();
       if (users.count === 0) context.step('access', afterTheLast(config.access.anonymous));
