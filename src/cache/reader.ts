@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { type ByteSource, type SharedRead, TruncatedError } from '../kit/byte-source.ts';
+import { type ByteSource, type FilePlace, type SharedRead, TruncatedError } from '../kit/byte-source.ts';
 import { type Digest, digestAlgorithm } from '../oci/digest.ts';
 import { VerifiedSource } from '../oci/verified-source.ts';
 import { CacheError } from './cache-error.ts';
@@ -9,6 +9,8 @@ import type { SharedFile } from './shared-file.ts';
 /** What a reader reads: a blob of this process's cache, or the view of one that another process fills. */
 export interface Readable {
   readonly blob: GrowingBlob;
+  /** Who reads it, or is about to. */
+  readonly users: number;
   /** Open as soon as anything is available. */
   readonly file: SharedFile | null;
   /** Copies what it can of the bytes at `position` from memory; left out where none are kept there. */
@@ -77,6 +79,18 @@ export class BlobReader implements ByteSource {
       await new Promise<void>((resolve) => blob.onAdvance(resolve));
     }
     return false;
+  }
+
+  place(): FilePlace | null {
+    if (this.#past !== null || this.#closed) return null;
+    const { blob, users } = this.#resident;
+    const end = Math.min(blob.available, this.#end() ?? blob.available);
+    return { file: this.#resident, position: this.#offset, end, shared: users > 1 };
+  }
+
+  pass(count: number): void {
+    this.#offset += count;
+    this.#options.onRead(count);
   }
 
   share(): SharedRead | null {

@@ -1,12 +1,12 @@
 import type { ServerResponse } from 'node:http';
 import { constants, type ServerHttp2Stream } from 'node:http2';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
-import type { BufferPool } from './buffers.ts';
+import type { Piece, Reads } from './reads.ts';
 
 export interface BodyOptions {
   /** The Content-Length that was announced; undefined where the body ends with its last chunk. */
   readonly length: number | undefined;
-  readonly buffers: BufferPool;
+  readonly reads: Reads;
   readonly stallMs: number;
   /** Called for each piece that was handed to the connection. */
   readonly onBytes: (count: number) => void;
@@ -15,7 +15,7 @@ export interface BodyOptions {
 export type BodyEnd = 'whole' | 'client left' | 'client stalled' | 'truncated';
 
 /**
- * Writes a source straight to Node's response, HTTP/1.1 or HTTP/2. A buffer is held from a pull to the end of its write, not while
+ * Writes a source straight to Node's response, HTTP/1.1 or HTTP/2. A piece is held from a read to the end of its write, not while
  * the source waits; what the kernel has taken keeps the client busy until the next. A body that cannot be finished ends below
  * its length, so that no client takes it for whole.
  * Headers are written before; the source is closed when it returns. `error` is what made a source end early.
@@ -28,23 +28,22 @@ export async function sendBody(
   const writer = new Writer(response, options.stallMs);
   const onClose = (): void => void source.close();
   response.once('close', onClose);
-  let buffer: Buffer | null = null;
+  let piece: Piece | null = null;
   let sent = 0;
   try {
     for (;;) {
-      const filled = await options.buffers.fill(source);
-      const { count } = filled;
-      buffer = filled.buffer;
+      piece = await options.reads.next(source);
+      const { bytes } = piece;
       if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left' };
-      if (count === 0) break;
-      sent += count;
+      if (bytes.length === 0) break;
+      sent += bytes.length;
       if (options.length !== undefined && sent > options.length) throw new TruncatedError('more bytes than announced');
-      writer.write(count === buffer.length ? buffer : buffer.subarray(0, count));
-      options.onBytes(count);
+      writer.write(bytes);
+      options.onBytes(bytes.length);
       await writer.drained();
       if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left' };
-      options.buffers.give(buffer);
-      buffer = null;
+      piece.release();
+      piece = null;
     }
     if (options.length !== undefined && sent < options.length) throw new TruncatedError('fewer bytes than announced');
     writer.end();
@@ -58,7 +57,7 @@ export async function sendBody(
   } finally {
     response.off('close', onClose);
     await source.close();
-    if (buffer !== null) options.buffers.give(buffer);
+    piece?.release();
   }
 }
 

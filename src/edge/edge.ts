@@ -17,6 +17,7 @@ import { EDGE_LIMITS, type EdgeLimits } from './limits.ts';
 import { type BoundAddress, Listener } from './listeners.ts';
 import { createMetricsPort } from './metrics-port.ts';
 import { servePull } from './pull.ts';
+import { Reads } from './reads.ts';
 import { Report } from './report.ts';
 import { HttpServers } from './servers.ts';
 import { resolvePull } from './target.ts';
@@ -92,7 +93,7 @@ export function createEdge(options: EdgeOptions): Edge {
   const pulls = {
     registry: options.registry,
     access: options.access,
-    buffers: new BufferPool(),
+    reads: new Reads(new BufferPool()),
     stallMs: limits.stallMs,
     log,
   };

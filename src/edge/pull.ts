@@ -7,14 +7,14 @@ import type { Logger } from '../telemetry/log.ts';
 import type { AccessPort } from './access-port.ts';
 import { errorAnswer, sendSmall } from './answer.ts';
 import { guardStall, isGone, sendBody } from './body.ts';
-import type { BufferPool } from './buffers.ts';
 import type { Exchange } from './exchange.ts';
+import type { Reads } from './reads.ts';
 import type { PullRoute } from './target.ts';
 
 export interface PullDeps {
   readonly registry: RegistryCore;
   readonly access: AccessPort;
-  readonly buffers: BufferPool;
+  readonly reads: Reads;
   readonly stallMs: number;
   readonly log: Logger;
 }
@@ -138,7 +138,7 @@ async function sendStream(
   const length = headers['content-length'];
   const { end, error } = await sendBody(body, response, {
     length: length === undefined ? undefined : Number(length),
-    buffers: deps.buffers,
+    reads: deps.reads,
     stallMs: deps.stallMs,
     onBytes: (count) => {
       exchange.bytes += count;

@@ -16,10 +16,25 @@ export interface ByteSource {
    * the same. Left out where that cannot be told.
    */
   ready?(): Promise<boolean>;
+  /** Where the next bytes lie, so that two who want the same can share one read; left out, or null, where they do not lie in a file. */
+  place?(): FilePlace | null;
+  /** Goes on behind bytes of this place that were got from another's read. There with `place`. */
+  pass?(count: number): void;
   /** Frees what the source holds; may be called at any time, more than once. */
   close(): Promise<void>;
   /** Where the bytes lie in a file, so that another process of this machine can read them itself; left out, or null, where they do not. */
   share?(): SharedRead | null;
+}
+
+/** The next bytes of a reader. */
+export interface FilePlace {
+  /** The same object for all who read the same content. */
+  readonly file: object;
+  readonly position: number;
+  /** End of what may be read by now, exclusive. */
+  readonly end: number;
+  /** Somebody else reads it too. */
+  readonly shared: boolean;
 }
 
 /** A file that may still grow: where its bytes lie, how far they may be read, and how it ended. */

@@ -40,6 +40,10 @@ export class RemoteBlob implements Readable, FileView {
     return this.#file;
   }
 
+  get users(): number {
+    return this.#users;
+  }
+
   retain(): void {
     this.#users++;
   }

@@ -93,6 +93,8 @@ function closing(reader: BlobReader, after: () => void): ByteSource {
     },
     pull: (into) => reader.pull(into),
     ready: () => reader.ready(),
+    place: () => reader.place(),
+    pass: (count) => reader.pass(count),
     async close() {
       if (closed) return;
       closed = true;
