@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { sleep } from '../kit/sleep.ts';
 import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
 import { hashFile } from './hash-file.ts';
-import type { BlobRow, UseCursor, UsedBlob } from './index-port.ts';
+import type { BlobRow } from './index-port.ts';
 import { reconcile } from './reconcile.ts';
 import type { Tally } from './tally.ts';
 import type { Upkeep } from './upkeep.ts';
@@ -169,14 +169,11 @@ export class CacheKeeper implements CacheAdmin {
 
   async #pruneOld(before: number, result: Counts, report: () => void, signal: AbortSignal): Promise<void> {
     const { index } = this.#upkeep;
-    let cursor: UseCursor | null = null;
-    for (;;) {
-      const rows: UsedBlob[] = index.leastRecent(BATCH, cursor);
+    for (const rows of index.leastRecent(BATCH)) {
       const old = rows.filter(({ lastUse }) => lastUse < before);
       await this.#drop(old, result);
       report();
-      if (old.length < BATCH) break;
-      cursor = old.at(-1) ?? null;
+      if (old.length < rows.length) break;
       await sleep(PAUSE, signal);
     }
     for (;;) {

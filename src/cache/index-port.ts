@@ -35,9 +35,6 @@ export interface TagRow {
   readonly checkedAt: number;
 }
 
-/** Where a walk in order of last use stopped. */
-export type UseCursor = Pick<UsedBlob, 'lastUse' | 'digest'>;
-
 export interface IndexTotals {
   readonly blobs: number;
   readonly bytes: number;
@@ -57,11 +54,16 @@ export interface CacheIndex {
   /** Adds, or replaces size and times. */
   addBlob(row: UsedBlob): void;
   removeBlobs(digests: readonly Digest[]): void;
-  /** Later times only; an unknown digest is passed over. */
+  /** Later times only; an unknown digest is passed over. Cheap for blobs that were looked up or added shortly before. */
   touchBlobs(uses: ReadonlyMap<Digest, number>): void;
-  /** Least recently used first, from just behind the cursor on. */
-  leastRecent(limit: number, after: UseCursor | null): UsedBlob[];
-  /** Null for a blob that is not here. May be slow the first time; for commands. */
+  /**
+   * All blobs, least recently used first, no more than `limit` at once. Each step takes a few ms at most, and so may find none before the end:
+   * let others go on between two steps. Blobs may be added, used and removed meanwhile; one that is used comes again.
+   */
+  leastRecent(limit: number): Iterable<readonly UsedBlob[]>;
+  /** Puts in order what `leastRecent` needs, so that it finds blobs at once; work of seconds for a large index, a few ms in each step. */
+  tidy(): Iterable<undefined>;
+  /** Null for a blob that is not here. May be slow where `tidy` has not run; for commands. */
   lastUse(digest: Digest): number | null;
   /** In a fixed order that new rows do not disturb; for walks over everything. */
   blobsAfter(digest: Digest | null, limit: number): BlobRow[];

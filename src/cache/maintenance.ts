@@ -44,6 +44,8 @@ export class Maintenance {
 
   async #once(signal: AbortSignal): Promise<void> {
     const { index, room, log } = this.#upkeep;
+    // First, since an eviction that comes before it has all of this to do.
+    for (const _ of index.tidy()) await sleep(PAUSE, signal);
     const done = await reconcile(this.#upkeep, signal);
     if (done.adopted + done.removed + done.missing > 0) log.info({ ...done }, 'the cache was put in order');
     await room.settle().catch(() => {});

@@ -1,9 +1,10 @@
 import { statfsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
+import { setImmediate as turn } from 'node:timers/promises';
 import { Turns } from '../kit/turns.ts';
 import type { Digest } from '../oci/digest.ts';
 import { CacheError } from './cache-error.ts';
-import type { BlobRow, CacheIndex, UseCursor } from './index-port.ts';
+import type { BlobRow, CacheIndex } from './index-port.ts';
 import type { Layout } from './layout.ts';
 import type { Reservation, Space } from './space.ts';
 
@@ -149,21 +150,18 @@ export class Room implements Space {
     let freed = await this.dropLeft(bytes);
     if (freed >= bytes) return;
     this.#options.flush();
-    let cursor: UseCursor | null = null;
-    while (freed < bytes) {
-      const rows = this.#options.index.leastRecent(BATCH, cursor);
+    for (const rows of this.#options.index.leastRecent(BATCH)) {
       const victims: BlobRow[] = [];
       for (const row of rows) {
         if (freed >= bytes) break;
-        cursor = { lastUse: row.lastUse, digest: row.digest };
         if (this.#options.pinned(row.digest)) continue;
         victims.push(row);
         freed += row.size;
       }
       await this.drop(victims);
       this.#options.evicted(victims.length);
-      if (rows.length < BATCH && victims.length === 0) return;
-      if (rows.length === 0) return;
+      if (freed >= bytes) return;
+      await turn();
     }
   }
 

@@ -8,7 +8,6 @@ import type {
   Link,
   ManifestRow,
   TagRow,
-  UseCursor,
   UsedBlob,
 } from '../cache/index-port.ts';
 import { OperatorError } from '../kit/operator-error.ts';
@@ -19,13 +18,15 @@ import { CACHE_SQL, type CacheStatements, prepareAll } from './cache-statements.
 import { type Database, openDatabase } from './database.ts';
 import { fromBytes, toBytes } from './digest-bytes.ts';
 import { cacheMigrations } from './migrations/cache.ts';
-import { type UseEntry, UseLog } from './use-log.ts';
+import { START, UseLog, type UsePlace } from './use-log.ts';
 
 const DAY = 24 * 60 * 60 * 1000;
 /** Most memory for pages of the file, KiB: enough for the index of a million blobs, and taken only where there is one. */
 const PAGES_KIB = 64 * 1024;
 /** Ids of repositories kept in memory. */
 const HOT_REPOSITORIES = 10_000;
+/** Numbers of blobs kept in memory: more than are looked up between two batches of uses. A few hundred bytes each. */
+const HOT_BLOBS = 10_000;
 
 /**
  * Opens the cache's index, `<dataDir>/cache.db`. One that is damaged is put aside and made anew: the files are found again, the rest is fetched again.
@@ -50,6 +51,8 @@ export class SqliteCacheIndex implements CacheIndex {
   readonly #run: CacheStatements;
   readonly #uses: UseLog;
   readonly #repositories = new Map<string, number>();
+  /** Who uses a blob has looked it up, so a batch of uses finds its numbers here and reads no pages from all over the table. */
+  readonly #numbers = new Map<Digest, number>();
   #staleLinksAt: { repository: number; digest: Buffer } = { repository: -1, digest: Buffer.alloc(0) };
 
   /** Takes the database over; `close` closes it. */
@@ -63,25 +66,30 @@ export class SqliteCacheIndex implements CacheIndex {
 
   blob(digest: Digest): BlobRow | null {
     const row = this.#run.blob.get(toBytes(digest)) as RawBlob | undefined;
-    return row === undefined ? null : blobRow(row);
+    if (row === undefined) return null;
+    this.#remember(digest, row.number);
+    return { digest, size: row.size, created: row.created };
   }
 
   lastUse(digest: Digest): number | null {
-    const number = this.#number(toBytes(digest));
+    const number = this.#number(digest);
     return (number === undefined ? undefined : this.#uses.lastUse(number)) ?? null;
   }
 
   addBlob({ digest, size, created, lastUse }: UsedBlob): void {
     const bytes = toBytes(digest);
-    this.#together(() => {
+    const added = this.#together(() => {
       const number = this.#run.addBlob.get(bytes, size, created) as number;
       this.#uses.put(bytes, number, lastUse);
+      return number;
     });
+    this.#remember(digest, added);
   }
 
   removeBlobs(digests: readonly Digest[]): void {
     this.#together(() => {
       for (const digest of digests) {
+        this.#numbers.delete(digest);
         const number = this.#run.removeBlob.get(toBytes(digest)) as number | undefined;
         if (number !== undefined) this.#uses.remove(number);
       }
@@ -91,21 +99,36 @@ export class SqliteCacheIndex implements CacheIndex {
   touchBlobs(uses: ReadonlyMap<Digest, number>): void {
     this.#together(() => {
       for (const [digest, at] of uses) {
-        const bytes = toBytes(digest);
-        const number = this.#number(bytes);
-        if (number !== undefined) this.#uses.touch(bytes, number, at);
+        const number = this.#number(digest);
+        if (number !== undefined) this.#uses.touch(toBytes(digest), number, at);
       }
       this.#uses.tend(uses.size);
     });
   }
 
-  leastRecent(limit: number, after: UseCursor | null): UsedBlob[] {
-    const place = after === null ? null : { at: after.lastUse, digest: toBytes(after.digest) };
-    const find = ({ digest, blob, at }: UseEntry): UsedBlob | null => {
-      const row = this.#run.blob.get(digest) as RawBlob | undefined;
-      return row?.number === blob ? { ...blobRow(row), lastUse: at } : null;
-    };
-    return this.#together(() => this.#uses.oldest(limit, place, find));
+  *leastRecent(limit: number): Generator<UsedBlob[], void> {
+    for (let place: UsePlace | null = START; place !== null; ) {
+      const from: UsePlace = place;
+      const found: UsedBlob[] = [];
+      place = this.#together(() => {
+        const { uses, next } = this.#uses.walk(from, limit);
+        for (const { digest, blob, at } of uses) {
+          const row = this.#run.blob.get(digest) as RawBlob | undefined;
+          if (row?.number === blob) found.push({ ...blobRow(row), lastUse: at });
+          else this.#uses.remove(blob);
+        }
+        return next;
+      });
+      yield found;
+    }
+  }
+
+  *tidy(): Generator<undefined, void> {
+    for (let place: UsePlace | null = START; place !== null; ) {
+      const from: UsePlace = place;
+      place = this.#together(() => this.#uses.tidy(from));
+      yield;
+    }
   }
 
   blobsAfter(digest: Digest | null, limit: number): BlobRow[] {
@@ -253,9 +276,18 @@ export class SqliteCacheIndex implements CacheIndex {
     }
   }
 
-  /** The number of a blob that is here. */
-  #number(digest: Buffer): number | undefined {
-    return this.#run.numberOf.get(digest) as number | undefined;
+  /** The number of a blob that is here. No other blob is ever given it, and one that is removed and comes again gets a new one. */
+  #number(digest: Digest): number | undefined {
+    const known = this.#numbers.get(digest);
+    if (known !== undefined) return known;
+    const number = this.#run.numberOf.get(toBytes(digest)) as number | undefined;
+    if (number !== undefined) this.#remember(digest, number);
+    return number;
+  }
+
+  #remember(digest: Digest, number: number): void {
+    if (this.#numbers.size >= HOT_BLOBS) this.#numbers.clear();
+    this.#numbers.set(digest, number);
   }
 
   #repositoryId(repository: RepositoryKey): number {

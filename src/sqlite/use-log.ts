@@ -7,19 +7,17 @@ import { UseTimes } from './use-times.ts';
 export const USE_SQL = {
   addUse: 'INSERT INTO uses (at, digest, blob) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET blob = excluded.blob',
   removeUse: 'DELETE FROM uses WHERE at = ? AND blob = ?',
-  removeUpTo: 'DELETE FROM uses WHERE (at, digest) <= (?, ?)',
+  removeBetween: 'DELETE FROM uses WHERE (at, digest) > (?, ?) AND (at, digest) <= (?, ?)',
   usesAfter: 'SELECT at, digest, blob FROM uses WHERE (at, digest) > (?, ?) ORDER BY at, digest LIMIT ?',
   // Without digests, which would cost more than the rest; then the last of them alone.
   timesAfter: 'SELECT blob, at FROM uses WHERE (at, digest) > (?, ?) ORDER BY at, digest LIMIT ?',
   placeAfter: 'SELECT at, digest FROM uses WHERE (at, digest) > (?, ?) ORDER BY at, digest LIMIT 1 OFFSET ?',
 } as const;
 
-/** Entries that are read back at once after a start: a few ms. */
+/** Entries read back in one step after a start: a few ms. */
 const READ_SLICE = 5_000;
-/** Entries at the old end that are looked at in one step. */
-const PAGE = 100;
-/** Steps that go with a batch of uses: less than a ms, and seldom more than one of them finds anything. */
-const TRIM = 10;
+/** Entries looked at, and swept up where they are outdated, in one step: a few ms where all have to go one by one. */
+const SWEEP_SLICE = 1_000;
 
 /** A place in the log, just behind the entry of this time and digest. */
 export interface UsePlace {
@@ -32,14 +30,15 @@ export interface UseEntry extends UsePlace {
   readonly blob: number;
 }
 
-const START: UsePlace = { at: -1, digest: Buffer.alloc(0) };
+/** Before the first entry. */
+export const START: UsePlace = { at: -1, digest: Buffer.alloc(0) };
 
 /**
  * When blobs were last used: a log in order of time. A use is appended, and what the log said of the blob before is outdated from then on,
  * until it is swept up. To change a row for each use instead would write two pages of two trees, each somewhere else: of a million blobs,
  * a hundred uses dirty two hundred pages that way, and a handful this way.
  *
- * Which entry is a blob's newest is known in memory. After a start the log is read back in slices, or at once for whoever asks for its order.
+ * Which entry is a blob's newest is known in memory. After a start the log is read back in slices first: by `tend`, `tidy` and `walk`.
  * Every method that writes is called in a transaction; after one that failed `forget` must be called.
  */
 export class UseLog {
@@ -74,34 +73,33 @@ export class UseLog {
     this.#run.removeUse.run(at, blob);
   }
 
-  /** When a blob was used last, ms since 1970. */
+  /** When a blob was used last, ms since 1970. Reads back at once what is not yet. */
   lastUse(blob: number): number | undefined {
-    this.#readBack(Number.POSITIVE_INFINITY);
+    while (this.#readUpTo !== null) this.#readBack(this.#readUpTo);
     return this.#newest.get(blob);
   }
 
   /**
-   * The blobs used longest ago, the oldest first, from behind a place on. Outdated entries on the way are removed.
-   * `find` gives what is known of a blob, or null for one that is gone.
+   * One step of a walk over the newest uses, the oldest first: those just behind a place, no more than `limit`, and where to go on; null at the
+   * end. Outdated entries on the way are removed. So that no step is long, there may be none: first the log has to be read back, and a
+   * stretch of outdated entries takes as many steps as it is long.
    */
-  oldest<T>(limit: number, after: UsePlace | null, find: (entry: UseEntry) => T | null): T[] {
-    this.#readBack(Number.POSITIVE_INFINITY);
-    if (after === null) this.#trim(Number.POSITIVE_INFINITY);
-    const found: T[] = [];
-    let place = after ?? START;
-    for (;;) {
-      const entries = this.#run.usesAfter.all(place.at, place.digest, PAGE) as UseEntry[];
-      for (const entry of entries) {
-        if (found.length === limit) return found;
-        const newest = this.#newest.get(entry.blob) === entry.at;
-        const one = newest ? find(entry) : null;
-        if (one !== null) found.push(one);
-        else if (newest) this.remove(entry.blob);
-        else this.#run.removeUse.run(entry.at, entry.blob);
-        place = entry;
-      }
-      if (entries.length < PAGE) return found;
+  walk(from: UsePlace, limit: number): { readonly uses: readonly UseEntry[]; readonly next: UsePlace | null } {
+    if (this.#readUpTo !== null) {
+      this.#readBack(this.#readUpTo);
+      return { uses: [], next: from };
     }
+    let place = from;
+    // What is outdated comes in stretches: where all was, there is probably more.
+    for (let [looked, page] = [0, limit]; looked < SWEEP_SLICE; looked += page, page *= 2) {
+      const { kept, next } = this.#sweep(place, page);
+      if (next === null || kept > 0) {
+        const uses = this.#run.usesAfter.all(place.at, place.digest, Math.min(kept, limit)) as UseEntry[];
+        return { uses, next: kept > limit ? (uses.at(-1) ?? null) : next };
+      }
+      place = next;
+    }
+    return { uses: [], next: place };
   }
 
   /**
@@ -109,11 +107,15 @@ export class UseLog {
    * after as many uses as there are entries, so the log comes to two entries a blob where uses are spread evenly, and fewer where they are not.
    */
   tend(uses: number): void {
-    if (this.#readUpTo !== null) this.#readBack(READ_SLICE);
-    else {
-      this.#trim(TRIM);
-      this.#sweep(uses);
-    }
+    if (this.#readUpTo !== null) this.#readBack(this.#readUpTo);
+    else if (uses > 0) this.#swept = this.#sweep(this.#swept, uses).next ?? START;
+  }
+
+  /** One step of putting the whole log in order: reads it back, then sweeps it from a place on. Returns where to go on; null at the end. */
+  tidy(from: UsePlace): UsePlace | null {
+    if (this.#readUpTo === null) return this.#sweep(from, SWEEP_SLICE).next;
+    this.#readBack(this.#readUpTo);
+    return from;
   }
 
   /** Memory is thrown away, and the log read again: a transaction failed, and what it wrote is undone. */
@@ -137,36 +139,26 @@ export class UseLog {
     this.#newest.set(blob, at);
   }
 
-  /** Drops outdated entries at the old end, up to the first that is not; at most so many pages of them. */
-  #trim(pages: number): void {
-    for (let page = 0; page < pages; page++) {
-      const times = this.#times(START, PAGE);
-      const kept = times.findIndex(([blob, at]) => this.#newest.get(blob) === at);
-      const outdated = kept === -1 ? times.length : kept;
-      if (outdated === 0) return;
-      const { at, digest } = this.#place(START, outdated);
-      this.#run.removeUpTo.run(at, digest);
-      if (outdated < PAGE) return;
+  /** Looks at so many entries behind a place, and drops those that are outdated. Tells how many stay, and where the next ones are; null at the end. */
+  #sweep(from: UsePlace, limit: number): { readonly kept: number; readonly next: UsePlace | null } {
+    const times = this.#times(from, limit);
+    const next = times.length < limit ? null : this.#place(from, limit);
+    const outdated = times.filter(([blob, at]) => this.#newest.get(blob) !== at);
+    if (next !== null && outdated.length === limit) {
+      this.#run.removeBetween.run(from.at, from.digest, next.at, next.digest);
+    } else {
+      for (const [blob, at] of outdated) this.#run.removeUse.run(at, blob);
     }
+    return { kept: times.length - outdated.length, next };
   }
 
-  /** Drops outdated entries among the next ones, going round. */
-  #sweep(limit: number): void {
-    if (limit === 0) return;
-    const times = this.#times(this.#swept, limit);
-    this.#swept = times.length < limit ? START : this.#place(this.#swept, limit);
-    for (const [blob, at] of times) if (this.#newest.get(blob) !== at) this.#run.removeUse.run(at, blob);
-  }
-
-  /** What this run has seen itself is newer than anything that is read. */
-  #readBack(limit: number): void {
-    for (let left = limit; left > 0 && this.#readUpTo !== null; left -= READ_SLICE) {
-      const times = this.#times(this.#readUpTo, READ_SLICE);
-      for (const [blob, at] of times) {
-        if (at > (this.#newest.get(blob) ?? -1)) this.#newest.set(blob, at);
-      }
-      this.#readUpTo = times.length < READ_SLICE ? null : this.#place(this.#readUpTo, READ_SLICE);
+  /** One slice. What this run has seen itself is newer than anything that is read. */
+  #readBack(from: UsePlace): void {
+    const times = this.#times(from, READ_SLICE);
+    for (const [blob, at] of times) {
+      if (at > (this.#newest.get(blob) ?? -1)) this.#newest.set(blob, at);
     }
+    this.#readUpTo = times.length < READ_SLICE ? null : this.#place(from, READ_SLICE);
   }
 
   #times({ at, digest }: UsePlace, limit: number): [blob: number, at: number][] {

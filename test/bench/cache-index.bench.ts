@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, test } from 'vitest';
+import type { UsedBlob } from '../../src/cache/index-port.ts';
 import type { Digest } from '../../src/oci/digest.ts';
 import { SqliteCacheIndex } from '../../src/sqlite/cache-index.ts';
 import { openDatabase } from '../../src/sqlite/database.ts';
@@ -34,6 +35,11 @@ function indexOf(rows: number): { index: SqliteCacheIndex; some: () => Digest } 
   return { index, some };
 }
 
+function nextOldest(index: SqliteCacheIndex, limit: number): readonly UsedBlob[] {
+  for (const rows of index.leastRecent(limit)) if (rows.length > 0) return rows;
+  throw new Error('it is empty');
+}
+
 let now = 10 ** 12;
 const few = indexOf(1_000);
 const many = indexOf(1_000_000);
@@ -43,11 +49,13 @@ const WORK: Readonly<Record<string, (held: Held) => void>> = {
   'look one up': ({ index, some }) => {
     if (index.blob(some()) === null) throw new Error('it is not there');
   },
-  'touch a hundred, as once a second': ({ index, some }) => {
-    index.touchBlobs(new Map(Array.from({ length: 100 }, () => [some(), now++])));
+  'look up a hundred and touch them, as once a second': ({ index, some }) => {
+    const digests = Array.from({ length: 100 }, some);
+    for (const digest of digests) index.blob(digest);
+    index.touchBlobs(new Map(digests.map((digest) => [digest, now++])));
   },
   'evict the 64 used longest ago, and keep 64 new ones': ({ index }) => {
-    const oldest = index.leastRecent(64, null);
+    const oldest = nextOldest(index, 64);
     index.removeBlobs(oldest.map(({ digest }) => digest));
     for (const row of oldest) index.addBlob({ ...row, lastUse: now++ });
   },

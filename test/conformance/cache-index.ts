@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { BlobRow, CacheIndex, UseCursor, UsedBlob } from '../../src/cache/index-port.ts';
+import type { BlobRow, CacheIndex, UsedBlob } from '../../src/cache/index-port.ts';
 import { type Digest, parseDigest } from '../../src/oci/digest.ts';
 
 const DAY = 86_400_000;
@@ -19,6 +19,11 @@ const blobOf = (seed: number, lastUse: number, size = 100): UsedBlob => ({
 });
 
 const rowOf = ({ digest, size, created }: UsedBlob): BlobRow => ({ digest, size, created });
+
+/** All blobs, the one used longest ago first. */
+export function inOrder(index: CacheIndex): UsedBlob[] {
+  return [...index.leastRecent(100)].flat();
+}
 
 /** What every implementation of `CacheIndex` must do. */
 export function cacheIndexConformance(name: string, make: () => CacheIndex): void {
@@ -39,7 +44,7 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       expect(index.totals()).toMatchObject({ blobs: 3, bytes: 207 });
       index.addBlob(blobOf(2, 30, 500));
       expect(index.blob(digestOf(2))).toEqual(rowOf(blobOf(2, 30, 500)));
-      expect(index.leastRecent(10, null).map(({ lastUse }) => lastUse)).toEqual([5, 10, 30]);
+      expect(inOrder(index).map(({ lastUse }) => lastUse)).toEqual([5, 10, 30]);
       expect(index.totals()).toMatchObject({ blobs: 3, bytes: 607 });
       index.removeBlobs([digestOf(2), digestOf(9)]);
       expect(index.blob(digestOf(2))).toBeNull();
@@ -50,11 +55,9 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
     it('walks blobs in order of use, page by page', () => {
       for (let seed = 0; seed < 20; seed++) index.addBlob(blobOf(seed, (seed * 7) % 5));
       const seen: UsedBlob[] = [];
-      let cursor: UseCursor | null = null;
-      for (let page = index.leastRecent(3, cursor); page.length > 0; page = index.leastRecent(3, cursor)) {
+      for (const page of index.leastRecent(3)) {
         expect(page.length).toBeLessThanOrEqual(3);
         seen.push(...page);
-        cursor = page.at(-1) ?? null;
       }
       expect(new Set(seen.map(({ digest }) => digest)).size).toBe(20);
       expect(seen.map(({ lastUse }) => lastUse)).toEqual([0, 1, 2, 3, 4].flatMap((use) => Array(4).fill(use)));
@@ -71,8 +74,8 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
           [digestOf(99), 50],
         ]),
       );
-      expect(index.leastRecent(10, null).map(({ digest }) => digest)).toEqual([2, 3, 1].map((seed) => digestOf(seed)));
-      expect(index.leastRecent(10, null).map(({ lastUse }) => lastUse)).toEqual([20, 30, 40]);
+      expect(inOrder(index).map(({ digest }) => digest)).toEqual([2, 3, 1].map((seed) => digestOf(seed)));
+      expect(inOrder(index).map(({ lastUse }) => lastUse)).toEqual([20, 30, 40]);
       expect(index.lastUse(digestOf(1))).toBe(40);
       expect(index.totals().blobs).toBe(3);
     });
@@ -83,7 +86,7 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       for (let seed = 0; seed < 20; seed++) uses.set(seed, seed);
       const expectOrder = (): void => {
         const order = [...uses].sort((a, b) => a[1] - b[1]);
-        expect(index.leastRecent(100, null).map(({ digest, lastUse }) => [digest, lastUse])).toEqual(
+        expect(inOrder(index).map(({ digest, lastUse }) => [digest, lastUse])).toEqual(
           order.map(([seed, at]) => [digestOf(seed), at]),
         );
       };
@@ -106,6 +109,42 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
         if (round % 50 === 0) expectOrder();
       }
       expectOrder();
+    });
+
+    it('gives a blob that was removed and came again no use of its earlier life', () => {
+      for (let seed = 1; seed <= 3; seed++) index.addBlob(blobOf(seed, seed * 10));
+      const [gone, back] = [digestOf(1), digestOf(2)];
+      for (const digest of [gone, back]) index.blob(digest);
+      index.removeBlobs([gone, back]);
+      index.addBlob(blobOf(2, 15));
+      index.addBlob(blobOf(4, 25));
+      index.touchBlobs(new Map([[gone, 50]]));
+      expect(index.blob(gone)).toBeNull();
+      expect(inOrder(index).map(({ digest, lastUse }) => [digest, lastUse])).toEqual(
+        [back, digestOf(4), digestOf(3)].map((digest, place) => [digest, [15, 25, 30][place]]),
+      );
+      index.touchBlobs(new Map([[back, 60]]));
+      expect(inOrder(index).map(({ lastUse }) => lastUse)).toEqual([25, 30, 60]);
+    });
+
+    it('goes on with a walk in order of use while blobs come, are used and go', () => {
+      for (let seed = 1; seed <= 5; seed++) index.addBlob(blobOf(seed, seed * 10));
+      const seen: Digest[] = [];
+      for (const page of index.leastRecent(2)) {
+        seen.push(...page.map(({ digest }) => digest));
+        if (seen.length !== 2) continue;
+        index.removeBlobs([digestOf(1), digestOf(3)]);
+        index.touchBlobs(new Map([[digestOf(4), 60]]));
+        index.addBlob(blobOf(6, 55));
+      }
+      expect(seen).toEqual([1, 2, 5, 6, 4].map((seed) => digestOf(seed)));
+    });
+
+    it('can be put in order at any time', () => {
+      for (let seed = 1; seed <= 3; seed++) index.addBlob(blobOf(seed, seed * 10));
+      index.touchBlobs(new Map([[digestOf(1), 40]]));
+      for (const _ of index.tidy()) expect(index.totals().blobs).toBe(3);
+      expect(inOrder(index).map(({ lastUse }) => lastUse)).toEqual([20, 30, 40]);
     });
 
     it('walks all blobs in an order that changes do not disturb', () => {

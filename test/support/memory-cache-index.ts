@@ -6,7 +6,6 @@ import type {
   Link,
   ManifestRow,
   TagRow,
-  UseCursor,
   UsedBlob,
 } from '../../src/cache/index-port.ts';
 import type { Digest } from '../../src/oci/digest.ts';
@@ -46,12 +45,19 @@ export class MemoryCacheIndex implements CacheIndex {
     }
   }
 
-  leastRecent(limit: number, after: UseCursor | null): UsedBlob[] {
-    const order = (a: UseCursor, b: UseCursor): number => a.lastUse - b.lastUse || compare(a.digest, b.digest);
-    return [...this.#blobs.values()]
-      .filter((row) => after === null || order(row, after) > 0)
-      .sort(order)
-      .slice(0, limit);
+  *leastRecent(limit: number): Generator<UsedBlob[], void> {
+    const order = (a: UsedBlob, b: UsedBlob): number => a.lastUse - b.lastUse || compare(a.digest, b.digest);
+    for (let last: UsedBlob | undefined; ; ) {
+      const behind = [...this.#blobs.values()].filter((row) => last === undefined || order(row, last) > 0);
+      const found = behind.sort(order).slice(0, limit);
+      if (found.length === 0) return;
+      last = found.at(-1);
+      yield found;
+    }
+  }
+
+  tidy(): undefined[] {
+    return [];
   }
 
   blobsAfter(digest: Digest | null, limit: number): BlobRow[] {

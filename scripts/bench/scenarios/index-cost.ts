@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import type { CacheIndex } from '../../../src/cache/index-port.ts';
+import type { CacheIndex, UsedBlob } from '../../../src/cache/index-port.ts';
 import { type Digest, parseDigest } from '../../../src/oci/digest.ts';
 import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
@@ -13,10 +13,9 @@ import { sequence } from '../sequence.ts';
 
 const SMALL = 1_000;
 const LARGE = 1_000_000;
-/** Operations a sample. */
-const LOOKUPS = 2_000;
+/** Blobs that are looked up, and then touched together, as the cache does once a second. */
 const BATCH = 100;
-/** Batches of touches a sample: the mean of them holds its share of what is put off, sweeps and checkpoints. */
+/** Batches a sample: the mean of them holds its share of what is put off, sweeps and checkpoints. */
 const BATCHES = 100;
 /** Rows touched at once while the index is prepared. */
 const FILL_BATCH = 10_000;
@@ -49,28 +48,23 @@ export const indexCost: Scenario = async (bench, { runs }) => {
         const first = Math.floor(next() * rows);
         return Array.from({ length: count }, (_, turn) => digestOf((first + turn * STEP) % rows));
       };
-      const flushes = Array.from({ length: BATCHES }, () => new Map(picked(BATCH).map((digest) => [digest, now++])));
-      const samples = [
-        time(picked(LOOKUPS), (digests) => {
+      const spent = { lookups: 0, touches: 0 };
+      for (let batch = 0; batch < BATCHES; batch++) {
+        const digests = picked(BATCH);
+        spent.lookups += time(() => {
           for (const digest of digests) index.blob(digest);
-        }) / LOOKUPS,
-        time(flushes, (uses) => {
-          for (const batch of uses) index.touchBlobs(batch);
-        }) / BATCHES,
-        time(
-          null,
-          () => {
-            const rows = index.leastRecent(BATCH, null);
-            index.removeBlobs(rows.map(({ digest }) => digest));
-            return rows;
-          },
-          (evicted) => {
-            for (const row of evicted) index.addBlob(row);
-          },
-        ),
-      ];
-      for (const [turn, name] of Object.keys(figures).entries())
-        figures[name]?.[size].push((samples[turn] ?? 0) * 1000);
+        });
+        const uses = new Map(digests.map((digest) => [digest, now++]));
+        spent.touches += time(() => index.touchBlobs(uses));
+      }
+      let evicted: readonly UsedBlob[] = [];
+      const eviction = time(() => {
+        evicted = oldest(index);
+        index.removeBlobs(evicted.map(({ digest }) => digest));
+      });
+      for (const row of evicted) index.addBlob(row);
+      const samples = [spent.lookups / BATCHES / BATCH, spent.touches / BATCHES, eviction];
+      for (const [turn, name] of Object.keys(figures).entries()) figures[name]?.[size].push(samples[turn] ?? 0);
     }
   }
   for (const { index } of sets) index.close();
@@ -121,15 +115,22 @@ async function pause(): Promise<void> {
   runOver.throwIfAborted();
 }
 
-/** CPU milliseconds of `work`, by the kernel's count of this thread; `undo` is not counted. */
-function time<I, R>(input: I, work: (input: I) => R, undo?: (result: R) => void): number {
-  const started = cpuOfThread();
-  const result = work(input);
-  const elapsed = cpuOfThread() - started;
-  undo?.(result);
-  return elapsed;
+/** The first that a walk finds, with all that it does before. */
+function oldest(index: CacheIndex): readonly UsedBlob[] {
+  for (const rows of index.leastRecent(BATCH)) if (rows.length > 0) return rows;
+  return [];
 }
 
+/** CPU of this thread, µs. */
+function time(work: () => void): number {
+  const started = cpuOfThread();
+  work();
+  return cpuOfThread() - started;
+}
+
+/** The kernel brings a thread's account up to date at its ticks, ms apart, and whenever the whole process is asked for. */
 function cpuOfThread(): number {
-  return Number(readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ', 1)[0]) / 1e6;
+  process.cpuUsage();
+  const { user, system } = process.threadCpuUsage();
+  return user + system;
 }

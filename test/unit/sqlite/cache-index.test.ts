@@ -2,6 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Digest } from '../../../src/oci/digest.ts';
 import { openCacheIndex, SqliteCacheIndex } from '../../../src/sqlite/cache-index.ts';
 import { CACHE_SQL } from '../../../src/sqlite/cache-statements.ts';
 import { openDatabase } from '../../../src/sqlite/database.ts';
@@ -9,7 +10,7 @@ import { toBytes } from '../../../src/sqlite/digest-bytes.ts';
 import { cacheMigrations } from '../../../src/sqlite/migrations/cache.ts';
 import { USE_SQL } from '../../../src/sqlite/use-log.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
-import { cacheIndexConformance, digestOf } from '../../conformance/cache-index.ts';
+import { cacheIndexConformance, digestOf, inOrder } from '../../conformance/cache-index.ts';
 import { MemoryCacheIndex } from '../../support/memory-cache-index.ts';
 
 let directory: string;
@@ -65,7 +66,7 @@ describe('the cache index in SQLite', () => {
     second.touchBlobs(new Map([[digestOf(2), 10_001]]));
     second.removeBlobs([digestOf(3)]);
     second.addBlob({ digest: digestOf(1), size: 1, created: 1, lastUse: 10_002 });
-    const order = second.leastRecent(10_000, null).map(({ digest }) => digest);
+    const order = inOrder(second).map(({ digest }) => digest);
     const rest = Array.from({ length: 5_996 }, (_, number) => number + 4);
     expect(order).toEqual([...rest, 0, 2, 1].map((seed) => digestOf(seed)));
     second.close();
@@ -81,7 +82,76 @@ describe('the cache index in SQLite', () => {
     const { entries } = database.prepare('SELECT count(*) AS entries FROM uses').get() as { entries: number };
     expect(entries).toBeGreaterThanOrEqual(200);
     expect(entries).toBeLessThanOrEqual(2 * 200 + 1_000 + 200);
-    expect(index.leastRecent(200, null).map(({ digest }) => digest)).toEqual(digests);
+    expect(inOrder(index).map(({ digest }) => digest)).toEqual(digests);
+    index.close();
+  });
+
+  it('writes uses of blobs that were looked up or added without looking them up again', () => {
+    const database = open();
+    const index = new SqliteCacheIndex(database);
+    const add = (seed: number) => index.addBlob({ digest: digestOf(seed), size: 1, created: 1, lastUse: seed });
+    for (let seed = 0; seed < 3; seed++) add(seed);
+    database.exec('ALTER TABLE blobs RENAME TO elsewhere');
+    expect(() => index.blob(digestOf(0))).toThrow('no such table');
+    index.touchBlobs(new Map([[digestOf(1), 10]]));
+    database.exec('ALTER TABLE elsewhere RENAME TO blobs');
+    expect(inOrder(index).map(({ digest }) => digest)).toEqual([0, 2, 1].map((seed) => digestOf(seed)));
+    index.close();
+  });
+
+  it('reads the log back and sweeps it in steps, so that neither holds others up', () => {
+    const file = join(directory, `${made++}.db`);
+    const database = openDatabase(file, cacheMigrations, { durability: 'normal' });
+    const [first, outdated, live] = [digestOf(1), digestOf(2), digestOf(3)];
+    const makeUses = database.prepare(
+      `WITH RECURSIVE n (i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+       INSERT INTO uses (at, digest, blob) SELECT i, ?, ? FROM n`,
+    );
+    const add = database.prepare('INSERT INTO blobs (digest, number, size, created) VALUES (?, ?, 1, 1)');
+    const use = database.prepare('INSERT INTO uses (at, digest, blob) VALUES (?, ?, ?)');
+    for (const [number, digest] of [first, outdated, live].entries()) add.run(toBytes(digest), number);
+    use.run(5, toBytes(first), 0);
+    makeUses.run(toBytes(outdated), 1);
+    use.run(30_000, toBytes(live), 2);
+    const entries = () => (database.prepare('SELECT count(*) AS n FROM uses').get() as { n: number }).n;
+    const index = new SqliteCacheIndex(database);
+    let [steps, left, most] = [0, entries(), 0];
+    const seen: Digest[] = [];
+    for (const page of index.leastRecent(2)) {
+      seen.push(...page.map(({ digest }) => digest));
+      most = Math.max(most, left - entries());
+      left = entries();
+      steps++;
+    }
+    expect(seen).toEqual([first, outdated, live]);
+    expect(entries()).toBe(3);
+    // 20,000 entries are read in at least four steps, and swept no more than 2,000 at once.
+    expect(steps).toBeGreaterThanOrEqual(4 + 10);
+    expect(most).toBeLessThanOrEqual(2_000);
+    index.close();
+  });
+
+  it('is put in order in steps: the log is read back and swept, and the order is there at once', () => {
+    const file = join(directory, `${made++}.db`);
+    const home = () => openDatabase(file, cacheMigrations, { durability: 'normal' });
+    const before = new SqliteCacheIndex(home());
+    const digests = Array.from({ length: 6_000 }, (_, seed) => digestOf(seed));
+    for (const [seed, digest] of digests.entries()) before.addBlob({ digest, size: 1, created: 1, lastUse: seed });
+    const half = digests.slice(3_000);
+    before.touchBlobs(new Map(half.map((digest, turn) => [digest, 10_000 + turn])));
+    before.close();
+    const database = home();
+    const entries = () => (database.prepare('SELECT count(*) AS n FROM uses').get() as { n: number }).n;
+    const index = new SqliteCacheIndex(database);
+    expect(entries()).toBe(9_000);
+    let steps = 0;
+    for (const _ of index.tidy()) steps++;
+    expect(steps).toBeGreaterThan(6);
+    expect(entries()).toBe(6_000);
+    for (const page of index.leastRecent(3)) {
+      expect(page.map(({ digest }) => digest)).toEqual(digests.slice(0, 3));
+      break;
+    }
     index.close();
   });
 
@@ -97,7 +167,7 @@ describe('the cache index in SQLite', () => {
       [digestOf(1), 11],
     ]);
     expect(() => index.touchBlobs(batch)).toThrow('the disk is full');
-    expect(index.leastRecent(3, null).map(({ digest }) => digest)).toEqual([0, 1, 2].map((seed) => digestOf(seed)));
+    expect(inOrder(index).map(({ digest }) => digest)).toEqual([0, 1, 2].map((seed) => digestOf(seed)));
     index.close();
   });
 
@@ -109,13 +179,13 @@ describe('the cache index in SQLite', () => {
     old.close();
     const index = new SqliteCacheIndex(openDatabase(file, cacheMigrations, { durability: 'normal' }));
     expect(index.totals()).toMatchObject({ blobs: 5, bytes: 10 });
-    expect(index.leastRecent(10, null)).toEqual(
+    expect(inOrder(index)).toEqual(
       [0, 2, 4, 1, 3].map((seed) => ({ digest: digestOf(seed), size: seed, created: 7, lastUse: (seed * 3) % 5 })),
     );
     index.addBlob({ digest: digestOf(9), size: 100, created: 1, lastUse: 9 });
     index.removeBlobs([digestOf(4)]);
     expect(index.totals()).toMatchObject({ blobs: 5, bytes: 106 });
-    expect(index.leastRecent(10, null).map(({ digest }) => digest)).toEqual([0, 2, 1, 3, 9].map((s) => digestOf(s)));
+    expect(inOrder(index).map(({ digest }) => digest)).toEqual([0, 2, 1, 3, 9].map((s) => digestOf(s)));
     index.close();
   });
 
