@@ -1,6 +1,7 @@
 import { flushCompileCache } from 'node:module';
 import type { Config } from '../config/config.ts';
 import { startGateway } from '../gateway.ts';
+import { collectWhenQuiet } from '../kit/quiet-collector.ts';
 import { createLog } from '../telemetry/log.ts';
 import type { Handover } from './handover.ts';
 import type { Output } from './output.ts';
@@ -28,6 +29,7 @@ export async function serve(
 
   // Otherwise it is written at the end, which a kill would prevent: the next start is the faster for it.
   flushCompileCache();
+  collectWhenQuiet();
 
   if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
   await gateway.close('a signal asked for it');

@@ -1,0 +1,66 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { QuietCollector } from '../../../src/kit/quiet-collector.ts';
+
+const MIB = 1024 * 1024;
+
+describe('the collector of a quiet process', () => {
+  let size: number;
+  let utilization: number;
+  let collections: number;
+  let collector: QuietCollector;
+  /** How many collections so many looks made. */
+  const looks = (count: number): number => {
+    const before = collections;
+    for (let look = 0; look < count; look++) collector.look();
+    return collections - before;
+  };
+
+  beforeEach(() => {
+    size = 20 * MIB;
+    utilization = 0.001;
+    collections = 0;
+    collector = new QuietCollector({
+      size: () => size,
+      utilization: () => utilization,
+      collect() {
+        collections++;
+        size = 16 * MIB;
+      },
+    });
+  });
+
+  test('collects once what the start has left', () => {
+    expect(looks(1)).toBe(0);
+    expect(looks(1)).toBe(1);
+    expect(looks(100)).toBe(0);
+  });
+
+  test('never does under load, however much there is', () => {
+    utilization = 0.3;
+    size = 500 * MIB;
+    expect(looks(100)).toBe(0);
+  });
+
+  test('waits until it has been quiet for longer than a moment', () => {
+    for (let pause = 0; pause < 10; pause++) {
+      utilization = 0.3;
+      expect(looks(1)).toBe(0);
+      utilization = 0.001;
+      expect(looks(1)).toBe(0);
+    }
+    expect(looks(1)).toBe(1);
+  });
+
+  test('collects again once a load that is over has left enough', () => {
+    looks(2);
+    size += MIB;
+    expect(looks(100)).toBe(0);
+    size += 2 * MIB;
+    expect(looks(2)).toBe(1);
+  });
+
+  test('takes what stays after a collection for what is needed', () => {
+    collector = new QuietCollector({ size: () => size, utilization: () => 0, collect: () => void collections++ });
+    expect(looks(100)).toBe(1);
+  });
+});
