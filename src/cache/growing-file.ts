@@ -2,12 +2,11 @@ import { createHash, type Hash } from 'node:crypto';
 import type { Extent } from '../kit/extent.ts';
 import { CacheError } from './cache-error.ts';
 import { ExtentSet } from './extent-set.ts';
+import { RecentBytes } from './recent-bytes.ts';
 import type { SharedFile } from './shared-file.ts';
 
 /** Bytes that may wait for the disk before a writer has to: enough to keep it busy, little enough for hundreds of fills. */
 const QUEUE_LIMIT = 256 * 1024;
-/** Bytes that came last and stay in memory: readers at the tip want them next, and are spared the way through a thread. */
-const RECENT_LIMIT = 128 * 1024;
 /** Most chunks in one call (IOV_MAX is 1024). */
 const RUN_LIMIT = 256;
 /** How much is read back at once to hash what came out of order. */
@@ -26,14 +25,14 @@ export class GrowingFile {
   readonly written: ExtentSet;
   readonly file: SharedFile;
   readonly #hash: Hash;
+  /** The end of what came without a gap. */
+  readonly #recent = new RecentBytes();
   readonly #claimed: ExtentSet;
   readonly #onWritten: (bytes: number) => void;
   readonly #onError: (error: CacheError) => void;
   #ready: Promise<void> = Promise.resolve();
   #queue: Piece[] = [];
   #queued = 0;
-  #recent: Piece[] = [];
-  #recentBytes = 0;
   #hashed = 0;
   #flushing = false;
   #catching = false;
@@ -79,33 +78,22 @@ export class GrowingFile {
     if (offset === this.#hashed && !this.#catching) {
       this.#hash.update(chunk);
       this.#hashed = end;
+      this.#recent.append(offset, chunk);
     }
-    const piece = { offset, chunk };
-    this.#queue.push(piece);
+    this.#queue.push({ offset, chunk });
     this.#queued += chunk.length;
-    this.#remember(piece);
     if (!this.#flushing) void this.#flush();
     return this.#queued <= QUEUE_LIMIT ? Promise.resolve() : this.#until(() => this.#queued <= QUEUE_LIMIT / 2);
   }
 
   /** Copies what it can of the bytes at `position` from memory; 0 where they came too long ago. */
   copyRecent(into: Uint8Array, length: number, position: number): number {
-    let count = 0;
-    for (const { offset, chunk } of this.#recent) {
-      const from = position + count - offset;
-      if (from < 0 || from >= chunk.length) continue;
-      const part = chunk.subarray(from, from + length - count);
-      into.set(part, count);
-      count += part.length;
-      if (count === length) break;
-    }
-    return count;
+    return this.#recent.copy(into, length, position);
   }
 
   /** Keeps nothing in memory any more. */
   forget(): void {
-    this.#recent = [];
-    this.#recentBytes = 0;
+    this.#recent.forget();
   }
 
   /** Resolves when everything queued is written and hashed as far as it is without a gap. */
@@ -130,12 +118,6 @@ export class GrowingFile {
   /** The hash of everything; only once, after `drain`. */
   digestHex(): string {
     return this.#hash.digest('hex');
-  }
-
-  #remember(piece: Piece): void {
-    this.#recent.push(piece);
-    this.#recentBytes += piece.chunk.length;
-    while (this.#recentBytes > RECENT_LIMIT) this.#recentBytes -= this.#recent.shift()?.chunk.length ?? 0;
   }
 
   #until(ready: () => boolean): Promise<void> {
