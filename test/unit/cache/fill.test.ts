@@ -116,10 +116,12 @@ describe('a fill', () => {
     await writeFile(join(rig.dataDir, 'partial', name), Buffer.alloc(size));
 
     const into = Buffer.alloc(size);
-    const count = await handle.open({ from: 500_123, to: 900_000 }).pull(into);
-    expect(count).toBe(900_000 - 500_123);
-    expect(into.subarray(0, count)).toEqual(content.bytes.subarray(500_123, 900_000));
-    expect(await readAll(handle.open({ from: 0, to: 100_000 }), size)).toEqual(Buffer.alloc(100_000));
+    const count = await handle.open({ from: 900_123, to: 990_000 }).pull(into);
+    expect(count).toBe(990_000 - 900_123);
+    // Compared without a diff, which takes minutes to print.
+    expect(into.subarray(0, count).equals(content.bytes.subarray(900_123, 990_000))).toBe(true);
+    const early = await readAll(handle.open({ from: 0, to: 100_000 }), size);
+    expect(early.equals(Buffer.alloc(100_000))).toBe(true);
 
     driven.fail(new Error('enough'));
     handle.release();
