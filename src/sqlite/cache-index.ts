@@ -21,8 +21,11 @@ import { cacheMigrations } from './migrations/cache.ts';
 import { START, UseLog, type UsePlace } from './use-log.ts';
 
 const DAY = 24 * 60 * 60 * 1000;
-/** Most memory for pages of the file, KiB: enough for the index of a million blobs, and taken only where there is one. */
-const PAGES_KIB = 64 * 1024;
+/**
+ * Most memory for pages of the file, KiB: the upper levels of all trees for a million blobs, whose leaves then cost one read each. With more,
+ * look-ups cost the same and writes cost more: where a page was split, SQLite walks over all pages in memory at the end of the transaction.
+ */
+const PAGES_KIB = 16 * 1024;
 /** Ids of repositories kept in memory. */
 const HOT_REPOSITORIES = 10_000;
 /** Numbers of blobs kept in memory: more than are looked up between two batches of uses. A few hundred bytes each. */
