@@ -56,7 +56,7 @@ export class MemoryCacheIndex implements CacheIndex {
     }
   }
 
-  tidy(): undefined[] {
+  tidy(): Iterable<undefined> {
     return [];
   }
 

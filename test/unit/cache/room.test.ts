@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import type { UsedBlob } from '../../../src/cache/index-port.ts';
 import type { RegistryError } from '../../../src/oci/errors.ts';
 import { sourceOf } from '../../support/byte-source.ts';
 import {
@@ -16,6 +17,7 @@ import {
   readAll,
   readUntilEnd,
 } from '../../support/cache-rig.ts';
+import { MemoryCacheIndex } from '../../support/memory-cache-index.ts';
 
 let rig: Rig;
 afterEach(() => endRig(rig));
@@ -67,6 +69,38 @@ describe('a cache at its limit', () => {
       rounds.add(rig.cache.admin.stats().evictions);
     }
     expect(rounds.size).toBeLessThanOrEqual(4);
+  });
+
+  it('goes on where a step of the walk found nothing, and lets others have their turn in between', async () => {
+    let turns = 0;
+    class StepByStep extends MemoryCacheIndex {
+      override *leastRecent(limit: number): Generator<UsedBlob[], void> {
+        const before = turns;
+        setImmediate(() => turns++);
+        yield [];
+        expect(turns).toBe(before + 1);
+        setImmediate(() => turns++);
+        yield [];
+        expect(turns).toBe(before + 2);
+        yield* super.leastRecent(limit);
+      }
+    }
+    rig = await makeRig({ maxSize: 250_000, index: new StepByStep() });
+    const contents = [makeContent(100_000), makeContent(100_000), makeContent(100_000)];
+    for (const content of contents) await put(content);
+    expect(contents.map(({ digest }) => rig.index.blob(digest) !== null)).toEqual([false, true, true]);
+    expect(turns).toBe(2);
+  });
+
+  it('has its index put in order some seconds after the start', async () => {
+    let steps = 0;
+    class Untidy extends MemoryCacheIndex {
+      override *tidy(): Generator<undefined, void> {
+        for (; steps < 3; steps++) yield;
+      }
+    }
+    rig = await makeRig({ maintain: true, index: new Untidy() });
+    await eventually(() => steps === 3);
   });
 
   it('does not evict what is being read', async () => {
