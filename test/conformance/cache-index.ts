@@ -120,6 +120,7 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       index.addBlob(blobOf(4, 25));
       index.touchBlobs(new Map([[gone, 50]]));
       expect(index.blob(gone)).toBeNull();
+      expect(index.lastUse(gone)).toBeNull();
       expect(inOrder(index).map(({ digest, lastUse }) => [digest, lastUse])).toEqual(
         [back, digestOf(4), digestOf(3)].map((digest, place) => [digest, [15, 25, 30][place]]),
       );
