@@ -1,4 +1,3 @@
-import { callAdmin, NotRunningError } from '../admin/client.ts';
 import type { AdminLine } from '../admin/contract.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import { OperatorError } from '../kit/operator-error.ts';
@@ -63,6 +62,8 @@ export function createSession(options: {
     config,
     async act(operation, input, onStep = (step) => output.step(step.step, step.message)) {
       const { config: settings } = await config();
+      // Loaded only where it is needed: `serve` calls nobody.
+      const { callAdmin, NotRunningError } = await import('../admin/client.ts');
       const context = {
         signal,
         step: (step: string, message: string, data?: unknown) => onStep({ type: 'step', step, message, data }),
