@@ -8,6 +8,7 @@ export interface Image {
   readonly tag: string;
   readonly manifestSize: number;
   readonly manifestDigest: string;
+  readonly configDigest: string;
   readonly layers: readonly { readonly digest: string; readonly size: number }[];
 }
 
@@ -42,7 +43,7 @@ export function layOut(root: string, repository: string, tag: string, layerSizes
   });
   const manifestDigest = `sha256:${createHash('sha256').update(manifest).digest('hex')}`;
   for (const name of [tag, manifestDigest]) writeFileSync(join(manifests, name), manifest);
-  return { repository, tag, manifestSize: manifest.length, manifestDigest, layers };
+  return { repository, tag, manifestSize: manifest.length, manifestDigest, configDigest, layers };
 }
 
 /** Writes `size` bytes that no layer of this program compresses or shares; the same for the same seed. Returns the digest. */

@@ -1,7 +1,8 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { closeSync, fstatSync, mkdtempSync, openSync, readdirSync, readFileSync, readSync, rmSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
-import { availableParallelism } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
@@ -28,10 +29,11 @@ export async function endEverything(): Promise<void> {
 export class Server {
   readonly child: ChildProcess;
   readonly #ended: Promise<void>;
-  #output = '';
+  #log: number | null;
 
-  private constructor(child: ChildProcess) {
+  private constructor(child: ChildProcess, log: number) {
     this.child = child;
+    this.#log = log;
     running.add(this);
     this.#ended = new Promise((resolve) => {
       for (const event of ['exit', 'error'] as const) {
@@ -41,10 +43,6 @@ export class Server {
         });
       }
     });
-    for (const stream of [child.stdout, child.stderr])
-      stream?.on('data', (chunk: Buffer) => {
-        this.#output = (this.#output + chunk).slice(-8_000);
-      });
   }
 
   /** Starts `command` on the cores of `cpus`, and waits until something listens on `port`. */
@@ -57,17 +55,19 @@ export class Server {
     readonly cwd?: string;
   }): Promise<Server> {
     runOver.throwIfAborted();
+    const log = openLog();
     const child = spawn('taskset', ['-c', options.cpus ?? SERVER_CORE, options.command, ...options.args], {
       env: { ...process.env, ...options.env },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', log, log],
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     });
-    const server = new Server(child);
+    const server = new Server(child, log);
     const deadline = Date.now() + 30_000;
     while (!(await listens(options.port))) {
       if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
+        const output = endOf(log);
         await server.stop();
-        throw new Error(`${options.command} does not listen on port ${options.port}:\n${server.#output}`);
+        throw new Error(`${options.command} does not listen on port ${options.port}:\n${output}`);
       }
       await sleep(5);
     }
@@ -76,10 +76,6 @@ export class Server {
 
   get pid(): number {
     return this.child.pid ?? 0;
-  }
-
-  get output(): string {
-    return this.#output;
   }
 
   /** Processes of this server: it and all its descendants. */
@@ -122,7 +118,24 @@ export class Server {
       await this.#ended;
       clearTimeout(bound);
     }
+    if (this.#log !== null) closeSync(this.#log);
+    this.#log = null;
   }
+}
+
+/** A file for what a server prints, gone with its last descriptor. Were it a pipe, reading it would be work for the core of the clients. */
+function openLog(): number {
+  const directory = mkdtempSync(join(tmpdir(), 'bench-'));
+  const log = openSync(join(directory, 'log'), 'a+');
+  rmSync(directory, { recursive: true });
+  return log;
+}
+
+/** The last 8 kB. */
+function endOf(log: number): string {
+  const buffer = Buffer.alloc(8_000);
+  const count = readSync(log, buffer, 0, buffer.length, Math.max(0, fstatSync(log).size - buffer.length));
+  return buffer.toString('utf8', 0, count);
 }
 
 function sum<T>(values: readonly T[], of: (value: T) => number): number {
