@@ -25,7 +25,7 @@ const DAY = 24 * 60 * 60 * 1000;
  * Most memory for pages of the file, KiB: the upper levels of all trees for a million blobs, whose leaves then cost one read each. With more,
  * look-ups cost the same and writes cost more: where a page was split, SQLite walks over all pages in memory at the end of the transaction.
  */
-const PAGES_KIB = 16 * 1024;
+const PAGES_KIB = 8 * 1024;
 /** Ids of repositories kept in memory. */
 const HOT_REPOSITORIES = 10_000;
 /** Numbers of blobs kept in memory: more than are looked up between two batches of uses. A few hundred bytes each. */
