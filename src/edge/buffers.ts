@@ -47,4 +47,13 @@ export class BufferPool {
   returned(bytes: number): void {
     this.#out -= bytes;
   }
+
+  get idle(): boolean {
+    return this.#out === 0;
+  }
+
+  /** Keeps none for the next. */
+  clear(): void {
+    for (const free of this.#free.values()) free.length = 0;
+  }
 }

@@ -10,6 +10,8 @@ const READS = 2;
 const PATIENCE_MS = 10;
 /** Chunks that are kept for those who come a little later to the same place: 4 MiB at most. */
 const SHELF = 16;
+/** Once nobody has been sent anything for so long, no buffer is kept. */
+const IDLE_MS = 1_000;
 
 /** The next bytes of a body, until they are released. */
 export interface Piece {
@@ -30,10 +32,12 @@ export class Reads {
   readonly #chunks = new WeakMap<object, Set<Chunk>>();
   /** Chunks that may be shared and that nobody sends at the moment, the oldest first. */
   readonly #shelf = new Set<Chunk>();
+  readonly #idle: NodeJS.Timeout;
   #running = 0;
 
   constructor(buffers: BufferPool) {
     this.#buffers = buffers;
+    this.#idle = setTimeout(() => this.#clear(), IDLE_MS).unref();
   }
 
   /** No buffer is taken before the bytes are here, where the source can tell. */
@@ -108,6 +112,7 @@ export class Reads {
     if (chunk.users > 0) return;
     const { place, buffer } = chunk;
     this.#buffers.returned(buffer?.length ?? 0);
+    if (this.#buffers.idle) this.#idle.refresh();
     if (place === null || !this.#chunks.get(place.file)?.has(chunk)) {
       this.#giveBack(chunk);
       return;
@@ -118,6 +123,13 @@ export class Reads {
     this.#shelf.delete(oldest);
     this.#forget(oldest);
     this.#giveBack(oldest);
+  }
+
+  #clear(): void {
+    if (!this.#buffers.idle) return;
+    for (const chunk of this.#shelf) this.#forget(chunk);
+    this.#shelf.clear();
+    this.#buffers.clear();
   }
 
   #giveBack({ buffer }: Chunk): void {

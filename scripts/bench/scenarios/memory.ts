@@ -5,6 +5,8 @@ import type { Scenario } from '../scenario.ts';
 import { imagePaths, MiB, url, warmStage } from './stage.ts';
 
 const DOWNLOADS = 200;
+/** What a server has to become idle: it gives back what it needs no longer when it has been quiet for a while, ms. */
+const QUIET = 5_000;
 /** Between two looks, ms. */
 const LOOK = 100;
 
@@ -19,7 +21,7 @@ export const memory: Scenario = async (bench, { runs, seconds }) => {
     const busy: number[] = [];
     const allocated: number[] = [];
     for (let run = 0; run < runs; run++) {
-      await sleep(1_000);
+      await sleep(QUIET);
       idle.push(server.resident());
       allocated.push(server.allocated());
       let highest = 0;

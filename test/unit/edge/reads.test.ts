@@ -173,6 +173,29 @@ describe('reads of bodies', () => {
     expect(buffers.step).toBe(256 * KIB);
   });
 
+  it('keeps no buffer once nobody has been sent anything for a while', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const reads = newReads();
+      const file = new File(100);
+      file.readers = 1;
+      const [one, other] = [await reads.next(instant), await reads.next(file.reader())];
+      const buffers = [one, other].map(({ bytes }) => bytes.buffer);
+      one.release();
+      await vi.advanceTimersByTimeAsync(5_000);
+      other.release();
+      await vi.advanceTimersByTimeAsync(500);
+      const again = [await reads.next(instant), await reads.next(file.reader())];
+      expect(again.map(({ bytes }) => buffers.includes(bytes.buffer))).toEqual([true, true]);
+      for (const piece of again) piece.release();
+      await vi.advanceTimersByTimeAsync(1_500);
+      const fresh = [await reads.next(instant), await reads.next(file.reader())];
+      expect(fresh.map(({ bytes }) => buffers.includes(bytes.buffer))).toEqual([false, false]);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   it('lends the same buffer again, once it was released', async () => {
     const reads = newReads();
     const first = await reads.next(instant);
