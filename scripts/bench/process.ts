@@ -1,5 +1,15 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { closeSync, fstatSync, mkdtempSync, openSync, readdirSync, readFileSync, readSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+} from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -123,9 +133,15 @@ export class Server {
   }
 }
 
-/** A file for what a server prints, gone with its last descriptor. Were it a pipe, reading it would be work for the core of the clients. */
+/** In memory, on Linux. */
+const LOGS = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
+
+/**
+ * A file for what a server prints, gone with its last descriptor. Reading a pipe would be work for the core of the clients, writing a file back
+ * to the disk for either.
+ */
 function openLog(): number {
-  const directory = mkdtempSync(join(tmpdir(), 'bench-'));
+  const directory = mkdtempSync(join(LOGS, 'bench-'));
   const log = openSync(join(directory, 'log'), 'a+');
   rmSync(directory, { recursive: true });
   return log;
