@@ -8,17 +8,20 @@ export interface BodyOptions {
   readonly length: number | undefined;
   readonly reads: Reads;
   readonly stallMs: number;
+  /** Writes the header; called once, right before the first byte, so that what fails before it can still be told in words. */
+  readonly begin: () => void;
   /** Called for each piece that was handed to the connection. */
   readonly onBytes: (count: number) => void;
 }
 
-export type BodyEnd = 'whole' | 'client left' | 'client stalled' | 'truncated';
+/** `unsent`: nothing of it, and no header, has gone out. */
+export type BodyEnd = 'whole' | 'client left' | 'client stalled' | 'truncated' | 'unsent';
 
 /**
  * Writes a source straight to Node's response, HTTP/1.1 or HTTP/2. A piece is held from a read to the end of its write, not while
  * the source waits; what the kernel has taken keeps the client busy until the next. A body that cannot be finished ends below
  * its length, so that no client takes it for whole.
- * Headers are written before; the source is closed when it returns. `error` is what made a source end early.
+ * The source is closed when it returns. `error` is what made a source end early.
  */
 export async function sendBody(
   source: ByteSource,
@@ -35,6 +38,7 @@ export async function sendBody(
       piece = await options.reads.next(source);
       const { bytes } = piece;
       if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left' };
+      if (!response.headersSent) options.begin();
       if (bytes.length === 0) break;
       sent += bytes.length;
       if (options.length !== undefined && sent > options.length) throw new TruncatedError('more bytes than announced');
@@ -52,6 +56,7 @@ export async function sendBody(
     // What was written goes out first: a client resumes after a short body, not after a reset.
     await writer.drained();
     if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left', error };
+    if (!response.headersSent) return { end: 'unsent', error };
     cutShort(response, options.length !== undefined);
     return { end: 'truncated', error };
   } finally {

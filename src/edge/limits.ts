@@ -9,7 +9,10 @@ export interface EdgeLimits {
   readonly headersMs: number;
   /** A request with its body; pulls have none. */
   readonly requestMs: number;
-  /** A kept connection without a request. Clients pull layer after layer, and load balancers keep theirs for 60 s. */
+  /**
+   * A kept connection without a request. Longer than clients keep theirs (Go, and so Docker and containerd: 90 s; load balancers: 60 s):
+   * who closes first loses nothing, and a request that meets our closing on its way is lost.
+   */
   readonly keepAliveMs: number;
   /**
    * A client that takes no byte while bytes wait for it. Long enough for a link that pauses; after it, the buffers and
@@ -22,6 +25,6 @@ export const EDGE_LIMITS: EdgeLimits = {
   handshakeMs: 10_000,
   headersMs: 15_000,
   requestMs: 30_000,
-  keepAliveMs: 75_000,
+  keepAliveMs: 100_000,
   stallMs: 60_000,
 };

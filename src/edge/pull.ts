@@ -1,7 +1,8 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Grant } from '../access/access.ts';
 import { after } from '../kit/after.ts';
-import type { ByteSource } from '../kit/byte-source.ts';
+import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
+import { RegistryError } from '../oci/errors.ts';
 import type { Pull, RegistryCore, Reply } from '../registry/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { AccessPort } from './access-port.ts';
@@ -132,19 +133,30 @@ async function sendStream(
     await body.close();
     return;
   }
-  response.writeHead(reply.status, headers);
+  const begin = () => void response.writeHead(reply.status, headers);
   // A client gives up when no header comes; bytes that are not here yet must not hold them back.
-  if (reply.from !== 'cache') response.flushHeaders();
+  if (reply.from !== 'cache') {
+    begin();
+    response.flushHeaders();
+  }
   const length = headers['content-length'];
   const { end, error } = await sendBody(body, response, {
     length: length === undefined ? undefined : Number(length),
     reads: deps.reads,
     stallMs: deps.stallMs,
+    begin,
     onBytes: (count) => {
       exchange.bytes += count;
     },
   });
+  if (end === 'unsent') throw reasonIn(error);
   if (end !== 'whole') exchange.cut = end;
   if (end === 'truncated')
     deps.log.warn({ requestId: exchange.id, err: error }, 'a body broke off: the client got a short one');
+}
+
+/** What a source that never began says to the client: the upstream's refusal, where it went on there and was refused. */
+function reasonIn(error: unknown): unknown {
+  const cause = error instanceof TruncatedError ? error.cause : undefined;
+  return cause instanceof RegistryError ? cause : error;
 }

@@ -3,7 +3,9 @@ import type { IncomingMessage } from 'node:http';
 import { type ClientHttp2Session, connect as connectHttp2, constants } from 'node:http2';
 import { Agent, get } from 'node:https';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { readBounded } from '../../src/kit/bounded.ts';
 import { TruncatedError } from '../../src/kit/byte-source.ts';
+import { RegistryError } from '../../src/oci/errors.ts';
 import type { Reply } from '../../src/registry/reply.ts';
 import { type EdgeBed, PatternSource, startEdgeBed } from '../support/edge-bed.ts';
 import { tlsClient, until } from '../support/raw-client.ts';
@@ -25,7 +27,11 @@ beforeAll(async () => {
 afterAll(() => bed.stop());
 beforeEach(() => counted.splice(0));
 
-function serve(source: PatternSource, headers: Record<string, string> = {}): PatternSource {
+function serve(
+  source: PatternSource,
+  headers: Record<string, string> = {},
+  from: Reply['from'] = 'fill',
+): PatternSource {
   bed.registry.answer = (): Reply => ({
     status: 200,
     headers: {
@@ -34,7 +40,7 @@ function serve(source: PatternSource, headers: Record<string, string> = {}): Pat
       ...headers,
     },
     body: source,
-    from: 'fill',
+    from,
   });
   return source;
 }
@@ -147,6 +153,25 @@ describe('bodies that cannot be finished', () => {
     expect(size).toBeGreaterThan(MiB);
     expect(size).toBeLessThan(MiB + 1000);
     await until(() => source.closed);
+  });
+
+  test('what fails before the first byte of a kept blob is told in words, and the connection goes on', async () => {
+    const cause = new RegistryError('unavailable', { facts: { reason: 'no upstream' } });
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const source = serve(
+      new PatternSource(MiB, { cutAt: 0, error: new TruncatedError('gone', { cause }) }),
+      {},
+      'cache',
+    );
+    const refused = await pull(agent);
+    expect(refused.statusCode).toBe(503);
+    expect(JSON.parse((await readBounded(refused, 10_000)).toString())).toMatchObject({
+      errors: [{ code: 'UNAVAILABLE' }],
+    });
+    await until(() => source.closed);
+    serve(new PatternSource(1000), {}, 'cache');
+    expect(await drain(await pull(agent))).toEqual({ size: 1000, whole: true, right: true });
+    agent.destroy();
   });
 
   test('HTTP/1.1 chunked: no last chunk', async () => {

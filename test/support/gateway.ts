@@ -168,12 +168,16 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
   }
 }
 
-/** Within a `describe`: prints the end of the gateway's log beneath each test that fails. */
+/** Within a `describe`: prints the gateway's last complaints, and the end of its log, beneath each test that fails. */
 export function showLogOfFailures(gateway: () => TestGateway | undefined): void {
   afterEach(({ task }) => {
-    if (task.result?.state === 'fail') {
-      console.error(`--- the gateway's log, at its end ---\n${gateway()?.log().slice(-SHOWN_LOG) ?? '(none)'}`);
-    }
+    if (task.result?.state !== 'fail') return;
+    const log = gateway()?.log() ?? '(none)';
+    const complaints = log
+      .split('\n')
+      .filter((line) => /"level":"(warn|error|fatal)"/.test(line) || !line.startsWith('{'));
+    console.error(`--- the gateway's complaints ---\n${complaints.join('\n').slice(-SHOWN_LOG)}`);
+    console.error(`--- the gateway's log, at its end ---\n${log.slice(-SHOWN_LOG)}`);
   });
 }
 
