@@ -16,13 +16,16 @@ export interface Heap {
   size(): number;
   /** Share of the time since it was last asked in which the process has worked. */
   utilization(): number;
+  /** Frees what nobody holds. */
   collect(): void;
+  /** And moves what lives together, which frees whole pages; forgets compiled code. */
+  collectAll(): void;
 }
 
 /**
  * Gives back what the start, or a load that is over, has left in the heap. V8 collects when it needs room, and not because there is
- * time: a process that has become quiet would keep all of it for as long as it stays so. Collecting everything and moving what lives
- * together takes some 70 ms in which nothing else runs, so it is for quiet moments.
+ * time: a process that has become quiet would keep all of it for as long as it stays so. It takes up to 70 ms in which nothing else
+ * runs, so it is for quiet moments.
  */
 export class QuietCollector {
   readonly #heap: Heap;
@@ -36,7 +39,9 @@ export class QuietCollector {
   look(): void {
     this.#quietLooks = this.#heap.utilization() < QUIET ? this.#quietLooks + 1 : 0;
     if (this.#quietLooks < QUIET_LOOKS || this.#heap.size() < this.#left + WORTH) return;
-    this.#heap.collect();
+    // Once, what the start has left goes with all that ran only then. Later it would make every pull after a pause run cold code.
+    if (this.#left === 0) this.#heap.collectAll();
+    else this.#heap.collect();
     this.#left = this.#heap.size();
     this.#quietLooks = 0;
   }
@@ -58,8 +63,8 @@ export function collectWhenQuiet(): void {
       seen = now;
       return utilization;
     },
-    // The only kind that moves what lives together, and so frees whole pages.
-    collect: () => gc({ type: 'major', execution: 'sync', flavor: 'last-resort' }),
+    collect: () => gc({ type: 'major', execution: 'sync' }),
+    collectAll: () => gc({ type: 'major', execution: 'sync', flavor: 'last-resort' }),
   });
   setInterval(() => collector.look(), LOOK_EVERY).unref();
 }

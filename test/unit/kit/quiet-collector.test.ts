@@ -7,6 +7,7 @@ describe('the collector of a quiet process', () => {
   let size: number;
   let utilization: number;
   let collections: number;
+  let thorough: number;
   let collector: QuietCollector;
   /** How many collections so many looks made. */
   const looks = (count: number): number => {
@@ -19,12 +20,17 @@ describe('the collector of a quiet process', () => {
     size = 20 * MIB;
     utilization = 0.001;
     collections = 0;
+    thorough = 0;
     collector = new QuietCollector({
       size: () => size,
       utilization: () => utilization,
       collect() {
         collections++;
         size = 16 * MIB;
+      },
+      collectAll() {
+        thorough++;
+        this.collect();
       },
     });
   });
@@ -59,8 +65,19 @@ describe('the collector of a quiet process', () => {
     expect(looks(2)).toBe(1);
   });
 
+  test('forgets code only once, with what the start has left', () => {
+    looks(2);
+    expect(thorough).toBe(1);
+    for (let load = 0; load < 5; load++) {
+      size += 10 * MIB;
+      looks(10);
+    }
+    expect([collections, thorough]).toEqual([6, 1]);
+  });
+
   test('takes what stays after a collection for what is needed', () => {
-    collector = new QuietCollector({ size: () => size, utilization: () => 0, collect: () => void collections++ });
+    const collect = () => void collections++;
+    collector = new QuietCollector({ size: () => size, utilization: () => 0, collect, collectAll: collect });
     expect(looks(100)).toBe(1);
   });
 });
