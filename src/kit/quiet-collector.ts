@@ -7,8 +7,11 @@ const LOOK_EVERY = 1_000;
 const QUIET = 0.1;
 /** So many looks in a row must find it quiet: between the layers of one pull is no time to pause. */
 const QUIET_LOOKS = 2;
-/** How much more than after the last collection the heap must take, bytes, before another is worth its pause. */
-const WORTH = 2 * 1024 * 1024;
+/**
+ * How much more than after the last collection the heap must take, bytes, before another is worth its pause, and a second or so in which
+ * everything costs a tenth more after it.
+ */
+const WORTH = 16 * 1024 * 1024;
 
 /** What a collector sees of its process, and does to it. */
 export interface Heap {

@@ -59,9 +59,9 @@ describe('the collector of a quiet process', () => {
 
   test('collects again once a load that is over has left enough', () => {
     looks(2);
-    size += MIB;
+    size += 10 * MIB;
     expect(looks(100)).toBe(0);
-    size += 2 * MIB;
+    size += 10 * MIB;
     expect(looks(2)).toBe(1);
   });
 
@@ -69,7 +69,7 @@ describe('the collector of a quiet process', () => {
     looks(2);
     expect(thorough).toBe(1);
     for (let load = 0; load < 5; load++) {
-      size += 10 * MIB;
+      size += 20 * MIB;
       looks(10);
     }
     expect([collections, thorough]).toEqual([6, 1]);
