@@ -26,7 +26,7 @@ export class Listener {
   constructor(name: keyof typeof DOORS, onConnection: (socket: Socket) => void) {
     this.#name = name;
     // Paused: a connection that another process serves must arrive there whole.
-    this.#server = createServer({ noDelay: true, keepAlive: true, pauseOnConnect: true }, onConnection);
+    this.#server = createServer({ noDelay: true, pauseOnConnect: true }, onConnection);
   }
 
   /** @throws {OperatorError} LISTEN_FAILED, naming the address and what to do */
