@@ -160,12 +160,10 @@ export class Fill implements GrowingBlob {
 
   async #prepare(): Promise<void> {
     const { layout } = this.#context;
-    const taken = await takeUp(layout, this.digest);
+    const taken = takeUp(layout, this.digest);
     try {
-      if (taken === null) {
-        await dropPartial(layout, this.digest);
-        this.file = SharedFile.open(this.path, 'wx+');
-      } else {
+      if (taken === null) this.file = SharedFile.openNew(this.path) ?? (await this.#afresh());
+      else {
         this.file = taken.file;
         this.#held = { size: taken.size, extents: keepOpenEnd(taken.extents, taken.size, this.#context.limits.tail) };
       }
@@ -185,6 +183,12 @@ export class Fill implements GrowingBlob {
       onError: (error) => this.#giveUp(error),
     });
     this.#recorder.startFrom(this.#growing.written.bytes);
+  }
+
+  /** What lies there is not worth taking up. */
+  async #afresh(): Promise<SharedFile> {
+    await dropPartial(this.#context.layout, this.digest);
+    return SharedFile.open(this.path, 'wx+');
   }
 
   #begin(size: number | undefined): void {

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Extent } from '../kit/extent.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -13,9 +13,12 @@ export interface Held {
   readonly extents: readonly Extent[];
 }
 
-/** The growing file of an earlier fill, opened for reading and writing; null where there is none worth taking up. */
-export async function takeUp(layout: Layout, digest: Digest): Promise<({ file: SharedFile } & Held) | null> {
-  const held = parseHeld(await readFile(layout.held(digest), 'utf8').catch(() => ''));
+/**
+ * The growing file of an earlier fill, opened for reading and writing; null where there is none worth taking up. Synchronous: a client
+ * waits, mostly there is nothing, and each turn of a thread would cost it more than the look.
+ */
+export function takeUp(layout: Layout, digest: Digest): ({ file: SharedFile } & Held) | null {
+  const held = parseHeld(readNow(layout.held(digest)));
   if (held === null) return null;
   let file: SharedFile;
   try {
@@ -27,6 +30,14 @@ export async function takeUp(layout: Layout, digest: Digest): Promise<({ file: S
   if (file.size >= end && (held.size === undefined || held.size >= end)) return { file, ...held };
   file.release();
   return null;
+}
+
+function readNow(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
 }
 
 /** What the `.held` file says. */

@@ -1,4 +1,4 @@
-import { close, fdatasync, fstatSync, fsync, openSync, read, writev } from 'node:fs';
+import { close, fdatasync, fstatSync, fsync, openSync, read, writev, writevSync } from 'node:fs';
 
 /**
  * One descriptor for all who read or write a blob, closed by the last. Every operation holds it as well, so that a number
@@ -15,6 +15,16 @@ export class SharedFile {
   /** @throws the system's error (`ENOENT`, `EMFILE` …). Synchronous: an open of a local file costs less than a turn of the loop. */
   static open(path: string, flags: 'r' | 'r+' | 'wx+'): SharedFile {
     return new SharedFile(openSync(path, flags, 0o600));
+  }
+
+  /** Makes a file; null where there is one. @throws the system's error */
+  static openNew(path: string): SharedFile | null {
+    try {
+      return SharedFile.open(path, 'wx+');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST') return null;
+      throw error;
+    }
   }
 
   get size(): number {
@@ -43,10 +53,14 @@ export class SharedFile {
     });
   }
 
-  /** Writes all of the chunks, one after the other, from `position` on. */
-  async write(chunks: readonly Uint8Array[], position: number): Promise<void> {
-    let rest = chunks;
-    let at = position;
+  /**
+   * Writes all of the chunks, one after the other, from `position` on.
+   * @param now begins in this turn, without another thread: for few bytes that somebody waits for
+   */
+  async write(chunks: readonly Uint8Array[], position: number, now = false): Promise<void> {
+    const begun = now ? writevSync(this.#fd, chunks, position) : 0;
+    let rest = begun === 0 ? chunks : after(chunks, begun);
+    let at = position + begun;
     while (rest.length > 0) {
       const count = await this.#writeSome(rest, at);
       if (count === 0) throw Object.assign(new Error('the disk took no bytes'), { code: 'ENOSPC' });
