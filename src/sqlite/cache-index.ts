@@ -18,6 +18,7 @@ import { CACHE_SQL, type CacheStatements, prepareAll } from './cache-statements.
 import { type Database, openDatabase } from './database.ts';
 import { fromBytes, toBytes } from './digest-bytes.ts';
 import { cacheMigrations } from './migrations/cache.ts';
+import { RepositoryIds } from './repository-ids.ts';
 import { START, UseLog, type UsePlace } from './use-log.ts';
 
 const DAY = 24 * 60 * 60 * 1000;
@@ -26,8 +27,6 @@ const DAY = 24 * 60 * 60 * 1000;
  * look-ups cost the same and writes cost more: where a page was split, SQLite walks over all pages in memory at the end of the transaction.
  */
 const PAGES_KIB = 8 * 1024;
-/** Ids of repositories kept in memory. */
-const HOT_REPOSITORIES = 10_000;
 /** Numbers of blobs kept in memory: more than are looked up between two batches of uses. A few hundred bytes each. */
 const HOT_BLOBS = 10_000;
 
@@ -53,7 +52,7 @@ export class SqliteCacheIndex implements CacheIndex {
   readonly #database: Database;
   readonly #run: CacheStatements;
   readonly #uses: UseLog;
-  readonly #repositories = new Map<string, number>();
+  readonly #repositories: RepositoryIds;
   /** Who uses a blob has looked it up, so a batch of uses finds its numbers here and reads no pages from all over the table. */
   readonly #numbers = new Map<Digest, number>();
   #staleLinksAt: { repository: number; digest: Buffer } = { repository: -1, digest: Buffer.alloc(0) };
@@ -65,6 +64,7 @@ export class SqliteCacheIndex implements CacheIndex {
     this.#run = prepareAll(database, CACHE_SQL);
     for (const statement of [this.#run.numberOf, this.#run.addBlob, this.#run.removeBlob]) statement.pluck();
     this.#uses = new UseLog(database);
+    this.#repositories = new RepositoryIds(database, this.#run);
   }
 
   blob(digest: Digest): BlobRow | null {
@@ -145,13 +145,18 @@ export class SqliteCacheIndex implements CacheIndex {
   link(links: readonly Link[], at: number): void {
     this.#together(() => {
       for (const { repository, digest, private: isPrivate } of links) {
-        this.#run.link.run(this.#repositoryId(repository), toBytes(digest), isPrivate ? 1 : 0, Math.floor(at / DAY));
+        this.#run.link.run(
+          this.#repositories.ensure(repository),
+          toBytes(digest),
+          isPrivate ? 1 : 0,
+          Math.floor(at / DAY),
+        );
       }
     });
   }
 
   linkOf(repository: RepositoryKey, digest: Digest): { readonly private: boolean } | null {
-    const id = this.#knownRepository(repository);
+    const id = this.#repositories.find(repository);
     if (id === undefined) return null;
     const row = this.#run.linkOf.get(id, toBytes(digest)) as { private: number } | undefined;
     return row === undefined ? null : { private: row.private === 1 };
@@ -218,7 +223,7 @@ export class SqliteCacheIndex implements CacheIndex {
   }
 
   tag(repository: RepositoryKey, tag: string, variant: string): TagRow | null {
-    const id = this.#knownRepository(repository);
+    const id = this.#repositories.find(repository);
     if (id === undefined) return null;
     const row = this.#run.tag.get(id, tag, variant) as { digest: Buffer; checkedAt: number } | undefined;
     return row === undefined ? null : { digest: fromBytes(row.digest), checkedAt: row.checkedAt };
@@ -226,12 +231,12 @@ export class SqliteCacheIndex implements CacheIndex {
 
   putTag(repository: RepositoryKey, tag: string, variant: string, row: TagRow): void {
     this.#together(() => {
-      this.#run.putTag.run(this.#repositoryId(repository), tag, variant, toBytes(row.digest), row.checkedAt);
+      this.#run.putTag.run(this.#repositories.ensure(repository), tag, variant, toBytes(row.digest), row.checkedAt);
     });
   }
 
   dropTag(repository: RepositoryKey, tag: string, variant: string): void {
-    const id = this.#knownRepository(repository);
+    const id = this.#repositories.find(repository);
     if (id !== undefined) this.#run.dropTag.run(id, tag, variant);
   }
 
@@ -291,28 +296,6 @@ export class SqliteCacheIndex implements CacheIndex {
   #remember(digest: Digest, number: number): void {
     if (this.#numbers.size >= HOT_BLOBS) this.#numbers.clear();
     this.#numbers.set(digest, number);
-  }
-
-  #repositoryId(repository: RepositoryKey): number {
-    const known = this.#knownRepository(repository);
-    if (known !== undefined) return known;
-    this.#run.addRepository.run(repository.registry, repository.repository);
-    return this.#findRepository(repository) ?? 0;
-  }
-
-  #knownRepository(repository: RepositoryKey): number | undefined {
-    return (
-      this.#repositories.get(`${repository.registry}/${repository.repository}`) ?? this.#findRepository(repository)
-    );
-  }
-
-  #findRepository({ registry, repository }: RepositoryKey): number | undefined {
-    const row = this.#run.repository.get(registry, repository) as { id: number } | undefined;
-    // Inside a transaction that fails in the end the id would be of a row that never came to be.
-    if (row === undefined || this.#database.inTransaction) return row?.id;
-    if (this.#repositories.size >= HOT_REPOSITORIES) this.#repositories.clear();
-    this.#repositories.set(`${registry}/${repository}`, row.id);
-    return row.id;
   }
 }
 
