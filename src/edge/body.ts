@@ -33,6 +33,7 @@ export async function sendBody(
   response.once('close', onClose);
   let piece: Piece | null = null;
   let sent = 0;
+  options.reads.join();
   try {
     for (;;) {
       piece = await options.reads.next(source);
@@ -61,6 +62,7 @@ export async function sendBody(
     return { end: 'truncated', error };
   } finally {
     response.off('close', onClose);
+    options.reads.leave();
     await source.close();
     piece?.release();
   }

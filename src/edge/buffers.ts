@@ -1,13 +1,13 @@
 /**
- * How much one client is lent while so many bytes are lent: large enough that the cost of a read, of TLS records and of a write is spread
- * thin, smaller in a crowd of slow clients, where what counts is what all of them hold together. Node holds what was written once more,
- * encrypted, so 200 pulls hold 32 MiB at most in a process and 500 hold 50; less where they share what they read.
+ * How much a client is sent at a time while there are so many: large enough that the cost of a read, of TLS records and of a write is
+ * spread thin, and at 64 clients more than 128 KiB leaves the processor's cache; smaller in a crowd, for Node holds what was written once
+ * more, encrypted, and keeps of it for each connection what its pieces are large.
  */
 const STEPS = [
-  { upTo: 8 * 1024 * 1024, size: 256 * 1024 },
-  { upTo: 10 * 1024 * 1024, size: 128 * 1024 },
-  { upTo: 12 * 1024 * 1024, size: 64 * 1024 },
-  { upTo: Number.POSITIVE_INFINITY, size: 32 * 1024 },
+  { clients: 32, size: 256 * 1024 },
+  { clients: 96, size: 128 * 1024 },
+  { clients: 192, size: 64 * 1024 },
+  { clients: Number.POSITIVE_INFINITY, size: 32 * 1024 },
 ];
 const SIZES = STEPS.map(({ size }) => size).reverse();
 /** Buffers of one size that are kept for the next; more are left to the garbage collector. */
@@ -19,11 +19,21 @@ const KEPT = 16;
  */
 export class BufferPool {
   readonly #free = new Map<number, Buffer[]>(SIZES.map((size) => [size, []]));
-  #out = 0;
+  #clients = 0;
 
-  /** How much a client is lent at a time, by how much all of them have. */
+  /** A client begins to be sent a body. */
+  join(): void {
+    this.#clients++;
+  }
+
+  /** Its body is over. */
+  leave(): void {
+    this.#clients--;
+  }
+
+  /** How much a client is sent at a time. */
   get step(): number {
-    return STEPS.find(({ upTo }) => this.#out < upTo)?.size ?? 0;
+    return STEPS.find(({ clients }) => this.#clients <= clients)?.size ?? 0;
   }
 
   /** No larger than a step, nor than is needed for so many bytes. */
@@ -39,17 +49,9 @@ export class BufferPool {
     if (free !== undefined && free.length < KEPT) free.push(buffer);
   }
 
-  /** So many bytes are out: a buffer, or a part of one that a further client is sent, for whom Node holds it encrypted once more. */
-  lend(bytes: number): void {
-    this.#out += bytes;
-  }
-
-  returned(bytes: number): void {
-    this.#out -= bytes;
-  }
-
+  /** Nobody is sent anything. */
   get idle(): boolean {
-    return this.#out === 0;
+    return this.#clients === 0;
   }
 
   /** Keeps none for the next. */

@@ -40,6 +40,16 @@ export class Reads {
     this.#idle = setTimeout(() => this.#clear(), IDLE_MS).unref();
   }
 
+  /** A client begins to be sent a body; whoever joins leaves. */
+  join(): void {
+    this.#buffers.join();
+  }
+
+  leave(): void {
+    this.#buffers.leave();
+    if (this.#buffers.idle) this.#idle.refresh();
+  }
+
   /** No buffer is taken before the bytes are here, where the source can tell. */
   async next(source: ByteSource): Promise<Piece> {
     while (await source.ready?.()) {
@@ -65,7 +75,6 @@ export class Reads {
   async #read(source: ByteSource, chunk: Chunk): Promise<Piece> {
     const { place } = chunk;
     const buffer = this.#buffers.take(place === null ? Number.POSITIVE_INFINITY : place.end - place.position);
-    this.#buffers.lend(buffer.length);
     try {
       const count = await source.pull(buffer);
       // Past a file that turned out to be damaged the bytes are another source's.
@@ -92,27 +101,18 @@ export class Reads {
       return null;
     }
     source.pass?.(bytes.length);
-    this.#buffers.lend(bytes.length);
-    return {
-      bytes,
-      release: () => {
-        this.#buffers.returned(bytes.length);
-        this.#release(chunk);
-      },
-    };
+    return { bytes, release: () => this.#release(chunk) };
   }
 
   #take(chunk: Chunk): void {
-    if (this.#shelf.delete(chunk)) this.#buffers.lend(chunk.buffer?.length ?? 0);
+    this.#shelf.delete(chunk);
     chunk.users++;
   }
 
   #release(chunk: Chunk): void {
     chunk.users--;
     if (chunk.users > 0) return;
-    const { place, buffer } = chunk;
-    this.#buffers.returned(buffer?.length ?? 0);
-    if (this.#buffers.idle) this.#idle.refresh();
+    const { place } = chunk;
     if (place === null || !this.#chunks.get(place.file)?.has(chunk)) {
       this.#giveBack(chunk);
       return;

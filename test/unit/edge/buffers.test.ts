@@ -21,19 +21,19 @@ describe('the pool of buffers', () => {
     ]);
   });
 
-  it('hands out smaller ones the more is lent, and large ones again when it came back', () => {
+  it('hands out smaller ones the more clients there are, and large ones again when they have left', () => {
     const pool = new BufferPool();
-    const lent: number[] = [];
-    for (let count = 0; count < 500; count++) {
-      lent.push(pool.take(MIB).length);
-      pool.lend(lent.at(-1) ?? 0);
+    const sizes: number[] = [];
+    for (let clients = 1; clients <= 500; clients++) {
+      pool.join();
+      sizes.push(pool.take(MIB).length);
+      // What all of them hold together, were each sent the same at a time.
+      expect(clients * pool.step).toBeLessThanOrEqual(16 * MIB);
     }
-    expect(lent[0]).toBe(256 * KIB);
-    expect(lent.at(-1)).toBe(32 * KIB);
-    const total = (sizes: readonly number[]): number => sizes.reduce((sum, size) => sum + size, 0);
-    expect(total(lent.slice(0, 200))).toBeLessThanOrEqual(16 * MIB);
-    expect(total(lent)).toBeLessThanOrEqual(26 * MIB);
-    for (const size of lent) pool.returned(size);
+    expect([1, 32, 64, 100, 500].map((clients) => (sizes[clients - 1] ?? 0) / KIB)).toEqual([256, 256, 128, 64, 32]);
+    expect(pool.idle).toBe(false);
+    for (let clients = 500; clients > 0; clients--) pool.leave();
     expect(pool.step).toBe(256 * KIB);
+    expect(pool.idle).toBe(true);
   });
 });

@@ -166,11 +166,14 @@ describe('reads of bodies', () => {
 
   it('takes no buffer while a source is not ready', async () => {
     const buffers = new BufferPool();
+    const taken = vi.spyOn(buffers, 'take');
     const reads = new Reads(buffers);
     const never = new Source(() => new Promise(() => {}));
     for (let count = 0; count < 500; count++) void reads.next(never);
     await turn();
-    expect(buffers.step).toBe(256 * KIB);
+    expect(taken).not.toHaveBeenCalled();
+    await reads.next(instant);
+    expect(taken).toHaveBeenCalledOnce();
   });
 
   it('keeps no buffer once nobody has been sent anything for a while', async () => {
@@ -179,15 +182,21 @@ describe('reads of bodies', () => {
       const reads = newReads();
       const file = new File(100);
       file.readers = 1;
+      reads.join();
+      reads.join();
       const [one, other] = [await reads.next(instant), await reads.next(file.reader())];
       const buffers = [one, other].map(({ bytes }) => bytes.buffer);
       one.release();
+      reads.leave();
       await vi.advanceTimersByTimeAsync(5_000);
       other.release();
+      reads.leave();
       await vi.advanceTimersByTimeAsync(500);
       const again = [await reads.next(instant), await reads.next(file.reader())];
       expect(again.map(({ bytes }) => buffers.includes(bytes.buffer))).toEqual([true, true]);
       for (const piece of again) piece.release();
+      reads.join();
+      reads.leave();
       await vi.advanceTimersByTimeAsync(1_500);
       const fresh = [await reads.next(instant), await reads.next(file.reader())];
       expect(fresh.map(({ bytes }) => buffers.includes(bytes.buffer))).toEqual([false, false]);
