@@ -49,6 +49,8 @@ export class HttpServers {
         keepAliveTimeout: limits.keepAliveMs,
         // The front decides: a method is refused before a missing host is.
         requireHostHeader: false,
+        // A pull has no body: its request needs no events of a stream.
+        optimizeEmptyRequests: true,
         maxHeaderSize: MAX_HEADER_BYTES,
       },
       onRequest,

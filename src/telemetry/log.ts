@@ -1,5 +1,5 @@
 import { type Logger, pino } from 'pino';
-import { TurnLines } from './turn-lines.ts';
+import { LineWriter } from './line-writer.ts';
 
 export type { Logger };
 
@@ -14,12 +14,6 @@ const SECRETS = [
   'hmacKey',
   'privateKey',
 ];
-
-/**
- * Bytes of one write of whole lines. The processes of a gateway share their output, and a pipe takes so much in one piece
- * (PIPE_BUF on Linux): with more, a line of one process could land in the middle of another's.
- */
-const MAX_WRITE = 4096;
 
 /**
  * The process's log: JSON lines on standard output, or readable ones on a terminal.
@@ -42,10 +36,17 @@ export function createLog(
       transport: { target: 'pino-pretty', options: { destination, ignore: 'room', translateTime: 'SYS:HH:MM:ss' } },
     });
   }
-  const output = pino.destination({ dest: destination, sync: false, minLength: 0, maxWrite: MAX_WRITE });
-  const lines = new TurnLines(output, MAX_WRITE);
+  const lines = new LineWriter(destination, (lost, error) => {
+    log.warn(
+      { lines: lost, ...(error === null ? {} : { err: error }) },
+      error === null
+        ? 'lines of this log are lost: whatever reads it was too slow'
+        : 'lines of this log are lost: its output could not be written to',
+    );
+  });
   process.on('exit', () => lines.flushSync());
-  return pino(options, lines);
+  const log = pino(options, lines);
+  return log;
 }
 
 let time = 0;
