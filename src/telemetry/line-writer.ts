@@ -62,7 +62,7 @@ export class LineWriter {
     setImmediate(this.#next);
   }
 
-  /** Writes what waits before it returns: the last thing that a process does. */
+  /** Writes what waits before it returns: the last thing that a process does. A write that is under way may end after it. */
   flushSync(): void {
     const deadline = Date.now() + LAST_WORDS_MS;
     for (let piece = this.#take(); piece !== null; ) {
