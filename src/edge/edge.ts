@@ -18,9 +18,10 @@ import { type BoundAddress, Listener } from './listeners.ts';
 import { createMetricsPort } from './metrics-port.ts';
 import { servePull } from './pull.ts';
 import { Reads } from './reads.ts';
+import { ReadyTexts } from './ready-texts.ts';
 import { Report } from './report.ts';
+import { Routes } from './routes.ts';
 import { HttpServers } from './servers.ts';
-import { resolvePull } from './target.ts';
 import { TlsFront } from './tls-front.ts';
 
 /** What the edge needs of the certificates. */
@@ -94,11 +95,13 @@ export function createEdge(options: EdgeOptions): Edge {
     registry: options.registry,
     access: options.access,
     reads: new Reads(new BufferPool()),
+    texts: new ReadyTexts(),
     stallMs: limits.stallMs,
     log,
   };
+  const routes = new Routes(table);
   const direct: Direct = (exchange, request, response) => {
-    const route = resolvePull(exchange, table());
+    const route = routes.resolve(exchange);
     if (route === null) return false;
     servePull(pulls, exchange, route, request, response);
     return true;

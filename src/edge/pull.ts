@@ -10,12 +10,14 @@ import { errorAnswer, sendSmall } from './answer.ts';
 import { guardStall, isGone, sendBody } from './body.ts';
 import type { Exchange } from './exchange.ts';
 import type { Reads } from './reads.ts';
+import type { ReadyTexts } from './ready-texts.ts';
 import type { PullRoute } from './target.ts';
 
 export interface PullDeps {
   readonly registry: RegistryCore;
   readonly access: AccessPort;
   readonly reads: Reads;
+  readonly texts: ReadyTexts;
   readonly stallMs: number;
   readonly log: Logger;
 }
@@ -114,7 +116,9 @@ function sendReply(
     } else {
       exchange.bytes = body.length;
       if (body.length > UNGUARDED_BYTES) guardStall(response, deps.stallMs);
-      response.end(body);
+      const text = deps.texts.of(body);
+      if (text === null) response.end(body);
+      else response.end(text, 'latin1');
     }
     return;
   }

@@ -1,6 +1,7 @@
 import type { What } from '../oci/target.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import { plainLines } from '../telemetry/plain-lines.ts';
 import type { Exchange } from './exchange.ts';
 
 /** From a page of a warm cache (1 ms) to a layer over a slow link (10 min), in seconds. */
@@ -19,8 +20,8 @@ export class Report {
   #running = 0;
 
   constructor(log: Logger, metrics: Metrics) {
-    // Its fields are all named below and none is a secret; looking for some in every line would cost a fifth of a small request.
-    this.#log = log.child({}, { redact: { paths: [] } });
+    // The fields are all named below, and none is a secret.
+    this.#log = plainLines(log);
     this.#requests = metrics.tally('http_requests_total', 'Requests answered', ['kind', 'status', 'from']);
     this.#seconds = metrics.histogram('http_request_seconds', 'From the request to its last byte', DURATIONS, ['kind']);
     this.#bytes = metrics.tally('http_sent_bytes_total', 'Body bytes sent to clients', ['from']);

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { connect as connectHttp2, type IncomingHttpHeaders } from 'node:http2';
+import https from 'node:https';
 import { connect as connectTcp } from 'node:net';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { AccessPort } from '../../src/edge/access-port.ts';
@@ -128,6 +129,21 @@ describe('the registry port', () => {
     expect(broken.status).toBe(500);
     expect(broken.body).toContain(broken.headers['x-request-id']);
     expect(broken.body).not.toContain('hunter2');
+  });
+
+  test('a manifest that is asked for again and again is the same, byte for byte, over HTTP/1.1 and HTTP/2', async () => {
+    const body = Uint8Array.from({ length: 1024 }, (_, n) => n % 256);
+    bed.registry.answer = () => ({ status: 200, headers: { 'content-length': '1024' }, body, from: 'cache' });
+    const { root } = bed.certificates;
+    const session = connectHttp2(`https://127.0.0.1:${bed.httpsPort}`, { ca: root });
+    for (let n = 0; n < 4; n++) {
+      const request = https.get({ port: bed.httpsPort, ca: root, path: '/v2/a/manifests/1', agent: false });
+      const [response] = await once(request, 'response');
+      expect(Buffer.concat(await response.toArray())).toEqual(Buffer.from(body));
+      const stream = session.request({ ':path': '/v2/a/manifests/1' });
+      expect(Buffer.concat(await stream.toArray())).toEqual(Buffer.from(body));
+    }
+    session.close();
   });
 
   test.each(['localhost', 'nope.example', '[::1]', 'we_ird', ''])('health, whatever the host (%s)', async (host) => {
