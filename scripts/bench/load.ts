@@ -14,22 +14,11 @@ export async function wrk(
   url: string,
   connections: number,
   seconds: number,
+  options: { readonly cpus?: string } = {},
 ): Promise<{ requests: number; bytes: number; busy: number }> {
   // `times` prints what the shell, then what its children have used: user and system.
-  const output = await command('sh', [
-    '-c',
-    '"$@" && times',
-    'sh',
-    'wrk',
-    '-t1',
-    `-c${connections}`,
-    `-d${seconds}s`,
-    '--timeout',
-    '60s',
-    '-H',
-    `Accept: ${ACCEPT}`,
-    url,
-  ]);
+  const load = ['wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '60s', '-H', `Accept: ${ACCEPT}`, url];
+  const output = await command('sh', ['-c', '"$@" && times', 'sh', ...load], options);
   if (/Non-2xx|Socket errors/.test(output)) throw new Error(`wrk met failures at ${url}:\n${output}`);
   const requests = Number(/Requests\/sec:\s+([\d.]+)/.exec(output)?.[1]);
   const [, amount, unit] = /Transfer\/sec:\s+([\d.]+)(\w+)/.exec(output) ?? [];
