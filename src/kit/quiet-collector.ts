@@ -9,9 +9,10 @@ const QUIET = 0.1;
 const QUIET_LOOKS = 2;
 /**
  * How much more than after the last collection the heap must take, bytes, before another is worth its pause, and a second or so in which
- * everything costs a tenth more after it.
+ * everything costs a tenth more after it. Less at first: what runs for the first time leaves most.
  */
-const WORTH = 16 * 1024 * 1024;
+const WORTH_FIRST = 4 * 1024 * 1024;
+const WORTH_MOST = 16 * 1024 * 1024;
 
 /** What a collector sees of its process, and does to it. */
 export interface Heap {
@@ -33,6 +34,7 @@ export interface Heap {
 export class QuietCollector {
   readonly #heap: Heap;
   #left = 0;
+  #worth = WORTH_FIRST;
   #quietLooks = 0;
 
   constructor(heap: Heap) {
@@ -41,10 +43,14 @@ export class QuietCollector {
 
   look(): void {
     this.#quietLooks = this.#heap.utilization() < QUIET ? this.#quietLooks + 1 : 0;
-    if (this.#quietLooks < QUIET_LOOKS || this.#heap.size() < this.#left + WORTH) return;
+    if (this.#quietLooks < QUIET_LOOKS || this.#heap.size() < this.#left + this.#worth) return;
     // Once, what the start has left goes with all that ran only then. Later it would make every pull after a pause run cold code.
-    if (this.#left === 0) this.#heap.collectAll();
-    else this.#heap.collect();
+    if (this.#left === 0) {
+      this.#heap.collectAll();
+    } else {
+      this.#heap.collect();
+      this.#worth = Math.min(2 * this.#worth, WORTH_MOST);
+    }
     this.#left = this.#heap.size();
     this.#quietLooks = 0;
   }

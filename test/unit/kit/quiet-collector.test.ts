@@ -57,12 +57,14 @@ describe('the collector of a quiet process', () => {
     expect(looks(1)).toBe(1);
   });
 
-  test('collects again once a load that is over has left enough', () => {
+  test('collects again once a load that is over has left enough, which is more each time', () => {
     looks(2);
-    size += 10 * MIB;
-    expect(looks(100)).toBe(0);
-    size += 10 * MIB;
-    expect(looks(2)).toBe(1);
+    for (const worth of [4, 8, 16, 16]) {
+      size += (worth - 1) * MIB;
+      expect(looks(100)).toBe(0);
+      size += MIB;
+      expect(looks(2)).toBe(1);
+    }
   });
 
   test('forgets code only once, with what the start has left', () => {
