@@ -40,8 +40,8 @@ export function createLog(
     log.warn(
       { lines: lost, ...(error === null ? {} : { err: error }) },
       error === null
-        ? 'lines of this log are lost: whatever reads it was too slow'
-        : 'lines of this log are lost: its output could not be written to',
+        ? 'lines of this log were lost: whatever reads it was too slow; give it a quicker reader, or set log.level to warn'
+        : 'lines of this log were lost: it could not be written for a while (err); free space where it is kept, or mend its output',
     );
   });
   process.on('exit', () => lines.flushSync());
