@@ -8,6 +8,7 @@ const ACCEPT = 'application/vnd.oci.image.manifest.v1+json, */*';
 
 /**
  * wrk's own count over `seconds`: requests and body-and-header bytes a second; `busy` is the share of one core that wrk itself used.
+ * `cpus`: the cores that it may run on, the client's by default.
  * @throws where any answer was no 2xx, or a socket failed.
  */
 export async function wrk(
