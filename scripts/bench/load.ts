@@ -1,13 +1,43 @@
 import { Agent as PlainAgent, request as plainRequest } from 'node:http';
 import { Agent as TlsAgent, request as tlsRequest } from 'node:https';
 import { cpus } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { command } from './process.ts';
+import { HeldClient, inSlices, type Loaded, type Slice, slice } from './slices.ts';
+import { warmUp } from './warm-up.ts';
 
 /** What Docker and containerd accept, in short; docker-registry hides an OCI manifest from whoever does not name its type. */
 const ACCEPT = 'application/vnd.oci.image.manifest.v1+json, */*';
 
+/** An hour: longer than any run. */
+const ENDLESS = 3_600;
+
+function wrkOf(url: string, connections: number, seconds: number): string[] {
+  return ['wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '60s', '-H', `Accept: ${ACCEPT}`, url];
+}
+
+interface Counted {
+  readonly requests: number;
+  /** Of all answers, headers too. */
+  readonly bytes: number;
+  /** Seconds that wrk ran. */
+  readonly seconds: number;
+}
+
+/** @throws where any answer was no 2xx, or a socket failed. One that was held still for long counts timeouts. */
+function readWrk(output: string, url: string): Counted {
+  if (/Non-2xx|Socket errors: (?!connect 0, read 0, write 0)/.test(output))
+    throw new Error(`wrk met failures at ${url}:\n${output}`);
+  const [, requests, time, timeUnit, amount, unit] =
+    /(\d+) requests in ([\d.]+)(ms|s|m|h), ([\d.]+)(\w+) read/.exec(output) ?? [];
+  const scale = { B: 1, KB: 1024, MB: 1024 ** 2, GB: 1024 ** 3 }[unit ?? ''];
+  const second = { ms: 0.001, s: 1, m: 60, h: 3_600 }[timeUnit ?? ''];
+  if (scale === undefined || second === undefined) throw new Error(`wrk printed something new:\n${output}`);
+  return { requests: Number(requests), bytes: Number(amount) * scale, seconds: Number(time) * second };
+}
+
 /**
- * wrk's own count over `seconds`: requests and body-and-header bytes a second; `busy` is the share of one core that wrk itself used.
+ * wrk over `seconds`: body-and-header bytes a second; `busy` is the share of one core that wrk itself used.
  * `cpus`: the cores that it may run on, the client's by default.
  * @throws where any answer was no 2xx, or a socket failed.
  */
@@ -16,18 +46,75 @@ export async function wrk(
   connections: number,
   seconds: number,
   options: { readonly cpus?: string } = {},
-): Promise<{ requests: number; bytes: number; busy: number }> {
-  // `times` prints what the shell, then what its children have used: user and system.
-  const load = ['wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '60s', '-H', `Accept: ${ACCEPT}`, url];
+): Promise<{ bytes: number; busy: number }> {
+  const load = wrkOf(url, connections, seconds);
   const output = await command('sh', ['-c', '"$@" && times', 'sh', ...load], options);
-  if (/Non-2xx|Socket errors/.test(output)) throw new Error(`wrk met failures at ${url}:\n${output}`);
-  const requests = Number(/Requests\/sec:\s+([\d.]+)/.exec(output)?.[1]);
-  const [, amount, unit] = /Transfer\/sec:\s+([\d.]+)(\w+)/.exec(output) ?? [];
-  const scale = { B: 1, KB: 1024, MB: 1024 ** 2, GB: 1024 ** 3 }[unit ?? ''];
-  if (!Number.isFinite(requests) || scale === undefined) throw new Error(`wrk printed something new:\n${output}`);
+  const counted = readWrk(output, url);
+  return { bytes: counted.bytes / counted.seconds, busy: cpuUsed(output) / counted.seconds };
+}
+
+/**
+ * Small answers of several servers, each loaded by a wrk of its own in slices of a fraction of a second. wrk counts only at its end, so a
+ * slice's units are the bytes that it read; `units`: how many of them are one request, for each server.
+ */
+export async function wrkInSlices(
+  servers: readonly { readonly url: string; readonly cpu: () => number }[],
+  connections: number,
+  seconds: number,
+): Promise<{ readonly slices: Slice[][]; readonly units: number[] }> {
+  const loads: (Loaded & { readonly url: string })[] = [];
+  for (const { url, cpu } of servers) {
+    const client = new HeldClient(...wrkOf(url, connections, ENDLESS));
+    // It connects.
+    await sleep(500);
+    client.hold();
+    loads.push({ client, url, cpu, done: () => client.read });
+  }
+  await warmUp(loads, async (load) => {
+    const { units, cpu } = await slice(load, 1_000);
+    return units / cpu;
+  });
+  const slices = await inSlices(loads, seconds);
+  const units: number[] = [];
+  for (const { client, url } of loads) {
+    const { read } = client;
+    units.push(read / readWrk(await client.end(), url).requests);
+  }
+  return { slices, units };
+}
+
+export interface Downloaded {
+  /** From the start of the clients to the last byte, s. */
+  readonly seconds: number;
+  /** Body and header bytes a second, while they ran. */
+  readonly rate: number;
+  /** The share of one core that the clients used. */
+  readonly busy: number;
+}
+
+/**
+ * So many clients, a connection each, that fetch the URL so many times in all: h2load over HTTP/1.1. For large bodies, where wrk and curl
+ * spend more on a byte than the fastest of the servers does, so that they were what was measured.
+ * @throws where any answer was no 200, or a connection failed.
+ */
+export async function download(url: string, clients: number, times: number): Promise<Downloaded> {
+  const load = ['h2load', '--h1', '-t1', `-c${clients}`, `-n${times}`, '-H', `Accept: ${ACCEPT}`, url];
+  const started = performance.now();
+  const output = await command('sh', ['-c', '"$@" && times', 'sh', ...load]);
+  const seconds = (performance.now() - started) / 1000;
+  if (!output.includes(`status codes: ${times} 2xx`) || !output.includes(` ${times} succeeded`))
+    throw new Error(`h2load met failures at ${url}:\n${output}`);
+  const [, took, unit] = /finished in ([\d.]+)(ms|s),/.exec(output) ?? [];
+  const bytes = Number(/traffic: [^(]*\((\d+)\) total/.exec(output)?.[1]);
+  const ran = Number(took) / (unit === 'ms' ? 1000 : 1);
+  if (!(ran > 0) || !(bytes > 0)) throw new Error(`h2load printed something new:\n${output}`);
+  return { seconds, rate: bytes / ran, busy: cpuUsed(output) / seconds };
+}
+
+/** CPU seconds of a shell's children, by the last line of what `times` prints: user and system. */
+function cpuUsed(output: string): number {
   const used = [...(output.trim().split('\n').at(-1) ?? '').matchAll(/(\d+)m([\d.]+)s/g)];
-  const busy = used.reduce((sum, [, minutes, rest]) => sum + Number(minutes) * 60 + Number(rest), 0) / seconds;
-  return { requests, bytes: Number(amount) * scale, busy };
+  return used.reduce((sum, [, minutes, rest]) => sum + Number(minutes) * 60 + Number(rest), 0);
 }
 
 export interface Fetched {
@@ -75,20 +162,13 @@ export function fetchOnce(url: string, agent?: PlainAgent): Promise<Fetched> {
 }
 
 /**
- * One client: curl, which spends half of what a program on Node spends on a byte, so that twenty of them on one core are not what is measured.
+ * One client: curl, which spends half of what a program on Node spends on a byte, so that less of what is measured is them.
  * Fetches the URLs, `atOnce` at a time, each whole. @throws where one is no 200 or shorter than announced.
  */
 async function curl(urls: readonly string[], atOnce: number): Promise<void> {
   const flags = ['-sS', '--fail', '--insecure', '--http1.1', '-H', `Accept: ${ACCEPT}`];
   const parallel = atOnce > 1 ? ['--parallel', '--parallel-max', String(atOnce)] : [];
   await command('curl', [...flags, ...parallel, ...urls.flatMap((url) => ['-o', '/dev/null', url])]);
-}
-
-/** Each of `clients` fetches the URL, all at once. Returns seconds until the last has all of it. */
-export async function crowd(clients: number, url: string): Promise<number> {
-  const started = performance.now();
-  await Promise.all(Array.from({ length: clients }, () => curl([url], 1)));
-  return (performance.now() - started) / 1000;
 }
 
 /** Each of `clients` pulls an image, all at once: the manifest, then its blobs, three at a time as Docker does. Returns seconds. */

@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util';
 import { attended } from './attended.ts';
 import { machine } from './load.ts';
 import { prepare } from './peers.ts';
-import { CLIENT_CORE } from './process.ts';
+import { CLIENT_CORE, keepAwake } from './process.ts';
 import { printTable, type Result, summarise } from './report.ts';
 import { SCENARIOS } from './scenarios.ts';
 
@@ -29,6 +29,7 @@ const results: Result[] = [];
 await attended(
   async () => {
     const bench = prepare(dir);
+    keepAwake();
     for (const [number, scenario] of Object.entries(SCENARIOS)) {
       if (only !== undefined && !only.includes(number)) continue;
       console.error(`scenario ${number} …`);

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { type SecureContext, TLSSocket } from 'node:tls';
+import { TLSSocket } from 'node:tls';
 import { ACME_TLS } from '../certs/client-hello.ts';
 import type { CertificateService } from '../certs/service.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -7,7 +7,7 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import type { Connection, Connections } from './connections.ts';
 import { peekHello } from './peek.ts';
 import type { HttpServers } from './servers.ts';
-import { baseContext, refuseName, secure } from './sni.ts';
+import { refuseName, StartingContext, secure } from './sni.ts';
 
 const PROTOCOLS = ['h2', 'http/1.1'];
 
@@ -24,13 +24,13 @@ export interface TlsFrontOptions {
 /** Takes accepted connections of the HTTPS port through TLS and hands them to HTTP. */
 export class TlsFront {
   readonly #options: TlsFrontOptions;
-  readonly #base: SecureContext;
+  readonly #starting: StartingContext;
   readonly #handshakes;
   readonly #failures;
 
   constructor(options: TlsFrontOptions) {
     this.#options = options;
-    this.#base = baseContext(options.ticketKeys);
+    this.#starting = new StartingContext(options.ticketKeys);
     const { metrics } = options;
     this.#handshakes = metrics.tally('tls_handshakes_total', 'TLS handshakes done', ['version', 'protocol', 'resumed']);
     this.#failures = metrics.counter('tls_handshake_failures_total', 'TLS handshakes that failed', ['reason']);
@@ -57,7 +57,7 @@ export class TlsFront {
 
   #handshake(raw: Socket, connection: Connection, done: () => void): void {
     const { certificates, servers } = this.#options;
-    const socket = secure(raw, this.#base, () => certificates.contexts(), PROTOCOLS);
+    const socket = secure(raw, this.#starting, () => certificates.contexts(), PROTOCOLS);
     let established = false;
     socket.on('error', (error: NodeJS.ErrnoException) => {
       if (!established) this.#fail(raw, error.code ?? error.message);

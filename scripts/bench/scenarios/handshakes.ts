@@ -1,12 +1,14 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { addAliases } from '../aliases-file.ts';
 import { layOut } from '../content.ts';
 import { cpuOf, gateway, nginxStatic, Origin, type Peer } from '../peers.ts';
-import { CLIENT_CORE, command } from '../process.ts';
+import { CLIENT_CORE, runOver } from '../process.ts';
 import type { Result } from '../report.ts';
 import type { Scenario } from '../scenario.ts';
-import { warmUp } from './stage.ts';
+import { HeldClient, inSlices, type Loaded, slice } from '../slices.ts';
+import { warmUp } from '../warm-up.ts';
 
 const CLIENT = join(import.meta.dirname, '../handshake-client.ts');
 /** Names that the client asks for in turn; the table holds more. */
@@ -18,18 +20,11 @@ interface Subject {
   readonly hosts: readonly string[];
 }
 
-/** Handshakes a second as the client made them, and a second of the server's CPU. @throws where one was resumed that should not be, or the other way round */
-async function shake(
-  { peer, hosts }: Subject,
-  seconds: number,
-  kind: string,
-): Promise<{ readonly rate: number; readonly cost: number }> {
-  const before = cpuOf(peer);
-  const output = await command(process.execPath, [CLIENT, String(peer.port), String(seconds), kind, ...hosts]);
-  const { count, resumed, ...took } = JSON.parse(output) as { count: number; resumed: number; seconds: number };
-  if (kind === 'resumed' && resumed < count) throw new Error(`${peer.name} resumed ${resumed} of ${count}`);
-  if (kind === 'full' && resumed > 0) throw new Error(`${peer.name} resumed sessions that were not offered`);
-  return { rate: count / took.seconds, cost: count / (cpuOf(peer) - before) };
+/** A client that shakes hands with it. */
+function shaking({ peer, hosts }: Subject, kind: string, file: string): Loaded & { readonly resumed: () => number } {
+  const client = new HeldClient(process.execPath, CLIENT, String(peer.port), kind, file, ...hosts);
+  const counts = (): Float64Array => new Float64Array(Uint8Array.from(readFileSync(file)).buffer);
+  return { client, done: () => counts()[0] ?? 0, resumed: () => counts()[1] ?? 0, cpu: () => cpuOf(peer) };
 }
 
 /** 6: TLS handshakes, full and resumed, with 10 and with 1,000 aliases in the table. */
@@ -53,16 +48,27 @@ export const handshakes: Scenario = async (bench, { runs, seconds }) => {
   try {
     const results: Result[] = [];
     for (const kind of ['full', 'resumed']) {
-      const rates = subjects.map((): number[] => []);
-      const costs = subjects.map((): number[] => []);
-      await warmUp(subjects, async (subject) => (await shake(subject, 1, kind)).cost);
-      for (let run = 0; run < runs; run++) {
-        for (const [index, subject] of subjects.entries()) {
-          const { rate, cost } = await shake(subject, seconds, kind);
-          rates[index]?.push(rate);
-          costs[index]?.push(cost);
-        }
+      const loads: ReturnType<typeof shaking>[] = [];
+      for (const [index, subject] of subjects.entries()) {
+        const file = join(bench.dir, `${kind}-${index}`);
+        const load = shaking(subject, kind, file);
+        loads.push(load);
+        while (!existsSync(file) || statSync(file).size === 0) await sleep(20, undefined, { signal: runOver });
+        load.client.hold();
       }
+      await warmUp(loads, async (load) => {
+        const { units, cpu } = await slice(load, 1_000);
+        return units / cpu;
+      });
+      const slices = await inSlices(loads, runs * seconds);
+      for (const [index, load] of loads.entries()) {
+        const [all, resumed] = [load.done(), load.resumed()];
+        const expected = kind === 'resumed' ? all : 0;
+        if (resumed !== expected) throw new Error(`${subjects[index]?.name} resumed ${resumed} of ${all}`);
+        await load.client.end();
+      }
+      const rates = slices.map((each) => each.map(({ units, seconds }) => units / seconds));
+      const costs = slices.map((each) => each.map(({ units, cpu }) => units / cpu));
       const figure = (
         what: string,
         unit: string,
