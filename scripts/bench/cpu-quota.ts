@@ -21,21 +21,22 @@ function quotaFilesV2(quota: number): [string, string][] {
   return [['cpu.max', `${quota} ${PERIOD}`]];
 }
 
-/** Control groups that this run made, one a process. */
+/** Control groups that this run made. */
 export class CpuQuotas {
   readonly #groups: string[] = [];
 
-  /** Gives a process at most `share` of one core. False where this machine (or this user) cannot: then nothing was changed. */
-  limit(pid: number, share: number): boolean {
+  /** Gives processes at most `share` of one core together. False where this machine (or this user) cannot: then nothing was changed. */
+  limit(share: number, ...pids: readonly number[]): boolean {
     for (const { root, usable, files } of ROOTS) {
       if (!existsSync(join(root, usable))) continue;
-      const group = join(root, `gateway-bench-${process.pid}-${pid}`);
+      const group = join(root, `gateway-bench-${process.pid}-${pids.join('-')}`);
       try {
         mkdirSync(group);
         this.#groups.push(group);
         for (const [file, text] of files(Math.round(share * PERIOD))) writeFileSync(join(group, file), text);
-        writeFileSync(join(group, 'cgroup.procs'), String(pid));
-        return readFileSync(join(group, 'cgroup.procs'), 'utf8').split('\n').includes(String(pid));
+        for (const pid of pids) writeFileSync(join(group, 'cgroup.procs'), String(pid));
+        const members = readFileSync(join(group, 'cgroup.procs'), 'utf8').split('\n');
+        return pids.every((pid) => members.includes(String(pid)));
       } catch {
         // Not root, or the controller is not handed down to groups here: the next root may do.
       }

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { CLIENT_CORE, runOver } from './process.ts';
 
 /** Long enough for hundreds of small exchanges, short against the seconds in which a shared machine changes its speed, ms. */
-const SLICE = 250;
+const SLICE = 500;
 /** How long a server must have done nothing to be through with what its client left, and how long that may take, ms. */
 const QUIET = 6;
 const PATIENCE = 1_000;

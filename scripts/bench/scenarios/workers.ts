@@ -37,7 +37,7 @@ export const workers: Scenario = async (bench, { runs, seconds }) => {
       await Promise.all(
         pids.map((pid, index) => command('taskset', ['-apc', CORES[index % CORES.length] ?? SERVER_CORE, String(pid)])),
       );
-      if (!pids.every((pid) => quotas.limit(pid, SHARE))) {
+      if (!pids.every((pid) => quotas.limit(SHARE, pid))) {
         console.error('workers: skipped, this user cannot give processes a CPU quota (control groups, version 1 or 2)');
         return [];
       }
