@@ -3,8 +3,6 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CLIENT_CORE, runOver } from './process.ts';
 
-/** Long enough for hundreds of small exchanges, short against the seconds in which a shared machine changes its speed, ms. */
-const SLICE = 500;
 /** How long a server must have done nothing to be through with what its client left, and how long that may take, ms. */
 const QUIET = 6;
 const PATIENCE = 1_000;
@@ -87,8 +85,8 @@ export interface Slice {
   readonly cpu: number;
 }
 
-/** One slice: what was done in it, and what it cost the server. */
-export async function slice({ client, done, cpu }: Loaded, ms = SLICE): Promise<Slice> {
+/** One slice of so many ms: what was done in it, and what it cost the server. */
+export async function slice({ client, done, cpu }: Loaded, ms: number): Promise<Slice> {
   const before = { units: done(), cpu: cpu() };
   const seconds = await client.turn(ms);
   await quiet(cpu);
@@ -105,10 +103,10 @@ async function quiet(cpu: () => number): Promise<void> {
   }
 }
 
-/** Slices in turn, `seconds` of load for each: a list for each, in the order of the turns. */
-export async function inSlices(all: readonly Loaded[], seconds: number): Promise<Slice[][]> {
+/** Slices of `ms` in turn, `seconds` of load for each: a list for each, in the order of the turns. */
+export async function inSlices(all: readonly Loaded[], seconds: number, ms: number): Promise<Slice[][]> {
   const slices = all.map((): Slice[] => []);
-  for (let turn = 0; turn < (seconds * 1000) / SLICE; turn++)
-    for (const [index, each] of all.entries()) slices[index]?.push(await slice(each));
+  for (let turn = 0; turn < (seconds * 1000) / ms; turn++)
+    for (const [index, each] of all.entries()) slices[index]?.push(await slice(each, ms));
   return slices;
 }
