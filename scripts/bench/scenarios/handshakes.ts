@@ -71,7 +71,8 @@ export const handshakes: Scenario = async (bench, { runs, seconds }) => {
         await load.client.end();
       }
       const rates = slices.map((each) => each.map(({ units, seconds }) => units / seconds));
-      const costs = slices.map((each) => each.map(({ units, cpu }) => units / cpu));
+      // Nothing was done in a slice that a client of which the server has tired spends on connecting anew.
+      const costs = slices.map((each) => each.map(({ units, cpu }) => (units === 0 ? 0 : units / cpu)));
       const figure = (
         what: string,
         unit: string,
