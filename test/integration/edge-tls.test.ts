@@ -34,6 +34,26 @@ describe('certificates by SNI', () => {
     socket.destroy();
   });
 
+  test('no name: a new fallback from the next handshake on', async () => {
+    const { fallback } = bed.certificates;
+    const shown = async (): Promise<string> => {
+      const socket = await tlsClient(trust());
+      const { fingerprint256 } = socket.getPeerCertificate();
+      socket.destroy();
+      return fingerprint256;
+    };
+    try {
+      const before = await shown();
+      expect(await shown()).toBe(before);
+      bed.certificates.fallback = bed.certificates.context('127.0.0.1');
+      const after = await shown();
+      expect(after).not.toBe(before);
+      expect(await shown()).toBe(after);
+    } finally {
+      bed.certificates.fallback = fallback;
+    }
+  });
+
   test.each(['TLSv1.2', 'TLSv1.3'] as const)(
     'an unknown name gets an alert, not a wrong certificate (%s)',
     async (version) => {
@@ -174,6 +194,20 @@ describe('session tickets', () => {
 
   test.each(['TLSv1.2', 'TLSv1.3'] as const)('survive a swap of certificates (%s)', async (version) => {
     expect(await resume(version, () => bed.certificates.cover([...bed.certificates.byHost.keys()]))).toBe(true);
+  });
+
+  test.each(['TLSv1.2', 'TLSv1.3'] as const)('survive a new fallback, and none (%s)', async (version) => {
+    const { fallback } = bed.certificates;
+    try {
+      for (const next of [bed.certificates.context('127.0.0.1'), null]) {
+        const swap = (): void => {
+          bed.certificates.fallback = next;
+        };
+        expect(await resume(version, swap)).toBe(true);
+      }
+    } finally {
+      bed.certificates.fallback = fallback;
+    }
   });
 
   test('are good at another process with the same keys, and at no other', async () => {
