@@ -20,7 +20,7 @@ export const warmBlob: Scenario = async (bench, { runs, seconds }) => {
     const peers = [stage.ours, stage.a, stage.b, stage.c];
     const limited = peers.map((peer) => quotas.limit(SHARE, ...peer.servers.flatMap((server) => server.pids())));
     const given = limited.includes(false)
-      ? 'no CPU quotas for this user: the client may be what is measured'
+      ? 'not every server could be given a CPU quota, so the client may be what is measured: run this as root'
       : `every server has ${SHARE * 100} % of its core`;
     const results: Result[] = [];
     for (const connections of [4, 64]) {
