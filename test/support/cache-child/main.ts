@@ -48,6 +48,7 @@ for (const { digest, bytes } of contents) {
 say({ ready: true, dropped: verified.dropped, removed: verified.removed, adopted: verified.adopted, whole });
 
 let takenUp = 0;
+let written = 0;
 const pulls = contents.map(async ({ key, bytes }) => {
   const handle = cache.fill(key, async (sink) => {
     takenUp += sink.held.length > 0 ? 1 : 0;
@@ -56,6 +57,7 @@ const pulls = contents.map(async ({ key, bytes }) => {
     for (const { from, to } of [...sink.held, { from: bytes.length, to: bytes.length }]) {
       for (; at < from; at += order.chunk) {
         await sink.write(at, Buffer.from(bytes.subarray(at, Math.min(from, at + order.chunk))));
+        say({ written: ++written });
         if (order.pause > 0) await new Promise((resolve) => setTimeout(resolve, order.pause));
       }
       at = to;
@@ -67,7 +69,6 @@ const pulls = contents.map(async ({ key, bytes }) => {
   handle.release();
   return read.equals(bytes);
 });
-say({ filling: true });
 const right = await Promise.all(pulls);
 say({
   done: right.every(Boolean),

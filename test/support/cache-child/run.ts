@@ -6,7 +6,8 @@ const MAIN = fileURLToPath(new URL('main.ts', import.meta.url));
 
 export interface ChildLine {
   readonly ready?: boolean;
-  readonly filling?: boolean;
+  /** Chunks that this process has put into its fills so far, all together. */
+  readonly written?: number;
   readonly done?: boolean;
   readonly wrong?: string;
   readonly dropped?: readonly unknown[];
