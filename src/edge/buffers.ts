@@ -1,10 +1,10 @@
 /**
- * How much a client is sent at a time while there are so many: large enough that the cost of a read, of TLS records and of a write is
- * spread thin (at 64 clients 128 KiB was cheaper than 64 and than 256), smaller in a crowd: what a process holds beside these buffers
- * grows with them, for each connection (measured with 500 clients; where Node keeps it was not found).
+ * How much a client is sent at a time while there are so many: large enough that the cost of a turn (a read in another thread, a write and
+ * its end) is spread thin, which matters most with one or two clients, who share no read; smaller in a crowd: what a process holds beside
+ * these buffers grows with them, for each connection (measured with 500 clients; where Node keeps it was not found).
  */
 const STEPS = [
-  { clients: 32, size: 256 * 1024 },
+  { clients: 32, size: 512 * 1024 },
   { clients: 96, size: 128 * 1024 },
   { clients: 192, size: 64 * 1024 },
   { clients: Number.POSITIVE_INFINITY, size: 32 * 1024 },
