@@ -44,17 +44,11 @@ function readWrk(output: string, url: string): Counted {
 
 /**
  * wrk over `seconds`: body-and-header bytes a second; `busy` is the share of one core that wrk itself used.
- * `cpus`: the cores that it may run on, the client's by default.
  * @throws where any answer was no 2xx, or a socket failed.
  */
-export async function wrk(
-  url: string,
-  connections: number,
-  seconds: number,
-  options: { readonly cpus?: string } = {},
-): Promise<{ bytes: number; busy: number }> {
+export async function wrk(url: string, connections: number, seconds: number): Promise<{ bytes: number; busy: number }> {
   const load = wrkOf(url, connections, seconds);
-  const output = await command('sh', ['-c', '"$@" && times', 'sh', ...load], options);
+  const output = await command('sh', ['-c', '"$@" && times', 'sh', ...load]);
   const counted = readWrk(output, url);
   return { bytes: counted.bytes / counted.seconds, busy: cpuUsed(output) / counted.seconds };
 }
@@ -76,10 +70,7 @@ export async function wrkInSlices(
     client.hold();
     loads.push({ client, url, cpu, done: () => client.read });
   }
-  await warmUp(loads, async (load) => {
-    const { units, cpu } = await slice(load, 1_000);
-    return units / cpu;
-  });
+  await warmUp(loads, (load) => slice(load, 1_000));
   const slices = await inSlices(loads, seconds, SLICE);
   const units: number[] = [];
   for (const { client, url } of loads) {

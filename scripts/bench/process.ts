@@ -19,7 +19,7 @@ import { promisify } from 'node:util';
 const run = promisify(execFile);
 
 /** Servers run on the first core, whoever loads them on the second; on a machine of one core both share it. */
-export const SERVER_CORE = '0';
+const SERVER_CORE = '0';
 export const CLIENT_CORE = availableParallelism() > 1 ? '1' : '0';
 
 /** Those that run. */

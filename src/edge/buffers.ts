@@ -4,7 +4,7 @@
  * these buffers grows with them, for each connection (measured with 500 clients; where Node keeps it was not found).
  */
 const STEPS = [
-  { clients: 32, size: 512 * 1024 },
+  { clients: 64, size: 512 * 1024 },
   { clients: 96, size: 128 * 1024 },
   { clients: 192, size: 64 * 1024 },
   { clients: Number.POSITIVE_INFINITY, size: 32 * 1024 },

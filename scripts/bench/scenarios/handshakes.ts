@@ -59,10 +59,7 @@ export const handshakes: Scenario = async (bench, { runs, seconds }) => {
         while (!existsSync(file) || statSync(file).size === 0) await sleep(20, undefined, { signal: runOver });
         load.client.hold();
       }
-      await warmUp(loads, async (load) => {
-        const { units, cpu } = await slice(load, 1_000);
-        return units / cpu;
-      });
+      await warmUp(loads, (load) => slice(load, 1_000));
       const slices = await inSlices(loads, runs * seconds, SLICE);
       for (const [index, load] of loads.entries()) {
         const [all, resumed] = [load.done(), load.resumed()];

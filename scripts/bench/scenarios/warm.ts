@@ -24,7 +24,7 @@ export const warmBlob: Scenario = async (bench, { runs, seconds }) => {
       : `every server has ${SHARE * 100} % of its core`;
     const results: Result[] = [];
     for (const connections of [4, 64]) {
-      await warmUp(peers, async (peer) => (await wrk(url(peer, path), connections, 1)).bytes);
+      await warmUp(peers, (peer) => wrk(url(peer, path), connections, 1));
       // As often as the gateway can in that time; the same for all.
       const { rate } = await download(url(stage.ours, path), connections, connections);
       const times = connections * Math.max(1, Math.round((rate * seconds) / SIZE / connections));
