@@ -7,6 +7,8 @@ import { fstatSync, write, writeSync } from 'node:fs';
 const PIPE_PIECE = 4096;
 /** A file takes any write in one piece; this much is more than is logged while one is under way. */
 const FILE_PIECE = 64 * 1024;
+/** How long lines wait for others to go with them, ms. */
+const TOGETHER_MS = 5;
 /** Bytes that wait for an output that takes nothing, at most; what is logged then is lost, and counted. */
 const MAX_WAITING = 8 * 1024 * 1024;
 /** Until an output is tried again that was full, or that failed, ms. */
@@ -19,8 +21,8 @@ const LAST_WORDS_MS = 1_000;
 export type OnLost = (lines: number, error: Error | null) => void;
 
 /**
- * Writes lines to a file descriptor, by another thread. What comes while a write is under way is written next, all together: a write
- * costs a way to that thread and back, however long it is. Where none is under way nothing is held beyond the turn of the event loop.
+ * Writes lines to a file descriptor, by another thread: those of a few milliseconds in one go, or as soon as they fill a piece. A write
+ * costs a way to that thread and back, however long it is.
  * An output that fails (a full disk) or takes nothing (a reader that stopped) costs lines, but neither memory without end nor the
  * process; one whose reader is gone gets no more.
  */
@@ -32,8 +34,10 @@ export class LineWriter {
   /** Pieces that wait before the one that is being filled. */
   readonly #waiting: Buffer[] = [];
   #waitingBytes = 0;
-  /** A write is under way, or will be: at the end of the turn, or when a failed one is tried again. */
+  /** A write is under way, or will be when a failed one is tried again. */
   #busy = false;
+  /** Until the lines of the piece that is being filled are written. */
+  #together: NodeJS.Timeout | null = null;
   #gone = false;
   #lost = 0;
   #error: Error | null = null;
@@ -58,8 +62,8 @@ export class LineWriter {
     if (room > this.#filling.length) this.#putBehind(Buffer.from(line));
     else this.#filled += this.#filling.write(line, this.#filled);
     if (this.#busy) return;
-    this.#busy = true;
-    setImmediate(this.#next);
+    if (this.#waiting.length > 0) this.#next();
+    else this.#together ??= setTimeout(this.#next, TOGETHER_MS);
   }
 
   /** Writes what waits before it returns: the last thing that a process does. A write that is under way may end after it. */
@@ -77,16 +81,21 @@ export class LineWriter {
   }
 
   #next = (): void => {
+    if (this.#together !== null) clearTimeout(this.#together);
+    this.#together = null;
     const piece = this.#take();
-    if (piece === null) {
-      this.#busy = false;
-      this.#tellLost();
-      return;
-    }
+    this.#busy = piece !== null;
+    if (piece === null) return;
     write(this.#fd, piece, (error, written) => {
       if (error === null) {
+        this.#busy = false;
         if (written < piece.length) this.#putBack(piece.subarray(written));
-        this.#next();
+        if (this.#waiting.length > 0) {
+          this.#next();
+          return;
+        }
+        this.#tellLost();
+        if (this.#filled > 0) this.#together ??= setTimeout(this.#next, TOGETHER_MS);
       } else if (error.code === 'EPIPE') {
         this.#gone = true;
         this.#waiting.length = 0;
