@@ -17,7 +17,7 @@ describe('the pool of buffers', () => {
   it('hands out none that is much larger than what it is for', () => {
     const pool = new BufferPool();
     expect([1, 32 * KIB, 33 * KIB, 129 * KIB, MIB].map((bytes) => pool.take(bytes).length / KIB)).toEqual([
-      32, 32, 64, 256, 256,
+      32, 32, 64, 256, 512,
     ]);
   });
 
@@ -30,10 +30,10 @@ describe('the pool of buffers', () => {
       // What all of them hold together, were each sent the same at a time.
       expect(clients * pool.step).toBeLessThanOrEqual(16 * MIB);
     }
-    expect([1, 32, 64, 100, 500].map((clients) => (sizes[clients - 1] ?? 0) / KIB)).toEqual([256, 256, 128, 64, 32]);
+    expect([1, 32, 64, 100, 500].map((clients) => (sizes[clients - 1] ?? 0) / KIB)).toEqual([512, 512, 128, 64, 32]);
     expect(pool.idle).toBe(false);
     for (let clients = 500; clients > 0; clients--) pool.leave();
-    expect(pool.step).toBe(256 * KIB);
+    expect(pool.step).toBe(512 * KIB);
     expect(pool.idle).toBe(true);
   });
 });
