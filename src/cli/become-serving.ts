@@ -8,10 +8,11 @@ import type { Signals } from './process.ts';
 
 /**
  * What holds the memory of a serving process small, for it and its workers; neither can be changed once a process runs. A young
- * generation of 2 MiB: what a pull allocates dies at once, and buffers of 64 KiB that hang on it as well; `gc` for QuietCollector.
+ * generation of 2 MiB: what a pull allocates dies at once, and buffers of 64 KiB that hang on it as well; to collect so little, waking four
+ * threads costs more than they save. `gc` for QuietCollector.
  * glibc: few arenas, freed memory goes back to the system, whole buffers at once.
  */
-const FLAGS = ['--max-semi-space-size=2', '--expose-gc'];
+const FLAGS = ['--max-semi-space-size=2', '--no-parallel-scavenge', '--expose-gc'];
 const MALLOC = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '65536', MALLOC_TRIM_THRESHOLD_: '131072' };
 
 /**
