@@ -67,7 +67,7 @@ export class TlsFront {
       done();
       connection.secure = true;
       // As Node's own TLS server does: HTTP/2 waits for it on a socket that was not made by one.
-      Object.assign(socket, { secureConnecting: false });
+      (socket as { secureConnecting?: boolean }).secureConnecting = false;
       const [version, resumed] = [socket.getProtocol() ?? '', String(socket.isSessionReused())];
       this.#handshakes.add(1, version, socket.alpnProtocol || 'none', resumed);
       servers.serve(socket, connection);
