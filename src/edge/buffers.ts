@@ -9,7 +9,7 @@ const STEPS = [
   { clients: 192, size: 64 * 1024 },
   { clients: Number.POSITIVE_INFINITY, size: 32 * 1024 },
 ];
-/** From the smallest step to the largest; a body's end takes no more than twice what it needs. */
+/** From the smallest step to the largest: beyond the smallest, a body's end takes less than twice what it needs. */
 const SIZES = [32, 64, 128, 256, 512].map((kib) => kib * 1024);
 /** Buffers of one size that are kept for the next; more are left to the garbage collector. */
 const KEPT = 16;
