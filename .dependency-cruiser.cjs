@@ -7,9 +7,9 @@ const FLOORS = [
   ['kit'],
   ['oci', 'config', 'telemetry'],
   ['aliases', 'certs', 'cache', 'upstream', 'access'],
-  ['registry', 'sqlite', 'acme'],
+  ['proxy', 'sqlite', 'acme'],
   ['edge', 'admin', 'workers'],
-  [{ name: 'gateway', files: ['gateway.ts', 'offline.ts', 'state.ts', 'crew.ts', 'worker.ts'] }],
+  ['server'],
   [{ name: 'cli', files: ['main.ts', 'serving.ts'], folder: 'cli' }],
 ];
 

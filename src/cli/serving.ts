@@ -1,7 +1,7 @@
 import { flushCompileCache } from 'node:module';
 import type { Config } from '../config/config.ts';
-import { startGateway } from '../gateway.ts';
 import { collectWhenQuiet } from '../kit/quiet-collector.ts';
+import { startGateway } from '../server/gateway.ts';
 import { createLog } from '../telemetry/log.ts';
 import type { Handover } from './handover.ts';
 import type { Output } from './output.ts';

@@ -77,7 +77,7 @@ export function createSession(options: {
         }
         try {
           // Loaded only where it is needed: a command to a running gateway opens no database.
-          const { runOffline } = await import('../offline.ts');
+          const { runOffline } = await import('../server/offline.ts');
           return await runOffline(settings, operation, input, context);
         } catch (error) {
           // Somebody holds the directory and does not answer yet: a gateway that starts, or another command.

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
-import type { RegistryCore } from '../registry/reply.ts';
+import type { ProxyCore } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { AccessPort } from './access-port.ts';
@@ -36,7 +36,7 @@ export interface EdgeOptions {
   readonly table: () => TableSnapshot;
   /** Null with `tls.mode: off`. */
   readonly certificates: EdgeCertificates | null;
-  readonly registry: RegistryCore;
+  readonly registry: ProxyCore;
   readonly access: AccessPort;
   /** True, or why the gateway is not ready. */
   readonly ready: () => true | string;

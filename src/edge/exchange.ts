@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { Target } from '../oci/target.ts';
-import type { Reply } from '../registry/reply.ts';
+import type { Reply } from '../proxy/reply.ts';
 import type { Connection } from './connections.ts';
 import type { ForwardedHeaders } from './forwarded.ts';
 import { hostName } from './host.ts';

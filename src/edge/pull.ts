@@ -3,7 +3,7 @@ import type { Grant } from '../access/access.ts';
 import { after } from '../kit/after.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { RegistryError } from '../oci/errors.ts';
-import type { Pull, RegistryCore, Reply } from '../registry/reply.ts';
+import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { AccessPort } from './access-port.ts';
 import { errorAnswer, sendSmall } from './answer.ts';
@@ -14,7 +14,7 @@ import type { ReadyTexts } from './ready-texts.ts';
 import type { PullRoute } from './target.ts';
 
 export interface PullDeps {
-  readonly registry: RegistryCore;
+  readonly registry: ProxyCore;
   readonly access: AccessPort;
   readonly reads: Reads;
   readonly texts: ReadyTexts;
@@ -99,7 +99,7 @@ function sendReply(
 ): Promise<void> | void {
   const { body } = reply;
   const headers: Record<string, string> = {
-    'docker-distribution-api-version': 'registry/2.0',
+    'docker-distribution-api-version': 'proxy/2.0',
     ...reply.headers,
     'x-request-id': exchange.id,
   };

@@ -1,5 +1,5 @@
 import type { ByteSource, FileView, SharedRead } from '../kit/byte-source.ts';
-import type { RegistryCore } from '../registry/reply.ts';
+import type { ProxyCore } from '../proxy/reply.ts';
 import type { Channel } from './channel.ts';
 import { encodeFailure } from './failure.ts';
 import type { FileMessage, PullMessage, ReplyMessage, StreamMessage, ViewMessage } from './wire.ts';
@@ -25,13 +25,13 @@ let nextNumber = 1;
  * and closes them all when the worker has gone.
  */
 export class CoreHost {
-  readonly #core: RegistryCore;
+  readonly #core: ProxyCore;
   readonly #sources = new Map<number, Source>();
   readonly #views = new Map<number, { readonly view: FileView; users: number }>();
   #nextSource = 1;
   #gone = false;
 
-  constructor(core: RegistryCore, channel: Channel) {
+  constructor(core: ProxyCore, channel: Channel) {
     this.#core = core;
     channel.handle('serve', (pull: PullMessage, { signal }) => this.#serve(pull, signal));
     channel.handle('advance', ({ blob, available }: { blob: number; available: number }, { signal }) =>

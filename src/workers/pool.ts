@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import type { Config } from '../config/config.ts';
-import type { RegistryCore } from '../registry/reply.ts';
+import type { ProxyCore } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { addUp, type MetricValues } from '../telemetry/metrics.ts';
 import { CoreHost } from './core-host.ts';
@@ -34,7 +34,7 @@ export interface PoolOptions {
   readonly config: Config;
   readonly version: string;
   readonly ticketKeys: Uint8Array;
-  readonly core: RegistryCore;
+  readonly core: ProxyCore;
   readonly state: () => StateMessage;
   readonly certificate: (host: string | null) => MaterialMessage | null;
   /** Users, rules and limits, decided here where they must hold for all processes together. */

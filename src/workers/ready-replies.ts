@@ -1,5 +1,5 @@
-import { Lru } from '../registry/lru.ts';
-import type { Pull, Reply } from '../registry/reply.ts';
+import { Lru } from '../proxy/lru.ts';
+import type { Pull, Reply } from '../proxy/reply.ts';
 
 /**
  * The longest that a reply is given again, ms, however long the core would have: what the owner learns meanwhile (a registry that closes

@@ -1,8 +1,8 @@
 import { BlobReader } from '../cache/reader.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { repliesTally } from '../registry/measures.ts';
-import type { Pull, RegistryCore, Reply } from '../registry/reply.ts';
+import { repliesTally } from '../proxy/measures.ts';
+import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type Channel, ChannelClosedError } from './channel.ts';
 import { questionOf, ReadyReplies } from './ready-replies.ts';
@@ -10,7 +10,7 @@ import { RemoteBlob } from './remote-blob.ts';
 import { type FileMessage, isFile, isStream, type PullMessage, type ReplyMessage, type StreamMessage } from './wire.ts';
 
 /** The proxy core as a worker has it: the owner decides and fetches, the worker reads files by itself. */
-export class RemoteCore implements RegistryCore {
+export class RemoteCore implements ProxyCore {
   readonly #channel: Channel;
   readonly #blobs = new Map<number, RemoteBlob>();
   readonly #ready = new ReadyReplies();

@@ -1,6 +1,6 @@
 import type { AliasEntry } from '../aliases/table.ts';
 import type { Config } from '../config/config.ts';
-import type { Pull, Reply } from '../registry/reply.ts';
+import type { Pull, Reply } from '../proxy/reply.ts';
 
 /** What a worker is told when it starts. */
 export interface StartMessage {

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { readBounded } from '../../src/kit/bounded.ts';
 import { TruncatedError } from '../../src/kit/byte-source.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
-import type { Reply } from '../../src/registry/reply.ts';
+import type { Reply } from '../../src/proxy/reply.ts';
 import { type EdgeBed, PatternSource, startEdgeBed } from '../support/edge-bed.ts';
 import { tlsClient, until } from '../support/raw-client.ts';
 

@@ -145,7 +145,7 @@ describe('serve', () => {
       expect({ code, out }).toMatchObject({ code: 0, out: expect.stringContaining('"msg":"ended"') });
       const loaded: string[] = JSON.parse(err);
       expect(loaded.filter((url) => ofTheStart.test(url))).toEqual([]);
-      expect(loaded.some((url) => url.endsWith('/src/gateway.ts'))).toBe(true);
+      expect(loaded.some((url) => url.endsWith('/src/server/gateway.ts'))).toBe(true);
       expect(argumentsOfAll).toMatch(/serving\.ts\0serve\0--data-dir\0served\0/);
       expect(argumentsOfAll).not.toContain('hunter2');
       expect(environments).toHaveLength(1);

@@ -11,7 +11,7 @@ import type { Config } from '../../src/config/config.ts';
 import type { AccessPort } from '../../src/edge/access-port.ts';
 import { createEdge, type Edge, type EdgeAddresses, type EdgeOptions } from '../../src/edge/edge.ts';
 import type { ByteSource } from '../../src/kit/byte-source.ts';
-import type { Pull, RegistryCore, Reply } from '../../src/registry/reply.ts';
+import type { ProxyCore, Pull, Reply } from '../../src/proxy/reply.ts';
 import { silentLog } from '../../src/telemetry/log.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
 
@@ -88,7 +88,7 @@ function emptyManifest(): Reply {
 }
 
 /** Answers what a test says, and remembers what was asked. */
-export class TestRegistry implements RegistryCore {
+export class TestRegistry implements ProxyCore {
   readonly pulls: Pull[] = [];
   answer: (pull: Pull) => Reply | Promise<Reply> = emptyManifest;
 

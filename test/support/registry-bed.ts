@@ -3,8 +3,8 @@ import { type Digest, parseDigest } from '../../src/oci/digest.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
 import { requireReference } from '../../src/oci/names.ts';
 import type { What } from '../../src/oci/target.ts';
-import { createRegistryCore, type ProxyCore } from '../../src/registry/core.ts';
-import type { Pull, Reply } from '../../src/registry/reply.ts';
+import { createProxyCore, type ManagedProxyCore } from '../../src/proxy/core.ts';
+import type { Pull, Reply } from '../../src/proxy/reply.ts';
 import { silentLog } from '../../src/telemetry/log.ts';
 import type { Upstream } from '../../src/upstream/upstream.ts';
 import { endRig, makeRig, type Rig, type RigOptions, readUntilEnd } from './cache-rig.ts';
@@ -43,7 +43,7 @@ export interface Answered {
 /** The proxy core over the real cache and the real upstream room, with fake registries behind it and a clock of the test's own. */
 export class RegistryBed {
   readonly rig: Rig;
-  readonly core: ProxyCore;
+  readonly core: ManagedProxyCore;
   /** Rows may be replaced while the test runs. */
   readonly rows = new Map<string, RegistryEntry>();
   /** Milliseconds; moved by the test. */
@@ -61,7 +61,7 @@ export class RegistryBed {
       const entry = this.rows.get(host);
       if (entry !== undefined) upstream.routes.set(host, entry);
     };
-    this.core = createRegistryCore({
+    this.core = createProxyCore({
       upstream: this.#upstream,
       blobs: options.keepNothing === true ? null : rig.cache,
       manifests: rig.cache.manifests,

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { requireReference } from '../../../src/oci/names.ts';
-import type { Pull, Reply } from '../../../src/registry/reply.ts';
+import type { Pull, Reply } from '../../../src/proxy/reply.ts';
 import { questionOf, ReadyReplies } from '../../../src/workers/ready-replies.ts';
 
 const DIGEST = `sha256:${'a'.repeat(64)}`;

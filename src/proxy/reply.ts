@@ -35,7 +35,7 @@ export interface Reply {
 }
 
 /** The proxy core, as the edge needs it. Failures are thrown, at once or later, as `RegistryError` (oci/errors.ts). */
-export interface RegistryCore {
+export interface ProxyCore {
   /** What is ready in memory comes without a promise: most of what is asked is. */
   serve(pull: Pull): Promise<Reply> | Reply;
 }

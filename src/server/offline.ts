@@ -1,15 +1,15 @@
-import { Users } from './access/users.ts';
-import type { OperationContext } from './admin/contract.ts';
-import { createOperations } from './admin/operations/index.ts';
-import { type Cache, createCache } from './cache/cache.ts';
-import type { Config } from './config/config.ts';
-import { OperatorError } from './kit/operator-error.ts';
-import { version } from './kit/version.ts';
-import { openCacheIndex } from './sqlite/cache-index.ts';
-import { SqliteUserStore } from './sqlite/user-store.ts';
+import { Users } from '../access/users.ts';
+import type { OperationContext } from '../admin/contract.ts';
+import { createOperations } from '../admin/operations/index.ts';
+import { type Cache, createCache } from '../cache/cache.ts';
+import type { Config } from '../config/config.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import { version } from '../kit/version.ts';
+import { openCacheIndex } from '../sqlite/cache-index.ts';
+import { SqliteUserStore } from '../sqlite/user-store.ts';
+import { silentLog } from '../telemetry/log.ts';
+import { Metrics } from '../telemetry/metrics.ts';
 import { openState } from './state.ts';
-import { silentLog } from './telemetry/log.ts';
-import { Metrics } from './telemetry/metrics.ts';
 
 /**
  * Runs one operation on a data directory that no gateway works on: the same operations on the same stores, without listeners and

@@ -1,15 +1,15 @@
 import type { Socket } from 'node:net';
 import { extname } from 'node:path';
-import type { Access } from './access/access.ts';
-import type { Users } from './access/users.ts';
-import { materialOf } from './certs/contexts.ts';
-import type { Config } from './config/config.ts';
-import type { RegistryCore } from './registry/reply.ts';
+import type { Access } from '../access/access.ts';
+import type { Users } from '../access/users.ts';
+import { materialOf } from '../certs/contexts.ts';
+import type { Config } from '../config/config.ts';
+import type { ProxyCore } from '../proxy/reply.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import { Pool } from '../workers/pool.ts';
+import type { MaterialMessage, StateMessage } from '../workers/wire.ts';
 import type { State } from './state.ts';
-import type { Logger } from './telemetry/log.ts';
-import type { Metrics } from './telemetry/metrics.ts';
-import { Pool } from './workers/pool.ts';
-import type { MaterialMessage, StateMessage } from './workers/wire.ts';
 
 /** How often certificates that were renewed in the background are looked for, ms; what a person does is passed on at once. */
 const WATCH = 1_000;
@@ -22,7 +22,7 @@ export interface CrewOptions {
   readonly state: Pick<State, 'table' | 'certificates'>;
   readonly users: Users;
   readonly access: Access;
-  readonly registry: RegistryCore;
+  readonly registry: ProxyCore;
   readonly ready: () => true | string;
   /** Serves a connection in this process. */
   readonly serve: (socket: Socket) => void;

@@ -1,16 +1,16 @@
 import type { Socket } from 'node:net';
-import { Access, type Asker, type Grant } from './access/access.ts';
-import { Users } from './access/users.ts';
-import type { AccessPort } from './edge/access-port.ts';
-import { createEdge, type Edge } from './edge/edge.ts';
-import { collectWhenQuiet } from './kit/quiet-collector.ts';
-import { createLog, type Logger } from './telemetry/log.ts';
-import { Metrics } from './telemetry/metrics.ts';
-import { Channel } from './workers/channel.ts';
-import { RemoteCertificates } from './workers/remote-certificates.ts';
-import { RemoteCore } from './workers/remote-core.ts';
-import type { StartMessage, StateMessage } from './workers/wire.ts';
-import { tableOf } from './workers/worker-table.ts';
+import { Access, type Asker, type Grant } from '../access/access.ts';
+import { Users } from '../access/users.ts';
+import type { AccessPort } from '../edge/access-port.ts';
+import { createEdge, type Edge } from '../edge/edge.ts';
+import { collectWhenQuiet } from '../kit/quiet-collector.ts';
+import { createLog, type Logger } from '../telemetry/log.ts';
+import { Metrics } from '../telemetry/metrics.ts';
+import { Channel } from '../workers/channel.ts';
+import { RemoteCertificates } from '../workers/remote-certificates.ts';
+import { RemoteCore } from '../workers/remote-core.ts';
+import type { StartMessage, StateMessage } from '../workers/wire.ts';
+import { tableOf } from '../workers/worker-table.ts';
 
 /**
  * The program of a worker: an edge like the owner's, over the owner's core. It opens no port and no database: accepted connections are

@@ -1,25 +1,25 @@
 import { randomBytes } from 'node:crypto';
-import { Access } from './access/access.ts';
-import { Users } from './access/users.ts';
-import type { LiveGateway } from './admin/deps.ts';
-import { createOperations } from './admin/operations/index.ts';
-import { probeListener } from './admin/probe.ts';
-import { startAdminServer } from './admin/server.ts';
-import { createCache } from './cache/cache.ts';
-import type { Config, ListenAddress } from './config/config.ts';
+import { Access } from '../access/access.ts';
+import { Users } from '../access/users.ts';
+import type { LiveGateway } from '../admin/deps.ts';
+import { createOperations } from '../admin/operations/index.ts';
+import { probeListener } from '../admin/probe.ts';
+import { startAdminServer } from '../admin/server.ts';
+import { createCache } from '../cache/cache.ts';
+import type { Config, ListenAddress } from '../config/config.ts';
+import { createEdge, type EdgeAddresses } from '../edge/edge.ts';
+import type { BoundAddress } from '../edge/listeners.ts';
+import { Lifecycle } from '../kit/lifecycle.ts';
+import { version } from '../kit/version.ts';
+import { createProxyCore } from '../proxy/core.ts';
+import { openCacheIndex } from '../sqlite/cache-index.ts';
+import { SqliteCounterStore } from '../sqlite/counter-store.ts';
+import { SqliteUserStore } from '../sqlite/user-store.ts';
+import type { Logger } from '../telemetry/log.ts';
+import { Metrics } from '../telemetry/metrics.ts';
+import { createUpstream } from '../upstream/create.ts';
 import { Crew } from './crew.ts';
-import { createEdge, type EdgeAddresses } from './edge/edge.ts';
-import type { BoundAddress } from './edge/listeners.ts';
-import { Lifecycle } from './kit/lifecycle.ts';
-import { version } from './kit/version.ts';
-import { createRegistryCore } from './registry/core.ts';
-import { openCacheIndex } from './sqlite/cache-index.ts';
-import { SqliteCounterStore } from './sqlite/counter-store.ts';
-import { SqliteUserStore } from './sqlite/user-store.ts';
 import { openState } from './state.ts';
-import type { Logger } from './telemetry/log.ts';
-import { Metrics } from './telemetry/metrics.ts';
-import { createUpstream } from './upstream/create.ts';
 
 /** How long running pulls may go on once the gateway is asked to end, ms: long for a layer, shorter than what service managers wait (90 s). */
 const GRACE = 60_000;
@@ -64,7 +64,7 @@ export async function startGateway(options: {
     const cache = createCache({ dataDir: config.dataDir, config: config.cache, index, log, metrics });
     opened.defer('the cache', () => cache.close());
 
-    const registry = createRegistryCore({
+    const registry = createProxyCore({
       upstream,
       blobs: config.cache.maxSize === 0 ? null : cache,
       manifests: cache.manifests,

@@ -16,11 +16,11 @@ import { HotAnswers } from './hot.ts';
 import { Manifests } from './manifests.ts';
 import { repliesTally } from './measures.ts';
 import { serveReferrers } from './referrers.ts';
-import type { Pull, RegistryCore, Reply } from './reply.ts';
+import type { ProxyCore, Pull, Reply } from './reply.ts';
 import { Sizes } from './sizes.ts';
 import { serveTags } from './tags.ts';
 
-export interface RegistryCoreOptions {
+export interface ProxyCoreOptions {
   readonly upstream: Upstream;
   /** Null where nothing is kept (`cache.maxSize: 0`). */
   readonly blobs: BlobCache | null;
@@ -34,18 +34,18 @@ export interface RegistryCoreOptions {
 }
 
 /** The proxy core with what its owner needs besides. */
-export interface ProxyCore extends RegistryCore {
+export interface ManagedProxyCore extends ProxyCore {
   /** Drops what is ready in memory, after the cache was pruned or a registry changed. */
   forget(): void;
   /** Ends upstream requests that only memory waits for. */
   close(): void;
 }
 
-export function createRegistryCore(options: RegistryCoreOptions): ProxyCore {
+export function createProxyCore(options: ProxyCoreOptions): ManagedProxyCore {
   return new Core(options);
 }
 
-class Core implements ProxyCore {
+class Core implements ManagedProxyCore {
   readonly #upstream: Upstream;
   readonly #access: Access;
   readonly #hot = new HotAnswers();
@@ -56,9 +56,9 @@ class Core implements ProxyCore {
   readonly #errors;
   readonly #countStale: () => void;
 
-  constructor(options: RegistryCoreOptions) {
+  constructor(options: ProxyCoreOptions) {
     const { upstream, blobs, manifests, table, config, metrics, now = Date.now } = options;
-    const log = options.log.child({ room: 'registry' });
+    const log = options.log.child({ room: 'proxy' });
     const { signal } = this.#ending;
     const sizes = new Sizes();
     this.#upstream = upstream;

@@ -1,17 +1,17 @@
 import { join } from 'node:path';
-import { AliasTable } from './aliases/alias-table.ts';
-import { seedRows } from './aliases/seed.ts';
-import { type Certificates, createCertificates } from './certs/create.ts';
-import type { CoveredHost } from './certs/service.ts';
-import type { Config } from './config/config.ts';
-import { Lifecycle } from './kit/lifecycle.ts';
-import { SqliteAliasStore } from './sqlite/alias-store.ts';
-import { SqliteCertStore } from './sqlite/cert-store.ts';
-import { type Database, openDatabase } from './sqlite/database.ts';
-import { acquireInstanceLock } from './sqlite/instance-lock.ts';
-import { gatewayMigrations } from './sqlite/migrations/gateway.ts';
-import type { Logger } from './telemetry/log.ts';
-import type { Metrics } from './telemetry/metrics.ts';
+import { AliasTable } from '../aliases/alias-table.ts';
+import { seedRows } from '../aliases/seed.ts';
+import { type Certificates, createCertificates } from '../certs/create.ts';
+import type { CoveredHost } from '../certs/service.ts';
+import type { Config } from '../config/config.ts';
+import { Lifecycle } from '../kit/lifecycle.ts';
+import { SqliteAliasStore } from '../sqlite/alias-store.ts';
+import { SqliteCertStore } from '../sqlite/cert-store.ts';
+import { type Database, openDatabase } from '../sqlite/database.ts';
+import { acquireInstanceLock } from '../sqlite/instance-lock.ts';
+import { gatewayMigrations } from '../sqlite/migrations/gateway.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
 
 /** What a data directory holds and nothing may lose, opened by the one process that works on it. */
 export interface State {
@@ -52,7 +52,7 @@ export async function openState(options: {
     const store = new SqliteCertStore(database);
     // The ACME library is a third of all code: a gateway that asks no CA never loads it.
     const issuers =
-      config.tls.mode === 'acme' ? (await import('./acme/issuer.ts')).createIssuers(config.acme, store) : [];
+      config.tls.mode === 'acme' ? (await import('../acme/issuer.ts')).createIssuers(config.acme, store) : [];
     const certificates = createCertificates({ config, store, log, metrics, issuers });
     if (certificates !== null) {
       opened.defer('the certificates', () => certificates.close());
