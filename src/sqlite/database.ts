@@ -17,6 +17,40 @@ export interface OpenOptions {
   readonly durability: 'full' | 'normal';
 }
 
+/**
+ * Tells the stores that share one open database of each other's changes. A topic is what one port keeps (`certificates`, `aliases` …).
+ * Nothing crosses processes: the instance lock keeps the data directory exclusively ours.
+ */
+export class ChangeFeed {
+  readonly #watchers = new Map<string, Set<{ readonly store: object; readonly listener: () => void }>>();
+
+  /** Calls `listener` after every change of the topic by a store other than `store`. The function returned ends that. */
+  watch(topic: string, store: object, listener: () => void): () => void {
+    const watchers = this.#watchers.get(topic) ?? new Set();
+    this.#watchers.set(topic, watchers);
+    const watcher = { store, listener };
+    watchers.add(watcher);
+    return () => watchers.delete(watcher);
+  }
+
+  /** To be called after the commit, by the store that made the change. */
+  publish(topic: string, store: object): void {
+    for (const watcher of [...(this.#watchers.get(topic) ?? [])]) if (watcher.store !== store) watcher.listener();
+  }
+}
+
+const feeds = new WeakMap<Database.Database, ChangeFeed>();
+
+/** The change feed of an open database: the same one for every store over it. */
+export function changeFeed(database: Database.Database): ChangeFeed {
+  let feed = feeds.get(database);
+  if (feed === undefined) {
+    feed = new ChangeFeed();
+    feeds.set(database, feed);
+  }
+  return feed;
+}
+
 /** How long a connection waits for another's write, ms. There is one writer while a gateway runs, so this only bridges start and commands. */
 const BUSY_TIMEOUT = 5_000;
 /** The log is cut back to this after a checkpoint, bytes: one large change must not hold disk for ever. */
