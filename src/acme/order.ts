@@ -2,7 +2,7 @@ import acme from 'acme-client';
 import { type CertificateMaterial, coversHost, readMaterial } from '../certs/certificate.ts';
 import { type IssueRequest, IssuerError } from '../certs/issuer.ts';
 import type { CertStore, OrderRecord } from '../certs/store.ts';
-import { sleep } from '../kit/sleep.ts';
+import { sleep } from '../kit/time.ts';
 import { newKey } from './account.ts';
 import { describeProblem, type Transport } from './transport.ts';
 

@@ -1,5 +1,5 @@
 import type { YAMLMap } from 'yaml';
-import { nearest } from '../kit/nearest.ts';
+import { didYouMean } from '../kit/did-you-mean.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { parseYaml, yamlLibrary } from '../kit/yaml-text.ts';
 import { parseAliasName, parseCredentials, parseEndpoint, parseRegistryHost, parseRegistryProxy } from './names.ts';
@@ -147,7 +147,7 @@ function readTexts(value: unknown, path: Path, note: Note): string[] | undefined
 function refuseUnknown(value: Record<string, unknown>, known: readonly string[], path: Path, note: Note): void {
   for (const key of Object.keys(value)) {
     if (known.includes(key)) continue;
-    const meant = nearest(key, known);
+    const meant = didYouMean(key, known);
     note(
       [...path, key],
       `there is no key "${key}" here; ${meant === undefined ? `known are ${known.join(', ')}` : `did you mean ${meant}?`}`,

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { sleep } from '../kit/sleep.ts';
+import { sleep } from '../kit/time.ts';
 import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
 import { hashFile } from './hash-file.ts';
 import type { BlobRow } from './index-port.ts';

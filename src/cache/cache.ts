@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import type { Config } from '../config/config.ts';
-import { Turns } from '../kit/turns.ts';
+import { Mutex } from '../kit/mutex.ts';
 import type { Digest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { RepositoryKey } from '../oci/target.ts';
@@ -97,7 +97,7 @@ export class Cache implements BlobCache {
     const context: FillContext = {
       layout: this.#layout,
       space: this.#room,
-      syncs: new Turns(),
+      syncs: new Mutex(),
       limits: { ...FILL_LIMITS, ...options.limits },
       kept: (key, size) => this.#keep(key, size),
       diskFailed: (error) => this.#disk.failed(error),

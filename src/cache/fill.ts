@@ -1,6 +1,6 @@
 import { rm } from 'node:fs/promises';
 import type { Extent } from '../kit/extent.ts';
-import type { Turns } from '../kit/turns.ts';
+import type { Mutex } from '../kit/mutex.ts';
 import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, BlobSink } from '../oci/transfer.ts';
@@ -20,7 +20,7 @@ export interface FillContext {
   readonly layout: Layout;
   readonly space: Space;
   /** Syncs take turns, so that they never hold every thread of the pool while clients wait to read. */
-  readonly syncs: Turns;
+  readonly syncs: Mutex;
   readonly limits: FillLimits;
   /** The blob is whole and in its place. */
   readonly kept: (key: BlobKey, size: number) => void;

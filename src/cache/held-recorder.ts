@@ -1,5 +1,5 @@
 import type { Extent } from '../kit/extent.ts';
-import type { Turns } from '../kit/turns.ts';
+import type { Mutex } from '../kit/mutex.ts';
 import type { Digest } from '../oci/digest.ts';
 import { CacheError } from './cache-error.ts';
 import type { ExtentSet } from './extent-set.ts';
@@ -31,7 +31,7 @@ export interface RecordLimits {
 export class HeldRecorder {
   readonly #layout: Layout;
   readonly #digest: Digest;
-  readonly #syncs: Turns;
+  readonly #syncs: Mutex;
   readonly #every: RecordLimits;
   readonly #failed: (error: CacheError) => void;
   #running: Promise<void> | null = null;
@@ -42,7 +42,7 @@ export class HeldRecorder {
   constructor(options: {
     layout: Layout;
     digest: Digest;
-    syncs: Turns;
+    syncs: Mutex;
     every: RecordLimits;
     failed: (error: CacheError) => void;
   }) {

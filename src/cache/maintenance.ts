@@ -1,4 +1,4 @@
-import { sleep } from '../kit/sleep.ts';
+import { sleep } from '../kit/time.ts';
 import { reconcile } from './reconcile.ts';
 import type { Upkeep } from './upkeep.ts';
 

@@ -1,6 +1,6 @@
 import { readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { sleep } from '../kit/sleep.ts';
+import { sleep } from '../kit/time.ts';
 import { type Digest, parseDigest } from '../oci/digest.ts';
 import { hashFile } from './hash-file.ts';
 import { parseHeld } from './partial.ts';

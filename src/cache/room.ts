@@ -1,7 +1,7 @@
 import { statfsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { setImmediate as turn } from 'node:timers/promises';
-import { Turns } from '../kit/turns.ts';
+import { Mutex } from '../kit/mutex.ts';
 import type { Digest } from '../oci/digest.ts';
 import { CacheError } from './cache-error.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
@@ -35,7 +35,7 @@ export interface RoomOptions {
 export class Room implements Space {
   readonly #options: RoomOptions;
   /** One decision at a time, so that two fills never count on the same bytes. */
-  readonly #turns = new Turns();
+  readonly #mutex = new Mutex();
   /** Growing files that no fill works on, the oldest first. */
   readonly #left = new Map<Digest, number>();
   #leftBytes = 0;
@@ -67,7 +67,7 @@ export class Room implements Space {
     };
     // Booked when its turn comes: who came first gets the room, instead of all being refused because they want it together.
     const take = (more: number, onDisk: number): Promise<void> =>
-      this.#turns.run(async () => {
+      this.#mutex.run(async () => {
         if (reservation.released) return;
         if (reservation.bytes + more > this.#options.maxSize) {
           throw new CacheError('too-large', `${digest} is larger than the whole cache`);
@@ -97,7 +97,7 @@ export class Room implements Space {
 
   /** Brings the cache within its limits; for the start, after the limits or the disk changed. */
   settle(): Promise<void> {
-    return this.#turns.run(() => this.#makeRoom());
+    return this.#mutex.run(() => this.#makeRoom());
   }
 
   /** Drops what ended fills left, the oldest first, until so many bytes are free. Returns how many are. */

@@ -1,4 +1,4 @@
-import { jitter } from '../kit/jitter.ts';
+import { jitter } from '../kit/time.ts';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;

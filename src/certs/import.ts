@@ -1,4 +1,5 @@
 import { OperatorError } from '../kit/operator-error.ts';
+import { iso } from '../kit/time.ts';
 import { type CertificateMaterial, coversHost, readMaterial } from './certificate.ts';
 import type { CertStore, StoredCertificate } from './store.ts';
 
@@ -47,8 +48,4 @@ export class ImportedCertificates {
   get all(): readonly CertificateMaterial[] {
     return this.#held;
   }
-}
-
-function iso(time: number): string {
-  return new Date(time).toISOString();
 }

@@ -2,6 +2,7 @@ import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import type { SecureContext } from 'node:tls';
 import { OperatorError } from '../kit/operator-error.ts';
+import { iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { CertificateMaterial } from './certificate.ts';
 import { contextOf, LazyContexts } from './contexts.ts';
@@ -223,8 +224,4 @@ function ownNames(domain: string): readonly [string, ...string[]] {
     (list ?? []).map(({ address }) => address.replace(/%.*$/, '')),
   );
   return [...new Set([domain, 'localhost', '127.0.0.1', '::1', ...addresses])] as [string, ...string[]];
-}
-
-function iso(time: number): string {
-  return new Date(time).toISOString();
 }

@@ -1,5 +1,6 @@
 import type { SecureContext } from 'node:tls';
 import { OperatorError } from '../kit/operator-error.ts';
+import { iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { Agenda } from './agenda.ts';
@@ -233,8 +234,4 @@ function unknownHost(host: string): OperatorError {
   return new OperatorError('HOST_UNKNOWN', `${host} is no host of this gateway`, {
     next: 'gateway cert ls lists the hosts; gateway alias add makes one',
   });
-}
-
-function iso(time: number): string {
-  return new Date(time).toISOString();
 }

@@ -1,4 +1,5 @@
 import { OperatorError } from '../kit/operator-error.ts';
+import { iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { adviceFor } from './advice.ts';
 import { AttemptFailed, type AttemptNotes, type Attempts } from './attempt.ts';
@@ -119,8 +120,4 @@ export class Obtaining {
       { next: `${adviceFor(main.type)}; the whole story: gateway cert explain ${host}`, cause: failure },
     );
   }
-}
-
-function iso(time: number): string {
-  return new Date(time).toISOString();
 }

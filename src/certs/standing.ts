@@ -1,3 +1,4 @@
+import { iso } from '../kit/time.ts';
 import type { Clock } from './clock.ts';
 import type { Coverage } from './coverage.ts';
 import { type Holdings, isOrderable } from './holdings.ts';
@@ -57,8 +58,4 @@ export class Standing {
       nextAttempt: at === null ? null : iso(Math.max(at, now)),
     };
   }
-}
-
-function iso(time: number): string {
-  return new Date(time).toISOString();
 }

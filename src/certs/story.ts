@@ -1,3 +1,4 @@
+import { iso } from '../kit/time.ts';
 import { adviceFor } from './advice.ts';
 import type { CertificateInfo, Story } from './service.ts';
 import type { CertificateEvent, HostRecord, StoredCertificate } from './store.ts';
@@ -49,8 +50,4 @@ function next({ host, info, record, held }: Parameters<typeof tellStory>[0]): st
   if (held === null) return `the gateway orders it at ${info.nextAttempt}`;
   const asked = record?.renewal?.fingerprint === held.fingerprint ? ', the time that the CA suggests' : '';
   return `it is renewed at ${info.nextAttempt}${asked}; nothing needs to be done`;
-}
-
-function iso(time: number): string {
-  return new Date(time).toISOString();
 }

@@ -1,7 +1,7 @@
 import type { AdminLine } from '../admin/contract.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { sleep } from '../kit/sleep.ts';
+import { sleep } from '../kit/time.ts';
 import type { Handover } from './handover.ts';
 import type { Output } from './output.ts';
 

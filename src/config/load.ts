@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { nearest } from '../kit/nearest.ts';
+import { didYouMean } from '../kit/did-you-mean.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { parseYaml, type YamlText } from '../kit/yaml-text.ts';
 import type { Config } from './config.ts';
@@ -118,7 +118,7 @@ function overlay(raw: Tree, env: LoadOptions['env']): { heeded: Map<string, stri
     if (!name.startsWith('GATEWAY_') || name === 'GATEWAY_CONFIG' || value === undefined) continue;
     const path = ENVIRONMENT.get(name);
     if (path === undefined) {
-      const meant = nearest(name, ENVIRONMENT.keys());
+      const meant = didYouMean(name, ENVIRONMENT.keys());
       warnings.push(
         `${name} is no setting of this program and is ignored${meant === undefined ? '' : `; did you mean ${meant}?`}`,
       );
@@ -165,7 +165,7 @@ function expected(message: string, path: Path): string {
 
 function unknownKey(path: Path): Problem {
   const known = keysAt(path.slice(0, -1));
-  const meant = nearest(String(path.at(-1)), known);
+  const meant = didYouMean(String(path.at(-1)), known);
   const hint = meant === undefined ? `known are ${known.join(', ')}` : `did you mean ${meant}?`;
   return { path, message: `there is no such key; ${hint}` };
 }

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Grant } from '../access/access.ts';
-import { after } from '../kit/after.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
+import { andThen } from '../kit/maybe-promise.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -74,7 +74,7 @@ export function servePull(
   const serve = (grant: Grant) => {
     exchange.user = grant.user;
     const reply = deps.registry.serve(new ClientPull(exchange, route, headers, grant.authenticated));
-    return after(reply, (ready) => after(sendReply(deps, exchange, route, ready, response), () => count(grant)));
+    return andThen(reply, (ready) => andThen(sendReply(deps, exchange, route, ready, response), () => count(grant)));
   };
   const count = (grant: Grant): void => {
     if (exchange.bytes > 0) deps.access.countBytes(asker, grant, exchange.bytes);
@@ -83,7 +83,7 @@ export function servePull(
     if (!exchange.left) sendSmall(response, exchange, errorAnswer(error, exchange, deps.log));
   };
   try {
-    const served = after(deps.access.check(asker), serve);
+    const served = andThen(deps.access.check(asker), serve);
     if (served instanceof Promise) served.catch(fail);
   } catch (error) {
     fail(error);

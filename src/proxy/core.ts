@@ -2,7 +2,7 @@ import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import type { BlobCache } from '../cache/blob-cache.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { Config } from '../config/config.ts';
-import { after } from '../kit/after.ts';
+import { andThen } from '../kit/maybe-promise.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { Reference, RepositoryKey } from '../oci/target.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -135,7 +135,7 @@ class Core implements ManagedProxyCore {
 
   #manifest(pull: Pull, entry: RegistryEntry, key: RepositoryKey, reference: Reference): Promise<Reply> | Reply {
     const found = this.#manifests.find(entry, key, reference, this.#hot.accept(pull.accept), pull.method);
-    return after(found, (known) => this.#render(pull, known));
+    return andThen(found, (known) => this.#render(pull, known));
   }
 
   #render(pull: Pull, { answer, from }: Found): Reply {

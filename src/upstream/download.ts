@@ -1,4 +1,4 @@
-import { sleep } from '../kit/sleep.ts';
+import { sleep } from '../kit/time.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { BlobKey, BlobSink } from '../oci/transfer.ts';
 import { blobError, requestBlob } from './blobs.ts';

@@ -1,4 +1,4 @@
-import { jitter } from '../kit/jitter.ts';
+import { jitter } from '../kit/time.ts';
 import { isEndpointFault, isTimeout, reasonOf, StatusError } from './failures.ts';
 import type { EndpointHealth, Route } from './upstream.ts';
 

@@ -1,5 +1,4 @@
-import { jitter } from '../kit/jitter.ts';
-import { sleep } from '../kit/sleep.ts';
+import { jitter, sleep } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Endpoints } from './endpoints.ts';
 import { isWorthRetrying, reasonOf, StatusError } from './failures.ts';

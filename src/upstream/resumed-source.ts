@@ -1,6 +1,5 @@
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
-import { jitter } from '../kit/jitter.ts';
-import { sleep } from '../kit/sleep.ts';
+import { jitter, sleep } from '../kit/time.ts';
 import type { BlobStream } from '../oci/transfer.ts';
 
 /** Attempts in a row that bring no byte: clients that read straight through wait half a minute, not longer. */

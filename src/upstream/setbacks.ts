@@ -1,4 +1,4 @@
-import { jitter } from '../kit/jitter.ts';
+import { jitter } from '../kit/time.ts';
 import { NonsenseError, StatusError, TokenRefusedError } from './failures.ts';
 import { RedirectError } from './redirects.ts';
 

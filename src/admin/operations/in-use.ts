@@ -1,7 +1,7 @@
 import type { AliasEntry } from '../../aliases/table.ts';
 import type { CertificateInfo } from '../../certs/service.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
-import { sleep } from '../../kit/sleep.ts';
+import { sleep } from '../../kit/time.ts';
 import type { OperationContext } from '../contract.ts';
 import type { LiveGateway, OperationsDeps } from '../deps.ts';
 import type { ProbeAnswer } from '../probe.ts';
