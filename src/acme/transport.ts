@@ -6,11 +6,10 @@ import acme from 'acme-client';
 import { IssuerError } from '../certs/issuer.ts';
 import { readBounded, TooLargeError } from '../kit/bounded.ts';
 import { OperatorError } from '../kit/operator-error.ts';
+import { parseRetryAfter } from '../kit/retry-after.ts';
 
 /** A directory, a problem document or a chain is a few KiB; a hostile or broken server must not fill memory. */
 const ANSWER_MAX = 1024 * 1024;
-/** Certificates with a longer wait than this in Retry-After do not exist; a wrong clock or unit does. */
-const RETRY_AFTER_MAX = 31 * 24 * 3_600_000;
 
 export interface Answer {
   readonly status: number;
@@ -111,7 +110,7 @@ export class Transport {
         status: response.statusCode ?? 0,
         headers: flatten(response.headers),
         body: content.toString(),
-        retryAfter: parseRetryAfter(response.headers['retry-after'], Date.now()),
+        retryAfter: parseRetryAfter(response.headers['retry-after']),
       };
     } catch (error) {
       terms.signal.throwIfAborted();
@@ -192,13 +191,6 @@ function parseProblem(body: string): { type: string; detail: string } | null {
   } catch {
     return null;
   }
-}
-
-/** Seconds or an HTTP date (RFC 9110 §10.2.3), in milliseconds from now. */
-export function parseRetryAfter(value: string | undefined, now: number): number | null {
-  if (value === undefined) return null;
-  const ms = /^\d+$/.test(value.trim()) ? Number(value) * 1000 : Date.parse(value) - now;
-  return Number.isNaN(ms) ? null : Math.min(RETRY_AFTER_MAX, Math.max(0, ms));
 }
 
 function flatten(headers: IncomingMessage['headers']): Record<string, string> {

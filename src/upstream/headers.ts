@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import { parseRetryAfter } from '../kit/retry-after.ts';
 
 /** Of an answer; names in lower case. */
 export type Headers = Readonly<Record<string, string | string[] | undefined>>;
@@ -13,6 +14,12 @@ export function header(headers: Headers, name: string): string | undefined {
 export function headerList(headers: Headers, name: string): string {
   const value = headers[name];
   return Array.isArray(value) ? value.join(', ') : (value ?? '');
+}
+
+/** The wait that an answer asks for, in seconds; undefined where it asks for none. */
+export function retryAfterOf(headers: Headers): number | undefined {
+  const ms = parseRetryAfter(header(headers, 'retry-after'));
+  return ms === null ? undefined : ms / 1000;
 }
 
 /** A whole number of bytes as in Content-Length; undefined for anything else. */

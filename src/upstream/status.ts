@@ -1,8 +1,7 @@
 import { readBounded } from '../kit/bounded.ts';
 import { StatusError } from './failures.ts';
-import { header } from './headers.ts';
+import { retryAfterOf } from './headers.ts';
 import type { Answer } from './request.ts';
-import { parseRetryAfter } from './retry-after.ts';
 
 /** An error body is a few hundred bytes. */
 const ERROR_LIMIT = 64 * 1024;
@@ -19,7 +18,7 @@ export async function statusError(answer: Answer, endpoint: URL): Promise<Status
     error.behind = status;
     return error;
   }
-  const retryAfter = parseRetryAfter(header(answer.headers, 'retry-after'));
+  const retryAfter = retryAfterOf(answer.headers);
   const error = new StatusError(status, url.host, retryAfter);
   error.code = code;
   return error;

@@ -4,9 +4,8 @@ import type { Budget } from './budget.ts';
 import type { Challenge } from './challenge.ts';
 import type { Connections } from './connections.ts';
 import { StatusError, TokenRefusedError } from './failures.ts';
-import { discard, header } from './headers.ts';
+import { discard, header, retryAfterOf } from './headers.ts';
 import { checkPointed, follow, isRedirect, MAX_REDIRECTS, reachOf } from './redirects.ts';
-import { parseRetryAfter } from './retry-after.ts';
 
 /** A token answer is a few KiB; Docker Hub's are about 5. */
 const TOKEN_LIMIT = 64 * 1024;
@@ -118,7 +117,7 @@ export class Tokens {
       if (response.status === 200) return readToken(await readBounded(response.body, TOKEN_LIMIT), url);
       discard(response.body);
       if (!isRedirect(response.status) || hops >= MAX_REDIRECTS) {
-        const retryAfter = parseRetryAfter(header(response.headers, 'retry-after'));
+        const retryAfter = retryAfterOf(response.headers);
         if ([400, 401, 403, 404].includes(response.status)) throw new TokenRefusedError(response.status, url.host);
         throw new StatusError(response.status, url.host, retryAfter);
       }

@@ -2,23 +2,7 @@ import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { describeProblem, parseRetryAfter, Transport } from '../../../src/acme/transport.ts';
-
-const NOW = Date.parse('2026-11-22T12:00:00Z');
-
-describe('parseRetryAfter', () => {
-  it.each([
-    [undefined, null],
-    ['120', 120_000],
-    [' 0 ', 0],
-    ['Sun, 22 Nov 2026 12:05:00 GMT', 300_000],
-    ['Sun, 22 Nov 2026 11:00:00 GMT', 0],
-    ['soon', null],
-    ['99999999999', 31 * 24 * 3_600_000],
-  ])('reads %j as %j ms', (value, expected) => {
-    expect(parseRetryAfter(value, NOW)).toBe(expected);
-  });
-});
+import { describeProblem, Transport } from '../../../src/acme/transport.ts';
 
 describe('describeProblem', () => {
   it('joins the subproblems, which say it more exactly', () => {
