@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { eventually } from '../support/eventually.ts';
 import { type Content, FakeRegistry, generated, QUIRKS } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
-import { eventually } from '../support/processes.ts';
 import { pullBlob } from '../support/pull-client.ts';
 
 const MIB = 1024 * 1024;

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type Dockerd, startDockerd } from '../support/dockerd.ts';
+import { eventually } from '../support/eventually.ts';
 import {
   type Content,
   FakeRegistry,
@@ -12,7 +13,6 @@ import {
 } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
 import { type Namespace, openNamespace } from '../support/namespace.ts';
-import { eventually } from '../support/processes.ts';
 import { describeWith } from '../support/programs.ts';
 import { pullBlob } from '../support/pull-client.ts';
 import { skopeoPull } from '../support/skopeo.ts';

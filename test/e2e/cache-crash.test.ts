@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Verified } from '../../src/cache/admin.ts';
+import { eventually } from '../support/eventually.ts';
 import { type FakeBed, startFakeBed } from '../support/fake-bed.ts';
 import { generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures } from '../support/gateway.ts';
-import { eventually } from '../support/processes.ts';
 
 const MIB = 1024 * 1024;
 const ROUNDS = 50;

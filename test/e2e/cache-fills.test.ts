@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { eventually } from '../support/eventually.ts';
 import { type FakeBed, startFakeBed } from '../support/fake-bed.ts';
 import { type Content, generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures } from '../support/gateway.ts';
-import { eventually } from '../support/processes.ts';
 
 const MIB = 1024 * 1024;
 const REPOSITORY = 'library/app';

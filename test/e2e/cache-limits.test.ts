@@ -4,11 +4,12 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { CacheStats } from '../../src/cache/admin.ts';
 import { type BlobClient, openBlobClient } from '../support/blob-client.ts';
+import { eventually } from '../support/eventually.ts';
 import { type FakeBed, startFakeBed } from '../support/fake-bed.ts';
 import { FakeRegistry, generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
 import { type Namespace, openNamespace } from '../support/namespace.ts';
-import { eventually, runOk, runProgram } from '../support/processes.ts';
+import { runOk, runProgram } from '../support/processes.ts';
 import { describeWith } from '../support/programs.ts';
 
 const MIB = 1024 * 1024;

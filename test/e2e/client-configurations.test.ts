@@ -4,10 +4,11 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type DockerRegistry, startDockerRegistry } from '../support/docker-registry.ts';
 import { startDockerd } from '../support/dockerd.ts';
+import { eventually } from '../support/eventually.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
 import { GATEWAY_ADDRESS, type Namespace, openNamespace } from '../support/namespace.ts';
 import { buildImage } from '../support/oci-image.ts';
-import { eventually, type Program, runProgram, startProgram } from '../support/processes.ts';
+import { type Program, runProgram, startProgram } from '../support/processes.ts';
 import { describeWith, programPath } from '../support/programs.ts';
 
 // What `gateway client` prints is put where it says, and the real client pulls by the image's own name. There is no way out of this

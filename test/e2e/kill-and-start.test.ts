@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { eventually } from '../support/eventually.ts';
 import { prepareGateway, showLogOfFailures, type TestGateway } from '../support/gateway.ts';
 import { type Pebble, startPebble } from '../support/pebble.ts';
-import { eventually } from '../support/processes.ts';
 import { describeWith } from '../support/programs.ts';
 
 const DOMAIN = 'cr.example.com';

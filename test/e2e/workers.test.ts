@@ -3,10 +3,11 @@ import { Agent } from 'node:https';
 import { join } from 'node:path';
 import { connect, type TLSSocket } from 'node:tls';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { eventually } from '../support/eventually.ts';
 import { allServe, CLIENTS, everywhere, get, linesOf, PROCESSES, statuses } from '../support/every-process.ts';
 import { type Content, FakeRegistry, generated } from '../support/fake-registry/index.ts';
 import { prepareGateway, showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
-import { eventually, openDescriptors, processTree } from '../support/processes.ts';
+import { openDescriptors, processTree } from '../support/processes.ts';
 
 const MIB = 1024 * 1024;
 const REPOSITORY = 'library/app';

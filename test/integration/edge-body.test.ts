@@ -8,7 +8,8 @@ import { TruncatedError } from '../../src/kit/byte-source.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
 import type { Reply } from '../../src/proxy/reply.ts';
 import { type EdgeBed, PatternSource, startEdgeBed } from '../support/edge-bed.ts';
-import { tlsClient, until } from '../support/raw-client.ts';
+import { eventually } from '../support/eventually.ts';
+import { tlsClient } from '../support/raw-client.ts';
 
 const MiB = 1024 * 1024;
 const BLOB = `/v2/app/blobs/sha256:${'a'.repeat(64)}`;
@@ -87,11 +88,11 @@ describe('whole bodies', () => {
   test.each([0, 1, 131_071, 131_072, 131_073, 3 * MiB + 7])('%i bytes, HTTP/1.1 and HTTP/2', async (size) => {
     const first = serve(new PatternSource(size));
     expect(await drain(await pull())).toEqual({ size, whole: true, right: true });
-    await until(() => first.closed);
+    await eventually('first.closed', () => first.closed);
     const second = serve(new PatternSource(size));
     const session = openHttp2();
     expect(await drain(session.request({ ':path': BLOB }))).toEqual({ size, whole: true, right: true });
-    await until(() => second.closed);
+    await eventually('second.closed', () => second.closed);
     session.close();
     expect(counted).toEqual(size === 0 ? [] : [size, size]);
   });
@@ -152,7 +153,7 @@ describe('bodies that cannot be finished', () => {
     await once(socket, 'end');
     expect(size).toBeGreaterThan(MiB);
     expect(size).toBeLessThan(MiB + 1000);
-    await until(() => source.closed);
+    await eventually('source.closed', () => source.closed);
   });
 
   test('what fails before the first byte of a kept blob is told in words, and the connection goes on', async () => {
@@ -168,7 +169,7 @@ describe('bodies that cannot be finished', () => {
     expect(JSON.parse((await readBounded(refused, 10_000)).toString())).toMatchObject({
       errors: [{ code: 'UNAVAILABLE' }],
     });
-    await until(() => source.closed);
+    await eventually('source.closed', () => source.closed);
     serve(new PatternSource(1000), {}, 'cache');
     expect(await drain(await pull(agent))).toEqual({ size: 1000, whole: true, right: true });
     agent.destroy();
@@ -214,13 +215,13 @@ describe('clients', () => {
       const stream = session.request({ ':path': BLOB });
       await once(stream, 'data');
       stream.close(constants.NGHTTP2_CANCEL);
-      await until(() => source.closed);
+      await eventually('source.closed', () => source.closed);
       session.close();
     }
-    await until(() => source.closed);
+    await eventually('source.closed', () => source.closed);
     expect(bed.registry.pulls.at(-1)?.signal.aborted).toBe(true);
     expect(source.at).toBeLessThan(512 * MiB);
-    await until(() => counted.length === 1);
+    await eventually('counted.length === 1', () => counted.length === 1);
     expect(counted[0]).toBeLessThan(512 * MiB);
   });
 
@@ -236,12 +237,15 @@ describe('clients', () => {
       headers: { host: 'localhost' },
     });
     request.on('error', () => {});
-    await until(() => bed.registry.pulls.length > before);
+    await eventually('bed.registry.pulls.length > before', () => bed.registry.pulls.length > before);
     request.destroy();
-    await until(() => bed.registry.pulls.at(-1)?.signal.aborted === true);
+    await eventually(
+      'bed.registry.pulls.at(-1)?.signal.aborted === true',
+      () => bed.registry.pulls.at(-1)?.signal.aborted === true,
+    );
     const source = new PatternSource(MiB);
     resolve({ status: 200, headers: {}, body: source, from: 'fill' });
-    await until(() => source.closed);
+    await eventually('source.closed', () => source.closed);
     expect(source.at).toBe(0);
   });
 
@@ -254,7 +258,7 @@ describe('clients', () => {
         socket.on('error', () => {});
         socket.write(`GET ${BLOB} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
         socket.pause();
-        await until(() => source.closed);
+        await eventually('source.closed', () => source.closed);
         socket.destroy();
       } else {
         const session = openHttp2();
@@ -262,7 +266,7 @@ describe('clients', () => {
         const stream = session.request({ ':path': BLOB });
         stream.on('error', () => {});
         stream.pause();
-        await until(() => source.closed);
+        await eventually('source.closed', () => source.closed);
         session.destroy();
       }
       // What the kernel's buffers and ours hold, no more.
@@ -304,12 +308,12 @@ describe('clients', () => {
         });
       }
     }
-    await until(() => read > 64 * MiB, 20_000);
+    await eventually('read > 64 * MiB', () => read > 64 * MiB, 20_000);
     const early = process.memoryUsage().rss;
-    await until(() => read > 256 * MiB, 25_000);
+    await eventually('read > 256 * MiB', () => read > 256 * MiB, 25_000);
     const late = process.memoryUsage().rss;
     for (const answer of answers) answer.destroy();
-    await until(() => sources.every((source) => source.closed));
+    await eventually('sources.every((source) => source.closed)', () => sources.every((source) => source.closed));
     expect(late - early).toBeLessThan(64 * MiB);
     agent.destroy();
   });

@@ -4,7 +4,8 @@ import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest';
 import { OperatorError } from '../../src/kit/operator-error.ts';
 import { type EdgeBed, PatternSource, startEdgeBed } from '../support/edge-bed.ts';
-import { parseAnswer, rawExchange, tlsClient, until } from '../support/raw-client.ts';
+import { eventually } from '../support/eventually.ts';
+import { parseAnswer, rawExchange, tlsClient } from '../support/raw-client.ts';
 
 const BLOB = `/v2/app/blobs/sha256:${'a'.repeat(64)}`;
 const SIZE = 700_000;
@@ -50,7 +51,7 @@ describe('shutdown', () => {
     const pull = heldPull();
     const busy = await client();
     const whole = rawExchange(0, `GET ${BLOB} HTTP/1.1\r\nHost: localhost\r\n\r\n`, busy);
-    await until(() => pull.source.at > 0);
+    await eventually('pull.source.at > 0', () => pull.source.at > 0);
     const held = heldPull();
     const session = connectHttp2(`https://127.0.0.1:${bed.httpsPort}`, { ca: bed.certificates.root });
     const stream = session.request({ ':path': BLOB });
@@ -58,7 +59,7 @@ describe('shutdown', () => {
     stream.on('data', (chunk) => {
       received += chunk.length;
     });
-    await until(() => held.source.at > 0);
+    await eventually('held.source.at > 0', () => held.source.at > 0);
 
     const ended = Promise.all([silent, idle, idleSession].map((one) => once(one, 'close')));
     const closed = bed.edge.close({ graceMs: 20_000 });
@@ -94,7 +95,7 @@ describe('shutdown', () => {
       'GET /v2/a/manifests/1 HTTP/1.1\r\nHost: localhost\r\n\r\nGET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n',
       socket,
     );
-    await until(() => bed.registry.pulls.length === 1);
+    await eventually('bed.registry.pulls.length === 1', () => bed.registry.pulls.length === 1);
     const closed = bed.edge.close({ graceMs: 20_000 });
     expect((await bed.edge.app.request('/readyz', {}, { exchange: {} } as never)).status).toBe(503);
     resolve();
@@ -107,7 +108,7 @@ describe('shutdown', () => {
     const { source } = heldPull();
     const socket = await client();
     const text = rawExchange(0, `GET ${BLOB} HTTP/1.1\r\nHost: localhost\r\n\r\n`, socket).catch(() => 'reset');
-    await until(() => source.at > 0);
+    await eventually('source.at > 0', () => source.at > 0);
     await bed.edge.close({ graceMs: 200 });
     expect((await text).length).toBeLessThan(SIZE);
     expect(source.closed).toBe(true);

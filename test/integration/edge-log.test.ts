@@ -2,7 +2,8 @@ import { Writable } from 'node:stream';
 import { pino } from 'pino';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type EdgeBed, startEdgeBed } from '../support/edge-bed.ts';
-import { rawExchange, tlsClient, until } from '../support/raw-client.ts';
+import { eventually } from '../support/eventually.ts';
+import { rawExchange, tlsClient } from '../support/raw-client.ts';
 
 const DIGEST = `sha256:${'a'.repeat(64)}`;
 const lines: Record<string, unknown>[] = [];
@@ -28,7 +29,7 @@ async function ask(request: string): Promise<string> {
 
 test('one line a request, with what was asked and what became of it', async () => {
   const answer = await ask(`GET /v2/quay.io/org/app/manifests/v1 HTTP/1.1\r\nUser-Agent: test/1`);
-  await until(() => lines.length === 1);
+  await eventually('lines.length === 1', () => lines.length === 1);
   expect(lines[0]).toMatchObject({
     requestId: /x-request-id: (\S+)/.exec(answer)?.[1],
     method: 'GET',
@@ -48,7 +49,7 @@ test('one line a request, with what was asked and what became of it', async () =
   await ask(`HEAD /v2/app/blobs/${DIGEST} HTTP/1.1`);
   await ask('PUT /v2/app/blobs/uploads/ HTTP/1.1');
   await ask('GET /v2/Bad/manifests/1 HTTP/1.1');
-  await until(() => lines.length === 4);
+  await eventually('lines.length === 4', () => lines.length === 4);
   expect(lines.slice(1)).toMatchObject([
     { method: 'HEAD', kind: 'blob', repository: 'library/app', reference: DIGEST, bytes: 0 },
     { method: 'PUT', kind: 'refused', path: '/v2/app/blobs/uploads/', status: 405 },
@@ -63,7 +64,7 @@ test('no secret, and nothing for health checks', async () => {
     'GET /v2/app/manifests/1?token=hunter2 HTTP/1.1\r\nAuthorization: Basic aHVudGVyMg==\r\nCookie: hunter2\r\nX-Token: hunter2',
   );
   await ask('GET /nothing?password=hunter2 HTTP/1.1');
-  await until(() => lines.length === before + 2);
+  await eventually('lines.length === before + 2', () => lines.length === before + 2);
   expect(text).not.toContain('hunter2');
   expect(text).not.toContain('aHVudGVyMg');
 });
@@ -75,9 +76,9 @@ test('a client that leaves before the answer is told apart', async () => {
   const pulls = bed.registry.pulls.length;
   const socket = await tlsClient({ port: bed.httpsPort, ca: bed.certificates.root, servername: 'localhost' });
   socket.write('GET /v2/app/manifests/1 HTTP/1.1\r\nHost: localhost\r\n\r\n');
-  await until(() => bed.registry.pulls.length > pulls);
+  await eventually('bed.registry.pulls.length > pulls', () => bed.registry.pulls.length > pulls);
   socket.destroy();
-  await until(() => lines.length > before);
+  await eventually('lines.length > before', () => lines.length > before);
   expect(lines.at(-1)).toMatchObject({ status: 499, cut: 'client left', bytes: 0 });
   bed.registry.reset();
   resolve(undefined as never);
@@ -92,7 +93,7 @@ test('garbage behind a request never lands in the body of its answer', async () 
   const pulls = bed.registry.pulls.length;
   const socket = await tlsClient({ port: bed.httpsPort, ca: bed.certificates.root, servername: 'localhost' });
   const answer = rawExchange(0, 'GET /v2/app/manifests/1 HTTP/1.1\r\nHost: localhost\r\n\r\n', socket).catch(() => '');
-  await until(() => bed.registry.pulls.length > pulls);
+  await eventually('bed.registry.pulls.length > pulls', () => bed.registry.pulls.length > pulls);
   socket.write('\0\0 garbage\r\n\r\n');
   expect(await answer).not.toContain('400');
   resolve();

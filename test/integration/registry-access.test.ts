@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
-import { eventually } from '../support/cache-rig.ts';
+import { eventually } from '../support/eventually.ts';
 import { FakeRegistry, generated, sha256 } from '../support/fake-registry/index.ts';
 import { RegistryBed, refusalOf } from '../support/registry-bed.ts';
 
@@ -87,7 +87,7 @@ describe('two registries', () => {
     open.repository('library/app').addBlob(blob);
     closed.faults = (request) => (request.kind === 'blob' ? { delay: 300 } : undefined);
     const failing = refusalOf(bed.blob('private.example', 'org/secret', blob.digest, { authenticated: true }));
-    await eventually(() => closed.log.count({ kind: 'blob' }) > 0);
+    await eventually('closed.log.count({ kind: "blob" }) > 0', () => closed.log.count({ kind: 'blob' }) > 0);
     const reply = await bed.blob('docker.io', 'library/app', blob.digest);
     expect([sha256(reply.body), await failing]).toEqual([blob.digest, 'blobUnknown']);
   });

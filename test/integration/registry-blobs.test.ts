@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, test } from 'vitest';
-import { eventually } from '../support/cache-rig.ts';
+import { eventually } from '../support/eventually.ts';
 import {
   type Content,
   FakeRegistry,
@@ -73,7 +73,7 @@ describe('a blob', () => {
     );
     leaving.abort(new Error('left'));
     if (reply.body !== null && 'close' in reply.body) await reply.body.close();
-    await eventually(() => bed.rig.index.blob(blob.digest) !== null);
+    await eventually('bed.rig.index.blob(blob.digest) !== null', () => bed.rig.index.blob(blob.digest) !== null);
     const asked = fake.log.count();
     const again = await bed.blob('docker.io', REPOSITORY, blob.digest);
     expect([again.from, sha256(again.body), fake.log.count()]).toEqual(['cache', blob.digest, asked]);
@@ -127,7 +127,7 @@ describe('a blob', () => {
     fake.faults = () => ({ wrongByteAt: MIB });
     const wrong = await get(blob.digest);
     expect([wrong.truncated, wrong.body.length < blob.size]).toEqual([true, true]);
-    await eventually(() => bed.rig.cache.find(blob.digest) === null);
+    await eventually('bed.rig.cache.find(blob.digest) === null', () => bed.rig.cache.find(blob.digest) === null);
     fake.faults = () => undefined;
     expect(sha256((await get(blob.digest)).body)).toBe(blob.digest);
   });
@@ -229,7 +229,7 @@ describe('ranges of a blob that is not here yet', () => {
     expect(fake.log.bytes({ kind: 'blob' })).toBe(9 * MIB + 51);
     const last = await get(layer.digest, { range: `bytes=0-${4 * MIB - 1}` });
     expect([last.from, sha256(last.body)]).toEqual(['fill', part(layer, 0, 4 * MIB)]);
-    await eventually(() => bed.rig.index.blob(layer.digest) !== null);
+    await eventually('bed.rig.index.blob(layer.digest) !== null', () => bed.rig.index.blob(layer.digest) !== null);
   });
 
   test('one far ahead of the fill passes through while the fill goes on', async () => {
@@ -242,7 +242,7 @@ describe('ranges of a blob that is not here yet', () => {
       `bytes ${12 * MIB}-${16 * MIB - 1}/${16 * MIB}`,
       part(blob, 12 * MIB, 16 * MIB),
     ]);
-    await eventually(() => bed.rig.index.blob(blob.digest) !== null);
+    await eventually('bed.rig.index.blob(blob.digest) !== null', () => bed.rig.index.blob(blob.digest) !== null);
     expect(fake.log.of({ kind: 'blob' }).map(({ range }) => range?.from)).toEqual([undefined, 12 * MIB]);
     expect(await bed.counter('registry_blobs_passed_total', { why: 'range-ahead' })).toBe(1);
   });

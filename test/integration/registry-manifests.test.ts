@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST } from '../../src/oci/media-types.ts';
-import { eventually } from '../support/cache-rig.ts';
+import { eventually } from '../support/eventually.ts';
 import { FakeRegistry, type FakeRegistryOptions, MEDIA, sha256 } from '../support/fake-registry/index.ts';
 import { type BedOptions, RegistryBed, refusalOf } from '../support/registry-bed.ts';
 
@@ -190,7 +190,10 @@ describe('a tag', () => {
     await pull();
     expect(await pull()).toEqual(['cache', 'cache', 'cache']);
     fake.log.clear();
-    await eventually(() => bed.rig.index.blob(image.config.digest) !== null);
+    await eventually(
+      'bed.rig.index.blob(image.config.digest) !== null',
+      () => bed.rig.index.blob(image.config.digest) !== null,
+    );
     await bed.rig.cache.admin.prune({ all: true }, () => {}, new AbortController().signal);
     expect((await pull())[0]).toBe('upstream');
     expect(fake.log.of({}).map(({ kind, method }) => `${method} ${kind}`)).toEqual(['GET manifest', 'GET blob']);
@@ -206,6 +209,7 @@ describe('a tag', () => {
     });
     closers.push(async () => again.core.close());
     await eventually(
+      'bed.rig.index.linkOf({ registry: "docker.io", repository: REPOSITOR…',
       () => bed.rig.index.linkOf({ registry: 'docker.io', repository: REPOSITORY }, image.digest) !== null,
     );
     fake.faults = () => ({ refuse: true });
@@ -242,7 +246,7 @@ describe('while the upstream fails', () => {
     expect((await bed.manifest('docker.io', REPOSITORY, image.digest)).from).toBe('cache');
     fake.faults = () => undefined;
     bed.clock += 60_000;
-    await eventually(async () => {
+    await eventually('{ bed.clock += 20_000; return (await bed.manifest("docker.io", REPO…', async () => {
       bed.clock += 20_000;
       return (await bed.manifest('docker.io', REPOSITORY, '1')).from === 'cache';
     });

@@ -7,7 +7,7 @@ import type { Config } from '../../src/config/config.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
 import { Pool } from '../../src/workers/pool.ts';
 import type { StateMessage } from '../../src/workers/wire.ts';
-import { eventually } from '../support/processes.ts';
+import { eventually } from '../support/eventually.ts';
 
 /** A pool behind a listener of the test's own, which serves what no worker takes: its answers begin with `owner`. */
 class Bed {

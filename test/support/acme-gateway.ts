@@ -1,6 +1,7 @@
 import type { CertificateInfo } from '../../src/certs/service.ts';
+import { eventually } from './eventually.ts';
 import { prepareGateway, type TestGateway } from './gateway.ts';
-import { eventually, freePorts, type Surroundings } from './processes.ts';
+import { freePorts, type Surroundings } from './processes.ts';
 
 /** Domain of gateways whose certificates come from a CA of the test. */
 export const DOMAIN = 'gw.test';

@@ -142,12 +142,3 @@ export class DrivenFetch {
     this.#done.reject(error);
   }
 }
-
-/** Waits for a condition, within a bound. */
-export async function eventually(condition: () => boolean | Promise<boolean>, what = 'the condition'): Promise<void> {
-  for (const deadline = performance.now() + 10_000; performance.now() < deadline; ) {
-    if (await condition()) return;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  throw new Error(`${what} did not come true in 10 s`);
-}

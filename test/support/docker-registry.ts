@@ -1,8 +1,9 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { eventually } from './eventually.ts';
 import { type TestImage, writeLayout } from './oci-image.ts';
-import { eventually, freePorts, type Program, runOk, type Surroundings, startProgram } from './processes.ts';
+import { freePorts, type Program, runOk, type Surroundings, startProgram } from './processes.ts';
 import { programPath } from './programs.ts';
 
 /** A real registry (Debian's docker-registry) with images of the test's own. */

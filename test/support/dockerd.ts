@@ -1,7 +1,8 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { eventually, type Program, type Ran, runProgram, type Surroundings, startProgram } from './processes.ts';
+import { eventually } from './eventually.ts';
+import { type Program, type Ran, runProgram, type Surroundings, startProgram } from './processes.ts';
 import { programPath } from './programs.ts';
 
 /** A real Docker daemon with a client: its own data, socket and containerd, in surroundings that have the test's /etc/docker. */

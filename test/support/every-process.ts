@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs';
 import { Agent, type RequestOptions, request } from 'node:https';
 import { join } from 'node:path';
 import { expect } from 'vitest';
+import { eventually } from './eventually.ts';
 import type { TestGateway } from './gateway.ts';
-import { eventually } from './processes.ts';
 
 /** More than one, and more than the two that most machines of these tests would start by themselves. */
 export const PROCESSES = 3;

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach } from 'vitest';
+import { eventually } from './eventually.ts';
 import {
-  eventually,
   freePorts,
   openDescriptors,
   type Program,

@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { signCertificate } from '../../src/certs/signing.ts';
 import { readBounded } from '../../src/kit/bounded.ts';
-import { eventually, freePorts, runOk, type Surroundings, startProgram } from './processes.ts';
+import { eventually } from './eventually.ts';
+import { freePorts, runOk, type Surroundings, startProgram } from './processes.ts';
 import { programPath } from './programs.ts';
 
 export interface PebbleOptions {

@@ -200,22 +200,6 @@ export async function freePorts(count: number): Promise<number[]> {
   return ports;
 }
 
-/** Asks again until `probe` neither throws nor returns false; every attempt is short, so the waiting is bounded by `ms`. */
-export async function eventually<T>(what: string, probe: () => Promise<T> | T, ms = PATIENCE): Promise<T> {
-  const deadline = Date.now() + ms;
-  for (;;) {
-    let cause: unknown;
-    try {
-      const answer = await probe();
-      if (answer !== false) return answer;
-    } catch (error) {
-      cause = error;
-    }
-    if (Date.now() > deadline) throw new Error(`waited ${ms} ms in vain: ${what}`, { cause });
-    await new Promise((resolve) => setTimeout(resolve, 25));
-  }
-}
-
 /** A process and all below it. */
 export function processTree(pid: number): number[] {
   const found = [pid];

@@ -55,12 +55,3 @@ export function parseAnswer(text: string): Answer {
     body,
   };
 }
-
-/** Waits for a condition, by the event loop's turns, for at most `ms`. */
-export async function until(condition: () => boolean, ms = 10_000): Promise<void> {
-  const end = Date.now() + ms;
-  while (!condition()) {
-    if (Date.now() > end) throw new Error('the condition did not come true in time');
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}

@@ -6,7 +6,6 @@ import { RegistryError } from '../../../src/oci/errors.ts';
 import {
   DrivenFetch,
   endRig,
-  eventually,
   fetchOf,
   makeContent,
   makeRig,
@@ -14,6 +13,7 @@ import {
   readAll,
   readUntilEnd,
 } from '../../support/cache-rig.ts';
+import { eventually } from '../../support/eventually.ts';
 
 let rig: Rig;
 beforeEach(async () => {
@@ -33,7 +33,7 @@ describe('a fill', () => {
     expect(await handle.size()).toBe(100_000);
     expect(await readAll(handle.open())).toEqual(content.bytes);
     handle.release();
-    await eventually(() => rig.index.blob(content.digest) !== null);
+    await eventually('rig.index.blob(content.digest) !== null', () => rig.index.blob(content.digest) !== null);
     const hex = content.digest.slice(7);
     expect(await readFile(join(rig.dataDir, 'blobs', algorithm, hex.slice(0, 2), hex))).toEqual(content.bytes);
     expect(await filesOf('partial')).toEqual([]);
@@ -49,7 +49,7 @@ describe('a fill', () => {
     expect(await handle.size()).toBe(0);
     expect(await readAll(handle.open())).toEqual(content.bytes);
     handle.release();
-    await eventually(() => rig.index.blob(content.digest)?.size === 0);
+    await eventually('rig.index.blob(content.digest)?.size === 0', () => rig.index.blob(content.digest)?.size === 0);
   });
 
   it('is one for all who ask meanwhile, each reading from its own offset', async () => {
@@ -75,12 +75,15 @@ describe('a fill', () => {
     const sink = await driven.sink();
     sink.begin(10_000);
     await sink.write(0, content.bytes.subarray(0, 5_000));
-    await eventually(() => handle.available === 5_000);
+    await eventually('handle.available === 5_000', () => handle.available === 5_000);
     await sink.write(5_000, content.bytes.subarray(5_000));
-    await eventually(() => handle.available === 10_000 - 1024);
+    await eventually('handle.available === 10_000 - 1024', () => handle.available === 10_000 - 1024);
     expect(handle.complete).toBe(false);
     driven.finish();
-    await eventually(() => handle.complete && handle.available === 10_000);
+    await eventually(
+      'handle.complete && handle.available === 10_000',
+      () => handle.complete && handle.available === 10_000,
+    );
     handle.release();
   });
 
@@ -93,13 +96,16 @@ describe('a fill', () => {
     expect(await handle.size()).toBeUndefined();
     const read = readAll(handle.open());
     await sink.write(0, content.bytes.subarray(0, 6_000));
-    await eventually(() => handle.available === 6_000 - 1024);
+    await eventually('handle.available === 6_000 - 1024', () => handle.available === 6_000 - 1024);
     await sink.write(6_000, content.bytes.subarray(6_000));
     driven.finish();
     expect(await read).toEqual(content.bytes);
     expect(await handle.size()).toBeUndefined();
     handle.release();
-    await eventually(() => rig.index.blob(content.digest)?.size === 10_000);
+    await eventually(
+      'rig.index.blob(content.digest)?.size === 10_000',
+      () => rig.index.blob(content.digest)?.size === 10_000,
+    );
   });
 
   it('gives what came last from memory, what came before from the file', async () => {
@@ -111,7 +117,7 @@ describe('a fill', () => {
     sink.begin(size);
     const step = 50_000;
     for (let at = 0; at < 1_000_000; at += step) await sink.write(at, content.bytes.subarray(at, at + step));
-    await eventually(() => handle.available === 1_000_000);
+    await eventually('handle.available === 1_000_000', () => handle.available === 1_000_000);
     const [name = ''] = await filesOf('partial');
     await writeFile(join(rig.dataDir, 'partial', name), Buffer.alloc(size));
 
@@ -141,7 +147,7 @@ describe('a fill', () => {
     await sink.write(5_000, content.bytes.subarray(5_000));
     expect(driven.signal?.aborted).toBe(false);
     driven.finish();
-    await eventually(() => rig.index.blob(content.digest) !== null);
+    await eventually('rig.index.blob(content.digest) !== null', () => rig.index.blob(content.digest) !== null);
     expect(await readAll(rig.cache.find(content.digest)!.open())).toEqual(content.bytes);
   });
 
@@ -199,7 +205,7 @@ describe('a fill that gets wrong bytes', () => {
         expect(bytes.length).toBeLessThan((size ?? 49_000) - index * 10_000);
       }
       handle.release();
-      await eventually(async () => (await filesOf('partial')).length === 0);
+      await eventually('(await filesOf("partial")).length === 0', async () => (await filesOf('partial')).length === 0);
       expect(rig.cache.find(content.digest)).toBeNull();
       expect(await filesOf('blobs')).toEqual([]);
       const next = rig.cache.fill(content.key, fetchOf(content.bytes));
@@ -228,7 +234,7 @@ describe('a fill whose upstream fails', () => {
     await expect(handle.size()).rejects.toBe(denied);
     handle.release();
     expect(rig.cache.find(content.digest)).toBeNull();
-    await eventually(async () => (await filesOf('partial')).length === 0);
+    await eventually('(await filesOf("partial")).length === 0', async () => (await filesOf('partial')).length === 0);
     const next = rig.cache.fill(content.key, fetchOf(content.bytes));
     expect(await readAll(next.open())).toEqual(content.bytes);
     next.release();
@@ -242,7 +248,7 @@ describe('a fill whose upstream fails', () => {
     sink.begin(100_000);
     await sink.write(0, content.bytes.subarray(0, 40_000));
     await sink.write(60_000, content.bytes.subarray(60_000, 70_000));
-    await eventually(() => handle.available === 40_000);
+    await eventually('handle.available === 40_000', () => handle.available === 40_000);
     driven.fail(new RegistryError('upstreamFailed', { facts: { registry: 'docker.io', reason: 'reset' } }));
     const { bytes, error } = await readUntilEnd(handle.open());
     expect(error).toBeInstanceOf(TruncatedError);
@@ -274,7 +280,7 @@ describe('a restart', () => {
     sink.begin(100_000);
     await sink.write(0, content.bytes.subarray(0, 30_000));
     const read = readUntilEnd(handle.open());
-    await eventually(() => handle.available === 30_000);
+    await eventually('handle.available === 30_000', () => handle.available === 30_000);
     await rig.cache.close();
     expect(driven.signal?.aborted).toBe(true);
     expect((await read).error).toBeInstanceOf(TruncatedError);

@@ -8,7 +8,6 @@ import {
   type Content,
   DrivenFetch,
   endRig,
-  eventually,
   fetchOf,
   MIB,
   makeContent,
@@ -17,6 +16,7 @@ import {
   readAll,
   readUntilEnd,
 } from '../../support/cache-rig.ts';
+import { eventually } from '../../support/eventually.ts';
 import { MemoryCacheIndex } from '../../support/memory-cache-index.ts';
 
 let rig: Rig;
@@ -26,7 +26,10 @@ const put = async (content: Content): Promise<void> => {
   const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
   expect(await readAll(handle.open())).toEqual(content.bytes);
   handle.release();
-  await eventually(() => rig.index.blob(content.digest) !== null && rig.cache.admin.stats().fills === 0);
+  await eventually(
+    'rig.index.blob(content.digest) !== null && rig.cache.admin.stats().…',
+    () => rig.index.blob(content.digest) !== null && rig.cache.admin.stats().fills === 0,
+  );
 };
 
 const bytesOnDisk = async (): Promise<number> => {
@@ -100,7 +103,7 @@ describe('a cache at its limit', () => {
       }
     }
     rig = await makeRig({ maintain: true, index: new Untidy() });
-    await eventually(() => steps === 3);
+    await eventually('steps === 3', () => steps === 3);
   });
 
   it('does not evict what is being read', async () => {
@@ -133,7 +136,7 @@ describe('a cache at its limit', () => {
     expect(offsets).toEqual([0]);
     handle.release();
     expect(rig.cache.accepts(content.digest)).toBe(false);
-    await eventually(async () => (await bytesOnDisk()) === 0);
+    await eventually('(await bytesOnDisk()) === 0', async () => (await bytesOnDisk()) === 0);
   });
 
   it('checks what goes past it by its digest as well', async () => {
@@ -190,10 +193,10 @@ describe('a cache at its limit', () => {
     const sink = await driven.sink();
     sink.begin(150_000);
     await sink.write(0, left.bytes.subarray(0, 100_000));
-    await eventually(() => handle.available === 100_000);
+    await eventually('handle.available === 100_000', () => handle.available === 100_000);
     driven.fail(new Error('over') as RegistryError);
     handle.release();
-    await eventually(() => rig.cache.admin.stats().partials === 1);
+    await eventually('rig.cache.admin.stats().partials === 1', () => rig.cache.admin.stats().partials === 1);
     await put(makeContent(150_000));
     expect(rig.cache.admin.stats().partials).toBe(0);
     expect(rig.index.blob(whole.digest)).not.toBeNull();

@@ -8,7 +8,6 @@ import {
   type Content,
   DrivenFetch,
   endRig,
-  eventually,
   fetchOf,
   makeContent,
   makeRig,
@@ -16,6 +15,7 @@ import {
   readAll,
   readUntilEnd,
 } from '../../support/cache-rig.ts';
+import { eventually } from '../../support/eventually.ts';
 
 let rig: Rig;
 afterEach(() => endRig(rig));
@@ -27,7 +27,10 @@ const put = async (content: Content): Promise<void> => {
   const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
   await readAll(handle.open());
   handle.release();
-  await eventually(() => rig.index.blob(content.digest) !== null && rig.cache.admin.stats().fills === 0);
+  await eventually(
+    'rig.index.blob(content.digest) !== null && rig.cache.admin.stats().…',
+    () => rig.index.blob(content.digest) !== null && rig.cache.admin.stats().fills === 0,
+  );
 };
 
 describe('a directory that cannot be written', () => {
@@ -73,9 +76,15 @@ describe('a directory that cannot be written', () => {
     const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
     expect(await readAll(handle.open())).toEqual(content.bytes);
     handle.release();
-    await eventually(() => !rig.cache.accepts(content.digest) && rig.cache.admin.stats().fills === 0);
+    await eventually(
+      '!rig.cache.accepts(content.digest) && rig.cache.admin.stats().fills…',
+      () => !rig.cache.accepts(content.digest) && rig.cache.admin.stats().fills === 0,
+    );
     expect(rig.cache.find(content.digest)).toBeNull();
-    await eventually(async () => (await readdir(join(rig.dataDir, 'partial'))).length === 0);
+    await eventually(
+      '(await readdir(join(rig.dataDir, "partial"))).length === 0',
+      async () => (await readdir(join(rig.dataDir, 'partial'))).length === 0,
+    );
   });
 });
 
@@ -145,10 +154,10 @@ describe('taking up', () => {
     const sink = await driven.sink();
     sink.begin(content.bytes.length);
     await sink.write(0, content.bytes.subarray(0, 30_000));
-    await eventually(() => handle.available > 20_000);
+    await eventually('handle.available > 20_000', () => handle.available > 20_000);
     driven.fail(new Error('over'));
     handle.release();
-    await eventually(() => rig.cache.admin.stats().partials === 1);
+    await eventually('rig.cache.admin.stats().partials === 1', () => rig.cache.admin.stats().partials === 1);
   };
   const partialOf = ({ digest }: Content): string => join(rig.dataDir, 'partial', `sha256-${digest.slice(7)}`);
 
@@ -202,10 +211,10 @@ describe('taking up', () => {
     const sink = await driven.sink();
     sink.begin(50_000);
     await sink.write(0, content.bytes);
-    await eventually(() => handle.available === 50_000 - 1024);
+    await eventually('handle.available === 50_000 - 1024', () => handle.available === 50_000 - 1024);
     driven.fail(new Error('over'));
     handle.release();
-    await eventually(() => rig.cache.admin.stats().partials === 1);
+    await eventually('rig.cache.admin.stats().partials === 1', () => rig.cache.admin.stats().partials === 1);
     const second = new DrivenFetch();
     const next = rig.cache.fill(content.key, second.fetch);
     expect((await second.sink()).held).toEqual([{ from: 0, to: 50_000 - 1024 }]);
