@@ -1,5 +1,5 @@
 import { rm } from 'node:fs/promises';
-import type { Extent } from '../kit/extent.ts';
+import type { Extent } from '../kit/interval-set.ts';
 import type { Mutex } from '../kit/mutex.ts';
 import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';

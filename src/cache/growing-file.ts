@@ -1,7 +1,6 @@
 import { createHash, type Hash } from 'node:crypto';
-import type { Extent } from '../kit/extent.ts';
+import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { CacheError } from './cache-error.ts';
-import { ExtentSet } from './extent-set.ts';
 import { RecentBytes } from './recent-bytes.ts';
 import type { SharedFile } from './shared-file.ts';
 
@@ -24,12 +23,12 @@ interface Piece {
  * one that came early is read back, from the page cache, when its turn comes.
  */
 export class GrowingFile {
-  readonly written: ExtentSet;
+  readonly written: IntervalSet;
   readonly file: SharedFile;
   readonly #hash: Hash;
   /** The end of what came without a gap. */
   readonly #recent = new RecentBytes();
-  readonly #claimed: ExtentSet;
+  readonly #claimed: IntervalSet;
   readonly #onWritten: (bytes: number) => void;
   readonly #onError: (error: CacheError) => void;
   #ready: Promise<void> = Promise.resolve();
@@ -54,8 +53,8 @@ export class GrowingFile {
   }) {
     this.file = options.file;
     this.#hash = createHash(options.algorithm);
-    this.written = new ExtentSet(options.held);
-    this.#claimed = new ExtentSet(options.held);
+    this.written = new IntervalSet(options.held);
+    this.#claimed = new IntervalSet(options.held);
     this.#onWritten = options.onWritten;
     this.#onError = options.onError;
     this.#startCatchUp();

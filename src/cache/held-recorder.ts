@@ -1,8 +1,7 @@
-import type { Extent } from '../kit/extent.ts';
+import type { Extent, IntervalSet } from '../kit/interval-set.ts';
 import type { Mutex } from '../kit/mutex.ts';
 import type { Digest } from '../oci/digest.ts';
 import { CacheError } from './cache-error.ts';
-import type { ExtentSet } from './extent-set.ts';
 import type { Layout } from './layout.ts';
 import { writeHeld } from './partial.ts';
 import type { SharedFile } from './shared-file.ts';
@@ -10,7 +9,7 @@ import type { SharedFile } from './shared-file.ts';
 /** What there is to record. */
 export interface Growth {
   readonly file: SharedFile;
-  readonly written: ExtentSet;
+  readonly written: IntervalSet;
   readonly size: number | undefined;
 }
 

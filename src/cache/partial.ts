@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { Extent } from '../kit/extent.ts';
+import type { Extent } from '../kit/interval-set.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Layout } from './layout.ts';
 import { SharedFile } from './shared-file.ts';

@@ -1,4 +1,4 @@
-import type { Extent } from '../kit/extent.ts';
+import type { Extent } from '../kit/interval-set.ts';
 
 /** One range as asked for, before the size is known; `to` is exclusive, undefined reads to the end. */
 export type RangeSpec =

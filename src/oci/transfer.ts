@@ -1,4 +1,4 @@
-import type { Extent } from '../kit/extent.ts';
+import type { Extent } from '../kit/interval-set.ts';
 import type { Digest } from './digest.ts';
 import type { RepositoryKey } from './target.ts';
 

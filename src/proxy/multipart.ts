@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
-import type { Extent } from '../kit/extent.ts';
+import type { Extent } from '../kit/interval-set.ts';
 import { BLOB } from '../oci/media-types.ts';
 import { contentRange } from '../oci/range.ts';
 

@@ -1,5 +1,5 @@
 import type { ByteSource } from '../kit/byte-source.ts';
-import type { Extent } from '../kit/extent.ts';
+import type { Extent } from '../kit/interval-set.ts';
 import { contentRange } from '../oci/range.ts';
 import type { BlobKey } from '../oci/transfer.ts';
 import { VerifiedSource } from '../oci/verified-source.ts';

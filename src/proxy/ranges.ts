@@ -1,5 +1,5 @@
 import type { BlobHandle } from '../cache/blob-cache.ts';
-import type { Extent } from '../kit/extent.ts';
+import type { Extent } from '../kit/interval-set.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { RangeSpec } from '../oci/range.ts';
 import type { RepositoryKey } from '../oci/target.ts';

@@ -1,4 +1,4 @@
-import type { Extent } from '../kit/extent.ts';
+import type { Extent } from '../kit/interval-set.ts';
 
 /** What one connection has undertaken to fetch: sorted, disjoint runs that shrink from the front as bytes come, and from the back as others take over. */
 export class Claim {

@@ -1,4 +1,4 @@
-import type { Extent } from '../kit/extent.ts';
+import type { Extent } from '../kit/interval-set.ts';
 import { Claim } from './claim.ts';
 import { Gaps } from './gaps.ts';
 import type { Lane } from './lane.ts';

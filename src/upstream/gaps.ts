@@ -1,4 +1,4 @@
-import type { Extent } from '../kit/extent.ts';
+import type { Extent } from '../kit/interval-set.ts';
 
 /** Bytes still to be fetched that nobody is fetching: sorted, disjoint runs. The last is open (`to` is Infinity) while the size is unknown. */
 export class Gaps {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Extent } from '../../src/kit/extent.ts';
+import type { Extent } from '../../src/kit/interval-set.ts';
 import type { BlobSink } from '../../src/oci/transfer.ts';
 import type { Content } from './fake-registry/index.ts';
 
