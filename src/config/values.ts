@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
+import { Network } from '../kit/networks.ts';
 import type { ListenAddress } from './config.ts';
 
 /** A value that is refused, in words; what is secret is not repeated. */
@@ -107,15 +108,11 @@ export function parseListen(raw: unknown): ListenAddress | null {
 /** `10.0.0.0/8`, `2001:db8::/32`, or one address → CIDR in its canonical form. */
 export function parseCidr(raw: unknown): string {
   const written = text(raw, 'a network such as 10.0.0.0/8');
-  const [address = '', bits, ...rest] = written.split('/');
-  // Node's check first: ipaddr.js also takes octal, hexadecimal and shortened forms.
-  const family = isIP(address);
-  const width = family === 4 ? 32 : 128;
-  const length = bits === undefined ? width : Number(bits);
-  if (family === 0 || rest.length > 0 || (bits !== undefined && !/^\d{1,3}$/.test(bits)) || length > width) {
+  if (Network.parse(written) === null) {
     throw new BadValue(`${quoted(raw)} is not a network; write it like 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7`);
   }
-  return `${ipaddr.parse(address).toString()}/${length}`;
+  const [address = '', bits] = written.split('/');
+  return `${ipaddr.parse(address).toString()}/${bits === undefined ? (isIP(address) === 4 ? 32 : 128) : Number(bits)}`;
 }
 
 /** A DNS server as `host:port`; the port is 53 where none is given. */

@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http';
-import ipaddr from 'ipaddr.js';
+import { NetworkList, parseAddress } from '../kit/networks.ts';
 
 /** What the connection and, where its peer is trusted, `X-Forwarded-*` say about the client. */
 export interface Client {
@@ -11,17 +11,13 @@ export interface Client {
   readonly https: boolean;
 }
 
-type Range = [ipaddr.IPv4 | ipaddr.IPv6, number];
-
 /** Believes `X-Forwarded-*` from the configured networks only (`trustedProxies`). */
 export class ForwardedHeaders {
-  readonly #trusted: readonly Range[];
+  readonly #trusted: NetworkList;
 
   /** CIDRs or single addresses, already checked by the configuration. */
   constructor(trustedProxies: readonly string[]) {
-    this.#trusted = trustedProxies.map((text) =>
-      text.includes('/') ? ipaddr.parseCIDR(text) : single(ipaddr.parse(text)),
-    );
+    this.#trusted = new NetworkList(trustedProxies);
   }
 
   read(peer: string, headers: IncomingHttpHeaders): Client {
@@ -34,9 +30,7 @@ export class ForwardedHeaders {
   }
 
   trusts(address: string): boolean {
-    if (this.#trusted.length === 0 || !ipaddr.isValid(address)) return false;
-    const parsed = ipaddr.process(address);
-    return this.#trusted.some(([network, bits]) => parsed.kind() === network.kind() && parsed.match(network, bits));
+    return this.#trusted.contains(address);
   }
 
   /** From the right, the first address that is no trusted proxy: what lies left of it anyone may have written. */
@@ -45,7 +39,7 @@ export class ForwardedHeaders {
     let client = peer;
     for (const hop of hops.reverse()) {
       const address = hop.trim();
-      if (!ipaddr.isValid(address)) break;
+      if (parseAddress(address) === null) break;
       client = plainAddress(address);
       if (!this.trusts(client)) break;
     }
@@ -56,11 +50,7 @@ export class ForwardedHeaders {
 /** An address as a person writes it: `::ffff:192.0.2.1` is `192.0.2.1`. */
 export function plainAddress(address: string | undefined): string {
   if (address === undefined) return '';
-  return address.startsWith('::ffff:') ? ipaddr.process(address).toString() : address;
-}
-
-function single(address: ipaddr.IPv4 | ipaddr.IPv6): Range {
-  return [address, address.kind() === 'ipv4' ? 32 : 128];
+  return address.startsWith('::ffff:') ? (parseAddress(address)?.toString() ?? address) : address;
 }
 
 function first(header: string | string[] | undefined): string | undefined {

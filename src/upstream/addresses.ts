@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
+import { parseAddress } from '../kit/networks.ts';
 
 /**
  * How far a connection may reach. `operator`: the operator named this host, anything goes. `inside`: a registry within a
@@ -50,13 +51,10 @@ export function bareHost(host: string): string {
 }
 
 function rangeOf(address: string): string {
-  if (!ipaddr.isValid(address)) return 'invalid';
-  // An IPv4 address may come dressed as IPv6 in several ways; each is judged by what it reaches.
-  const parsed = ipaddr.parse(address);
-  if (parsed.kind() === 'ipv4') return parsed.range();
-  const v6 = parsed as ipaddr.IPv6;
-  if (v6.isIPv4MappedAddress()) return v6.toIPv4Address().range();
-  const range = v6.range();
-  if (range === 'rfc6052') return ipaddr.fromByteArray(v6.toByteArray().slice(12)).range();
+  const parsed = parseAddress(address);
+  if (parsed === null) return 'invalid';
+  const range = parsed.range();
+  // RFC 6052 §2.1, `64:ff9b::/96`: a NAT64 gateway leads to the IPv4 address in the last 32 bits, so that one is judged.
+  if (range === 'rfc6052') return ipaddr.fromByteArray(parsed.toByteArray().slice(12)).range();
   return range;
 }

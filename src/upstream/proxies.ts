@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
+import { Network, parseAddress } from '../kit/networks.ts';
 import { bareHost, isInsideName } from './addresses.ts';
 
 /** A proxy to go out through. `resolves`: names are resolved there, so that none is looked up here. */
@@ -99,7 +100,7 @@ function isExempt(url: URL, list: string): boolean {
 
 function names(entry: string, host: string, port: string, literal: boolean): boolean {
   if (entry === '*') return true;
-  if (literal && entry.includes('/')) return ipaddr.isValidCIDR(entry) && inCidr(host, entry);
+  if (literal && entry.includes('/')) return isInNetwork(host, entry);
   const parts = /^(\[[^\]]+\]|[^:]+|[0-9a-f:]{2,}?)(?::(\d+))?$/.exec(entry);
   const name = bareHost(parts !== null && isIP(entry) === 0 ? (parts[1] ?? '') : entry);
   const onlyPort = parts !== null && isIP(entry) === 0 ? parts[2] : undefined;
@@ -109,8 +110,7 @@ function names(entry: string, host: string, port: string, literal: boolean): boo
   return host === domain ? !/^\*?\./.test(name) || domain === host : host.endsWith(`.${domain}`);
 }
 
-function inCidr(host: string, cidr: string): boolean {
-  const address = ipaddr.process(host);
-  const [network, bits] = ipaddr.parseCIDR(cidr);
-  return address.kind() === network.kind() && address.match(network, bits);
+function isInNetwork(host: string, cidr: string): boolean {
+  const address = parseAddress(host);
+  return address !== null && Network.parse(cidr)?.contains(address) === true;
 }

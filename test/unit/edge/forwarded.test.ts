@@ -26,6 +26,12 @@ describe('X-Forwarded-For', () => {
   });
 });
 
+test('a network written as IPv4-mapped IPv6 is the IPv4 network', () => {
+  const mapped = new ForwardedHeaders(['::ffff:10.0.0.0/104']);
+  for (const peer of ['10.1.2.3', '::ffff:10.1.2.3']) expect(mapped.trusts(peer)).toBe(true);
+  expect(mapped.trusts('11.1.2.3')).toBe(false);
+});
+
 test('host and scheme are believed from proxies alone', () => {
   const headers = { 'x-forwarded-host': 'a.example, b.example', 'x-forwarded-proto': 'HTTPS' };
   expect(proxies.read('10.0.0.1', headers)).toMatchObject({ host: 'a.example', https: true });

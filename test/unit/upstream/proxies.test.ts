@@ -47,6 +47,7 @@ describe('proxyFromEnvironment', () => {
     ['*', 'https://quay.io/', true],
     ['10.0.0.0/8', 'https://10.1.2.3/', true],
     ['10.0.0.0/8', 'https://11.1.2.3/', false],
+    ['::ffff:10.0.0.0/104', 'https://10.1.2.3/', true],
     ['10.1.2.3', 'https://10.1.2.3/', true],
     ['fd00::/8', 'https://[fd00::1]/', true],
     ['fd00::1', 'https://[fd00::1]/', true],

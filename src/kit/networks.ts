@@ -1,0 +1,78 @@
+import { isIP } from 'node:net';
+import ipaddr from 'ipaddr.js';
+
+export type Address = ipaddr.IPv4 | ipaddr.IPv6;
+
+/** Bits before the IPv4 address in an IPv4-mapped IPv6 address, `::ffff:192.0.2.1` (RFC 4291 §2.5.5.2). */
+const MAPPED_PREFIX = 96;
+
+/**
+ * An IP address as the sockets and headers write it; null where the text is none. An IPv4-mapped IPv6 address becomes the IPv4 address
+ * that it stands for, so that a dual-stack listener and an IPv4 listener see the same client.
+ */
+export function parseAddress(text: string): Address | null {
+  // Node's check: ipaddr.js alone also takes octal, hexadecimal and shortened forms, which other programs read differently.
+  return isIP(text) === 0 ? null : ipaddr.process(text);
+}
+
+/** Whether an address of either family is an IPv6 address. */
+export function isIPv6(address: Address): address is ipaddr.IPv6 {
+  return address.kind() === 'ipv6';
+}
+
+/** A network in CIDR notation (RFC 4632), or a single address. */
+export class Network {
+  readonly #address: Address;
+  readonly #bits: number;
+  /** Holds every IPv4 address beside the IPv6 addresses that it names. */
+  readonly #allIPv4: boolean;
+
+  private constructor(address: Address, bits: number) {
+    const mapped = isIPv6(address) && address.isIPv4MappedAddress();
+    this.#address = mapped && bits >= MAPPED_PREFIX ? address.toIPv4Address() : address;
+    this.#bits = mapped && bits >= MAPPED_PREFIX ? bits - MAPPED_PREFIX : bits;
+    // `::ffff:0:0/90` contains the whole mapped range. `::/0` does too, but whoever writes it means IPv6 and has `0.0.0.0/0` for the rest.
+    this.#allIPv4 = mapped && bits < MAPPED_PREFIX;
+  }
+
+  /** `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.7`, `::ffff:10.0.0.0/104`; null where the text is none of these. */
+  static parse(text: string): Network | null {
+    const [address = '', bits, ...rest] = text.split('/');
+    const family = isIP(address);
+    if (family === 0 || rest.length > 0) return null;
+    const width = family === 4 ? 32 : 128;
+    const length = bits === undefined ? width : Number(bits);
+    if (bits !== undefined && (!/^\d{1,3}$/.test(bits) || length > width)) return null;
+    return new Network(ipaddr.parse(address), length);
+  }
+
+  contains(address: Address): boolean {
+    if (this.#allIPv4 && !isIPv6(address)) return true;
+    return address.kind() === this.#address.kind() && address.match(this.#address, this.#bits);
+  }
+}
+
+/** A list of networks, such as `access.allow` or `trustedProxies`. */
+export class NetworkList {
+  readonly #networks: readonly Network[];
+
+  /** @throws {Error} where a text is no network; the configuration has checked its own. */
+  constructor(texts: readonly string[]) {
+    this.#networks = texts.map((text) => {
+      const network = Network.parse(text);
+      if (network === null) throw new Error(`"${text}" is not a network`);
+      return network;
+    });
+  }
+
+  get isEmpty(): boolean {
+    return this.#networks.length === 0;
+  }
+
+  /** False too for a text that is no address. */
+  contains(address: string): boolean {
+    if (this.isEmpty) return false;
+    const parsed = parseAddress(address);
+    return parsed !== null && this.#networks.some((network) => network.contains(parsed));
+  }
+}
