@@ -1,10 +1,10 @@
 import { isIP } from 'node:net';
 import type { Readable } from 'node:stream';
+import { Agent, buildConnector, type Dispatcher } from 'undici';
 import { bareHost, isInsideAddress, isInsideName, type Reach } from './addresses.ts';
 import { cutOff, type Headers } from './headers.ts';
 import { type ProxyChoice, ProxyError, type ProxyServer } from './proxies.ts';
 import { dialProxy, openTunnel, proxyAuthorization, requireName } from './tunnels.ts';
-import { Agent, buildConnector, type ConnectOptions, type Connector, type ResponseData } from './undici.ts';
 
 /** TCP, proxy and TLS together. Long enough for three lost SYNs (1 + 2 + 4 s). */
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -50,7 +50,7 @@ export class Connections {
       headersTimeout: request.stallTimeout,
       bodyTimeout: request.stallTimeout,
     };
-    let response: ResponseData;
+    let response: Dispatcher.ResponseData;
     if (url.protocol === 'http:' && proxy !== null && proxy.kind !== 'socks5') {
       // HTTP proxies tunnel to ports of TLS only, as they commonly come; plain HTTP they forward (RFC 9112 §3.2.2).
       requireName(request.reach, bareHost(url.hostname));
@@ -87,7 +87,7 @@ export class Connections {
     await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()));
   }
 
-  #agent(key: string, connector: () => Connector): Agent {
+  #agent(key: string, connector: () => buildConnector.connector): Agent {
     let agent = this.#agents.get(key);
     if (agent === undefined) {
       agent = new Agent({
@@ -104,7 +104,7 @@ export class Connections {
     return agent;
   }
 
-  #connector(proxy: ProxyServer | null, reach: Reach): Connector {
+  #connector(proxy: ProxyServer | null, reach: Reach): buildConnector.connector {
     const secure = buildConnector({ allowH2: false, timeout: CONNECT_TIMEOUT_MS });
     return (options, callback) => {
       const port = Number(options.port) || (options.protocol === 'https:' ? 443 : 80);
@@ -119,14 +119,14 @@ export class Connections {
     };
   }
 
-  #remember(options: ConnectOptions, inside: boolean): void {
+  #remember(options: buildConnector.Options, inside: boolean): void {
     const origin = new URL(`${options.protocol}//${options.host ?? options.hostname}`).origin;
     this.#inside.set(origin, inside && (this.#inside.get(origin) ?? true));
   }
 }
 
 /** Connections to the proxy itself, for what it forwards. */
-function forwardConnector(proxy: ProxyServer): Connector {
+function forwardConnector(proxy: ProxyServer): buildConnector.connector {
   return (_, callback) => {
     dialProxy(proxy, CONNECT_TIMEOUT_MS).then(
       (socket) => callback(null, socket),
