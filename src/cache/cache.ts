@@ -19,8 +19,7 @@ import type { BlobRow, CacheIndex } from './index-port.ts';
 import { Layout } from './layout.ts';
 import { Links } from './links.ts';
 import { Maintenance } from './maintenance.ts';
-import type { ManifestStore } from './manifest-store.ts';
-import { Manifests } from './manifests.ts';
+import { IndexedManifestStore, type ManifestStore } from './manifest-store.ts';
 import { dropPartial } from './partial.ts';
 import type { Resident } from './resident.ts';
 import { Room } from './room.ts';
@@ -57,7 +56,7 @@ export class Cache implements BlobCache {
   readonly #layout: Layout;
   readonly #index: CacheIndex;
   readonly #links: Links;
-  readonly #kept: Manifests;
+  readonly #kept: IndexedManifestStore;
   readonly #tally: Tally;
   readonly #disk: DiskHealth;
   readonly #room: Room;
@@ -76,7 +75,7 @@ export class Cache implements BlobCache {
     this.#links = new Links(index);
     const writeErrors = metrics.counter('cache_write_errors_total', 'Failed writes to the cache, by code', ['code']);
     this.#disk = new DiskHealth(log, (code) => writeErrors.inc({ code }));
-    this.#kept = new Manifests(index, this.#links, (error) => this.#diskFailed('the index', error));
+    this.#kept = new IndexedManifestStore(index, (error) => this.#diskFailed('the index', error));
     this.manifests = this.#kept;
     this.#tally = new Tally(index, metrics);
     const fillsEnded = metrics.counter('cache_fills_total', 'Fills that ended, by outcome', ['outcome']);
@@ -231,7 +230,7 @@ export class Cache implements BlobCache {
       flush: () => this.#flush(),
       forget: () => {
         this.#links.forget();
-        this.#kept.forgetAll();
+        this.#kept.invalidate();
       },
     };
   }

@@ -99,42 +99,37 @@ export const CATALOGUE = {
     'the range {range} lies outside the {size} bytes of the blob',
     'ask for a range within it',
   ),
-  tooManyRequests: entry(429, 'TOOMANYREQUESTS', '{what}', 'try again after the time in Retry-After', true),
+  tooManyRequests: entry(429, 'TOOMANYREQUESTS', '{what}', 'try again after the time in Retry-After'),
   upstreamRateLimited: entry(
     429,
     'TOOMANYREQUESTS',
     "{registry} limits this gateway's requests",
     'try again after the time in Retry-After; credentials raise the limit: gateway registry set {registry} --username …',
-    true,
   ),
   internal: entry(
     500,
     'UNKNOWN',
     'the gateway failed on this request',
     'try again; the operator finds request {requestId} in the log',
-    true,
   ),
   upstreamFailed: entry(
     502,
     'UNAVAILABLE',
     '{registry} failed: {reason}',
     'try again; the operator sees more with: gateway registry show {registry}',
-    true,
   ),
   upstreamWrong: entry(
     502,
     'UNAVAILABLE',
     '{registry} sent something other than what was asked for: {reason}',
     'try again; if it stays, tell the operator of that registry',
-    true,
   ),
-  unavailable: entry(503, 'UNAVAILABLE', 'the gateway cannot serve this now: {reason}', 'try again shortly', true),
+  unavailable: entry(503, 'UNAVAILABLE', 'the gateway cannot serve this now: {reason}', 'try again shortly'),
   upstreamTimeout: entry(
     504,
     'UNAVAILABLE',
     '{registry} did not answer in time: {reason}',
     'try again; the operator checks the link with: gateway doctor',
-    true,
   ),
 } as const satisfies Record<string, CatalogueEntry>;
 
@@ -143,13 +138,12 @@ export interface CatalogueEntry {
   readonly code: string;
   readonly message: string;
   readonly next: string;
-  readonly retryable: boolean;
 }
 
 export type ErrorName = keyof typeof CATALOGUE;
 
-function entry(status: number, code: string, message: string, next: string, retryable = false): CatalogueEntry {
-  return { status, code, message, next, retryable };
+function entry(status: number, code: string, message: string, next: string): CatalogueEntry {
+  return { status, code, message, next };
 }
 
 export interface RegistryErrorOptions {
@@ -185,10 +179,6 @@ export class RegistryError extends Error {
 
   get code(): string {
     return CATALOGUE[this.kind].code;
-  }
-
-  get retryable(): boolean {
-    return CATALOGUE[this.kind].retryable;
   }
 }
 
