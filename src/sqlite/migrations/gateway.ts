@@ -2,6 +2,7 @@ import type { Migration } from '../database.ts';
 import { aliases } from './001-aliases.ts';
 import { certificates } from './002-certificates.ts';
 import { access } from './003-access.ts';
+import { challengesAndLocks } from './004-challenges-and-locks.ts';
 
 /** Schema of `gateway.db`: what must never be lost. */
-export const gatewayMigrations: readonly Migration[] = [aliases, certificates, access];
+export const gatewayMigrations: readonly Migration[] = [aliases, certificates, access, challengesAndLocks];

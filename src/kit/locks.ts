@@ -1,0 +1,35 @@
+/**
+ * Port: locks by name, for what at most one process of a fleet may do at a time (one order per host name).
+ * src/sqlite/locks.ts is the implementation for a single machine; test/conformance/locks.ts is the contract.
+ *
+ * A lock is a lease: it is renewed by the implementation until it is released, and it passes to the next one who asks when a holder
+ * vanishes without releasing it. No two holders are ever granted the same name at once; but a holder that was suspended may go on for a
+ * moment after its lease ended. What must not happen even then is guarded by the fence.
+ */
+export interface Locks {
+  /**
+   * Waits until the lock is free.
+   * @throws the signal's reason once it is aborted; the lock is then not held
+   */
+  acquire(name: string, options: LeaseOptions & { readonly signal?: AbortSignal }): Promise<Lock>;
+  /** Null where another holds it now. */
+  tryAcquire(name: string, options: LeaseOptions): Promise<Lock | null>;
+}
+
+export interface LeaseOptions {
+  /** How long the lock outlives a holder that vanished, ms. It bounds nothing else: a living holder keeps the lock as long as it likes. */
+  readonly leaseMs: number;
+}
+
+export interface Lock {
+  readonly name: string;
+  /**
+   * Grows with each grant of the name, whoever holds it and across restarts, so that storage can refuse a write with an older number.
+   * An implementation keeps the counter in the storage that the locks belong to.
+   */
+  readonly fence: number;
+  /** Aborted with a reason when the lease could not be renewed in time: another may hold the lock by then. */
+  readonly lost: AbortSignal;
+  /** May be called more than once, and after the lock was lost. */
+  release(): Promise<void>;
+}

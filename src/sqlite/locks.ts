@@ -1,0 +1,91 @@
+import type { LeaseOptions, Lock, Locks } from '../kit/locks.ts';
+import type { Database } from './database.ts';
+
+/** Fencing numbers taken from the database in one write; a restart skips those that were left. */
+const FENCES_RESERVED = 1_000;
+
+/** The locks of one open database: every `SqliteLocks` over it sees the same ones. */
+interface LockTable {
+  /** By name: those that wait behind the holder, in order of arrival. A name that nobody holds is not in it. */
+  readonly waiting: Map<string, (() => void)[]>;
+  fence: number;
+  reservedTo: number;
+}
+
+const tables = new WeakMap<Database, LockTable>();
+
+/**
+ * Locks within this process, which is all that is needed: the instance lock gives one process the data directory. A holder cannot vanish
+ * without the process, so leases never end and `lost` is never aborted. The fencing numbers are kept in the database.
+ */
+export class SqliteLocks implements Locks {
+  readonly #database: Database;
+  readonly #table: LockTable;
+
+  constructor(database: Database) {
+    this.#database = database;
+    this.#table = tables.get(database) ?? { waiting: new Map(), fence: 0, reservedTo: 0 };
+    tables.set(database, this.#table);
+  }
+
+  async acquire(name: string, { signal }: LeaseOptions & { readonly signal?: AbortSignal }): Promise<Lock> {
+    signal?.throwIfAborted();
+    const waiting = this.#table.waiting.get(name);
+    if (waiting === undefined) return this.#grant(name);
+    const { promise: granted, resolve, reject } = Promise.withResolvers<void>();
+    const abort = () => {
+      const place = waiting.indexOf(resolve);
+      if (place !== -1) waiting.splice(place, 1);
+      reject(signal?.reason);
+    };
+    waiting.push(resolve);
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      await granted;
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
+    const lock = this.#grant(name);
+    // Aborted just after the previous holder had passed it on.
+    if (signal?.aborted === true) await lock.release();
+    signal?.throwIfAborted();
+    return lock;
+  }
+
+  async tryAcquire(name: string, _options: LeaseOptions): Promise<Lock | null> {
+    return this.#table.waiting.has(name) ? null : this.#grant(name);
+  }
+
+  #grant(name: string): Lock {
+    const { waiting } = this.#table;
+    if (!waiting.has(name)) waiting.set(name, []);
+    let held = true;
+    const release = async () => {
+      if (!held) return;
+      held = false;
+      // The name stays taken while it passes from one holder to the next.
+      const next = waiting.get(name)?.shift();
+      if (next === undefined) waiting.delete(name);
+      else next();
+    };
+    try {
+      return { name, fence: this.#nextFence(), lost: new AbortController().signal, release };
+    } catch (error) {
+      void release();
+      throw error;
+    }
+  }
+
+  #nextFence(): number {
+    const table = this.#table;
+    if (table.fence === table.reservedTo) {
+      const row = this.#database
+        .prepare<[number], { reserved: number }>('UPDATE lock_fence SET reserved = reserved + ? RETURNING reserved')
+        .get(FENCES_RESERVED);
+      if (row === undefined) throw new Error('the counter of fencing numbers is missing');
+      table.reservedTo = row.reserved;
+      table.fence = row.reserved - FENCES_RESERVED;
+    }
+    return ++table.fence;
+  }
+}

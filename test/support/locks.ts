@@ -1,0 +1,63 @@
+import { setTimeout as timer } from 'node:timers/promises';
+import type { LeaseOptions, Lock, Locks } from '../../src/kit/locks.ts';
+
+interface Lease {
+  readonly fence: number;
+  until: number;
+}
+
+/** What several `MemoryLocks` share, as nodes share a database. */
+export class LockTable {
+  readonly leases = new Map<string, Lease>();
+  fence = 0;
+}
+
+/** How often a waiting node looks whether a lock is free, ms. */
+const POLL = 5;
+
+/** Locks with real leases: one holder that is cut off loses them to another. */
+export class MemoryLocks implements Locks {
+  readonly #table: LockTable;
+  #reachable = true;
+
+  constructor(table: LockTable) {
+    this.#table = table;
+  }
+
+  /** From now on this node's renewals reach the table no more. */
+  cutOff(): void {
+    this.#reachable = false;
+  }
+
+  async acquire(name: string, options: LeaseOptions & { readonly signal?: AbortSignal }): Promise<Lock> {
+    for (;;) {
+      options.signal?.throwIfAborted();
+      const lock = await this.tryAcquire(name, options);
+      if (lock !== null) return lock;
+      await timer(POLL);
+    }
+  }
+
+  async tryAcquire(name: string, { leaseMs }: LeaseOptions): Promise<Lock | null> {
+    const { leases } = this.#table;
+    const held = leases.get(name);
+    if (held !== undefined && performance.now() < held.until) return null;
+    const lease: Lease = { fence: ++this.#table.fence, until: performance.now() + leaseMs };
+    leases.set(name, lease);
+    const lost = new AbortController();
+    const renew = () => {
+      if (this.#reachable && leases.get(name) === lease) lease.until = performance.now() + leaseMs;
+      else if (performance.now() >= lease.until) lost.abort(new Error(`the lock ${name} was lost`));
+    };
+    const renewal = setInterval(renew, leaseMs / 4);
+    return {
+      name,
+      fence: lease.fence,
+      lost: lost.signal,
+      async release() {
+        clearInterval(renewal);
+        if (leases.get(name) === lease) leases.delete(name);
+      },
+    };
+  }
+}
