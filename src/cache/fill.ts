@@ -5,12 +5,12 @@ import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, BlobSink } from '../oci/transfer.ts';
 import { CacheError } from './cache-error.ts';
-import type { GrowingBlob, Outcome } from './growing-blob.ts';
 import { GrowingFile } from './growing-file.ts';
 import { HeldRecorder, type RecordLimits } from './held-recorder.ts';
 import type { Layout } from './layout.ts';
 import { dropPartial, type Held, promote, takeUp } from './partial.ts';
 import { SharedFile } from './shared-file.ts';
+import type { FileView, Outcome } from './shared-read.ts';
 import type { Reservation, Space } from './space.ts';
 
 export type Fetch = (sink: BlobSink, signal: AbortSignal) => Promise<void>;
@@ -51,7 +51,7 @@ const UNKNOWN_SIZE_STEP = 64 * 1024 * 1024;
 const NOTHING_HELD: Held = { size: undefined, extents: [] };
 
 /** One blob on its way from the upstream to the disk: fetched once, whoever reads it. */
-export class Fill implements GrowingBlob {
+export class Fill implements FileView {
   readonly digest: Digest;
   path: string;
   size: number | undefined;

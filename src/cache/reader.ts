@@ -1,14 +1,14 @@
 import { createHash } from 'node:crypto';
-import { type ByteSource, type FilePlace, type SharedRead, TruncatedError } from '../kit/byte-source.ts';
+import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { type Digest, digestAlgorithm } from '../oci/digest.ts';
 import { VerifiedSource } from '../oci/verified-source.ts';
 import { CacheError } from './cache-error.ts';
-import type { GrowingBlob } from './growing-blob.ts';
 import type { SharedFile } from './shared-file.ts';
+import type { FilePlace, FileSource, FileView, SharedRead } from './shared-read.ts';
 
 /** What a reader reads: a blob of this process's cache, or the view of one that another process fills. */
 export interface Readable {
-  readonly blob: GrowingBlob;
+  readonly blob: FileView;
   /** Who reads it, or is about to. */
   readonly users: number;
   /** Open as soon as anything is available. */
@@ -35,7 +35,7 @@ export interface ReaderOptions {
 }
 
 /** Reads a blob from its own offset, behind its watermark; goes on past the cache where the cache fails it. */
-export class BlobReader implements ByteSource {
+export class BlobReader implements FileSource {
   readonly #resident: Readable;
   readonly #options: ReaderOptions;
   #offset: number;

@@ -1,17 +1,17 @@
 import type { Fill } from './fill.ts';
-import { type GrowingBlob, wholeBlob } from './growing-blob.ts';
 import { SharedFile } from './shared-file.ts';
+import type { FileView } from './shared-read.ts';
 
 /** A blob that someone uses right now: its growth, its one descriptor, and a count of users that pins it. */
 export class Resident {
-  readonly blob: GrowingBlob;
+  readonly blob: FileView;
   readonly #fill: Fill | null;
   readonly #file: SharedFile | null;
   readonly #onIdle: (resident: Resident) => void;
   #users = 0;
 
   private constructor(
-    blob: GrowingBlob,
+    blob: FileView,
     fill: Fill | null,
     file: SharedFile | null,
     onIdle: (resident: Resident) => void,
@@ -64,4 +64,9 @@ export class Resident {
   dispose(): void {
     this.file?.release();
   }
+}
+
+/** A blob that lies in the cache whole. */
+function wholeBlob(path: string, size: number): FileView {
+  return { path, size, available: size, outcome: { kind: 'complete' }, onAdvance: () => {} };
 }

@@ -1,4 +1,4 @@
-import type { ByteSource, FilePlace } from '../kit/byte-source.ts';
+import type { FilePlace, FileSource } from '../cache/shared-read.ts';
 import type { BufferPool } from './buffers.ts';
 
 /**
@@ -51,7 +51,7 @@ export class Reads {
   }
 
   /** No buffer is taken before the bytes are here, where the source can tell. */
-  async next(source: ByteSource): Promise<Piece> {
+  async next(source: FileSource): Promise<Piece> {
     while (await source.ready?.()) {
       const place = source.place?.() ?? null;
       const near = place === null ? undefined : this.#near(place);
@@ -72,7 +72,7 @@ export class Reads {
     return chunk;
   }
 
-  async #read(source: ByteSource, chunk: Chunk): Promise<Piece> {
+  async #read(source: FileSource, chunk: Chunk): Promise<Piece> {
     const { place } = chunk;
     const buffer = this.#buffers.take(place === null ? Number.POSITIVE_INFINITY : place.end - place.position);
     try {
@@ -91,7 +91,7 @@ export class Reads {
   }
 
   /** Null where the chunk does not hold what was hoped for. */
-  async #sharing(chunk: Chunk, source: ByteSource): Promise<Piece | null> {
+  async #sharing(chunk: Chunk, source: FileSource): Promise<Piece | null> {
     this.#take(chunk);
     await chunk.filled;
     const place = source.place?.() ?? null;

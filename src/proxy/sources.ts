@@ -1,12 +1,13 @@
-import { type ByteSource, type SharedRead, TruncatedError } from '../kit/byte-source.ts';
+import type { FileSource, SharedRead } from '../cache/shared-read.ts';
+import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 
 /** Calls `after` once when a source is closed: for what must live as long as it does. */
-export class WithCleanup implements ByteSource {
-  readonly #inner: ByteSource;
+export class WithCleanup implements FileSource {
+  readonly #inner: FileSource;
   readonly #after: () => void;
   #closed = false;
 
-  constructor(inner: ByteSource, after: () => void) {
+  constructor(inner: FileSource, after: () => void) {
     this.#inner = inner;
     this.#after = after;
   }

@@ -1,4 +1,5 @@
-import type { ByteSource, FileView, SharedRead } from '../kit/byte-source.ts';
+import type { FileSource, FileView, SharedRead } from '../cache/shared-read.ts';
+import type { ByteSource } from '../kit/byte-source.ts';
 import type { ProxyCore } from '../proxy/reply.ts';
 import type { Channel } from './channel.ts';
 import { encodeFailure } from './failure.ts';
@@ -58,7 +59,7 @@ export class CoreHost {
     return { ...reply, body: this.#open(body) };
   }
 
-  #open(bytes: ByteSource): FileMessage | StreamMessage {
+  #open(bytes: FileSource): FileMessage | StreamMessage {
     const shared = bytes.share?.() ?? null;
     const source = this.#nextSource++;
     this.#sources.set(source, { bytes, shared });

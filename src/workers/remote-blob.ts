@@ -1,7 +1,7 @@
 import { CacheError } from '../cache/cache-error.ts';
 import type { Readable } from '../cache/reader.ts';
 import { SharedFile } from '../cache/shared-file.ts';
-import type { FileView, Outcome } from '../kit/byte-source.ts';
+import type { FileView, Outcome } from '../cache/shared-read.ts';
 import type { Channel } from './channel.ts';
 import { decodeFailure } from './failure.ts';
 import type { ViewMessage } from './wire.ts';

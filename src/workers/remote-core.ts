@@ -1,4 +1,5 @@
 import { BlobReader } from '../cache/reader.ts';
+import type { FileSource } from '../cache/shared-read.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { repliesTally } from '../proxy/measures.ts';
@@ -85,7 +86,7 @@ export class RemoteCore implements ProxyCore {
 }
 
 /** The owner's source is closed with the worker's, which knows then how much was read. */
-function closing(reader: BlobReader, after: () => void): ByteSource {
+function closing(reader: BlobReader, after: () => void): FileSource {
   let closed = false;
   return {
     get length() {

@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { FilePlace, FileSource } from '../../../src/cache/shared-read.ts';
 import { BufferPool } from '../../../src/edge/buffers.ts';
 import { type Piece, Reads } from '../../../src/edge/reads.ts';
-import { type ByteSource, type FilePlace, TruncatedError } from '../../../src/kit/byte-source.ts';
+import { type ByteSource, TruncatedError } from '../../../src/kit/byte-source.ts';
 
 const KIB = 1024;
 
@@ -155,7 +156,7 @@ describe('reads of bodies', () => {
     await turn();
     expect(waiting.pulled.length + unknown.pulled.length).toBe(20);
 
-    const failing: ByteSource = {
+    const failing: FileSource = {
       length: undefined,
       ready: async () => true,
       pull: () => Promise.reject(new Error('broken')),
