@@ -10,7 +10,7 @@ const FLOORS = [
   ['proxy', 'sqlite', 'acme'],
   ['edge', 'admin', 'workers'],
   ['server'],
-  [{ name: 'cli', files: ['main.ts', 'serving.ts'], folder: 'cli' }],
+  [{ name: 'cli', files: ['main.ts'], folder: 'cli' }],
 ];
 
 /** Packages that one room alone may import, so that another could take their place. */

@@ -1,12 +1,18 @@
-import { availableParallelism } from 'node:os';
-import { CommanderError } from 'commander';
-import { becomeServing } from './become-serving.ts';
-import { sayFailure } from './failure.ts';
-import type { Handover } from './handover.ts';
+import { availableParallelism, constants } from 'node:os';
+import { Command, CommanderError } from 'commander';
+import { OperatorError } from '../kit/operator-error.ts';
+import { version } from '../kit/version.ts';
+import { aliasCommands } from './alias.ts';
+import { cacheCommands } from './cache.ts';
+import { certCommands } from './cert.ts';
+import { clientCommand } from './client.ts';
+import { doctorCommand } from './doctor.ts';
 import { Output, type Stream } from './output.ts';
-import { asProcess } from './process.ts';
-import { buildProgram, type GlobalOptions } from './program.ts';
-import { createSession } from './session.ts';
+import { registryCommands } from './registry.ts';
+import { serveCommand } from './serve.ts';
+import { createSession, type Exit, type Session } from './session.ts';
+import { statusCommand } from './status.ts';
+import { userCommands } from './user.ts';
 
 export interface RunOptions {
   /** Without `node` and the script. */
@@ -16,10 +22,37 @@ export interface RunOptions {
   readonly stdin: NodeJS.ReadableStream;
   readonly env: NodeJS.ProcessEnv;
   readonly cwd: string;
-  /** Aborted when the person presses Ctrl-C. */
+  /** Aborted when the person presses Ctrl-C, or a service manager sends SIGTERM. */
   readonly signal: AbortSignal;
-  /** Goes on as the program that serves, where that can be; left out, `serve` goes on in this one. */
-  readonly becomeServing?: (handover: Handover) => Promise<void>;
+}
+
+/** Options of every command, before it or after it. */
+interface GlobalOptions {
+  readonly config?: string;
+  readonly dataDir?: string;
+}
+
+/** Runs the command line of this process, which ends with the command's exit code. */
+export async function main(): Promise<void> {
+  const controller = new AbortController();
+  // The first signal lets the command end its work; the second one ends the process at once.
+  const stop = (signal: 'SIGINT' | 'SIGTERM') => {
+    if (controller.signal.aborted) process.exit(128 + constants.signals[signal]);
+    controller.abort(new OperatorError('STOPPED', 'stopped', {}));
+  };
+  process.on('SIGINT', stop);
+  process.on('SIGTERM', stop);
+  process.exitCode = await run({
+    argv: process.argv.slice(2),
+    stdout: process.stdout,
+    stderr: process.stderr,
+    stdin: process.stdin,
+    env: process.env,
+    cwd: process.cwd(),
+    signal: controller.signal,
+  });
+  process.off('SIGINT', stop);
+  process.off('SIGTERM', stop);
 }
 
 /** Runs one command. Resolves to its exit code: 0 done, 1 failed, 2 bad usage. Never throws. */
@@ -31,7 +64,6 @@ export async function run(options: RunOptions): Promise<number> {
     signal: options.signal,
     env: options.env,
     stdin: options.stdin,
-    becomeServing: options.becomeServing,
     load: async () => {
       const { loadConfig } = await import('../config/load.ts');
       return loadConfig({
@@ -53,26 +85,72 @@ export async function run(options: RunOptions): Promise<number> {
     await program.parseAsync(options.argv, { from: 'user' });
     return exit.code;
   } catch (error) {
-    if (error instanceof CommanderError) {
-      output.progressEnd();
-      return error.exitCode === 0 ? 0 : 2;
+    output.progressEnd();
+    // Commander has printed what was wrong with the command line, or the help that was asked for.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    if (options.signal.aborted) {
+      output.error(new OperatorError('STOPPED', 'stopped before it was done'));
+      return 1;
     }
-    return sayFailure(error, { output, env: options.env, signal: options.signal });
+    output.error(error instanceof OperatorError ? error : unexpected(error, options.env));
+    return error instanceof OperatorError && error.usage ? 2 : 1;
   }
 }
 
-/** The command line of this process. */
-export function main(): Promise<void> {
-  return asProcess((signals) =>
-    run({
-      argv: process.argv.slice(2),
-      stdout: process.stdout,
-      stderr: process.stderr,
-      stdin: process.stdin,
-      env: process.env,
-      cwd: process.cwd(),
-      signal: signals.signal,
-      becomeServing: (handover) => becomeServing(handover, signals),
-    }),
-  );
+/** A fault of this program: one line, and the stack only for whoever asks. */
+function unexpected(error: unknown, env: NodeJS.ProcessEnv): OperatorError {
+  const detail =
+    error instanceof Error ? (env.GATEWAY_LOG_LEVEL === 'debug' ? error.stack : error.message) : String(error);
+  return new OperatorError('INTERNAL', `unexpected failure: ${detail}`, {
+    next: 'GATEWAY_LOG_LEVEL=debug shows where; please report it',
+    cause: error,
+  });
+}
+
+/** The whole command line. Nothing of it runs before `parseAsync`. */
+function buildProgram(session: Session, exit: Exit): Command {
+  const program = new Command('gateway')
+    .description('An HTTPS gateway to container registries: pull any image through names under your own domain.')
+    .version(version(), '-V, --version', 'print the version')
+    .option('--config <file>', 'configuration file (else GATEWAY_CONFIG, else gateway.yaml in this directory)')
+    .option('--data-dir <dir>', 'data directory (else GATEWAY_DATA_DIR, else dataDir of the configuration)')
+    .helpOption('-h, --help', 'print help');
+  for (const command of [
+    serveCommand(session),
+    aliasCommands(session),
+    registryCommands(session),
+    certCommands(session),
+    clientCommand(session),
+    doctorCommand(session, exit),
+    statusCommand(session),
+    cacheCommands(session),
+    userCommands(session),
+  ]) {
+    program.addCommand(command);
+  }
+  configureAll(program, session);
+  return program;
+}
+
+/** For a command and all below it: errors in our own form, no exit from inside commander, the global options shown in every help. */
+function configureAll(command: Command, session: Session): void {
+  command
+    .exitOverride()
+    .showSuggestionAfterError()
+    .allowExcessArguments(false)
+    .configureHelp({ showGlobalOptions: true })
+    .configureOutput({
+      writeOut: (text) => session.output.text(text),
+      writeErr: (text) => session.output.errorText(text),
+      outputError: (text, write) => {
+        const [what = '', ...rest] = text.trim().split('\n');
+        const next = [...rest, `see: ${path(command)} --help`].map((line) => `  ${line}\n`).join('');
+        write(`gateway: ${what.replace(/^error: /, '')}\n${next}`);
+      },
+    });
+  for (const sub of command.commands) configureAll(sub, session);
+}
+
+function path(command: Command): string {
+  return command.parent === null ? command.name() : `${path(command.parent)} ${command.name()}`;
 }

@@ -2,7 +2,6 @@ import type { AdminLine } from '../admin/contract.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { sleep } from '../kit/time.ts';
-import type { Handover } from './handover.ts';
 import type { Output } from './output.ts';
 
 /** How long a command waits for a gateway (or another command) that is just starting or ending, ms. */
@@ -25,8 +24,6 @@ export interface Session {
    * @throws {OperatorError}
    */
   act(operation: string, input: unknown, onStep?: (step: Step) => void): Promise<unknown>;
-  /** Goes on as the program that serves; returns where that cannot be. */
-  readonly becomeServing: ((handover: Handover) => Promise<void>) | undefined;
 }
 
 /** Set by commands whose outcome is no error but is not good either (`doctor`). */
@@ -41,7 +38,6 @@ export function createSession(options: {
   readonly env: NodeJS.ProcessEnv;
   readonly stdin: NodeJS.ReadableStream;
   readonly load: () => Promise<LoadedConfig>;
-  readonly becomeServing: Session['becomeServing'];
 }): Session {
   const { output, signal } = options;
   let loading: Promise<LoadedConfig> | undefined;
@@ -58,7 +54,6 @@ export function createSession(options: {
     signal,
     env: options.env,
     stdin: options.stdin,
-    becomeServing: options.becomeServing,
     config,
     async act(operation, input, onStep = (step) => output.step(step.step, step.message)) {
       const { config: settings } = await config();

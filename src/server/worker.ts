@@ -3,7 +3,7 @@ import { Access, type Asker, type Grant } from '../access/access.ts';
 import { Users } from '../access/users.ts';
 import type { AccessPort } from '../edge/access-port.ts';
 import { createEdge, type Edge } from '../edge/edge.ts';
-import { collectWhenQuiet } from '../kit/quiet-collector.ts';
+import { collectAfterStart } from '../kit/process-start.ts';
 import { createLog, type Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { Channel } from '../workers/channel.ts';
@@ -31,7 +31,7 @@ if (!process.connected) process.exit(0);
 channel.handle('start', async (start: StartMessage) => {
   const worker = new Worker(start);
   await worker.update(start.state);
-  collectWhenQuiet();
+  collectAfterStart();
   channel.handle('state', (state: StateMessage) => worker.update(state));
   channel.handle('metrics', () => worker.metrics.values());
   channel.handle('drain', ({ graceMs }: { graceMs: number }) => worker.edge.close({ graceMs }));

@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import type { Socket } from 'node:net';
-import { compileCacheEnv } from '../kit/compile-cache.ts';
+import { forkOptions } from '../kit/process-start.ts';
 import type { MetricValues } from '../telemetry/metrics.ts';
 import { Channel, type Port } from './channel.ts';
 
@@ -45,7 +45,7 @@ export class WorkerProcess {
     this.#child = fork(program, {
       serialization: 'advanced',
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      env: { ...process.env, ...compileCacheEnv() },
+      ...forkOptions(),
     });
     const child = this.#child;
     this.channel = new Channel(portOf(child));

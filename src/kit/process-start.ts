@@ -1,0 +1,40 @@
+import { getCompileCacheDir } from 'node:module';
+import { dirname } from 'node:path';
+
+/**
+ * V8's flags of a serving process, which cannot be changed once it runs; `scripts/gateway` and `deploy/Dockerfile` give the same to the
+ * first process. A young generation of 2 MiB, since what a pull allocates dies at once, and the 64 KiB buffers that hang on it as well;
+ * collected on the main thread alone, since waking four threads for so little costs more than they save. `gc` for `collectAfterStart`.
+ */
+const V8_FLAGS = ['--max-semi-space-size=2', '--no-parallel-scavenge', '--expose-gc'];
+
+/**
+ * glibc's variables, with the same reason and in the same places: two arenas, blocks of 64 KiB and more straight from the system, freed
+ * memory given back to it at once. By default the arena of each thread would keep what it once needed.
+ */
+const MALLOC = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '65536', MALLOC_TRIM_THRESHOLD_: '131072' };
+
+/** After this, ms, nothing of the start is running any more. */
+const STARTED_AFTER = 5_000;
+
+/** How another process of the gateway is forked; what the operator has set for this one wins. */
+export function forkOptions(): { readonly execArgv: string[]; readonly env: NodeJS.ProcessEnv } {
+  // A directory of this version of Node, in the one that was asked for. Without the variable the child would compile everything anew.
+  const directory = getCompileCacheDir();
+  const compileCache = directory === undefined ? {} : { NODE_COMPILE_CACHE: dirname(directory) };
+  return {
+    execArgv: [...V8_FLAGS, ...process.execArgv],
+    env: { ...MALLOC, ...process.env, ...compileCache },
+  };
+}
+
+/**
+ * Collects once, shortly after the start, together with the code that only the start needed: V8 collects for want of room only, and an idle
+ * process would keep it for good. Measured: 5 MiB of an owner and 6 MiB of each worker, for one pause of up to 70 ms. Nothing
+ * without `--expose-gc`.
+ */
+export function collectAfterStart(): void {
+  const { gc } = globalThis;
+  if (gc === undefined) return;
+  setTimeout(() => void gc({ type: 'major', execution: 'sync', flavor: 'last-resort' }), STARTED_AFTER).unref();
+}
