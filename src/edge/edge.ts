@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Socket } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
@@ -60,6 +60,10 @@ export interface EdgeAddresses {
 export interface Edge {
   /** Opens every port of the configuration, or none. @throws {OperatorError} LISTEN_FAILED */
   listen(): Promise<EdgeAddresses>;
+  /** The listening socket of the registry API once it is bound, for other processes to accept connections from it as well. */
+  readonly server: Server | null;
+  /** Accepts connections from the registry API's listening socket that another process has bound. */
+  acceptFrom(server: Server): void;
   /** Serves a connection to the registry API that another process accepted, or that was handed over in vain. */
   accept(socket: Socket): void;
   /** Stops accepting, ends idle connections, lets running pulls finish within `graceMs`, then cuts them. */
@@ -163,12 +167,17 @@ export function createEdge(options: EdgeOptions): Edge {
     door('metrics', config.metrics.listen, servers, plainly(servers));
   }
 
+  const apiListener = opened.find(({ servers }) => servers === api)?.listener;
   const stop = (): void => {
     for (const { listener } of opened) listener.stop();
   };
 
   return {
     app,
+    get server() {
+      return apiListener?.server ?? null;
+    },
+    acceptFrom: (server) => apiListener?.acceptFrom(server),
     accept(socket) {
       serveApi(socket);
       if (socket.isPaused() && !socket.destroyed) socket.resume();

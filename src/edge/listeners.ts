@@ -20,18 +20,21 @@ const DOORS = {
 
 /** A listening socket that only accepts; what is spoken is decided by `onConnection`, which gets paused sockets that nothing was read of. */
 export class Listener {
-  readonly #server: Server;
+  readonly server: Server;
   readonly #name: keyof typeof DOORS;
+  readonly #onConnection: (socket: Socket) => void;
+  readonly #others: Server[] = [];
 
   constructor(name: keyof typeof DOORS, onConnection: (socket: Socket) => void) {
     this.#name = name;
+    this.#onConnection = onConnection;
     // Paused: a connection that another process serves must arrive there whole.
-    this.#server = createServer({ noDelay: true, pauseOnConnect: true }, onConnection);
+    this.server = createServer({ noDelay: true, pauseOnConnect: true }, onConnection);
   }
 
   /** @throws {OperatorError} LISTEN_FAILED, naming the address and what to do */
   async listen(at: ListenAddress): Promise<BoundAddress> {
-    const server = this.#server;
+    const { server } = this;
     await new Promise<void>((resolve, reject) => {
       const onError = (cause: NodeJS.ErrnoException): void => reject(this.#failure(at, cause));
       server.once('error', onError);
@@ -46,9 +49,19 @@ export class Listener {
     return { address, port };
   }
 
-  /** Stops accepting; connections go on. */
+  /** Accepts from a listening socket that another process has bound and sent; the kernel gives each connection to one of the processes. */
+  acceptFrom(server: Server): void {
+    this.#others.push(server);
+    server.on('error', () => {});
+    server.on('connection', (socket) => {
+      socket.setNoDelay(true);
+      this.#onConnection(socket);
+    });
+  }
+
+  /** Stops accepting in this process; connections go on. */
   stop(): void {
-    if (this.#server.listening) this.#server.close();
+    for (const server of [this.server, ...this.#others]) if (server.listening) server.close();
   }
 
   #failure(at: ListenAddress, cause: NodeJS.ErrnoException): OperatorError {
