@@ -1,8 +1,9 @@
-import { Agent, request } from 'node:https';
+import { Agent } from 'node:https';
 import { connect } from 'node:tls';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type DockerRegistry, startDockerRegistry } from '../support/docker-registry.ts';
 import { prepareGateway, showLogOfFailures, type TestGateway } from '../support/gateway.ts';
+import { sendWhole } from '../support/http-client.ts';
 import { type Blob, buildImage, digestOf } from '../support/oci-image.ts';
 import { type Pebble, startPebble } from '../support/pebble.ts';
 import { describeWith } from '../support/programs.ts';
@@ -140,33 +141,11 @@ describeWith(
       if (digestOf(bytes) !== expected.digest) throw new Error(`${expected.digest} arrived as ${digestOf(bytes)}`);
     }
 
-    function get(agent: Agent, host: string, path: string): Promise<Buffer> {
-      return new Promise((resolve, reject) => {
-        const call = request(
-          {
-            host: '127.0.0.1',
-            port: gateway.httpsPort,
-            servername: host,
-            path,
-            agent,
-            timeout: 30_000,
-            headers: { host, accept: image.manifest.mediaType },
-          },
-          (response) => {
-            const chunks: Buffer[] = [];
-            response.on('data', (chunk: Buffer) => chunks.push(chunk));
-            response.once('error', reject);
-            response.once('end', () => {
-              const body = Buffer.concat(chunks);
-              if (response.statusCode === 200) resolve(body);
-              else reject(new Error(`${path}: ${response.statusCode} ${body.toString().slice(0, 500)}`));
-            });
-          },
-        );
-        call.once('timeout', () => call.destroy(new Error(`${path}: no answer in 30 s`)));
-        call.once('error', reject);
-        call.end();
-      });
+    async function get(agent: Agent, host: string, path: string): Promise<Buffer> {
+      const headers = { host, accept: image.manifest.mediaType };
+      const received = await sendWhole({ port: gateway.httpsPort, servername: host, path, agent, headers, keep: true });
+      if (received.status !== 200) throw new Error(`${path}: ${received.status} ${received.text}`);
+      return received.body;
     }
 
     function serverName(

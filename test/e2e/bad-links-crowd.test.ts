@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { eventually } from '../support/eventually.ts';
 import { type Content, FakeRegistry, generated, QUIRKS } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
-import { pullBlob } from '../support/pull-client.ts';
+import { sendWhole } from '../support/http-client.ts';
 
 const MIB = 1024 * 1024;
 const BLOBS = 50;
@@ -51,7 +51,7 @@ describe('500 clients at once on 50 cold blobs', () => {
     const pulls = Array.from({ length: CLIENTS }, async (_, i) => {
       const content = contents[i % BLOBS] as Content;
       const path = `/v2/crowd.test/library/app/blobs/${content.digest}`;
-      const pulled = await pullBlob({ port: gateway.httpsPort, path, ca, agent: false });
+      const pulled = await sendWhole({ port: gateway.httpsPort, path, ca, agent: false });
       expect(pulled.status).toBe(200);
       expect(pulled.digest).toBe(content.digest);
     });

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FakeRegistry, generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
-import { pullBlob } from '../support/pull-client.ts';
+import { sendWhole } from '../support/http-client.ts';
 import { type SlowLink, slowLink } from '../support/slow-link.ts';
 
 const MIB = 1024 * 1024;
@@ -32,7 +32,7 @@ describe('a link of 100 ms round trip and 2 MiB/s a connection', () => {
     const gateway = await startGateway({ config: { upstream: { connections } } });
     gateways.push(gateway);
     await gateway.ok('registry', 'set', 'slow.test', '--endpoint', link.url);
-    const pulled = await pullBlob({
+    const pulled = await sendWhole({
       port: gateway.httpsPort,
       path: `/v2/slow.test/library/app/blobs/${content.digest}`,
       ca: readFileSync(join(gateway.dataDir, 'ca.crt'), 'utf8'),

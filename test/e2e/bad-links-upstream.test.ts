@@ -12,9 +12,9 @@ import {
   QUIRKS,
 } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
+import { sendWhole } from '../support/http-client.ts';
 import { type Namespace, openNamespace } from '../support/namespace.ts';
 import { describeWith } from '../support/programs.ts';
-import { pullBlob } from '../support/pull-client.ts';
 import { skopeoPull } from '../support/skopeo.ts';
 
 const MIB = 1024 * 1024;
@@ -46,7 +46,7 @@ async function gatewayTo(endpoints: readonly string[], config: Record<string, un
 
 const ca = () => readFileSync(join(gateway.dataDir, 'ca.crt'), 'utf8');
 const blob = (content: Content) =>
-  pullBlob({ port: gateway.httpsPort, path: `/v2/bad.test/library/app/blobs/${content.digest}`, ca: ca() });
+  sendWhole({ port: gateway.httpsPort, path: `/v2/bad.test/library/app/blobs/${content.digest}`, ca: ca() });
 
 async function arrives(content: Content) {
   const pulled = await blob(content);

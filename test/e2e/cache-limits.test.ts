@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { CacheStats } from '../../src/cache/admin.ts';
-import { type BlobClient, openBlobClient } from '../support/blob-client.ts';
 import { eventually } from '../support/eventually.ts';
 import { type FakeBed, startFakeBed } from '../support/fake-bed.ts';
 import { FakeRegistry, generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
+import { type GatewayClient, openClient } from '../support/http-client.ts';
 import { type Namespace, openNamespace } from '../support/namespace.ts';
 import { runOk, runProgram } from '../support/processes.ts';
 import { describeWith } from '../support/programs.ts';
@@ -97,7 +97,7 @@ describeWith(['linux', 'root', 'unshare', 'nsenter', 'mount'], 'a disk of 96 MiB
   let space: Namespace;
   let upstream: FakeRegistry;
   let gateway: TestGateway;
-  let client: BlobClient;
+  let client: GatewayClient;
   showLogOfFailures(() => gateway);
 
   beforeAll(async () => {
@@ -112,7 +112,7 @@ describeWith(['linux', 'root', 'unshare', 'nsenter', 'mount'], 'a disk of 96 MiB
     });
     await gateway.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);
     const { stdout } = await runOk({ command: 'cat', args: [join(dataDir, 'ca.crt')], within: space });
-    client = openBlobClient(gateway, stdout);
+    client = openClient(gateway, stdout);
   });
   afterAll(async () => {
     client?.close();

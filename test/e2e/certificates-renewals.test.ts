@@ -1,14 +1,13 @@
 import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
-import type { IncomingMessage } from 'node:http';
-import { Agent, request } from 'node:https';
+import { Agent } from 'node:https';
 import { join } from 'node:path';
 import type { TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { readBounded } from '../../src/kit/bounded.ts';
 import { type AcmeGateway, aliasYaml, DOMAIN, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
 import { FakeRegistry, generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures } from '../support/gateway.ts';
+import { sendWhole } from '../support/http-client.ts';
 import { type Pebble, startPebble } from '../support/pebble.ts';
 import { describeWith } from '../support/programs.ts';
 
@@ -59,20 +58,10 @@ describeWith(['pebble', 'pebble-challtestsrv'], 'certificates that last a minute
 
       const fetchBytes = async (name: string, path: string, agent: Agent | false): Promise<Buffer> => {
         const host = `${name}.${DOMAIN}`;
-        const response = await new Promise<IncomingMessage>((resolve, reject) => {
-          const call = request(
-            {
-              ...{ host: '127.0.0.1', port: gateway.httpsPort, servername: host, path, agent, ca },
-              headers: { host, accept: image.mediaType },
-              timeout: 30_000,
-            },
-            resolve,
-          );
-          call.on('timeout', () => call.destroy(new Error('no answer in 30 s')));
-          call.on('error', (error) =>
-            reject(new Error(`${path} on a ${call.reusedSocket ? 'kept' : 'new'} connection: ${error}`)),
-          );
-          call.on('socket', (socket) => {
+        const received = await sendWhole({
+          ...{ port: gateway.httpsPort, servername: host, path, agent, ca, keep: true },
+          headers: { host, accept: image.mediaType },
+          onSocket: (socket) => {
             // A kept one was looked at when it was new.
             if (known.has(socket)) return;
             known.add(socket);
@@ -86,11 +75,10 @@ describeWith(['pebble', 'pebble-challtestsrv'], 'certificates that last a minute
                 failures.push(`${host} was shown a certificate that ended ${certificate?.validTo}`);
               } else serials.get(name)?.add(certificate.serialNumber);
             });
-          });
-          call.end();
+          },
         });
-        if (response.statusCode !== 200) throw new Error(`${path} of ${host} answered ${response.statusCode}`);
-        return readBounded(response, 1024 * 1024);
+        if (received.status !== 200) throw new Error(`${path} of ${host} answered ${received.status}`);
+        return received.body;
       };
 
       const end = Date.now() + SECONDS * 1000;

@@ -5,9 +5,9 @@ import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { RegistryError } from '../../src/oci/errors.ts';
 import { FakeRegistry, type FakeRegistryOptions, generated } from '../support/fake-registry/index.ts';
 import { startGateway } from '../support/gateway.ts';
+import { sendWhole } from '../support/http-client.ts';
 import { MemorySink } from '../support/memory-sink.ts';
 import { httpProxy, socksProxy, type TestProxy, type TestProxyOptions } from '../support/proxy-servers.ts';
-import { pullBlob } from '../support/pull-client.ts';
 import { makeTestCa, trust } from '../support/test-ca.ts';
 import { startUpstream, type TestUpstream } from '../support/upstream.ts';
 
@@ -266,7 +266,7 @@ it('the gateway as a program trusts whom NODE_EXTRA_CA_CERTS names, and nobody e
   await gateway.ok('alias', 'add', 'safe', 'safe.example.org', '--endpoint', named(fake));
   await gateway.ok('alias', 'add', 'strange', 'strange.example.org', '--endpoint', named(strange));
   const root = readFileSync(join(gateway.dataDir, 'ca.crt'), 'utf8');
-  const get = (path: string) => pullBlob({ port: gateway.httpsPort, path: `/v2/library/app/${path}`, ca: root });
+  const get = (path: string) => sendWhole({ port: gateway.httpsPort, path: `/v2/library/app/${path}`, ca: root });
 
   expect(await get('manifests/latest?ns=safe.example.org')).toMatchObject({ status: 200, digest: image.digest });
   const blob = await get(`blobs/${LAYER.digest}?ns=safe.example.org`);

@@ -1,13 +1,13 @@
 import type { CacheStats } from '../../src/cache/admin.ts';
-import { type BlobClient, openBlobClient } from './blob-client.ts';
 import { FakeRegistry } from './fake-registry/index.ts';
 import { startGateway, type TestGateway } from './gateway.ts';
+import { type GatewayClient, openClient } from './http-client.ts';
 
 /** A gateway of one process whose docker.io is a fake registry, and a client of its blobs. */
 export interface FakeBed {
   readonly upstream: FakeRegistry;
   readonly gateway: TestGateway;
-  readonly client: BlobClient;
+  readonly client: GatewayClient;
   stats(): Promise<CacheStats>;
   close(): Promise<void>;
 }
@@ -19,7 +19,7 @@ export async function startFakeBed(cache: Record<string, unknown> = {}): Promise
   try {
     gateway = await startGateway({ config: { listen: { workers: 1 }, cache } });
     await gateway.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);
-    return bedOf(upstream, gateway, openBlobClient(gateway));
+    return bedOf(upstream, gateway, openClient(gateway));
   } catch (error) {
     await gateway?.close();
     await upstream.close();
@@ -27,7 +27,7 @@ export async function startFakeBed(cache: Record<string, unknown> = {}): Promise
   }
 }
 
-function bedOf(upstream: FakeRegistry, gateway: TestGateway, client: BlobClient): FakeBed {
+function bedOf(upstream: FakeRegistry, gateway: TestGateway, client: GatewayClient): FakeBed {
   return {
     upstream,
     gateway,
