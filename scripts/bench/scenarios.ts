@@ -3,6 +3,7 @@ import { coldBlob, coldCrowd } from './scenarios/cold.ts';
 import { handshakes } from './scenarios/handshakes.ts';
 import { indexCost } from './scenarios/index-cost.ts';
 import { memory } from './scenarios/memory.ts';
+import { coldOverSlowLink } from './scenarios/slow-link.ts';
 import { start } from './scenarios/start.ts';
 import { warmBlob, warmImage, warmManifest } from './scenarios/warm.ts';
 import { workers } from './scenarios/workers.ts';
@@ -17,5 +18,6 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   7: memory,
   8: start,
   9: indexCost,
+  slow: coldOverSlowLink,
   workers,
 };

@@ -1,10 +1,8 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { eventually } from '../support/eventually.ts';
 import { type Content, FakeRegistry, generated, QUIRKS } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
-import { sendWhole } from '../support/http-client.ts';
+import { caOf, sendWhole } from '../support/http-client.ts';
 
 const MIB = 1024 * 1024;
 const BLOBS = 50;
@@ -39,7 +37,7 @@ describe('500 clients at once on 50 cold blobs', () => {
   });
 
   it('get every byte right, in bounded memory, and leave no descriptor behind', async () => {
-    const ca = readFileSync(join(gateway.dataDir, 'ca.crt'), 'utf8');
+    const ca = caOf(gateway);
     const before = gateway.descriptors();
     const idle = gateway.resident();
     let resident = 0;

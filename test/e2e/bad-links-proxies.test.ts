@@ -1,10 +1,11 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import type { FakeProgram } from '../support/fake-registry/main.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
+import { caOf } from '../support/http-client.ts';
 import { GATEWAY_ADDRESS, type Namespace, openNamespace } from '../support/namespace.ts';
 import { type Program, runOk, startProgram } from '../support/processes.ts';
 import { describeWith, programPath } from '../support/programs.ts';
@@ -140,7 +141,7 @@ describeWith(
     const pull = async (from: TestGateway) =>
       await skopeoPull({
         image: `${DOMAIN}/hidden.test/library/app:1`,
-        ca: readFileSync(join(from.dataDir, 'ca.crt'), 'utf8'),
+        ca: caOf(from),
         within: inside,
       });
 

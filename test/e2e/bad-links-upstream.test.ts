@@ -1,5 +1,3 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type Dockerd, startDockerd } from '../support/dockerd.ts';
 import { eventually } from '../support/eventually.ts';
@@ -12,15 +10,15 @@ import {
   QUIRKS,
 } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
-import { sendWhole } from '../support/http-client.ts';
+import { caOf, sendWhole } from '../support/http-client.ts';
 import { type Namespace, openNamespace } from '../support/namespace.ts';
 import { describeWith } from '../support/programs.ts';
 import { skopeoPull } from '../support/skopeo.ts';
 
 const MIB = 1024 * 1024;
 
-/** Cold pulls of the demonstration with resets; CI's long run asks for 100. */
-const PULLS = Number(process.env.GATEWAY_TEST_PULLS ?? 5);
+/** Cold pulls of the demonstration with resets; a long run asks for 100: GATEWAY_TEST_PULLS=100. The last of five is Docker's. */
+const PULLS = Number(process.env.GATEWAY_TEST_PULLS ?? 3);
 
 let gateway: TestGateway;
 const cleanups: (() => Promise<void>)[] = [];
@@ -44,7 +42,7 @@ async function gatewayTo(endpoints: readonly string[], config: Record<string, un
   return gateway;
 }
 
-const ca = () => readFileSync(join(gateway.dataDir, 'ca.crt'), 'utf8');
+const ca = () => caOf(gateway);
 const blob = (content: Content) =>
   sendWhole({ port: gateway.httpsPort, path: `/v2/bad.test/library/app/blobs/${content.digest}`, ca: ca() });
 
@@ -89,7 +87,7 @@ describeWith(
         const name = `localhost:${gateway.httpsPort}/bad.test/library/app`;
 
         for (let i = 0; i < PULLS; i++) {
-          if (i % 5 === 4) {
+          if (i % 5 === 4 || i === PULLS - 1) {
             const pulled = await docker.docker('pull', `${name}:latest`);
             expect(pulled.code, pulled.stderr).toBe(0);
             expect(pulled.stdout).toContain(`Digest: ${image.digest}`);
@@ -110,57 +108,50 @@ describeWith(
 );
 
 describe('an upstream that stalls for ever after 10 MiB on every other connection', () => {
-  it('delays a pull by no more than the stall timeout each', async () => {
-    const stallTimeout = 1_500;
+  it('costs a pull one stall each, and only what had not come is asked for again', async () => {
     let connections = 0;
     const fake = await fakeRegistry({
       faults: ({ kind }) => (kind === 'blob' && connections++ % 2 === 0 ? { stallAfter: 10 * MIB } : undefined),
     });
     const contents = [generated(64 * MIB, 1), generated(64 * MIB, 2)];
     for (const content of contents) fake.repository('library/app').addBlob(content);
-    const healthy = generated(64 * MIB, 4);
-    fake.repository('library/app').addBlob(healthy);
     // One connection: several would go around the stalls.
-    await gatewayTo([fake.url], { upstream: { stallTimeout: `${stallTimeout}ms`, connections: 1 } });
-    connections = 1;
-    const { total: undisturbed } = await arrives(healthy);
+    await gatewayTo([fake.url], { upstream: { stallTimeout: '1500ms', connections: 1 } });
     for (const content of contents) {
       const before = fake.log.all.length;
-      const { total } = await arrives(content);
-      const stalls = fake.log.all.slice(before).filter(({ sent }) => sent === 10 * MIB).length;
-      expect(stalls).toBe(1);
-      // Timers count by half seconds; the rest is a transfer like any other, on a machine that does other things too.
-      expect(total).toBeGreaterThan(stallTimeout);
-      expect(total).toBeLessThan(stallTimeout + 1_000 + 5 * undisturbed + 2_000);
+      await arrives(content);
+      const [stalled, resumed, ...others] = fake.log.all.slice(before).filter(({ kind }) => kind === 'blob');
+      expect(stalled?.sent).toBe(10 * MIB);
+      expect(resumed?.range?.from).toBeGreaterThan(8 * MIB);
+      expect(others).toEqual([]);
     }
   });
 
   it('is not even noticed where several connections may be used', async () => {
-    const stallTimeout = 60_000;
     let connections = 0;
     const fake = await fakeRegistry({
       faults: ({ kind }) => (kind === 'blob' && connections++ % 2 === 0 ? { stallAfter: 10 * MIB } : undefined),
     });
     const content = generated(64 * MIB, 6);
     fake.repository('library/app').addBlob(content);
-    await gatewayTo([fake.url], { upstream: { stallTimeout: `${stallTimeout}ms` } });
-    expect((await arrives(content)).total).toBeLessThan(stallTimeout);
+    // Longer than the test may take: a stall that is waited for fails it.
+    await gatewayTo([fake.url], { upstream: { stallTimeout: '1h' } });
+    await arrives(content);
   });
 });
 
-describe('a redirect whose signature expires after 3 s', () => {
+describe('a redirect whose signature expires after 1.5 s', () => {
   it('is asked for anew, and the pull completes', async () => {
     const fake = await fakeRegistry({
-      redirect: { to: 'signed', lifetime: 3_000, status: 307 },
-      bytesPerSecond: 4 * MIB,
+      redirect: { to: 'signed', lifetime: 1_500, status: 307 },
+      bytesPerSecond: 8 * MIB,
       // The link breaks when the signature of its URL is long gone.
       faults: ({ kind }) => (kind === 'cdn' ? { resetAfter: 14 * MIB } : undefined),
     });
     const content = generated(48 * MIB, 5);
     fake.repository('library/app').addBlob(content);
     await gatewayTo([fake.url], { upstream: { connections: 1 } });
-    const { total } = await arrives(content);
-    expect(total).toBeGreaterThan(9_000);
+    await arrives(content);
     expect(fake.log.count({ kind: 'blob', status: 307 })).toBeGreaterThan(3);
     expect(fake.log.count({ kind: 'cdn', status: 403 })).toBe(0);
   });

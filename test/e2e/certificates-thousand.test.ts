@@ -10,7 +10,6 @@ import { FakeCa } from '../support/fake-ca/index.ts';
 import { showLogOfFailures } from '../support/gateway.ts';
 import { meet } from '../support/tls-client.ts';
 
-const FEW = 10;
 const MANY = 1_000;
 const HANDSHAKES = 60;
 const SWAPS = 5;
@@ -23,14 +22,14 @@ afterEach(async () => {
 });
 showLogOfFailures(() => gateways.at(-1));
 
-/** A gateway with so many aliases, each with a certificate in the store already. */
-async function prepare(count: number) {
+/** A gateway with a thousand aliases, each with a certificate in the store already. What they cost is shown by scripts/bench (6, 8). */
+async function prepare() {
   const ports = await listenerPorts();
   const ca = await new FakeCa({ ports }).start();
   cas.push(ca);
   const gateway = await prepareAcmeGateway({ issuers: [ca], ports, workers: 1 });
   gateways.push(gateway);
-  const names = Array.from({ length: count }, (_, n) => `a${n}`);
+  const names = Array.from({ length: MANY }, (_, n) => `a${n}`);
   const file = join(gateway.dataDir, '..', 'aliases.yaml');
   writeFileSync(file, aliasYaml(names, 'http://127.0.0.1:1'));
   await gateway.ok('alias', 'import', file);
@@ -55,66 +54,20 @@ async function prepare(count: number) {
   return { gateway, ca, hosts };
 }
 
-type Prepared = Awaited<ReturnType<typeof prepare>>;
-
-/** Milliseconds until it is ready. */
-async function start({ gateway }: Prepared): Promise<number> {
-  const begun = performance.now();
+it('takes a thousand certificates from its store: nothing is ordered at the start, each host shows its own, and renewed ones are swapped in', async () => {
+  const { gateway, ca, hosts } = await prepare();
   await gateway.start();
-  return performance.now() - begun;
-}
-
-/** Milliseconds of a handshake, new host each time, and of the same host again. */
-async function handshakes({ gateway, ca, hosts }: Prepared): Promise<{ first: number; again: number }> {
-  const times = { first: [] as number[], again: [] as number[] };
   for (let n = 0; n < HANDSHAKES; n++) {
     const host = hosts[(n * 7) % hosts.length] ?? '';
-    for (const kind of ['first', 'again'] as const) {
-      const begun = performance.now();
-      const { certificate } = await meet({ port: gateway.httpsPort, host, ca: ca.root });
-      times[kind].push(performance.now() - begun);
-      expect(certificate.subjectAltName).toBe(`DNS:${host}`);
-    }
+    const { certificate } = await meet({ port: gateway.httpsPort, host, ca: ca.root });
+    expect(certificate.subjectAltName).toBe(`DNS:${host}`);
   }
-  return { first: median(times.first), again: median(times.again) };
-}
-
-/** Milliseconds until a renewed certificate is in use, command and CA included. */
-async function swaps({ gateway, ca, hosts }: Prepared): Promise<number> {
-  const times: number[] = [];
+  expect(ca.orders).toHaveLength(0);
   for (let n = 0; n < SWAPS; n++) {
     const host = hosts[n] ?? '';
-    const begun = performance.now();
     await gateway.ok('cert', 'renew', host);
-    times.push(performance.now() - begun);
     const { certificate } = await meet({ port: gateway.httpsPort, host, ca: ca.root });
     expect(certificate.serialNumber).toBe(ca.issued.at(-1)?.serialNumber);
   }
-  return median(times);
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((one, other) => one - other)[values.length >> 1] ?? 0;
-}
-
-it('starts, swaps and shakes hands with a thousand aliases as with ten', async () => {
-  const few = await prepare(FEW);
-  const many = await prepare(MANY);
-  const figures = {
-    startMs: { few: await start(few), many: await start(many) },
-    handshakeMs: { few: await handshakes(few), many: await handshakes(many) },
-    swapMs: { few: await swaps(few), many: await swaps(many) },
-  };
-  console.log(
-    JSON.stringify({ aliases: { few: FEW, many: MANY }, ...figures }, (_, value) =>
-      typeof value === 'number' ? Math.round(value * 10) / 10 : value,
-    ),
-  );
-  // Nothing was ordered at start: the store had it all.
-  expect(many.ca.orders).toHaveLength(SWAPS);
-  // Flat, with room for a busy machine: a cost per alias would show as a factor of a hundred.
-  expect(figures.handshakeMs.many.again).toBeLessThan(3 * figures.handshakeMs.few.again + 5);
-  expect(figures.handshakeMs.many.first).toBeLessThan(3 * figures.handshakeMs.few.first + 5);
-  expect(figures.swapMs.many).toBeLessThan(3 * figures.swapMs.few);
-  expect(figures.startMs.many).toBeLessThan(3 * figures.startMs.few);
+  expect(ca.orders).toHaveLength(SWAPS);
 });

@@ -1,11 +1,10 @@
-import { readFileSync } from 'node:fs';
 import { connect as connectHttp2 } from 'node:http2';
 import { connect as connectTcp, type Socket } from 'node:net';
-import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type DockerRegistry, requestSeen, startDockerRegistry } from '../support/docker-registry.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
+import { caOf } from '../support/http-client.ts';
 import { buildImage } from '../support/oci-image.ts';
 import { runProgram } from '../support/processes.ts';
 import { describeWith, programPath } from '../support/programs.ts';
@@ -39,7 +38,7 @@ describeWith(['linux', 'docker-registry', 'skopeo'], 'anything but GET and HEAD 
     await upstream.push(image, 'pause', '3.9');
     gateway = await startGateway({ config: { domain: 'localhost' } });
     await gateway.ok('registry', 'set', 'k8s.gcr.io', '--endpoint', upstream.endpoint);
-    ca = readFileSync(join(gateway.dataDir, 'ca.crt'), 'utf8');
+    ca = caOf(gateway);
     before = upstream.requests().length;
   });
 

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createReadStream, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createReadStream, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type DockerRegistry, startDockerRegistry } from '../support/docker-registry.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
+import { caOf } from '../support/http-client.ts';
 import { buildImage } from '../support/oci-image.ts';
 import { describeWith } from '../support/programs.ts';
 import { digestsOf, skopeoPull } from '../support/skopeo.ts';
@@ -42,7 +43,7 @@ describeWith(
       gateway = await startGateway({ config: { domain: 'localhost' } });
       await gateway.ok('alias', 'add', 'open', 'open.example.org', '--endpoint', upstream.endpoint);
       await gateway.ok('alias', 'add', 'closed', 'closed.example.org', '--endpoint', privateUpstream.endpoint);
-      ca = readFileSync(join(gateway.dataDir, 'ca.crt'), 'utf8');
+      ca = caOf(gateway);
     });
 
     afterAll(async () => {
