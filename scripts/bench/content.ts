@@ -1,6 +1,7 @@
-import { createCipheriv, createHash } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { generated } from '../../test/support/content.ts';
 
 /** An image as the benchmark's origin serves it. */
 export interface Image {
@@ -48,19 +49,9 @@ export function layOut(root: string, repository: string, tag: string, layerSizes
 
 /** Writes `size` bytes that no layer of this program compresses or shares; the same for the same seed. Returns the digest. */
 function noise(directory: string, size: number, seed: string): string {
-  const key = createHash('sha256').update(seed).digest();
-  const cipher = createCipheriv('aes-256-ctr', key, Buffer.alloc(16));
-  const hash = createHash('sha256');
-  const zeros = Buffer.alloc(CHUNK);
-  const chunks: Buffer[] = [];
-  for (let rest = size; rest > 0; rest -= CHUNK) {
-    const chunk = cipher.update(zeros.subarray(0, Math.min(rest, CHUNK)));
-    hash.update(chunk);
-    chunks.push(chunk);
-  }
-  const digest = `sha256:${hash.digest('hex')}`;
-  const file = openSync(join(directory, digest), 'w');
-  for (const chunk of chunks) writeSync(file, chunk);
+  const content = generated(size, seed);
+  const file = openSync(join(directory, content.digest), 'w');
+  for (let at = 0; at < size; at += CHUNK) writeSync(file, content.read(at, Math.min(size, at + CHUNK)));
   closeSync(file);
-  return digest;
+  return content.digest;
 }

@@ -1,10 +1,11 @@
 import { Agent } from 'node:https';
 import { connect } from 'node:tls';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { sha256 } from '../support/content.ts';
 import { type DockerRegistry, startDockerRegistry } from '../support/docker-registry.ts';
 import { prepareGateway, showLogOfFailures, type TestGateway } from '../support/gateway.ts';
 import { sendWhole } from '../support/http-client.ts';
-import { type Blob, buildImage, digestOf } from '../support/oci-image.ts';
+import { type Blob, buildImage } from '../support/oci-image.ts';
 import { type Pebble, startPebble } from '../support/pebble.ts';
 import { describeWith } from '../support/programs.ts';
 
@@ -138,7 +139,7 @@ describeWith(
     }
 
     function check(expected: Blob, bytes: Buffer): void {
-      if (digestOf(bytes) !== expected.digest) throw new Error(`${expected.digest} arrived as ${digestOf(bytes)}`);
+      if (sha256(bytes) !== expected.digest) throw new Error(`${expected.digest} arrived as ${sha256(bytes)}`);
     }
 
     async function get(agent: Agent, host: string, path: string): Promise<Buffer> {

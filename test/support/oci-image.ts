@@ -1,7 +1,7 @@
-import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { generatedLayer, sha256 } from './content.ts';
 
 /** An image of the test's own, the same bytes for the same seed and sizes. */
 export interface TestImage {
@@ -22,7 +22,10 @@ const LAYER = 'application/vnd.oci.image.layer.v1.tar+gzip';
 
 /** Builds an image with one layer for each size (bytes of its one file, which do not compress). */
 export function buildImage(seed: string, layerSizes: readonly number[]): TestImage {
-  const tars = layerSizes.map((size, index) => tarOf(`${seed}-${index}.bin`, bytesOf(`${seed}/${index}`, size)));
+  const tars = layerSizes.map((size, index) => {
+    const layer = generatedLayer(size, `${seed}-${index}`);
+    return layer.read(0, layer.size);
+  });
   // Level 1: the content does not compress, and the tests have better things to do.
   const layers = tars.map((tar) => blob(LAYER, gzipSync(tar, { level: 1 })));
   const config = blob(
@@ -33,7 +36,7 @@ export function buildImage(seed: string, layerSizes: readonly number[]): TestIma
         os: 'linux',
         created: '2024-01-01T00:00:00Z',
         config: { Cmd: [`/${seed}`], Labels: { seed } },
-        rootfs: { type: 'layers', diff_ids: tars.map((tar) => digestOf(tar)) },
+        rootfs: { type: 'layers', diff_ids: tars.map((tar) => sha256(tar)) },
         history: layers.map((_, index) => ({ created: '2024-01-01T00:00:00Z', created_by: `layer ${index}` })),
       }),
     ),
@@ -63,37 +66,10 @@ export function writeLayout(image: TestImage, folder: string, tag: string): void
   writeFileSync(join(folder, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [entry] }));
 }
 
-export function digestOf(bytes: Buffer): string {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
-}
-
 function blob(mediaType: string, bytes: Buffer): Blob {
-  return { mediaType, bytes, digest: digestOf(bytes) };
+  return { mediaType, bytes, digest: sha256(bytes) };
 }
 
 function descriptor({ mediaType, digest, bytes }: Blob): { mediaType: string; digest: string; size: number } {
   return { mediaType, digest, size: bytes.length };
-}
-
-/** Bytes that no compression shrinks: a SHAKE stream of the seed. */
-function bytesOf(seed: string, size: number): Buffer {
-  return createHash('shake256', { outputLength: size }).update(seed).digest();
-}
-
-/** A tar archive (ustar, POSIX 1003.1) of one file. */
-function tarOf(name: string, content: Buffer): Buffer {
-  const header = Buffer.alloc(512);
-  header.write(name, 0, 100, 'latin1');
-  header.write('0000644\0', 100);
-  header.write('0000000\0', 108);
-  header.write('0000000\0', 116);
-  header.write(`${content.length.toString(8).padStart(11, '0')}\0`, 124);
-  header.write('00000000000\0', 136);
-  header.write('        ', 148);
-  header.write('0', 156);
-  header.write('ustar\x0000', 257);
-  const sum = header.reduce((total, byte) => total + byte, 0);
-  header.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148);
-  const padding = Buffer.alloc((512 - (content.length % 512)) % 512);
-  return Buffer.concat([header, content, padding, Buffer.alloc(1024)]);
 }

@@ -1,7 +1,8 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { digestOf, type TestImage } from './oci-image.ts';
+import { sha256 } from './content.ts';
+import type { TestImage } from './oci-image.ts';
 import { type Ran, runProgram, type Surroundings } from './processes.ts';
 import { programPath } from './programs.ts';
 
@@ -51,5 +52,5 @@ export function digestsOf(image: TestImage): ReadonlySet<string> {
 /** Of the bytes on disk, whatever the file names claim. */
 function digestsIn(folder: string): Set<string> {
   const names = readdirSync(folder).filter((name) => name !== 'version');
-  return new Set(names.map((name) => digestOf(readFileSync(join(folder, name)))));
+  return new Set(names.map((name) => sha256(readFileSync(join(folder, name)))));
 }

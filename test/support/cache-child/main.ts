@@ -5,7 +5,7 @@ import { silentLog } from '../../../src/telemetry/log.ts';
 import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { sourceOf } from '../byte-source.ts';
 import { contentOf, MIB, readAll } from '../cache-rig.ts';
-import { seededBytes } from '../seeded-bytes.ts';
+import { generated } from '../content.ts';
 
 interface Order {
   readonly dataDir: string;
@@ -36,7 +36,7 @@ const cache = createCache({
 });
 
 const verified = await cache.admin.verify(() => {}, new AbortController().signal);
-const contents = order.seeds.map((seed) => contentOf(seededBytes(seed, order.size)));
+const contents = order.seeds.map((seed) => contentOf(generated(order.size, seed).read(0, order.size)));
 let whole = 0;
 for (const { digest, bytes } of contents) {
   const handle = cache.find(digest);

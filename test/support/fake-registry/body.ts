@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http';
-import type { Content } from './content.ts';
+import type { Content } from '../content.ts';
 import type { LoggedRequest } from './log.ts';
 import type { Fault } from './options.ts';
 import { reset } from './sockets.ts';

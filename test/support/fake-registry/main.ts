@@ -1,4 +1,4 @@
-import { generatedLayer } from './content.ts';
+import { generatedLayer } from '../content.ts';
 import type { FakeRegistryOptions } from './options.ts';
 import { FakeRegistry } from './server.ts';
 

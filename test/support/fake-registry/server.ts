@@ -3,9 +3,10 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { gzipSync } from 'node:zlib';
+import { type Content, contentOf } from '../content.ts';
 import { FakeAuth } from './auth.ts';
 import { closed, sendBody, wait } from './body.ts';
-import { type Content, contentOf, MEDIA, RepositoryContent } from './content.ts';
+import { MEDIA, RepositoryContent } from './content.ts';
 import { type LoggedRequest, type RequestKind, RequestLog } from './log.ts';
 import type { FakeRegistryOptions, Fault, FaultPlan } from './options.ts';
 import { reset, secureServer } from './sockets.ts';
