@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { randomInt } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 
@@ -188,16 +188,31 @@ function placed({ command, args = [], within }: ProgramOptions): { command: stri
   return within === undefined ? { command, args: [...args] } : within.wrap(command, args);
 }
 
-/** Ports that were free a moment ago, for programs that cannot pick their own. */
+/** Below the ports that systems give to outgoing connections (Linux from 32768, others from 49152): those could take one meanwhile. */
+const PORTS = { from: 10_000, to: 30_000 };
+const taken = new Set<number>();
+
+/**
+ * Ports that were free a moment ago, for programs that cannot pick their own. Chosen at random among many, and never twice by one
+ * process, as several files of tests run at the same time.
+ */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(servers.map((server) => once(server, 'listening')));
-  const ports = servers.map((server) => {
-    const address = server.address();
-    return address !== null && typeof address === 'object' ? address.port : 0;
-  });
-  await Promise.all(servers.map((server) => once(server.close(), 'close')));
+  const ports: number[] = [];
+  while (ports.length < count) {
+    const port = randomInt(PORTS.from, PORTS.to);
+    if (taken.has(port) || !(await isFree(port))) continue;
+    taken.add(port);
+    ports.push(port);
+  }
   return ports;
+}
+
+function isFree(port: number): Promise<boolean> {
+  const server = createServer();
+  return new Promise((resolve) => {
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
 }
 
 /** A process and all below it. */
