@@ -21,8 +21,8 @@ async function serve(session: Session): Promise<void> {
     import('../server/gateway.ts'),
     import('../telemetry/log.ts'),
   ]);
-  const log = createLog(config.log);
-  const gateway = await startGateway({ config, log, warnings });
+  const { log, lines } = createLog(config.log);
+  const gateway = await startGateway({ config, log, logLines: lines, warnings });
 
   const { https, http, metrics } = gateway.addresses;
   const urls = [

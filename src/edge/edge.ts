@@ -4,7 +4,7 @@ import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
 import type { ProxyCore } from '../proxy/reply.ts';
-import type { Logger } from '../telemetry/log.ts';
+import { type LineSink, type Logger, plainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { AccessPort } from './access-port.ts';
 import { createApp } from './app.ts';
@@ -41,6 +41,8 @@ export interface EdgeOptions {
   /** True, or why the gateway is not ready. */
   readonly ready: () => true | string;
   readonly log: Logger;
+  /** Where the access log writes its lines; null, or left out: through `log`. */
+  readonly logLines?: LineSink | null;
   readonly metrics: Metrics;
   readonly version: string;
   /** 48 bytes that encrypt session tickets; several processes of one gateway share them. Default: fresh ones. */
@@ -84,7 +86,7 @@ export function createEdge(options: EdgeOptions): Edge {
 
   const connections = new Connections();
   const forwarded = new ForwardedHeaders(config.trustedProxies);
-  const report = new Report(log, metrics);
+  const report = new Report(plainLog(log, options.logLines ?? null), metrics);
   metrics.gauge('http_connections', 'Open connections of clients', [], (gauge) => gauge.set(connections.size));
 
   const app = createApp({

@@ -1,7 +1,6 @@
 import type { What } from '../oci/target.ts';
-import type { Logger } from '../telemetry/log.ts';
+import type { PlainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { plainLines } from '../telemetry/plain-lines.ts';
 import type { Exchange } from './exchange.ts';
 
 /** From a page of a warm cache (1 ms) to a layer over a slow link (10 min), in seconds. */
@@ -12,16 +11,16 @@ const PATH_SHOWN = 200;
 
 /** One access-log line and the metrics of each request, once its response is closed. */
 export class Report {
-  readonly #log: Logger;
+  readonly #log: PlainLog;
   readonly #requests;
   readonly #seconds;
   readonly #bytes;
   readonly #cut;
   #running = 0;
 
-  constructor(log: Logger, metrics: Metrics) {
-    // The fields are all named below, and none is a secret.
-    this.#log = plainLines(log);
+  /** `log` does not look for secrets: the fields are all named below, and none is one. */
+  constructor(log: PlainLog, metrics: Metrics) {
+    this.#log = log;
     this.#requests = metrics.tally('http_requests_total', 'Requests answered', ['kind', 'status', 'from']);
     this.#seconds = metrics.histogram('http_request_seconds', 'From the request to its last byte', DURATIONS, ['kind']);
     this.#bytes = metrics.tally('http_sent_bytes_total', 'Body bytes sent to clients', ['from']);

@@ -15,7 +15,7 @@ import { createProxyCore } from '../proxy/core.ts';
 import { openCacheIndex } from '../sqlite/cache-index.ts';
 import { SqliteCounterStore } from '../sqlite/counter-store.ts';
 import { SqliteUserStore } from '../sqlite/user-store.ts';
-import type { Logger } from '../telemetry/log.ts';
+import type { LineSink, Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream } from '../upstream/create.ts';
 import { Crew } from './crew.ts';
@@ -42,9 +42,11 @@ export interface RunningGateway {
 export async function startGateway(options: {
   readonly config: Config;
   readonly log: Logger;
+  /** Where the access log writes its lines; null, or left out: through `log`. */
+  readonly logLines?: LineSink | null;
   readonly warnings: readonly string[];
 }): Promise<RunningGateway> {
-  const { config, log, warnings } = options;
+  const { config, log, logLines = null, warnings } = options;
   const startedAt = new Date();
   const opened = new Lifecycle();
   const end = () => opened.end((what, error) => log.error({ err: error }, `${what} did not end well`));
@@ -93,6 +95,7 @@ export async function startGateway(options: {
       access,
       ready: () => ready,
       log,
+      logLines,
       metrics,
       version: version(),
       ticketKeys,

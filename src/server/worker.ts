@@ -62,7 +62,8 @@ class Worker {
     this.#table = tableOf(config.domain, state);
     this.#users = usersOf(state);
     // The owner's lines name no process: it is the gateway.
-    const log = createLog(config.log).child({ worker: process.pid });
+    const { log: processLog, lines: logLines } = createLog(config.log);
+    const log = processLog.child({ worker: process.pid });
     this.#core = new RemoteCore(channel, this.metrics);
     this.edge = createEdge({
       config: { ...config, metrics: { listen: null } },
@@ -72,6 +73,7 @@ class Worker {
       access: this.#access(log),
       ready: () => this.#state.ready,
       log,
+      logLines,
       metrics: this.metrics,
       version,
       ticketKeys: Buffer.from(ticketKeys),

@@ -1,4 +1,4 @@
-import { AggregatorRegistry, Counter, Gauge, Histogram, Registry } from './prom-client.ts';
+import { AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { Tally } from './tally.ts';
 
 /** Values of one process's metrics, as `prom-client` writes them to JSON. */

@@ -136,14 +136,14 @@ test('an output without a reader gets no more, and ends nothing', async () => {
     writer.write('nobody reads this\n');
     await sleep(5);
   }
-  writer.flushSync();
+  writer.end();
 });
 
 describe('the log of a program', () => {
   const log = new URL('../../../src/telemetry/log.ts', import.meta.url).href;
   const program = (end: string) => `
     const { createLog } = await import(${JSON.stringify(log)});
-    const log = createLog({ level: 'info', format: 'json' });
+    const { log } = createLog({ level: 'info', format: 'json' });
     for (let n = 0; n < 100; n++) log.info({ n, text: 'x'.repeat(200) }, 'words');
     ${end}`;
   const run = (text: string, output: 'pipe' | number) =>
