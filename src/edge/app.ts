@@ -1,110 +1,218 @@
-import { type Context, Hono } from 'hono';
+import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
+import { type Context, Hono, type Next } from 'hono';
 import type { TableSnapshot } from '../aliases/table.ts';
+import type { CertificateService } from '../certs/service.ts';
+import { parseAddress } from '../kit/networks.ts';
 import { RegistryError, renderError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { AccessPort } from './access-port.ts';
-import { errorAnswer, type SmallAnswer } from './answer.ts';
-import type { ExchangeKind } from './exchange.ts';
-import type { EdgeApp, EdgeBindings } from './front.ts';
-import { roleOf } from './host.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import { errorAnswer, type SmallAnswer, textAnswer } from './answers.ts';
+import type { Service } from './connections.ts';
 import { renderPage } from './page.ts';
-import { hostUnknown, parsePing, pathUnknown, requireRegistry } from './target.ts';
+import type { AccessPort, RequestContext, RequestKind } from './request-context.ts';
+import { hostUnknown, parsePing, pathUnknown, requireRegistry, roleOf } from './target.ts';
+
+/** What Hono's handlers get beside the request. */
+interface EdgeBindings {
+  Bindings: { readonly context: RequestContext };
+}
+export type EdgeApp = Hono<EdgeBindings>;
+type Handler = (c: Context<EdgeBindings>) => Response | Promise<Response>;
 
 export interface AppDeps {
   readonly table: () => TableSnapshot;
   readonly access: AccessPort;
+  /** Null with `tls.mode: off`. */
+  readonly certificates: Pick<CertificateService, 'httpChallenge'> | null;
+  /** The internal CA's root certificate as a PEM file; null with another `tls.mode`. */
+  readonly rootFile: string | null;
   /** True, or why the gateway is not ready. */
   readonly ready: () => true | string;
-  readonly version: string;
-  /** Port that clients of the HTTPS listener connect to. */
+  /** Port that clients of HTTPS connect to. */
   readonly port: () => number;
+  readonly metrics: Pick<Metrics, 'text' | 'contentType'>;
+  readonly version: string;
   readonly log: Logger;
 }
 
 const PING_HEADERS = { 'content-type': 'application/json', 'docker-distribution-api-version': 'registry/2.0' };
 
-/** Everything small on the registry's port: health, the ping, the page for people, and what nothing is at. Pulls go past it. */
+/**
+ * Everything small, on every port, by what the request's listener offers. Methods other than GET are refused before it; a HEAD comes as a
+ * GET, and its body is left out where the answer is written. Pulls never come here: they are streamed (pull.ts).
+ */
 export function createApp(deps: AppDeps): EdgeApp {
-  const app = withHealth(new Hono<EdgeBindings>(), deps.ready);
+  const app: EdgeApp = new Hono<EdgeBindings>();
 
-  const check = async (c: Context<EdgeBindings>): Promise<void> => {
-    const { exchange } = c.env;
-    const grant = await deps.access.check({
-      address: exchange.clientAddress,
-      authorization: c.req.header('authorization'),
-      host: exchange.host,
-    });
-    exchange.user = grant.user;
-  };
-
-  app.get('/', async (c) => {
-    const table = deps.table();
-    const role = roleOf(c.env.exchange.host, table);
-    if (role.kind === 'unknown') throw hostUnknown(c.env.exchange.host);
-    const refusal = await check(c).then(
-      () => null,
-      (error: unknown) => {
-        if (error instanceof RegistryError) return error;
-        throw error;
-      },
-    );
-    return small(c, 'page', renderPage({ table, role, port: deps.port(), version: deps.version, refusal }));
-  });
-
-  app.get('*', async (c) => {
-    const { exchange } = c.env;
-    const table = deps.table();
-    const role = roleOf(exchange.host, table);
-    if (role.kind === 'unknown') throw hostUnknown(exchange.host);
-    const ping = parsePing(exchange.path);
-    if (ping === null || (ping.registry !== undefined && role.kind === 'alias')) throw pathUnknown(exchange.path);
-    exchange.kind = 'ping';
-    const registry = ping.registry === undefined ? undefined : requireRegistry(ping.registry, table);
-    await check(c);
-    const ns = c.req.query('ns')?.toLowerCase();
-    const namespace = role.kind === 'alias' ? role.alias.registry : (registry ?? ns);
-    return small(c, 'ping', {
-      status: 200,
-      headers:
-        ns !== undefined && namespace !== undefined && table.registries.has(namespace)
-          ? { ...PING_HEADERS, 'oci-namespace': namespace }
-          : PING_HEADERS,
-      body: '{}',
-    });
-  });
-
-  return withErrors(app, deps.log);
-}
-
-/** Liveness and readiness, on both ports, whatever the host. */
-export function withHealth(app: EdgeApp, ready: AppDeps['ready']): EdgeApp {
-  app.get('/healthz', (c) => small(c, 'health', text(200, 'ok\n')));
+  app.get('/healthz', (c) => respond(c, 'health', textAnswer(200, 'ok\n')));
   app.get('/readyz', (c) => {
-    const state = ready();
-    return small(c, 'health', state === true ? text(200, 'ready\n') : text(503, `not ready: ${state}\n`));
+    const state = deps.ready();
+    return respond(c, 'health', state === true ? textAnswer(200, 'ready\n') : textAnswer(503, `not ready: ${state}\n`));
   });
+
+  app.get(
+    '/metrics',
+    on('metrics', async (c) => {
+      const headers = { 'content-type': deps.metrics.contentType };
+      return respond(c, 'health', { status: 200, headers, body: await deps.metrics.text() });
+    }),
+  );
+
+  // RFC 8555 §8.3. A token that is not pending is no redirect: HTTPS has no answer for it either.
+  app.get(
+    '/.well-known/acme-challenge/:token',
+    on('redirect', (c) => {
+      const proof = deps.certificates?.httpChallenge(c.req.param('token') ?? '') ?? null;
+      if (proof === null) throw pathUnknown(c.env.context.path);
+      const headers = { 'content-type': 'application/octet-stream' };
+      return respond(c, 'challenge', { status: 200, headers, body: proof });
+    }),
+  );
+
+  const { rootFile } = deps;
+  if (rootFile !== null) {
+    app.get(
+      '/ca.crt',
+      on('redirect', async (c) => {
+        requireRole(c, deps.table());
+        return respond(c, 'page', await rootAnswer(rootFile));
+      }),
+    );
+  }
+
+  app.get(
+    '*',
+    on('redirect', (c) => {
+      const table = deps.table();
+      requireRole(c, table);
+      const location = redirectLocation(c.env.context, table, deps.port());
+      const answer = textAnswer(308, `this gateway speaks HTTPS: ${location}\n`);
+      return respond(c, 'redirect', { ...answer, headers: { ...answer.headers, location } });
+    }),
+  );
+
+  app.get(
+    '/',
+    on('registry', async (c) => {
+      const table = deps.table();
+      const role = requireRole(c, table);
+      const refusal = await checkAccess(c, deps.access).then(
+        () => null,
+        (error: unknown) => {
+          if (error instanceof RegistryError) return error;
+          throw error;
+        },
+      );
+      return respond(c, 'page', renderPage({ table, role, port: deps.port(), version: deps.version, refusal }));
+    }),
+  );
+
+  app.get(
+    '*',
+    on('registry', async (c) => {
+      const { context } = c.env;
+      const table = deps.table();
+      const role = requireRole(c, table);
+      const ping = parsePing(context.path);
+      if (ping === null || (ping.registry !== undefined && role.kind === 'alias')) throw pathUnknown(context.path);
+      context.kind = 'ping';
+      const registry = ping.registry === undefined ? undefined : requireRegistry(ping.registry, table);
+      await checkAccess(c, deps.access);
+      const ns = c.req.query('ns')?.toLowerCase();
+      const namespace = role.kind === 'alias' ? role.alias.registry : (registry ?? ns);
+      const named = ns !== undefined && namespace !== undefined && table.registries.has(namespace);
+      const headers = named ? { ...PING_HEADERS, 'oci-namespace': namespace } : PING_HEADERS;
+      return respond(c, 'ping', { status: 200, headers, body: '{}' });
+    }),
+  );
+
+  app.notFound((c) => respond(c, c.env.context.kind, renderError(pathUnknown(c.env.context.path))));
+  app.onError((error, c) => respond(c, c.env.context.kind, errorAnswer(error, c.env.context, deps.log)));
   return app;
 }
 
-/** Errors and paths that nothing is at, rendered like everywhere. */
-export function withErrors(app: EdgeApp, log: Logger): EdgeApp {
-  app.notFound((c) => small(c, c.env.exchange.kind, renderError(pathUnknown(c.env.exchange.path))));
-  app.onError((error, c) => small(c, c.env.exchange.kind, errorAnswer(error, c.env.exchange, log)));
-  return app;
+/** Asks the app; for whoever writes the answer. */
+export async function answerOf(
+  app: EdgeApp,
+  context: RequestContext,
+  authorization: string | undefined,
+): Promise<SmallAnswer> {
+  // Hono routes by the path alone: the host of this URL is read by nothing.
+  const url = `http://localhost${context.path}${context.query === '' ? '' : `?${context.query}`}`;
+  const request = new Request(url, authorization === undefined ? {} : { headers: { authorization } });
+  const response = await app.fetch(request, { context });
+  return {
+    status: response.status,
+    headers: Object.fromEntries(response.headers),
+    body: new Uint8Array(await response.arrayBuffer()),
+  };
 }
 
-export function small(c: Context<EdgeBindings>, kind: ExchangeKind, answer: SmallAnswer): Response {
-  const { exchange } = c.env;
-  const body = typeof answer.body === 'string' ? Buffer.from(answer.body) : Buffer.from(answer.body);
-  exchange.kind = kind;
-  exchange.status = answer.status;
-  exchange.bytes = exchange.method === 'HEAD' ? 0 : body.length;
-  return new Response(body, {
-    status: answer.status,
-    headers: { ...answer.headers, 'content-length': String(body.length) },
+/** A handler for the listeners that offer `service`; others go on to the next route. */
+function on(service: Service, handler: Handler) {
+  return (c: Context<EdgeBindings>, next: Next) => (c.env.context.service === service ? handler(c) : next());
+}
+
+function respond(c: Context<EdgeBindings>, kind: RequestKind, { status, headers, body }: SmallAnswer): Response {
+  c.env.context.kind = kind;
+  return new Response(typeof body === 'string' ? body : Buffer.from(body), { status, headers });
+}
+
+/** @throws {RegistryError} hostUnknown */
+function requireRole(c: Context<EdgeBindings>, table: TableSnapshot) {
+  const { host } = c.env.context;
+  const role = roleOf(host, table);
+  if (role.kind === 'unknown') throw hostUnknown(host);
+  return role;
+}
+
+/** @throws {RegistryError} unauthorized, clientDenied, tooManyRequests */
+async function checkAccess(c: Context<EdgeBindings>, access: AccessPort): Promise<void> {
+  const { context } = c.env;
+  const grant = await access.check({
+    address: context.clientAddress,
+    authorization: c.req.header('authorization'),
+    host: context.host,
   });
+  context.user = grant.user;
 }
 
-export function text(status: number, body: string): SmallAnswer {
-  return { status, headers: { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' }, body };
+async function rootAnswer(file: string): Promise<SmallAnswer> {
+  const body = await readFile(file).catch((cause: unknown) => {
+    throw new RegistryError('unavailable', { facts: { reason: 'its root certificate is not written yet' }, cause });
+  });
+  const headers = {
+    'content-type': 'application/x-pem-file',
+    'content-disposition': 'attachment; filename="ca.crt"',
+    'cache-control': 'no-store',
+  };
+  return { status: 200, headers, body };
+}
+
+/**
+ * The same host and path over HTTPS. An address that the client did not connect to becomes the domain, so that a redirect
+ * never leads to wherever a Host header says.
+ */
+function redirectLocation(
+  context: Pick<RequestContext, 'host' | 'path' | 'query' | 'connection'>,
+  table: TableSnapshot,
+  port: number,
+): string {
+  let host = context.host;
+  if (host === '') host = table.domain;
+  if (isIP(host) !== 0 && !isOwnAddress(host, context.connection.raw.localAddress)) host = table.domain;
+  if (isIP(host) === 6) host = `[${host}]`;
+  // Node lets bytes beyond ASCII through in a path; a Location must not carry them.
+  const path = `${context.path}${context.query === '' ? '' : `?${context.query}`}`.replace(
+    /[^\x21-\x7e]/g,
+    (char) => `%${char.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`,
+  );
+  return `https://${host}${port === 443 ? '' : `:${port}`}${path}`;
+}
+
+function isOwnAddress(host: string, local: string | undefined): boolean {
+  const asked = parseAddress(host);
+  if (asked === null) return false;
+  return asked.range() === 'loopback' || (local !== undefined && asked.toString() === parseAddress(local)?.toString());
 }

@@ -11,71 +11,107 @@ export interface BoundAddress {
   readonly port: number;
 }
 
-/** What a port is for, and the configuration key that is named when it cannot be listened on. */
-const DOORS = {
+export interface EdgeAddresses {
+  readonly https: BoundAddress | null;
+  readonly http: BoundAddress | null;
+  readonly metrics: BoundAddress | null;
+}
+
+export type ListenerName = keyof EdgeAddresses;
+
+/** What a listener is for in messages, and its configuration key. */
+const LISTENERS = {
   https: ['HTTPS', 'listen.https'],
   http: ['HTTP', 'listen.http'],
   metrics: ['metrics', 'metrics.listen'],
 } as const;
 
-/** A listening socket that only accepts; what is spoken is decided by `onConnection`, which gets paused sockets that nothing was read of. */
-export class Listener {
-  readonly server: Server;
-  readonly #name: keyof typeof DOORS;
-  readonly #onConnection: (socket: Socket) => void;
-  readonly #others: Server[] = [];
+/** One port: its address, and what takes its connections, which come paused and with nothing read of them. */
+export interface ListenerPlan {
+  readonly name: ListenerName;
+  readonly at: ListenAddress;
+  readonly onConnection: (socket: Socket) => void;
+}
 
-  constructor(name: keyof typeof DOORS, onConnection: (socket: Socket) => void) {
-    this.#name = name;
-    this.#onConnection = onConnection;
+/** The edge's listening sockets. They only accept. */
+export class Listeners {
+  readonly #plans: readonly (ListenerPlan & { readonly server: Server })[];
+  /** Bound by other processes. */
+  readonly #shared: Server[] = [];
+  /** Null for a listener that is not open. */
+  addresses: EdgeAddresses = { https: null, http: null, metrics: null };
+
+  constructor(plans: readonly ListenerPlan[]) {
     // Paused: a connection that another process serves must arrive there whole.
-    this.server = createServer({ noDelay: true, pauseOnConnect: true }, onConnection);
+    this.#plans = plans.map((plan) => ({
+      ...plan,
+      server: createServer({ noDelay: true, pauseOnConnect: true }, plan.onConnection),
+    }));
   }
 
-  /** @throws {OperatorError} LISTEN_FAILED, naming the address and what to do */
-  async listen(at: ListenAddress): Promise<BoundAddress> {
-    const { server } = this;
-    await new Promise<void>((resolve, reject) => {
-      const onError = (cause: NodeJS.ErrnoException): void => reject(this.#failure(at, cause));
-      server.once('error', onError);
-      server.listen({ port: at.port, backlog: BACKLOG, ...(at.host === undefined ? {} : { host: at.host }) }, () => {
-        server.off('error', onError);
-        resolve();
-      });
-    });
-    // Accepting can fail later (out of descriptors); the listener goes on.
-    server.on('error', () => {});
-    const { address, port } = server.address() as AddressInfo;
-    return { address, port };
+  /** Opens all, or none. @throws {OperatorError} LISTEN_FAILED, naming the address and what to do */
+  async open(): Promise<EdgeAddresses> {
+    try {
+      for (const { name, at, server } of this.#plans) {
+        await listen(server, at).catch((cause: NodeJS.ErrnoException) => {
+          throw listenFailed(name, at, cause);
+        });
+        const { address, port } = server.address() as AddressInfo;
+        this.addresses = { ...this.addresses, [name]: { address, port } };
+      }
+    } catch (error) {
+      this.stop();
+      throw error;
+    }
+    return this.addresses;
+  }
+
+  /** The listening socket of a port, for other processes to accept from it as well; null where the configuration has no such port. */
+  server(name: ListenerName): Server | null {
+    return this.#plans.find((plan) => plan.name === name)?.server ?? null;
   }
 
   /** Accepts from a listening socket that another process has bound and sent; the kernel gives each connection to one of the processes. */
-  acceptFrom(server: Server): void {
-    this.#others.push(server);
+  acceptFrom(server: Server, onConnection: (socket: Socket) => void): void {
+    this.#shared.push(server);
     server.on('error', () => {});
     server.on('connection', (socket) => {
       socket.setNoDelay(true);
-      this.#onConnection(socket);
+      onConnection(socket);
     });
   }
 
   /** Stops accepting in this process; connections go on. */
   stop(): void {
-    for (const server of [this.server, ...this.#others]) if (server.listening) server.close();
+    for (const server of [...this.#plans.map((plan) => plan.server), ...this.#shared]) {
+      if (server.listening) server.close();
+    }
   }
+}
 
-  #failure(at: ListenAddress, cause: NodeJS.ErrnoException): OperatorError {
-    const [what, key] = DOORS[this.#name];
-    const where = `${at.host === undefined ? '' : at.host.includes(':') ? `[${at.host}]` : at.host}:${at.port}`;
-    const [reason, next] = EXPLAINED[cause.code ?? ''] ?? [
-      cause.message,
-      `set ${key} to an address that can be listened on`,
-    ];
-    return new OperatorError('LISTEN_FAILED', `cannot listen for ${what} on ${where}: ${reason}`, {
-      next: next.replaceAll('{key}', key).replaceAll('{port}', String(at.port)),
-      cause,
+async function listen(server: Server, at: ListenAddress): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ port: at.port, backlog: BACKLOG, ...(at.host === undefined ? {} : { host: at.host }) }, () => {
+      server.off('error', reject);
+      resolve();
     });
-  }
+  });
+  // Accepting can fail later (out of descriptors); the listener goes on.
+  server.on('error', () => {});
+}
+
+function listenFailed(name: ListenerName, at: ListenAddress, cause: NodeJS.ErrnoException): OperatorError {
+  const [what, key] = LISTENERS[name];
+  const where = `${at.host === undefined ? '' : at.host.includes(':') ? `[${at.host}]` : at.host}:${at.port}`;
+  const [reason, next] = EXPLAINED[cause.code ?? ''] ?? [
+    cause.message,
+    `set ${key} to an address that can be listened on`,
+  ];
+  return new OperatorError('LISTEN_FAILED', `cannot listen for ${what} on ${where}: ${reason}`, {
+    next: next.replaceAll('{key}', key).replaceAll('{port}', String(at.port)),
+    cause,
+  });
 }
 
 const EXPLAINED: Readonly<Record<string, readonly [reason: string, next: string]>> = {

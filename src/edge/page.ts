@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { RegistryError } from '../oci/errors.ts';
-import type { SmallAnswer } from './answer.ts';
-import type { HostRole } from './host.ts';
+import type { SmallAnswer } from './answers.ts';
+import type { HostRole } from './target.ts';
 
 export interface PageFacts {
   readonly table: TableSnapshot;
@@ -48,8 +48,8 @@ const HEADERS = {
 };
 
 /**
- * The page at `/` for people: how to pull through this very gateway. Names and registries are for those who may pull;
- * others learn why they may not.
+ * The page at `/` for people: how to pull through this gateway. Only clients that may pull see names and registries;
+ * others see why they may not.
  */
 export function renderPage(facts: PageFacts): SmallAnswer {
   const { table, role, version, refusal } = facts;

@@ -5,12 +5,11 @@ import { andThen } from '../kit/maybe-promise.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { AccessPort } from './access-port.ts';
-import { errorAnswer, sendSmall } from './answer.ts';
+import { errorAnswer, sendAnswer } from './answers.ts';
 import { guardStall, isGone, sendBody } from './body.ts';
-import type { Exchange } from './exchange.ts';
 import type { Reads } from './reads.ts';
 import type { ReadyTexts } from './ready-texts.ts';
+import type { AccessPort, RequestContext } from './request-context.ts';
 import type { PullRoute } from './target.ts';
 
 export interface PullDeps {
@@ -36,11 +35,11 @@ class ClientPull implements Pull {
   readonly authenticated: boolean;
   readonly base: string;
   readonly ns: string | undefined;
-  readonly #exchange: Exchange;
+  readonly #context: RequestContext;
 
-  constructor(exchange: Exchange, route: PullRoute, headers: IncomingHttpHeaders, authenticated: boolean) {
+  constructor(context: RequestContext, route: PullRoute, headers: IncomingHttpHeaders, authenticated: boolean) {
     this.target = route.target;
-    this.method = exchange.method === 'HEAD' ? 'HEAD' : 'GET';
+    this.method = context.method === 'HEAD' ? 'HEAD' : 'GET';
     this.accept = headers.accept;
     this.range = headers.range;
     this.ifRange = headers['if-range'] as string | undefined;
@@ -48,11 +47,11 @@ class ClientPull implements Pull {
     this.authenticated = authenticated;
     this.base = route.base;
     this.ns = route.ns;
-    this.#exchange = exchange;
+    this.#context = context;
   }
 
   get signal(): AbortSignal {
-    return this.#exchange.signal;
+    return this.#context.signal;
   }
 }
 
@@ -62,25 +61,25 @@ class ClientPull implements Pull {
  */
 export function servePull(
   deps: PullDeps,
-  exchange: Exchange,
+  context: RequestContext,
   route: PullRoute,
   request: IncomingMessage,
   response: ServerResponse,
 ): void {
-  exchange.kind = route.target.what.kind;
-  exchange.target = route.target;
+  context.kind = route.target.what.kind;
+  context.target = route.target;
   const { headers } = request;
-  const asker = { address: exchange.clientAddress, authorization: headers.authorization, host: exchange.host };
+  const asker = { address: context.clientAddress, authorization: headers.authorization, host: context.host };
   const serve = (grant: Grant) => {
-    exchange.user = grant.user;
-    const reply = deps.registry.serve(new ClientPull(exchange, route, headers, grant.authenticated));
-    return andThen(reply, (ready) => andThen(sendReply(deps, exchange, route, ready, response), () => count(grant)));
+    context.user = grant.user;
+    const reply = deps.registry.serve(new ClientPull(context, route, headers, grant.authenticated));
+    return andThen(reply, (ready) => andThen(sendReply(deps, context, route, ready, response), () => count(grant)));
   };
   const count = (grant: Grant): void => {
-    if (exchange.bytes > 0) deps.access.countBytes(asker, grant, exchange.bytes);
+    if (context.bytes > 0) deps.access.countBytes(asker, grant, context.bytes);
   };
   const fail = (error: unknown): void => {
-    if (!exchange.left) sendSmall(response, exchange, errorAnswer(error, exchange, deps.log));
+    if (!context.left) sendAnswer(response, context, errorAnswer(error, context, deps.log));
   };
   try {
     const served = andThen(deps.access.check(asker), serve);
@@ -92,7 +91,7 @@ export function servePull(
 
 function sendReply(
   deps: PullDeps,
-  exchange: Exchange,
+  context: RequestContext,
   route: PullRoute,
   reply: Reply,
   response: ServerResponse,
@@ -101,12 +100,12 @@ function sendReply(
   const headers: Record<string, string> = {
     'docker-distribution-api-version': 'proxy/2.0',
     ...reply.headers,
-    'x-request-id': exchange.id,
+    'x-request-id': context.id,
   };
   if (route.ns !== undefined) headers['oci-namespace'] = route.target.registry;
   if (body !== null && body.length !== undefined) headers['content-length'] ??= String(body.length);
-  exchange.status = reply.status;
-  exchange.from = reply.from;
+  context.status = reply.status;
+  context.from = reply.from;
 
   if (body === null || body instanceof Uint8Array) {
     if (isGone(response)) return;
@@ -114,7 +113,7 @@ function sendReply(
     if (body === null) {
       response.end();
     } else {
-      exchange.bytes = body.length;
+      context.bytes = body.length;
       if (body.length > UNGUARDED_BYTES) guardStall(response, deps.stallMs);
       const text = deps.texts.of(body);
       if (text === null) response.end(body);
@@ -122,18 +121,18 @@ function sendReply(
     }
     return;
   }
-  return sendStream(deps, exchange, { ...reply, headers, body }, response);
+  return sendStream(deps, context, { ...reply, headers, body }, response);
 }
 
 async function sendStream(
   deps: PullDeps,
-  exchange: Exchange,
+  context: RequestContext,
   reply: Reply & { readonly body: ByteSource },
   response: ServerResponse,
 ): Promise<void> {
   const { headers, body } = reply;
   if (isGone(response)) {
-    exchange.cut = 'client left';
+    context.cut = 'client left';
     await body.close();
     return;
   }
@@ -150,13 +149,13 @@ async function sendStream(
     stallMs: deps.stallMs,
     begin,
     onBytes: (count) => {
-      exchange.bytes += count;
+      context.bytes += count;
     },
   });
   if (end === 'unsent') throw reasonIn(error);
-  if (end !== 'whole') exchange.cut = end;
+  if (end !== 'whole') context.cut = end;
   if (end === 'truncated')
-    deps.log.warn({ requestId: exchange.id, err: error }, 'a body broke off: the client got a short one');
+    deps.log.warn({ requestId: context.id, err: error }, 'a body broke off: the client got a short one');
 }
 
 /** What a source that never began says to the client: the upstream's refusal, where it went on there and was refused. */

@@ -12,10 +12,9 @@ import {
 } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import { answerClientError, refuseConnect } from './client-error.ts';
-import type { Connection, Connections } from './connections.ts';
-import type { Front } from './front.ts';
-import type { EdgeLimits } from './limits.ts';
+import { answerParserError, methodNotAllowed, sendToSocket } from './answers.ts';
+import type { Connection, Connections, EdgeLimits } from './connections.ts';
+import type { Dispatcher } from './dispatcher.ts';
 
 /** How often connections are checked against the limits of their requests, at most. */
 const CHECK_INTERVAL_MS = 2_000;
@@ -26,7 +25,7 @@ const MAX_STREAMS = 100;
 /** MiB that Node may hold for one HTTP/2 connection: two buffers for each stream. */
 const SESSION_MEMORY_MIB = 48;
 
-/** The HTTP servers behind a port. They never listen themselves: accepted connections, TLS done or none, are handed in. */
+/** Speaks HTTP/1.1 and HTTP/2. Both servers never listen: they get connections that were accepted elsewhere, after TLS where there is any. */
 export class HttpServers {
   readonly #http1: Http1Server;
   readonly #http2: Http2Server;
@@ -34,12 +33,12 @@ export class HttpServers {
   /** The connection whose HTTP/2 session is being made: `session` is emitted before `serve` returns. */
   #serving: Connection | null = null;
 
-  constructor(front: Front, connections: Connections, limits: EdgeLimits) {
+  constructor(dispatch: Dispatcher, connections: Connections, limits: EdgeLimits) {
     this.#connections = connections;
     const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
       const connection = connections.of(request.socket);
       if (connection === undefined) response.destroy();
-      else front(request, response, connection);
+      else dispatch(request, response, connection);
     };
     this.#http1 = createHttp1(
       {
@@ -47,7 +46,7 @@ export class HttpServers {
         requestTimeout: limits.requestMs,
         connectionsCheckingInterval: Math.min(CHECK_INTERVAL_MS, limits.headersMs),
         keepAliveTimeout: limits.keepAliveMs,
-        // The front decides: a method is refused before a missing host is.
+        // The dispatcher decides: a method is refused before a missing host is.
         requireHostHeader: false,
         // A pull has no body: its request needs no events of a stream.
         optimizeEmptyRequests: true,
@@ -58,13 +57,15 @@ export class HttpServers {
     // Otherwise Node invites the body (100 Continue), or refuses the header, before the method is looked at.
     this.#http1.on('checkContinue', onRequest);
     this.#http1.on('checkExpectation', onRequest);
-    this.#http1.on('connect', (_request, socket) => refuseConnect(socket));
+    // CONNECT is an event of its own, with a bare socket.
+    this.#http1.on('connect', (_request, socket) => sendToSocket(socket, methodNotAllowed('CONNECT')));
     this.#http1.on('clientError', (error, socket) => {
-      // In the middle of an answer, words about a broken request would become part of a body.
+      // In the middle of an answer, a second one would become part of its body.
       if ((connections.of(socket)?.active ?? 0) > 0) socket.destroy();
-      else answerClientError(error, socket);
+      else answerParserError(error, socket);
     });
-    // Node begins to check header timeouts when a server listens; this one is handed its connections.
+    // Node begins to check the timeouts of requests when a server listens, which this one never does, and has no other way to begin it.
+    // "headers that trickle in" in test/integration/edge-tls.test.ts fails where this stops working.
     this.#http1.emit('listening');
 
     this.#http2 = createHttp2({
@@ -75,10 +76,12 @@ export class HttpServers {
       const session = request.stream.session;
       const connection = session === undefined ? undefined : connections.of(session);
       if (connection === undefined) request.stream.close();
-      // Node's compatibility API: the same names and meanings.
-      else front(request as unknown as IncomingMessage, response as unknown as ServerResponse, connection);
+      // Node's compatibility API has the same names and meanings, but shares no type with HTTP/1.1. The few differences that matter
+      // ask for `http2Stream(response)`.
+      else dispatch(request as unknown as IncomingMessage, response as unknown as ServerResponse, connection);
     };
     this.#http2.on('request', onStream);
+    // `never`: @types/node knows this event with the arguments of a client's session alone; a server emits it as it does `request`.
     this.#http2.on('connect', onStream as never);
     this.#http2.on('checkContinue', onStream);
     this.#http2.on('session', (session) => {
@@ -93,7 +96,7 @@ export class HttpServers {
         if (connection.active === 0) session.close();
       });
     });
-    // A client's broken frames are its own affair; the session ends by itself.
+    // A client's broken frames end its session; there is nothing to do here.
     this.#http2.on('sessionError', () => {});
   }
 

@@ -1,8 +1,43 @@
-import type { TableSnapshot } from '../aliases/table.ts';
+import { isIP } from 'node:net';
+import { LRUCache } from 'lru-cache';
+import type { AliasEntry, TableSnapshot } from '../aliases/table.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { isRegistryHost, requireDigest, requireReference, requireRepository } from '../oci/names.ts';
 import type { Extra, Target, What } from '../oci/target.ts';
-import { roleOf } from './host.ts';
+
+/** What a host name stands for. */
+export type HostRole =
+  /** The configured domain, an IP address, or `localhost`. */
+  { readonly kind: 'bare' } | { readonly kind: 'alias'; readonly alias: AliasEntry } | { readonly kind: 'unknown' };
+
+const BARE: HostRole = { kind: 'bare' };
+const UNKNOWN: HostRole = { kind: 'unknown' };
+
+/**
+ * A Host header or `:authority` without its port and trailing dot, in lower case; an IPv6 address without its brackets.
+ * Empty where none was sent (HTTP/1.0).
+ */
+export function hostName(header: string | undefined): string {
+  if (header === undefined) return '';
+  let host = header.trim();
+  if (host.startsWith('[')) {
+    const end = host.indexOf(']');
+    return end < 0 ? host : host.slice(1, end).toLowerCase();
+  }
+  const colon = host.indexOf(':');
+  if (colon >= 0) host = host.slice(0, colon);
+  if (host.endsWith('.')) host = host.slice(0, -1);
+  return host.toLowerCase();
+}
+
+/** `host` is what `hostName` returned. A request without a host can only have come by address. */
+export function roleOf(host: string, table: TableSnapshot): HostRole {
+  if (host === table.domain) return BARE;
+  const alias = table.hosts.get(host);
+  if (alias !== undefined) return { kind: 'alias', alias };
+  if (host === '' || host === 'localhost' || isIP(host) !== 0) return BARE;
+  return UNKNOWN;
+}
 
 /** A request as far as routing goes. */
 export interface Address {
@@ -102,6 +137,38 @@ export function hostUnknown(host: string): RegistryError {
 
 export function pathUnknown(path: string): RegistryError {
   return new RegistryError('pathUnknown', { facts: { path: shown(path) } });
+}
+
+/** Routes remembered: more than the images that a few thousand nodes pull at a time. */
+const MAX_ROUTES = 2_048;
+/** Longest host, path and query that are worth remembering. */
+const MAX_ROUTE_LENGTH = 512;
+
+/** Where pulls lead, remembered: clients ask for the same images again and again, and only a new table changes where they lead. */
+export class Routes {
+  readonly #table: () => TableSnapshot;
+  readonly #found = new LRUCache<string, PullRoute>({ max: MAX_ROUTES });
+  #foundIn: TableSnapshot | null = null;
+
+  constructor(table: () => TableSnapshot) {
+    this.#table = table;
+  }
+
+  /** As `resolvePull`; what it throws, and what is no pull, is not remembered. @throws {RegistryError} */
+  resolve(address: Address): PullRoute | null {
+    const table = this.#table();
+    if (table !== this.#foundIn) {
+      this.#found.clear();
+      this.#foundIn = table;
+    }
+    // The first space and the first question mark part them: a host has no space, and a path no question mark.
+    const key = `${address.host} ${address.path}?${address.query}`;
+    const found = this.#found.get(key);
+    if (found !== undefined) return found;
+    const route = resolvePull(address, table);
+    if (route !== null && key.length <= MAX_ROUTE_LENGTH) this.#found.set(key, route);
+    return route;
+  }
 }
 
 /** The two shapes: `/v2/<rest>` and `/<registry>/v2/<rest>`, rest never empty. Segments are decoded one by one, after the split. */

@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net';
 import { Access, type Asker, type Grant } from '../access/access.ts';
 import { Users } from '../access/users.ts';
-import type { AccessPort } from '../edge/access-port.ts';
 import { createEdge, type Edge } from '../edge/edge.ts';
+import type { AccessPort } from '../edge/request-context.ts';
 import { collectAfterStart } from '../kit/process-start.ts';
 import { createLog, type Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';

@@ -1,6 +1,5 @@
 import { test } from 'vitest';
-import { hostName, roleOf } from '../../src/edge/host.ts';
-import { resolvePull } from '../../src/edge/target.ts';
+import { hostName, resolvePull, roleOf } from '../../src/edge/target.ts';
 import { parseLinks } from '../../src/oci/link.ts';
 import { accepts, parseAccept } from '../../src/oci/media-types.ts';
 import { parseRange, resolveRanges } from '../../src/oci/range.ts';

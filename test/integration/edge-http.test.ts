@@ -3,7 +3,7 @@ import { connect as connectHttp2, type IncomingHttpHeaders } from 'node:http2';
 import https from 'node:https';
 import { connect as connectTcp } from 'node:net';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import type { AccessPort } from '../../src/edge/access-port.ts';
+import type { AccessPort } from '../../src/edge/request-context.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
 import { type EdgeBed, startEdgeBed } from '../support/edge-bed.ts';
 import { type Answer, parseAnswer, rawExchange, tlsClient } from '../support/raw-client.ts';

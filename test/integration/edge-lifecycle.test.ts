@@ -97,7 +97,7 @@ describe('shutdown', () => {
     );
     await eventually('bed.registry.pulls.length === 1', () => bed.registry.pulls.length === 1);
     const closed = bed.edge.close({ graceMs: 20_000 });
-    expect((await bed.edge.app.request('/readyz', {}, { exchange: {} } as never)).status).toBe(503);
+    expect((await bed.edge.app.request('/readyz', {}, { context: {} } as never)).status).toBe(503);
     resolve();
     expect(parseAnswer(await answers).status).toBe(200);
     await closed;

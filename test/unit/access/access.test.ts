@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { Access, type Asker } from '../../../src/access/access.ts';
 import { Users } from '../../../src/access/users.ts';
 import type { Config } from '../../../src/config/config.ts';
-import type { AccessPort } from '../../../src/edge/access-port.ts';
+import type { AccessPort } from '../../../src/edge/request-context.ts';
 import { RegistryError, renderError } from '../../../src/oci/errors.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { MemoryCounterStore, MemoryUserStore } from '../../support/access-stores.ts';

@@ -1,8 +1,11 @@
+import type { ServerResponse } from 'node:http';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { createApp } from '../../../src/edge/app.ts';
-import type { Exchange } from '../../../src/edge/exchange.ts';
+import { sendAnswer } from '../../../src/edge/answers.ts';
+import { answerOf, createApp } from '../../../src/edge/app.ts';
+import type { RequestContext } from '../../../src/edge/request-context.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
+import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { openAccess, snapshotOf } from '../../support/edge-bed.ts';
 
 const table = snapshotOf('cr.example.com', ['docker.io', 'quay.io'], { hub: 'docker.io', '<b>x': 'quay.io' });
@@ -11,16 +14,29 @@ let access = openAccess;
 const app = createApp({
   table: () => table,
   access: { check: (asker) => access.check(asker), countBytes: () => {} },
+  certificates: null,
+  rootFile: null,
   ready: () => state,
+  metrics: new Metrics(),
   version: '1.2.3',
   port: () => 443,
   log: silentLog(),
 });
 
-/** What the front knows of a request before Hono sees it. */
-async function ask(path: string, host = 'cr.example.com'): Promise<{ response: Response; exchange: Exchange }> {
-  const exchange = { id: 'id-1', method: 'GET', host, path, query: '', kind: 'other' } as unknown as Exchange;
-  return { response: await app.request(path, {}, { exchange }), exchange };
+/** Asks with what the dispatcher knows of a request before Hono sees it, and writes the answer as the dispatcher does. */
+async function ask(path: string, host = 'cr.example.com'): Promise<{ response: Response; context: RequestContext }> {
+  const facts = { id: 'id-1', service: 'registry', method: 'GET', host, path, query: '', kind: 'other' };
+  const context = facts as unknown as RequestContext;
+  let head: ResponseInit = {};
+  const { promise, resolve } = Promise.withResolvers<Response>();
+  const response = {
+    writeHead: (status: number, headers: Record<string, string>) => {
+      head = { status, headers };
+    },
+    end: (body: Buffer<ArrayBuffer>) => resolve(new Response(body, head)),
+  };
+  sendAnswer(response as unknown as ServerResponse, context, await answerOf(app, context, undefined));
+  return { response: await promise, context };
 }
 
 describe('health', () => {
@@ -35,9 +51,9 @@ describe('health', () => {
 });
 
 test('the ping, and what the log line gets to know', async () => {
-  const { response, exchange } = await ask('/v2/');
+  const { response, context } = await ask('/v2/');
   expect([response.status, await response.text(), response.headers.get('content-length')]).toEqual([200, '{}', '2']);
-  expect(exchange).toMatchObject({ kind: 'ping', status: 200, bytes: 2 });
+  expect(context).toMatchObject({ kind: 'ping', status: 200, bytes: 2 });
 });
 
 describe('the page', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { BufferPool } from '../../../src/edge/buffers.ts';
+import { BufferPool } from '../../../src/edge/reads.ts';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;

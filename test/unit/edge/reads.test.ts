@@ -1,7 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { FilePlace, FileSource } from '../../../src/cache/shared-read.ts';
-import { BufferPool } from '../../../src/edge/buffers.ts';
-import { type Piece, Reads } from '../../../src/edge/reads.ts';
+import { BufferPool, type Piece, Reads } from '../../../src/edge/reads.ts';
 import { type ByteSource, TruncatedError } from '../../../src/kit/byte-source.ts';
 
 const KIB = 1024;

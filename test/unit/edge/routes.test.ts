@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { TableSnapshot } from '../../../src/aliases/table.ts';
-import { Routes } from '../../../src/edge/routes.ts';
+import { Routes } from '../../../src/edge/target.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import { snapshotOf } from '../../support/edge-bed.ts';
 

@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { hostName, roleOf } from '../../../src/edge/host.ts';
-import { type PullRoute, parsePing, resolvePull } from '../../../src/edge/target.ts';
+import { hostName, type PullRoute, parsePing, resolvePull, roleOf } from '../../../src/edge/target.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import { snapshotOf } from '../../support/edge-bed.ts';
 

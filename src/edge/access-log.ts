@@ -1,7 +1,7 @@
 import type { What } from '../oci/target.ts';
 import type { PlainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import type { Exchange } from './exchange.ts';
+import type { RequestContext } from './request-context.ts';
 
 /** From a page of a warm cache (1 ms) to a layer over a slow link (10 min), in seconds. */
 const DURATIONS = [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600];
@@ -10,7 +10,7 @@ const DURATIONS = [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600];
 const PATH_SHOWN = 200;
 
 /** One access-log line and the metrics of each request, once its response is closed. */
-export class Report {
+export class AccessLog {
   readonly #log: PlainLog;
   readonly #requests;
   readonly #seconds;
@@ -32,37 +32,37 @@ export class Report {
     this.#running += 1;
   }
 
-  end(exchange: Exchange): void {
+  end(context: RequestContext): void {
     this.#running -= 1;
-    const ms = performance.now() - exchange.started;
-    const from = exchange.from ?? 'gateway';
-    this.#requests.add(1, exchange.kind, exchange.status, from);
-    this.#seconds.observe({ kind: exchange.kind }, ms / 1000);
-    if (exchange.bytes > 0) this.#bytes.add(exchange.bytes, from);
-    if (exchange.cut !== null) this.#cut.inc({ reason: exchange.cut });
-    const level = exchange.kind === 'health' ? 'debug' : 'info';
+    const ms = performance.now() - context.started;
+    const from = context.from ?? 'gateway';
+    this.#requests.add(1, context.kind, context.status, from);
+    this.#seconds.observe({ kind: context.kind }, ms / 1000);
+    if (context.bytes > 0) this.#bytes.add(context.bytes, from);
+    if (context.cut !== null) this.#cut.inc({ reason: context.cut });
+    const level = context.kind === 'health' ? 'debug' : 'info';
     if (!this.#log.isLevelEnabled(level)) return;
-    const { target } = exchange;
+    const { target } = context;
     // One shape for all lines; what is undefined is left out. A request that is no pull is shown by its path, never with its query: people
     // paste secrets into those.
     this.#log[level](
       {
-        requestId: exchange.id,
-        method: exchange.method,
-        host: exchange.host,
-        kind: exchange.kind,
-        path: target === null ? exchange.path.slice(0, PATH_SHOWN) : undefined,
+        requestId: context.id,
+        method: context.method,
+        host: context.host,
+        kind: context.kind,
+        path: target === null ? context.path.slice(0, PATH_SHOWN) : undefined,
         registry: target?.registry,
         repository: target?.repository,
         reference: target === null ? undefined : referenceOf(target.what),
-        status: exchange.status,
-        bytes: exchange.bytes,
+        status: context.status,
+        bytes: context.bytes,
         ms: Math.round(ms * 10) / 10,
-        from: exchange.from ?? undefined,
-        cut: exchange.cut ?? undefined,
-        client: exchange.clientAddress,
-        user: exchange.user ?? undefined,
-        userAgent: exchange.userAgent,
+        from: context.from ?? undefined,
+        cut: context.cut ?? undefined,
+        client: context.clientAddress,
+        user: context.user ?? undefined,
+        userAgent: context.userAgent,
       },
       'request',
     );
