@@ -1,24 +1,23 @@
 import { createHash } from 'node:crypto';
 import { sleep } from '../kit/time.ts';
 import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
-import { hashFile } from './hash-file.ts';
-import type { BlobRow } from './index-port.ts';
-import { reconcile } from './reconcile.ts';
-import type { Tally } from './tally.ts';
-import type { Upkeep } from './upkeep.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { BlobRow, CacheIndex, Counter } from './index-port.ts';
+import { type MaintenanceContext, reconcile } from './maintenance.ts';
+import { hashFile } from './shared-file.ts';
 
-/** Rows in one step, and the rest in between, ms, so that pulls go on beside it. */
+/** Rows in one step, and the pause between two, ms, so that pulls are not slowed. */
 const BATCH = 64;
 const PAUSE = 1;
 
 export interface CacheStats {
-  /** Of whole blobs. */
+  /** Of complete blobs. */
   readonly bytes: number;
   readonly maxBytes: number;
   readonly blobs: number;
   readonly manifests: number;
   readonly manifestBytes: number;
-  /** Fills under way now, and what earlier ones left to be taken up. */
+  /** Fills under way now, and the partial files of earlier ones that can be resumed. */
   readonly fills: number;
   readonly partials: number;
   readonly partialBytes: number;
@@ -32,12 +31,12 @@ export interface CacheStats {
   readonly evictions: number;
 }
 
-/** Which entries to drop; of several, those to which all apply. With none: what ended fills left. */
+/** Which entries to drop; those to which all of the conditions apply. Without any condition: the partial files of ended fills. */
 export interface PruneSelection {
   readonly all?: boolean | undefined;
   /** Not used for so many ms. */
   readonly olderThan?: number | undefined;
-  /** Held by this registry's repositories and no other's. */
+  /** Held by this registry's repositories and by no other's. */
   readonly registry?: string | undefined;
 }
 
@@ -45,7 +44,7 @@ export interface Pruned {
   readonly blobs: number;
   readonly bytes: number;
   readonly manifests: number;
-  /** Selected, but read right now, and so kept. */
+  /** Selected, but kept because they are being read. */
   readonly inUse: number;
 }
 
@@ -66,7 +65,7 @@ export interface Progress {
   readonly total: number;
 }
 
-/** What an operator does to the cache, while the gateway runs or when nothing does. */
+/** What an operator can do to the cache, while the gateway runs or on the directory of one that does not. */
 export interface CacheAdmin {
   stats(): CacheStats;
   prune(what: PruneSelection, onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Pruned>;
@@ -74,23 +73,23 @@ export interface CacheAdmin {
   verify(onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Verified>;
 }
 
-export class CacheKeeper implements CacheAdmin {
-  readonly #upkeep: Upkeep;
-  readonly #tally: Tally;
+export class CacheAdministration implements CacheAdmin {
+  readonly #context: MaintenanceContext;
+  readonly #counters: CacheCounters;
   readonly #maxBytes: number;
   readonly #fills: () => number;
 
-  constructor(upkeep: Upkeep, tally: Tally, maxBytes: number, fills: () => number) {
-    this.#upkeep = upkeep;
-    this.#tally = tally;
+  constructor(context: MaintenanceContext, counters: CacheCounters, maxBytes: number, fills: () => number) {
+    this.#context = context;
+    this.#counters = counters;
     this.#maxBytes = maxBytes;
     this.#fills = fills;
   }
 
   stats(): CacheStats {
-    const { blobs, bytes, manifests, manifestBytes } = this.#upkeep.index.totals();
-    const { hits, misses, served, fetched, evictions } = this.#tally.totals();
-    const left = this.#upkeep.room.partials;
+    const { blobs, bytes, manifests, manifestBytes } = this.#context.index.totals();
+    const { hits, misses, served, fetched, evictions } = this.#counters.totals();
+    const { partials } = this.#context.eviction;
     return {
       bytes,
       maxBytes: this.#maxBytes,
@@ -98,8 +97,8 @@ export class CacheKeeper implements CacheAdmin {
       manifests,
       manifestBytes,
       fills: this.#fills(),
-      partials: left.count,
-      partialBytes: left.bytes,
+      partials: partials.count,
+      partialBytes: partials.bytes,
       hits,
       misses,
       hitRatio: hits + misses === 0 ? null : hits / (hits + misses),
@@ -110,23 +109,23 @@ export class CacheKeeper implements CacheAdmin {
   }
 
   async prune(what: PruneSelection, onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Pruned> {
-    const { room, flush, forget } = this.#upkeep;
+    const { eviction, flush, invalidate } = this.#context;
     flush();
     const result = { blobs: 0, bytes: 0, manifests: 0, inUse: 0 };
     if (what.all || (what.olderThan === undefined && what.registry === undefined)) {
-      result.bytes += await room.dropLeft();
+      result.bytes += await eviction.dropPartials();
     }
     const before = what.olderThan === undefined ? Number.MAX_SAFE_INTEGER : Date.now() - what.olderThan;
-    const total = this.#upkeep.index.totals().bytes;
+    const total = this.#context.index.totals().bytes;
     const report = (): void => onProgress({ done: result.bytes, total });
     if (what.registry !== undefined) await this.#pruneRegistry(what.registry, before, result, report, signal);
     else if (what.all || what.olderThan !== undefined) await this.#pruneOld(before, result, report, signal);
-    forget();
+    invalidate();
     return result;
   }
 
   async verify(onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Verified> {
-    const { index, layout, condemn, flush } = this.#upkeep;
+    const { index, layout, dropDamaged, flush } = this.#context;
     flush();
     const total = index.totals().bytes;
     const dropped: { digest: Digest; reason: string }[] = [];
@@ -135,10 +134,10 @@ export class CacheKeeper implements CacheAdmin {
       for (const row of rows) {
         last = row.digest;
         const reason = await wrongWith(layout.blob(row.digest), row, signal);
-        // Dropped meanwhile by an eviction: no damage.
+        // A blob that was evicted meanwhile is not damaged.
         const still = index.blob(row.digest);
         if (reason !== null && still !== null) {
-          await condemn(still, reason);
+          await dropDamaged(still, reason);
           dropped.push({ digest: row.digest, reason });
         }
         blobs++;
@@ -147,19 +146,19 @@ export class CacheKeeper implements CacheAdmin {
       }
     }
     const manifests = this.#verifyManifests(dropped);
-    const { adopted, removed } = await reconcile(this.#upkeep, signal);
+    const { adopted, removed } = await reconcile(this.#context, signal);
     return { blobs, bytes, manifests, dropped, adopted, removed };
   }
 
   #verifyManifests(dropped: { digest: Digest; reason: string }[]): number {
-    const { index, forget } = this.#upkeep;
+    const { index, invalidate } = this.#context;
     let [count, last] = [0, null as Digest | null];
     for (let rows = index.manifestsAfter(null, BATCH); rows.length > 0; rows = index.manifestsAfter(last, BATCH)) {
       const wrong = rows.filter(({ digest, body }) => {
         return createHash(digestAlgorithm(digest)).update(body).digest('hex') !== digestHex(digest);
       });
       index.removeManifests(wrong.map(({ digest }) => digest));
-      if (wrong.length > 0) forget();
+      if (wrong.length > 0) invalidate();
       dropped.push(...wrong.map(({ digest }) => ({ digest, reason: 'the bytes of the manifest are wrong' })));
       count += rows.length;
       last = rows.at(-1)?.digest ?? null;
@@ -168,7 +167,7 @@ export class CacheKeeper implements CacheAdmin {
   }
 
   async #pruneOld(before: number, result: Counts, report: () => void, signal: AbortSignal): Promise<void> {
-    const { index } = this.#upkeep;
+    const { index } = this.#context;
     for (const rows of index.leastRecent(BATCH)) {
       const old = rows.filter(({ lastUse }) => lastUse < before);
       await this.#drop(old, result);
@@ -191,7 +190,7 @@ export class CacheKeeper implements CacheAdmin {
     report: () => void,
     signal: AbortSignal,
   ): Promise<void> {
-    const { index } = this.#upkeep;
+    const { index } = this.#context;
     let last: Digest | null = null;
     for (;;) {
       const digests: Digest[] = index.onlyOf(registry, last, BATCH);
@@ -211,12 +210,12 @@ export class CacheKeeper implements CacheAdmin {
   }
 
   async #drop(rows: readonly BlobRow[], result: Counts): Promise<void> {
-    const { busy, room } = this.#upkeep;
+    const { busy, eviction } = this.#context;
     const free = rows.filter(({ digest }) => !busy(digest));
     result.inUse += rows.length - free.length;
     result.blobs += free.length;
     result.bytes += free.reduce((sum, { size }) => sum + size, 0);
-    await room.drop(free);
+    await eviction.dropBlobs(free);
   }
 }
 
@@ -236,8 +235,68 @@ async function wrongWith(path: string, row: BlobRow, signal: AbortSignal): Promi
     signal.throwIfAborted();
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return 'its file is gone';
-    // What the disk cannot read is lost. Any other failure (too many open files) says nothing about the blob.
+    // A blob that the disk cannot read is lost. Any other failure (such as too many open files) says nothing about the blob.
     if (code === 'EIO') return message;
     throw error;
   }
+}
+
+const HELP: Readonly<Record<Counter, string>> = {
+  hits: 'Blobs that were in the cache, whole or growing, when they were asked for',
+  misses: 'Blobs that had to be fetched',
+  fetched: 'Bytes that fills brought from upstreams',
+  served: 'Bytes of blobs that clients read from the cache',
+  evictions: 'Blobs dropped to make room',
+};
+const METRIC: Readonly<Record<Counter, string>> = {
+  hits: 'cache_hits_total',
+  misses: 'cache_misses_total',
+  fetched: 'cache_fetched_bytes_total',
+  served: 'cache_served_bytes_total',
+  evictions: 'cache_evictions_total',
+};
+const COUNTERS = Object.keys(HELP) as Counter[];
+
+/** The cache's counters: plain additions on the path of a pull, given to the metrics and to the index by `flush`. */
+export class CacheCounters {
+  readonly #index: CacheIndex;
+  readonly #metrics: Readonly<Record<Counter, { inc(by: number): void }>>;
+  #fresh: Record<Counter, number> = zero();
+
+  constructor(index: CacheIndex, metrics: Metrics) {
+    this.#index = index;
+    const make = (counter: Counter) => metrics.counter(METRIC[counter], HELP[counter]);
+    this.#metrics = {
+      hits: make('hits'),
+      misses: make('misses'),
+      fetched: make('fetched'),
+      served: make('served'),
+      evictions: make('evictions'),
+    };
+  }
+
+  add(counter: Counter, by = 1): void {
+    this.#fresh[counter] += by;
+  }
+
+  /** Since the cache directory was made: by this process and earlier ones. */
+  totals(): Readonly<Record<Counter, number>> {
+    const stored = this.#index.counters();
+    return Object.fromEntries(COUNTERS.map((name) => [name, stored[name] + this.#fresh[name]])) as Record<
+      Counter,
+      number
+    >;
+  }
+
+  flush(): void {
+    const fresh = this.#fresh;
+    if (COUNTERS.every((name) => fresh[name] === 0)) return;
+    this.#fresh = zero();
+    for (const name of COUNTERS) this.#metrics[name].inc(fresh[name]);
+    this.#index.count(fresh);
+  }
+}
+
+function zero(): Record<Counter, number> {
+  return { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0 };
 }

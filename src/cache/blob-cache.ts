@@ -3,27 +3,31 @@ import type { Digest } from '../oci/digest.ts';
 import type { RepositoryKey } from '../oci/target.ts';
 import type { BlobKey, BlobSink } from '../oci/transfer.ts';
 
+/** Brings to a sink what it lacks of a blob, from the upstream. */
+export type Fetch = (sink: BlobSink, signal: AbortSignal) => Promise<void>;
+
 /**
- * Blobs as files, one fill a digest, any number of readers behind its watermark.
- * Who may have a blob (`holds`, `accessOf`) is asked here and decided by the caller.
+ * Blobs as files: one fill for each digest, any number of readers behind it.
+ * The cache remembers which repository holds a blob (`link`, `accessOf`); whether a client may have it is decided by the caller.
  */
 export interface BlobCache {
   /**
-   * False where a blob would not be kept: `cache.maxSize` is 0, the disk is failing, or it is known to be larger than the cache.
+   * False where a blob would not be kept: `cache.maxSize` is 0, the disk is failing, or the blob is known to be larger than the cache.
    * The caller then streams it through (`upstream.openBlob`).
    */
   accepts(digest: Digest): boolean;
-  /** The blob, whole or still growing; null where it is not here (a file that is missing or cut short is dropped and counts as not here). */
+  /** The blob, complete or growing; null where it is not here (a file that is missing or cut short is dropped and counts as not here). */
   find(digest: Digest): BlobHandle | null;
-  /** Starts a fill, or joins the one that runs. `fetch` goes on when every reader has left; it is aborted by `close`, and where the cache cannot go on. */
-  fill(key: BlobKey, fetch: (sink: BlobSink, signal: AbortSignal) => Promise<void>): BlobHandle;
-  /** Whether this repository is known to hold the blob or manifest. */
-  holds(repository: RepositoryKey, digest: Digest): boolean;
-  /** The same, with whether only the operator's credentials open it; null where it is not known to hold it. */
+  /**
+   * Starts a fill, or joins the one that runs. Where there is a second level (`BlobTier`), it is asked first, and `fetch` brings only what it
+   * does not have. A fill goes on when every reader has left; it is aborted by `close`, and where the cache cannot go on.
+   */
+  fill(key: BlobKey, fetch: Fetch): BlobHandle;
+  /** How this repository is known to hold the blob or manifest: `private` where only the operator's credentials open it; null where it is not known to. */
   accessOf(repository: RepositoryKey, digest: Digest): 'public' | 'private' | null;
   /** Remembers that this repository holds these (a manifest of it names them, or an upstream HEAD there succeeded). */
   link(repository: RepositoryKey, digests: readonly Digest[], options?: { readonly private?: boolean }): void;
-  /** Ends fills (what is on disk is taken up at the next start) and flushes the index. */
+  /** Ends fills (what is on disk is resumed after the next start) and flushes the index. */
   close(): Promise<void>;
 }
 
@@ -37,9 +41,11 @@ export interface BlobHandle {
   /** Bytes from offset 0 that can be read now. */
   readonly available: number;
   readonly complete: boolean;
+  /** The fill's bytes came from the second level. Its caller has no upstream's word then that the repository holds the blob. */
+  readonly fromTier: boolean;
   /** Bytes `[from, to)`; `to` undefined reads to the end. The source follows the fill. */
   open(range?: { from: number; to?: number | undefined }, options?: OpenOptions): ByteSource;
-  /** Lets eviction have it once every source is closed too. */
+  /** Ends this user's hold: the blob may be evicted once its handles are released and its sources closed. */
   release(): void;
 }
 
@@ -49,4 +55,22 @@ export interface OpenOptions {
    * a blob too large to keep): the client must get its bytes all the same. Without it the source ends short.
    */
   readonly continueFrom?: (offset: number) => Promise<ByteSource>;
+}
+
+/**
+ * Why the cache does not keep a blob although the upstream gives it: the pull then goes on without the cache.
+ * `too-large`: larger than the whole cache; `no-room`: everything in the cache is in use; `min-free`: the disk has no more than
+ * `cache.minFree` left; `disk`: a system call failed; `damaged`: the kept file is not what was put there.
+ */
+export type CacheErrorReason = 'too-large' | 'no-room' | 'min-free' | 'disk' | 'damaged';
+
+/** The cache's own failure, never the upstream's: a reader that meets it continues from the upstream where it stopped. */
+export class CacheError extends Error {
+  override readonly name = 'CacheError';
+  readonly reason: CacheErrorReason;
+
+  constructor(reason: CacheErrorReason, message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.reason = reason;
+  }
 }

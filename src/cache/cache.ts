@@ -7,24 +7,20 @@ import type { RepositoryKey } from '../oci/target.ts';
 import type { BlobKey } from '../oci/transfer.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { type CacheAdmin, CacheKeeper } from './admin.ts';
-import type { BlobCache, BlobHandle } from './blob-cache.ts';
-import { CacheError } from './cache-error.ts';
+import { type CacheAdmin, CacheAdministration, CacheCounters } from './admin.ts';
+import { type BlobCache, type BlobHandle, CacheError, type Fetch } from './blob-cache.ts';
+import { type BlobTier, SecondLevel } from './blob-tier.ts';
 import { DiskHealth } from './disk-health.ts';
-import { type Fetch, FILL_LIMITS, type FillContext, type FillLimits } from './fill.ts';
+import { Eviction } from './eviction.ts';
+import { dropPartial, Layout } from './files.ts';
+import { FILL_LIMITS, type Fill, type FillLimits } from './fill.ts';
 import { Fills } from './fills.ts';
-import { Handle } from './handle.ts';
-import { InUse } from './in-use.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
-import { Layout } from './layout.ts';
 import { Links } from './links.ts';
-import { Maintenance } from './maintenance.ts';
+import { Maintenance, type MaintenanceContext } from './maintenance.ts';
 import { IndexedManifestStore, type ManifestStore } from './manifest-store.ts';
-import { dropPartial } from './partial.ts';
-import type { Resident } from './resident.ts';
-import { Room } from './room.ts';
-import { Tally } from './tally.ts';
-import type { Upkeep } from './upkeep.ts';
+import { type OpenBlob, OpenBlobHandle, OpenBlobs } from './open-blobs.ts';
+import { BlobReader } from './reader.ts';
 
 /** Uses, links and counters are written to the index this often, ms: off the path of a pull, and little is lost to kill -9. */
 const FLUSH_INTERVAL = 1_000;
@@ -34,6 +30,8 @@ export interface CacheOptions {
   readonly dataDir: string;
   readonly config: Pick<Config['cache'], 'maxSize' | 'minFree'>;
   readonly index: CacheIndex;
+  /** A second level between this directory and the upstream. */
+  readonly tier?: BlobTier;
   readonly log: Logger;
   readonly metrics: Metrics;
   /** Smaller ones for tests. */
@@ -56,12 +54,13 @@ export class Cache implements BlobCache {
   readonly #layout: Layout;
   readonly #index: CacheIndex;
   readonly #links: Links;
-  readonly #kept: IndexedManifestStore;
-  readonly #tally: Tally;
+  readonly #manifests: IndexedManifestStore;
+  readonly #counters: CacheCounters;
   readonly #disk: DiskHealth;
-  readonly #room: Room;
-  readonly #inUse = new InUse();
+  readonly #eviction: Eviction;
+  readonly #openBlobs = new OpenBlobs();
   readonly #fills: Fills;
+  readonly #secondLevel: SecondLevel | null;
   readonly #maintenance: Maintenance;
   readonly #flusher: NodeJS.Timeout;
   #uses = new Map<Digest, number>();
@@ -75,43 +74,18 @@ export class Cache implements BlobCache {
     this.#links = new Links(index);
     const writeErrors = metrics.counter('cache_write_errors_total', 'Failed writes to the cache, by code', ['code']);
     this.#disk = new DiskHealth(log, (code) => writeErrors.inc({ code }));
-    this.#kept = new IndexedManifestStore(index, (error) => this.#diskFailed('the index', error));
-    this.manifests = this.#kept;
-    this.#tally = new Tally(index, metrics);
-    const fillsEnded = metrics.counter('cache_fills_total', 'Fills that ended, by outcome', ['outcome']);
+    this.#manifests = new IndexedManifestStore(index, (error) => this.#diskFailed('the index', error));
+    this.manifests = this.#manifests;
+    this.#counters = new CacheCounters(index, metrics);
+    this.#secondLevel = options.tier === undefined ? null : new SecondLevel(options.tier, log);
+    this.#eviction = this.#createEviction();
+    this.#fills = this.#createFills();
+    const context = this.#maintenanceContext();
+    this.admin = new CacheAdministration(context, this.#counters, options.config.maxSize, () => this.#fills.count);
+    this.#maintenance = new Maintenance(context);
     metrics.gauge('cache_bytes', 'Bytes of whole blobs in the cache', [], (gauge) => gauge.set(index.totals().bytes));
     metrics.gauge('cache_blobs', 'Whole blobs in the cache', [], (gauge) => gauge.set(index.totals().blobs));
     metrics.gauge('cache_fills_running', 'Fills under way', [], (gauge) => gauge.set(this.#fills.count));
-    this.#room = new Room({
-      ...options.config,
-      layout: this.#layout,
-      index,
-      pinned: (digest) => this.#inUse.has(digest),
-      flush: () => this.#flush(),
-      dropped: (digest, gone) => this.#inUse.leave(digest, gone),
-      evicted: (count) => this.#tally.add('evictions', count),
-      dropPartial: (digest) => this.#dropPartial(digest),
-      ...(options.freeBytes === undefined ? {} : { freeBytes: options.freeBytes }),
-    });
-    const context: FillContext = {
-      layout: this.#layout,
-      space: this.#room,
-      syncs: new Mutex(),
-      limits: { ...FILL_LIMITS, ...options.limits },
-      kept: (key, size) => this.#keep(key, size),
-      diskFailed: (error) => this.#disk.failed(error),
-      fetched: (bytes) => this.#tally.add('fetched', bytes),
-    };
-    this.#fills = new Fills({
-      context,
-      inUse: this.#inUse,
-      log,
-      isKept: (digest) => this.#safely(() => index.blob(digest), null) !== null,
-      ended: (outcome) => fillsEnded.inc({ outcome }),
-    });
-    const upkeep = this.#upkeep();
-    this.admin = new CacheKeeper(upkeep, this.#tally, options.config.maxSize, () => this.#fills.count);
-    this.#maintenance = new Maintenance(upkeep);
     this.#makeDirectories();
     if (options.maintain ?? true) this.#maintenance.start();
     this.#flusher = setInterval(() => this.#flush(), FLUSH_INTERVAL);
@@ -123,28 +97,24 @@ export class Cache implements BlobCache {
   }
 
   find(digest: Digest): BlobHandle | null {
-    const resident = this.#resident(digest);
-    if (resident === null) return null;
-    // Whoever started the fill finds it right after, and has been counted as a miss.
-    if (!this.#fills.takeMiss(digest)) this.#tally.add('hits');
+    const blob = this.#openBlob(digest);
+    if (blob === null) return null;
+    // The client that started the fill finds it right after, and has been counted as a miss.
+    if (!this.#fills.claim(digest)) this.#counters.add('hits');
     this.#uses.set(digest, Date.now());
-    return this.#handle(digest, resident);
+    return this.#handle(digest, blob);
   }
 
   fill(key: BlobKey, fetch: Fetch): BlobHandle {
     const found = this.find(key.digest);
     if (found !== null) return found;
     if (this.#closed) throw new RegistryError('unavailable', { facts: { reason: 'it is stopping' } });
-    this.#tally.add('misses');
+    this.#counters.add('misses');
     return this.#handle(key.digest, this.#fills.start(key, fetch));
   }
 
-  holds(repository: RepositoryKey, digest: Digest): boolean {
-    return this.accessOf(repository, digest) !== null;
-  }
-
   accessOf(repository: RepositoryKey, digest: Digest): 'public' | 'private' | null {
-    return this.#safely(() => this.#links.accessOf(repository, digest), null);
+    return this.#try(() => this.#links.accessOf(repository, digest), null);
   }
 
   link(repository: RepositoryKey, digests: readonly Digest[], options: { readonly private?: boolean } = {}): void {
@@ -157,99 +127,148 @@ export class Cache implements BlobCache {
     clearInterval(this.#flusher);
     await this.#maintenance.stop();
     await this.#fills.stopAll(new RegistryError('unavailable', { facts: { reason: 'it is stopping' } }));
-    await this.#inUse.allGone();
+    await this.#secondLevel?.close();
+    await this.#openBlobs.allRemoved();
     this.#flush();
     this.#index.close();
   }
 
-  #resident(digest: Digest): Resident | null {
-    const used = this.#inUse.find(digest);
-    if (used !== null) return used;
-    const row = this.#safely(() => this.#index.blob(digest), null);
+  #createEviction(): Eviction {
+    const { config, freeBytes } = this.#options;
+    return new Eviction({
+      ...config,
+      layout: this.#layout,
+      index: this.#index,
+      inUse: (digest) => this.#openBlobs.isOpen(digest),
+      flush: () => this.#flush(),
+      dropped: (digest, removed) => this.#openBlobs.removing(digest, removed),
+      evicted: (count) => this.#counters.add('evictions', count),
+      dropPartial: (digest) => this.#dropPartial(digest),
+      ...(freeBytes === undefined ? {} : { freeBytes }),
+    });
+  }
+
+  #createFills(): Fills {
+    const { log, metrics, limits } = this.#options;
+    const fillsEnded = metrics.counter('cache_fills_total', 'Fills that ended, by outcome', ['outcome']);
+    return new Fills({
+      context: {
+        layout: this.#layout,
+        space: this.#eviction,
+        secondLevel: this.#secondLevel,
+        syncs: new Mutex(),
+        limits: { ...FILL_LIMITS, ...limits },
+        kept: (fill, size) => this.#kept(fill, size),
+        diskFailed: (error) => this.#disk.failed(error),
+        fetched: (bytes) => this.#counters.add('fetched', bytes),
+      },
+      openBlobs: this.#openBlobs,
+      log,
+      isKept: (digest) => this.#try(() => this.#index.blob(digest), null) !== null,
+      ended: (outcome) => fillsEnded.inc({ outcome }),
+    });
+  }
+
+  #openBlob(digest: Digest): OpenBlob | null {
+    const open = this.#openBlobs.find(digest);
+    if (open !== null) return open;
+    const row = this.#try(() => this.#index.blob(digest), null);
     if (row === null) return null;
     try {
-      return this.#inUse.open(digest, this.#layout.blob(digest), row.size);
+      return this.#openBlobs.openComplete(digest, this.#layout.blob(digest), row.size);
     } catch (error) {
-      // Out of descriptors says nothing about the file.
+      // Too many open files says nothing about this one.
       const { code } = error as NodeJS.ErrnoException;
-      if (code !== 'EMFILE' && code !== 'ENFILE') void this.#damaged(row, (error as Error).message);
+      if (code !== 'EMFILE' && code !== 'ENFILE') void this.#dropDamaged(row, (error as Error).message);
       return null;
     }
   }
 
-  #handle(digest: Digest, resident: Resident): Handle {
-    return new Handle(digest, resident, {
-      onRead: (bytes) => this.#tally.add('served', bytes),
-      onDamage: (reason) => {
-        // One that was replaced meanwhile says nothing about what is there now.
-        if (this.#inUse.find(digest) === resident) this.#brokenOff(digest, resident, reason);
-      },
+  #handle(digest: Digest, blob: OpenBlob): OpenBlobHandle {
+    return new OpenBlobHandle(digest, blob, {
+      onRead: (bytes) => this.#counters.add('served', bytes),
+      onDamage: (reason) => this.#readFailed(digest, blob, reason),
     });
   }
 
-  /** Reading failed in the middle. */
-  #brokenOff(digest: Digest, resident: Resident, reason: string): void {
-    const broken = new CacheError('disk', `reading the growing ${digest} failed: ${reason}`);
-    if (this.#fills.stop(digest, broken)) return;
-    this.#inUse.forget(digest, resident);
-    const row = this.#safely(() => this.#index.blob(digest), null);
-    if (row !== null) void this.#damaged(row, reason);
+  /** A blob that was replaced since it was opened says nothing about the one that is there now. */
+  #readFailed(digest: Digest, blob: OpenBlob, reason: string): void {
+    if (this.#openBlobs.find(digest) !== blob) return;
+    const error = new CacheError('disk', `reading the growing ${digest} failed: ${reason}`);
+    if (this.#fills.stop(digest, error)) return;
+    this.#openBlobs.detach(digest, blob);
+    const row = this.#try(() => this.#index.blob(digest), null);
+    if (row !== null) void this.#dropDamaged(row, reason);
   }
 
-  #keep(key: BlobKey, size: number): void {
+  /** A fill is complete and its file in its place. */
+  #kept(fill: Fill, size: number): void {
     const now = Date.now();
-    this.#index.addBlob({ digest: key.digest, size, created: now, lastUse: now });
+    const { digest } = fill;
+    this.#index.addBlob({ digest, size, created: now, lastUse: now });
     this.#disk.worked();
+    const blob = this.#openBlobs.find(digest);
+    if (this.#secondLevel === null || fill.fromTier || blob === null) return;
+    const source = new BlobReader(blob, {
+      digest,
+      from: 0,
+      to: undefined,
+      continueFrom: undefined,
+      onDamage: (reason) => this.#readFailed(digest, blob, reason),
+      // No client reads it.
+      onRead: () => {},
+    });
+    this.#secondLevel.store(digest, source);
   }
 
-  /** Who reads it keeps the descriptor, and goes on past the cache where that fails too. */
-  async #damaged(row: BlobRow, reason: string): Promise<void> {
+  /** Its readers keep the descriptor, and continue from the upstream where reading fails. */
+  async #dropDamaged(row: BlobRow, reason: string): Promise<void> {
     this.#options.log.warn({ digest: row.digest, reason }, 'a kept blob is missing or damaged; it is fetched anew');
-    const resident = this.#inUse.find(row.digest);
-    if (resident?.blob.path === this.#layout.blob(row.digest)) this.#inUse.forget(row.digest, resident);
-    await this.#room.drop([row]).catch((error: unknown) => this.#diskFailed('the index', error));
+    const open = this.#openBlobs.find(row.digest);
+    if (open?.blob.path === this.#layout.blob(row.digest)) this.#openBlobs.detach(row.digest, open);
+    await this.#eviction.dropBlobs([row]).catch((error: unknown) => this.#diskFailed('the index', error));
   }
 
-  /** Of a fill that ended. A new one waits until this is done. */
+  /** Of a fill that ended. A new fill of the same blob waits until this is done. */
   async #dropPartial(digest: Digest): Promise<void> {
-    if (this.#inUse.has(digest)) return;
-    const gone = dropPartial(this.#layout, digest).catch(() => {});
-    this.#inUse.leave(digest, gone);
-    await gone;
+    if (this.#openBlobs.isOpen(digest)) return;
+    const removed = dropPartial(this.#layout, digest).catch(() => {});
+    this.#openBlobs.removing(digest, removed);
+    await removed;
   }
 
-  #upkeep(): Upkeep {
+  #maintenanceContext(): MaintenanceContext {
     return {
       layout: this.#layout,
       index: this.#index,
-      room: this.#room,
+      eviction: this.#eviction,
       log: this.#options.log,
-      busy: (digest) => this.#inUse.busy(digest),
-      condemn: (row, reason) => this.#damaged(row, reason),
+      busy: (digest) => this.#openBlobs.isBusy(digest),
+      dropDamaged: (row, reason) => this.#dropDamaged(row, reason),
       dropPartial: (digest) => this.#dropPartial(digest),
       flush: () => this.#flush(),
-      forget: () => {
-        this.#links.forget();
-        this.#kept.invalidate();
+      invalidate: () => {
+        this.#links.invalidate();
+        this.#manifests.invalidate();
       },
     };
   }
 
   #flush(): void {
-    this.#safely(() => {
+    this.#try(() => {
       const uses = this.#uses;
       if (uses.size > 0) {
         this.#uses = new Map();
         this.#index.touchBlobs(uses);
       }
       this.#links.flush();
-      this.#kept.flush();
-      this.#tally.flush();
+      this.#manifests.flush();
+      this.#counters.flush();
     }, undefined);
   }
 
   /** The index is on the same disk: where it fails, the answer is as if nothing were known. */
-  #safely<T>(task: () => T, otherwise: T): T {
+  #try<T>(task: () => T, otherwise: T): T {
     try {
       return task();
     } catch (error) {

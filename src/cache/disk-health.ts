@@ -1,13 +1,13 @@
 import type { Logger } from '../telemetry/log.ts';
-import type { CacheError } from './cache-error.ts';
+import type { CacheError } from './blob-cache.ts';
 
-/** After a failure nothing new is kept for so long, ms; doubled while the failures go on. Long enough not to try at every pull. */
+/** After a failure nothing new is kept for so long, ms; doubled while failures go on. Long enough that not every pull tries. */
 const FIRST_PAUSE = 5_000;
 const LONGEST_PAUSE = 60_000;
-/** A failing disk says so once in this time, ms, not once a pull. */
+/** A failing disk is logged once in this time, ms, not at every pull. */
 const LOG_INTERVAL = 60_000;
 
-/** Remembers that the disk fails, so that pulls go past it for a while. */
+/** Remembers that the disk fails, so that pulls go on without the cache for a while. */
 export class DiskHealth {
   readonly #log: Logger;
   readonly #onError: (reason: string) => void;
@@ -30,7 +30,7 @@ export class DiskHealth {
     const cause = error.cause as NodeJS.ErrnoException | undefined;
     this.#onError(cause?.code ?? error.reason);
     if (error.reason !== 'no-room' && now >= this.#until) {
-      // The first failure since it was tried again.
+      // The first failure after a pause counts; those of fills that ran already do not lengthen it.
       this.#until = now + this.#pause;
       this.#pause = Math.min(LONGEST_PAUSE, this.#pause * 2);
     }

@@ -4,26 +4,33 @@ import type { Mutex } from '../kit/mutex.ts';
 import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, BlobSink } from '../oci/transfer.ts';
-import { CacheError } from './cache-error.ts';
+import { CacheError, type Fetch } from './blob-cache.ts';
+import type { SecondLevel } from './blob-tier.ts';
+import type { Reservation, SpaceReserver } from './eviction.ts';
+import {
+  dropPartial,
+  type Held,
+  HeldRecorder,
+  type Layout,
+  promote,
+  type RecordLimits,
+  reopenPartial,
+} from './files.ts';
 import { GrowingFile } from './growing-file.ts';
-import { HeldRecorder, type RecordLimits } from './held-recorder.ts';
-import type { Layout } from './layout.ts';
-import { dropPartial, type Held, promote, takeUp } from './partial.ts';
 import { SharedFile } from './shared-file.ts';
 import type { FileView, Outcome } from './shared-read.ts';
-import type { Reservation, Space } from './space.ts';
-
-export type Fetch = (sink: BlobSink, signal: AbortSignal) => Promise<void>;
 
 /** What a fill needs of the cache around it. */
 export interface FillContext {
   readonly layout: Layout;
-  readonly space: Space;
-  /** Syncs take turns, so that they never hold every thread of the pool while clients wait to read. */
+  readonly space: SpaceReserver;
+  /** Asked before the upstream; null where there is no second level. */
+  readonly secondLevel: SecondLevel | null;
+  /** Fills sync one after the other, so that they never hold every thread of the pool while clients wait to read. */
   readonly syncs: Mutex;
   readonly limits: FillLimits;
-  /** The blob is whole and in its place. */
-  readonly kept: (key: BlobKey, size: number) => void;
+  /** The blob is complete, verified, and at its final path. */
+  readonly kept: (fill: Fill, size: number) => void;
   /** The disk failed this fill; for the log and for the metric. */
   readonly diskFailed: (error: CacheError) => void;
   /** Bytes that came from the upstream. */
@@ -31,33 +38,37 @@ export interface FillContext {
 }
 
 export interface FillLimits extends RecordLimits {
-  /** Bytes at the end that wait for the digest. */
+  /** Bytes at the end that readers get only once the digest is right, so that a client never has a complete wrong body. */
   readonly tail: number;
 }
 
 export const FILL_LIMITS: FillLimits = {
-  // One TLS record or socket buffer more than a client could take for a whole body.
   tail: 64 * 1024,
-  // A restart costs at most so much of a fast transfer, or so long of a slow one …
+  // A restart loses at most so many bytes of a fast transfer, or so many ms of a slow one …
   recordBytes: 8 * 1024 * 1024,
   recordInterval: 2_000,
-  // … and a power cut so long of it.
+  // … and a power cut so many ms.
   syncInterval: 30_000,
 };
 
-/** Room is taken in steps of this where the upstream does not say the size. */
+/** Space is reserved in steps of this where the upstream does not say the size. */
 const UNKNOWN_SIZE_STEP = 64 * 1024 * 1024;
 
 const NOTHING_HELD: Held = { size: undefined, extents: [] };
 
-/** One blob on its way from the upstream to the disk: fetched once, whoever reads it. */
+/**
+ * One blob on its way from the upstream (or the second level) to the disk, fetched once for all of its readers. It is hashed as it comes:
+ * readers follow behind what is written, and get the last bytes when the digest is right.
+ */
 export class Fill implements FileView {
   readonly digest: Digest;
   path: string;
   size: number | undefined;
   available = 0;
   outcome: Outcome | null = null;
-  /** Null until the first byte could be written. Readers keep it open by themselves. */
+  /** What the sizes and bytes come from at the moment is the second level, not the upstream. */
+  fromTier = false;
+  /** Null until the file is open. Readers keep it open by themselves. */
   file: SharedFile | null = null;
   readonly #key: BlobKey;
   readonly #context: FillContext;
@@ -67,14 +78,16 @@ export class Fill implements FileView {
   readonly #recorder: HeldRecorder;
   #growing: GrowingFile | null = null;
   #held = NOTHING_HELD;
-  /** What was taken up does not fit what the upstream gives now. */
+  /** The bytes on disk belong to a blob of another size than the upstream gives now. */
   #stale = false;
+  /** Some of the bytes came from the second level. */
+  #usedTier = false;
   #openError: CacheError | null = null;
   #failure: Error | null = null;
-  /** What came is wrong, or the disk must be freed: nothing of it is worth taking up. */
-  #worthless = false;
+  /** The bytes are wrong, or the disk failed: nothing is kept for a later fill. */
+  #discard = false;
   #begun = false;
-  #room: Reservation | null = null;
+  #reservation: Reservation | null = null;
 
   constructor(key: BlobKey, context: FillContext) {
     this.digest = key.digest;
@@ -83,7 +96,7 @@ export class Fill implements FileView {
     this.path = context.layout.partial(key.digest);
     this.#sizeKnown.promise.catch(() => {});
     const { layout, syncs, limits, diskFailed } = context;
-    this.#recorder = new HeldRecorder({ layout, digest: key.digest, syncs, every: limits, failed: diskFailed });
+    this.#recorder = new HeldRecorder({ layout, digest: key.digest, syncs, limits, failed: diskFailed });
   }
 
   /** @see BlobHandle.size */
@@ -100,7 +113,7 @@ export class Fill implements FileView {
     this.#listeners.add(listener);
   }
 
-  /** Calls once, when it is known how the fill ends; its files may still be seen to then. */
+  /** Calls once, when it is known how the fill ends; work on its files may go on after that. */
   onEnd(listener: () => void): void {
     const check = (): void => {
       if (this.outcome === null) this.onAdvance(check);
@@ -109,12 +122,12 @@ export class Fill implements FileView {
     check();
   }
 
-  /** Ends it for now; what is on disk is taken up later. */
+  /** Ends it early; a later fill resumes what is on disk. */
   stop(reason: Error): void {
-    this.#giveUp(reason);
+    this.#fail(reason);
   }
 
-  /** Fetches, checks, keeps. Resolves when nothing of it is under way any more; how it ended is in `outcome`. */
+  /** Fetches, verifies, keeps. Resolves when nothing is under way any more; how it ended is in `outcome`. Never rejects. */
   async run(fetch: Fetch): Promise<void> {
     try {
       await this.#prepare();
@@ -126,27 +139,46 @@ export class Fill implements FileView {
       await this.#verify();
       await this.#keep();
     } catch (error) {
-      await this.#ended(this.#failure ?? (error instanceof Error ? error : new Error(String(error))));
+      await this.#cleanUp(this.#failure ?? (error instanceof Error ? error : new Error(String(error))));
     } finally {
-      this.#growing?.forget();
-      this.#room?.release();
+      this.#growing?.freeMemory();
+      this.#reservation?.release();
     }
   }
 
   async #fetch(fetch: Fetch): Promise<void> {
     if (this.#failure !== null) throw this.#failure;
-    const sink: BlobSink = {
-      held: this.#held.extents,
-      begin: (size) => this.#begin(size),
-      write: (offset, chunk) => this.#write(offset, chunk),
-    };
-    await fetch(sink, this.#abort.signal);
+    if (await this.#fetchFromTier()) return;
+    await fetch(this.#sink('upstream'), this.#abort.signal);
     if (this.#failure !== null) throw this.#failure;
   }
 
-  /** What was taken up belongs to another size than the upstream gives: it was wrong then, or is now. The digest decides, from the start. */
+  /** False where the upstream has to bring the rest. @throws what failed this fill meanwhile */
+  async #fetchFromTier(): Promise<boolean> {
+    const { secondLevel } = this.#context;
+    if (secondLevel === null) return false;
+    const done = await secondLevel.fetch(this.digest, this.#sink('tier'), this.#abort.signal);
+    if (this.#failure !== null) throw this.#failure;
+    if (this.#stale) throw new Error('the second level has another size than what is held');
+    return done;
+  }
+
+  #sink(source: 'tier' | 'upstream'): BlobSink {
+    return {
+      held: this.#growing?.accepted() ?? [],
+      begin: (size) => {
+        this.fromTier = source === 'tier';
+        this.#usedTier ||= this.fromTier;
+        this.#begin(size);
+      },
+      write: (offset, chunk) => this.#write(offset, chunk),
+    };
+  }
+
+  /** What is held belongs to another size than the upstream gives: it was wrong then, or is now. Fetched anew, the digest decides. */
   async #startOver(): Promise<void> {
     this.#stale = false;
+    this.#usedTier = false;
     this.#growing?.fail(new Error('started over'));
     await this.#growing?.idle();
     await this.#recorder.idle();
@@ -160,15 +192,18 @@ export class Fill implements FileView {
 
   async #prepare(): Promise<void> {
     const { layout } = this.#context;
-    const taken = takeUp(layout, this.digest);
+    const resumed = reopenPartial(layout, this.digest);
     try {
-      if (taken === null) this.file = SharedFile.openNew(this.path) ?? (await this.#afresh());
+      if (resumed === null) this.file = SharedFile.openNew(this.path) ?? (await this.#replacePartial());
       else {
-        this.file = taken.file;
-        this.#held = { size: taken.size, extents: keepOpenEnd(taken.extents, taken.size, this.#context.limits.tail) };
+        this.file = resumed.file;
+        this.#held = {
+          size: resumed.size,
+          extents: withoutTail(resumed.extents, resumed.size, this.#context.limits.tail),
+        };
       }
     } catch (error) {
-      // The upstream is asked all the same: its answer is the client's, and its bytes go past the cache.
+      // The upstream is asked all the same: the client gets its answer, and then the bytes without the cache.
       this.#openError = new CacheError('disk', `cannot make ${this.path}: ${(error as Error).message}`, error);
       return;
     }
@@ -177,16 +212,16 @@ export class Fill implements FileView {
       algorithm: digestAlgorithm(this.digest),
       held: this.#held.extents,
       onWritten: (bytes) => {
-        this.#room?.wrote(bytes);
+        this.#reservation?.wrote(bytes);
         this.#advance();
       },
-      onError: (error) => this.#giveUp(error),
+      onError: (error) => this.#fail(error),
     });
     this.#recorder.startFrom(this.#growing.written.bytes);
   }
 
-  /** What lies there is not worth taking up. */
-  async #afresh(): Promise<SharedFile> {
+  /** A partial file is there of which no byte can be relied on. */
+  async #replacePartial(): Promise<SharedFile> {
     await dropPartial(this.#context.layout, this.digest);
     return SharedFile.open(this.path, 'wx+');
   }
@@ -201,21 +236,21 @@ export class Fill implements FileView {
     const first = !this.#begun;
     this.#begun = true;
     this.size ??= size ?? known;
-    // Before anything of ours can fail: the size is the upstream's word, and holds past the cache too.
+    // Before anything of the cache can fail: the size is what the upstream said, and is right without the cache too.
     this.#sizeKnown.resolve(this.size);
-    if (first) this.#takeRoom();
+    if (first) this.#reserveSpace();
     this.#advance();
   }
 
-  #takeRoom(): void {
+  #reserveSpace(): void {
     if (this.#growing === null) {
-      this.#giveUp(this.#openError ?? new CacheError('disk', `${this.path} is not open`));
+      this.#fail(this.#openError ?? new CacheError('disk', `${this.path} is not open`));
       return;
     }
-    const room = this.#context.space.reserve(this.digest, this.size ?? UNKNOWN_SIZE_STEP);
-    this.#room = room;
-    room.ready.catch((error: Error) => this.#giveUp(error));
-    this.#growing.waitFor(room.ready);
+    const reservation = this.#context.space.reserve(this.digest, this.size ?? UNKNOWN_SIZE_STEP);
+    this.#reservation = reservation;
+    reservation.ready.catch((error: Error) => this.#fail(error));
+    this.#growing.waitFor(reservation.ready);
   }
 
   async #write(offset: number, chunk: Uint8Array): Promise<void> {
@@ -223,25 +258,25 @@ export class Fill implements FileView {
     if (!this.#begun || this.#growing === null) throw new Error('write before begin');
     const end = offset + chunk.length;
     if (this.size !== undefined && end > this.size) throw this.#wrong(`more than the ${this.size} bytes it promised`);
-    if (this.size === undefined) await this.#growRoom(end);
-    this.#context.fetched(chunk.length);
+    if (this.size === undefined) await this.#growReservation(end);
+    if (!this.fromTier) this.#context.fetched(chunk.length);
     await this.#growing.write(offset, chunk);
   }
 
-  /** For a blob of unknown size: room in steps, as it grows. */
-  async #growRoom(end: number): Promise<void> {
-    const room = this.#room;
-    if (room === null) return;
+  /** For a blob of unknown size: space is reserved in steps, as it grows. */
+  async #growReservation(end: number): Promise<void> {
+    const reservation = this.#reservation;
+    if (reservation === null) return;
     try {
-      await room.ready;
-      if (end > room.bytes) await room.grow(end - room.bytes + UNKNOWN_SIZE_STEP);
+      await reservation.ready;
+      if (end > reservation.bytes) await reservation.grow(end - reservation.bytes + UNKNOWN_SIZE_STEP);
     } catch (error) {
-      this.#giveUp(error as Error);
+      this.#fail(error as Error);
     }
     if (this.#failure !== null) throw this.#failure;
   }
 
-  /** Readers get all but the tail; the tail is theirs when the digest is right. */
+  /** Lets readers have all that is written without a gap but the tail; they get the tail when the digest is right. */
   #advance(): void {
     const growing = this.#growing;
     if (growing === null || this.outcome !== null || !this.#begun) return;
@@ -276,7 +311,7 @@ export class Fill implements FileView {
     this.#wake();
   }
 
-  /** From here on readers have everything; only whether it stays is open. */
+  /** Readers have everything by now, whether the blob can be kept or not. */
   async #keep(): Promise<void> {
     const { layout, syncs } = this.#context;
     const file = this.file;
@@ -286,7 +321,7 @@ export class Fill implements FileView {
       await this.#recorder.idle();
       await syncs.run(() => file.sync(true));
       this.path = await promote(layout, this.digest);
-      this.#context.kept(this.#key, size);
+      this.#context.kept(this, size);
     } catch (error) {
       this.#context.diskFailed(
         new CacheError('disk', `cannot keep ${this.digest}: ${(error as Error).message}`, error),
@@ -296,19 +331,21 @@ export class Fill implements FileView {
     }
   }
 
+  /** The bytes or the size are not the blob's. */
   #wrong(reason: string): RegistryError {
     const error = new RegistryError('upstreamWrong', { facts: { registry: this.#key.registry, reason } });
-    this.#worthless = true;
-    this.#giveUp(error);
+    this.#discard = true;
+    if (this.#usedTier) this.#context.secondLevel?.distrust(this.digest);
+    this.#fail(error);
     return error;
   }
 
-  /** Tells readers and the fetch at once; the files are seen to when the fetch has ended. */
-  #giveUp(error: Error): void {
+  /** Ends readers and the fetch at once; the files are cleaned up when the fetch has ended. */
+  #fail(error: Error): void {
     if (this.#failure !== null || this.outcome !== null) return;
     this.#failure = error;
     if (error instanceof CacheError) {
-      this.#worthless = true;
+      this.#discard = true;
       if (error.reason !== 'too-large') this.#context.diskFailed(error);
     }
     this.outcome = { kind: 'failed', error };
@@ -318,20 +355,21 @@ export class Fill implements FileView {
     this.#wake();
   }
 
-  async #ended(error: Error): Promise<void> {
-    this.#giveUp(error);
+  /** After a failure: keeps what a later fill can resume, and removes the rest. */
+  async #cleanUp(error: Error): Promise<void> {
+    this.#fail(error);
     const growing = this.#growing;
     await growing?.idle();
     await this.#recorder.idle();
-    if (!this.#worthless && growing !== null && growing.written.bytes > 0) {
+    if (!this.#discard && growing !== null && growing.written.bytes > 0) {
       await this.#recorder.record({ file: growing.file, written: growing.written, size: this.size }, { sync: true });
-      this.#context.space.left(this.digest, growing.written.bytes);
+      this.#context.space.addPartial(this.digest, growing.written.bytes);
     } else await dropPartial(this.#context.layout, this.digest).catch(() => {});
   }
 }
 
-/** Even of a file that is held whole the tail is fetched once more: only the upstream's answer shows that it still gives this blob. */
-function keepOpenEnd(extents: readonly Extent[], size: number | undefined, tail: number): readonly Extent[] {
+/** Even of a file that is held completely the tail is fetched again: only the upstream's answer shows that it still gives this blob. */
+function withoutTail(extents: readonly Extent[], size: number | undefined, tail: number): readonly Extent[] {
   const limit = (size ?? Math.max(...extents.map(({ to }) => to))) - Math.max(1, tail);
   return extents.map(({ from, to }) => ({ from, to: Math.min(to, limit) })).filter(({ from, to }) => from < to);
 }

@@ -1,30 +1,30 @@
+import { LRUCache } from 'lru-cache';
 import type { Digest } from '../oci/digest.ts';
 import type { BlobKey } from '../oci/transfer.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { CacheError } from './cache-error.ts';
-import { type Fetch, Fill, type FillContext } from './fill.ts';
-import type { InUse } from './in-use.ts';
-import type { Resident } from './resident.ts';
+import { CacheError, type Fetch } from './blob-cache.ts';
+import { Fill, type FillContext } from './fill.ts';
+import type { OpenBlob, OpenBlobs } from './open-blobs.ts';
 
-/** Digests remembered as too large to keep, so that only their first pull starts in vain. */
-const TOO_LARGE_KEPT = 1_000;
+/** Digests remembered as too large to keep, so that only the first pull of each starts a fill in vain. */
+const MAX_TOO_LARGE = 1_000;
 
 export interface FillsOptions {
   readonly context: FillContext;
-  readonly inUse: InUse;
+  readonly openBlobs: OpenBlobs;
   readonly log: Logger;
   /** Whether the blob is in the index. */
   readonly isKept: (digest: Digest) => boolean;
   readonly ended: (outcome: string) => void;
 }
 
-/** Fills under way, one a digest, and what is to be remembered of those that ended. */
+/** The fills under way, one for each digest, and what is remembered of those that ended. */
 export class Fills {
   readonly #options: FillsOptions;
   readonly #running = new Map<Digest, { readonly fill: Fill; readonly ended: Promise<void> }>();
-  readonly #tooLarge = new Set<Digest>();
-  /** Those that nobody has found yet. */
-  readonly #missed = new Set<Digest>();
+  readonly #tooLarge = new LRUCache<Digest, true>({ max: MAX_TOO_LARGE });
+  /** Fills that no client has been given yet. */
+  readonly #unclaimed = new Set<Digest>();
 
   constructor(options: FillsOptions) {
     this.#options = options;
@@ -38,20 +38,20 @@ export class Fills {
     return this.#tooLarge.has(digest);
   }
 
-  /** True once for each fill: for the client that caused it, and that has been counted as a miss. */
-  takeMiss(digest: Digest): boolean {
-    return this.#missed.delete(digest);
+  /** True once for each fill: for the client that caused it, which has been counted as a miss already. */
+  claim(digest: Digest): boolean {
+    return this.#unclaimed.delete(digest);
   }
 
-  /** The fill is a user of what it grows: it keeps the descriptor open when every client has left. */
-  start(key: BlobKey, fetch: Fetch): Resident {
+  /** The fill counts as a user of its blob, so that the file stays open when every client has left. */
+  start(key: BlobKey, fetch: Fetch): OpenBlob {
     const fill = new Fill(key, this.#options.context);
-    const resident = this.#options.inUse.grow(fill);
-    this.#missed.add(key.digest);
-    resident.retain();
-    const ended = this.#run(fill, resident, fetch);
+    const blob = this.#options.openBlobs.openGrowing(fill);
+    this.#unclaimed.add(key.digest);
+    blob.retain();
+    const ended = this.#run(fill, blob, fetch);
     this.#running.set(key.digest, { fill, ended });
-    return resident;
+    return blob;
   }
 
   /** Ends one that is still fetching; false where there is none. */
@@ -68,36 +68,35 @@ export class Fills {
     await Promise.allSettled(running.map(({ ended }) => ended));
   }
 
-  async #run(fill: Fill, resident: Resident, fetch: Fetch): Promise<void> {
-    const { inUse, isKept } = this.#options;
+  async #run(fill: Fill, blob: OpenBlob, fetch: Fetch): Promise<void> {
+    const { openBlobs, isKept } = this.#options;
     const { digest } = fill;
     try {
-      await inUse.gone(digest);
+      await openBlobs.removed(digest);
       const running = fill.run(fetch);
-      fill.onEnd(() => this.#ended(fill, resident, running));
+      fill.onEnd(() => this.#ended(fill, blob, running));
       await running;
     } finally {
       if (this.#running.get(digest)?.fill === fill) {
         this.#running.delete(digest);
-        this.#missed.delete(digest);
+        this.#unclaimed.delete(digest);
       }
-      // Whole but not kept: the next client must not find it.
-      if (!isKept(digest)) inUse.forget(digest, resident);
-      resident.release();
+      // Complete but not kept: the next client must not find it.
+      if (!isKept(digest)) openBlobs.detach(digest, blob);
+      blob.release();
     }
   }
 
-  /** At the moment a fill is known to have failed, the next client starts a new one, which waits until the old one is out of the way. */
-  #ended(fill: Fill, resident: Resident, running: Promise<void>): void {
-    const { inUse, log, ended } = this.#options;
+  /** Once a fill is known to have failed, the next client starts a new one, which waits until the old one's work on the files is over. */
+  #ended(fill: Fill, blob: OpenBlob, running: Promise<void>): void {
+    const { openBlobs, log, ended } = this.#options;
     const { digest, outcome } = fill;
     ended(outcome?.kind ?? 'failed');
     if (outcome?.kind !== 'failed') return;
-    inUse.forget(digest, resident);
-    inUse.leave(digest, running);
+    openBlobs.detach(digest, blob);
+    openBlobs.removing(digest, running);
     if (outcome.error instanceof CacheError && outcome.error.reason === 'too-large') {
-      if (this.#tooLarge.size >= TOO_LARGE_KEPT) this.#tooLarge.clear();
-      this.#tooLarge.add(digest);
+      this.#tooLarge.set(digest, true);
     } else if (!(outcome.error instanceof CacheError)) {
       log.warn({ digest, err: outcome.error }, 'a fill failed');
     }

@@ -1,42 +1,45 @@
 import { createHash, type Hash } from 'node:crypto';
 import { type Extent, IntervalSet } from '../kit/interval-set.ts';
-import { CacheError } from './cache-error.ts';
-import { RecentBytes } from './recent-bytes.ts';
+import { CacheError } from './blob-cache.ts';
 import type { SharedFile } from './shared-file.ts';
 
-/** Bytes that may wait for the disk before a writer has to: enough to keep it busy, little enough for hundreds of fills. */
+/** Bytes that may be queued for the disk before the writer has to wait: enough to keep it busy, little enough for hundreds of fills. */
 const QUEUE_LIMIT = 256 * 1024;
-/** Most chunks in one call (IOV_MAX is 1024). */
+/** Most chunks in one `writev` (the kernel's IOV_MAX is 1024). */
 const RUN_LIMIT = 256;
-/** Written without another thread, where they are a blob's first: one buffer of the network, some 30 µs. */
+/** The first bytes of a blob are written synchronously, if they are no more than this: one buffer of the network, some 30 µs. */
 const FIRST_BYTES = 64 * 1024;
 /** How much is read back at once to hash what came out of order. */
 const CATCH_UP_BYTES = 64 * 1024;
 
-interface Piece {
+/** How many of the last bytes are kept in memory for readers at the end of what is there. */
+const RECENT_BYTES = 128 * 1024;
+
+interface QueuedWrite {
   readonly offset: number;
   readonly chunk: Uint8Array;
 }
 
 /**
- * A file that is written in pieces and hashed from first to last as it grows. A piece that continues the hash is hashed from memory;
- * one that came early is read back, from the page cache, when its turn comes.
+ * A file that is written in chunks, in any order, and hashed from its first byte to its last as it grows. A chunk that continues the hash is
+ * hashed from memory; one that came early is read back (from the page cache) when the hash has reached it.
  */
 export class GrowingFile {
   readonly written: IntervalSet;
   readonly file: SharedFile;
   readonly #hash: Hash;
-  /** The end of what came without a gap. */
+  /** The last bytes of what came without a gap. */
   readonly #recent = new RecentBytes();
-  readonly #claimed: IntervalSet;
+  /** Written or queued. */
+  readonly #accepted: IntervalSet;
   readonly #onWritten: (bytes: number) => void;
   readonly #onError: (error: CacheError) => void;
   #ready: Promise<void> = Promise.resolve();
-  #queue: Piece[] = [];
+  #queue: QueuedWrite[] = [];
   #queued = 0;
   #hashed = 0;
   #flushing = false;
-  #catching = false;
+  #catchingUp = false;
   #error: Error | null = null;
   #idlers: (() => void)[] = [];
   #waiting: { readonly ready: () => boolean; readonly resolve: () => void; readonly reject: (error: Error) => void }[] =
@@ -54,13 +57,18 @@ export class GrowingFile {
     this.file = options.file;
     this.#hash = createHash(options.algorithm);
     this.written = new IntervalSet(options.held);
-    this.#claimed = new IntervalSet(options.held);
+    this.#accepted = new IntervalSet(options.held);
     this.#onWritten = options.onWritten;
     this.#onError = options.onError;
     this.#startCatchUp();
   }
 
-  /** Writes wait for this, for example until there is room on the disk. */
+  /** What has been accepted of the file: written, or queued to be. */
+  accepted(): Extent[] {
+    return this.#accepted.list();
+  }
+
+  /** Writes wait for this: until there is space on the disk. */
   waitFor(ready: Promise<void>): void {
     this.#ready = ready;
   }
@@ -72,11 +80,11 @@ export class GrowingFile {
   write(offset: number, chunk: Uint8Array): Promise<void> {
     if (this.#error !== null) return Promise.reject(this.#error);
     const end = offset + chunk.length;
-    if (this.#claimed.overlaps(offset, end)) {
+    if (this.#accepted.overlaps(offset, end)) {
       return Promise.reject(new RangeError(`bytes ${offset} to ${end} were written before`));
     }
-    this.#claimed.add(offset, end);
-    if (offset === this.#hashed && !this.#catching) {
+    this.#accepted.add(offset, end);
+    if (offset === this.#hashed && !this.#catchingUp) {
       this.#hash.update(chunk);
       this.#hashed = end;
       this.#recent.append(offset, chunk);
@@ -92,17 +100,17 @@ export class GrowingFile {
     return this.#recent.copy(into, length, position);
   }
 
-  /** Keeps nothing in memory any more. */
-  forget(): void {
-    this.#recent.forget();
+  /** Frees the copy of recent bytes. */
+  freeMemory(): void {
+    this.#recent.free();
   }
 
   /** Resolves when everything queued is written and hashed as far as it is without a gap. */
   drain(): Promise<void> {
-    return this.#until(() => !this.#flushing && !this.#catching);
+    return this.#until(() => !this.#flushing && !this.#catchingUp);
   }
 
-  /** Refuses what is still to come and lets no one wait on. */
+  /** Refuses further writes, and rejects everything that waits. */
   fail(error: Error): void {
     if (this.#error !== null) return;
     this.#error = error;
@@ -110,13 +118,13 @@ export class GrowingFile {
     for (const { reject } of this.#waiting.splice(0)) reject(error);
   }
 
-  /** Resolves when no operation of this file's is under way any more, failed or not. */
+  /** Resolves when no operation on the file is under way any more, failed or not. */
   idle(): Promise<void> {
-    if (!this.#flushing && !this.#catching) return Promise.resolve();
+    if (!this.#flushing && !this.#catchingUp) return Promise.resolve();
     return new Promise((resolve) => this.#idlers.push(resolve));
   }
 
-  /** The hash of everything; only once, after `drain`. */
+  /** The hash of the whole file; may be called once, after `drain`. */
   digestHex(): string {
     return this.#hash.digest('hex');
   }
@@ -128,7 +136,7 @@ export class GrowingFile {
   }
 
   #wake(): void {
-    if (!this.#flushing && !this.#catching) for (const resolve of this.#idlers.splice(0)) resolve();
+    if (!this.#flushing && !this.#catchingUp) for (const resolve of this.#idlers.splice(0)) resolve();
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const waiter of waiting) {
@@ -143,7 +151,7 @@ export class GrowingFile {
       await this.#ready;
       while (this.#queue.length > 0) {
         const run = this.#takeRun();
-        // The first bytes of a blob are what its first client waits for.
+        // The first client waits for the first bytes of a blob.
         const first = this.written.bytes === 0 && run.bytes <= FIRST_BYTES;
         await this.file.write(run.chunks, run.offset, first);
         this.#queued -= run.bytes;
@@ -153,55 +161,56 @@ export class GrowingFile {
         this.#wake();
       }
     } catch (error) {
-      this.#broken('writing', error);
+      this.#failWith('writing', error);
     } finally {
       this.#flushing = false;
       this.#wake();
     }
   }
 
-  /** The oldest chunk and those that follow on it, so that many small ones make one call. */
+  /** The oldest chunk and those that continue it, so that many small chunks make one call. */
   #takeRun(): { offset: number; chunks: Uint8Array[]; bytes: number } {
     const first = this.#queue[0];
     const run = { offset: first?.offset ?? 0, chunks: [] as Uint8Array[], bytes: 0 };
-    const rest: Piece[] = [];
-    for (const piece of this.#queue) {
-      if (piece.offset === run.offset + run.bytes && run.chunks.length < RUN_LIMIT) {
-        run.chunks.push(piece.chunk);
-        run.bytes += piece.chunk.length;
-      } else rest.push(piece);
+    const rest: QueuedWrite[] = [];
+    for (const queued of this.#queue) {
+      if (queued.offset === run.offset + run.bytes && run.chunks.length < RUN_LIMIT) {
+        run.chunks.push(queued.chunk);
+        run.bytes += queued.chunk.length;
+      } else rest.push(queued);
     }
     this.#queue = rest;
     return run;
   }
 
   #startCatchUp(): void {
-    if (!this.#catching && this.written.endFrom(this.#hashed) > this.#hashed) void this.#catchUp();
+    if (!this.#catchingUp && this.written.endFrom(this.#hashed) > this.#hashed) void this.#catchUp();
   }
 
   async #catchUp(): Promise<void> {
-    this.#catching = true;
+    this.#catchingUp = true;
     try {
       const buffer = Buffer.allocUnsafe(CATCH_UP_BYTES);
-      for (let end = this.#lag(); end > this.#hashed && this.#error === null; end = this.#lag()) {
+      for (let end = this.#hashableEnd(); end > this.#hashed && this.#error === null; end = this.#hashableEnd()) {
         const count = await this.file.read(buffer, Math.min(buffer.length, end - this.#hashed), this.#hashed);
         if (count === 0) throw new Error('the file is shorter than what was written to it');
         this.#hash.update(buffer.subarray(0, count));
         this.#hashed += count;
       }
     } catch (error) {
-      this.#broken('reading', error);
+      this.#failWith('reading', error);
     } finally {
-      this.#catching = false;
+      this.#catchingUp = false;
       this.#wake();
     }
   }
 
-  #lag(): number {
+  /** How far the hash can go: the end of what is written without a gap. */
+  #hashableEnd(): number {
     return this.written.endFrom(this.#hashed);
   }
 
-  #broken(doing: string, error: unknown): void {
+  #failWith(doing: string, error: unknown): void {
     if (this.#error !== null) return;
     const failure =
       error instanceof CacheError
@@ -213,5 +222,48 @@ export class GrowingFile {
           );
     this.fail(failure);
     this.#onError(failure);
+  }
+}
+
+/**
+ * A copy of the bytes that were appended last. Readers at the end of a growing blob want them next, and need no turn of the thread pool for
+ * them. A copy, so that the network's buffers are free again as soon as they are written.
+ */
+export class RecentBytes {
+  #ring: Buffer | null = null;
+  /** The bytes `[from, to)` are there; each lies at its offset modulo the size of the ring. */
+  #from = 0;
+  #to = 0;
+
+  /** Bytes that do not continue the last ones replace them. */
+  append(offset: number, bytes: Uint8Array): void {
+    this.#ring ??= Buffer.allocUnsafeSlow(RECENT_BYTES);
+    if (offset !== this.#to) this.#from = offset;
+    this.#to = offset + bytes.length;
+    this.#from = Math.max(this.#from, this.#to - RECENT_BYTES);
+    for (let at = Math.max(offset, this.#from); at < this.#to; ) {
+      const place = at % RECENT_BYTES;
+      const part = bytes.subarray(at - offset, at - offset + RECENT_BYTES - place);
+      this.#ring.set(part, place);
+      at += part.length;
+    }
+  }
+
+  /** Copies what it can of the bytes at `position`; 0 where it has none of them. */
+  copy(into: Uint8Array, length: number, position: number): number {
+    if (this.#ring === null || position < this.#from) return 0;
+    const end = Math.min(position + length, this.#to);
+    let at = position;
+    while (at < end) {
+      const place = at % RECENT_BYTES;
+      const part = this.#ring.subarray(place, place + Math.min(end - at, RECENT_BYTES - place));
+      into.set(part, at - position);
+      at += part.length;
+    }
+    return at - position;
+  }
+
+  free(): void {
+    this.#ring = null;
   }
 }

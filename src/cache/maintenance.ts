@@ -1,24 +1,54 @@
+import { readdir, readFile, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { sleep } from '../kit/time.ts';
-import { reconcile } from './reconcile.ts';
-import type { Upkeep } from './upkeep.ts';
+import { type Digest, parseDigest } from '../oci/digest.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Eviction } from './eviction.ts';
+import { type Layout, parseHeld } from './files.ts';
+import type { BlobRow, CacheIndex } from './index-port.ts';
+import { hashFile } from './shared-file.ts';
 
-/** Work in the background begins so long after the start, ms: readiness and the first pulls come first. */
-const FIRST = 2_000;
-/** … and comes back this often, ms. */
+/** Maintenance begins so long after the start, ms: readiness and the first pulls come first. */
+const FIRST_AFTER = 2_000;
+/** … and is repeated this often, ms. */
 const INTERVAL = 6 * 60 * 60 * 1000;
-/** A tag that nobody asked for, and a link whose content is gone, are forgotten after this, ms. Far longer than any answer may be stale. */
+/** A tag that nobody asked for, and a link whose content is gone, are dropped after this, ms. Far longer than any answer may be stale. */
 const FORGET_AFTER = 30 * 24 * 60 * 60 * 1000;
-const BATCH = 256;
-const PAUSE = 5;
+/** Rows dropped in one go, and the pause between two, ms. */
+const DROP_BATCH = 256;
+const DROP_PAUSE = 5;
+/** File names or rows looked at in one go, and the pause between two, ms: a million take half a minute, and pulls are not slowed. */
+const RECONCILE_BATCH = 256;
+const RECONCILE_PAUSE = 2;
+/** A partial file is kept for so long, ms; after a week nobody comes back for the rest. */
+const PARTIAL_MAX_AGE = 7 * 24 * 60 * 60 * 1000;
 
-/** Keeps index and directory in agreement, and forgets what nobody needs. */
+/** What maintenance and the operator's commands (prune, verify) need of the cache. */
+export interface MaintenanceContext {
+  readonly layout: Layout;
+  readonly index: CacheIndex;
+  readonly eviction: Eviction;
+  readonly log: Logger;
+  /** Read, filled or being removed now: its files must be left alone. */
+  readonly busy: (digest: Digest) => boolean;
+  /** Removes a kept blob whose file is damaged or gone, in use or not. Its readers continue from the upstream. */
+  readonly dropDamaged: (row: BlobRow, reason: string) => Promise<void>;
+  /** Removes the partial file of an ended fill, unless a new fill has resumed it. */
+  readonly dropPartial: (digest: Digest) => Promise<void>;
+  /** Writes to the index what is only in memory yet. */
+  readonly flush: () => void;
+  /** Drops answers kept in memory, after rows were dropped from the index directly. */
+  readonly invalidate: () => void;
+}
+
+/** The cache's work in the background: keeps index and directory in agreement, and drops rows that nobody needs any more. */
 export class Maintenance {
-  readonly #upkeep: Upkeep;
+  readonly #context: MaintenanceContext;
   readonly #abort = new AbortController();
   #running: Promise<void> = Promise.resolve();
 
-  constructor(upkeep: Upkeep) {
-    this.#upkeep = upkeep;
+  constructor(context: MaintenanceContext) {
+    this.#context = context;
   }
 
   start(): void {
@@ -32,10 +62,10 @@ export class Maintenance {
 
   async #run(): Promise<void> {
     const { signal } = this.#abort;
-    await idle(FIRST, signal);
+    await idle(FIRST_AFTER, signal);
     for (;;) {
       await this.#once(signal).catch((error: unknown) => {
-        if (!signal.aborted) this.#upkeep.log.warn({ err: error }, 'putting the cache in order failed');
+        if (!signal.aborted) this.#context.log.warn({ err: error }, 'putting the cache in order failed');
       });
       signal.throwIfAborted();
       await idle(INTERVAL, signal);
@@ -43,15 +73,15 @@ export class Maintenance {
   }
 
   async #once(signal: AbortSignal): Promise<void> {
-    const { index, room, log } = this.#upkeep;
-    // First, since an eviction that comes before it has all of this to do.
-    for (const _ of index.tidy()) await sleep(PAUSE, signal);
-    const done = await reconcile(this.#upkeep, signal);
+    const { index, eviction, log } = this.#context;
+    // First, since an eviction that came before it would have to do all of this at once.
+    for (const _ of index.tidy()) await sleep(DROP_PAUSE, signal);
+    const done = await reconcile(this.#context, signal);
     if (done.adopted + done.removed + done.missing > 0) log.info({ ...done }, 'the cache was put in order');
-    await room.settle().catch(() => {});
+    await eviction.enforce().catch(() => {});
     const before = Date.now() - FORGET_AFTER;
-    while (index.dropStaleTags(before, BATCH)) await sleep(PAUSE, signal);
-    while (index.dropStaleLinks(before, BATCH)) await sleep(PAUSE, signal);
+    while (index.dropStaleTags(before, DROP_BATCH)) await sleep(DROP_PAUSE, signal);
+    while (index.dropStaleLinks(before, DROP_BATCH)) await sleep(DROP_PAUSE, signal);
   }
 }
 
@@ -70,4 +100,131 @@ function idle(ms: number, signal: AbortSignal): Promise<void> {
     signal.addEventListener('abort', end, { once: true });
     if (signal.aborted) end();
   });
+}
+
+export interface Reconciled {
+  /** Files that the index did not know and whose bytes are right. */
+  adopted: number;
+  /** Files at the path of a blob whose bytes were wrong. */
+  removed: number;
+  /** Partial files that no fill can resume. */
+  leftovers: number;
+  /** Rows whose file is gone. */
+  missing: number;
+}
+
+/**
+ * Makes index and directory agree again, after a crash or a change by hand. It goes directory by directory while pulls go on; files in use
+ * are left alone, and every decision is checked again at the moment when it is carried out.
+ */
+export async function reconcile(context: MaintenanceContext, signal: AbortSignal): Promise<Reconciled> {
+  const result: Reconciled = { adopted: 0, removed: 0, leftovers: 0, missing: 0 };
+  await reconcilePartials(context, result);
+  for (const algorithm of ['sha256', 'sha512']) {
+    for (let prefix = 0; prefix < 256; prefix++) {
+      signal.throwIfAborted();
+      await reconcileDirectory(context, algorithm, prefix.toString(16).padStart(2, '0'), result, signal);
+    }
+  }
+  return result;
+}
+
+/** Partial files: those that a later fill can resume are counted by the eviction; the rest is removed. */
+async function reconcilePartials(
+  { layout, eviction, dropPartial, busy }: MaintenanceContext,
+  result: Reconciled,
+): Promise<void> {
+  const names = await readdir(layout.partials).catch(() => []);
+  const digests = new Set(names.map((name) => layout.partialDigest(name)));
+  for (const digest of digests) {
+    if (digest === null || busy(digest)) continue;
+    const held = parseHeld(await readFile(layout.held(digest), 'utf8').catch(() => ''));
+    const file = await stat(layout.partial(digest)).catch(() => null);
+    if (busy(digest)) continue;
+    if (held !== null && file !== null && file.mtimeMs > Date.now() - PARTIAL_MAX_AGE)
+      eviction.addPartial(digest, file.size);
+    else {
+      await dropPartial(digest);
+      result.leftovers++;
+    }
+  }
+}
+
+async function reconcileDirectory(
+  context: MaintenanceContext,
+  algorithm: string,
+  prefix: string,
+  result: Reconciled,
+  signal: AbortSignal,
+): Promise<void> {
+  const directory = join(context.layout.blobs, algorithm, prefix);
+  const names = new Set(await readdir(directory).catch(() => []));
+  if (names.size > RECONCILE_BATCH) await sleep(RECONCILE_PAUSE, signal);
+  for await (const digest of rowsOf(context, algorithm, prefix, signal)) {
+    if (!names.delete(digest.slice(algorithm.length + 1)) && (await isGone(context, digest))) result.missing++;
+  }
+  for (const name of names) {
+    const digest = parseDigest(`${algorithm}:${name}`);
+    // A file whose name is no digest is not the cache's, and stays.
+    if (digest !== null && name.startsWith(prefix)) await adopt(context, digest, result, signal);
+  }
+}
+
+/** Digests of the index whose files belong in one directory. */
+async function* rowsOf({ index }: MaintenanceContext, algorithm: string, prefix: string, signal: AbortSignal) {
+  const length = algorithm === 'sha512' ? 128 : 64;
+  const before = (Number.parseInt(prefix, 16) - 1).toString(16).padStart(2, '0');
+  const start = prefix === '00' ? null : parseDigest(`${algorithm}:${before}${'f'.repeat(length - 2)}`);
+  let after: Digest | null = prefix === '00' && algorithm === 'sha512' ? lastOf('sha256') : start;
+  for (;;) {
+    const rows = index.blobsAfter(after, RECONCILE_BATCH);
+    for (const { digest } of rows) {
+      if (!digest.startsWith(`${algorithm}:${prefix}`)) return;
+      yield digest;
+      after = digest;
+    }
+    if (rows.length < RECONCILE_BATCH) return;
+    await sleep(RECONCILE_PAUSE, signal);
+  }
+}
+
+function lastOf(algorithm: 'sha256'): Digest | null {
+  return parseDigest(`${algorithm}:${'f'.repeat(64)}`);
+}
+
+async function isGone({ layout, index, busy, dropDamaged }: MaintenanceContext, digest: Digest): Promise<boolean> {
+  const there = await stat(layout.blob(digest)).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => error.code !== 'ENOENT',
+  );
+  const row = index.blob(digest);
+  if (there || row === null || busy(digest)) return false;
+  await dropDamaged(row, 'its file is gone');
+  return true;
+}
+
+/** A file that the index does not know is kept where its bytes have the digest that its name says, and removed otherwise. */
+async function adopt(
+  context: MaintenanceContext,
+  digest: Digest,
+  result: Reconciled,
+  signal: AbortSignal,
+): Promise<void> {
+  const { layout, index, busy } = context;
+  const settled = (): boolean => busy(digest) || index.blob(digest) !== null;
+  if (settled()) return;
+  const path = layout.blob(digest);
+  const hashed = await hashFile(path, digest, signal).catch((error: unknown) => {
+    if (signal.aborted) throw error;
+    return null;
+  });
+  const file = await stat(path).catch(() => null);
+  if (settled() || hashed === null || file === null) return;
+  if (hashed.right && hashed.size === file.size) {
+    index.addBlob({ digest, size: file.size, created: Date.now(), lastUse: Math.floor(file.mtimeMs) });
+    result.adopted++;
+  } else {
+    await rm(path, { force: true }).catch(() => {});
+    result.removed++;
+  }
 }

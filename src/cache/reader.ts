@@ -2,51 +2,55 @@ import { createHash } from 'node:crypto';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { type Digest, digestAlgorithm } from '../oci/digest.ts';
 import { VerifiedSource } from '../oci/verified-source.ts';
-import { CacheError } from './cache-error.ts';
+import { CacheError } from './blob-cache.ts';
 import type { SharedFile } from './shared-file.ts';
 import type { FilePlace, FileSource, FileView, SharedRead } from './shared-read.ts';
 
 /** What a reader reads: a blob of this process's cache, or the view of one that another process fills. */
 export interface Readable {
   readonly blob: FileView;
-  /** Who reads it, or is about to. */
+  /** Readers, and those who are about to read. */
   readonly users: number;
-  /** Open as soon as anything is available. */
+  /** Open as soon as any byte is available. */
   readonly file: SharedFile | null;
   /** Copies what it can of the bytes at `position` from memory; left out where none are kept there. */
   copyRecent?(into: Uint8Array, length: number, position: number): number;
-  /** Keeps both for one more user. */
+  /** Counts one more user, for whom the file stays open. */
   retain(): void;
   release(): void;
 }
 
-/** How much of the file is read back at once, when what came from it has to be hashed. */
-const BACK_STEP = 256 * 1024;
+/** How much of the file is read at once when what was read from it has to be hashed. */
+const HASH_STEP = 256 * 1024;
 
 export interface ReaderOptions {
-  /** Undefined where nothing is known to check the rest by, should it come past the cache. */
+  /** To verify the rest by, should it come from the upstream; undefined where it is not known. */
   readonly digest: Digest | undefined;
   readonly from: number;
   readonly to: number | undefined;
   readonly continueFrom: ((offset: number) => Promise<ByteSource>) | undefined;
-  /** The kept file is not what was kept. */
+  /** Called where the file is not what was put there. */
   readonly onDamage: (reason: string) => void;
   readonly onRead: (bytes: number) => void;
 }
 
-/** Reads a blob from its own offset, behind its watermark; goes on past the cache where the cache fails it. */
+/**
+ * Reads a blob from an offset of its own, up to what is available, and waits for more. Where the cache fails (not the upstream), it continues
+ * from the upstream at the same offset.
+ */
 export class BlobReader implements FileSource {
-  readonly #resident: Readable;
+  readonly #readable: Readable;
   readonly #options: ReaderOptions;
   #offset: number;
-  #past: ByteSource | null = null;
+  /** The upstream's body, once the cache has failed. */
+  #continuation: ByteSource | null = null;
   #closed = false;
 
-  constructor(resident: Readable, options: ReaderOptions) {
-    this.#resident = resident;
+  constructor(readable: Readable, options: ReaderOptions) {
+    this.#readable = readable;
     this.#options = options;
     this.#offset = options.from;
-    resident.retain();
+    readable.retain();
   }
 
   get length(): number | undefined {
@@ -55,25 +59,25 @@ export class BlobReader implements FileSource {
   }
 
   async pull(into: Uint8Array): Promise<number> {
-    const { blob } = this.#resident;
+    const { blob } = this.#readable;
     for (;;) {
       if (this.#closed) throw new TruncatedError('the source is closed');
       const end = this.#end();
       if (end !== undefined && this.#offset >= end) return 0;
-      if (this.#past !== null) return this.#pullPast(this.#past, into, end);
+      if (this.#continuation !== null) return this.#pullContinuation(this.#continuation, into, end);
       const length = Math.min(into.length, Math.min(blob.available, end ?? blob.available) - this.#offset);
       if (length > 0) {
         const count = await this.#read(into, length);
         if (count > 0) return count;
       } else if (blob.outcome === null) await this.ready();
       else if (blob.outcome.kind === 'complete') return 0;
-      else await this.#goPast(blob.outcome.error);
+      else await this.#continueFromUpstream(blob.outcome.error);
     }
   }
 
   async ready(): Promise<boolean> {
-    const { blob } = this.#resident;
-    while (!this.#closed && this.#past === null && this.#offset !== this.#end()) {
+    const { blob } = this.#readable;
+    while (!this.#closed && this.#continuation === null && this.#offset !== this.#end()) {
       if (this.#offset < blob.available) return true;
       if (blob.outcome !== null) return false;
       await new Promise<void>((resolve) => blob.onAdvance(resolve));
@@ -82,10 +86,10 @@ export class BlobReader implements FileSource {
   }
 
   place(): FilePlace | null {
-    if (this.#past !== null || this.#closed) return null;
-    const { blob, users } = this.#resident;
+    if (this.#continuation !== null || this.#closed) return null;
+    const { blob, users } = this.#readable;
     const end = Math.min(blob.available, this.#end() ?? blob.available);
-    return { file: this.#resident, position: this.#offset, end, shared: users > 1 };
+    return { file: this.#readable, position: this.#offset, end, shared: users > 1 };
   }
 
   pass(count: number): void {
@@ -94,28 +98,28 @@ export class BlobReader implements FileSource {
   }
 
   share(): SharedRead | null {
-    if (this.#past !== null || this.#closed) return null;
-    return { ...this.#options, view: this.#resident.blob, from: this.#offset };
+    if (this.#continuation !== null || this.#closed) return null;
+    return { ...this.#options, view: this.#readable.blob, from: this.#offset };
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#resident.release();
-    await this.#past?.close();
+    this.#readable.release();
+    await this.#continuation?.close();
   }
 
   #end(): number | undefined {
     const { to } = this.#options;
-    const { size } = this.#resident.blob;
+    const { size } = this.#readable.blob;
     return to === undefined ? size : Math.min(to, size ?? to);
   }
 
   async #read(into: Uint8Array, length: number): Promise<number> {
-    const { file } = this.#resident;
+    const { file } = this.#readable;
     let reason = 'it is shorter than it was';
     try {
-      const near = this.#resident.copyRecent?.(into, length, this.#offset) ?? 0;
+      const near = this.#readable.copyRecent?.(into, length, this.#offset) ?? 0;
       const count = near > 0 ? near : ((await file?.read(into, length, this.#offset)) ?? 0);
       if (count > 0) {
         this.#offset += count;
@@ -126,34 +130,34 @@ export class BlobReader implements FileSource {
       reason = (error as Error).message;
     }
     this.#options.onDamage(reason);
-    await this.#goPast(new CacheError('damaged', `${this.#resident.blob.path}: ${reason}`));
+    await this.#continueFromUpstream(new CacheError('damaged', `${this.#readable.blob.path}: ${reason}`));
     return 0;
   }
 
-  /** The cache failed, so the upstream gives the rest. What the upstream itself broke off, nobody can go on with. */
-  async #goPast(error: Error): Promise<void> {
+  /** Where the cache failed, the upstream gives the rest. Where the upstream failed, there is nothing to go on with. */
+  async #continueFromUpstream(error: Error): Promise<void> {
     const { continueFrom } = this.#options;
     if (!(error instanceof CacheError) || continueFrom === undefined) {
       throw new TruncatedError(`the rest will not come: ${error.message}`, { cause: error });
     }
     let source: ByteSource;
     try {
-      source = await this.#checked(continueFrom);
+      source = await this.#openUpstream(continueFrom);
     } catch (cause) {
       throw new TruncatedError('the upstream would not go on where the cache failed', { cause });
     }
     if (this.#closed) await source.close();
-    else this.#past = source;
+    else this.#continuation = source;
   }
 
-  /** Who reads the whole blob gets the end of it only if the digest is right, this way too. */
-  async #checked(continueFrom: (offset: number) => Promise<ByteSource>): Promise<ByteSource> {
+  /** A reader of the whole blob gets the end of it only if the digest is right, from the upstream too. */
+  async #openUpstream(continueFrom: (offset: number) => Promise<ByteSource>): Promise<ByteSource> {
     const { digest, from, to } = this.#options;
     if (digest === undefined || from !== 0 || to !== undefined) return continueFrom(this.#offset);
     const hash = createHash(digestAlgorithm(digest));
-    const buffer = this.#offset === 0 ? null : Buffer.allocUnsafe(BACK_STEP);
+    const buffer = this.#offset === 0 ? null : Buffer.allocUnsafe(HASH_STEP);
     for (let at = 0; buffer !== null && at < this.#offset; ) {
-      const count = (await this.#resident.file?.read(buffer, Math.min(BACK_STEP, this.#offset - at), at)) ?? 0;
+      const count = (await this.#readable.file?.read(buffer, Math.min(HASH_STEP, this.#offset - at), at)) ?? 0;
       if (count === 0) throw new Error('what came from the cache cannot be read again');
       hash.update(buffer.subarray(0, count));
       at += count;
@@ -161,9 +165,9 @@ export class BlobReader implements FileSource {
     return new VerifiedSource(await continueFrom(this.#offset), digest, hash);
   }
 
-  async #pullPast(source: ByteSource, into: Uint8Array, end: number | undefined): Promise<number> {
-    const room = end === undefined ? into : into.subarray(0, Math.min(into.length, end - this.#offset));
-    const count = await source.pull(room);
+  async #pullContinuation(source: ByteSource, into: Uint8Array, end: number | undefined): Promise<number> {
+    const target = end === undefined ? into : into.subarray(0, Math.min(into.length, end - this.#offset));
+    const count = await source.pull(target);
     if (count === 0 && end !== undefined) throw new TruncatedError('the upstream ended early');
     this.#offset += count;
     return count;

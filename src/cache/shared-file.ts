@@ -1,8 +1,10 @@
+import { createHash } from 'node:crypto';
 import { close, fdatasync, fstatSync, fsync, openSync, read, writev, writevSync } from 'node:fs';
+import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
 
 /**
- * One descriptor for all who read or write a blob, closed by the last. Every operation holds it as well, so that a number
- * that the kernel gives out anew is never read by mistake.
+ * One file descriptor for all users of a blob, closed when the last has released it. Every read and write counts as a user as well, so that
+ * a descriptor number that the kernel has given to another file meanwhile is never read by mistake.
  */
 export class SharedFile {
   readonly #fd: number;
@@ -17,7 +19,7 @@ export class SharedFile {
     return new SharedFile(openSync(path, flags, 0o600));
   }
 
-  /** Makes a file; null where there is one. @throws the system's error */
+  /** Makes a new file; null where there is one of this name. @throws the system's error */
   static openNew(path: string): SharedFile | null {
     try {
       return SharedFile.open(path, 'wx+');
@@ -55,7 +57,7 @@ export class SharedFile {
 
   /**
    * Writes all of the chunks, one after the other, from `position` on.
-   * @param now begins in this turn, without another thread: for few bytes that somebody waits for
+   * @param now begins synchronously, without the thread pool: for few bytes that a client waits for
    */
   async write(chunks: readonly Uint8Array[], position: number, now = false): Promise<void> {
     const begun = now ? writevSync(this.#fd, chunks, position) : 0;
@@ -69,7 +71,7 @@ export class SharedFile {
     }
   }
 
-  /** Puts the bytes on the disk; `whole` includes the file's own data (size, times) as for a file that is about to be renamed. */
+  /** Puts the bytes on the disk; `whole` includes the file's metadata (`fsync`), as for a file that is about to be renamed. */
   sync(whole: boolean): Promise<void> {
     this.#users++;
     return new Promise((resolve, reject) => {
@@ -101,4 +103,30 @@ function after(chunks: readonly Uint8Array[], count: number): readonly Uint8Arra
     rest -= chunk.length;
   }
   return [];
+}
+
+/** Bytes read and hashed at once: little enough that the hash never holds the event loop for long. */
+const HASH_STEP = 256 * 1024;
+
+/** Reads a file from end to end. Returns its size, and whether its bytes are those of the digest. @throws the system's error. */
+export async function hashFile(
+  path: string,
+  digest: Digest,
+  signal?: AbortSignal,
+): Promise<{ readonly right: boolean; readonly size: number }> {
+  const file = SharedFile.open(path, 'r');
+  try {
+    const hash = createHash(digestAlgorithm(digest));
+    const buffer = Buffer.allocUnsafe(HASH_STEP);
+    let size = 0;
+    for (;;) {
+      signal?.throwIfAborted();
+      const count = await file.read(buffer, buffer.length, size);
+      if (count === 0) return { right: hash.digest('hex') === digestHex(digest), size };
+      hash.update(buffer.subarray(0, count));
+      size += count;
+    }
+  } finally {
+    file.release();
+  }
 }

@@ -1,6 +1,6 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { BlobCache, BlobHandle, OpenOptions } from '../cache/blob-cache.ts';
-import { CacheError } from '../cache/cache-error.ts';
+import { CacheError } from '../cache/blob-cache.ts';
 import { SingleFlight } from '../kit/single-flight.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { contentRange, parseRange, type RangeSpec, resolveRanges, unsatisfied } from '../oci/range.ts';

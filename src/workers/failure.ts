@@ -1,4 +1,4 @@
-import { CacheError, type CacheErrorReason } from '../cache/cache-error.ts';
+import { CacheError, type CacheErrorReason } from '../cache/blob-cache.ts';
 import { TruncatedError } from '../kit/byte-source.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { type ErrorName, RegistryError } from '../oci/errors.ts';

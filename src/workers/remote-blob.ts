@@ -1,4 +1,4 @@
-import { CacheError } from '../cache/cache-error.ts';
+import { CacheError } from '../cache/blob-cache.ts';
 import type { Readable } from '../cache/reader.ts';
 import { SharedFile } from '../cache/shared-file.ts';
 import type { FileView, Outcome } from '../cache/shared-read.ts';

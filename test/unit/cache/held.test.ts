@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { parseHeld } from '../../../src/cache/partial.ts';
+import { parseHeld } from '../../../src/cache/files.ts';
 
 describe('the record of a growing file', () => {
   const text = JSON.stringify({ size: 100, extents: [[0, 30]], written: { boot: 'this', extents: [[0, 80]] } });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { RecentBytes } from '../../../src/cache/recent-bytes.ts';
+import { RecentBytes } from '../../../src/cache/growing-file.ts';
 
 const SIZE = 128 * 1024;
 const bytes = (from: number, to: number): Buffer =>
@@ -42,7 +42,7 @@ describe('the bytes that came last', () => {
   it('are gone once they are forgotten', () => {
     const recent = new RecentBytes();
     recent.append(0, bytes(0, 1_000));
-    recent.forget();
+    recent.free();
     expect(copied(recent, 0, 10)).toHaveLength(0);
   });
 });

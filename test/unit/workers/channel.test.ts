@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { CacheError } from '../../../src/cache/cache-error.ts';
+import { CacheError } from '../../../src/cache/blob-cache.ts';
 import { TruncatedError } from '../../../src/kit/byte-source.ts';
 import { OperatorError } from '../../../src/kit/operator-error.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
