@@ -1,3 +1,5 @@
+import { LRUCache } from 'lru-cache';
+
 /** Media types of manifests (image-spec, *Media Types*; Docker's image manifest v2 schemas 1 and 2). */
 export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
 export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
@@ -93,6 +95,22 @@ function sharedVariants(known: number): string[] {
 }
 
 const EVERYTHING: AcceptClass = build(ALL, true, []);
+
+/** A client program sends one or two different `Accept` headers. */
+const REMEMBERED = 512;
+/** Longest header that is remembered; one that names all known types has 600 characters. */
+const MAX_REMEMBERED_LENGTH = 2048;
+const remembered = new LRUCache<string, AcceptClass>({ max: REMEMBERED });
+
+/** As `parseAccept`, for the path of every pull: a header that was parsed lately is not parsed again. */
+export function acceptClass(header: string | undefined): AcceptClass {
+  if (header === undefined) return EVERYTHING;
+  const known = remembered.get(header);
+  if (known !== undefined) return known;
+  const parsed = parseAccept(header);
+  if (header.length <= MAX_REMEMBERED_LENGTH) remembered.set(header, parsed);
+  return parsed;
+}
 
 /** Whether a client can take this type. */
 export function accepts(client: AcceptClass, mediaType: string): boolean {

@@ -37,3 +37,13 @@ export interface RepositoryKey {
   readonly registry: string;
   readonly repository: string;
 }
+
+/** One text for a repository, to be used as a key. */
+export function repositoryId({ registry, repository }: RepositoryKey): string {
+  return `${registry}/${repository}`;
+}
+
+/** One text for a manifest or blob as one repository has it, to be used as a key. */
+export function contentId({ registry, repository }: RepositoryKey, digest: Digest): string {
+  return `${registry}/${repository}@${digest}`;
+}

@@ -1,48 +1,68 @@
+import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { BlobCache, BlobHandle, OpenOptions } from '../cache/blob-cache.ts';
 import { CacheError } from '../cache/blob-cache.ts';
 import { SingleFlight } from '../kit/single-flight.ts';
+import type { Digest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { contentRange, parseRange, type RangeSpec, resolveRanges, unsatisfied } from '../oci/range.ts';
+import { contentId, type RepositoryKey } from '../oci/target.ts';
 import type { BlobKey } from '../oci/transfer.ts';
 import type { Upstream } from '../upstream/upstream.ts';
-import type { Access } from './access.ts';
-import { blobHeaders, matchesNone, notModifiedHeaders, rangeStands } from './headers.ts';
-import { Misses } from './misses.ts';
-import { multipart } from './multipart.ts';
-import { Passing } from './passing.ts';
-import { ColdRanges, exceeds, isFarAhead } from './ranges.ts';
-import type { Pull, Reply } from './reply.ts';
-import type { Sizes } from './sizes.ts';
-import { WithCleanup } from './sources.ts';
+import { Passthrough } from './passthrough.ts';
+import { ColdRanges, exceeds, isFarAhead, multipart, WithCleanup } from './ranges.ts';
+import { blobHeaders, matchesNone, notModified, type Pull, type Reply, rangeApplies } from './reply.ts';
+import { NegativeCache, type RepositoryAccess } from './repository-access.ts';
 
 /** Why a blob's bytes went past the cache, for the metric. */
-export type PassedWhy = 'not-kept' | 'cache-failed' | 'range-cold' | 'range-ahead';
+export type PassthroughReason = 'not-kept' | 'cache-failed' | 'range-cold' | 'range-ahead';
+
+/** Layers of about a thousand images, some 250 bytes each. */
+const SIZES_KEPT = 10_000;
+
+/**
+ * Sizes of blobs as a repository's own manifests give them, for a HEAD that needs no upstream (public.ecr.aws answers 401 to every one).
+ * Kept by repository: what one says of a digest is not told through another.
+ */
+export class BlobSizes {
+  readonly #sizes = new LRUCache<string, number>({ max: SIZES_KEPT });
+
+  get(key: RepositoryKey, digest: Digest): number | undefined {
+    return this.#sizes.get(contentId(key, digest));
+  }
+
+  set(key: RepositoryKey, digest: Digest, size: number): void {
+    this.#sizes.set(contentId(key, digest), size);
+  }
+}
 
 export interface BlobsOptions {
   readonly upstream: Upstream;
+  /** Null where nothing is kept. */
   readonly blobs: BlobCache | null;
-  readonly access: Access;
-  readonly sizes: Sizes;
+  readonly access: RepositoryAccess;
+  readonly sizes: BlobSizes;
   readonly now: () => number;
+  /** Ends requests that no client waits for when the gateway stops. */
   readonly signal: AbortSignal;
-  readonly passed: (why: PassedWhy) => void;
+  /** Called for each reply that went past the cache. */
+  readonly onPassthrough: (reason: PassthroughReason) => void;
 }
 
 /** Blobs: from the cache where this repository may have them, from a fill that grows, or straight through. */
 export class Blobs {
   readonly #options: BlobsOptions;
-  readonly #passing: Passing;
+  readonly #passthrough: Passthrough;
   readonly #cold = new ColdRanges();
-  readonly #misses: Misses;
+  readonly #missing: NegativeCache;
   /** Proof that a repository holds a blob: one upstream request, or the start of one fill, for all who ask at the same time. */
   readonly #proofs = new SingleFlight<void>();
   readonly #stats = new SingleFlight<number | undefined>();
 
   constructor(options: BlobsOptions) {
     this.#options = options;
-    this.#passing = new Passing(options.upstream);
-    this.#misses = new Misses(options.now);
+    this.#passthrough = new Passthrough(options.upstream);
+    this.#missing = new NegativeCache(options.now);
   }
 
   /** @throws {RegistryError} the upstream's own, rangeNotSatisfiable */
@@ -61,17 +81,17 @@ export class Blobs {
   }
 
   clear(): void {
-    this.#misses.clear();
+    this.#missing.clear();
   }
 
   async #notHere(pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply> {
-    const id = nameOf(key);
-    this.#misses.check(id);
+    const id = contentId(key, key.digest);
+    this.#missing.check(id);
     try {
       return await this.#fromUpstream(pull, entry, key);
     } catch (error) {
       this.#options.access.failed(key, error);
-      this.#misses.note(id, error);
+      this.#missing.note(id, error);
       throw error;
     }
   }
@@ -82,33 +102,33 @@ export class Blobs {
     const known = matchesNone(pull.ifNoneMatch, key.digest);
     if (pull.method === 'HEAD' || known) {
       const size = await this.#size(entry, key);
-      return known ? notModified(key, 'upstream') : head(key, size, 'upstream');
+      return known ? notModified(key.digest, 'upstream') : head(key, size, 'upstream');
     }
-    const specs = rangeStands(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
-    if (blobs === null || !blobs.accepts(key.digest)) return this.#past(pull, entry, key, specs, 'not-kept');
+    const specs = rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
+    if (blobs === null || !blobs.accepts(key.digest)) return this.#passOn(pull, entry, key, specs, 'not-kept');
     const size = this.#options.sizes.get(key, key.digest);
     if (specs !== null && !this.#cold.startsFill(key, key.digest, specs, size)) {
       const reply = await this.#part(pull, entry, key, specs);
       if (reply !== null) {
-        this.#options.passed('range-cold');
+        this.#options.onPassthrough('range-cold');
         return reply;
       }
     }
     try {
-      await this.#proofs.do(nameOf(key), () => this.#startFill(blobs, entry, key));
+      await this.#proofs.do(contentId(key, key.digest), () => this.#startFill(blobs, entry, key));
     } catch (error) {
       if (!(error instanceof CacheError)) throw error;
-      return this.#past(pull, entry, key, specs, 'cache-failed');
+      return this.#passOn(pull, entry, key, specs, 'cache-failed');
     }
     const handle = blobs.find(key.digest);
     // It came whole but could not be kept, or failed just now; the upstream says which.
-    if (handle === null) return this.#past(pull, entry, key, specs, 'cache-failed');
+    if (handle === null) return this.#passOn(pull, entry, key, specs, 'cache-failed');
     try {
       if (await isBegun(handle)) return await this.#fromHandle(pull, key, handle);
     } finally {
       handle.release();
     }
-    return this.#past(pull, entry, key, specs, 'cache-failed');
+    return this.#passOn(pull, entry, key, specs, 'cache-failed');
   }
 
   /** Resolves when the upstream has begun to give the blob: from then on this repository is known to hold it. */
@@ -125,14 +145,14 @@ export class Blobs {
 
   /** It is here for another repository, or this one's registry has closed it since: the upstream decides. */
   #prove(entry: RegistryEntry, key: BlobKey): Promise<void> {
-    const id = nameOf(key);
-    this.#misses.check(id);
+    const id = contentId(key, key.digest);
+    this.#missing.check(id);
     return this.#proofs.do(id, async () => {
       try {
         await this.#stat(entry, key);
       } catch (error) {
         this.#options.access.failed(key, error);
-        this.#misses.note(id, error);
+        this.#missing.note(id, error);
         throw error;
       }
     });
@@ -146,7 +166,7 @@ export class Blobs {
 
   #stat(entry: RegistryEntry, key: BlobKey): Promise<number | undefined> {
     const { upstream, access, sizes, signal } = this.#options;
-    return this.#stats.do(nameOf(key), async () => {
+    return this.#stats.do(contentId(key, key.digest), async () => {
       const { size } = await upstream.statBlob(key, signal);
       access.proved(entry, key, [key.digest]);
       if (size !== undefined) sizes.set(key, key.digest, size);
@@ -157,13 +177,13 @@ export class Blobs {
   async #fromHandle(pull: Pull, key: BlobKey, handle: BlobHandle): Promise<Reply> {
     const size = await handle.size();
     const from = handle.complete ? 'cache' : 'fill';
-    if (matchesNone(pull.ifNoneMatch, key.digest)) return notModified(key, from);
+    if (matchesNone(pull.ifNoneMatch, key.digest)) return notModified(key.digest, from);
     if (pull.method === 'HEAD') return head(key, size, from);
-    const specs = pull.range !== undefined && rangeStands(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
+    const specs = pull.range !== undefined && rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
     const options: OpenOptions = {
       continueFrom: (offset) => {
-        this.#options.passed('cache-failed');
-        return this.#passing.rest(key, offset, pull.signal);
+        this.#options.onPassthrough('cache-failed');
+        return this.#passthrough.rest(key, offset, pull.signal);
       },
     };
     const whole = (): Reply => ({
@@ -180,14 +200,14 @@ export class Blobs {
     if (extents.length > 1)
       return exceeds(extents, size) ? whole() : this.#several(key, handle, extents, size, options);
     if (isFarAhead(extent, handle)) {
-      const reply = await this.#passing.part(key, extent, pull.signal).catch((error: unknown) => {
+      const reply = await this.#passthrough.part(key, extent, pull.signal).catch((error: unknown) => {
         pull.signal.throwIfAborted();
         // The fill brings it too, only later.
         if (error instanceof RegistryError) return null;
         throw error;
       });
       if (reply !== null) {
-        this.#options.passed('range-ahead');
+        this.#options.onPassthrough('range-ahead');
         return reply;
       }
     }
@@ -230,16 +250,16 @@ export class Blobs {
   }
 
   /** Nothing is kept of this blob: a single part or the whole, straight from the upstream. */
-  async #past(
+  async #passOn(
     pull: Pull,
     entry: RegistryEntry,
     key: BlobKey,
     specs: readonly RangeSpec[] | null,
-    why: PassedWhy,
+    reason: PassthroughReason,
   ): Promise<Reply> {
-    this.#options.passed(why);
+    this.#options.onPassthrough(reason);
     const part = specs === null ? null : await this.#part(pull, entry, key, specs);
-    const reply = part ?? (await this.#passing.whole(key, pull.signal));
+    const reply = part ?? (await this.#passthrough.whole(key, pull.signal));
     this.#options.access.proved(entry, key, [key.digest]);
     return reply;
   }
@@ -257,7 +277,7 @@ export class Blobs {
       if (extent === undefined) throw notSatisfiable(pull, size);
       range = extent;
     }
-    const reply = await this.#passing.part(key, range, pull.signal);
+    const reply = await this.#passthrough.part(key, range, pull.signal);
     if (reply !== null) this.#options.access.proved(entry, key, [key.digest]);
     return reply;
   }
@@ -276,17 +296,9 @@ function head(key: BlobKey, size: number | undefined, from: Reply['from']): Repl
   return { status: 200, headers: blobHeaders(key.digest, size), body: null, from };
 }
 
-function notModified(key: BlobKey, from: Reply['from']): Reply {
-  return { status: 304, headers: notModifiedHeaders(key.digest), body: null, from };
-}
-
 function notSatisfiable(pull: Pull, size: number): RegistryError {
   return new RegistryError('rangeNotSatisfiable', {
     facts: { range: (pull.range ?? '').slice(0, 100), size },
     headers: { 'content-range': unsatisfied(size) },
   });
-}
-
-function nameOf(key: BlobKey): string {
-  return `${key.registry}/${key.repository}@${key.digest}`;
 }

@@ -4,21 +4,26 @@ import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { Config } from '../config/config.ts';
 import { andThen } from '../kit/maybe-promise.ts';
 import { RegistryError } from '../oci/errors.ts';
-import type { Reference, RepositoryKey } from '../oci/target.ts';
+import { acceptClass } from '../oci/media-types.ts';
+import type { Reference } from '../oci/target.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Upstream } from '../upstream/upstream.ts';
-import { Access } from './access.ts';
-import { Blobs } from './blobs.ts';
-import type { Found } from './fetching.ts';
-import { matchesNone, notModifiedHeaders, staleHeaders } from './headers.ts';
-import { HotAnswers } from './hot.ts';
-import { Manifests } from './manifests.ts';
-import { repliesTally } from './measures.ts';
-import { serveReferrers } from './referrers.ts';
-import type { ProxyCore, Pull, Reply } from './reply.ts';
-import { Sizes } from './sizes.ts';
-import { serveTags } from './tags.ts';
+import { BlobSizes, Blobs } from './blobs.ts';
+import { ManifestsByDigest } from './by-digest.ts';
+import { ManifestsByTag } from './by-tag.ts';
+import { serveReferrers, serveTags } from './lists.ts';
+import { type Found, ManifestFetcher } from './manifest-fetcher.ts';
+import {
+  manifestHeaders,
+  type Pull,
+  type RepliesTally,
+  type Reply,
+  staleHeaders,
+  type VersionedCore,
+  withCondition,
+} from './reply.ts';
+import { RepositoryAccess } from './repository-access.ts';
 
 export interface ProxyCoreOptions {
   readonly upstream: Upstream;
@@ -29,15 +34,16 @@ export interface ProxyCoreOptions {
   readonly config: Pick<Config['cache'], 'tagTtl' | 'staleFor'>;
   readonly log: Logger;
   readonly metrics: Metrics;
+  readonly replies: RepliesTally;
   /** Milliseconds since 1970. */
   readonly now?: () => number;
 }
 
 /** The proxy core with what its owner needs besides. */
-export interface ManagedProxyCore extends ProxyCore {
-  /** Drops what is ready in memory, after the cache was pruned or a registry changed. */
-  forget(): void;
-  /** Ends upstream requests that only memory waits for. */
+export interface ManagedProxyCore extends VersionedCore {
+  /** To be called after a registry was changed or the cache was pruned: raises the generation and forgets what failed a moment ago. */
+  invalidate(): void;
+  /** Ends upstream requests that no client waits for. */
   close(): void;
 }
 
@@ -47,37 +53,44 @@ export function createProxyCore(options: ProxyCoreOptions): ManagedProxyCore {
 
 class Core implements ManagedProxyCore {
   readonly #upstream: Upstream;
-  readonly #access: Access;
-  readonly #hot = new HotAnswers();
-  readonly #manifests: Manifests;
+  readonly #store: ManifestStore;
+  readonly #access: RepositoryAccess;
+  readonly #byTag: ManifestsByTag;
+  readonly #byDigest: ManifestsByDigest;
   readonly #blobs: Blobs;
   readonly #ending = new AbortController();
-  readonly #replies;
+  readonly #replies: RepliesTally;
   readonly #errors;
-  readonly #countStale: () => void;
+  readonly #staleServed;
 
   constructor(options: ProxyCoreOptions) {
-    const { upstream, blobs, manifests, table, config, metrics, now = Date.now } = options;
+    const { upstream, blobs, manifests: store, table, config, metrics, now = Date.now } = options;
     const log = options.log.child({ room: 'proxy' });
     const { signal } = this.#ending;
-    const sizes = new Sizes();
+    const access = new RepositoryAccess(table, blobs);
+    const sizes = new BlobSizes();
+    const fetcher = new ManifestFetcher({ upstream, store, access, sizes, signal });
     this.#upstream = upstream;
-    this.#access = new Access(table, blobs);
-    const access = this.#access;
-    const hot = this.#hot;
-    this.#manifests = new Manifests({ upstream, store: manifests, access, hot, sizes, config, log, now, signal });
+    this.#store = store;
+    this.#access = access;
+    this.#byTag = new ManifestsByTag({ fetcher, store, access, config, log, now });
+    this.#byDigest = new ManifestsByDigest({ fetcher, store, access, now });
     const passed = metrics.counter('registry_blobs_passed_total', 'Blob replies that went past the cache, by reason', [
       'why',
     ]);
-    this.#blobs = new Blobs({ upstream, blobs, access, sizes, now, signal, passed: (why) => passed.inc({ why }) });
-    this.#replies = repliesTally(metrics);
+    const onPassthrough = (why: string) => passed.inc({ why });
+    this.#blobs = new Blobs({ upstream, blobs, access, sizes, now, signal, onPassthrough });
+    this.#replies = options.replies;
     this.#errors = metrics.counter(
       'registry_errors_total',
       'Refusals and failures of the proxy core, by what was asked',
       ['kind', 'error'],
     );
-    const stale = metrics.counter('registry_stale_served_total', 'Kept answers served while the registry failed');
-    this.#countStale = () => stale.inc();
+    this.#staleServed = metrics.counter('registry_stale_served_total', 'Kept answers served while the registry failed');
+  }
+
+  get generation(): number {
+    return this.#access.generation + this.#store.generation;
   }
 
   serve(pull: Pull): Promise<Reply> | Reply {
@@ -92,9 +105,10 @@ class Core implements ManagedProxyCore {
     }
   }
 
-  forget(): void {
-    this.#hot.clear();
-    this.#manifests.clear();
+  invalidate(): void {
+    this.#access.invalidate();
+    this.#byTag.clear();
+    this.#byDigest.clear();
     this.#blobs.clear();
   }
 
@@ -119,34 +133,41 @@ class Core implements ManagedProxyCore {
 
   #dispatch(pull: Pull, entry: RegistryEntry): Promise<Reply> | Reply {
     const { registry, repository, what } = pull.target;
-    const key: RepositoryKey = pull.target;
     switch (what.kind) {
       case 'manifest':
-        return this.#manifest(pull, entry, key, what.reference);
+        return this.#manifest(pull, entry, what.reference);
       case 'blob':
         return this.#blobs.serve(pull, entry, { registry, repository, digest: what.digest });
       // A registry that refuses a list may still give every image: that closes nothing.
       case 'tags':
-        return serveTags(this.#upstream, pull, key, what, pull.signal);
+        return serveTags(this.#upstream, pull, what);
       case 'referrers':
-        return serveReferrers(this.#upstream, this.#manifests, pull, entry, key, what, pull.signal);
+        return serveReferrers(this.#upstream, this.#byTag, pull, entry, what);
     }
   }
 
-  #manifest(pull: Pull, entry: RegistryEntry, key: RepositoryKey, reference: Reference): Promise<Reply> | Reply {
-    const found = this.#manifests.find(entry, key, reference, this.#hot.accept(pull.accept), pull.method);
+  #manifest(pull: Pull, entry: RegistryEntry, reference: Reference): Promise<Reply> | Reply {
+    const { target, method } = pull;
+    const client = acceptClass(pull.accept);
+    const found =
+      reference.kind === 'tag'
+        ? this.#byTag.find(entry, target, reference.tag, client, method)
+        : this.#byDigest.find(entry, target, reference.digest, client, method);
     return andThen(found, (known) => this.#render(pull, known));
   }
 
-  #render(pull: Pull, { answer, from }: Found): Reply {
-    const reply = pull.method === 'HEAD' ? answer.head : answer.get;
-    if (reply === null) throw new TypeError('an answer to GET without a body');
-    if (from === 'stale') this.#countStale();
-    const notModified = pull.ifNoneMatch !== undefined && matchesNone(pull.ifNoneMatch, answer.digest);
-    if (from === 'cache' && !notModified) return reply;
-    const { status, body } = notModified ? { status: 304, body: null } : reply;
-    const headers = notModified ? notModifiedHeaders(answer.digest) : reply.headers;
-    if (from === 'stale') return { status, headers: staleHeaders(headers), body, from };
-    return { ...reply, status, headers, body, from };
+  #render(pull: Pull, { manifest, from, freshUntil }: Found): Reply {
+    const { mediaType, size, digest, body } = manifest;
+    if (pull.method === 'GET' && body === null) throw new TypeError('an answer to GET without a body');
+    const headers = manifestHeaders(mediaType, size, digest);
+    if (from === 'stale') this.#staleServed.inc();
+    if (freshUntil !== undefined) this.#access.reused(pull.target);
+    return withCondition(pull, {
+      status: 200,
+      headers: from === 'stale' ? staleHeaders(headers) : headers,
+      body: pull.method === 'HEAD' ? null : body,
+      from,
+      ...(freshUntil === undefined ? {} : { freshUntil }),
+    });
   }
 }

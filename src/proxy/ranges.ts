@@ -1,9 +1,13 @@
+import { randomBytes } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
 import type { BlobHandle } from '../cache/blob-cache.ts';
+import type { FileSource, SharedRead } from '../cache/shared-read.ts';
+import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/interval-set.ts';
 import type { Digest } from '../oci/digest.ts';
-import type { RangeSpec } from '../oci/range.ts';
-import type { RepositoryKey } from '../oci/target.ts';
-import { Lru } from './lru.ts';
+import { BLOB } from '../oci/media-types.ts';
+import { contentRange, type RangeSpec } from '../oci/range.ts';
+import { contentId, type RepositoryKey } from '../oci/target.ts';
 
 /**
  * A range that starts further ahead of a fill than this is passed through. Nearer ones wait: at 2 MiB/s that is two seconds, about
@@ -28,7 +32,7 @@ const COUNTED_BLOBS = 4096;
  * those whole would cost what lazy pulling saves. A resumed or chunked download wants it all in the end.
  */
 export class ColdRanges {
-  readonly #passed = new Lru<number>(COUNTED_BLOBS);
+  readonly #passed = new LRUCache<string, number>({ max: COUNTED_BLOBS });
 
   /** Whether to fetch the whole blob for this request. A part that is passed through instead is counted. */
   startsFill(key: RepositoryKey, digest: Digest, specs: readonly RangeSpec[], size: number | undefined): boolean {
@@ -39,7 +43,7 @@ export class ColdRanges {
     if (spec.kind === 'from' && spec.to === undefined) return true;
     const length = spec.kind === 'suffix' ? spec.length : (spec.to ?? 0) - spec.from;
     if (length > LARGE_PART) return true;
-    const name = `${key.registry}/${key.repository}@${digest}`;
+    const name = contentId(key, digest);
     const sum = (this.#passed.get(name) ?? 0) + length;
     if (sum > PARTS_BYTES || (size !== undefined && sum > size * PARTS_SHARE)) {
       this.#passed.delete(name);
@@ -60,4 +64,136 @@ export function exceeds(extents: readonly Extent[], size: number): boolean {
   let sum = 0;
   for (const { from, to } of extents) sum += to - from;
   return sum > size;
+}
+
+/** Several ranges as one body (RFC 9110, 14.6): the exact length is known before the first byte. */
+export interface Multipart {
+  readonly contentType: string;
+  readonly source: ByteSource & { readonly length: number };
+}
+
+/** Parts in the order asked; `open` is called for one part at a time, when its turn comes. */
+export function multipart(
+  extents: readonly Extent[],
+  size: number,
+  open: (extent: Extent) => ByteSource,
+  boundary: string = randomBytes(16).toString('hex'),
+): Multipart {
+  const heads = extents.map((extent) =>
+    Buffer.from(
+      `\r\n--${boundary}\r\ncontent-type: ${BLOB}\r\ncontent-range: ${contentRange(extent, size)}\r\n\r\n`,
+      'latin1',
+    ),
+  );
+  const end = Buffer.from(`\r\n--${boundary}--\r\n`, 'latin1');
+  let length = end.length;
+  for (const head of heads) length += head.length;
+  for (const extent of extents) length += extent.to - extent.from;
+  return {
+    contentType: `multipart/byteranges; boundary=${boundary}`,
+    source: new MultipartSource(extents, heads, end, length, open),
+  };
+}
+
+class MultipartSource implements ByteSource {
+  readonly length: number;
+  readonly #extents: readonly Extent[];
+  readonly #heads: readonly Buffer[];
+  readonly #end: Buffer;
+  readonly #open: (extent: Extent) => ByteSource;
+  /** Text that is being sent, what of it is left, and the part that follows it. */
+  #text: Uint8Array | null;
+  #part = 0;
+  #source: ByteSource | null = null;
+  #left = 0;
+  #closed = false;
+
+  constructor(
+    extents: readonly Extent[],
+    heads: readonly Buffer[],
+    end: Buffer,
+    length: number,
+    open: (extent: Extent) => ByteSource,
+  ) {
+    this.#extents = extents;
+    this.#heads = heads;
+    this.#end = end;
+    this.#open = open;
+    this.length = length;
+    this.#text = heads[0] ?? end;
+  }
+
+  async pull(into: Uint8Array): Promise<number> {
+    for (;;) {
+      if (this.#closed) throw new TruncatedError('the source is closed');
+      if (this.#text !== null) return this.#pullText(this.#text, into);
+      const extent = this.#extents[this.#part];
+      if (extent === undefined) return 0;
+      if (this.#source === null) {
+        this.#source = this.#open(extent);
+        this.#left = extent.to - extent.from;
+      }
+      const count = await this.#source.pull(into.subarray(0, Math.min(into.length, this.#left)));
+      if (count === 0) throw new TruncatedError('a part ended early');
+      this.#left -= count;
+      if (this.#left === 0) await this.#nextPart();
+      return count;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    const source = this.#source;
+    this.#source = null;
+    await source?.close();
+  }
+
+  #pullText(text: Uint8Array, into: Uint8Array): number {
+    const count = Math.min(text.length, into.length);
+    into.set(text.subarray(0, count));
+    this.#text = count === text.length ? null : text.subarray(count);
+    return count;
+  }
+
+  async #nextPart(): Promise<void> {
+    const source = this.#source;
+    this.#source = null;
+    this.#part += 1;
+    this.#text = this.#heads[this.#part] ?? this.#end;
+    await source?.close();
+  }
+}
+
+/** Calls `after` once when a source is closed: for what must live as long as it does. */
+export class WithCleanup implements FileSource {
+  readonly #inner: FileSource;
+  readonly #after: () => void;
+  #closed = false;
+
+  constructor(inner: FileSource, after: () => void) {
+    this.#inner = inner;
+    this.#after = after;
+  }
+
+  get length(): number | undefined {
+    return this.#inner.length;
+  }
+
+  pull(into: Uint8Array): Promise<number> {
+    return this.#inner.pull(into);
+  }
+
+  share(): SharedRead | null {
+    return this.#closed ? null : (this.#inner.share?.() ?? null);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    try {
+      await this.#inner.close();
+    } finally {
+      this.#after();
+    }
+  }
 }

@@ -1,5 +1,9 @@
 import type { ByteSource } from '../kit/byte-source.ts';
+import type { Digest } from '../oci/digest.ts';
+import { BLOB } from '../oci/media-types.ts';
 import type { Target } from '../oci/target.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { Tally } from '../telemetry/tally.ts';
 
 /** A pull as the core sees it: no socket, no URL, no web framework. */
 export interface Pull {
@@ -23,13 +27,13 @@ export interface Pull {
 /** An answer; HEAD has the headers of GET and a null body. Header names are lower-case. */
 export interface Reply {
   readonly status: number;
-  readonly headers: Readonly<Record<string, string>>;
+  readonly headers: Headers;
   readonly body: Uint8Array | ByteSource | null;
   /** Where the bytes came from, for the access log and metrics. */
   readonly from: 'cache' | 'fill' | 'upstream' | 'stale';
   /**
-   * Until when, ms since 1970, another process may give this answer to the same question (target, method, Accept, `If-None-Match`,
-   * authenticated or not) without asking again. Left out where it may not.
+   * Until when, ms since 1970, this answer may be given again to the same question (target, method, class of Accept, authenticated or not)
+   * without asking the core, as long as the core's generation stays the same. Left out where it may not.
    */
   readonly freshUntil?: number;
 }
@@ -38,4 +42,102 @@ export interface Reply {
 export interface ProxyCore {
   /** What is ready in memory comes without a promise: most of what is asked is. */
   serve(pull: Pull): Promise<Reply> | Reply;
+}
+
+/** A core that tells when answers with `freshUntil` are no longer good. */
+export interface VersionedCore extends ProxyCore {
+  /** Grows with every change after which no earlier answer may be given again: a registry was changed or refuses a repository, the cache was pruned. */
+  readonly generation: number;
+}
+
+export type Headers = Readonly<Record<string, string>>;
+
+/** Docker's clients take a registry for version 2 by this header; every answer has it. */
+const API_VERSION = 'registry/2.0';
+
+/** RFC 9111, *Warning* as RFC 7234 5.5.1 defines it: what is served may be out of date. */
+const STALE = '110 - "Response is Stale"';
+
+/** What every client needs of a manifest: type without parameters, exact length, digest, quoted tag. */
+export function manifestHeaders(mediaType: string, size: number, digest: Digest): Headers {
+  return {
+    'docker-distribution-api-version': API_VERSION,
+    'content-type': mediaType,
+    'content-length': String(size),
+    'docker-content-digest': digest,
+    etag: entityTag(digest),
+  };
+}
+
+/** A blob, or a part of one: `length` is that of the body, undefined where the upstream never says. */
+export function blobHeaders(digest: Digest, length: number | undefined, contentType: string = BLOB): Headers {
+  const headers: Record<string, string> = {
+    'docker-distribution-api-version': API_VERSION,
+    'content-type': contentType,
+    'docker-content-digest': digest,
+    etag: entityTag(digest),
+    'accept-ranges': 'bytes',
+    // Its name is its digest: no cache between here and the client ever has to ask again.
+    'cache-control': 'max-age=31536000, immutable',
+  };
+  if (length !== undefined) headers['content-length'] = String(length);
+  return headers;
+}
+
+export function listHeaders(mediaType: string, length: number): Headers {
+  return {
+    'docker-distribution-api-version': API_VERSION,
+    'content-type': mediaType,
+    'content-length': String(length),
+  };
+}
+
+export function staleHeaders(headers: Headers): Headers {
+  return { ...headers, warning: STALE };
+}
+
+/** 304: what a client's cache needs to recognise its copy, and no length. */
+export function notModified(digest: string, from: Reply['from']): Reply {
+  const headers = {
+    'docker-distribution-api-version': API_VERSION,
+    'docker-content-digest': digest,
+    etag: entityTag(digest),
+  };
+  return { status: 304, headers: from === 'stale' ? staleHeaders(headers) : headers, body: null, from };
+}
+
+/** A manifest's reply as this pull gets it: 304 where the client has it already (RFC 9110, 13.1.2). */
+export function withCondition(pull: Pull, reply: Reply): Reply {
+  if (pull.ifNoneMatch === undefined) return reply;
+  const digest = reply.headers['docker-content-digest'];
+  return digest !== undefined && matchesNone(pull.ifNoneMatch, digest) ? notModified(digest, reply.from) : reply;
+}
+
+/** The digest names the exact bytes, so it is a strong validator. */
+function entityTag(digest: string): string {
+  return `"${digest}"`;
+}
+
+/** `If-None-Match` (RFC 9110, 13.1.2): weak comparison, a list, or `*`. */
+export function matchesNone(header: string | undefined, digest: string): boolean {
+  if (header === undefined) return false;
+  if (header.trim() === '*') return true;
+  const tag = entityTag(digest);
+  return header.split(',').some((part) => part.trim().replace(/^W\//, '') === tag);
+}
+
+/** `If-Range` (RFC 9110, 13.1.5): strong comparison. Blobs have no date, so a date never matches. True where the range may be served. */
+export function rangeApplies(header: string | undefined, digest: Digest): boolean {
+  return header === undefined || header.trim() === entityTag(digest);
+}
+
+export type RepliesTally = Tally<'kind' | 'from'>;
+
+/** Counts replies: the core what it answered, a manifest cache in front of it what it gave again. One for each process. */
+export function repliesTally(metrics: Metrics): RepliesTally {
+  return metrics.tally(
+    'registry_replies_total',
+    'Replies of the proxy core, by what was asked and where it came from',
+    ['kind', 'from'],
+  );
 }

@@ -4,14 +4,14 @@ import type { Access } from '../access/access.ts';
 import type { Users } from '../access/users.ts';
 import { materialOf } from '../certs/contexts.ts';
 import type { Config } from '../config/config.ts';
-import type { ProxyCore } from '../proxy/reply.ts';
+import type { VersionedCore } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { Pool } from '../workers/pool.ts';
 import type { MaterialMessage, StateMessage } from '../workers/wire.ts';
 import type { State } from './state.ts';
 
-/** How often certificates that were renewed in the background are looked for, ms; what a person does is passed on at once. */
+/** How often what changes in the background is looked for (renewed certificates, a repository that its registry has closed), ms; what a person does is passed on at once. */
 const WATCH = 1_000;
 
 export interface CrewOptions {
@@ -22,7 +22,7 @@ export interface CrewOptions {
   readonly state: Pick<State, 'table' | 'certificates'>;
   readonly users: Users;
   readonly access: Access;
-  readonly registry: ProxyCore;
+  readonly core: VersionedCore;
   readonly ready: () => true | string;
   /** Serves a connection in this process. */
   readonly serve: (socket: Socket) => void;
@@ -32,19 +32,18 @@ export interface CrewOptions {
 
 /**
  * The workers of this gateway (`listen.workers` less the owner itself), and what they must know: sent whole whenever the table, a user,
- * a certificate or the readiness has changed.
+ * a certificate, the readiness or the core's generation has changed.
  */
 export class Crew {
   readonly #options: CrewOptions;
   readonly #pool: Pool;
   readonly #timer: NodeJS.Timeout;
   #sent: readonly unknown[] = [];
-  #forgotten = 0;
   #certificates: { readonly snapshot: unknown; readonly version: number } = { snapshot: null, version: 0 };
   #updating: Promise<void> = Promise.resolve();
 
   constructor(options: CrewOptions) {
-    const { config, version, ticketKeys, registry, access, serve, metrics, log } = options;
+    const { config, version, ticketKeys, core, access, serve, metrics, log } = options;
     this.#options = options;
     this.#pool = new Pool({
       size: config.listen.workers - 1,
@@ -52,7 +51,7 @@ export class Crew {
       config,
       version,
       ticketKeys,
-      core: registry,
+      core,
       state: () => this.#message(),
       certificate: (host) => this.#material(host),
       access,
@@ -87,14 +86,9 @@ export class Crew {
     return updated;
   }
 
-  /** What is made of everything in the cache may have changed: no worker answers from what it knew. */
-  forget(): void {
-    this.#forgotten++;
-  }
-
   async #update(): Promise<void> {
-    const { state, users, ready } = this.#options;
-    const now = [state.table.snapshot(), state.certificates?.contexts(), users.rows(), ready(), this.#forgotten];
+    const { state, users, core, ready } = this.#options;
+    const now = [state.table.snapshot(), state.certificates?.contexts(), users.rows(), ready(), core.generation];
     if (now.every((part, index) => part === this.#sent[index])) return;
     await this.#pool.update();
     this.#sent = now;

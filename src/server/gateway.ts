@@ -12,6 +12,8 @@ import type { BoundAddress, EdgeAddresses } from '../edge/listeners.ts';
 import { Lifecycle } from '../kit/lifecycle.ts';
 import { version } from '../kit/version.ts';
 import { createProxyCore } from '../proxy/core.ts';
+import { ManifestCache } from '../proxy/manifest-cache.ts';
+import { repliesTally } from '../proxy/reply.ts';
 import { openCacheIndex } from '../sqlite/cache-index.ts';
 import { SqliteCounterStore } from '../sqlite/counter-store.ts';
 import { SqliteUserStore } from '../sqlite/user-store.ts';
@@ -66,7 +68,8 @@ export async function startGateway(options: {
     const cache = createCache({ dataDir: config.dataDir, config: config.cache, index, log, metrics });
     opened.defer('the cache', () => cache.close());
 
-    const registry = createProxyCore({
+    const replies = repliesTally(metrics);
+    const core = createProxyCore({
       upstream,
       blobs: config.cache.maxSize === 0 ? null : cache,
       manifests: cache.manifests,
@@ -74,10 +77,11 @@ export async function startGateway(options: {
       config: config.cache,
       log,
       metrics,
+      replies,
     });
 
-    opened.defer('the registry core', () => registry.close());
-    table.subscribe(() => registry.forget());
+    opened.defer('the registry core', () => core.close());
+    table.subscribe(() => core.invalidate());
 
     const users = new Users(new SqliteUserStore(database));
     const counters = new SqliteCounterStore(database);
@@ -91,7 +95,7 @@ export async function startGateway(options: {
       config,
       table: () => table.snapshot(),
       certificates,
-      registry,
+      registry: new ManifestCache({ core, replies }),
       access,
       ready: () => ready,
       log,
@@ -112,7 +116,7 @@ export async function startGateway(options: {
         state,
         users,
         access,
-        registry,
+        core,
         ready: () => ready,
         serve: (socket) => edge.accept(socket),
         metrics,
@@ -138,10 +142,7 @@ export async function startGateway(options: {
       }),
       probe: (host, signal) => probeListener(ownListener(bound), host, signal),
       settled: () => crew?.settled() ?? Promise.resolve(),
-      forget() {
-        registry.forget();
-        crew?.forget();
-      },
+      forget: () => core.invalidate(),
     };
     const operations = createOperations({
       config,

@@ -4,6 +4,8 @@ import { Users } from '../access/users.ts';
 import { createEdge, type Edge } from '../edge/edge.ts';
 import type { AccessPort } from '../edge/request-context.ts';
 import { collectAfterStart } from '../kit/process-start.ts';
+import { ManifestCache } from '../proxy/manifest-cache.ts';
+import { repliesTally } from '../proxy/reply.ts';
 import { createLog, type Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { Channel } from '../workers/channel.ts';
@@ -11,6 +13,9 @@ import { RemoteCertificates } from '../workers/remote-certificates.ts';
 import { RemoteCore } from '../workers/remote-core.ts';
 import type { StartMessage, StateMessage } from '../workers/wire.ts';
 import { tableOf } from '../workers/worker-table.ts';
+
+/** Less than the owner's: there may be many workers, and what one does not have ready comes from the owner. */
+const MANIFEST_CACHE_BYTES = 4 * 1024 * 1024;
 
 /**
  * The program of a worker: an edge like the owner's, over the owner's core. It opens no port and no database: accepted connections are
@@ -64,12 +69,16 @@ class Worker {
     // The owner's lines name no process: it is the gateway.
     const { log: processLog, lines: logLines } = createLog(config.log);
     const log = processLog.child({ worker: process.pid });
-    this.#core = new RemoteCore(channel, this.metrics);
+    this.#core = new RemoteCore(channel);
     this.edge = createEdge({
       config: { ...config, metrics: { listen: null } },
       table: () => this.#table,
       certificates: config.tls.mode === 'off' ? null : this.#certificates,
-      registry: this.#core,
+      registry: new ManifestCache({
+        core: this.#core,
+        replies: repliesTally(this.metrics),
+        maxBytes: MANIFEST_CACHE_BYTES,
+      }),
       access: this.#access(log),
       ready: () => this.#state.ready,
       log,
@@ -89,7 +98,7 @@ class Worker {
 
   async #update(state: StateMessage): Promise<void> {
     await this.#certificates.update(state.certificates);
-    this.#core.forget();
+    this.#core.invalidate();
     this.#state = state;
     this.#table = tableOf(this.#start.config.domain, state);
     this.#users = usersOf(state);

@@ -2,47 +2,31 @@ import { BlobReader } from '../cache/reader.ts';
 import type { FileSource } from '../cache/shared-read.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { repliesTally } from '../proxy/measures.ts';
-import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
-import type { Metrics } from '../telemetry/metrics.ts';
+import type { Pull, Reply, VersionedCore } from '../proxy/reply.ts';
 import { type Channel, ChannelClosedError } from './channel.ts';
-import { questionOf, ReadyReplies } from './ready-replies.ts';
 import { RemoteBlob } from './remote-blob.ts';
 import { type FileMessage, isFile, isStream, type PullMessage, type ReplyMessage, type StreamMessage } from './wire.ts';
 
 /** The proxy core as a worker has it: the owner decides and fetches, the worker reads files by itself. */
-export class RemoteCore implements ProxyCore {
+export class RemoteCore implements VersionedCore {
   readonly #channel: Channel;
   readonly #blobs = new Map<number, RemoteBlob>();
-  readonly #ready = new ReadyReplies();
-  readonly #replies;
+  #generation = 0;
 
-  constructor(channel: Channel, metrics: Metrics) {
+  constructor(channel: Channel) {
     this.#channel = channel;
-    this.#replies = repliesTally(metrics);
   }
 
-  /** Nothing that was answered before is given again: to be called with every change of what answers are made of. */
-  forget(): void {
-    this.#ready.clear();
+  get generation(): number {
+    return this.#generation;
   }
 
-  serve(pull: Pull): Promise<Reply> | Reply {
-    const question = questionOf(pull);
-    const ready = this.#ready.find(question);
-    if (ready === null) return this.#askAnew(pull, question);
-    this.#replies.add(1, 'manifest', 'cache');
-    return ready;
+  /** To be called with every new state of the owner: no answer that was given before it may be given again. */
+  invalidate(): void {
+    this.#generation++;
   }
 
-  async #askAnew(pull: Pull, question: string | null): Promise<Reply> {
-    const { age } = this.#ready;
-    const reply = await this.#ask(pull);
-    this.#ready.put(question, reply, age);
-    return reply;
-  }
-
-  async #ask(pull: Pull): Promise<Reply> {
+  async serve(pull: Pull): Promise<Reply> {
     const { signal, ...message } = pull;
     let reply: ReplyMessage;
     try {

@@ -4,7 +4,8 @@ import { RegistryError } from '../../src/oci/errors.ts';
 import { requireReference } from '../../src/oci/names.ts';
 import type { What } from '../../src/oci/target.ts';
 import { createProxyCore, type ManagedProxyCore } from '../../src/proxy/core.ts';
-import type { Pull, Reply } from '../../src/proxy/reply.ts';
+import { ManifestCache } from '../../src/proxy/manifest-cache.ts';
+import { type ProxyCore, type Pull, type Reply, repliesTally } from '../../src/proxy/reply.ts';
 import { silentLog } from '../../src/telemetry/log.ts';
 import type { Upstream } from '../../src/upstream/upstream.ts';
 import { endRig, makeRig, type Rig, type RigOptions, readUntilEnd } from './cache-rig.ts';
@@ -40,10 +41,12 @@ export interface Answered {
   readonly truncated: boolean;
 }
 
-/** The proxy core over the real cache and the real upstream room, with fake registries behind it and a clock of the test's own. */
+/** The proxy core behind its manifest cache, over the real cache and the real upstream room, with fake registries behind it and a clock of the test's own. */
 export class RegistryBed {
   readonly rig: Rig;
   readonly core: ManagedProxyCore;
+  /** As the edge has it. */
+  readonly proxy: ProxyCore;
   /** Rows may be replaced while the test runs. */
   readonly rows = new Map<string, RegistryEntry>();
   /** Milliseconds; moved by the test. */
@@ -60,7 +63,9 @@ export class RegistryBed {
       RegistryBed.prototype.put.call(this, host, row);
       const entry = this.rows.get(host);
       if (entry !== undefined) upstream.routes.set(host, entry);
+      this.core.invalidate();
     };
+    const replies = repliesTally(rig.metrics);
     this.core = createProxyCore({
       upstream: this.#upstream,
       blobs: options.keepNothing === true ? null : rig.cache,
@@ -69,8 +74,10 @@ export class RegistryBed {
       config: { tagTtl: options.tagTtl ?? 60_000, staleFor: options.staleFor ?? 7 * 86_400_000 },
       log: silentLog(),
       metrics: rig.metrics,
+      replies,
       now: () => this.clock,
     });
+    this.proxy = new ManifestCache({ core: this.core, replies, now: () => this.clock });
   }
 
   static async start(options: BedOptions): Promise<RegistryBed> {
@@ -113,7 +120,7 @@ export class RegistryBed {
 
   /** The reply as it is, its body unread. */
   async open(registry: string, repository: string, what: What, options: AskOptions = {}): Promise<Reply> {
-    return this.core.serve({
+    return this.proxy.serve({
       target: { registry, repository, what },
       method: 'GET',
       authenticated: false,

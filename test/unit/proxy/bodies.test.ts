@@ -3,8 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { type ByteSource, TruncatedError } from '../../../src/kit/byte-source.ts';
 import type { Digest } from '../../../src/oci/digest.ts';
 import { VerifiedSource } from '../../../src/oci/verified-source.ts';
-import { multipart } from '../../../src/proxy/multipart.ts';
-import { SkippingSource, WithCleanup } from '../../../src/proxy/sources.ts';
+import { SkippingSource } from '../../../src/proxy/passthrough.ts';
+import { multipart, WithCleanup } from '../../../src/proxy/ranges.ts';
 import { readAll, readUntilEnd } from '../../support/cache-rig.ts';
 
 /** Gives a buffer away in steps, then ends or breaks off; knows whether it was closed. */

@@ -197,6 +197,21 @@ test('an image that was closed since is served to nobody any more, by tag, diges
   expect((await bed.manifest('docker.io', 'library/app', image.digest)).from).toBe('cache');
 });
 
+test('an image that was closed since is gone from memory, too, for every client', async () => {
+  const { open, bed } = await start();
+  const image = open.repository('library/app').addImage('1', [generated(3000)]);
+  for (const reference of ['1', image.digest]) await bed.manifest('docker.io', 'library/app', reference);
+  for (const reference of ['1', image.digest]) {
+    expect((await bed.manifest('docker.io', 'library/app', reference)).from).toBe('cache');
+  }
+  // A blob that is refused closes its repository; what was ready was fresh for a minute more.
+  open.faults = () => ({ status: 403 });
+  expect(await refusalOf(bed.blob('docker.io', 'library/app', generated(1).digest))).toBe('upstreamDenied');
+  for (const reference of ['1', image.digest]) {
+    expect(await refusalOf(bed.manifest('docker.io', 'library/app', reference))).toBe('upstreamDenied');
+  }
+});
+
 test('a list that is refused closes nothing', async () => {
   const { open, bed } = await start();
   const image = open.repository('library/app').addImage('1', [generated(3000)]);

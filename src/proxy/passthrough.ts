@@ -1,15 +1,13 @@
-import type { ByteSource } from '../kit/byte-source.ts';
+import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/interval-set.ts';
 import { contentRange } from '../oci/range.ts';
 import type { BlobKey } from '../oci/transfer.ts';
 import { VerifiedSource } from '../oci/verified-source.ts';
 import type { Upstream } from '../upstream/upstream.ts';
-import { blobHeaders } from './headers.ts';
-import type { Reply } from './reply.ts';
-import { SkippingSource } from './sources.ts';
+import { blobHeaders, type Reply } from './reply.ts';
 
 /** Blobs straight from the upstream, past the cache. */
-export class Passing {
+export class Passthrough {
   readonly #upstream: Upstream;
 
   constructor(upstream: Upstream) {
@@ -56,4 +54,32 @@ export class Passing {
 
 function bounds(range: { from: number; to?: number | undefined } | Extent): { from: number; to?: number } {
   return range.to === undefined ? { from: range.from } : { from: range.from, to: range.to };
+}
+
+/** Reads past the first `skip` bytes, for an upstream that sends the whole where a part was asked for. */
+export class SkippingSource implements ByteSource {
+  readonly #inner: ByteSource;
+  #skip: number;
+
+  constructor(inner: ByteSource, skip: number) {
+    this.#inner = inner;
+    this.#skip = skip;
+  }
+
+  get length(): number | undefined {
+    return this.#inner.length === undefined ? undefined : Math.max(0, this.#inner.length - this.#skip);
+  }
+
+  async pull(into: Uint8Array): Promise<number> {
+    while (this.#skip > 0) {
+      const count = await this.#inner.pull(into.subarray(0, Math.min(into.length, this.#skip)));
+      if (count === 0) throw new TruncatedError('the upstream ended before the part that was asked for');
+      this.#skip -= count;
+    }
+    return this.#inner.pull(into);
+  }
+
+  close(): Promise<void> {
+    return this.#inner.close();
+  }
 }

@@ -1,0 +1,251 @@
+import { LRUCache } from 'lru-cache';
+import type { RegistryEntry } from '../aliases/table.ts';
+import type { ManifestStore } from '../cache/manifest-store.ts';
+import { SingleFlight } from '../kit/single-flight.ts';
+import { RegistryError } from '../oci/errors.ts';
+import { type AcceptClass, accepts, SHARED_VARIANTS, variantOf } from '../oci/media-types.ts';
+import { type Reference, type RepositoryKey, repositoryId } from '../oci/target.ts';
+import type { Logger } from '../telemetry/log.ts';
+import {
+  type Found,
+  type KnownManifest,
+  knownManifest,
+  type ManifestFetcher,
+  type Method,
+  REPLY_TTL,
+} from './manifest-fetcher.ts';
+import { isDenial, isMissing, isTransient, NegativeCache, type RepositoryAccess } from './repository-access.ts';
+
+export interface ManifestsByTagOptions {
+  readonly fetcher: ManifestFetcher;
+  readonly store: ManifestStore;
+  readonly access: RepositoryAccess;
+  readonly config: { readonly tagTtl: number; readonly staleFor: number };
+  readonly log: Logger;
+  readonly now: () => number;
+}
+
+/** One request for what a tag stands for. */
+interface TagRequest {
+  readonly entry: RegistryEntry;
+  readonly key: RepositoryKey;
+  readonly tag: string;
+  readonly client: AcceptClass;
+  readonly method: Method;
+  /** Equal for requests whose answers are equal, apart from the method. */
+  readonly id: string;
+}
+
+/** What a tag stood for when the upstream last said so. */
+interface TagAnswer extends KnownManifest {
+  /** Milliseconds since 1970. */
+  readonly checkedAt: number;
+}
+
+/** Manifests by tag: kept for a while, then revalidated; the kept one is served while the upstream fails. */
+export class ManifestsByTag {
+  readonly #options: ManifestsByTagOptions;
+  readonly #flights = new SingleFlight<TagAnswer>();
+  readonly #missing: NegativeCache;
+  readonly #staleIfError: StaleIfError;
+
+  constructor(options: ManifestsByTagOptions) {
+    this.#options = options;
+    this.#missing = new NegativeCache(options.now);
+    this.#staleIfError = new StaleIfError(options.now);
+  }
+
+  clear(): void {
+    this.#missing.clear();
+    this.#staleIfError.clear();
+  }
+
+  /**
+   * What the tag stands for, for a client of this class. For GET the manifest has a body.
+   * @throws {RegistryError} the upstream's, where nothing that is kept may be served in its place
+   */
+  find(
+    entry: RegistryEntry,
+    key: RepositoryKey,
+    tag: string,
+    client: AcceptClass,
+    method: Method,
+  ): Promise<Found> | Found {
+    const id = `${repositoryId(key)}:${tag} ${client.key}`;
+    const request = { entry, key, tag, client, method, id };
+    const kept = this.#kept(request);
+    if (kept !== null && this.#age(kept) < this.#options.config.tagTtl) return this.#reusable(kept, 'cache');
+    return this.#revalidate(request, kept);
+  }
+
+  async #revalidate(request: TagRequest, kept: TagAnswer | null): Promise<Found> {
+    const { id, method } = request;
+    this.#missing.check(id);
+    const fallback = kept !== null && this.#age(kept) <= this.#options.config.staleFor ? kept : null;
+    // Whoever asks while the upstream is known to fail is not worth a log line each.
+    if (fallback !== null && this.#staleIfError.isFailing(id)) return { manifest: fallback, from: 'stale' };
+    const flight = this.#flights.do(`${method} ${id}`, () => this.#ask(request, kept));
+    if (fallback === null) return this.#reusable(await flight, 'upstream');
+    try {
+      const answer = await this.#staleIfError.within(id, flight);
+      if (answer === null) return this.#stale(request, fallback, 'it has not answered yet');
+      return this.#reusable(answer, answer.digest === fallback.digest ? 'cache' : 'upstream');
+    } catch (error) {
+      if (!this.#staleIfError.isFailing(id)) throw error;
+      return this.#stale(request, fallback, error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  /** One upstream conversation about a tag, for everyone who waits for it. */
+  async #ask(request: TagRequest, kept: TagAnswer | null): Promise<TagAnswer> {
+    const { key, id } = request;
+    try {
+      const answer = await this.#askUpstream(request, kept);
+      this.#staleIfError.succeeded(id);
+      return answer;
+    } catch (error) {
+      this.#options.access.failed(key, error);
+      if (isMissing(error) || isDenial(error)) this.#drop(request);
+      this.#missing.note(id, error);
+      this.#staleIfError.failed(id, error);
+      throw error;
+    }
+  }
+
+  async #askUpstream(request: TagRequest, kept: TagAnswer | null): Promise<TagAnswer> {
+    const { entry, key, tag, client, method } = request;
+    const { fetcher } = this.#options;
+    const reference: Reference = { kind: 'tag', tag };
+    // HEAD costs nothing at Docker Hub; where something is kept, it is most often all that is needed.
+    if (kept !== null || method === 'HEAD') {
+      const answer = this.#fromHead(request, await fetcher.request(key, reference, 'HEAD', client));
+      if (answer !== null && (method === 'HEAD' || answer.body !== null)) return answer;
+    }
+    return this.#keep(request, fetcher.keep(entry, key, await fetcher.request(key, reference, 'GET', client)));
+  }
+
+  /** Null where the HEAD says too little, so that a GET must. */
+  #fromHead(
+    request: TagRequest,
+    { digest, mediaType, size }: Awaited<ReturnType<ManifestFetcher['request']>>,
+  ): TagAnswer | null {
+    if (digest === undefined) return null;
+    const { entry, key } = request;
+    const { store, access, fetcher, now } = this.#options;
+    access.proved(entry, key, [digest]);
+    const row = store.getManifest(digest);
+    if (row !== null) {
+      fetcher.learnBlobs(entry, key, row.body);
+      return this.#keep(request, knownManifest(row));
+    }
+    return size === undefined ? null : { digest, mediaType, size, body: null, checkedAt: now() };
+  }
+
+  /** The newest answer that this client may have through this registry's row, however old. */
+  #kept({ entry, key, tag, client }: TagRequest): TagAnswer | null {
+    const { store, access } = this.#options;
+    let newest: TagAnswer | null = null;
+    for (const variant of client.variants) {
+      const kept = store.getTag(key, tag, variant);
+      if (kept === null || (newest !== null && newest.checkedAt >= kept.checkedAt)) continue;
+      if (!access.holds(entry, key, kept.digest)) continue;
+      const row = store.getManifest(kept.digest);
+      const fits = row !== null && (variant === client.key || accepts(client, row.mediaType));
+      if (fits) newest = { ...knownManifest(row), checkedAt: kept.checkedAt };
+    }
+    return newest;
+  }
+
+  /** The upstream has just said that the tag stands for this. */
+  #keep({ key, tag, client }: TagRequest, manifest: KnownManifest): TagAnswer {
+    const checkedAt = this.#options.now();
+    const variant = variantOf(client, manifest.mediaType);
+    this.#options.store.putTag(key, tag, variant, { digest: manifest.digest, checkedAt });
+    return { ...manifest, checkedAt };
+  }
+
+  /** The tag is gone, whatever the client accepts. */
+  #drop({ key, tag, client }: TagRequest): void {
+    for (const variant of [...SHARED_VARIANTS, client.key]) this.#options.store.dropTag(key, tag, variant);
+  }
+
+  #reusable(answer: TagAnswer, from: Found['from']): Found {
+    const { config, now } = this.#options;
+    return { manifest: answer, from, freshUntil: Math.min(answer.checkedAt + config.tagTtl, now() + REPLY_TTL) };
+  }
+
+  #stale({ key, tag }: TagRequest, answer: TagAnswer, reason: string): Found {
+    const age = Math.round(this.#age(answer) / 1000);
+    this.#options.log.warn(
+      { registry: key.registry, repository: key.repository, tag, age, reason },
+      'the registry fails; a kept answer is served in its place',
+    );
+    return { manifest: answer, from: 'stale' };
+  }
+
+  /** Milliseconds since the upstream said so. */
+  #age({ checkedAt }: TagAnswer): number {
+    return this.#options.now() - checkedAt;
+  }
+}
+
+/** How long a client waits for a revalidation when a kept answer could serve it, ms. Containerd gives up on headers after 30 s. */
+const REVALIDATION_TIMEOUT = 5_000;
+/** After a failure the upstream is left alone so long, ms; every client would otherwise wait for the same failure again. */
+export const FAILURE_PAUSE = 10_000;
+/** A `Retry-After` is believed up to this, ms. */
+const MAX_FAILURE_PAUSE = 5 * 60_000;
+const FAILING_KEPT = 10_000;
+
+/** Decides when a kept answer is served in place of a failing upstream's (RFC 5861, *stale-if-error*), and how long it is waited for before. */
+export class StaleIfError {
+  readonly #now: () => number;
+  readonly #timeout: number;
+  /** Until when the upstream is left alone about something, ms since 1970. */
+  readonly #failingUntil = new LRUCache<string, number>({ max: FAILING_KEPT });
+
+  constructor(now: () => number, timeout = REVALIDATION_TIMEOUT) {
+    this.#now = now;
+    this.#timeout = timeout;
+  }
+
+  /** Whether the upstream failed on this only a moment ago. */
+  isFailing(id: string): boolean {
+    const until = this.#failingUntil.get(id);
+    if (until === undefined) return false;
+    if (until > this.#now()) return true;
+    this.#failingUntil.delete(id);
+    return false;
+  }
+
+  /** Takes note of a failure that says nothing about the image; an answer about the image is no reason to leave the upstream alone. */
+  failed(id: string, error: unknown): void {
+    if (!isTransient(error)) return;
+    const retryAfter = error instanceof RegistryError ? (error.options.retryAfter ?? 0) * 1000 : 0;
+    this.#failingUntil.set(id, this.#now() + Math.min(MAX_FAILURE_PAUSE, Math.max(FAILURE_PAUSE, retryAfter)));
+  }
+
+  succeeded(id: string): void {
+    this.#failingUntil.delete(id);
+  }
+
+  /** The outcome, or null if it takes too long: whoever asks next does not wait at all, until it comes or another try is due. */
+  async within<T>(id: string, running: Promise<T>): Promise<T | null> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<null>((resolve) => {
+      timer = setTimeout(() => {
+        this.#failingUntil.set(id, this.#now() + FAILURE_PAUSE);
+        resolve(null);
+      }, this.#timeout);
+    });
+    try {
+      return await Promise.race([running, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  clear(): void {
+    this.#failingUntil.clear();
+  }
+}

@@ -1,0 +1,133 @@
+import { LRUCache } from 'lru-cache';
+import { acceptClass } from '../oci/media-types.ts';
+import type { Reference } from '../oci/target.ts';
+import {
+  type ProxyCore,
+  type Pull,
+  type RepliesTally,
+  type Reply,
+  type VersionedCore,
+  withCondition,
+} from './reply.ts';
+import { isDenial, isMissing } from './repository-access.ts';
+
+/** Some thousand images, and little against the memory that the gateway may take. */
+const MAX_BYTES = 16 * 1024 * 1024;
+/** What an entry weighs besides its key and body: headers and two replies. */
+const OVERHEAD = 1024;
+
+interface Entry {
+  /** Null where only HEAD was asked, and its answer came without the manifest. */
+  readonly get: Reply | null;
+  readonly head: Reply;
+  readonly freshUntil: number;
+}
+
+export interface ManifestCacheOptions {
+  readonly core: VersionedCore;
+  readonly replies: RepliesTally;
+  readonly maxBytes?: number;
+  /** Milliseconds since 1970. */
+  readonly now?: () => number;
+}
+
+/**
+ * The one layer of memory between clients and the index: manifests' replies that are ready to be sent, in front of a core of this process or
+ * of another. A reply is given again for as long as the core said (`freshUntil`), to clients that the core would have answered alike, and all
+ * are dropped when the core's generation changes. Everything but manifests goes straight through.
+ */
+export class ManifestCache implements ProxyCore {
+  readonly #core: VersionedCore;
+  readonly #replies: RepliesTally;
+  readonly #now: () => number;
+  readonly #entries: LRUCache<string, Entry>;
+  /** Of the core, when the entries were made. */
+  #generation: number;
+
+  constructor({ core, replies, maxBytes = MAX_BYTES, now = Date.now }: ManifestCacheOptions) {
+    this.#core = core;
+    this.#replies = replies;
+    this.#now = now;
+    this.#generation = core.generation;
+    this.#entries = new LRUCache({
+      maxSize: maxBytes,
+      sizeCalculation: ({ get }, key) => OVERHEAD + key.length + (get?.body?.length ?? 0),
+    });
+  }
+
+  serve(pull: Pull): Promise<Reply> | Reply {
+    const { what } = pull.target;
+    if (what.kind !== 'manifest') return this.#core.serve(pull);
+    const { generation } = this.#core;
+    if (generation !== this.#generation) {
+      this.#entries.clear();
+      this.#generation = generation;
+    }
+    const key = keyOf(pull, what.reference);
+    const reply = this.#find(key, pull.method);
+    if (reply === null) return this.#ask(pull, key, generation);
+    this.#replies.add(1, 'manifest', 'cache');
+    return withCondition(pull, reply);
+  }
+
+  #find(key: string, method: Pull['method']): Reply | null {
+    const entry = this.#entries.get(key);
+    if (entry === undefined || this.#now() >= entry.freshUntil) return null;
+    return method === 'HEAD' ? entry.head : entry.get;
+  }
+
+  #ask(pull: Pull, key: string, generation: number): Promise<Reply> | Reply {
+    const answered = this.#core.serve(withoutCondition(pull));
+    if (answered instanceof Promise) return this.#answerLater(pull, key, generation, answered);
+    this.#keep(key, answered, generation);
+    return withCondition(pull, answered);
+  }
+
+  async #answerLater(pull: Pull, key: string, generation: number, answered: Promise<Reply>): Promise<Reply> {
+    try {
+      const reply = await answered;
+      this.#keep(key, reply, generation);
+      return withCondition(pull, reply);
+    } catch (error) {
+      // A HEAD may have been answered before: what a GET is refused is no longer there.
+      if (isMissing(error) || isDenial(error)) this.#entries.delete(key);
+      throw error;
+    }
+  }
+
+  /** An answer from before a change of the core (`generation`: when it was asked) is not kept. */
+  #keep(key: string, { status, headers, body, freshUntil }: Reply, generation: number): void {
+    if (freshUntil === undefined || generation !== this.#core.generation) return;
+    if (body !== null && !(body instanceof Uint8Array)) return;
+    // What came meanwhile for a GET answers HEAD as well.
+    if (body === null && this.#find(key, 'GET') !== null) return;
+    const ready = { status, headers, from: 'cache' } as const;
+    this.#entries.set(key, {
+      get: body === null ? null : { ...ready, body: owned(body) },
+      head: { ...ready, body: null },
+      freshUntil,
+    });
+  }
+}
+
+/** All that a manifest's reply depends on besides its method and condition. None of the parts has a space. */
+function keyOf(pull: Pull, reference: Reference): string {
+  const { registry, repository } = pull.target;
+  const name = reference.kind === 'tag' ? `:${reference.tag}` : `@${reference.digest}`;
+  return `${pull.authenticated ? 'user' : 'anyone'} ${acceptClass(pull.accept).key} ${registry}/${repository}${name}`;
+}
+
+/** The whole reply is asked for, so that it can be kept for clients that do not have it. */
+function withoutCondition(pull: Pull): Pull {
+  if (pull.ifNoneMatch === undefined) return pull;
+  const { target, method, accept, authenticated, base, ns, signal } = pull;
+  return { target, method, accept, authenticated, base, ns, signal };
+}
+
+/** A body that is a part of a larger buffer (a message of another process, Node's pool) would keep that whole buffer in memory. */
+function owned(body: Uint8Array): Uint8Array {
+  if (body.length === body.buffer.byteLength) return body;
+  const copy = Buffer.allocUnsafeSlow(body.length);
+  copy.set(body);
+  return copy;
+}
