@@ -1,50 +1,61 @@
-import { generateKeyPairSync } from 'node:crypto';
 import acme from 'acme-client';
 import { IssuerError } from '../certs/issuer.ts';
+import { newKeyPair } from '../certs/signing.ts';
 import type { AccountRecord, CertStore } from '../certs/store.ts';
 import type { IssuerConfig } from '../config/config.ts';
-import { SingleFlight } from '../kit/single-flight.ts';
+import type { Locks } from '../kit/locks.ts';
+
+/** How long the lock of an account outlives a node that vanished while it registered, ms. */
+const LEASE = { leaseMs: 60_000 };
 
 /**
  * The account at one CA. Its key is kept before the CA hears of it, so that a kill in between loses nothing: registering again with the
- * same key gives the same account (RFC 8555 §7.3.1).
+ * same key gives the same account (RFC 8555 §7.3.1). Many hosts start at once, on several nodes: one of them registers, under a lock.
  */
 export class Account {
   readonly #config: IssuerConfig;
   readonly #email: string | null;
   readonly #store: CertStore;
-  /** Many hosts start at once; the CA sees one registration. */
-  readonly #registering = new SingleFlight<AccountRecord>();
+  readonly #locks: Locks;
 
-  constructor(config: IssuerConfig, email: string | null, store: CertStore) {
+  constructor(config: IssuerConfig, email: string | null, store: CertStore, locks: Locks) {
     this.#config = config;
     this.#email = email;
     this.#store = store;
+    this.#locks = locks;
   }
 
   /** A client that speaks for the account, registering it where that has not happened. To be called within a conversation. */
-  async client(): Promise<acme.Client> {
-    const held = this.#store.account(this.#config.directory);
-    const account = held?.url == null ? await this.#registering.do('', () => this.#register()) : held;
-    return this.#speakFor(account);
+  async client(signal: AbortSignal): Promise<acme.Client> {
+    const held = await this.#store.account(this.#config.directory);
+    return this.#speakFor(held?.url == null ? await this.#alone(signal, () => this.#register()) : held);
   }
 
   /** The CA has forgotten the account (it lost its data, or is another one by now): registers once more with the same key. */
-  async recover(unknown: string): Promise<void> {
-    await this.#registering.do('', async () => {
-      const held = this.#store.account(this.#config.directory);
-      // Another host's order has been here already.
+  async recover(unknown: string, signal: AbortSignal): Promise<void> {
+    await this.#alone(signal, async () => {
+      const held = await this.#store.account(this.#config.directory);
+      // Another host's order has registered it again already.
       if (held?.url != null && held.url !== unknown) return held;
-      if (held !== null) this.#store.putAccount({ ...held, url: null });
+      if (held !== null) await this.#store.putAccount({ ...held, url: null });
       return this.#register();
     });
   }
 
+  async #alone<T>(signal: AbortSignal, task: () => Promise<T>): Promise<T> {
+    const lock = await this.#locks.acquire(`account ${this.#config.directory}`, { ...LEASE, signal });
+    try {
+      return await task();
+    } finally {
+      await lock.release();
+    }
+  }
+
   async #register(): Promise<AccountRecord> {
     const { directory } = this.#config;
-    const account = this.#store.account(directory) ?? { directory, key: newKey(), url: null };
+    const account = (await this.#store.account(directory)) ?? { directory, key: newKeyPair().pem, url: null };
     if (account.url !== null) return account;
-    this.#store.putAccount(account);
+    await this.#store.putAccount(account);
     const client = this.#speakFor(account);
     const contact = this.#email === null ? {} : { contact: [`mailto:${this.#email}`] };
     try {
@@ -54,7 +65,7 @@ export class Account {
       if (urlOf(client) === null) throw error;
     }
     const registered = { ...account, url: client.getAccountUrl() };
-    this.#store.putAccount(registered);
+    await this.#store.putAccount(registered);
     return registered;
   }
 
@@ -67,12 +78,6 @@ export class Account {
       ...(eab === null ? {} : { externalAccountBinding: { kid: eab.keyId, hmacKey: eab.hmacKey } }),
     });
   }
-}
-
-/** P-256, PKCS#8 PEM. */
-export function newKey(): string {
-  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
 }
 
 function urlOf(client: acme.Client): string | null {

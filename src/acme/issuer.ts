@@ -2,10 +2,10 @@ import type { CertificateMaterial } from '../certs/certificate.ts';
 import { type IssueRequest, type Issuer, IssuerError, type RenewalInfo } from '../certs/issuer.ts';
 import type { CertStore } from '../certs/store.ts';
 import type { IssuerConfig } from '../config/config.ts';
+import type { Locks } from '../kit/locks.ts';
 import { Account, accountIsUnknown } from './account.ts';
-import { DirectoryReader } from './directory.ts';
+import { certificateId, DirectoryReader, parseRenewalInfo } from './directory.ts';
 import { OrderRun } from './order.ts';
-import { certificateId } from './renewal-info.ts';
 import { type Terms, Transport } from './transport.ts';
 
 /** A CA that speaks ACME (RFC 8555), with ARI (RFC 9773), profiles (draft-ietf-acme-profiles) and external account binding. */
@@ -18,13 +18,13 @@ export class AcmeIssuer implements Issuer {
   readonly #account: Account;
   readonly #reader: DirectoryReader;
 
-  constructor(config: IssuerConfig, email: string | null, store: CertStore) {
+  constructor(config: IssuerConfig, email: string | null, store: CertStore, locks: Locks) {
     this.directory = config.directory;
     this.name = new URL(config.directory).host;
     this.#profile = config.profile;
     this.#store = store;
     this.#transport = new Transport(config.directory, config.caFile);
-    this.#account = new Account(config, email, store);
+    this.#account = new Account(config, email, store, locks);
     this.#reader = new DirectoryReader(this.#transport);
   }
 
@@ -35,10 +35,10 @@ export class AcmeIssuer implements Issuer {
         return await this.#orderOnce(request, terms);
       } catch (error) {
         if (!accountIsUnknown(error)) throw this.#own(error);
-        const unknown = this.#store.account(this.directory)?.url ?? '';
-        request.narrate({ step: 'account', message: `${this.name} no longer knows our account: registering again` });
+        const unknown = (await this.#store.account(this.directory))?.url ?? '';
+        request.onStep({ step: 'account', message: `${this.name} no longer knows our account: registering again` });
         try {
-          await this.#account.recover(unknown);
+          await this.#account.recover(unknown, terms.signal);
           return await this.#orderOnce(request, terms);
         } catch (again) {
           throw this.#own(again);
@@ -52,7 +52,14 @@ export class AcmeIssuer implements Issuer {
     const id = renewalInfo === null ? null : certificateId(chain);
     if (renewalInfo === null || id === null) return null;
     const answer = await this.#transport.send('GET', `${renewalInfo.replace(/\/$/, '')}/${id}`, terms);
-    return this.#parseRenewal(answer.body, answer.retryAfter);
+    try {
+      return parseRenewalInfo(answer.body, answer.retryAfter);
+    } catch (cause) {
+      throw new IssuerError('badAnswer', `${this.name} sent renewal information that cannot be read`, {
+        directory: this.directory,
+        cause,
+      });
+    }
   }
 
   clockSkew(): number | null {
@@ -68,7 +75,7 @@ export class AcmeIssuer implements Issuer {
         directory: this.directory,
       });
     }
-    const client = await this.#account.client();
+    const client = await this.#account.client(terms.signal);
     const run = new OrderRun(client, this.#transport, this.#store, request);
     const replaces =
       directory.renewalInfo === null || request.replaces === null ? null : certificateId(request.replaces);
@@ -78,25 +85,8 @@ export class AcmeIssuer implements Issuer {
       // Another order has replaced it already, or the CA does not count it as ours (RFC 9773 §5): order without the claim.
       const conflict = error instanceof IssuerError && (error.status === 409 || error.is('alreadyReplaced'));
       if (replaces === null || !conflict) throw error;
-      request.narrate({ step: 'order', message: 'the CA counts the old certificate as replaced: ordering without it' });
+      request.onStep({ step: 'order', message: 'the CA counts the old certificate as replaced: ordering without it' });
       return await run.run({ profile, replaces: null });
-    }
-  }
-
-  #parseRenewal(body: string, retryAfter: number | null): RenewalInfo {
-    try {
-      const { suggestedWindow, explanationURL } = JSON.parse(body);
-      const windowStart = Date.parse(suggestedWindow.start);
-      const windowEnd = Date.parse(suggestedWindow.end);
-      // RFC 9773 §4.2: a window that ends before it starts is no window.
-      if (!(windowEnd > windowStart)) throw new RangeError('no window');
-      const explanation = typeof explanationURL === 'string' ? explanationURL : null;
-      return { windowStart, windowEnd, explanation, retryAfter };
-    } catch (cause) {
-      throw new IssuerError('badAnswer', `${this.name} sent renewal information that cannot be read`, {
-        directory: this.directory,
-        cause,
-      });
     }
   }
 
@@ -113,6 +103,7 @@ export class AcmeIssuer implements Issuer {
 export function createIssuers(
   acme: { readonly email: string | null; readonly issuers: readonly IssuerConfig[] },
   store: CertStore,
+  locks: Locks,
 ): AcmeIssuer[] {
-  return acme.issuers.map((config) => new AcmeIssuer(config, acme.email, store));
+  return acme.issuers.map((config) => new AcmeIssuer(config, acme.email, store, locks));
 }

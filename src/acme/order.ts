@@ -1,12 +1,12 @@
 import acme from 'acme-client';
 import { type CertificateMaterial, coversHost, readMaterial } from '../certs/certificate.ts';
 import { type IssueRequest, IssuerError } from '../certs/issuer.ts';
+import { newKeyPair } from '../certs/signing.ts';
 import type { CertStore, OrderRecord } from '../certs/store.ts';
 import { sleep } from '../kit/time.ts';
-import { newKey } from './account.ts';
 import { describeProblem, type Transport } from './transport.ts';
 
-/** A CA validates within seconds; more than this and the order is left to the next attempt, which takes it up, ms. */
+/** A CA validates within seconds; after more than this the order is left to the next attempt, which resumes it, ms. */
 const POLL_TOTAL = 90_000;
 const POLL_FIRST = 200;
 const POLL_LONGEST = 5_000;
@@ -14,7 +14,7 @@ const POLL_GROWTH = 1.5;
 
 type Order = acme.Order;
 
-/** One order for one host (RFC 8555 §7.4), driven step by step so that each can be told, and taken up again after a kill. */
+/** One order for one host (RFC 8555 §7.4), driven step by step, so that each can be reported, and resumed after a kill. */
 export class OrderRun {
   readonly #client: acme.Client;
   readonly #transport: Transport;
@@ -41,11 +41,11 @@ export class OrderRun {
       if (order.status === 'processing') order = await this.#poll(order, 'processing');
     } catch (error) {
       // A refusal ends the order; a broken connection does not.
-      if (error instanceof IssuerError && isFinal(error)) this.#forget();
+      if (error instanceof IssuerError && isFinal(error)) await this.#forget();
       throw error;
     }
     if (order.status !== 'valid') {
-      this.#forget();
+      await this.#forget();
       throw this.#refused(order.error, `the order ended as ${order.status}`);
     }
     return this.#download(order, key);
@@ -53,23 +53,23 @@ export class OrderRun {
 
   /** The order that an earlier run left, if the CA still has it and it can still lead somewhere. */
   async #resume(): Promise<{ order: Order; key: string } | null> {
-    const record = this.#store.order(this.#request.host, this.#transport.directory);
+    const record = await this.#store.order(this.#request.host, this.#transport.directory);
     if (record === null) return null;
     let order: Order;
     try {
       order = await this.#client.getOrder({ url: record.url } as Order);
     } catch (error) {
       if (error instanceof IssuerError && isFinal(error) && !error.is('accountDoesNotExist')) {
-        this.#forget();
+        await this.#forget();
         return null;
       }
       throw error;
     }
     if (order.status === 'invalid') {
-      this.#forget();
+      await this.#forget();
       return null;
     }
-    this.#narrate('order', `taking up the order that was left ${order.status}`);
+    this.#report('order', `taking up the order that was left ${order.status}`);
     return { order, key: record.key };
   }
 
@@ -80,17 +80,17 @@ export class OrderRun {
       ...(extras.profile === null ? {} : { profile: extras.profile }),
       ...(extras.replaces === null ? {} : { replaces: extras.replaces }),
     } as acme.Order);
-    this.#request.onOrder();
     // With the key of the certificate to be: whenever we are killed from here on, what the CA signs can be used.
     const record: OrderRecord = {
       host,
       directory: this.#transport.directory,
       url: order.url,
-      key: newKey(),
+      key: newKeyPair().pem,
       createdAt: Date.now(),
     };
-    this.#store.putOrder(record);
-    this.#narrate('order', `ordered from ${new URL(this.#transport.directory).host}`);
+    await this.#store.putOrder(record);
+    await this.#request.onOrder();
+    this.#report('order', `ordered from ${new URL(this.#transport.directory).host}`);
     return { order, key: record.key };
   }
 
@@ -115,28 +115,28 @@ export class OrderRun {
         },
       );
     }
-    const takeDown = await this.#putUp(authorization, challenge);
+    const withdraw = await this.#publish(authorization, challenge);
     try {
       await this.#client.completeChallenge(challenge);
-      this.#narrate('validate', 'waiting for the CA to look');
+      this.#report('validate', 'waiting for the CA to look');
       await this.#pollAuthorization(authorization, type);
     } finally {
-      takeDown();
+      await withdraw();
     }
   }
 
-  async #putUp(authorization: acme.Authorization, challenge: acme.Authorization['challenges'][number]) {
+  async #publish(authorization: acme.Authorization, challenge: acme.Authorization['challenges'][number]) {
     const { challenge: type, host, responder } = this.#request;
     const keyAuthorization = await this.#client.getChallengeKeyAuthorization(challenge);
     if (type === 'http-01') {
-      const takeDown = responder.http(challenge.token, keyAuthorization);
-      this.#narrate('challenge', `http-01: answering at http://${host}/.well-known/acme-challenge/${challenge.token}`);
-      return takeDown;
+      const withdraw = await responder.http(challenge.token, keyAuthorization);
+      this.#report('challenge', `http-01: answering at http://${host}/.well-known/acme-challenge/${challenge.token}`);
+      return withdraw;
     }
-    const [key, chain] = await acme.crypto.createAlpnCertificate(authorization, keyAuthorization, newKey());
-    const takeDown = responder.alpn(host, { chain: chain.toString(), key: key.toString() });
-    this.#narrate('challenge', `tls-alpn-01: answering acme-tls/1 handshakes for ${host}`);
-    return takeDown;
+    const [key, chain] = await acme.crypto.createAlpnCertificate(authorization, keyAuthorization, newKeyPair().pem);
+    const withdraw = await responder.alpn(host, { chain: chain.toString(), key: key.toString() });
+    this.#report('challenge', `tls-alpn-01: answering acme-tls/1 handshakes for ${host}`);
+    return withdraw;
   }
 
   async #pollAuthorization(authorization: acme.Authorization, type: string): Promise<void> {
@@ -151,7 +151,7 @@ export class OrderRun {
   }
 
   async #finalise(order: Order, key: string): Promise<Order> {
-    this.#narrate('finalise', 'validated; asking for the certificate');
+    this.#report('finalise', 'validated; asking for the certificate');
     const [, csr] = await acme.crypto.createCsr({ altNames: [this.#request.host] }, key);
     return this.#client.finalizeOrder(order, csr);
   }
@@ -167,18 +167,18 @@ export class OrderRun {
   async #download(order: Order, key: string): Promise<CertificateMaterial> {
     const chain = await this.#client.getCertificate(order);
     const { host } = this.#request;
-    const wrong = (detail: string, cause?: unknown) => {
-      this.#forget();
+    const wrong = async (detail: string, cause?: unknown) => {
+      await this.#forget();
       return new IssuerError('badAnswer', detail, { directory: this.#transport.directory, cause });
     };
     let material: CertificateMaterial;
     try {
       material = readMaterial(chain, key);
     } catch (error) {
-      throw wrong(error instanceof Error ? error.message : String(error), error);
+      throw await wrong(error instanceof Error ? error.message : String(error), error);
     }
     if (!coversHost(material.names, host)) {
-      throw wrong(`the certificate is for ${material.names.join(', ')} instead of ${host}`);
+      throw await wrong(`the certificate is for ${material.names.join(', ')} instead of ${host}`);
     }
     return material;
   }
@@ -204,12 +204,12 @@ export class OrderRun {
     return new IssuerError(type, detail, { directory: this.#transport.directory, challengeFailed });
   }
 
-  #forget(): void {
-    this.#store.removeOrder(this.#request.host, this.#transport.directory);
+  async #forget(): Promise<void> {
+    await this.#store.removeOrder(this.#request.host, this.#transport.directory);
   }
 
-  #narrate(step: string, message: string): void {
-    this.#request.narrate({ step, message });
+  #report(step: string, message: string): void {
+    this.#request.onStep({ step, message });
   }
 }
 

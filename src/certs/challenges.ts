@@ -1,36 +1,141 @@
 import type { SecureContext } from 'node:tls';
-import { contextOf } from './contexts.ts';
+import { Reloader } from '../kit/reloader.ts';
+import type { Logger } from '../telemetry/log.ts';
+import { type Clock, systemClock } from './clock.ts';
+import { type ChainAndKey, contextOf } from './contexts.ts';
 import type { ChallengeResponder } from './issuer.ts';
 
-/** The answers that are up now, for the listeners to give. Several orders may be on their way at once. */
-export class ChallengeBoard implements ChallengeResponder {
-  readonly #http = new Map<string, string>();
-  readonly #alpn = new Map<string, SecureContext>();
+/**
+ * Port: the answers to challenges that CAs may ask for now. A CA asks whichever node of a fleet the name leads to, so every node reads
+ * them all. Every method is atomic, and durable when it resolves. test/conformance/challenges.ts is its contract.
+ */
+export interface Challenges {
+  /** Replaces the one of the same type and token or host. */
+  put(challenge: Challenge): Promise<void>;
+  /** Does nothing where it is gone already, or where another has taken its place. */
+  remove(challenge: Challenge): Promise<void>;
+  /** Those that have not expired by then (epoch milliseconds); the store may forget the others. */
+  list(now: number): Promise<Challenge[]>;
+  /** Calls `listener` after another holder of the same store has changed something. The function returned ends that. */
+  watch(listener: () => void): () => void;
+}
 
-  http(token: string, content: string): () => void {
-    this.#http.set(token, content);
-    return () => {
-      if (this.#http.get(token) === content) this.#http.delete(token);
-    };
+export type Challenge = HttpChallenge | AlpnChallenge;
+
+/** RFC 8555 §8.3: `http://<host>/.well-known/acme-challenge/<token>` answers the key authorization. */
+export interface HttpChallenge {
+  readonly type: 'http-01';
+  readonly token: string;
+  readonly keyAuthorization: string;
+  readonly expiresAt: number;
+}
+
+/** RFC 8737 §3: a handshake for the host that offers `acme-tls/1` is answered with this certificate. */
+export interface AlpnChallenge extends ChainAndKey {
+  readonly type: 'tls-alpn-01';
+  readonly host: string;
+  readonly expiresAt: number;
+}
+
+/**
+ * Longer than any order waits for its validation, ms. A challenge is removed when its order is done; only a process that was killed
+ * leaves one behind.
+ */
+const LIFETIME = 600_000;
+
+interface Snapshot {
+  readonly http: ReadonlyMap<string, string>;
+  readonly alpn: ReadonlyMap<string, { readonly chain: string; readonly context: SecureContext }>;
+}
+
+/** What the listeners answer to CAs: a snapshot of the challenges, read synchronously, loaded again whenever they change. */
+export class PendingChallenges implements ChallengeResponder {
+  readonly #challenges: Challenges;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #reloader: Reloader;
+  readonly #unwatch: () => void;
+  #snapshot: Snapshot = { http: new Map(), alpn: new Map() };
+  #cancelExpiry: () => void = () => {};
+
+  /** Loads what is pending. */
+  static async open(challenges: Challenges, options: { readonly clock?: Clock; readonly log: Logger }) {
+    const pending = new PendingChallenges(challenges, options.clock ?? systemClock, options.log);
+    await pending.#reloader.now();
+    return pending;
   }
 
-  alpn(host: string, certificate: { chain: string; key: string }): () => void {
-    const context = contextOf(certificate);
-    this.#alpn.set(host, context);
-    return () => {
-      if (this.#alpn.get(host) === context) this.#alpn.delete(host);
-    };
+  private constructor(challenges: Challenges, clock: Clock, log: Logger) {
+    this.#challenges = challenges;
+    this.#clock = clock;
+    this.#log = log;
+    this.#reloader = new Reloader(
+      () => this.#load(),
+      (error) => log.error({ err: error }, 'pending challenges could not be read; it is tried again'),
+    );
+    this.#unwatch = challenges.watch(this.#reloader.request);
   }
 
-  httpContent(token: string): string | null {
-    return this.#http.get(token) ?? null;
+  http(token: string, keyAuthorization: string): Promise<() => Promise<void>> {
+    return this.#putUp({ type: 'http-01', token, keyAuthorization, expiresAt: this.#clock.now() + LIFETIME });
   }
 
+  alpn(host: string, { chain, key }: ChainAndKey): Promise<() => Promise<void>> {
+    return this.#putUp({ type: 'tls-alpn-01', host, chain, key, expiresAt: this.#clock.now() + LIFETIME });
+  }
+
+  /** Null where no such token is pending. */
+  keyAuthorization(token: string): string | null {
+    return this.#snapshot.http.get(token) ?? null;
+  }
+
+  /** Null where none is pending for this host. */
   alpnContext(host: string): SecureContext | null {
-    return this.#alpn.get(host) ?? null;
+    return this.#snapshot.alpn.get(host)?.context ?? null;
   }
 
   get alpnPending(): boolean {
-    return this.#alpn.size > 0;
+    return this.#snapshot.alpn.size > 0;
+  }
+
+  async close(): Promise<void> {
+    this.#unwatch();
+    this.#cancelExpiry();
+    await this.#reloader.close();
+  }
+
+  /** In the store, and answered by this process, when it resolves. */
+  async #putUp(challenge: Challenge): Promise<() => Promise<void>> {
+    await this.#challenges.put(challenge);
+    await this.#reloader.now();
+    return async () => {
+      try {
+        await this.#challenges.remove(challenge);
+        await this.#reloader.now();
+      } catch (error) {
+        // It expires by itself; how the order went matters more.
+        this.#log.warn({ err: error }, 'an answered challenge could not be removed');
+      }
+    };
+  }
+
+  async #load(): Promise<void> {
+    const now = this.#clock.now();
+    const pending = await this.#challenges.list(now);
+    const http = new Map<string, string>();
+    const alpn = new Map<string, { chain: string; context: SecureContext }>();
+    for (const challenge of pending) {
+      if (challenge.type === 'http-01') http.set(challenge.token, challenge.keyAuthorization);
+      else alpn.set(challenge.host, this.#contextFor(challenge));
+    }
+    this.#snapshot = { http, alpn };
+    this.#cancelExpiry();
+    const next = Math.min(...pending.map(({ expiresAt }) => expiresAt));
+    if (Number.isFinite(next)) this.#cancelExpiry = this.#clock.after(next - now, this.#reloader.request);
+  }
+
+  #contextFor(challenge: AlpnChallenge): { chain: string; context: SecureContext } {
+    const known = this.#snapshot.alpn.get(challenge.host);
+    return known?.chain === challenge.chain ? known : { chain: challenge.chain, context: contextOf(challenge) };
   }
 }

@@ -1,11 +1,13 @@
 import type { Config } from '../config/config.ts';
+import type { Locks } from '../kit/locks.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import type { AttemptSettings } from './attempt.ts';
+import { AcmeCertificates } from './acme-certificates.ts';
+import type { Challenges } from './challenges.ts';
 import { type Clock, systemClock } from './clock.ts';
-import { InternalCertificates } from './internal-service.ts';
+import { InternalCertificates } from './internal-certificates.ts';
 import type { Issuer } from './issuer.ts';
-import { AcmeCertificates } from './manager.ts';
+import type { AttemptSettings } from './order-attempt.ts';
 import type { CertificateOperations, CertificateService } from './service.ts';
 import type { CertStore } from './store.ts';
 
@@ -14,26 +16,28 @@ export type Certificates = CertificateService & CertificateOperations;
 /** Where CAs connect to validate (RFC 8555 §8.3, RFC 8737 §3), and so where the self-check does. */
 const CA_PORTS = { http: 80, https: 443 };
 
-/** The certificates of `tls.mode`: null where it is `off` and another program terminates TLS. @throws {OperatorError} */
-export function createCertificates(options: {
+/** Opens the certificates of `tls.mode`, with what is stored of them: null where it is `off` and another program terminates TLS. @throws {OperatorError} */
+export async function createCertificates(options: {
   readonly config: Pick<Config, 'domain' | 'dataDir' | 'listen' | 'tls' | 'acme'>;
   readonly store: CertStore;
+  readonly challenges: Challenges;
+  readonly locks: Locks;
   readonly log: Logger;
   readonly metrics: Metrics;
   /** In the order they are tried; needed by `tls.mode: acme`. */
   readonly issuers: readonly Issuer[];
   readonly clock?: Clock;
   readonly ports?: AttemptSettings['ports'];
-}): Certificates | null {
-  const { config, store, metrics, issuers } = options;
+}): Promise<Certificates | null> {
+  const { config, store, challenges, locks, metrics, issuers } = options;
   const log = options.log.child({ room: 'certs' });
   const clock = options.clock ?? systemClock;
   if (config.tls.mode === 'off') return null;
   if (config.tls.mode === 'internal') {
-    return new InternalCertificates({ domain: config.domain, dataDir: config.dataDir, store, log, now: clock.now });
+    return InternalCertificates.open({ domain: config.domain, dataDir: config.dataDir, store, log, now: clock.now });
   }
   const open = { 'http-01': config.listen.http !== null, 'tls-alpn-01': config.listen.https !== null };
-  return new AcmeCertificates({
+  return AcmeCertificates.open({
     domain: config.domain,
     settings: {
       issuers,
@@ -43,6 +47,8 @@ export function createCertificates(options: {
       ports: options.ports ?? CA_PORTS,
     },
     store,
+    challenges,
+    locks,
     log,
     metrics,
     clock,

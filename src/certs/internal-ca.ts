@@ -1,17 +1,41 @@
-import { generateKeyPairSync } from 'node:crypto';
+import { createHash, createPrivateKey, createPublicKey, X509Certificate } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { OperatorError } from '../kit/operator-error.ts';
 import { type CertificateMaterial, readFacts } from './certificate.ts';
-import type { InternalRoot } from './internal-root.ts';
-import { signCertificate } from './signing.ts';
+import { renewalTime } from './schedule.ts';
+import { newKeyPair, type Signer, signCertificate } from './signing.ts';
 
+/** The local CA: its key in `<dataDir>/ca.key` (mode 0600), its certificate in `<dataDir>/ca.crt` for clients to trust. */
+export interface InternalRoot extends Signer {
+  readonly pem: string;
+  /** SHA-256, upper-case pairs with colons, as clients and `openssl x509 -fingerprint -sha256` show it. */
+  readonly fingerprint: string;
+  readonly notAfter: number;
+  /** True when this start made it: clients must trust it anew. */
+  readonly fresh: boolean;
+}
+
+/** Ten years: people install a root by hand, and a gateway outlives machines. */
+const ROOT_LIFETIME = 10 * 365 * 24 * 3_600_000;
 /**
  * 90 days: well under the 825 that macOS and iOS allow a leaf below a root that a person installed (support.apple.com/103769),
  * and never longer than the root lasts.
  */
 const LEAF_LIFETIME = 90 * 24 * 3_600_000;
-/** Renewed when a third of its life is left. */
-const RENEW_LEFT = 1 / 3;
-/** Clients' clocks may be slow. */
-const BACKDATE = 3_600_000;
+/** Clocks of clients may be slow: by a day for the root, which is installed once, by an hour for leaves. */
+const ROOT_BACKDATE = 24 * 3_600_000;
+const LEAF_BACKDATE = 3_600_000;
 
 /**
  * Signs leaves on demand, within a handshake if need be (0.3 ms): any name is ready at once, nothing is kept on disk but the root,
@@ -35,29 +59,25 @@ export class InternalCa {
   /** The leaf kept under this name, if one was made and need not be replaced yet. */
   made(name: string): CertificateMaterial | null {
     const held = this.#leaves.get(name);
-    return held !== undefined && this.#now() < renewalTime(held) && this.#now() >= held.notBefore ? held : null;
+    return held !== undefined && this.#now() < renewalTime(held, null) && this.#now() >= held.notBefore ? held : null;
   }
 
   /** A new one, whatever is held. */
   renew(names: readonly [string, ...string[]]): CertificateMaterial {
     const now = this.#now();
-    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    const { publicKey, pem } = newKeyPair();
     const certificate = signCertificate(
       {
         commonName: names[0],
         names,
         publicKey,
-        notBefore: now - BACKDATE,
+        notBefore: now - LEAF_BACKDATE,
         notAfter: Math.min(now + LEAF_LIFETIME, this.root.notAfter),
         ca: false,
       },
       this.root,
     );
-    const material: CertificateMaterial = {
-      ...readFacts(certificate),
-      chain: certificate.toString(),
-      key: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
-    };
+    const material: CertificateMaterial = { ...readFacts(certificate), chain: certificate.toString(), key: pem };
     this.#leaves.set(names[0], material);
     return material;
   }
@@ -67,6 +87,79 @@ export class InternalCa {
   }
 }
 
-export function renewalTime(certificate: CertificateMaterial): number {
-  return certificate.notAfter - (certificate.notAfter - certificate.notBefore) * RENEW_LEFT;
+/** Loads the CA, or makes it on the first start. @throws {OperatorError} where its files do not belong together. */
+export function openInternalRoot(dataDir: string, now: number = Date.now()): InternalRoot {
+  const keyFile = join(dataDir, 'ca.key');
+  const certificateFile = join(dataDir, 'ca.crt');
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  const fresh = !existsSync(keyFile);
+  if (fresh) {
+    writeWhole(keyFile, newKeyPair().pem, 0o600);
+  }
+  const key = readKey(keyFile);
+  const publicKey = createPublicKey(key);
+  let certificate = fresh ? null : readCertificate(certificateFile);
+  if (certificate !== null && !certificate.checkPrivateKey(key)) {
+    throw new OperatorError('INTERNAL_CA_DAMAGED', `${certificateFile} does not belong to ${keyFile}`, {
+      next: 'restore both from a copy, or remove both: a new CA is made at the next start, and clients must trust that one',
+    });
+  }
+  // Lost with its key still there (a kill between the two files), or run out: signed anew with the same key.
+  const renewed = certificate === null || certificate.validToDate.getTime() <= now;
+  if (certificate === null || renewed) {
+    // Named by its key, so that two gateways' CAs are told apart in a trust store.
+    const id = createHash('sha256')
+      .update(publicKey.export({ type: 'spki', format: 'der' }))
+      .digest('hex')
+      .slice(0, 8);
+    const commonName = `Registry gateway local CA ${id}`;
+    certificate = signCertificate(
+      { commonName, names: [], publicKey, notBefore: now - ROOT_BACKDATE, notAfter: now + ROOT_LIFETIME, ca: true },
+      { key, publicKey, commonName },
+    );
+    writeWhole(certificateFile, certificate.toString(), 0o644);
+  }
+  return {
+    key,
+    publicKey,
+    commonName: certificate.subject.replace(/^CN=/, ''),
+    pem: certificate.toString(),
+    fingerprint: certificate.fingerprint256,
+    notAfter: certificate.validToDate.getTime(),
+    fresh: renewed,
+  };
+}
+
+function readKey(file: string) {
+  try {
+    return createPrivateKey(readFileSync(file));
+  } catch (cause) {
+    throw new OperatorError('INTERNAL_CA_DAMAGED', `the key of the local CA, ${file}, cannot be read`, {
+      next: 'restore it from a copy, or remove it and ca.crt: a new CA is made at the next start, and clients must trust that one',
+      cause,
+    });
+  }
+}
+
+function readCertificate(file: string): X509Certificate | null {
+  try {
+    return new X509Certificate(readFileSync(file));
+  } catch {
+    return null;
+  }
+}
+
+/** Whole or not at all, and on disk when it returns. */
+function writeWhole(file: string, content: string, mode: number): void {
+  const temporary = `${file}.new`;
+  // One left by a kill could have another mode.
+  rmSync(temporary, { force: true });
+  const descriptor = openSync(temporary, 'wx', mode);
+  try {
+    writeSync(descriptor, content);
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+  renameSync(temporary, file);
 }

@@ -1,12 +1,17 @@
+import { jitter } from '../kit/time.ts';
 import type { CertificateFacts } from './certificate.ts';
 import type { RenewalInfo } from './issuer.ts';
 import type { RenewalRecord } from './store.ts';
 
 /**
- * When certificates are renewed. Nothing counts in days: lifetimes shrink (90, 64, 45 days; 160 hours), so everything is a share of the lifetime.
+ * Every time that counts: when a certificate is renewed, when its CA is asked about that, and when a failed attempt is repeated.
+ * Nothing counts in days: lifetimes shrink (90, 64, 45 days; 160 hours), so everything is a share of the lifetime.
  */
 
-const HOUR = 3_600_000;
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
 /** Below this a certificate counts as short-lived and is renewed at half of its life, else when a third is left (Let's Encrypt's advice). */
 const SHORT_LIVED = 240 * HOUR;
 const SHARE_LEFT = 1 / 3;
@@ -17,8 +22,8 @@ const SPREAD = 1 / 30;
 const LATEST_LEFT = 1 / 20;
 
 /** RFC 9773 §4.3: a minute and a day are sensible bounds for the interval that the CA gives. */
-const CHECK_SHORTEST = 60_000;
-const CHECK_LONGEST = 24 * HOUR;
+const CHECK_SHORTEST = MINUTE;
+const CHECK_LONGEST = DAY;
 /** Without Retry-After, and after a failure, this often; the usual value of CAs that give one. */
 const CHECK_USUAL = 6 * HOUR;
 const CHECK_AFTER_FAILURE = HOUR;
@@ -31,7 +36,7 @@ export function lifetime(certificate: Pick<Validity, 'notBefore' | 'notAfter'>):
   return certificate.notAfter - certificate.notBefore;
 }
 
-/** When to renew: the moment chosen in the CA's window, else a share of the lifetime. */
+/** When any certificate is renewed, of a CA or of our own: at the moment chosen in the CA's window, else at a share of the lifetime. */
 export function renewalTime(certificate: Validity, renewal: RenewalRecord | null): number {
   if (renewal === null || renewal.fingerprint !== certificate.fingerprint) return shareTime(certificate);
   return Math.min(renewal.renewAt, certificate.notAfter - lifetime(certificate) * LATEST_LEFT);
@@ -83,4 +88,48 @@ export function checkAfterFailure(certificate: Validity): number {
 function checkInterval(certificate: Validity, wanted: number): number {
   const shortest = Math.min(CHECK_SHORTEST, lifetime(certificate) / CHECKS_IN_A_LIFE);
   return Math.min(CHECK_LONGEST, Math.max(shortest, wanted));
+}
+
+/**
+ * Waits after the first, second … failure in a row, as certmagic has them: quick at first, where a person is still mending a DNS record,
+ * then slow enough to stay far below every CA's limits.
+ */
+export const WAITS: readonly number[] = [
+  ...[1, 2, 2, 5].map((minutes) => minutes * MINUTE),
+  ...times(3, 10 * MINUTE),
+  ...times(4, 20 * MINUTE),
+  ...times(6, 30 * MINUTE),
+  ...times(3, HOUR),
+  ...times(2, 2 * HOUR),
+  ...times(2, 3 * HOUR),
+];
+/** After the table, for a month. */
+const LAST_WAIT = 6 * HOUR;
+/** A name that has failed for a month is most likely gone; a CA's registration may still come back, so it is never given up. */
+export const GIVEN_UP_AFTER = 30 * DAY;
+const GIVEN_UP_WAIT = DAY;
+/** While a certificate runs out, at most this share of its lifetime: the table fits certificates of 45 days, not those of a minute. */
+const RUNNING_OUT_SHARE = 1 / 20;
+/** No CA is asked more often than this for one host. */
+const SHORTEST = 2_000;
+
+export interface Failing {
+  /** Failures in a row, this one included; at least 1. */
+  readonly failures: number;
+  /** For how long it has failed, ms. */
+  readonly failingFor: number;
+  /** Of the certificate in use, ms; null where there is none, or where it ran out more than its own lifetime ago. */
+  readonly lifetime: number | null;
+}
+
+/** How long to wait before the next attempt, ms; what a CA asked for is kept apart, for each CA (HostRecord.holds). */
+export function nextWait(failing: Failing, random: () => number = Math.random): number {
+  const table =
+    failing.failingFor > GIVEN_UP_AFTER ? GIVEN_UP_WAIT : (WAITS[Math.max(1, failing.failures) - 1] ?? LAST_WAIT);
+  const longest = failing.lifetime === null ? Number.POSITIVE_INFINITY : failing.lifetime * RUNNING_OUT_SHARE;
+  return Math.round(Math.max(SHORTEST, Math.min(jitter(table, 0.2, random), longest)));
+}
+
+function times(count: number, wait: number): number[] {
+  return Array.from({ length: count }, () => wait);
 }

@@ -1,4 +1,4 @@
-import { generateKeyPairSync, randomBytes, type X509Certificate } from 'node:crypto';
+import { randomBytes, type X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { request } from 'node:http';
 import { isIPv6 } from 'node:net';
@@ -8,11 +8,11 @@ import { readBounded } from '../kit/bounded.ts';
 import { ACME_TLS } from './client-hello.ts';
 import type { ChallengeResponder } from './issuer.ts';
 import { resolveHost } from './resolve.ts';
-import { signCertificate } from './signing.ts';
+import { selfSigned } from './signing.ts';
 
 /** What a CA would meet if it were asked now. */
 export interface SelfCheckResult {
-  /** Ways of validation that would work. */
+  /** Challenge types that would work. */
   readonly passed: readonly ChallengeType[];
   /** The records found, `host A 203.0.113.7`. */
   readonly records: readonly string[];
@@ -55,12 +55,12 @@ export async function selfCheck(options: SelfCheckOptions): Promise<SelfCheckRes
 async function checkHttp(options: SelfCheckOptions, addresses: readonly string[]): Promise<string[]> {
   const token = randomBytes(24).toString('base64url');
   const content = randomBytes(24).toString('base64url');
-  const takeDown = options.responder.http(token, content);
+  const withdraw = await options.responder.http(token, content);
   try {
     const problems = await Promise.all(addresses.map((address) => fetchToken(options, address, token, content)));
     return problems.filter((problem) => problem !== null);
   } finally {
-    takeDown();
+    await withdraw();
   }
 }
 
@@ -93,20 +93,20 @@ async function fetchToken(
 }
 
 async function checkAlpn(options: SelfCheckOptions, addresses: readonly string[]): Promise<string[]> {
-  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const now = Date.now();
-  // Any certificate that only we can have does.
-  const marker = signCertificate(
-    { commonName: options.host, names: [options.host], publicKey, notBefore: now, notAfter: now + 60_000, ca: false },
-    { key: privateKey, publicKey, commonName: options.host },
-  );
-  const key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
-  const takeDown = options.responder.alpn(options.host, { chain: marker.toString(), key });
+  // Any certificate that only this gateway can have will do.
+  const marker = selfSigned({
+    commonName: options.host,
+    names: [options.host],
+    notBefore: now,
+    notAfter: now + 60_000,
+  });
+  const withdraw = await options.responder.alpn(options.host, marker);
   try {
-    const problems = await Promise.all(addresses.map((address) => meetMarker(options, address, marker)));
+    const problems = await Promise.all(addresses.map((address) => meetMarker(options, address, marker.certificate)));
     return problems.filter((problem) => problem !== null);
   } finally {
-    takeDown();
+    await withdraw();
   }
 }
 

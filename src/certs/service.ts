@@ -30,7 +30,7 @@ export interface Step {
   readonly step: string;
   readonly message: string;
 }
-export type Narrator = (step: Step) => void;
+export type StepListener = (step: Step) => void;
 
 /** A host that must have a certificate; `order: false` after `--no-cert`. */
 export interface CoveredHost {
@@ -38,11 +38,11 @@ export interface CoveredHost {
   readonly order: boolean;
 }
 
-/** One host's story, for `cert explain`: what is so, what happened, what it means, what to do. */
-export interface Story {
+/** For `cert explain`: a host's status in words, what happened, what it means, what to do. */
+export interface Explanation {
   readonly host: string;
   readonly state: CertificateState | 'none';
-  /** One sentence on how things stand. */
+  /** The status in one sentence. */
   readonly summary: string;
   /** What was tried when, oldest first; what a CA said is quoted word for word. `at` in ISO 8601. */
   readonly events: readonly { readonly at: string; readonly event: string }[];
@@ -55,13 +55,16 @@ export interface Story {
 
 /** The commands of an operator, beside the service; both modes have them. */
 export interface CertificateOperations {
-  explain(host: string): Story;
+  explain(host: string): Promise<Explanation>;
   /** Takes an operator's own certificate (PEM chain, leaf first, and key) into use for every host that its names cover. @throws {OperatorError} */
-  importCertificate(chain: string, key: string): { readonly names: readonly string[]; readonly notAfter: string };
+  importCertificate(
+    chain: string,
+    key: string,
+  ): Promise<{ readonly names: readonly string[]; readonly notAfter: string }>;
   /** What is served for the host: chain and key, PEM. @throws {OperatorError} where none is held. */
   exportCertificate(host: string): { readonly certificate: string; readonly key: string };
   /** A new certificate now, with a new key. @throws {OperatorError} */
-  renew(host: string, narrate: Narrator, signal?: AbortSignal): Promise<CertificateInfo>;
+  renew(host: string, onStep: StepListener, signal?: AbortSignal): Promise<CertificateInfo>;
   /** What an operator should know now: clock skew, expired certificates. One sentence each. */
   warnings(): string[];
 }
@@ -69,7 +72,7 @@ export interface CertificateOperations {
 /** Certificates, for the edge (contexts, challenges) and for the operator (everything else). Internal CA and ACME both fit behind it. */
 export interface CertificateService {
   contexts(): ContextSnapshot;
-  /** Loads what is stored and begins to look after `hosts`; resolves before anything is ordered. */
+  /** Covers `hosts`, and begins to order and renew in the background; resolves before anything is ordered. */
   start(hosts: readonly CoveredHost[]): Promise<void>;
   /** The table changed: these hosts are to be covered from now on. Certificates of hosts that left are kept. */
   cover(hosts: readonly CoveredHost[]): void;
@@ -77,7 +80,10 @@ export interface CertificateService {
    * One attempt now, for a person who waits; resolves once the certificate is in `contexts()`. Does nothing where a valid one is held, unless `force`.
    * @throws {OperatorError} with the CA's problem type and detail; the background goes on by its table of waits.
    */
-  obtain(host: string, options: { narrate: Narrator; force?: boolean; signal?: AbortSignal }): Promise<CertificateInfo>;
+  obtain(
+    host: string,
+    options: { onStep: StepListener; force?: boolean; signal?: AbortSignal },
+  ): Promise<CertificateInfo>;
   info(host: string): CertificateInfo | null;
   list(): CertificateInfo[];
   /** Body of `/.well-known/acme-challenge/<token>` (RFC 8555 §8.3), null where no such token is pending. */

@@ -1,4 +1,4 @@
-import { createHash, type KeyObject, randomBytes, sign, X509Certificate } from 'node:crypto';
+import { createHash, generateKeyPairSync, type KeyObject, randomBytes, sign, X509Certificate } from 'node:crypto';
 import { isIP } from 'node:net';
 import { AsnConvert, OctetString } from '@peculiar/asn1-schema';
 import {
@@ -81,6 +81,24 @@ export function signCertificate(order: CertificateOrder, signer: Signer): X509Ce
     signatureValue: bytes(sign('sha256', new Uint8Array(body), signer.key)),
   });
   return new X509Certificate(Buffer.from(AsnConvert.serialize(certificate)));
+}
+
+/** A new P-256 key, and its PEM (PKCS#8). */
+export function newKeyPair(): { readonly privateKey: KeyObject; readonly publicKey: KeyObject; readonly pem: string } {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  return { privateKey, publicKey, pem: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString() };
+}
+
+/** A certificate that no CA vouches for, with a key of its own; PEM. */
+export function selfSigned(order: Omit<CertificateOrder, 'publicKey' | 'ca'>): {
+  readonly certificate: X509Certificate;
+  readonly chain: string;
+  readonly key: string;
+} {
+  const { privateKey, publicKey, pem } = newKeyPair();
+  const signer = { key: privateKey, publicKey, commonName: order.commonName };
+  const certificate = signCertificate({ ...order, publicKey, ca: false }, signer);
+  return { certificate, chain: certificate.toString(), key: pem };
 }
 
 function extensions(order: CertificateOrder, signer: Signer, anonymous: boolean): Extension[] {

@@ -2,33 +2,40 @@ import type { ChallengeType } from '../config/config.ts';
 import type { CertificateMaterial } from './certificate.ts';
 
 /**
- * Port: what must never be lost about certificates. Every method is atomic, and durable when it returns.
+ * Port: what must never be lost about certificates. Every method is atomic, and durable when it resolves.
  * test/conformance/cert-store.ts is its contract. Times in epoch milliseconds.
  */
 export interface CertStore {
-  certificates(): StoredCertificate[];
+  certificates(): Promise<StoredCertificate[]>;
+  certificate(source: StoredCertificate['source'], name: string): Promise<StoredCertificate | null>;
   /** Replaces the one of the same source and name; one from an issuer ends that host's orders with it. */
-  putCertificate(certificate: StoredCertificate): void;
-  removeCertificate(source: StoredCertificate['source'], name: string): void;
+  putCertificate(certificate: StoredCertificate): Promise<void>;
 
-  records(): HostRecord[];
-  putRecord(record: HostRecord): void;
+  records(): Promise<HostRecord[]>;
+  record(host: string): Promise<HostRecord | null>;
+  putRecord(record: HostRecord): Promise<void>;
+
+  /**
+   * Calls `listener` after another holder of the same store has changed a certificate or a host's record, which holders keep in memory.
+   * What else changes is read when it is needed, and is not announced. The function returned ends that.
+   */
+  watch(listener: () => void): () => void;
 
   /** Oldest first; the store keeps the newest `EVENTS_KEPT` of a host. */
-  events(host: string): CertificateEvent[];
-  addEvent(host: string, event: CertificateEvent): void;
+  events(host: string): Promise<CertificateEvent[]>;
+  addEvent(host: string, event: CertificateEvent): Promise<void>;
 
-  account(directory: string): AccountRecord | null;
-  putAccount(account: AccountRecord): void;
+  account(directory: string): Promise<AccountRecord | null>;
+  putAccount(account: AccountRecord): Promise<void>;
 
-  order(host: string, directory: string): OrderRecord | null;
-  putOrder(order: OrderRecord): void;
-  removeOrder(host: string, directory: string): void;
+  order(host: string, directory: string): Promise<OrderRecord | null>;
+  putOrder(order: OrderRecord): Promise<void>;
+  removeOrder(host: string, directory: string): Promise<void>;
 
   /** What counts against a CA's limits, since then, oldest first. */
-  ledger(directory: string, since: number): LedgerEntry[];
+  ledger(directory: string, since: number): Promise<LedgerEntry[]>;
   /** Adds one and forgets what is older than `LEDGER_KEPT`. */
-  addLedger(directory: string, entry: LedgerEntry): void;
+  addLedger(directory: string, entry: LedgerEntry): Promise<void>;
 }
 
 export const EVENTS_KEPT = 60;
@@ -44,7 +51,7 @@ export interface StoredCertificate extends CertificateMaterial {
   readonly obtainedAt: number;
 }
 
-/** How things stand with one host. */
+/** How the attempts to get a certificate for one host went. */
 export interface HostRecord {
   readonly host: string;
   /** Failures in a row. */
@@ -58,7 +65,7 @@ export interface HostRecord {
     readonly at: number;
     readonly directory: string | null;
   } | null;
-  /** By directory URL: that CA asked to be left alone until then. */
+  /** By directory URL: that CA must not be asked before. */
   readonly holds: Readonly<Record<string, number>>;
   /** The last time a CA was asked although the self-check had failed. */
   readonly uncheckedAt: number | null;

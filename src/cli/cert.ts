@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { CertificateInfo, Story } from '../certs/service.ts';
+import type { CertificateInfo, Explanation } from '../certs/service.ts';
 import { stateCell } from './alias.ts';
 import { readGiven } from './arguments.ts';
 import { formatWhen } from './format.ts';
@@ -69,7 +69,7 @@ export function certCommands(session: Session): Command {
     .description("tell one host's story: what was tried, what the CA said, what to do, when the next attempt is")
     .argument('<host>')
     .action(async (host: string) => {
-      const story = (await session.act('cert.explain', { host })) as Story;
+      const story = (await session.act('cert.explain', { host })) as Explanation;
       output.line(story.summary);
       for (const { at, event } of story.events) output.line(`  ${at}  ${event}`);
       for (const advice of story.advice) output.line(`- ${advice}`);

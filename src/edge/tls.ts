@@ -1,8 +1,7 @@
 import { isIP, type Socket } from 'node:net';
 import { createSecureContext, type SecureContext, TLSSocket } from 'node:tls';
 import { ACME_TLS, type ClientHello, HELLO_MAX, peekClientHello } from '../certs/client-hello.ts';
-import { materialOf } from '../certs/contexts.ts';
-import { PROTOCOL } from '../certs/protocol.ts';
+import { materialOf, PROTOCOL } from '../certs/contexts.ts';
 import type { CertificateService, ContextSnapshot } from '../certs/service.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';

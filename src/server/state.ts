@@ -7,8 +7,10 @@ import type { Config } from '../config/config.ts';
 import { Lifecycle } from '../kit/lifecycle.ts';
 import { SqliteAliasStore } from '../sqlite/alias-store.ts';
 import { SqliteCertStore } from '../sqlite/cert-store.ts';
+import { SqliteChallenges } from '../sqlite/challenge-store.ts';
 import { type Database, openDatabase } from '../sqlite/database.ts';
 import { acquireInstanceLock } from '../sqlite/instance-lock.ts';
+import { SqliteLocks } from '../sqlite/locks.ts';
 import { gatewayMigrations } from '../sqlite/migrations/gateway.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -50,10 +52,12 @@ export async function openState(options: {
       ...[...table.snapshot().hosts.values()].map(({ host, certificate }) => ({ host, order: certificate })),
     ];
     const store = new SqliteCertStore(database);
+    const challenges = new SqliteChallenges(database);
+    const locks = new SqliteLocks(database);
     // The ACME library is a third of all code: a gateway that asks no CA never loads it.
     const issuers =
-      config.tls.mode === 'acme' ? (await import('../acme/issuer.ts')).createIssuers(config.acme, store) : [];
-    const certificates = createCertificates({ config, store, log, metrics, issuers });
+      config.tls.mode === 'acme' ? (await import('../acme/issuer.ts')).createIssuers(config.acme, store, locks) : [];
+    const certificates = await createCertificates({ config, store, challenges, locks, log, metrics, issuers });
     if (certificates !== null) {
       opened.defer('the certificates', () => certificates.close());
       table.subscribe(() => certificates.cover(coveredHosts()));

@@ -9,39 +9,36 @@ import {
   type OrderRecord,
   type StoredCertificate,
 } from '../certs/store.ts';
-import type { Database } from './database.ts';
+import { type ChangeFeed, changeFeed, type Database } from './database.ts';
 
 type Row = Record<string, unknown>;
+
+const TOPIC = 'certificates';
 
 /** Certificates, accounts and orders in `gateway.db`. */
 export class SqliteCertStore implements CertStore {
   readonly #database: Database;
+  readonly #feed: ChangeFeed;
 
   constructor(database: Database) {
     this.#database = database;
+    this.#feed = changeFeed(database);
   }
 
-  certificates(): StoredCertificate[] {
-    return this.#all('SELECT * FROM certificates ORDER BY source, name').map(
-      (row) =>
-        ({
-          source: row.source,
-          name: row.name,
-          directory: row.directory,
-          obtainedAt: row.obtained_at,
-          names: JSON.parse(row.names as string),
-          notBefore: row.not_before,
-          notAfter: row.not_after,
-          serial: row.serial,
-          issuer: row.issuer,
-          fingerprint: row.fingerprint,
-          chain: row.chain,
-          key: row.private_key,
-        }) as StoredCertificate,
-    );
+  watch(listener: () => void): () => void {
+    return this.#feed.watch(TOPIC, this, listener);
   }
 
-  putCertificate(certificate: StoredCertificate): void {
+  async certificates(): Promise<StoredCertificate[]> {
+    return this.#all('SELECT * FROM certificates ORDER BY source, name').map(toCertificate);
+  }
+
+  async certificate(source: StoredCertificate['source'], name: string): Promise<StoredCertificate | null> {
+    const row = this.#one('SELECT * FROM certificates WHERE source = @source AND name = @name', { source, name });
+    return row === undefined ? null : toCertificate(row);
+  }
+
+  async putCertificate(certificate: StoredCertificate): Promise<void> {
     this.#database.transaction(() => {
       this.#run(
         `INSERT OR REPLACE INTO certificates
@@ -51,30 +48,19 @@ export class SqliteCertStore implements CertStore {
       );
       if (certificate.source === 'acme') this.#run('DELETE FROM acme_orders WHERE host = @name', certificate);
     })();
+    this.#feed.publish(TOPIC, this);
   }
 
-  removeCertificate(source: StoredCertificate['source'], name: string): void {
-    this.#run('DELETE FROM certificates WHERE source = @source AND name = @name', { source, name });
+  async records(): Promise<HostRecord[]> {
+    return this.#all('SELECT * FROM certificate_hosts').map(toRecord);
   }
 
-  records(): HostRecord[] {
-    return this.#all('SELECT * FROM certificate_hosts').map(
-      (row) =>
-        ({
-          host: row.host,
-          failures: row.failures,
-          failingSince: row.failing_since,
-          nextAttempt: row.next_attempt,
-          lastError: parse(row.last_error),
-          holds: parse(row.holds),
-          uncheckedAt: row.unchecked_at,
-          challenge: row.challenge,
-          renewal: parse(row.renewal),
-        }) as HostRecord,
-    );
+  async record(host: string): Promise<HostRecord | null> {
+    const row = this.#one('SELECT * FROM certificate_hosts WHERE host = @host', { host });
+    return row === undefined ? null : toRecord(row);
   }
 
-  putRecord(record: HostRecord): void {
+  async putRecord(record: HostRecord): Promise<void> {
     this.#run(
       `INSERT OR REPLACE INTO certificate_hosts
        (host, failures, failing_since, next_attempt, last_error, holds, unchecked_at, challenge, renewal)
@@ -86,15 +72,16 @@ export class SqliteCertStore implements CertStore {
         renewal: print(record.renewal),
       },
     );
+    this.#feed.publish(TOPIC, this);
   }
 
-  events(host: string): CertificateEvent[] {
+  async events(host: string): Promise<CertificateEvent[]> {
     return this.#all('SELECT at, event FROM certificate_events WHERE host = @host ORDER BY id', {
       host,
     }) as unknown as CertificateEvent[];
   }
 
-  addEvent(host: string, event: CertificateEvent): void {
+  async addEvent(host: string, event: CertificateEvent): Promise<void> {
     this.#database.transaction(() => {
       this.#run('INSERT INTO certificate_events (host, at, event) VALUES (@host, @at, @event)', { host, ...event });
       this.#run(
@@ -105,19 +92,19 @@ export class SqliteCertStore implements CertStore {
     })();
   }
 
-  account(directory: string): AccountRecord | null {
+  async account(directory: string): Promise<AccountRecord | null> {
     const row = this.#one('SELECT * FROM acme_accounts WHERE directory = @directory', { directory });
     return row === undefined ? null : ({ directory, key: row.private_key, url: row.url } as AccountRecord);
   }
 
-  putAccount(account: AccountRecord): void {
+  async putAccount(account: AccountRecord): Promise<void> {
     this.#run(
       'INSERT OR REPLACE INTO acme_accounts (directory, private_key, url) VALUES (@directory, @key, @url)',
       account,
     );
   }
 
-  order(host: string, directory: string): OrderRecord | null {
+  async order(host: string, directory: string): Promise<OrderRecord | null> {
     const row = this.#one('SELECT * FROM acme_orders WHERE host = @host AND directory = @directory', {
       host,
       directory,
@@ -126,7 +113,7 @@ export class SqliteCertStore implements CertStore {
     return { host, directory, url: row.url, key: row.private_key, createdAt: row.created_at } as OrderRecord;
   }
 
-  putOrder(order: OrderRecord): void {
+  async putOrder(order: OrderRecord): Promise<void> {
     this.#run(
       `INSERT OR REPLACE INTO acme_orders (host, directory, url, private_key, created_at)
        VALUES (@host, @directory, @url, @key, @createdAt)`,
@@ -134,11 +121,11 @@ export class SqliteCertStore implements CertStore {
     );
   }
 
-  removeOrder(host: string, directory: string): void {
+  async removeOrder(host: string, directory: string): Promise<void> {
     this.#run('DELETE FROM acme_orders WHERE host = @host AND directory = @directory', { host, directory });
   }
 
-  ledger(directory: string, since: number): LedgerEntry[] {
+  async ledger(directory: string, since: number): Promise<LedgerEntry[]> {
     return this.#all(
       'SELECT at, kind, host FROM acme_ledger WHERE directory = @directory AND at >= @since ORDER BY at',
       {
@@ -148,7 +135,7 @@ export class SqliteCertStore implements CertStore {
     ) as unknown as LedgerEntry[];
   }
 
-  addLedger(directory: string, entry: LedgerEntry): void {
+  async addLedger(directory: string, entry: LedgerEntry): Promise<void> {
     this.#database.transaction(() => {
       this.#run('INSERT INTO acme_ledger (directory, at, kind, host) VALUES (@directory, @at, @kind, @host)', {
         directory,
@@ -172,6 +159,37 @@ export class SqliteCertStore implements CertStore {
   #run(sql: string, values: object): void {
     this.#database.prepare(sql).run(values);
   }
+}
+
+function toCertificate(row: Row): StoredCertificate {
+  return {
+    source: row.source,
+    name: row.name,
+    directory: row.directory,
+    obtainedAt: row.obtained_at,
+    names: JSON.parse(row.names as string),
+    notBefore: row.not_before,
+    notAfter: row.not_after,
+    serial: row.serial,
+    issuer: row.issuer,
+    fingerprint: row.fingerprint,
+    chain: row.chain,
+    key: row.private_key,
+  } as StoredCertificate;
+}
+
+function toRecord(row: Row): HostRecord {
+  return {
+    host: row.host,
+    failures: row.failures,
+    failingSince: row.failing_since,
+    nextAttempt: row.next_attempt,
+    lastError: parse(row.last_error),
+    holds: parse(row.holds),
+    uncheckedAt: row.unchecked_at,
+    challenge: row.challenge,
+    renewal: parse(row.renewal),
+  } as HostRecord;
 }
 
 function parse(json: unknown): unknown {

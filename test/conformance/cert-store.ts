@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
 import {
   type CertStore,
   EVENTS_KEPT,
@@ -9,6 +9,8 @@ import {
 
 export interface CertStoreHarness {
   readonly store: CertStore;
+  /** Another holder of the same store. */
+  readonly other: CertStore;
   /** The same store, opened anew: what was durable is there. */
   reopen(): CertStore;
 }
@@ -39,37 +41,34 @@ export function certStoreConformance(name: string, open: () => CertStoreHarness)
       store = harness.store;
     });
 
-    it('starts empty', () => {
-      expect(store.certificates()).toEqual([]);
-      expect(store.records()).toEqual([]);
-      expect(store.events('a.example.com')).toEqual([]);
-      expect(store.account('https://ca.example/dir')).toBeNull();
-      expect(store.order('a.example.com', 'https://ca.example/dir')).toBeNull();
-      expect(store.ledger('https://ca.example/dir', 0)).toEqual([]);
+    it('starts empty', async () => {
+      expect(await store.certificates()).toEqual([]);
+      expect(await store.certificate('acme', 'a.example.com')).toBeNull();
+      expect(await store.records()).toEqual([]);
+      expect(await store.record('a.example.com')).toBeNull();
+      expect(await store.events('a.example.com')).toEqual([]);
+      expect(await store.account('https://ca.example/dir')).toBeNull();
+      expect(await store.order('a.example.com', 'https://ca.example/dir')).toBeNull();
+      expect(await store.ledger('https://ca.example/dir', 0)).toEqual([]);
     });
 
-    it('keeps certificates whole, and replaces by source and name', () => {
-      store.putCertificate(certificate());
-      store.putCertificate(
+    it('keeps certificates whole, and replaces by source and name', async () => {
+      await store.putCertificate(certificate());
+      await store.putCertificate(
         certificate({ source: 'import', name: '*.example.com', names: ['*.example.com'], directory: null }),
       );
-      store.putCertificate(certificate({ serial: 'FF', names: ['a.example.com', '10.0.0.1'] }));
-      const held = harness.reopen().certificates();
+      await store.putCertificate(certificate({ serial: 'FF', names: ['a.example.com', '10.0.0.1'] }));
+      const held = await harness.reopen().certificates();
       expect(held).toHaveLength(2);
       expect(held).toContainEqual(certificate({ serial: 'FF', names: ['a.example.com', '10.0.0.1'] }));
       expect(held).toContainEqual(
         certificate({ source: 'import', name: '*.example.com', names: ['*.example.com'], directory: null }),
       );
+      expect(await store.certificate('acme', 'a.example.com')).toMatchObject({ serial: 'FF' });
+      expect(await store.certificate('import', 'a.example.com')).toBeNull();
     });
 
-    it('removes exactly one', () => {
-      store.putCertificate(certificate());
-      store.putCertificate(certificate({ source: 'import', directory: null }));
-      store.removeCertificate('import', 'a.example.com');
-      expect(store.certificates()).toEqual([certificate()]);
-    });
-
-    it('ends the orders of a host with its certificate, and no other', () => {
+    it('ends the orders of a host with its certificate, and no other', async () => {
       const order = {
         host: 'a.example.com',
         directory: 'https://ca.example/dir',
@@ -77,29 +76,32 @@ export function certStoreConformance(name: string, open: () => CertStoreHarness)
         key: 'K',
         createdAt: 5,
       };
-      store.putOrder(order);
-      store.putOrder({ ...order, host: 'b.example.com' });
-      store.putOrder({ ...order, directory: 'https://other.example/dir' });
-      store.putCertificate(certificate({ source: 'import', directory: null }));
-      expect(store.order('a.example.com', order.directory)).toEqual(order);
-      store.putCertificate(certificate());
-      expect(store.order('a.example.com', order.directory)).toBeNull();
-      expect(store.order('a.example.com', 'https://other.example/dir')).toBeNull();
-      expect(harness.reopen().order('b.example.com', order.directory)).toEqual({ ...order, host: 'b.example.com' });
+      await store.putOrder(order);
+      await store.putOrder({ ...order, host: 'b.example.com' });
+      await store.putOrder({ ...order, directory: 'https://other.example/dir' });
+      await store.putCertificate(certificate({ source: 'import', directory: null }));
+      expect(await store.order('a.example.com', order.directory)).toEqual(order);
+      await store.putCertificate(certificate());
+      expect(await store.order('a.example.com', order.directory)).toBeNull();
+      expect(await store.order('a.example.com', 'https://other.example/dir')).toBeNull();
+      expect(await harness.reopen().order('b.example.com', order.directory)).toEqual({
+        ...order,
+        host: 'b.example.com',
+      });
     });
 
-    it('replaces and removes orders', () => {
+    it('replaces and removes orders', async () => {
       const order = { host: 'a', directory: 'd', url: 'u', key: 'K', createdAt: 5 };
-      store.putOrder(order);
-      store.putOrder({ ...order, url: 'v' });
-      expect(store.order('a', 'd')?.url).toBe('v');
-      store.removeOrder('a', 'other');
-      expect(store.order('a', 'd')?.url).toBe('v');
-      store.removeOrder('a', 'd');
-      expect(store.order('a', 'd')).toBeNull();
+      await store.putOrder(order);
+      await store.putOrder({ ...order, url: 'v' });
+      expect((await store.order('a', 'd'))?.url).toBe('v');
+      await store.removeOrder('a', 'other');
+      expect((await store.order('a', 'd'))?.url).toBe('v');
+      await store.removeOrder('a', 'd');
+      expect(await store.order('a', 'd')).toBeNull();
     });
 
-    it('keeps how things stand with a host', () => {
+    it('keeps how things stand with a host', async () => {
       const record = {
         ...emptyRecord('a.example.com'),
         failures: 3,
@@ -111,45 +113,61 @@ export function certStoreConformance(name: string, open: () => CertStoreHarness)
         challenge: 'tls-alpn-01',
         renewal: { fingerprint: 'ab', windowStart: 1, windowEnd: 2, renewAt: 1, explanation: 'https://x/', checkAt: 9 },
       } as const;
-      store.putRecord(record);
-      store.putRecord(emptyRecord('b.example.com'));
-      expect(harness.reopen().records()).toEqual(expect.arrayContaining([record, emptyRecord('b.example.com')]));
-      store.putRecord(emptyRecord('a.example.com'));
-      expect(store.records()).toHaveLength(2);
-      expect(store.records()).toContainEqual(emptyRecord('a.example.com'));
+      await store.putRecord(record);
+      await store.putRecord(emptyRecord('b.example.com'));
+      expect(await harness.reopen().records()).toEqual(expect.arrayContaining([record, emptyRecord('b.example.com')]));
+      await store.putRecord(emptyRecord('a.example.com'));
+      expect(await store.records()).toHaveLength(2);
+      expect(await store.records()).toContainEqual(emptyRecord('a.example.com'));
+      expect(await store.record('a.example.com')).toEqual(emptyRecord('a.example.com'));
     });
 
-    it('keeps the newest events of each host, oldest first', () => {
-      store.addEvent('b', { at: 1, event: 'other' });
-      for (let n = 0; n < EVENTS_KEPT + 10; n++) store.addEvent('a', { at: n, event: `event ${n}` });
-      const events = harness.reopen().events('a');
+    it('tells every other holder of a change that it keeps in memory, until it stops watching', async () => {
+      const seen: StoredCertificate[][] = [];
+      const looks: Promise<void>[] = [];
+      const stop = harness.other.watch(() => {
+        looks.push(harness.other.certificates().then((held) => void seen.push(held)));
+      });
+      await store.putCertificate(certificate());
+      await vi.waitFor(() => expect(looks).toHaveLength(1));
+      await Promise.all(looks);
+      expect(seen.at(-1)).toEqual([certificate()]);
+      await store.putRecord(emptyRecord('a.example.com'));
+      await vi.waitFor(() => expect(looks).toHaveLength(2));
+      expect(await harness.other.record('a.example.com')).toEqual(emptyRecord('a.example.com'));
+      stop();
+      await store.putRecord(emptyRecord('b.example.com'));
+      await harness.other.records();
+      expect(looks).toHaveLength(2);
+      await Promise.all(looks);
+    });
+
+    it('keeps the newest events of each host, oldest first', async () => {
+      await store.addEvent('b', { at: 1, event: 'other' });
+      for (let n = 0; n < EVENTS_KEPT + 10; n++) await store.addEvent('a', { at: n, event: `event ${n}` });
+      const events = await harness.reopen().events('a');
       expect(events).toHaveLength(EVENTS_KEPT);
       expect(events[0]).toEqual({ at: 10, event: 'event 10' });
       expect(events.at(-1)).toEqual({ at: EVENTS_KEPT + 9, event: `event ${EVENTS_KEPT + 9}` });
-      expect(store.events('b')).toEqual([{ at: 1, event: 'other' }]);
+      expect(await store.events('b')).toEqual([{ at: 1, event: 'other' }]);
     });
 
-    it('keeps an account a directory', () => {
-      store.putAccount({ directory: 'd', key: 'K', url: null });
-      expect(store.account('d')).toEqual({ directory: 'd', key: 'K', url: null });
-      store.putAccount({ directory: 'd', key: 'K', url: 'u' });
-      expect(harness.reopen().account('d')).toEqual({ directory: 'd', key: 'K', url: 'u' });
+    it('keeps an account a directory', async () => {
+      await store.putAccount({ directory: 'd', key: 'K', url: null });
+      expect(await store.account('d')).toEqual({ directory: 'd', key: 'K', url: null });
+      await store.putAccount({ directory: 'd', key: 'K', url: 'u' });
+      expect(await harness.reopen().account('d')).toEqual({ directory: 'd', key: 'K', url: 'u' });
     });
 
-    it('counts against limits as far back as they reach, a directory each', () => {
-      store.addLedger('d', { at: 1_000, kind: 'order', host: 'a' });
-      store.addLedger('d', { at: 2_000, kind: 'certificate', host: 'a' });
-      store.addLedger('e', { at: 3_000, kind: 'order', host: 'b' });
-      expect(store.ledger('d', 0).map(({ at }) => at)).toEqual([1_000, 2_000]);
-      expect(store.ledger('d', 1_500)).toEqual([{ at: 2_000, kind: 'certificate', host: 'a' }]);
-      store.addLedger('d', { at: 1_500 + LEDGER_KEPT, kind: 'failedValidation', host: 'a' });
-      expect(
-        harness
-          .reopen()
-          .ledger('d', 0)
-          .map(({ at }) => at),
-      ).toEqual([2_000, 1_500 + LEDGER_KEPT]);
-      expect(store.ledger('e', 0)).toHaveLength(1);
+    it('counts against limits as far back as they reach, a directory each', async () => {
+      await store.addLedger('d', { at: 1_000, kind: 'order', host: 'a' });
+      await store.addLedger('d', { at: 2_000, kind: 'certificate', host: 'a' });
+      await store.addLedger('e', { at: 3_000, kind: 'order', host: 'b' });
+      expect((await store.ledger('d', 0)).map(({ at }) => at)).toEqual([1_000, 2_000]);
+      expect(await store.ledger('d', 1_500)).toEqual([{ at: 2_000, kind: 'certificate', host: 'a' }]);
+      await store.addLedger('d', { at: 1_500 + LEDGER_KEPT, kind: 'failedValidation', host: 'a' });
+      expect((await harness.reopen().ledger('d', 0)).map(({ at }) => at)).toEqual([2_000, 1_500 + LEDGER_KEPT]);
+      expect(await store.ledger('e', 0)).toHaveLength(1);
     });
   });
 }

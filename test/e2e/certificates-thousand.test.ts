@@ -37,19 +37,16 @@ async function prepare() {
   const hosts = [DOMAIN, ...rows.map(({ host }) => host)];
   const database = openDatabase(join(gateway.dataDir, 'gateway.db'), gatewayMigrations, { durability: 'normal' });
   const store = new SqliteCertStore(database);
-  database.transaction(() => {
-    for (const host of hosts) {
-      const { certificate, key } = ca.issue(host);
-      const material = readMaterial(certificate, key);
-      store.putCertificate({
-        ...material,
-        source: 'acme',
-        name: host,
-        directory: ca.directory,
-        obtainedAt: Date.now(),
-      });
-    }
-  })();
+  for (const host of hosts) {
+    const { certificate, key } = ca.issue(host);
+    await store.putCertificate({
+      ...readMaterial(certificate, key),
+      source: 'acme',
+      name: host,
+      directory: ca.directory,
+      obtainedAt: Date.now(),
+    });
+  }
   database.close();
   return { gateway, ca, hosts };
 }

@@ -1,6 +1,6 @@
 import { X509Certificate } from 'node:crypto';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
-import { certificateId } from '../../src/acme/renewal-info.ts';
+import { certificateId } from '../../src/acme/directory.ts';
 import { CertificateRig, openListeners, type RigOptions } from '../support/certificate-rig.ts';
 import { TestClock } from '../support/clock.ts';
 import { FakeCa, type FakeCaOptions } from '../support/fake-ca/index.ts';
@@ -18,7 +18,7 @@ async function open(ca: Partial<FakeCaOptions> = {}, rig: Partial<RigOptions> = 
   const listeners = await openListeners();
   const fake = await new FakeCa({ ports: listeners.ports, now: clock.now, ...ca }).start();
   onTestFinished(() => fake.stop());
-  return { clock, listeners, fake, rig: new CertificateRig(listeners, { issuers: [fake], clock, ...rig }) };
+  return { clock, listeners, fake, rig: await CertificateRig.open(listeners, { issuers: [fake], clock, ...rig }) };
 }
 
 const issued = (fake: FakeCa, count: number) => vi.waitFor(() => expect(fake.issued).toHaveLength(count), PATIENCE);
@@ -26,7 +26,7 @@ const state = (rig: CertificateRig, host = HOST) => rig.service.info(host);
 /** Nothing is due: an order that has begun would not have reached the CA yet, so its absence there shows nothing. */
 const quiet = (rig: CertificateRig) =>
   expect(Date.parse(state(rig)?.nextAttempt ?? '')).toBeGreaterThan(rig.clock.now());
-const until = (check: () => void) => vi.waitFor(check, PATIENCE);
+const until = (check: () => void | Promise<void>) => vi.waitFor(check, PATIENCE);
 
 describe('obtaining', () => {
   it('narrates each step and has the certificate in use at the end', async () => {
@@ -95,7 +95,7 @@ describe('obtaining', () => {
     await rig.start();
     const leaving = new AbortController();
     const waiting = rig.service.obtain(HOST, {
-      narrate: () => leaving.abort(new Error('Ctrl-C')),
+      onStep: () => leaving.abort(new Error('Ctrl-C')),
       signal: leaving.signal,
     });
     await expect(waiting).rejects.toThrow('Ctrl-C');
@@ -124,7 +124,7 @@ describe('failing', () => {
     rig.clock.advance(40_000);
     quiet(rig);
     rig.clock.advance(35_000);
-    await until(() => expect(rig.store.records()[0]?.failures).toBe(2));
+    await until(async () => expect((await rig.store.records())[0]?.failures).toBe(2));
     rig.clock.advance(3 * MINUTE);
     await issued(fake, 1);
     await until(() => expect(state(rig)).toMatchObject({ state: 'valid', lastError: null }));
@@ -172,13 +172,13 @@ describe('failing', () => {
     const { rig, fake } = await open();
     await rig.start();
     await rig.obtain(HOST);
-    const before = rig.store.account(fake.directory);
+    const before = await rig.store.account(fake.directory);
     fake.forgetAccounts();
     await rig.restart(HOST);
     const { steps, error } = await rig.obtain(HOST, true);
     expect(error).toBeNull();
     expect(steps.map(({ step }) => step)).toContain('account');
-    expect(rig.store.account(fake.directory)).toEqual(before);
+    expect(await rig.store.account(fake.directory)).toEqual(before);
     expect(fake.registrations).toBe(2);
   });
 
@@ -188,12 +188,12 @@ describe('failing', () => {
       const { rig, fake } = await open();
       await rig.start();
       await rig.obtain(HOST);
-      const account = rig.store.account(fake.directory);
+      const account = await rig.store.account(fake.directory);
       if (refused) fake.faults.push({ at: 'account', how: { status: 403, type: 'unauthorized' } });
-      rig.store.putAccount({ directory: fake.directory, key: account?.key ?? '', url: null });
+      await rig.store.putAccount({ directory: fake.directory, key: account?.key ?? '', url: null });
       await rig.restart(HOST);
       expect((await rig.obtain(HOST, true)).error).toBeNull();
-      expect(rig.store.account(fake.directory)).toEqual(account);
+      expect(await rig.store.account(fake.directory)).toEqual(account);
       expect(fake.registrations).toBe(1);
     },
   );
@@ -207,7 +207,7 @@ describe('failing', () => {
     clock.advance(31_000);
     await until(() => expect(state(rig)?.lastError?.type).toBe(how === 'hang' ? 'timeout' : 'network'));
     expect(state(rig)?.state).toBe('valid');
-    expect(rig.store.order(HOST, fake.directory)).not.toBeNull();
+    expect(await rig.store.order(HOST, fake.directory)).not.toBeNull();
     await rig.restart(HOST);
     expect(state(rig)?.lastError?.type).toBe(how === 'hang' ? 'timeout' : 'network');
     clock.advance(4_000);
@@ -222,7 +222,7 @@ describe('failing', () => {
       await rig.start();
       fake.faults.push({ at, times: 1, how: 'drop' });
       await rig.obtain(HOST);
-      const key = rig.store.order(HOST, fake.directory)?.key;
+      const key = (await rig.store.order(HOST, fake.directory))?.key;
       expect(key, at).toBeDefined();
       await rig.restart(HOST);
       clock.advance(2 * MINUTE);
@@ -254,7 +254,7 @@ describe('failing', () => {
     expect(state(rig)?.state).toBe('expired');
     expect(rig.service.contexts().byHost.get(HOST)).toBeDefined();
     expect(rig.service.warnings().join()).toContain(`the certificate of ${HOST} ran out`);
-    expect(rig.service.explain(HOST).summary).toContain('RAN OUT');
+    expect((await rig.service.explain(HOST)).summary).toContain('RAN OUT');
     expect(await rig.metrics()).toMatch(/gateway_certificate_expiry_seconds\{host="hub.gw.test"\} -3\d\d\d/);
     fake.faults.length = 0;
     clock.advance(10 * MINUTE);
@@ -287,7 +287,7 @@ describe('failing', () => {
     await rig.start();
     await rig.obtain(HOST);
     expect(rig.service.warnings().join()).toMatch(/clock is (599|60\d) s ahead of/);
-    expect(rig.service.explain(HOST).advice.join()).toContain('set it by NTP');
+    expect((await rig.service.explain(HOST)).advice.join()).toContain('set it by NTP');
   });
 });
 
@@ -321,7 +321,9 @@ describe('renewing', () => {
     await rig.start();
     await rig.obtain(HOST);
     clock.advance(2 * MINUTE);
-    await until(() => expect(rig.store.records()[0]?.renewal).toMatchObject({ explanation: 'https://ca.example/why' }));
+    await until(async () =>
+      expect((await rig.store.records())[0]?.renewal).toMatchObject({ explanation: 'https://ca.example/why' }),
+    );
     const { nextAttempt } = state(rig) ?? {};
     expect(Date.parse(nextAttempt ?? '')).toBeGreaterThanOrEqual(window.start);
     expect(Date.parse(nextAttempt ?? '')).toBeLessThanOrEqual(window.end);
@@ -350,18 +352,15 @@ describe('renewing', () => {
     await rig.start();
     await rig.obtain(HOST);
     clock.advance(2 * MINUTE);
-    await until(() => expect(rig.store.records()[0]?.renewal).toBeTruthy());
+    await until(async () => expect((await rig.store.records())[0]?.renewal).toBeTruthy());
     revoked = true;
     clock.advance(HOUR + MINUTE);
     await issued(fake, 2);
     await until(() => expect(state(rig)?.serial).toBe(fake.issued[1]?.serialNumber));
     expect(fake.issued[1]?.publicKey.equals(fake.issued[0]?.publicKey as never)).toBe(false);
-    expect(
-      rig.service
-        .explain(HOST)
-        .events.map(({ event }) => event)
-        .join(),
-    ).toContain('wants this certificate replaced at once');
+    expect((await rig.service.explain(HOST)).events.map(({ event }) => event).join()).toContain(
+      'wants this certificate replaced at once',
+    );
     clock.advance(DAY);
     quiet(rig);
     expect(fake.orders).toHaveLength(2);
@@ -395,7 +394,9 @@ describe('renewing', () => {
     await rig.start(HOST);
     await issued(fake, 1);
     for (let round = 2; round <= 6; round++) {
-      await until(() => expect(rig.store.certificates()[0]?.serial).toBe(fake.issued.at(-1)?.serialNumber));
+      await until(async () =>
+        expect((await rig.store.certificates())[0]?.serial).toBe(fake.issued.at(-1)?.serialNumber),
+      );
       clock.advance(31_000);
       await issued(fake, round);
       expect(state(rig)?.state).toBe('valid');
@@ -445,7 +446,7 @@ describe('challenges and issuers', () => {
     const { fake, clock, listeners } = await open();
     const second = await new FakeCa({ ports: listeners.ports, now: clock.now }).start();
     onTestFinished(() => second.stop());
-    const rig = new CertificateRig(listeners, { issuers: [fake, second], clock });
+    const rig = await CertificateRig.open(listeners, { issuers: [fake, second], clock });
     fake.faults.push({ at: 'newOrder', times: 1, how: { status: 503, retryAfter: '600' } });
     await rig.start();
     expect((await rig.obtain(HOST)).error).toBeNull();
@@ -466,7 +467,7 @@ describe('challenges and issuers', () => {
       how: { status: 429, type: 'rateLimited', detail: 'one is full', retryAfter: '86400' },
     });
     second.faults.push({ at: 'newOrder', how: { status: 403, type: 'caa', detail: 'two may not' } });
-    const rig = new CertificateRig(listeners, { issuers: [fake, second], clock });
+    const rig = await CertificateRig.open(listeners, { issuers: [fake, second], clock });
     await rig.start();
     const { error } = await rig.obtain(HOST);
     expect(error?.message).toMatch(/one is full.*two may not/);
@@ -479,7 +480,7 @@ describe('challenges and issuers', () => {
     await rig.start();
     const refused = await rig.obtain(HOST);
     expect(refused.error?.next).toContain('acme.issuers[].eab');
-    const bound = new CertificateRig(listeners, {
+    const bound = await CertificateRig.open(listeners, {
       issuers: [
         { directory: fake.directory, eab: { keyId: 'kid-1', hmacKey: Buffer.from('secret').toString('base64url') } },
       ],
@@ -496,14 +497,17 @@ describe('challenges and issuers', () => {
 
   it('asks for the configured profile, and names those on offer where it is none of them', async () => {
     const { fake, clock, listeners } = await open({ profiles: ['classic', 'shortlived'] });
-    const rig = new CertificateRig(listeners, {
+    const rig = await CertificateRig.open(listeners, {
       issuers: [{ directory: fake.directory, profile: 'shortlived' }],
       clock,
     });
     await rig.start();
     expect((await rig.obtain(HOST)).error).toBeNull();
     expect(fake.orders[0]?.profile).toBe('shortlived');
-    const wrong = new CertificateRig(listeners, { issuers: [{ directory: fake.directory, profile: 'fast' }], clock });
+    const wrong = await CertificateRig.open(listeners, {
+      issuers: [{ directory: fake.directory, profile: 'fast' }],
+      clock,
+    });
     await wrong.start();
     expect((await wrong.obtain(HOST)).error?.message).toContain('offers no profile fast, only: classic, shortlived');
   });
@@ -512,11 +516,11 @@ describe('challenges and issuers', () => {
     const { fake, clock, listeners } = await open();
     const second = await new FakeCa({ ports: listeners.ports, now: clock.now }).start();
     onTestFinished(() => second.stop());
-    const rig = new CertificateRig(listeners, { issuers: [fake, second], clock });
+    const rig = await CertificateRig.open(listeners, { issuers: [fake, second], clock });
     fake.faults.push({ at: 'newOrder', times: 1, how: 'drop' });
     await rig.start();
     await rig.obtain(HOST);
-    const [one, two] = [rig.store.account(fake.directory), rig.store.account(second.directory)];
+    const [one, two] = [await rig.store.account(fake.directory), await rig.store.account(second.directory)];
     expect(one?.key).toBeDefined();
     expect(two?.key).toBeDefined();
     expect(one?.key).not.toBe(two?.key);
@@ -532,7 +536,7 @@ describe('operator-supplied certificates', () => {
     await other.rig.start();
     await other.rig.obtain('*.corp.example');
     const { certificate, key } = other.rig.service.exportCertificate('*.corp.example');
-    expect(rig.service.importCertificate(certificate, key).names).toEqual(['*.corp.example']);
+    expect((await rig.service.importCertificate(certificate, key)).names).toEqual(['*.corp.example']);
     rig.service.cover([
       { host: 'a.corp.example', order: true },
       { host: 'b.a.corp.example', order: true },

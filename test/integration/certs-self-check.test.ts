@@ -27,7 +27,7 @@ async function open(
     listeners,
     ca,
     dns,
-    rig: new CertificateRig(listeners, { issuers: [ca], clock, selfCheck: true, resolvers: [dns], ...rig }),
+    rig: await CertificateRig.open(listeners, { issuers: [ca], clock, selfCheck: true, resolvers: [dns], ...rig }),
   };
 }
 
@@ -53,7 +53,7 @@ describe('a self-check that passes', () => {
     const tlsOnly = await open({ 'hub.gw.test': { A: '127.0.0.1' } }, { ports: { http: 1, https: 0 } });
     await tlsOnly.rig.stop();
     const ports = { http: await stranger(), https: tlsOnly.listeners.ports.tls };
-    const second = new CertificateRig(tlsOnly.listeners, {
+    const second = await CertificateRig.open(tlsOnly.listeners, {
       issuers: [tlsOnly.ca],
       selfCheck: true,
       resolvers: [tlsOnly.dns],
@@ -88,7 +88,7 @@ describe('a self-check that fails', () => {
       await rig.obtain(HOST);
     }
     expect(asked()).toBe(1);
-    const story = rig.service.explain(HOST);
+    const story = await rig.service.explain(HOST);
     expect(story.summary).toContain('there is no A or AAAA record for hub.gw.test');
     expect(story.advice.join()).toContain('does not lead to this gateway');
     clock.advance(15 * 60_000);
@@ -120,7 +120,7 @@ describe('a self-check that fails', () => {
     expect((await rig.obtain(HOST)).error).toBeNull();
     for (let round = 2; round <= 4; round++) {
       await vi.waitFor(
-        () => expect(rig.store.certificates()[0]?.serial).toBe(ca.issued.at(-1)?.serialNumber),
+        async () => expect((await rig.store.certificates())[0]?.serial).toBe(ca.issued.at(-1)?.serialNumber),
         PATIENCE,
       );
       clock.advance(31_000);

@@ -1,18 +1,104 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { onTestFinished } from 'vitest';
-import { SqliteCertStore } from '../../src/sqlite/cert-store.ts';
-import { openDatabase } from '../../src/sqlite/database.ts';
-import { gatewayMigrations } from '../../src/sqlite/migrations/gateway.ts';
+import {
+  type AccountRecord,
+  type CertificateEvent,
+  type CertStore,
+  EVENTS_KEPT,
+  type HostRecord,
+  LEDGER_KEPT,
+  type LedgerEntry,
+  type OrderRecord,
+  type StoredCertificate,
+} from '../../src/certs/store.ts';
+import { Watchers } from './watchers.ts';
 
-/** A store of the real kind, for one test. */
-export function temporaryCertStore(): SqliteCertStore {
-  const directory = mkdtempSync(join(tmpdir(), 'cert-store-'));
-  const database = openDatabase(join(directory, 'gateway.db'), gatewayMigrations, { durability: 'normal' });
-  onTestFinished(() => {
-    database.close();
-    rmSync(directory, { recursive: true, force: true });
-  });
-  return new SqliteCertStore(database);
+/** What several holders share. */
+class Shared {
+  readonly certificates = new Map<string, StoredCertificate>();
+  readonly records = new Map<string, HostRecord>();
+  readonly events = new Map<string, CertificateEvent[]>();
+  readonly accounts = new Map<string, AccountRecord>();
+  readonly orders = new Map<string, OrderRecord>();
+  readonly ledgers = new Map<string, LedgerEntry[]>();
+  readonly watchers = new Watchers();
+}
+
+/** A certificate store that lives as long as the test. */
+export class MemoryCertStore implements CertStore {
+  readonly #shared: Shared;
+
+  /** @param twin another holder of the same store */
+  constructor(twin?: MemoryCertStore) {
+    this.#shared = twin === undefined ? new Shared() : twin.#shared;
+  }
+
+  async certificates(): Promise<StoredCertificate[]> {
+    return [...this.#shared.certificates.values()];
+  }
+
+  async certificate(source: StoredCertificate['source'], name: string): Promise<StoredCertificate | null> {
+    return this.#shared.certificates.get(`${source} ${name}`) ?? null;
+  }
+
+  async putCertificate(certificate: StoredCertificate): Promise<void> {
+    const { certificates, orders, watchers } = this.#shared;
+    certificates.set(`${certificate.source} ${certificate.name}`, certificate);
+    if (certificate.source === 'acme') {
+      for (const [key, { host }] of orders) if (host === certificate.name) orders.delete(key);
+    }
+    watchers.changed(this);
+  }
+
+  async records(): Promise<HostRecord[]> {
+    return [...this.#shared.records.values()];
+  }
+
+  async record(host: string): Promise<HostRecord | null> {
+    return this.#shared.records.get(host) ?? null;
+  }
+
+  async putRecord(record: HostRecord): Promise<void> {
+    this.#shared.records.set(record.host, record);
+    this.#shared.watchers.changed(this);
+  }
+
+  watch(listener: () => void): () => void {
+    return this.#shared.watchers.add(this, listener);
+  }
+
+  async events(host: string): Promise<CertificateEvent[]> {
+    return this.#shared.events.get(host) ?? [];
+  }
+
+  async addEvent(host: string, event: CertificateEvent): Promise<void> {
+    this.#shared.events.set(host, [...(this.#shared.events.get(host) ?? []), event].slice(-EVENTS_KEPT));
+  }
+
+  async account(directory: string): Promise<AccountRecord | null> {
+    return this.#shared.accounts.get(directory) ?? null;
+  }
+
+  async putAccount(account: AccountRecord): Promise<void> {
+    this.#shared.accounts.set(account.directory, account);
+  }
+
+  async order(host: string, directory: string): Promise<OrderRecord | null> {
+    return this.#shared.orders.get(`${host} ${directory}`) ?? null;
+  }
+
+  async putOrder(order: OrderRecord): Promise<void> {
+    this.#shared.orders.set(`${order.host} ${order.directory}`, order);
+  }
+
+  async removeOrder(host: string, directory: string): Promise<void> {
+    this.#shared.orders.delete(`${host} ${directory}`);
+  }
+
+  async ledger(directory: string, since: number): Promise<LedgerEntry[]> {
+    return (this.#shared.ledgers.get(directory) ?? []).filter(({ at }) => at >= since);
+  }
+
+  async addLedger(directory: string, entry: LedgerEntry): Promise<void> {
+    const kept = (this.#shared.ledgers.get(directory) ?? []).filter(({ at }) => at >= entry.at - LEDGER_KEPT);
+    this.#shared.ledgers.set(directory, [...kept, entry]);
+  }
 }

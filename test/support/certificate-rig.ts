@@ -13,7 +13,9 @@ import type { CoveredHost, Step } from '../../src/certs/service.ts';
 import type { CertStore } from '../../src/certs/store.ts';
 import type { ChallengeType, IssuerConfig } from '../../src/config/config.ts';
 import { SqliteCertStore } from '../../src/sqlite/cert-store.ts';
+import { SqliteChallenges } from '../../src/sqlite/challenge-store.ts';
 import { type Database, openDatabase } from '../../src/sqlite/database.ts';
+import { SqliteLocks } from '../../src/sqlite/locks.ts';
 import { gatewayMigrations } from '../../src/sqlite/migrations/gateway.ts';
 import { silentLog } from '../../src/telemetry/log.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
@@ -27,6 +29,8 @@ export interface RigOptions {
   readonly clock?: TestClock;
   /** Where the self-check looks; the listeners of this rig without it. */
   readonly ports?: { readonly http: number; readonly https: number };
+  /** Makes this rig a second node over the database of another. */
+  readonly beside?: CertificateRig;
 }
 
 /** Two small listeners that answer challenges as the edge does: enough for a CA to validate against. */
@@ -81,20 +85,30 @@ export class CertificateRig {
   readonly clock: TestClock;
   readonly #options: RigOptions;
   readonly #listeners: Awaited<ReturnType<typeof openListeners>>;
-  readonly #directory = mkdtempSync(join(tmpdir(), 'certificates-'));
+  readonly #directory: string;
   #database: Database | undefined;
   #service: Certificates | undefined;
   #store: CertStore | undefined;
   #metrics = new Metrics();
 
-  constructor(listeners: Awaited<ReturnType<typeof openListeners>>, options: RigOptions) {
+  static async open(
+    listeners: Awaited<ReturnType<typeof openListeners>>,
+    options: RigOptions,
+  ): Promise<CertificateRig> {
+    const rig = new CertificateRig(listeners, options);
+    await rig.#open();
+    return rig;
+  }
+
+  private constructor(listeners: Awaited<ReturnType<typeof openListeners>>, options: RigOptions) {
     this.clock = options.clock ?? new TestClock();
     this.#options = options;
     this.#listeners = listeners;
-    this.#open();
+    this.#directory =
+      options.beside === undefined ? mkdtempSync(join(tmpdir(), 'certificates-')) : options.beside.#directory;
     onTestFinished(async () => {
       await this.stop();
-      rmSync(this.#directory, { recursive: true, force: true });
+      if (options.beside === undefined) rmSync(this.#directory, { recursive: true, force: true });
     });
   }
 
@@ -122,7 +136,7 @@ export class CertificateRig {
   async obtain(host: string, force = false): Promise<{ steps: Step[]; error: (Error & { next?: string }) | null }> {
     const steps: Step[] = [];
     try {
-      await this.service.obtain(host, { narrate: (step) => steps.push(step), force });
+      await this.service.obtain(host, { onStep: (step) => steps.push(step), force });
       return { steps, error: null };
     } catch (error) {
       return { steps, error: error as Error };
@@ -132,20 +146,26 @@ export class CertificateRig {
   /** As after a kill: nothing of the old process is left but the database. */
   async restart(...hosts: string[]): Promise<void> {
     await this.stop();
-    this.#open();
+    await this.#open();
     await this.start(...hosts);
   }
 
   async stop(): Promise<void> {
     await this.#service?.close();
-    this.#database?.close();
+    if (this.#options.beside === undefined) this.#database?.close();
     this.#service = this.#database = this.#store = undefined;
   }
 
-  #open(): void {
+  async #open(): Promise<void> {
     const { issuers, challenges, selfCheck, resolvers, ports } = this.#options;
-    this.#database = openDatabase(join(this.#directory, 'gateway.db'), gatewayMigrations, { durability: 'normal' });
-    this.#store = new SqliteCertStore(this.#database);
+    const { beside } = this.#options;
+    const shared = beside === undefined ? undefined : beside.#database;
+    const database =
+      shared ?? openDatabase(join(this.#directory, 'gateway.db'), gatewayMigrations, { durability: 'normal' });
+    const store = new SqliteCertStore(database);
+    const locks = new SqliteLocks(database);
+    this.#database = database;
+    this.#store = store;
     this.#metrics = new Metrics();
     const acme = {
       email: null,
@@ -160,7 +180,7 @@ export class CertificateRig {
       resolvers: resolvers ?? [],
     } as const;
     const address = { host: '127.0.0.1', port: 0 };
-    const service = createCertificates({
+    const service = await createCertificates({
       config: {
         domain: 'gw.test',
         dataDir: this.#directory,
@@ -168,10 +188,12 @@ export class CertificateRig {
         tls: { mode: 'acme' },
         acme,
       },
-      store: this.#store,
+      store,
+      challenges: new SqliteChallenges(database),
+      locks,
       log: silentLog(),
       metrics: this.#metrics,
-      issuers: createIssuers(acme, this.#store),
+      issuers: createIssuers(acme, store, locks),
       clock: this.clock,
       ports: ports ?? { http: this.#listeners.ports.http, https: this.#listeners.ports.tls },
     });

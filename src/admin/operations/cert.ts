@@ -55,7 +55,7 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
 
     'cert.import': async (input) => {
       const { certificate, key } = await parseInput('cert.import', input);
-      const imported = required(deps).importCertificate(certificate, key);
+      const imported = await required(deps).importCertificate(certificate, key);
       await deps.live?.settled();
       return imported;
     },

@@ -45,7 +45,7 @@ export async function bringIntoUse(
     return null;
   }
   const info = await certificates.obtain(alias.host, {
-    narrate: ({ step: name, message }) => step(name, message),
+    onStep: ({ step: name, message }) => step(name, message),
     signal: context.signal,
   });
   await answered(live, alias.host, info, context);

@@ -11,7 +11,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { CertificationRequest } from '@peculiar/asn1-csr';
 import { AsnConvert } from '@peculiar/asn1-schema';
-import { certificateId } from '../../../src/acme/renewal-info.ts';
+import { certificateId } from '../../../src/acme/directory.ts';
 import { signCertificate } from '../../../src/certs/signing.ts';
 import { readBounded } from '../../../src/kit/bounded.ts';
 import { readJws, thumbprint } from './jws.ts';

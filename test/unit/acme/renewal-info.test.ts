@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { certificateId } from '../../../src/acme/renewal-info.ts';
+import { certificateId } from '../../../src/acme/directory.ts';
 
 // RFC 9773, appendix A.
 const EXAMPLE = `-----BEGIN CERTIFICATE-----

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { GIVEN_UP_AFTER, nextWait, WAITS } from '../../../src/certs/backoff.ts';
+import { GIVEN_UP_AFTER, nextWait, WAITS } from '../../../src/certs/schedule.ts';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;

@@ -1,7 +1,7 @@
 import { generateKeyPairSync, type X509Certificate } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
-import { adviceFor } from '../../../src/certs/advice.ts';
 import { coversHost, readMaterial } from '../../../src/certs/certificate.ts';
+import { remediation } from '../../../src/certs/issuer.ts';
 import { signCertificate } from '../../../src/certs/signing.ts';
 
 const NOW = Math.floor(Date.now() / 1000) * 1000;
@@ -85,13 +85,13 @@ describe('coversHost', () => {
   });
 });
 
-describe('adviceFor', () => {
+describe('remediation', () => {
   it('knows every problem of RFC 8555 §6.7 that an order can meet', () => {
     const words =
       'accountDoesNotExist badCSR badNonce badPublicKey caa compound connection dns externalAccountRequired incorrectResponse invalidContact orderNotReady rateLimited rejectedIdentifier serverInternal tls unauthorized userActionRequired';
-    const unknown = adviceFor('urn:ietf:params:acme:error:somethingNew');
+    const unknown = remediation('urn:ietf:params:acme:error:somethingNew');
     for (const word of words.split(' '))
-      expect(adviceFor(`urn:ietf:params:acme:error:${word}`), word).not.toBe(unknown);
-    expect(adviceFor('constructor')).toBe(unknown);
+      expect(remediation(`urn:ietf:params:acme:error:${word}`), word).not.toBe(unknown);
+    expect(remediation('constructor')).toBe(unknown);
   });
 });

@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { InternalCertificates } from '../../../src/certs/internal-service.ts';
+import { InternalCertificates } from '../../../src/certs/internal-certificates.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
-import { temporaryCertStore } from '../../support/cert-store.ts';
+import { MemoryCertStore } from '../../support/cert-store.ts';
 
 const DAY = 24 * 3_600_000;
 let dataDir: string;
@@ -21,7 +21,13 @@ beforeEach(() => {
 afterEach(() => rmSync(dataDir, { recursive: true, force: true }));
 
 function open(domain = 'localhost') {
-  return new InternalCertificates({ domain, dataDir, store: temporaryCertStore(), log: silentLog(), now: () => clock });
+  return InternalCertificates.open({
+    domain,
+    dataDir,
+    store: new MemoryCertStore(),
+    log: silentLog(),
+    now: () => clock,
+  });
 }
 
 async function handshake(
@@ -60,7 +66,7 @@ async function handshake(
 }
 
 it('serves every host of the table at once, verified by ca.crt under TLS 1.2 and 1.3', async () => {
-  const service = open();
+  const service = await open();
   await service.start([{ host: 'k8s-gcr.localhost', order: true }]);
   const ca = readFileSync(join(dataDir, 'ca.crt'), 'utf8');
   for (const version of [undefined, 'TLSv1.3'] as const) {
@@ -73,34 +79,39 @@ it('serves every host of the table at once, verified by ca.crt under TLS 1.2 and
   expect(service.contexts().byHost.get('k8s-gcr.localhost')).toBeUndefined();
 });
 
-it('keeps the CA over restarts, its key closed to others', () => {
-  const first = open();
+it('keeps the CA over restarts, its key closed to others', async () => {
+  const first = await open();
   expect(statSync(join(dataDir, 'ca.key')).mode & 0o777).toBe(0o600);
   expect(first.root().pem).toBe(readFileSync(join(dataDir, 'ca.crt'), 'utf8'));
-  expect(open().root()).toEqual(first.root());
+  expect((await open()).root()).toEqual(first.root());
 });
 
-it('signs the root anew with the same key where a kill left the key alone', () => {
-  const first = open();
+it('signs the root anew with the same key where a kill left the key alone', async () => {
+  const first = await open();
   rmSync(join(dataDir, 'ca.crt'));
-  const second = new X509Certificate(open().root().pem);
+  const second = new X509Certificate((await open()).root().pem);
   expect(second.publicKey.equals(new X509Certificate(first.root().pem).publicKey)).toBe(true);
 });
 
-it('refuses to start with a root that belongs to another key', () => {
-  open();
+it('refuses to start with a root that belongs to another key', async () => {
+  await open();
   const other = mkdtempSync(join(tmpdir(), 'internal-ca-'));
-  new InternalCertificates({ domain: 'localhost', dataDir: other, store: temporaryCertStore(), log: silentLog() });
+  await InternalCertificates.open({
+    domain: 'localhost',
+    dataDir: other,
+    store: new MemoryCertStore(),
+    log: silentLog(),
+  });
   rmSync(join(dataDir, 'ca.crt'));
   rmSync(join(dataDir, 'ca.key'));
-  open();
+  await open();
   copyFileSync(join(other, 'ca.crt'), join(dataDir, 'ca.crt'));
   rmSync(other, { recursive: true });
-  expect(() => open()).toThrow(/does not belong to/);
+  await expect(open()).rejects.toThrow(/does not belong to/);
 });
 
-it('makes leaves as every client accepts them, and another before they run out', () => {
-  const service = open('gateway.test');
+it('makes leaves as every client accepts them, and another before they run out', async () => {
+  const service = await open('gateway.test');
   service.cover([{ host: 'hub.gateway.test', order: true }]);
   const root = new X509Certificate(service.root().pem);
   const leaf = () => new X509Certificate(service.exportCertificate('hub.gateway.test').certificate);
@@ -123,10 +134,10 @@ it('makes leaves as every client accepts them, and another before they run out',
   expect(own.checkIP('::1')).toBe('::1');
 });
 
-it('never signs a leaf that outlasts the root', () => {
-  open();
+it('never signs a leaf that outlasts the root', async () => {
+  await open();
   clock += 3649 * DAY;
-  const service = open();
+  const service = await open();
   service.cover([{ host: 'a.localhost', order: true }]);
   expect(Date.parse(service.info('a.localhost')?.notAfter ?? '')).toBeLessThanOrEqual(
     new X509Certificate(service.root().pem).validToDate.getTime(),

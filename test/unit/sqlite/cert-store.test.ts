@@ -3,11 +3,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { SqliteCertStore } from '../../../src/sqlite/cert-store.ts';
-import { openDatabase } from '../../../src/sqlite/database.ts';
+import { SqliteChallenges } from '../../../src/sqlite/challenge-store.ts';
+import { type Database, openDatabase } from '../../../src/sqlite/database.ts';
 import { gatewayMigrations } from '../../../src/sqlite/migrations/gateway.ts';
 import { certStoreConformance } from '../../conformance/cert-store.ts';
+import { challengesConformance } from '../../conformance/challenges.ts';
+import { MemoryCertStore } from '../../support/cert-store.ts';
+import { MemoryChallenges } from '../../support/challenges.ts';
 
-certStoreConformance('SQLite', () => {
+/** Two holders of one open database, and what opens the file again. */
+function onDisk<T>(make: (database: Database) => T): { store: T; other: T; reopen: () => T } {
   const directory = mkdtempSync(join(tmpdir(), 'cert-store-'));
   const open = () => openDatabase(join(directory, 'gateway.db'), gatewayMigrations, { durability: 'normal' });
   const databases = [open()];
@@ -16,11 +21,24 @@ certStoreConformance('SQLite', () => {
     rmSync(directory, { recursive: true, force: true });
   });
   return {
-    store: new SqliteCertStore(databases[0]!),
+    store: make(databases[0]!),
+    other: make(databases[0]!),
     reopen() {
       const database = open();
       databases.push(database);
-      return new SqliteCertStore(database);
+      return make(database);
     },
   };
+}
+
+certStoreConformance('SQLite', () => onDisk((database) => new SqliteCertStore(database)));
+challengesConformance('SQLite', () => onDisk((database) => new SqliteChallenges(database)));
+
+certStoreConformance('memory', () => {
+  const store = new MemoryCertStore();
+  return { store, other: new MemoryCertStore(store), reopen: () => new MemoryCertStore(store) };
+});
+challengesConformance('memory', () => {
+  const store = new MemoryChallenges();
+  return { store, other: new MemoryChallenges(store), reopen: () => new MemoryChallenges(store) };
 });

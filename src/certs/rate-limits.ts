@@ -2,7 +2,7 @@ import type { CertStore, LedgerEntry } from './store.ts';
 
 const HOUR = 3_600_000;
 
-/** A documented limit of a CA, kept from our side, so that it is never met from the other. */
+/** A documented limit of a CA. Orders are held back here, so that the CA never has to refuse one. */
 export interface CaLimit {
   readonly kind: LedgerEntry['kind'];
   readonly count: number;
@@ -38,14 +38,15 @@ export function limitsOf(directory: string): readonly CaLimit[] {
   return /^https:\/\/acme-v02\.api\.letsencrypt\.org\//.test(directory) ? LETS_ENCRYPT : [];
 }
 
-export interface Turn {
+/** Why an order has to wait, and until when. */
+export interface Postponement {
   /** Epoch milliseconds. */
   readonly at: number;
   readonly why: string;
 }
 
-/** Knows when a host's turn at a CA comes. What counts is kept in the store, so a restart forgets none of it. */
-export class CaQueue {
+/** Keeps orders below the documented rate limits of a CA. What counts is kept in the store, so a restart forgets none of it. */
+export class RateLimits {
   readonly #store: CertStore;
   readonly #now: () => number;
   readonly #limits: (directory: string) => readonly CaLimit[];
@@ -58,49 +59,51 @@ export class CaQueue {
     this.#limits = limits;
   }
 
-  /** When this host may be ordered here; null for now. */
-  turn(directory: string, host: string): Turn | null {
+  /** Null where this host may be ordered from this CA now. */
+  async postponement(directory: string, host: string): Promise<Postponement | null> {
     const limits = this.#limits(directory);
     if (limits.length === 0) return null;
     const now = this.#now();
     const longest = Math.max(...limits.map(({ period }) => period));
-    const ledger = this.#store.ledger(directory, now - longest);
-    let turn: Turn | null = null;
+    const ledger = await this.#store.ledger(directory, now - longest);
+    let longestWait: Postponement | null = null;
     for (const limit of limits) {
       const counted = ledger.filter(
-        (entry) => entry.kind === limit.kind && entry.at > now - limit.period && together(limit, entry.host, host),
+        (entry) => entry.kind === limit.kind && entry.at > now - limit.period && countTogether(limit, entry.host, host),
       );
       const open =
         limit.kind === 'certificate'
-          ? [...this.#open.values()].filter((o) => o.directory === directory && together(limit, o.host, host)).length
+          ? [...this.#open.values()].filter((o) => o.directory === directory && countTogether(limit, o.host, host))
+              .length
           : 0;
       if (counted.length + open < limit.count) continue;
       // The entry whose leaving makes room; with orders still open, look again once the oldest has left.
       const leaving = counted[Math.max(0, counted.length + open - limit.count)] ?? counted.at(-1);
       const at = leaving === undefined ? now + OPEN_ORDER_LASTS : leaving.at + limit.period;
-      if (turn === null || at > turn.at) turn = { at, why: `this CA gives ${limit.words}` };
+      if (longestWait === null || at > longestWait.at) longestWait = { at, why: `this CA gives ${limit.words}` };
     }
-    return turn;
+    return longestWait;
   }
 
-  ordered(directory: string, host: string, exempt: boolean): void {
+  /** @param exempt a renewal that follows ARI counts against no limit */
+  async ordered(directory: string, host: string, exempt: boolean): Promise<void> {
     if (exempt || this.#limits(directory).length === 0) return;
     this.#open.set(`${directory} ${host}`, { directory, host });
-    this.#store.addLedger(directory, { at: this.#now(), kind: 'order', host });
+    await this.#store.addLedger(directory, { at: this.#now(), kind: 'order', host });
   }
 
-  ended(directory: string, host: string, outcome: 'certificate' | 'failedValidation' | 'failed'): void {
+  async ended(directory: string, host: string, outcome: 'certificate' | 'failedValidation' | 'failed'): Promise<void> {
     const counted = this.#open.delete(`${directory} ${host}`);
     if (outcome === 'failed' || this.#limits(directory).length === 0) return;
     if (outcome === 'certificate' && !counted) return;
-    this.#store.addLedger(directory, { at: this.#now(), kind: outcome, host });
+    await this.#store.addLedger(directory, { at: this.#now(), kind: outcome, host });
   }
 }
 
 /** How long to wait for orders that are open where nothing else is counted yet, ms. */
 const OPEN_ORDER_LASTS = 60_000;
 
-function together(limit: CaLimit, one: string, other: string): boolean {
+function countTogether(limit: CaLimit, one: string, other: string): boolean {
   if (limit.scope === 'account') return true;
   if (limit.scope === 'host') return one === other;
   return registeredDomain(one) === registeredDomain(other);

@@ -1,14 +1,12 @@
 import type { ChallengeType } from '../config/config.ts';
 import type { CertificateMaterial } from './certificate.ts';
-import type { ChallengeBoard } from './challenges.ts';
 import type { Clock } from './clock.ts';
-import { contextOf } from './contexts.ts';
-import { type Issuer, IssuerError, type OwnProblem } from './issuer.ts';
-import type { CertificateMetrics } from './metrics.ts';
-import type { CaQueue } from './queue.ts';
+import { type ChallengeResponder, type Issuer, IssuerError, type OwnProblem } from './issuer.ts';
+import type { ManagedHosts } from './managed-hosts.ts';
+import type { RateLimits } from './rate-limits.ts';
 import { type SelfCheckResult, selfCheck } from './self-check.ts';
-import type { Narrator } from './service.ts';
-import type { CertStore, HostRecord, StoredCertificate } from './store.ts';
+import type { StepListener } from './service.ts';
+import type { HostRecord, StoredCertificate } from './store.ts';
 
 /** What one attempt changes in a host's record, whether it succeeds or not. */
 export interface AttemptNotes {
@@ -48,9 +46,9 @@ export interface AttemptSettings {
 export interface AttemptTask {
   readonly host: string;
   readonly record: HostRecord;
-  /** The certificate that this one follows; null for the first. */
+  /** The certificate that is to be replaced; null for the first. */
   readonly held: StoredCertificate | null;
-  readonly narrate: Narrator;
+  readonly onStep: StepListener;
   readonly signal: AbortSignal;
 }
 
@@ -62,36 +60,34 @@ const ANSWER_TIMEOUT = 20_000;
 const ANSWER_SHARE = 1 / 10;
 const ANSWER_TIMEOUT_LEAST = 3_000;
 
-/** One attempt: the self-check, then issuer by issuer, each with the ways of validation that promise most. */
-export class Attempts {
-  readonly #settings: AttemptSettings;
-  readonly #board: ChallengeBoard;
-  readonly #queue: CaQueue;
-  readonly #store: CertStore;
-  readonly #clock: Clock;
-  readonly #metrics: CertificateMetrics;
+/** What is counted of attempts, by the issuer's name. */
+export interface AttemptCounters {
+  attempted(issuer: string): void;
+  failed(issuer: string, error: IssuerError): void;
+}
 
-  constructor(parts: {
-    settings: AttemptSettings;
-    board: ChallengeBoard;
-    queue: CaQueue;
-    store: CertStore;
-    clock: Clock;
-    metrics: CertificateMetrics;
-  }) {
-    this.#settings = parts.settings;
-    this.#board = parts.board;
-    this.#queue = parts.queue;
-    this.#store = parts.store;
-    this.#clock = parts.clock;
-    this.#metrics = parts.metrics;
+export interface OrderAttemptsParts {
+  readonly settings: AttemptSettings;
+  readonly challenges: ChallengeResponder;
+  readonly limits: RateLimits;
+  readonly hosts: ManagedHosts;
+  readonly clock: Clock;
+  readonly counters: AttemptCounters;
+}
+
+/** One attempt to get a certificate: the self-check, then issuer by issuer, each with the challenge types that are most likely to work. */
+export class OrderAttempts {
+  readonly #parts: OrderAttemptsParts;
+
+  constructor(parts: OrderAttemptsParts) {
+    this.#parts = parts;
   }
 
-  /** The certificate is in the store when this resolves. @throws {AttemptFailed} `notes` is filled either way. */
+  /** The certificate is stored and served when this resolves. @throws {AttemptFailed} `notes` is filled either way. */
   async run(task: AttemptTask, notes: AttemptNotes): Promise<StoredCertificate> {
     const challenges = await this.#challengesFor(task, notes);
     const problems: IssuerError[] = [];
-    for (const issuer of this.#settings.issuers) {
+    for (const issuer of this.#parts.settings.issuers) {
       try {
         return await this.#ask(issuer, challenges, task, notes);
       } catch (error) {
@@ -99,16 +95,16 @@ export class Attempts {
         const problem = error instanceof IssuerError ? error : this.#unexpected(error, issuer);
         problems.push(problem);
         if (problem.type === 'waiting') continue;
-        if (problem.retryAfter !== null) notes.holds[issuer.directory] = this.#clock.now() + problem.retryAfter;
+        if (problem.retryAfter !== null) notes.holds[issuer.directory] = this.#parts.clock.now() + problem.retryAfter;
       }
     }
     const [first, ...rest] = problems;
     throw new AttemptFailed([first ?? new IssuerError('internal', 'acme.issuers is empty'), ...rest]);
   }
 
-  /** Ways of validation to try, the most promising first. */
+  /** Challenge types to try, the most promising first. */
   async #challengesFor(task: AttemptTask, notes: AttemptNotes): Promise<readonly ChallengeType[]> {
-    const { challenges } = this.#settings;
+    const { challenges } = this.#parts.settings;
     if (challenges.length === 0) {
       throw new AttemptFailed([
         new IssuerError(
@@ -120,20 +116,20 @@ export class Attempts {
     // What worked last comes first: a CA counts failed validations.
     const { challenge } = notes;
     const preferred = challenge === null || !challenges.includes(challenge) ? challenges : first(challenge, challenges);
-    if (!this.#settings.selfCheck) {
-      task.narrate({ step: 'resolve', message: 'not checked (acme.selfCheck is off)' });
+    if (!this.#parts.settings.selfCheck) {
+      task.onStep({ step: 'resolve', message: 'not checked (acme.selfCheck is off)' });
       return preferred;
     }
     const result = await selfCheck({
       host: task.host,
       challenges,
-      resolvers: this.#settings.resolvers,
-      ports: this.#settings.ports,
-      responder: this.#board,
+      resolvers: this.#parts.settings.resolvers,
+      ports: this.#parts.settings.ports,
+      responder: this.#parts.challenges,
       signal: task.signal,
     });
     if (result.passed.length > 0) {
-      task.narrate({ step: 'resolve', message: `${result.records.join(', ')}, and this gateway answers there` });
+      task.onStep({ step: 'resolve', message: `${result.records.join(', ')}, and this gateway answers there` });
       return [
         ...preferred.filter((one) => result.passed.includes(one)),
         ...preferred.filter((one) => !result.passed.includes(one)),
@@ -143,18 +139,18 @@ export class Attempts {
     return preferred;
   }
 
-  /** The name does not lead here as far as we see. That is a warning: one real attempt an hour, or when time runs out. */
+  /** The self-check failed. That is a warning: a CA is asked all the same once an hour, or when the certificate is about to run out. */
   #allowUnchecked(task: AttemptTask, notes: AttemptNotes, { problems, records }: SelfCheckResult): void {
-    const now = this.#clock.now();
+    const now = this.#parts.clock.now();
     const what = [...(records.length > 0 ? [`found ${records.join(', ')}`] : []), ...problems].join('; ');
     const last = notes.uncheckedAt;
     const runsOut = task.held !== null && task.held.notAfter - now < UNCHECKED_INTERVAL;
     if (last !== null && now - last < UNCHECKED_INTERVAL && !runsOut) {
-      task.narrate({ step: 'resolve', message: `warning: ${what}` });
+      task.onStep({ step: 'resolve', message: `warning: ${what}` });
       throw new AttemptFailed([new IssuerError('selfCheck', what)]);
     }
     notes.uncheckedAt = now;
-    task.narrate({
+    task.onStep({
       step: 'resolve',
       message: `warning: ${what}; the CA is asked all the same, once an hour, in case only this machine sees it so`,
     });
@@ -172,71 +168,70 @@ export class Attempts {
     for (const challenge of challenges) {
       // The CA's own limits exempt renewals that follow its ARI.
       const exempt = replaces !== null && task.record.renewal !== null;
-      const wait = this.#wait(issuer, host, exempt, notes);
+      const wait = await this.#wait(issuer, host, exempt, notes);
       if (wait !== null) {
         tried.push({ challenge, problem: wait });
         break;
       }
-      this.#metrics.attempted(issuer.name);
+      this.#parts.counters.attempted(issuer.name);
       try {
         const material = await issuer.obtain({
           host,
           challenge,
           replaces,
-          responder: this.#board,
-          narrate: task.narrate,
+          responder: this.#parts.challenges,
+          onStep: task.onStep,
           timeout: this.#timeout(held),
           signal: task.signal,
-          onOrder: () => this.#queue.ordered(issuer.directory, host, exempt),
+          onOrder: () => this.#parts.limits.ordered(issuer.directory, host, exempt),
         });
         notes.challenge = challenge;
-        return this.#keep(issuer, host, material);
+        return await this.#keep(issuer, host, material);
       } catch (error) {
         const problem = error instanceof IssuerError ? error : this.#unexpected(error, issuer);
-        this.#queue.ended(issuer.directory, host, problem.challengeFailed ? 'failedValidation' : 'failed');
+        await this.#parts.limits.ended(issuer.directory, host, problem.challengeFailed ? 'failedValidation' : 'failed');
         task.signal.throwIfAborted();
         tried.push({ challenge, problem });
-        this.#metrics.failed(issuer.name, problem);
+        this.#parts.counters.failed(issuer.name, problem);
         if (!problem.challengeFailed) break;
         if (challenge !== challenges.at(-1))
-          task.narrate({ step: 'validate', message: `${challenge} failed (${problem.message}); trying the next kind` });
+          task.onStep({ step: 'validate', message: `${challenge} failed (${problem.message}); trying the next kind` });
       }
     }
-    throw together(tried);
+    throw combine(tried);
   }
 
-  /** Null where it is this host's turn at this CA. */
-  #wait(issuer: Issuer, host: string, exempt: boolean, notes: AttemptNotes): IssuerError | null {
-    const now = this.#clock.now();
+  /** Null where this CA may be asked for this host now. */
+  async #wait(issuer: Issuer, host: string, exempt: boolean, notes: AttemptNotes): Promise<IssuerError | null> {
+    const now = this.#parts.clock.now();
     const hold = notes.holds[issuer.directory] ?? 0;
-    const turn = exempt ? null : this.#queue.turn(issuer.directory, host);
-    const at = Math.max(hold, turn?.at ?? 0);
+    const postponed = exempt ? null : await this.#parts.limits.postponement(issuer.directory, host);
+    const at = Math.max(hold, postponed?.at ?? 0);
     if (at <= now) return null;
-    const why = turn !== null && turn.at >= hold ? turn.why : 'this CA asked to be left alone until then';
+    const why =
+      postponed !== null && postponed.at >= hold ? postponed.why : 'this CA asked to be left alone until then';
     notes.holds[issuer.directory] = at;
     return new IssuerError('waiting', `${issuer.name} is not asked before ${new Date(at).toISOString()}: ${why}`, {
       directory: issuer.directory,
     });
   }
 
-  #keep(issuer: Issuer, host: string, material: CertificateMaterial): StoredCertificate {
+  async #keep(issuer: Issuer, host: string, material: CertificateMaterial): Promise<StoredCertificate> {
     const stored: StoredCertificate = {
       ...material,
       source: 'acme',
       name: host,
       directory: issuer.directory,
-      obtainedAt: this.#clock.now(),
+      obtainedAt: this.#parts.clock.now(),
     };
-    // Proves that TLS takes it, before anything depends on it.
-    contextOf(stored);
-    this.#store.putCertificate(stored);
-    this.#queue.ended(issuer.directory, host, 'certificate');
+    await this.#parts.hosts.keep(stored);
+    await this.#parts.limits.ended(issuer.directory, host, 'certificate');
     return stored;
   }
 
   #timeout(held: StoredCertificate | null): number {
     if (held === null) return ANSWER_TIMEOUT;
-    const left = held.notAfter - this.#clock.now();
+    const left = held.notAfter - this.#parts.clock.now();
     const share = left > 0 ? Math.round(left * ANSWER_SHARE) : ANSWER_TIMEOUT;
     return Math.max(ANSWER_TIMEOUT_LEAST, Math.min(ANSWER_TIMEOUT, share));
   }
@@ -252,11 +247,11 @@ interface Tried {
   readonly problem: IssuerError;
 }
 
-/** These say that a way was not tried, so they explain less than the failure of another. */
+/** These say that a challenge type was not tried, so they explain less than the failure of another. */
 const UNTRIED: readonly string[] = ['challengeUnavailable', 'waiting'] satisfies OwnProblem[];
 
-/** What went wrong with one CA, of every way of validation that said something else: the last that was tried leads. */
-function together(tried: readonly Tried[]): IssuerError {
+/** What went wrong with one CA: the problem of the challenge type that was tried last, then those of the others where they differ. */
+function combine(tried: readonly Tried[]): IssuerError {
   const lead = tried.findLast(({ problem }) => !UNTRIED.includes(problem.type)) ?? tried.at(-1);
   if (lead === undefined) return new IssuerError('internal', 'no challenge was tried');
   const { problem, challenge } = lead;

@@ -1,27 +1,37 @@
 import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import type { SecureContext } from 'node:tls';
+import { Mutex } from '../kit/mutex.ts';
 import { OperatorError } from '../kit/operator-error.ts';
+import { Reloader } from '../kit/reloader.ts';
 import { iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { CertificateMaterial } from './certificate.ts';
 import { contextOf, LazyContexts } from './contexts.ts';
-import { ImportedCertificates } from './import.ts';
-import { InternalCa, renewalTime } from './internal-ca.ts';
-import { openInternalRoot } from './internal-root.ts';
+import { ImportedCertificates } from './imported-certificates.ts';
+import { InternalCa, openInternalRoot } from './internal-ca.ts';
+import { renewalTime } from './schedule.ts';
 import type {
   CertificateInfo,
   CertificateOperations,
   CertificateService,
   ContextSnapshot,
   CoveredHost,
-  Narrator,
-  Story,
+  Explanation,
+  StepListener,
 } from './service.ts';
 import type { CertStore } from './store.ts';
 
 /** A list signs at most so many leaves that nobody has asked for yet: a quarter of a second, where 10,000 would stop pulls for ten. */
 const LISTED_SIGNATURES = 200;
+
+export interface InternalCertificatesOptions {
+  readonly domain: string;
+  readonly dataDir: string;
+  readonly store: CertStore;
+  readonly log: Logger;
+  readonly now?: () => number;
+}
 
 /** `tls.mode: internal`: every host has a certificate of the local CA at once, and nobody outside is asked. */
 export class InternalCertificates implements CertificateService, CertificateOperations {
@@ -31,16 +41,35 @@ export class InternalCertificates implements CertificateService, CertificateOper
   /** The bare domain, and what stands for it: localhost and the addresses of this machine. */
   readonly #own: readonly [string, ...string[]];
   readonly #log: Logger;
+  /** Imports and loads take turns: a load must not bring back what an import has just replaced. */
+  readonly #mutex = new Mutex();
+  readonly #reloader: Reloader;
+  readonly #unwatch: () => void;
   #hosts: ReadonlySet<string> = new Set();
   #snapshot: ContextSnapshot;
 
-  constructor(options: { domain: string; dataDir: string; store: CertStore; log: Logger; now?: () => number }) {
+  /** Opens the local CA (made at the first start), and loads what was imported. @throws {OperatorError} where the CA is damaged */
+  static async open(options: InternalCertificatesOptions): Promise<InternalCertificates> {
+    const certificates = new InternalCertificates(options);
+    await certificates.#reloader.now();
+    return certificates;
+  }
+
+  private constructor(options: InternalCertificatesOptions) {
     this.#now = options.now ?? Date.now;
     this.#log = options.log;
     this.#ca = new InternalCa(openInternalRoot(options.dataDir, this.#now()), this.#now);
-    this.#imports = new ImportedCertificates(options.store, options.store.certificates(), this.#now);
+    this.#imports = new ImportedCertificates(options.store, this.#now);
     this.#own = ownNames(options.domain);
     this.#snapshot = this.#publish();
+    this.#reloader = new Reloader(
+      async () => {
+        await this.#mutex.run(async () => this.#imports.replace(await options.store.certificates()));
+        this.#snapshot = this.#publish();
+      },
+      (error) => this.#log.error({ err: error }, 'imported certificates could not be read; it is tried again'),
+    );
+    this.#unwatch = options.store.watch(this.#reloader.request);
   }
 
   contexts(): ContextSnapshot {
@@ -63,7 +92,7 @@ export class InternalCertificates implements CertificateService, CertificateOper
     this.#snapshot = this.#publish();
   }
 
-  async obtain(host: string, options: { narrate: Narrator; force?: boolean }): Promise<CertificateInfo> {
+  async obtain(host: string, options: { onStep: StepListener; force?: boolean }): Promise<CertificateInfo> {
     if (!this.#hosts.has(host)) this.cover([...this.#hosts, host].map((name) => ({ host: name, order: true })));
     if (options.force === true && this.#imports.find(host) === null) {
       this.#ca.renew(this.#names(host));
@@ -71,13 +100,13 @@ export class InternalCertificates implements CertificateService, CertificateOper
     }
     const material = this.#material(host);
     contextOf(material);
-    options.narrate({ step: 'finalise', message: `${material.issuer} signed a certificate for ${host}` });
-    options.narrate({ step: 'in use', message: `until ${iso(material.notAfter)}` });
+    options.onStep({ step: 'finalise', message: `${material.issuer} signed a certificate for ${host}` });
+    options.onStep({ step: 'in use', message: `until ${iso(material.notAfter)}` });
     return this.#describe(host, material);
   }
 
-  renew(host: string, narrate: Narrator): Promise<CertificateInfo> {
-    return this.obtain(host, { narrate, force: true });
+  renew(host: string, onStep: StepListener): Promise<CertificateInfo> {
+    return this.obtain(host, { onStep, force: true });
   }
 
   info(host: string): CertificateInfo | null {
@@ -97,7 +126,7 @@ export class InternalCertificates implements CertificateService, CertificateOper
       });
   }
 
-  explain(host: string): Story {
+  async explain(host: string): Promise<Explanation> {
     const info = this.info(host);
     if (info === null) {
       return {
@@ -126,9 +155,8 @@ export class InternalCertificates implements CertificateService, CertificateOper
     };
   }
 
-  importCertificate(chain: string, key: string): { names: readonly string[]; notAfter: string } {
-    const stored = this.#imports.add(chain, key);
-    contextOf(stored);
+  async importCertificate(chain: string, key: string): Promise<{ names: readonly string[]; notAfter: string }> {
+    const stored = await this.#mutex.run(() => this.#imports.add(chain, key));
     this.#snapshot = this.#publish();
     this.#log.info({ names: stored.names, notAfter: iso(stored.notAfter) }, 'an imported certificate is in use');
     return { names: stored.names, notAfter: iso(stored.notAfter) };
@@ -166,7 +194,10 @@ export class InternalCertificates implements CertificateService, CertificateOper
     return { pem: this.#ca.root.pem, fingerprint: this.#ca.root.fingerprint };
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    this.#unwatch();
+    await this.#reloader.close();
+  }
 
   #publish(): ContextSnapshot {
     const serve = (host: string): SecureContext => contextOf(this.#material(host));
@@ -213,7 +244,7 @@ export class InternalCertificates implements CertificateService, CertificateOper
       notBefore: iso(material.notBefore),
       notAfter: iso(material.notAfter),
       lastError: null,
-      nextAttempt: this.#imports.find(host) === null ? iso(renewalTime(material)) : null,
+      nextAttempt: this.#imports.find(host) === null ? iso(renewalTime(material, null)) : null,
     };
   }
 }

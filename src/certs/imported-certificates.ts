@@ -1,22 +1,34 @@
 import { OperatorError } from '../kit/operator-error.ts';
 import { iso } from '../kit/time.ts';
-import { type CertificateMaterial, coversHost, readMaterial } from './certificate.ts';
+import { coversHost, readMaterial } from './certificate.ts';
+import { contextOf } from './contexts.ts';
 import type { CertStore, StoredCertificate } from './store.ts';
 
-/** The operator's own certificates (`cert import`): each covers every host that one of its names, wildcards included, stands for. */
+/** The operator's own certificates (`cert import`): each covers every host that matches one of its names, wildcards included. */
 export class ImportedCertificates {
   readonly #store: CertStore;
   readonly #now: () => number;
-  #held: readonly StoredCertificate[];
+  #held: readonly StoredCertificate[] = [];
 
-  constructor(store: CertStore, held: readonly StoredCertificate[], now: () => number) {
+  /** Empty until `replace` brings what is stored. */
+  constructor(store: CertStore, now: () => number) {
     this.#store = store;
     this.#now = now;
-    this.#held = held.filter((certificate) => certificate.source === 'import');
   }
 
-  /** Checks and keeps it; one for the same names is replaced. @throws {OperatorError} */
-  add(chain: string, key: string): StoredCertificate {
+  /** Takes what the store holds; certificates of other sources are left out. */
+  replace(stored: readonly StoredCertificate[]): void {
+    this.#held = stored
+      .filter(({ source }) => source === 'import')
+      // One that has not changed stays the same object, and so keeps its ready TLS context.
+      .map(
+        (one) =>
+          this.#held.find(({ name, fingerprint }) => name === one.name && fingerprint === one.fingerprint) ?? one,
+      );
+  }
+
+  /** Checks and keeps a certificate; one for the same names is replaced. @throws {OperatorError} */
+  async add(chain: string, key: string): Promise<StoredCertificate> {
     const material = readMaterial(chain, key);
     if (material.notAfter <= this.#now()) {
       throw new OperatorError('CERTIFICATE_INVALID', `this certificate ran out on ${iso(material.notAfter)}`, {
@@ -30,7 +42,9 @@ export class ImportedCertificates {
       directory: null,
       obtainedAt: this.#now(),
     };
-    this.#store.putCertificate(stored);
+    // Proves that TLS accepts it, before anything depends on it.
+    contextOf(stored);
+    await this.#store.putCertificate(stored);
     this.#held = [...this.#held.filter((other) => other.name !== stored.name), stored];
     return stored;
   }
@@ -43,9 +57,5 @@ export class ImportedCertificates {
       if (best === null || certificate.notAfter > best.notAfter) best = certificate;
     }
     return best;
-  }
-
-  get all(): readonly CertificateMaterial[] {
-    return this.#held;
   }
 }

@@ -1,0 +1,249 @@
+import type { SecureContext } from 'node:tls';
+import type { Locks } from '../kit/locks.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import { iso } from '../kit/time.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import { type Challenges, PendingChallenges } from './challenges.ts';
+import { type Clock, ClockSkew } from './clock.ts';
+import { HostStatus } from './host-status.ts';
+import { type Issuer, shortType } from './issuer.ts';
+import { isOrderable, ManagedHosts } from './managed-hosts.ts';
+import { type AttemptCounters, type AttemptSettings, OrderAttempts } from './order-attempt.ts';
+import { OrderManager } from './order-manager.ts';
+import { RateLimits } from './rate-limits.ts';
+import { RenewalScheduler } from './renewal-scheduler.ts';
+import type {
+  CertificateInfo,
+  CertificateOperations,
+  CertificateService,
+  ContextSnapshot,
+  CoveredHost,
+  Explanation,
+  StepListener,
+} from './service.ts';
+import { type CertStore, emptyRecord } from './store.ts';
+
+export interface AcmeCertificatesOptions {
+  readonly domain: string;
+  readonly settings: AttemptSettings;
+  readonly store: CertStore;
+  readonly challenges: Challenges;
+  readonly locks: Locks;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly clock: Clock;
+}
+
+/** `tls.mode: acme`: keeps every host of the table covered. Each host stands alone; what is known of it survives a restart. */
+export class AcmeCertificates implements CertificateService, CertificateOperations {
+  readonly #log: Logger;
+  readonly #clock: Clock;
+  readonly #hosts: ManagedHosts;
+  readonly #status: HostStatus;
+  readonly #challenges: PendingChallenges;
+  readonly #orders: OrderManager;
+  readonly #skew: ClockSkew;
+  readonly #scheduler: RenewalScheduler;
+  readonly #closing = new AbortController();
+
+  /** Loads what is stored; nothing is ordered before `start`. */
+  static async open(options: AcmeCertificatesOptions): Promise<AcmeCertificates> {
+    const hosts = await ManagedHosts.open(options);
+    const challenges = await PendingChallenges.open(options.challenges, options);
+    return new AcmeCertificates(options, hosts, challenges);
+  }
+
+  private constructor(options: AcmeCertificatesOptions, hosts: ManagedHosts, challenges: PendingChallenges) {
+    const { store, locks, log, clock, settings } = options;
+    const { issuers } = settings;
+    const { signal } = this.#closing;
+    this.#log = log;
+    this.#clock = clock;
+    this.#hosts = hosts;
+    this.#challenges = challenges;
+    const status = new HostStatus(hosts, clock);
+    const skew = new ClockSkew(issuers, log);
+    const limits = new RateLimits(store, clock.now);
+    const counters = this.#register(options.metrics, issuers);
+    const attempts = new OrderAttempts({ settings, challenges, limits, hosts, clock, counters });
+    const ended = () => {
+      skew.check();
+      this.#scheduler.look();
+    };
+    const orders = new OrderManager({ attempts, issuers, hosts, status, locks, log, clock, signal, ended });
+    this.#scheduler = new RenewalScheduler({ issuers, hosts, status, orders, skew, log, clock, signal });
+    hosts.onReload(() => this.#scheduler.look());
+    this.#status = status;
+    this.#orders = orders;
+    this.#skew = skew;
+  }
+
+  async start(hosts: readonly CoveredHost[]): Promise<void> {
+    this.cover(hosts);
+    this.#scheduler.start();
+  }
+
+  cover(hosts: readonly CoveredHost[]): void {
+    this.#hosts.cover(hosts);
+    this.#scheduler.look();
+  }
+
+  contexts(): ContextSnapshot {
+    return this.#hosts.contexts;
+  }
+
+  httpChallenge(token: string): string | null {
+    return this.#challenges.keyAuthorization(token);
+  }
+
+  alpnChallenge(host: string): SecureContext | null {
+    return this.#challenges.alpnContext(host);
+  }
+
+  alpnPending(): boolean {
+    return this.#challenges.alpnPending;
+  }
+
+  root(): null {
+    return null;
+  }
+
+  async obtain(
+    host: string,
+    options: { onStep: StepListener; force?: boolean; signal?: AbortSignal },
+  ): Promise<CertificateInfo> {
+    if (!isOrderable(host)) {
+      throw new OperatorError('CERTIFICATE_IMPOSSIBLE', `no CA issues certificates for ${host}`, {
+        next: 'use a host name of a domain that you own',
+      });
+    }
+    if (this.#hosts.find(host) === null) {
+      this.cover([...this.#hosts.covered, { host, order: true }]);
+    }
+    const held = this.#hosts.served(host);
+    if (held !== null && held.notAfter > this.#clock.now() && options.force !== true) {
+      options.onStep({
+        step: 'in use',
+        message: `a certificate from ${held.issuer} is held, until ${iso(held.notAfter)}`,
+      });
+      return this.#status.describe(host);
+    }
+    return this.#orders.startOrJoin(host).join(options.onStep, options.signal);
+  }
+
+  async renew(host: string, onStep: StepListener, signal?: AbortSignal): Promise<CertificateInfo> {
+    if (this.#hosts.find(host) === null) throw unknownHost(host);
+    const imported = this.#hosts.freshImport(host);
+    if (imported !== null) {
+      throw new OperatorError(
+        'CERTIFICATE_IMPORTED',
+        `${host} is covered by an imported certificate (${imported.names.join(', ')}) until ${iso(imported.notAfter)}`,
+        { next: 'import its successor: gateway cert import CERT KEY' },
+      );
+    }
+    return this.obtain(host, { onStep, force: true, ...(signal === undefined ? {} : { signal }) });
+  }
+
+  info(host: string): CertificateInfo | null {
+    return this.#status.info(host);
+  }
+
+  list(): CertificateInfo[] {
+    return [...this.#hosts.hosts].map((host) => this.info(host)).filter((info) => info !== null);
+  }
+
+  async explain(host: string): Promise<Explanation> {
+    return this.#status.explain(host, await this.#hosts.events(host), this.#skew.warnings());
+  }
+
+  async importCertificate(chain: string, key: string): Promise<{ names: readonly string[]; notAfter: string }> {
+    const stored = await this.#hosts.importCertificate(chain, key);
+    const notAfter = iso(stored.notAfter);
+    const covered = [...this.#hosts.hosts].filter((host) => this.#hosts.served(host) === stored);
+    for (const host of covered) {
+      await this.#hosts.addEvent(host, `a certificate from ${stored.issuer} was imported, valid until ${notAfter}`);
+      await this.#hosts.putRecord({ ...emptyRecord(host), challenge: this.#hosts.record(host).challenge });
+    }
+    this.#log.info({ names: stored.names, hosts: covered, notAfter }, 'an imported certificate is in use');
+    this.#scheduler.look();
+    return { names: stored.names, notAfter };
+  }
+
+  exportCertificate(host: string): { certificate: string; key: string } {
+    const held = this.#hosts.served(host);
+    if (held === null) {
+      throw new OperatorError('CERTIFICATE_UNKNOWN', `no certificate is held for ${host}`, {
+        next: 'gateway cert ls lists those that are',
+      });
+    }
+    return { certificate: held.chain, key: held.key };
+  }
+
+  warnings(): string[] {
+    const now = this.#clock.now();
+    const expired = [...this.#hosts.hosts].flatMap((host) => {
+      const held = this.#hosts.served(host);
+      if (held === null || held.notAfter > now) return [];
+      return [`the certificate of ${host} ran out on ${iso(held.notAfter)}: gateway cert explain ${host}`];
+    });
+    return [...this.#skew.warnings(), ...expired];
+  }
+
+  async close(): Promise<void> {
+    this.#scheduler.stop();
+    this.#closing.abort(new Error('the gateway is stopping'));
+    await this.#orders.idle();
+    await this.#scheduler.idle();
+    await this.#challenges.close();
+    await this.#hosts.close();
+  }
+
+  /** What is measured about certificates. */
+  #register(metrics: Metrics, issuers: readonly Issuer[]): AttemptCounters {
+    metrics.gauge(
+      'certificate_expiry_seconds',
+      'Seconds until the certificate in use for a host runs out; negative once it has.',
+      ['host'],
+      (gauge) => {
+        gauge.reset();
+        for (const [host, left] of this.#expiries()) gauge.set({ host }, left);
+      },
+    );
+    metrics.gauge(
+      'acme_clock_skew_seconds',
+      "This machine's clock minus the CA's, as its last answer showed.",
+      ['issuer'],
+      (gauge) => {
+        gauge.reset();
+        for (const issuer of issuers) {
+          const skew = issuer.clockSkew();
+          if (skew !== null) gauge.set({ issuer: issuer.name }, skew / 1000);
+        }
+      },
+    );
+    const attempts = metrics.counter('certificate_attempts_total', 'Attempts to get a certificate.', ['issuer']);
+    const failures = metrics.counter(
+      'certificate_failures_total',
+      'Attempts that failed, by the problem type that the CA gave, or one of ours.',
+      ['issuer', 'type'],
+    );
+    return {
+      attempted: (issuer) => attempts.inc({ issuer }),
+      failed: (issuer, error) => failures.inc({ issuer, type: shortType(error.type) }),
+    };
+  }
+
+  *#expiries(): Generator<readonly [string, number]> {
+    for (const host of this.#hosts.hosts) {
+      const held = this.#hosts.served(host);
+      if (held !== null) yield [host, (held.notAfter - this.#clock.now()) / 1000];
+    }
+  }
+}
+
+function unknownHost(host: string): OperatorError {
+  return new OperatorError('HOST_UNKNOWN', `${host} is no host of this gateway`, {
+    next: 'gateway cert ls lists the hosts; gateway alias add makes one',
+  });
+}

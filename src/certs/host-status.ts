@@ -1,0 +1,113 @@
+import { iso } from '../kit/time.ts';
+import type { Clock } from './clock.ts';
+import { remediation } from './issuer.ts';
+import { isOrderable, type ManagedHosts } from './managed-hosts.ts';
+import { renewalTime } from './schedule.ts';
+import type { CertificateInfo, Explanation } from './service.ts';
+import type { CertificateEvent, HostRecord, StoredCertificate } from './store.ts';
+
+/** The status of each host: its certificate, its last error, and when the next attempt is due; as facts, and in words for `cert explain`. */
+export class HostStatus {
+  readonly #hosts: ManagedHosts;
+  readonly #clock: Clock;
+
+  constructor(hosts: ManagedHosts, clock: Clock) {
+    this.#hosts = hosts;
+    this.#clock = clock;
+  }
+
+  /** When the next attempt for this host is due; null for never. */
+  dueAt(host: string): number | null {
+    if (!isOrderable(host)) return null;
+    const { nextAttempt, renewal } = this.#hosts.record(host);
+    const imported = this.#hosts.freshImport(host);
+    if (imported !== null) return renewalTime(imported, null);
+    const issued = this.#hosts.issued(host);
+    // After `--no-cert` nothing is ordered first, but what an operator had ordered is renewed.
+    if (issued === null) return this.#hosts.find(host)?.order === true ? (nextAttempt ?? 0) : null;
+    return Math.max(renewalTime(issued, renewal), nextAttempt ?? 0);
+  }
+
+  /** Null for a host that is not covered, and for one that has no certificate and is to have none. */
+  info(host: string): CertificateInfo | null {
+    const covered = this.#hosts.find(host);
+    if (covered === null) return null;
+    const { lastError } = this.#hosts.record(host);
+    const unwanted = !covered.order && this.#hosts.served(host) === null && lastError === null;
+    return unwanted ? null : this.describe(host);
+  }
+
+  describe(host: string): CertificateInfo {
+    const now = this.#clock.now();
+    const served = this.#hosts.served(host);
+    const { lastError } = this.#hosts.record(host);
+    const at = this.dueAt(host);
+    const none = at === null ? 'failed' : 'pending';
+    return {
+      host,
+      state: served === null ? none : served.notAfter > now ? 'valid' : 'expired',
+      issuer: served?.issuer ?? null,
+      serial: served?.serial ?? null,
+      notBefore: served === null ? null : iso(served.notBefore),
+      notAfter: served === null ? null : iso(served.notAfter),
+      lastError: lastError === null ? null : { type: lastError.type, detail: lastError.detail, at: iso(lastError.at) },
+      nextAttempt: at === null ? null : iso(Math.max(at, now)),
+    };
+  }
+
+  /** @param warnings what else an operator should know, a sentence each */
+  explain(host: string, events: readonly CertificateEvent[], warnings: readonly string[]): Explanation {
+    const facts: Facts = {
+      host,
+      info: this.info(host),
+      record: this.#hosts.findRecord(host),
+      served: this.#hosts.served(host),
+      now: this.#clock.now(),
+    };
+    const lastError = facts.record?.lastError ?? null;
+    return {
+      host,
+      state: facts.info?.state ?? 'none',
+      summary: summarise(facts),
+      events: events.map(({ at, event }) => ({ at: iso(at), event })),
+      advice: [...(lastError === null ? [] : [remediation(lastError.type)]), ...warnings],
+      nextAttempt: facts.info?.nextAttempt ?? null,
+      next: nextStep(facts),
+    };
+  }
+}
+
+interface Facts {
+  readonly host: string;
+  readonly info: CertificateInfo | null;
+  readonly record: HostRecord | null;
+  readonly served: StoredCertificate | null;
+  readonly now: number;
+}
+
+function summarise({ host, info, record, served, now }: Facts): string {
+  if (info === null) return `${host} has no certificate, and none is ordered for it`;
+  const trouble =
+    record?.lastError == null
+      ? ''
+      : `; since ${iso(record.failingSince ?? record.lastError.at)} ${record.failures} attempt${record.failures === 1 ? ' has' : 's have'} failed, the last with ${record.lastError.type}: ${record.lastError.detail}`;
+  if (served === null) return `${host} has no certificate yet${trouble}`;
+  const from = served.source === 'import' ? 'an imported certificate' : 'a certificate';
+  const until = iso(served.notAfter);
+  return served.notAfter > now
+    ? `${host} is served under ${from} from ${served.issuer}, valid until ${until}${trouble}`
+    : `${host} is served under ${from} from ${served.issuer} that RAN OUT on ${until}: clients refuse it${trouble}`;
+}
+
+function nextStep({ host, info, record, served }: Facts): string {
+  if (info === null) return `order one with: gateway cert renew ${host}`;
+  if (served?.source === 'import')
+    return 'import its successor in time (gateway cert import), or an own one is ordered';
+  if (info.nextAttempt === null) return `nothing is planned; try with: gateway cert renew ${host}`;
+  if (record?.lastError != null) {
+    return `the gateway tries again at ${info.nextAttempt}; at once with: gateway cert renew ${host}`;
+  }
+  if (served === null) return `the gateway orders it at ${info.nextAttempt}`;
+  const asked = record?.renewal?.fingerprint === served.fingerprint ? ', the time that the CA suggests' : '';
+  return `it is renewed at ${info.nextAttempt}${asked}; nothing needs to be done`;
+}

@@ -1,0 +1,256 @@
+import { isIP } from 'node:net';
+import type { SecureContext } from 'node:tls';
+import { Mutex } from '../kit/mutex.ts';
+import { Reloader } from '../kit/reloader.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Clock } from './clock.ts';
+import { type ChainAndKey, contextOf, LazyContexts } from './contexts.ts';
+import { ImportedCertificates } from './imported-certificates.ts';
+import { renewalTime } from './schedule.ts';
+import type { ContextSnapshot, CoveredHost } from './service.ts';
+import { selfSigned } from './signing.ts';
+import {
+  type CertificateEvent,
+  type CertStore,
+  emptyRecord,
+  type HostRecord,
+  type StoredCertificate,
+} from './store.ts';
+
+const HOUR = 3_600_000;
+/** No client trusts the placeholder, so its end matters little; a process is restarted more often than this, ms. */
+const PLACEHOLDER_LIFETIME = 365 * 24 * HOUR;
+
+/**
+ * The hosts that are to have certificates, the certificates there are (ordered for a host each, or imported), and how the attempts of each
+ * host went. What the store keeps of that is held in memory: loaded at the start, changed here and in the store together, and loaded again
+ * when another node has changed it. Every read is synchronous.
+ */
+export class ManagedHosts {
+  readonly #store: CertStore;
+  readonly #domain: string;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #imported: ImportedCertificates;
+  readonly #issued = new Map<string, StoredCertificate>();
+  readonly #records = new Map<string, HostRecord>();
+  /** Changes and loads take turns: a load must not bring back what a change has just replaced. */
+  readonly #mutex = new Mutex();
+  readonly #reloader: Reloader;
+  readonly #unwatch: () => void;
+  #hosts: ReadonlyMap<string, CoveredHost> = new Map();
+  #contexts: ContextSnapshot;
+  #placeholder: ChainAndKey | null = null;
+  #reloaded: () => void = () => {};
+
+  /** Loads what is stored; no host is covered yet. */
+  static async open(options: {
+    readonly store: CertStore;
+    readonly domain: string;
+    readonly clock: Clock;
+    readonly log: Logger;
+  }): Promise<ManagedHosts> {
+    const hosts = new ManagedHosts(options);
+    await hosts.#reloader.now();
+    return hosts;
+  }
+
+  private constructor(options: Parameters<typeof ManagedHosts.open>[0]) {
+    this.#store = options.store;
+    this.#domain = options.domain;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#imported = new ImportedCertificates(options.store, options.clock.now);
+    this.#contexts = this.#makeContexts();
+    this.#reloader = new Reloader(
+      () => this.#load(),
+      (error) => this.#log.error({ err: error }, 'stored certificates could not be read; it is tried again'),
+    );
+    this.#unwatch = options.store.watch(this.#reloader.request);
+  }
+
+  /** Calls `listener` after each load: what another node did may change what is due here. */
+  onReload(listener: () => void): void {
+    this.#reloaded = listener;
+  }
+
+  async close(): Promise<void> {
+    this.#unwatch();
+    await this.#reloader.close();
+  }
+
+  // Hosts
+
+  get hosts(): Iterable<string> {
+    return this.#hosts.keys();
+  }
+
+  get covered(): Iterable<CoveredHost> {
+    return this.#hosts.values();
+  }
+
+  find(host: string): CoveredHost | null {
+    return this.#hosts.get(host) ?? null;
+  }
+
+  cover(hosts: readonly CoveredHost[]): void {
+    this.#hosts = new Map(hosts.map((covered) => [covered.host, covered]));
+    this.#publish();
+  }
+
+  // Certificates
+
+  /** What the edge serves; immutable, and replaced whole after each change. */
+  get contexts(): ContextSnapshot {
+    return this.#contexts;
+  }
+
+  /** The certificate that a CA issued for this very host. */
+  issued(host: string): StoredCertificate | null {
+    return this.#issued.get(host) ?? null;
+  }
+
+  /** The imported certificate that makes an order needless: one that covers the host and is not due for renewal. */
+  freshImport(host: string): StoredCertificate | null {
+    const imported = this.#imported.find(host);
+    return imported !== null && renewalTime(imported, null) > this.#clock.now() ? imported : null;
+  }
+
+  /**
+   * What clients are shown: the operator's own while it is fresh, else whichever lasts longer. An expired one is better than none:
+   * a client can be told to go on, and the reason is plain to see.
+   */
+  served(host: string): StoredCertificate | null {
+    const fresh = this.freshImport(host);
+    if (fresh !== null) return fresh;
+    const [imported, issued] = [this.#imported.find(host), this.issued(host)];
+    if (imported === null || issued === null) return issued ?? imported;
+    return issued.notAfter >= imported.notAfter ? issued : imported;
+  }
+
+  /** Stores a certificate that a CA issued, and serves it. */
+  keep(certificate: StoredCertificate): Promise<void> {
+    // Proves that TLS accepts it, before anything depends on it.
+    contextOf(certificate);
+    return this.#mutex.run(async () => {
+      await this.#store.putCertificate(certificate);
+      this.#issued.set(certificate.name, certificate);
+      this.#publish();
+    });
+  }
+
+  /** Stores an operator's certificate, and serves every host that it covers under it. @throws {OperatorError} */
+  importCertificate(chain: string, key: string): Promise<StoredCertificate> {
+    return this.#mutex.run(async () => {
+      const stored = await this.#imported.add(chain, key);
+      this.#publish();
+      return stored;
+    });
+  }
+
+  // Records
+
+  record(host: string): HostRecord {
+    return this.findRecord(host) ?? emptyRecord(host);
+  }
+
+  findRecord(host: string): HostRecord | null {
+    return this.#records.get(host) ?? null;
+  }
+
+  putRecord(record: HostRecord): Promise<void> {
+    return this.#mutex.run(async () => {
+      // In memory first: with a broken store, the wait before the next attempt holds all the same.
+      this.#records.set(record.host, record);
+      await this.#store.putRecord(record);
+    });
+  }
+
+  /** Oldest first; for `cert explain`. */
+  events(host: string): Promise<CertificateEvent[]> {
+    return this.#store.events(host);
+  }
+
+  /** Never rejects: an attempt does not fail because its history could not be written. */
+  async addEvent(host: string, event: string): Promise<void> {
+    try {
+      await this.#mutex.run(() => this.#store.addEvent(host, { at: this.#clock.now(), event }));
+    } catch (error) {
+      this.#log.error({ err: error, host, event }, 'an event of a certificate could not be stored');
+    }
+  }
+
+  /** Reads one host anew: another node may have worked on it while this one waited for the host's lock. */
+  refresh(host: string): Promise<void> {
+    return this.#mutex.run(async () => {
+      const [certificate, record] = await Promise.all([
+        this.#store.certificate('acme', host),
+        this.#store.record(host),
+      ]);
+      if (record !== null) this.#records.set(host, record);
+      if (certificate === null || certificate.fingerprint === this.issued(host)?.fingerprint) return;
+      this.#issued.set(host, certificate);
+      this.#publish();
+    });
+  }
+
+  async #load(): Promise<void> {
+    await this.#mutex.run(async () => {
+      const [certificates, records] = await Promise.all([this.#store.certificates(), this.#store.records()]);
+      this.#imported.replace(certificates);
+      for (const certificate of certificates) {
+        // One that has not changed stays the same object, and so keeps its ready TLS context.
+        if (certificate.source !== 'acme') continue;
+        if (certificate.fingerprint !== this.issued(certificate.name)?.fingerprint) {
+          this.#issued.set(certificate.name, certificate);
+        }
+      }
+      for (const record of records) this.#records.set(record.host, record);
+      this.#publish();
+    });
+    this.#reloaded();
+  }
+
+  #publish(): void {
+    this.#contexts = this.#makeContexts();
+  }
+
+  /** Copying the names of a thousand hosts takes microseconds; contexts are kept from one snapshot to the next. */
+  #makeContexts(): ContextSnapshot {
+    const served = new Map<string, StoredCertificate>();
+    for (const host of this.#hosts.keys()) {
+      const certificate = this.served(host);
+      if (certificate !== null) served.set(host, certificate);
+    }
+    const make = (host: string): SecureContext | undefined => {
+      const certificate = served.get(host);
+      return certificate === undefined ? undefined : contextOf(certificate);
+    };
+    const fallback = () => make(this.#domain) ?? contextOf(this.#ownPlaceholder());
+    return {
+      byHost: new LazyContexts(served, make),
+      get fallback() {
+        return fallback();
+      },
+    };
+  }
+
+  /** For clients without SNI until the domain has its certificate: self-signed, so that health checks by address get an answer. */
+  #ownPlaceholder(): ChainAndKey {
+    if (this.#placeholder === null) {
+      const now = this.#clock.now();
+      this.#placeholder = selfSigned({
+        commonName: 'registry gateway, no certificate yet',
+        names: ['localhost', '127.0.0.1', '::1'],
+        notBefore: now - HOUR,
+        notAfter: now + PLACEHOLDER_LIFETIME,
+      });
+    }
+    return this.#placeholder;
+  }
+}
+
+/** Whether public CAs can be asked for this name at all. */
+export function isOrderable(host: string): boolean {
+  return isIP(host) === 0 && host !== 'localhost';
+}

@@ -1,0 +1,264 @@
+import type { Lock, Locks } from '../kit/locks.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import { iso } from '../kit/time.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Clock } from './clock.ts';
+import type { HostStatus } from './host-status.ts';
+import { type Issuer, IssuerError, remediation } from './issuer.ts';
+import type { ManagedHosts } from './managed-hosts.ts';
+import { AttemptFailed, type AttemptNotes, type OrderAttempts } from './order-attempt.ts';
+import { lifetime, nextWait } from './schedule.ts';
+import type { CertificateInfo, Step, StepListener } from './service.ts';
+import { emptyRecord, type HostRecord, type StoredCertificate } from './store.ts';
+
+/** How long the lock of a name outlives a node that vanished during an order, ms: longer than any pause of a living one. */
+const LEASE = { leaseMs: 60_000 };
+
+export interface OrderManagerParts {
+  readonly attempts: OrderAttempts;
+  readonly issuers: readonly Issuer[];
+  readonly hosts: ManagedHosts;
+  readonly status: HostStatus;
+  readonly locks: Locks;
+  readonly log: Logger;
+  readonly clock: Clock;
+  /** Ends every order. */
+  readonly signal: AbortSignal;
+  /** One ended, well or not. */
+  readonly ended: () => void;
+}
+
+/**
+ * The orders that are running, one a host, here and in the whole fleet; the outcome of each is taken into use, recorded and reported.
+ */
+export class OrderManager {
+  readonly #parts: OrderManagerParts;
+  readonly #running = new Map<string, RunningOrder>();
+
+  constructor(parts: OrderManagerParts) {
+    this.#parts = parts;
+  }
+
+  isRunning(host: string): boolean {
+    return this.#running.has(host);
+  }
+
+  /** Resolves when none runs any more. */
+  async idle(): Promise<void> {
+    await Promise.allSettled([...this.#running.values()].map(({ done }) => done));
+  }
+
+  startOrJoin(host: string): RunningOrder {
+    const running = this.#running.get(host);
+    if (running !== undefined) return running;
+    const order = new RunningOrder(async (onStep) => {
+      try {
+        // Begins after the order is known as running.
+        await null;
+        return await this.#run(host, onStep);
+      } finally {
+        this.#running.delete(host);
+        this.#parts.ended();
+      }
+    });
+    this.#running.set(host, order);
+    return order;
+  }
+
+  async #run(host: string, listener: StepListener): Promise<CertificateInfo> {
+    const { hosts, status, log, signal } = this.#parts;
+    const before = hosts.issued(host);
+    const { holds, uncheckedAt, challenge } = hosts.record(host);
+    let notes: AttemptNotes = { holds: { ...holds }, uncheckedAt, challenge };
+    const events: Promise<void>[] = [];
+    const onStep: StepListener = (step) => {
+      log.debug({ host, step: step.step }, step.message);
+      if (step.message.startsWith('warning')) events.push(hosts.addEvent(host, step.message));
+      listener(step);
+    };
+    let lock: Lock | null = null;
+    try {
+      lock = await this.#acquire(host, onStep);
+      await hosts.refresh(host);
+      const held = hosts.issued(host);
+      if (held === null || held.fingerprint === before?.fingerprint) {
+        const record = hosts.record(host);
+        notes = { holds: { ...record.holds }, uncheckedAt: record.uncheckedAt, challenge: record.challenge };
+        const attemptSignal = AbortSignal.any([signal, lock.lost]);
+        const certificate = await this.#parts.attempts.run(
+          { host, record, held, onStep, signal: attemptSignal },
+          notes,
+        );
+        await Promise.all(events);
+        await this.#succeeded(host, certificate, notes);
+        onStep(inUse(certificate));
+      } else {
+        // Another node got it while this one waited for the lock.
+        onStep(inUse(held));
+      }
+      return status.describe(host);
+    } catch (error) {
+      signal.throwIfAborted();
+      await Promise.all(events);
+      throw await this.#failed(host, asFailure(error), before, notes);
+    } finally {
+      await lock?.release();
+    }
+  }
+
+  async #acquire(host: string, onStep: StepListener): Promise<Lock> {
+    const { locks, signal } = this.#parts;
+    const name = `certificate ${host}`;
+    const free = await locks.tryAcquire(name, LEASE);
+    if (free !== null) return free;
+    onStep({ step: 'order', message: 'another node of this gateway is ordering it; waiting for that' });
+    return locks.acquire(name, { ...LEASE, signal });
+  }
+
+  async #succeeded(host: string, certificate: StoredCertificate, notes: AttemptNotes): Promise<void> {
+    const { hosts, log, clock } = this.#parts;
+    const { issuer, serial } = certificate;
+    const notAfter = iso(certificate.notAfter);
+    await this.#remember(recordSuccess(host, notes, clock.now()));
+    await hosts.addEvent(host, `${issuer} issued a certificate (by ${notes.challenge}), valid until ${notAfter}`);
+    log.info({ host, issuer, serial, notAfter }, 'a new certificate is in use');
+  }
+
+  /** Records the failure; the error tells whoever waits what it was and what follows. */
+  async #failed(
+    host: string,
+    failure: AttemptFailed,
+    held: StoredCertificate | null,
+    notes: AttemptNotes,
+  ): Promise<OperatorError> {
+    const { issuers, hosts, status, log, clock } = this.#parts;
+    const now = clock.now();
+    const { main } = failure;
+    const record = recordFailure(hosts.record(host), failure, { notes, held, issuers, now });
+    await this.#remember(record);
+    // A renewal that a person asked for early is not pressing.
+    const again = iso(status.dueAt(host) ?? record.nextAttempt ?? now);
+    const problems = inWords(failure, issuers);
+    await hosts.addEvent(host, `${problems}; next attempt at ${again}`);
+    const facts = { host, problem: main.type, detail: main.detail, failures: record.failures, nextAttempt: again };
+    const waiting = main.type === 'waiting';
+    if (held !== null && held.notAfter <= now) {
+      const what = 'CERTIFICATE RAN OUT and cannot be renewed: clients refuse it';
+      log.error({ ...facts, notAfter: iso(held.notAfter) }, what);
+    } else log.warn(facts, waiting ? 'a certificate waits for its turn' : 'a certificate could not be obtained');
+    return new OperatorError(
+      `CERTIFICATE_${waiting ? 'WAITING' : 'REFUSED'}`,
+      `no new certificate for ${host}: ${problems}; the gateway tries again at ${again}`,
+      { next: `${remediation(main.type)}; the whole story: gateway cert explain ${host}`, cause: failure },
+    );
+  }
+
+  /** What the order brought matters more than its record: where the store is broken, memory keeps that until the next start. */
+  async #remember(record: HostRecord): Promise<void> {
+    try {
+      await this.#parts.hosts.putRecord(record);
+    } catch (error) {
+      this.#parts.log.error({ err: error, host: record.host }, 'how an order went could not be stored');
+    }
+  }
+}
+
+/** One order that is running for one host: whoever asks meanwhile joins it, and is first given the steps so far. */
+export class RunningOrder {
+  readonly done: Promise<CertificateInfo>;
+  readonly #steps: Step[] = [];
+  readonly #listeners = new Set<StepListener>();
+
+  constructor(run: (onStep: StepListener) => Promise<CertificateInfo>) {
+    this.done = run((step) => {
+      this.#steps.push(step);
+      for (const listener of this.#listeners) listener(step);
+    });
+    // Whoever waits handles the failure; where nobody does, it has been recorded.
+    this.done.catch(() => {});
+  }
+
+  /** Waits for its end; an abort ends the waiting, not the order. */
+  async join(onStep: StepListener, signal: AbortSignal | undefined): Promise<CertificateInfo> {
+    for (const step of this.#steps) onStep(step);
+    this.#listeners.add(onStep);
+    const { promise: left, reject } = Promise.withResolvers<never>();
+    const leave = () => reject(signal?.reason);
+    signal?.addEventListener('abort', leave, { once: true });
+    try {
+      signal?.throwIfAborted();
+      return await Promise.race([this.done, left]);
+    } finally {
+      signal?.removeEventListener('abort', leave);
+      this.#listeners.delete(onStep);
+    }
+  }
+}
+
+/** What is left to remember of a host whose certificate has just come. */
+function recordSuccess(host: string, notes: AttemptNotes, now: number): HostRecord {
+  return { ...emptyRecord(host), holds: stillOn(notes.holds, now), challenge: notes.challenge };
+}
+
+/** A host's record after a failure: counted, explained, and the next attempt set. Waiting for a CA's limit is no failure. */
+function recordFailure(
+  record: HostRecord,
+  failure: AttemptFailed,
+  context: {
+    readonly notes: AttemptNotes;
+    /** The certificate that was to be replaced. */
+    readonly held: StoredCertificate | null;
+    readonly issuers: readonly Issuer[];
+    readonly now: number;
+  },
+): HostRecord {
+  const { notes, held, issuers, now } = context;
+  const { main } = failure;
+  const waiting = main.type === 'waiting';
+  const failures = record.failures + (waiting ? 0 : 1);
+  const failingSince = record.failingSince ?? (waiting ? null : now);
+  const runningOut = held !== null && now < held.notAfter + lifetime(held);
+  const wait = nextWait({
+    failures: Math.max(1, failures),
+    failingFor: failingSince === null ? 0 : now - failingSince,
+    lifetime: runningOut ? lifetime(held) : null,
+  });
+  // At least one CA must be willing by then.
+  const willing = Math.min(...issuers.map(({ directory }) => notes.holds[directory] ?? 0));
+  const lastError = { type: main.type, detail: main.detail, at: now, directory: main.directory };
+  return {
+    ...record,
+    failures,
+    failingSince,
+    nextAttempt: Math.max(waiting ? 0 : now + wait, Number.isFinite(willing) ? willing : 0),
+    lastError: waiting ? (record.lastError ?? lastError) : lastError,
+    holds: stillOn(notes.holds, now),
+    uncheckedAt: notes.uncheckedAt,
+    challenge: notes.challenge,
+  };
+}
+
+/** A store that fails, or a lock that is lost, counts as a failed attempt like any other, so that it is not repeated at once. */
+function asFailure(error: unknown): AttemptFailed {
+  if (error instanceof AttemptFailed) return error;
+  const detail = error instanceof Error ? error.message : String(error);
+  return new AttemptFailed([new IssuerError('internal', detail, { cause: error })]);
+}
+
+/** Every issuer's problem, word for word. */
+function inWords({ problems }: AttemptFailed, issuers: readonly Issuer[]): string {
+  return problems
+    .map(({ directory, type, detail }) => {
+      const issuer = issuers.find((one) => one.directory === directory);
+      return `${issuer === undefined ? '' : `${issuer.name}: `}${type}: ${detail}`;
+    })
+    .join('; ');
+}
+
+function inUse({ issuer, notAfter }: StoredCertificate): Step {
+  return { step: 'in use', message: `a certificate from ${issuer}, until ${iso(notAfter)}` };
+}
+
+function stillOn(holds: Readonly<Record<string, number>>, now: number): Record<string, number> {
+  return Object.fromEntries(Object.entries(holds).filter(([, until]) => until > now));
+}

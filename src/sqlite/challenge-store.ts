@@ -1,0 +1,62 @@
+import type { AlpnChallenge, Challenge, Challenges } from '../certs/challenges.ts';
+import { type ChangeFeed, changeFeed, type Database } from './database.ts';
+
+const TOPIC = 'challenges';
+
+interface Row {
+  readonly type: Challenge['type'];
+  readonly id: string;
+  readonly answer: string;
+  readonly expires_at: number;
+}
+
+/** Pending ACME challenges in `gateway.db`. */
+export class SqliteChallenges implements Challenges {
+  readonly #database: Database;
+  readonly #feed: ChangeFeed;
+
+  constructor(database: Database) {
+    this.#database = database;
+    this.#feed = changeFeed(database);
+  }
+
+  async put(challenge: Challenge): Promise<void> {
+    this.#database
+      .prepare(
+        `INSERT OR REPLACE INTO acme_challenges (type, id, answer, expires_at)
+         VALUES (:type, :id, :answer, :expires_at)`,
+      )
+      .run(toRow(challenge));
+    this.#feed.publish(TOPIC, this);
+  }
+
+  async remove(challenge: Challenge): Promise<void> {
+    const { changes } = this.#database
+      .prepare('DELETE FROM acme_challenges WHERE type = :type AND id = :id AND answer = :answer')
+      .run(toRow(challenge));
+    if (changes > 0) this.#feed.publish(TOPIC, this);
+  }
+
+  async list(now: number): Promise<Challenge[]> {
+    this.#database.prepare('DELETE FROM acme_challenges WHERE expires_at <= ?').run(now);
+    return this.#database.prepare<[], Row>('SELECT * FROM acme_challenges').all().map(fromRow);
+  }
+
+  watch(listener: () => void): () => void {
+    return this.#feed.watch(TOPIC, this, listener);
+  }
+}
+
+function toRow(challenge: Challenge): Row {
+  const { type, expiresAt } = challenge;
+  if (type === 'http-01')
+    return { type, id: challenge.token, answer: challenge.keyAuthorization, expires_at: expiresAt };
+  const { host, chain, key } = challenge;
+  return { type, id: host, answer: JSON.stringify({ chain, key }), expires_at: expiresAt };
+}
+
+function fromRow({ type, id, answer, expires_at: expiresAt }: Row): Challenge {
+  if (type === 'http-01') return { type, token: id, keyAuthorization: answer, expiresAt };
+  const { chain, key } = JSON.parse(answer) as Pick<AlpnChallenge, 'chain' | 'key'>;
+  return { type, host: id, chain, key, expiresAt };
+}

@@ -1,0 +1,94 @@
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Challenge, Challenges } from '../../src/certs/challenges.ts';
+
+export interface ChallengesHarness {
+  readonly store: Challenges;
+  /** Another holder of the same store. */
+  readonly other: Challenges;
+  /** The same store, opened anew: what was durable is there. */
+  reopen(): Challenges;
+}
+
+const NOW = 1_700_000_000_000;
+const http = (change: Partial<Challenge> = {}) =>
+  ({
+    type: 'http-01',
+    token: 'tok-1',
+    keyAuthorization: 'tok-1.thumb',
+    expiresAt: NOW + 60_000,
+    ...change,
+  }) as Challenge;
+const alpn = (change: Partial<Challenge> = {}) =>
+  ({
+    type: 'tls-alpn-01',
+    host: 'a.example.com',
+    chain: '-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n',
+    key: '-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n',
+    expiresAt: NOW + 60_000,
+    ...change,
+  }) as Challenge;
+
+/** The contract of Challenges. */
+export function challengesConformance(name: string, open: () => ChallengesHarness): void {
+  describe(`Challenges: ${name}`, () => {
+    let harness: ChallengesHarness;
+    let store: Challenges;
+    beforeEach(() => {
+      harness = open();
+      store = harness.store;
+    });
+
+    it('keeps challenges of both types whole, for every node and over a restart', async () => {
+      expect(await store.list(NOW)).toEqual([]);
+      await store.put(http());
+      await store.put(alpn());
+      const expected = expect.arrayContaining([http(), alpn()]);
+      for (const holder of [store, harness.other, harness.reopen()]) expect(await holder.list(NOW)).toEqual(expected);
+      expect(await store.list(NOW)).toHaveLength(2);
+    });
+
+    it('replaces by token and by host', async () => {
+      await store.put(http());
+      await store.put(http({ token: 'tok-2' }));
+      await store.put(http({ keyAuthorization: 'tok-1.other' }));
+      await store.put(alpn());
+      await store.put(alpn({ key: 'another' }));
+      const held = await harness.other.list(NOW);
+      expect(held).toHaveLength(3);
+      const expected = [http({ token: 'tok-2' }), http({ keyAuthorization: 'tok-1.other' }), alpn({ key: 'another' })];
+      expect(held).toEqual(expect.arrayContaining(expected));
+    });
+
+    it('removes from any node, and never what has taken the place', async () => {
+      await store.put(http());
+      await store.put(alpn());
+      await harness.other.remove(alpn());
+      expect(await store.list(NOW)).toEqual([http()]);
+      await store.put(http({ keyAuthorization: 'tok-1.other' }));
+      await store.remove(http());
+      await store.remove(alpn());
+      expect(await store.list(NOW)).toEqual([http({ keyAuthorization: 'tok-1.other' })]);
+    });
+
+    it('lists none that has expired', async () => {
+      await store.put(http());
+      await store.put(alpn({ expiresAt: NOW + 120_000 }));
+      expect(await store.list(NOW + 60_000)).toEqual([alpn({ expiresAt: NOW + 120_000 })]);
+      expect(await store.list(NOW + 120_000)).toEqual([]);
+    });
+
+    it('tells every other holder of a change, until it stops watching', async () => {
+      let told = 0;
+      const stop = harness.other.watch(() => told++);
+      await store.put(http());
+      await vi.waitFor(() => expect(told).toBe(1));
+      expect(await harness.other.list(NOW)).toEqual([http()]);
+      await store.remove(http());
+      await vi.waitFor(() => expect(told).toBe(2));
+      stop();
+      await store.put(http());
+      await harness.other.list(NOW);
+      expect(told).toBe(2);
+    });
+  });
+}
