@@ -19,7 +19,7 @@ import { SqliteCounterStore } from '../sqlite/counter-store.ts';
 import { SqliteUserStore } from '../sqlite/user-store.ts';
 import type { LineSink, Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
-import { createUpstream } from '../upstream/create.ts';
+import { createUpstream } from '../upstream/registry-upstream.ts';
 import { Crew } from './crew.ts';
 import { openState } from './state.ts';
 

@@ -1,18 +1,17 @@
 import { TooLargeError } from '../kit/bounded.ts';
 import { type ErrorName, RegistryError } from '../oci/errors.ts';
-import { ForbiddenAddressError } from './dial.ts';
-import { ProxyError } from './proxies.ts';
-import { RedirectError } from './redirects.ts';
+import { ProxyError } from './net/proxies.ts';
+import { ForbiddenAddressError, RedirectError } from './net/reach.ts';
 
-/** An upstream answered with a status that is none of the expected ones. */
+/** A response whose status is none of the expected ones. */
 export class StatusError extends Error {
   override readonly name = 'StatusError';
   readonly status: number;
   readonly host: string;
-  /** Seconds. */
+  /** What its `Retry-After` asks for, seconds. */
   readonly retryAfter: number | undefined;
-  /** The status of the download host, where that is what failed. */
-  behind: number | undefined;
+  /** The status of the download host (a CDN behind a redirect), where that is what failed. */
+  downloadHostStatus: number | undefined;
   /** The registry's own error code: `NAME_UNKNOWN`. */
   code: string | undefined;
 
@@ -24,7 +23,7 @@ export class StatusError extends Error {
   }
 }
 
-/** A token endpoint said no: with the registry's own 401 or 403, as ghcr.io does for what is private or missing. */
+/** A token endpoint refused a token; ghcr.io does so with 401 or 403 for a repository that is private or missing. */
 export class TokenRefusedError extends Error {
   override readonly name = 'TokenRefusedError';
   readonly status: number;
@@ -35,13 +34,18 @@ export class TokenRefusedError extends Error {
   }
 }
 
-/** An answer that makes no sense: another size than before, a range that was not asked for, no media type. */
-export class NonsenseError extends Error {
-  override readonly name = 'NonsenseError';
+/** A response that contradicts the request or an earlier response: another size, a range that was not asked for, no media type. */
+export class InvalidResponseError extends Error {
+  override readonly name = 'InvalidResponseError';
 }
 
-/** What was asked for, so that an error can name it. */
-export interface Asked {
+/** The sink of a download failed (a full disk): not a fault of the upstream, and no reason to try again. */
+export class SinkError extends Error {
+  override readonly name = 'SinkError';
+}
+
+/** What was requested, so that an error can name it. */
+export interface RequestSubject {
   readonly registry: string;
   readonly repository: string;
   /** The error for a 404. */
@@ -93,24 +97,34 @@ export function isTimeout(error: unknown): boolean {
   return (code !== undefined && TIMEOUT_CODES.has(code)) || (error instanceof Error && error.name === 'TimeoutError');
 }
 
-/** Whether a failure speaks against the endpoint itself, not against what was asked of it. */
+/** Whether a failure is one of the endpoint itself, not of what was requested there. */
 export function isEndpointFault(error: unknown): boolean {
   if (error instanceof StatusError) return error.status >= 500 || error.status === 429 || error.status === 408;
   return !(error instanceof TokenRefusedError || error instanceof RegistryError);
 }
 
-/** Whether asking the same endpoint again may help at once. */
+/** Whether the same request to the same endpoint may succeed a moment later. */
 export function isWorthRetrying(error: unknown): boolean {
   if (error instanceof StatusError)
     return [500, 502, 503, 504].includes(error.status) && error.retryAfter === undefined;
-  const final = [TokenRefusedError, RegistryError, ForbiddenAddressError, RedirectError, NonsenseError, TooLargeError];
+  const final = [
+    TokenRefusedError,
+    RegistryError,
+    ForbiddenAddressError,
+    RedirectError,
+    InvalidResponseError,
+    TooLargeError,
+  ];
   return !isTimeout(error) && !final.some((type) => error instanceof type) && !isCertificateError(error);
 }
 
-/** The catalogue's word for a failure (oci/errors.ts). Every upstream status has its place here. */
-export function toRegistryError(error: unknown, asked: Asked): RegistryError {
+/** Docker Hub sends some 429s without a Retry-After; its limit refills steadily, so that after a minute some requests are allowed. */
+const DEFAULT_RETRY_AFTER_S = 60;
+
+/** Maps a failure to the catalogue of errors for clients (oci/errors.ts). Every upstream status is mapped here. */
+export function toRegistryError(error: unknown, subject: RequestSubject): RegistryError {
   if (error instanceof RegistryError) return error;
-  const { registry, repository, reference } = asked;
+  const { registry, repository, reference } = subject;
   const facts = { registry, repository, reference, digest: reference, reason: reasonOf(error) };
   const make = (kind: ErrorName, retryAfter?: number): RegistryError =>
     new RegistryError(kind, { facts, cause: error, ...(retryAfter === undefined ? {} : { retryAfter }) });
@@ -122,25 +136,22 @@ export function toRegistryError(error: unknown, asked: Asked): RegistryError {
   if (error instanceof StatusError) {
     if (error.status === 401) return make('upstreamUnauthorized');
     if (error.status === 403) return make('upstreamDenied');
-    if (error.status === 404) return make(asked.missing);
+    if (error.status === 404) return make(subject.missing);
     if (error.status === 429) return make('upstreamRateLimited', error.retryAfter ?? DEFAULT_RETRY_AFTER_S);
     if (error.status === 408) return make('upstreamTimeout');
     return make('upstreamFailed', error.retryAfter);
   }
-  const wrong = [NonsenseError, RedirectError, ForbiddenAddressError, TooLargeError];
+  const wrong = [InvalidResponseError, RedirectError, ForbiddenAddressError, TooLargeError];
   if (wrong.some((type) => error instanceof type)) return make('upstreamWrong');
   return make(isTimeout(error) ? 'upstreamTimeout' : 'upstreamFailed');
 }
-
-/** Docker Hub says no time with some of its 429s; its window refills steadily, so a minute brings something. */
-const DEFAULT_RETRY_AFTER_S = 60;
 
 function isCertificateError(error: unknown): boolean {
   const code = codeOf(error) ?? '';
   return WORDS[code]?.includes('certificate') ?? code.startsWith('ERR_TLS');
 }
 
-/** The most telling code of an error and what caused it. */
+/** The first code of an error or its causes that `WORDS` explains, else the error's own. */
 function codeOf(error: unknown): string | undefined {
   for (let at: unknown = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++) {
     const { code } = at as { code?: unknown };

@@ -2,7 +2,7 @@ import type { Digest } from '../oci/digest.ts';
 import type { Reference, RepositoryKey } from '../oci/target.ts';
 import type { BlobKey, BlobSink, BlobStream } from '../oci/transfer.ts';
 
-/** What the upstream room must know of a registry; a `RegistryEntry` of the alias table fits. */
+/** What is needed to fetch from a registry; a `RegistryEntry` of the alias table has it. */
 export interface Route {
   readonly host: string;
   readonly endpoints: readonly string[];
@@ -13,24 +13,24 @@ export interface Route {
 export interface UpstreamManifest {
   /** Without parameters. */
   readonly mediaType: string;
-  /** Computed from the body where there is one, else as the header says; undefined for a HEAD without the header. */
+  /** Computed from the body where there is one, else from `Docker-Content-Digest`; undefined for a HEAD without that header. */
   readonly digest: Digest | undefined;
   readonly size: number | undefined;
-  /** Exact bytes; null for HEAD. */
+  /** The exact bytes; null for HEAD. */
   readonly body: Uint8Array | null;
 }
 
 export interface ListPage {
   readonly body: Uint8Array;
   readonly mediaType: string;
-  /** The query of the `Link: rel="next"` target, to be sent back as it is; null on the last page. */
+  /** The query of the `Link: rel="next"` target, to be sent unchanged for the next page; null on the last page. */
   readonly next: URLSearchParams | null;
   /** `OCI-Filters-Applied`, where sent. */
   readonly filtersApplied?: string;
 }
 
 /**
- * Fetches from registries: endpoint order and health, tokens, redirects, proxies, resumption. It alone opens outgoing connections.
+ * Fetches from registries: endpoint order and health, tokens, redirects, proxies, resumption. Nothing else connects to registries.
  * Every method throws `RegistryError` (oci/errors.ts): upstreamUnauthorized, upstreamDenied, nameUnknown, manifestUnknown, blobUnknown,
  * upstreamRateLimited, upstreamFailed, upstreamTimeout, upstreamWrong; an aborted `signal` throws its reason.
  */
@@ -42,14 +42,17 @@ export interface Upstream {
   ): Promise<UpstreamManifest>;
   /** HEAD of a blob, by GET of its first byte where HEAD is refused. */
   statBlob(key: BlobKey, signal: AbortSignal): Promise<{ readonly size: number | undefined }>;
-  /** One plain GET, streamed, taken up by Range where it breaks; `range.to` is exclusive. For ranges far ahead of a fill, and where nothing is kept. */
+  /**
+   * One plain GET, streamed, resumed with Range where it breaks off; `range.to` is exclusive. For ranges far ahead of a fill, and for blobs
+   * that are not cached.
+   */
   openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream>;
-  /** Brings what the sink lacks, over as many connections, endpoints and retries as it takes. Resolves when every byte was written. */
+  /** Fetches what the sink lacks, over as many connections, endpoints and attempts as needed. Resolves when every byte has been written. */
   download(key: BlobKey, sink: BlobSink, signal: AbortSignal): Promise<void>;
   tags(key: RepositoryKey, query: URLSearchParams, signal: AbortSignal): Promise<ListPage>;
   /** Null where the registry has no referrers API (404): the caller falls back to the tag scheme. */
   referrers(key: RepositoryKey, digest: Digest, query: URLSearchParams, signal: AbortSignal): Promise<ListPage | null>;
-  /** State of each endpoint, for `registry show` and metrics. */
+  /** The health of each endpoint, for `registry show` and metrics. */
   health(registry: string): EndpointHealth[];
   close(): Promise<void>;
 }
@@ -59,6 +62,6 @@ export interface EndpointHealth {
   readonly state: 'closed' | 'open' | 'half-open';
   readonly failures: number;
   readonly lastError: string | null;
-  /** ISO 8601; when an open one is tried again. */
+  /** When an open one is tried again, ISO 8601. */
   readonly retryAt: string | null;
 }

@@ -2,9 +2,8 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer, connect as dial, type Socket } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { afterEach, expect, it } from 'vitest';
-import { dialAny, resolveHost } from '../../src/upstream/dial.ts';
-import { parseProxy } from '../../src/upstream/proxies.ts';
-import { openTunnel } from '../../src/upstream/tunnels.ts';
+import { dialAny, openSocket, resolveHost } from '../../src/upstream/net/dial.ts';
+import { parseProxy } from '../../src/upstream/net/proxies.ts';
 import { describeWith } from '../support/programs.ts';
 
 /** Far more than any of these needs. */
@@ -113,7 +112,7 @@ it('what a public registry points to is refused where its name leads inside', as
   await expect(resolveHost('localhost', 'public')).rejects.toMatchObject({ code: 'EADDRFORBIDDEN' });
   const way = { reach: 'public', proxy: null, timeout: PATIENCE_MS } as const;
   for (const host of ['localhost', '127.0.0.1', '[::1]', '::ffff:127.0.0.1']) {
-    await expect(openTunnel(host, port, way)).rejects.toMatchObject({ code: 'EADDRFORBIDDEN' });
+    await expect(openSocket(host, port, way)).rejects.toMatchObject({ code: 'EADDRFORBIDDEN' });
   }
   expect(accepted()).toBe(0);
 });
@@ -124,7 +123,7 @@ it.each(['http', 'https', 'socks5h'])(
     const { port, open, accepted } = await listener('127.0.0.1');
     const proxy = parseProxy(`${scheme}://127.0.0.1:${port}`);
     const way = { reach: 'operator', proxy, timeout: 300 } as const;
-    await expect(openTunnel('registry.example', 443, way)).rejects.toThrow();
+    await expect(openSocket('registry.example', 443, way)).rejects.toThrow();
     await expect.poll(() => open.size, { timeout: 10_000 }).toBe(0);
     expect(accepted()).toBe(1);
   },

@@ -1,6 +1,6 @@
 import { silentLog } from '../../src/telemetry/log.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
-import { createUpstream } from '../../src/upstream/create.ts';
+import { createUpstream } from '../../src/upstream/registry-upstream.ts';
 import type { Route, Upstream } from '../../src/upstream/upstream.ts';
 
 export interface TestUpstream extends Upstream {

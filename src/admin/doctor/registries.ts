@@ -1,5 +1,5 @@
 import { redactUrl } from '../../kit/redact.ts';
-import { type EndpointAnswer, EndpointCheck } from '../../upstream/endpoint-check.ts';
+import { EndpointCheck, type EndpointCheckResult } from '../../upstream/net/endpoint-check.ts';
 import type { OperationsDeps } from '../deps.ts';
 import type { Check } from '../rows.ts';
 import { each } from './each.ts';
@@ -30,7 +30,7 @@ export async function* checkRegistries(deps: OperationsDeps, signal: AbortSignal
   yield checkClock(skews);
 }
 
-function judge(host: string, endpoint: string, answer: EndpointAnswer, through: string): Check {
+function judge(host: string, endpoint: string, answer: EndpointCheckResult, through: string): Check {
   const name = `registry ${host}`;
   const where = `${endpoint}${through}`;
   if (answer.status === null) {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ProxyChoice, parseProxy, proxyFromEnvironment } from '../../../src/upstream/proxies.ts';
+import { ProxyChoice, parseProxy, proxyFromEnvironment } from '../../../src/upstream/net/proxies.ts';
 
 describe('parseProxy', () => {
   it('reads kind, port and credentials', () => {

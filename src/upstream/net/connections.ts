@@ -1,22 +1,25 @@
 import { isIP } from 'node:net';
 import type { Readable } from 'node:stream';
 import { Agent, buildConnector, type Dispatcher } from 'undici';
-import { bareHost, isInsideAddress, isInsideName, type Reach } from './addresses.ts';
-import { cutOff, type Headers } from './headers.ts';
+import { dialProxy, openSocket, proxyAuthorization, requireName } from './dial.ts';
 import { type ProxyChoice, ProxyError, type ProxyServer } from './proxies.ts';
-import { dialProxy, openTunnel, proxyAuthorization, requireName } from './tunnels.ts';
+import { bareHost, isInsideAddress, isInsideName, type Reach } from './reach.ts';
 
-/** TCP, proxy and TLS together. Long enough for three lost SYNs (1 + 2 + 4 s). */
+/** For TCP, proxy and TLS together. Long enough for three lost SYNs, which are repeated after 1, 2 and 4 s. */
 const CONNECT_TIMEOUT_MS = 10_000;
-/** Idle connections are kept a little, for the next layer of the same pull. */
+/** How long an idle connection is kept for the next layer of the same pull. */
 const KEEP_ALIVE_MS = 15_000;
-/** Signed URLs of some CDNs come back in long headers. */
+/** Redirects to signed URLs of some CDNs are long headers. */
 const MAX_HEADER_BYTES = 64 * 1024;
 
+/** Names in lower case. */
+export type Headers = Readonly<Record<string, string | string[] | undefined>>;
+
+/** The response to one request, before redirects and challenges. */
 export interface RawResponse {
   readonly status: number;
   readonly headers: Headers;
-  /** Read to its end or destroyed by whoever asked. */
+  /** The caller reads it to the end or destroys it. */
   readonly body: Readable;
 }
 
@@ -31,11 +34,14 @@ export interface RawRequest {
   readonly stallTimeout: number;
 }
 
-/** Every outgoing HTTP connection: pools by proxy and reach, so that none made for one purpose serves another. */
+/**
+ * Every outgoing HTTP connection to registries. There is a pool for each proxy and reach: a connection that was opened to an address which
+ * only the operator may name must never carry a request to where a registry pointed.
+ */
 export class Connections {
   readonly #choice: ProxyChoice;
   readonly #agents = new Map<string, Agent>();
-  /** Origins whose connections all ended inside our own networks. */
+  /** By origin of an endpoint: whether every connection to it led to an address in a private network. */
   readonly #inside = new Map<string, boolean>();
 
   constructor(choice: ProxyChoice) {
@@ -52,7 +58,7 @@ export class Connections {
     };
     let response: Dispatcher.ResponseData;
     if (url.protocol === 'http:' && proxy !== null && proxy.kind !== 'socks5') {
-      // HTTP proxies tunnel to ports of TLS only, as they commonly come; plain HTTP they forward (RFC 9112 §3.2.2).
+      // Most HTTP proxies allow CONNECT to TLS ports only, and forward plain HTTP (RFC 9112 §3.2.2, absolute-form).
       requireName(request.reach, bareHost(url.hostname));
       response = await this.#agent(`forward ${proxy.key}`, () => forwardConnector(proxy)).request({
         ...options,
@@ -61,7 +67,7 @@ export class Connections {
         headers: { ...request.headers, host: url.host, ...proxyAuthorization(proxy) },
       });
       if (response.statusCode === 407) {
-        cutOff(response.body);
+        response.body.on('error', () => {}).destroy();
         throw new ProxyError(`the proxy ${proxy.host}:${proxy.port} answered 407: it wants other credentials`);
       }
     } else {
@@ -76,7 +82,7 @@ export class Connections {
     return { status: response.statusCode, headers: response.headers, body: response.body };
   }
 
-  /** Whether an endpoint lies in a private network: by its name, or because no connection to it ever ended anywhere else. */
+  /** Whether an endpoint lies in a private network: by its name, or because every connection to it led into one. */
   isInside(url: URL): boolean {
     const host = bareHost(url.hostname);
     if (isIP(host) !== 0) return isInsideAddress(host);
@@ -96,7 +102,7 @@ export class Connections {
         keepAliveMaxTimeout: KEEP_ALIVE_MS,
         maxHeaderSize: MAX_HEADER_BYTES,
         pipelining: 1,
-        // HTTP/2 would put every piece of a blob on one TCP connection, which is what a throttled link punishes.
+        // HTTP/2 would put every segment of a blob on one TCP connection, where parallel ones are to get around a throttle per connection.
         allowH2: false,
       });
       this.#agents.set(key, agent);
@@ -108,9 +114,9 @@ export class Connections {
     const secure = buildConnector({ allowH2: false, timeout: CONNECT_TIMEOUT_MS });
     return (options, callback) => {
       const port = Number(options.port) || (options.protocol === 'https:' ? 443 : 80);
-      openTunnel(options.hostname, port, { reach, proxy, timeout: CONNECT_TIMEOUT_MS }).then(
+      openSocket(options.hostname, port, { reach, proxy, timeout: CONNECT_TIMEOUT_MS }).then(
         ({ socket, address }) => {
-          if (reach === 'operator' && address !== null) this.#remember(options, isInsideAddress(address));
+          if (reach === 'operator' && address !== null) this.#noteAddress(options, isInsideAddress(address));
           if (options.protocol === 'https:') secure({ ...options, httpSocket: socket }, callback);
           else callback(null, socket);
         },
@@ -119,13 +125,13 @@ export class Connections {
     };
   }
 
-  #remember(options: buildConnector.Options, inside: boolean): void {
+  #noteAddress(options: buildConnector.Options, inside: boolean): void {
     const origin = new URL(`${options.protocol}//${options.host ?? options.hostname}`).origin;
     this.#inside.set(origin, inside && (this.#inside.get(origin) ?? true));
   }
 }
 
-/** Connections to the proxy itself, for what it forwards. */
+/** Connects to the proxy itself, for plain HTTP that it forwards. */
 function forwardConnector(proxy: ProxyServer): buildConnector.connector {
   return (_, callback) => {
     dialProxy(proxy, CONNECT_TIMEOUT_MS).then(

@@ -1,14 +1,14 @@
 import { expect, it } from 'vitest';
-import { Budget, type Purpose, type Release } from '../../../src/upstream/budget.ts';
+import { type Purpose, type Release, Semaphore } from '../../../src/upstream/semaphore.ts';
 
 const forever = new AbortController().signal;
 
 /** Asks for permits and notes in which order they are granted. */
-function asker(budget: Budget) {
+function asker(semaphore: Semaphore) {
   const granted: string[] = [];
   const releases: Release[] = [];
   const ask = async (purpose: Purpose, key: string, name = `${purpose} ${key}`, signal = forever) => {
-    releases.push(await budget.acquire(purpose, key, signal));
+    releases.push(await semaphore.acquire(purpose, key, signal));
     granted.push(name);
   };
   return { granted, releases, ask };
@@ -16,24 +16,24 @@ function asker(budget: Budget) {
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
-it('grants documents before fills, and fills before pieces', async () => {
-  const budget = new Budget({ total: 1 });
-  const { granted, releases, ask } = asker(budget);
-  for (const purpose of ['fill', 'piece', 'fill', 'document'] as const) void ask(purpose, 'a');
+it('grants documents before fills, and fills before segments', async () => {
+  const semaphore = new Semaphore({ total: 1 });
+  const { granted, releases, ask } = asker(semaphore);
+  for (const purpose of ['fill', 'segment', 'fill', 'document'] as const) void ask(purpose, 'a');
   await settle();
   expect(granted).toEqual(['fill a']);
-  expect(budget.waiting).toBe(3);
+  expect(semaphore.waiting).toBe(3);
   for (let i = 0; i < 4; i++) {
     releases[i]?.();
     await settle();
   }
-  expect(granted).toEqual(['fill a', 'document a', 'fill a', 'piece a']);
-  expect(budget.inUse).toBe(0);
+  expect(granted).toEqual(['fill a', 'document a', 'fill a', 'segment a']);
+  expect(semaphore.inUse).toBe(0);
 });
 
 it('lets keys take turns, so that one registry with a hundred layers holds up no other', async () => {
-  const budget = new Budget({ total: 1 });
-  const { granted, releases, ask } = asker(budget);
+  const semaphore = new Semaphore({ total: 1 });
+  const { granted, releases, ask } = asker(semaphore);
   for (let i = 0; i < 4; i++) void ask('fill', 'greedy');
   void ask('fill', 'modest');
   for (let i = 0; i < 5; i++) {
@@ -44,20 +44,20 @@ it('lets keys take turns, so that one registry with a hundred layers holds up no
 });
 
 it('keeps to the limits of a purpose and of a key', async () => {
-  const budget = new Budget({ total: 10, fill: 2, piece: 3, piecePerKey: 2 });
-  const { granted, ask } = asker(budget);
+  const semaphore = new Semaphore({ total: 10, fill: 2, segment: 3, segmentPerKey: 2 });
+  const { granted, ask } = asker(semaphore);
   for (let i = 0; i < 3; i++) void ask('fill', 'a');
-  for (let i = 0; i < 3; i++) void ask('piece', 'a');
-  for (let i = 0; i < 3; i++) void ask('piece', 'b');
+  for (let i = 0; i < 3; i++) void ask('segment', 'a');
+  for (let i = 0; i < 3; i++) void ask('segment', 'b');
   void ask('document', 'a');
   await settle();
   const count = (name: string) => granted.filter((it) => it === name).length;
-  expect([count('fill a'), count('piece a'), count('piece b'), count('document a')]).toEqual([2, 2, 1, 1]);
+  expect([count('fill a'), count('segment a'), count('segment b'), count('document a')]).toEqual([2, 2, 1, 1]);
 });
 
 it('forgets who leaves, and counts a release once', async () => {
-  const budget = new Budget({ total: 1 });
-  const { granted, releases, ask } = asker(budget);
+  const semaphore = new Semaphore({ total: 1 });
+  const { granted, releases, ask } = asker(semaphore);
   void ask('fill', 'a', 'first');
   await settle();
   const leaving = new AbortController();
@@ -69,6 +69,6 @@ it('forgets who leaves, and counts a release once', async () => {
   releases[0]?.();
   await settle();
   expect(granted).toEqual(['first', 'second']);
-  expect(budget.inUse).toBe(1);
-  expect(budget.waiting).toBe(0);
+  expect(semaphore.inUse).toBe(1);
+  expect(semaphore.waiting).toBe(0);
 });

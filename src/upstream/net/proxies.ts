@@ -1,11 +1,12 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
-import { Network, parseAddress } from '../kit/networks.ts';
-import { bareHost, isInsideName } from './addresses.ts';
+import { Network, parseAddress } from '../../kit/networks.ts';
+import { bareHost } from './reach.ts';
 
-/** A proxy to go out through. `resolves`: names are resolved there, so that none is looked up here. */
+/** A proxy for outgoing connections. */
 export interface ProxyServer {
   readonly kind: 'http' | 'https' | 'socks5';
+  /** It gets host names and resolves them itself. */
   readonly resolves: boolean;
   readonly host: string;
   readonly port: number;
@@ -41,7 +42,7 @@ export function parseProxy(text: string): ProxyServer | null {
   };
 }
 
-/** A proxy that does not bring us where we want to go; the message names the proxy, so that nobody blames the registry. */
+/** A failure of the proxy, not of the registry behind it; the message names the proxy. */
 export class ProxyError extends Error {
   override readonly name = 'ProxyError';
   readonly code = 'EPROXY';
@@ -49,7 +50,7 @@ export class ProxyError extends Error {
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Which proxy a URL goes through: the registry's own, else the configured one, else what the environment says; null for none. */
+/** Chooses the proxy for a URL: the registry's own, else the configured one, else the environment's. */
 export class ProxyChoice {
   readonly #configured: string | null;
   readonly #environment: Environment;
@@ -60,15 +61,16 @@ export class ProxyChoice {
     this.#environment = environment;
   }
 
+  /** Null where none is to be used. @throws {Error} for a proxy that cannot be read */
   for(url: URL, ofRegistry: string | null): ProxyServer | null {
-    const said = ofRegistry ?? this.#configured ?? proxyFromEnvironment(url, this.#environment);
-    if (said === null) return null;
-    let proxy = this.#parsed.get(said);
+    const text = ofRegistry ?? this.#configured ?? proxyFromEnvironment(url, this.#environment);
+    if (text === null) return null;
+    let proxy = this.#parsed.get(text);
     if (proxy === undefined) {
-      proxy = parseProxy(said);
-      this.#parsed.set(said, proxy);
+      proxy = parseProxy(text);
+      this.#parsed.set(text, proxy);
     }
-    // A proxy that cannot be read is never gone around: the operator may have no other way out, or must not use it.
+    // Connecting directly instead might break the operator's rules, or not work at all.
     if (proxy === null) throw new Error('the configured proxy is no http://, https://, socks5:// or socks5h:// URL');
     return proxy;
   }
@@ -89,25 +91,25 @@ export function proxyFromEnvironment(url: URL, environment: Environment): string
 function isExempt(url: URL, list: string): boolean {
   const host = bareHost(url.hostname).replace(/\.$/, '');
   const port = url.port === '' ? (url.protocol === 'https:' ? '443' : '80') : url.port;
-  const literal = isIP(host) !== 0;
-  if (literal ? ipaddr.parse(host).range() === 'loopback' : isInsideName(host) && /(^|\.)localhost$/.test(host))
-    return true;
+  const isAddress = isIP(host) !== 0;
+  if (isAddress ? ipaddr.parse(host).range() === 'loopback' : /(^|\.)localhost$/.test(host)) return true;
   return list
     .split(/[\s,]+/)
     .filter((entry) => entry !== '')
-    .some((entry) => names(entry.toLowerCase(), host, port, literal));
+    .some((entry) => matches(entry.toLowerCase(), host, port, isAddress));
 }
 
-function names(entry: string, host: string, port: string, literal: boolean): boolean {
+/** Whether one entry of `NO_PROXY` names the host; `isAddress`: the host is an IP address. */
+function matches(entry: string, host: string, port: string, isAddress: boolean): boolean {
   if (entry === '*') return true;
-  if (literal && entry.includes('/')) return isInNetwork(host, entry);
-  const parts = /^(\[[^\]]+\]|[^:]+|[0-9a-f:]{2,}?)(?::(\d+))?$/.exec(entry);
-  const name = bareHost(parts !== null && isIP(entry) === 0 ? (parts[1] ?? '') : entry);
-  const onlyPort = parts !== null && isIP(entry) === 0 ? parts[2] : undefined;
+  if (isAddress && entry.includes('/')) return isInNetwork(host, entry);
+  const hostAndPort = /^(\[[^\]]+\]|[^:]+|[0-9a-f:]{2,}?)(?::(\d+))?$/.exec(entry);
+  const name = bareHost(hostAndPort !== null && isIP(entry) === 0 ? (hostAndPort[1] ?? '') : entry);
+  const onlyPort = hostAndPort !== null && isIP(entry) === 0 ? hostAndPort[2] : undefined;
   if (onlyPort !== undefined && onlyPort !== port) return false;
-  if (literal) return isIP(name) !== 0 && ipaddr.parse(name).toString() === ipaddr.parse(host).toString();
+  if (isAddress) return isIP(name) !== 0 && ipaddr.parse(name).toString() === ipaddr.parse(host).toString();
   const domain = name.replace(/^\*?\./, '');
-  return host === domain ? !/^\*?\./.test(name) || domain === host : host.endsWith(`.${domain}`);
+  return host === domain || host.endsWith(`.${domain}`);
 }
 
 function isInNetwork(host: string, cidr: string): boolean {

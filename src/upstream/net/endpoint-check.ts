@@ -1,27 +1,27 @@
-import type { Config } from '../config/config.ts';
+import type { Config } from '../../config/config.ts';
+import { reasonOf } from '../failures.ts';
+import type { Route } from '../upstream.ts';
 import { Connections } from './connections.ts';
-import { reasonOf } from './failures.ts';
 import { ProxyChoice } from './proxies.ts';
-import type { Route } from './upstream.ts';
 
-/** Long enough for a slow link, short enough for a person who waits, ms. */
-const PATIENCE = 10_000;
+/** Milliseconds: enough for a slow link, and not too long for a person who waits for `doctor`. */
+const CHECK_TIMEOUT = 10_000;
 
-/** What an endpoint said to `GET /v2/` (distribution-spec, *Determining Support*). */
-export interface EndpointAnswer {
-  /** Null where nothing answered. */
+/** How an endpoint responded to `GET /v2/` (distribution-spec, *Determining Support*). */
+export interface EndpointCheckResult {
+  /** Null where there was no response. */
   readonly status: number | null;
-  /** Until the headers were there. */
+  /** Milliseconds until the headers had come. */
   readonly ms: number;
-  /** One sentence; null where something answered. */
+  /** One sentence; null where there was a response. */
   readonly problem: string | null;
-  /** The server's clock, ms since 1970; null where it does not say. */
+  /** The `Date` header, ms since 1970; null where there is none. */
   readonly serverTime: number | null;
 }
 
 /**
- * Asks endpoints whether they are there, each by itself, through the proxies that pulls use: for `doctor`. Connections of its own, so
- * that neither a pull nor the state of an endpoint is touched.
+ * Checks for `doctor` whether an endpoint responds, through the proxies that pulls use. It has connections of its own, so that neither
+ * a pull nor the health that is kept of an endpoint is affected.
  */
 export class EndpointCheck {
   readonly #connections: Connections;
@@ -30,7 +30,7 @@ export class EndpointCheck {
     this.#connections = new Connections(new ProxyChoice(config.proxy, environment));
   }
 
-  async ask(route: Route, endpoint: string, signal: AbortSignal): Promise<EndpointAnswer> {
+  async ask(route: Route, endpoint: string, signal: AbortSignal): Promise<EndpointCheckResult> {
     const start = performance.now();
     try {
       const { status, headers, body } = await this.#connections.request(new URL(`${endpoint.replace(/\/$/, '')}/v2/`), {
@@ -38,8 +38,8 @@ export class EndpointCheck {
         headers: { accept: 'application/json, */*' },
         reach: 'operator',
         proxy: route.proxy,
-        signal: AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]),
-        stallTimeout: PATIENCE,
+        signal: AbortSignal.any([signal, AbortSignal.timeout(CHECK_TIMEOUT)]),
+        stallTimeout: CHECK_TIMEOUT,
       });
       body.on('error', () => {}).destroy();
       const date = Date.parse(String(headers.date));

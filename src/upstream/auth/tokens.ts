@@ -1,0 +1,126 @@
+import { LRUCache } from 'lru-cache';
+import { readBounded } from '../../kit/bounded.ts';
+import { SingleFlight } from '../../kit/single-flight.ts';
+import { StatusError, TokenRefusedError } from '../failures.ts';
+import type { Connections } from '../net/connections.ts';
+import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from '../net/reach.ts';
+import { discard, header, retryAfterOf } from '../responses.ts';
+import type { Semaphore } from '../semaphore.ts';
+import { basicAuthorization, type Credentials, type TokenDemand } from './challenges.ts';
+
+/** Bytes of a token endpoint's response, which is a few KiB; Docker Hub's are about 5. */
+const RESPONSE_LIMIT = 64 * 1024;
+/** *Token Authentication Specification*: 60 s where no `expires_in` is sent, and never less. */
+const MIN_LIFETIME_S = 60;
+const MAX_LIFETIME_S = 24 * 3600;
+/** A token is dropped this much before its end, so that it does not expire on the way to the registry. */
+const EXPIRY_MARGIN_S = 3;
+const MAX_TOKENS = 4096;
+
+/** On whose behalf a token is fetched. */
+export interface TokenContext {
+  readonly endpoint: URL;
+  readonly proxy: string | null;
+  readonly stallTimeout: number;
+}
+
+/** Bearer tokens (distribution *Token Authentication*), kept by realm, service, scope and credentials; at most one request runs for each. */
+export class Tokens {
+  readonly #connections: Connections;
+  readonly #sockets: Semaphore;
+  readonly #kept = new LRUCache<string, string>({ max: MAX_TOKENS });
+  readonly #flights = new SingleFlight<string>();
+
+  constructor(connections: Connections, sockets: Semaphore) {
+    this.#connections = connections;
+    this.#sockets = sockets;
+  }
+
+  /** The token that is kept, null where it must be fetched. */
+  kept(demand: TokenDemand, credentials: Credentials | null): string | null {
+    return this.#kept.get(keyOf(demand, credentials)) ?? null;
+  }
+
+  /** Forgets a token that the registry refused, unless another request has replaced it meanwhile. */
+  drop(demand: TokenDemand, credentials: Credentials | null, token: string): void {
+    const key = keyOf(demand, credentials);
+    if (this.#kept.peek(key) === token) this.#kept.delete(key);
+  }
+
+  /** @throws {TokenRefusedError} where the realm refuses, {StatusError} where it fails, and what connections throw. */
+  fetch(demand: TokenDemand, credentials: Credentials | null, context: TokenContext): Promise<string> {
+    const key = keyOf(demand, credentials);
+    return this.#flights.do(key, async () => {
+      const { token, lifetime } = await this.#request(demand, credentials, context);
+      this.#kept.set(key, token, { ttl: (lifetime - EXPIRY_MARGIN_S) * 1000 });
+      return token;
+    });
+  }
+
+  async #request(
+    demand: TokenDemand,
+    credentials: Credentials | null,
+    context: TokenContext,
+  ): Promise<{ token: string; lifetime: number }> {
+    let url = new URL(demand.realm);
+    checkTarget(url, context.endpoint, 'a token realm');
+    if (demand.service !== '') url.searchParams.set('service', demand.service);
+    for (const scope of demand.scope.split(' ')) if (scope !== '') url.searchParams.append('scope', scope);
+    const headers: Record<string, string> = {
+      accept: 'application/json',
+      'accept-encoding': 'identity',
+      'user-agent': USER_AGENT,
+    };
+    if (credentials !== null) {
+      url.searchParams.set('account', credentials.username);
+      headers.authorization = basicAuthorization(credentials);
+    }
+    // Not the signal of one caller: others wait for the same token.
+    const signal = AbortSignal.timeout(context.stallTimeout * 2);
+    for (let hops = 0; ; hops++) {
+      const release = await this.#sockets.acquire('document', url.host, signal);
+      const response = await this.#connections
+        .request(url, {
+          method: 'GET',
+          headers,
+          reach: reachOf(url, context.endpoint, this.#connections),
+          proxy: context.proxy,
+          signal,
+          stallTimeout: context.stallTimeout,
+        })
+        .finally(release);
+      if (response.status === 200) return readToken(await readBounded(response.body, RESPONSE_LIMIT), url);
+      discard(response.body);
+      if (!isRedirect(response.status) || hops >= MAX_REDIRECTS) {
+        const retryAfter = retryAfterOf(response.headers);
+        if ([400, 401, 403, 404].includes(response.status)) throw new TokenRefusedError(response.status, url.host);
+        throw new StatusError(response.status, url.host, retryAfter);
+      }
+      const next = follow(header(response.headers, 'location'), url, context.endpoint);
+      if (next.origin !== url.origin) delete headers.authorization;
+      url = next;
+    }
+  }
+}
+
+export const USER_AGENT = 'registry-gateway/0.1 (pull-through gateway)';
+
+function keyOf(demand: TokenDemand, credentials: Credentials | null): string {
+  return JSON.stringify([demand.realm, demand.service, demand.scope, credentials?.username, credentials?.password]);
+}
+
+function readToken(body: Buffer, url: URL): { token: string; lifetime: number } {
+  let document: unknown;
+  try {
+    document = JSON.parse(body.toString('utf8'));
+  } catch {
+    document = null;
+  }
+  const fields = (typeof document === 'object' && document !== null ? document : {}) as Record<string, unknown>;
+  const token = fields.token || fields.access_token;
+  // It is sent in a header: visible ASCII only.
+  if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token))
+    throw new StatusError(200, url.host, undefined, 'no token in the answer');
+  const expiresIn = typeof fields.expires_in === 'number' && Number.isFinite(fields.expires_in) ? fields.expires_in : 0;
+  return { token, lifetime: Math.min(MAX_LIFETIME_S, Math.max(MIN_LIFETIME_S, expiresIn)) };
+}

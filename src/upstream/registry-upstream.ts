@@ -1,0 +1,201 @@
+import type { Config } from '../config/config.ts';
+import type { Digest } from '../oci/digest.ts';
+import { RegistryError } from '../oci/errors.ts';
+import type { Reference, RepositoryKey } from '../oci/target.ts';
+import type { BlobKey, BlobSink, BlobStream } from '../oci/transfer.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import { Tokens } from './auth/tokens.ts';
+import { type UpstreamContext, upstreamMetrics } from './context.ts';
+import { manifestHeaders, readList, readManifest, readManifestHead } from './documents.ts';
+import { openBlob, resumable, statBlob } from './download/blob-stream.ts';
+import { download } from './download/download.ts';
+import { SingleConnectionHosts } from './download/parallelism.ts';
+import { Endpoints, tryEndpoints } from './endpoints.ts';
+import { type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
+import { Connections } from './net/connections.ts';
+import { ProxyChoice } from './net/proxies.ts';
+import { Requester } from './request.ts';
+import { statusError, type UpstreamResponse } from './responses.ts';
+import { Semaphore } from './semaphore.ts';
+import type { EndpointHealth, ListPage, Route, Upstream, UpstreamManifest } from './upstream.ts';
+
+/**
+ * Connections in use at one time: a quarter of the 1024 file descriptors that every process may open. Some of them are for manifests and
+ * tokens only, and for one host there are no more additional ones than a handful of downloads can use.
+ */
+const SOCKETS = { total: 256, fill: 192, segment: 96, segmentPerKey: 24 };
+/** Downloads at one time; each holds a file, up to 256 KiB that wait for the disk, and the last 128 KiB that came. */
+const DOWNLOADS = { total: 128 };
+
+/** Statuses of registries without a referrers API. */
+const NO_REFERRERS_API = new Set([400, 404, 405, 501]);
+
+export interface UpstreamOptions {
+  /** Looks a registry up; undefined where there is none. */
+  readonly routes: (registry: string) => Route | undefined;
+  readonly config: Config['upstream'];
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  /** Where the usual proxy variables are read from; default `process.env`. */
+  readonly environment?: Readonly<Record<string, string | undefined>>;
+}
+
+export function createUpstream(options: UpstreamOptions): Upstream {
+  return new RegistryUpstream(options);
+}
+
+class RegistryUpstream implements Upstream {
+  readonly #routes: UpstreamOptions['routes'];
+  readonly #connections: Connections;
+  readonly #context: UpstreamContext;
+
+  constructor({ routes, config, log, metrics, environment }: UpstreamOptions) {
+    this.#routes = routes;
+    this.#connections = new Connections(new ProxyChoice(config.proxy, environment));
+    const sockets = new Semaphore(SOCKETS);
+    const downloads = new Semaphore(DOWNLOADS);
+    const tokens = new Tokens(this.#connections, sockets);
+    this.#context = {
+      requester: new Requester(this.#connections, tokens, sockets, config.stallTimeout),
+      endpoints: new Endpoints(),
+      singleConnectionHosts: new SingleConnectionHosts(),
+      downloads,
+      sockets,
+      config,
+      log: log.child({ room: 'upstream' }),
+      metrics: upstreamMetrics(metrics, { downloads, sockets }),
+    };
+  }
+
+  manifest(
+    key: RepositoryKey,
+    reference: Reference,
+    { method, accept, signal }: { method: 'GET' | 'HEAD'; accept: string | undefined; signal: AbortSignal },
+  ): Promise<UpstreamManifest> {
+    const text = reference.kind === 'tag' ? reference.tag : reference.digest;
+    const path = `/v2/${key.repository}/manifests/${text}`;
+    const headers = manifestHeaders(accept);
+    return this.#tryEndpoints(subjectOf(key, 'manifestUnknown', text), signal, async (route, endpoint) => {
+      const request = {
+        route,
+        endpoint,
+        path,
+        repository: key.repository,
+        headers,
+        signal,
+        purpose: 'document',
+      } as const;
+      if (method === 'HEAD') {
+        const head = await readManifestHead(
+          await this.#context.requester.send({ ...request, method: 'HEAD' }),
+          endpoint,
+        );
+        if (head !== null) return head;
+      }
+      const response = await this.#context.requester.send({ ...request, method: 'GET' });
+      const manifest = await readManifest(response, endpoint, reference);
+      this.#context.metrics.bytes.inc({ registry: route.host }, manifest.size ?? 0);
+      return method === 'HEAD' ? { ...manifest, body: null } : manifest;
+    });
+  }
+
+  statBlob(key: BlobKey, signal: AbortSignal): Promise<{ readonly size: number | undefined }> {
+    return this.#tryEndpoints(subjectOf(key, 'blobUnknown', key.digest), signal, (route, endpoint) =>
+      statBlob(this.#context, route, endpoint, key, signal),
+    );
+  }
+
+  async openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream> {
+    const open = (segment: typeof range): Promise<BlobStream> =>
+      this.#tryEndpoints(subjectOf(key, 'blobUnknown', key.digest), signal, (route, endpoint) =>
+        openBlob(this.#context, route, endpoint, key, segment, signal),
+      );
+    return resumable(await open(range), open, signal);
+  }
+
+  async download(key: BlobKey, sink: BlobSink, signal: AbortSignal): Promise<void> {
+    const subject = subjectOf(key, 'blobUnknown', key.digest);
+    const route = this.#route(key.registry);
+    try {
+      await download(this.#context, route, key, sink, signal);
+    } catch (error) {
+      // The owner of the sink gets its own error back.
+      if (error instanceof SinkError) throw error.cause;
+      signal.throwIfAborted();
+      throw toRegistryError(error, subject);
+    }
+  }
+
+  tags(key: RepositoryKey, query: URLSearchParams, signal: AbortSignal): Promise<ListPage> {
+    const path = `/v2/${key.repository}/tags/list${search(query)}`;
+    return this.#tryEndpoints(subjectOf(key, 'nameUnknown', 'tags/list'), signal, async (route, endpoint) =>
+      readList(await this.#get(route, endpoint, path, key, signal), endpoint),
+    );
+  }
+
+  referrers(key: RepositoryKey, digest: Digest, query: URLSearchParams, signal: AbortSignal): Promise<ListPage | null> {
+    const path = `/v2/${key.repository}/referrers/${digest}${search(query)}`;
+    return this.#tryEndpoints(subjectOf(key, 'manifestUnknown', digest), signal, async (route, endpoint) => {
+      const response = await this.#get(route, endpoint, path, key, signal);
+      if (response.status === 200) return await readList(response, endpoint);
+      const error = await statusError(response, endpoint);
+      if (!NO_REFERRERS_API.has(error.status)) throw error;
+      return null;
+    });
+  }
+
+  health(registry: string): EndpointHealth[] {
+    const route = this.#routes(registry);
+    return route === undefined ? [] : this.#context.endpoints.health(route);
+  }
+
+  close(): Promise<void> {
+    return this.#connections.close();
+  }
+
+  #get(route: Route, endpoint: URL, path: string, key: RepositoryKey, signal: AbortSignal): Promise<UpstreamResponse> {
+    const { repository } = key;
+    return this.#context.requester.send({
+      route,
+      endpoint,
+      path,
+      repository,
+      method: 'GET',
+      headers: { accept: 'application/json, */*' },
+      signal,
+      purpose: 'document',
+    });
+  }
+
+  async #tryEndpoints<T>(
+    subject: RequestSubject,
+    signal: AbortSignal,
+    attempt: (route: Route, endpoint: URL) => Promise<T>,
+  ): Promise<T> {
+    const route = this.#route(subject.registry);
+    const { endpoints, log } = this.#context;
+    try {
+      return await tryEndpoints({ route, endpoints, log, signal }, (endpoint) => attempt(route, endpoint));
+    } catch (error) {
+      signal.throwIfAborted();
+      // Some registries distinguish a repository that they do not know from a missing manifest.
+      const unknown = error instanceof StatusError && error.status === 404 && error.code === 'NAME_UNKNOWN';
+      throw toRegistryError(error, unknown ? { ...subject, missing: 'nameUnknown' } : subject);
+    }
+  }
+
+  #route(registry: string): Route {
+    const route = this.#routes(registry);
+    if (route === undefined) throw new RegistryError('registryUnknown', { facts: { registry } });
+    return route;
+  }
+}
+
+function subjectOf(key: RepositoryKey, missing: RequestSubject['missing'], reference: string): RequestSubject {
+  return { registry: key.registry, repository: key.repository, missing, reference };
+}
+
+function search(query: URLSearchParams): string {
+  return query.size === 0 ? '' : `?${query}`;
+}
