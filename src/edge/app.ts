@@ -132,7 +132,7 @@ export function createApp(deps: AppDeps): EdgeApp {
   return app;
 }
 
-/** Asks the app; for whoever writes the answer. */
+/** The app's answer to a request. */
 export async function answerOf(
   app: EdgeApp,
   context: RequestContext,

@@ -1,16 +1,16 @@
 import type { ServerResponse } from 'node:http';
 import { constants, type ServerHttp2Stream } from 'node:http2';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
-import type { Piece, Reads } from './reads.ts';
+import type { BodyChunk, Reads } from './reads.ts';
 
 export interface BodyOptions {
   /** The Content-Length that was announced; undefined where the body ends with its last chunk. */
   readonly length: number | undefined;
   readonly reads: Reads;
   readonly stallMs: number;
-  /** Writes the header; called once, right before the first byte, so that what fails before it can still be told in words. */
+  /** Writes the header; called once, right before the first byte, so that a failure before it can still be answered as an error. */
   readonly begin: () => void;
-  /** Called for each piece that was handed to the connection. */
+  /** Called for each chunk that was handed to the connection. */
   readonly onBytes: (count: number) => void;
 }
 
@@ -18,10 +18,10 @@ export interface BodyOptions {
 export type BodyEnd = 'whole' | 'client left' | 'client stalled' | 'truncated' | 'unsent';
 
 /**
- * Writes a source straight to Node's response, HTTP/1.1 or HTTP/2. A piece is held from a read to the end of its write, not while
- * the source waits; what the kernel has taken keeps the client busy until the next. A body that cannot be finished ends below
+ * Writes a source straight to Node's response, HTTP/1.1 or HTTP/2. One chunk is held at a time, from its read to the end of its write, and
+ * none while the source waits for more; the kernel's send buffer keeps the client busy meanwhile. A body that cannot be finished ends below
  * its length, so that no client takes it for whole.
- * The source is closed when it returns. `error` is what made a source end early.
+ * The source is closed when this returns. `error` is why a source ended early.
  */
 export async function sendBody(
   source: ByteSource,
@@ -31,13 +31,13 @@ export async function sendBody(
   const writer = new Writer(response, options.stallMs);
   const onClose = (): void => void source.close();
   response.once('close', onClose);
-  let piece: Piece | null = null;
+  let chunk: BodyChunk | null = null;
   let sent = 0;
   options.reads.join();
   try {
     for (;;) {
-      piece = await options.reads.next(source);
-      const { bytes } = piece;
+      chunk = await options.reads.next(source);
+      const { bytes } = chunk;
       if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left' };
       if (!response.headersSent) options.begin();
       if (bytes.length === 0) break;
@@ -47,8 +47,8 @@ export async function sendBody(
       options.onBytes(bytes.length);
       await writer.drained();
       if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left' };
-      piece.release();
-      piece = null;
+      chunk.release();
+      chunk = null;
     }
     if (options.length !== undefined && sent < options.length) throw new TruncatedError('fewer bytes than announced');
     writer.end();
@@ -64,11 +64,11 @@ export async function sendBody(
     response.off('close', onClose);
     options.reads.leave();
     await source.close();
-    piece?.release();
+    chunk?.release();
   }
 }
 
-/** One write at a time, and what became of it. The buffer is free again once `drained` resolves. */
+/** One write at a time, and how it ended. The buffer may be used again once `drained` resolves. */
 class Writer {
   readonly #response: ServerResponse;
   #pending = false;
@@ -96,7 +96,7 @@ class Writer {
     });
   }
 
-  /** What the connection still holds is waited for as before, until the response closes. */
+  /** The stall timer goes on for what the connection still holds, until the response closes. */
   end(): void {
     this.#pending = true;
     this.#response.end();
@@ -114,14 +114,17 @@ class Writer {
   };
 
   #onTimeout = (): void => {
-    // Without bytes waiting it is the upstream that pauses, and the client is right to wait.
+    // With no byte waiting for the client, it is the upstream that pauses.
     if (!this.#pending) return;
     this.stalled = true;
     cutOff(this.#response);
   };
 }
 
-/** Ends the connection after what was written; HTTP/2 resets the stream alone. Without a length only a reset tells. */
+/**
+ * Ends the connection after what was written; HTTP/2 resets the stream alone. With neither a length nor chunks the end of the connection
+ * is the end of the body (RFC 9112 §6.3), so only a reset shows that the body is not whole.
+ */
 function cutShort(response: ServerResponse, lengthKnown: boolean): void {
   const stream = http2Stream(response);
   if (stream !== undefined) stream.close(constants.NGHTTP2_INTERNAL_ERROR);

@@ -163,7 +163,7 @@ export function createEdge(options: EdgeOptions): Edge {
   };
 }
 
-/** Accepted sockets come paused; whoever serves them listens by now. */
+/** Accepted sockets come paused, so that no byte is lost before a protocol reads them. */
 function resume(socket: Socket): void {
   if (socket.isPaused() && !socket.destroyed) socket.resume();
 }

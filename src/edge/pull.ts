@@ -21,10 +21,10 @@ export interface PullDeps {
   readonly log: Logger;
 }
 
-/** Answers up to this size fit into the kernel's buffers: nobody can hold them back. */
+/** Answers up to this size fit into the kernel's send buffer, so a client that stops reading holds no memory of ours. */
 const UNGUARDED_BYTES = 16 * 1024;
 
-/** What the core is asked. */
+/** The question to the proxy core. */
 class ClientPull implements Pull {
   readonly target: Pull['target'];
   readonly method: Pull['method'];
@@ -56,8 +56,8 @@ class ClientPull implements Pull {
 }
 
 /**
- * Serves one pull on Node's response, from the check of the client to the last byte. Never throws. What is ready in memory is written
- * before it returns; everything else follows.
+ * Serves one pull on Node's response, from the check of the client to the last byte. Never throws. An answer that is ready in memory is
+ * written before this returns; every other follows later.
  */
 export function servePull(
   deps: PullDeps,
@@ -137,7 +137,7 @@ async function sendStream(
     return;
   }
   const begin = () => void response.writeHead(reply.status, headers);
-  // A client gives up when no header comes; bytes that are not here yet must not hold them back.
+  // Clients give up when no header comes, so it must not wait for bytes that are not here yet.
   if (reply.from !== 'cache') {
     begin();
     response.flushHeaders();
@@ -158,7 +158,7 @@ async function sendStream(
     deps.log.warn({ requestId: context.id, err: error }, 'a body broke off: the client got a short one');
 }
 
-/** What a source that never began says to the client: the upstream's refusal, where it went on there and was refused. */
+/** Why a source gave no byte, for the client: the upstream's own refusal where there is one. */
 function reasonIn(error: unknown): unknown {
   const cause = error instanceof TruncatedError ? error.cause : undefined;
   return cause instanceof RegistryError ? cause : error;

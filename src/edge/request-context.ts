@@ -29,7 +29,7 @@ export interface AccessPort {
   countBytes(asker: Asker, grant: Grant, bytes: number): void;
 }
 
-/** Why the signal of a request is aborted. */
+/** The reason of a request's aborted signal. */
 class ClientLeftError extends Error {
   override readonly name = 'ClientLeftError';
 

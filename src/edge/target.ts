@@ -5,7 +5,7 @@ import { RegistryError } from '../oci/errors.ts';
 import { isRegistryHost, requireDigest, requireReference, requireRepository } from '../oci/names.ts';
 import type { Extra, Target, What } from '../oci/target.ts';
 
-/** What a host name stands for. */
+/** What a host name leads to. */
 export type HostRole =
   /** The configured domain, an IP address, or `localhost`. */
   { readonly kind: 'bare' } | { readonly kind: 'alias'; readonly alias: AliasEntry } | { readonly kind: 'unknown' };
@@ -113,8 +113,7 @@ export function resolvePull(address: Address, table: TableSnapshot): PullRoute |
 }
 
 /**
- * Whether a path is a ping: `/v2/`, `/v2`, and the same below a registry (a mirror's URL with a path).
- * Gives the registry of the second shape.
+ * A ping: `/v2/`, `/v2`, and the same below a registry (a mirror's URL with a path), which is returned. Null for any other path.
  */
 export function parsePing(path: string): { readonly registry: string | undefined } | null {
   if (path === '/v2/' || path === '/v2') return { registry: undefined };

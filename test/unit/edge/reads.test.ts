@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { FilePlace, FileSource } from '../../../src/cache/shared-read.ts';
-import { BufferPool, type Piece, Reads } from '../../../src/edge/reads.ts';
+import { type BodyChunk, BufferPool, Reads } from '../../../src/edge/reads.ts';
 import { type ByteSource, TruncatedError } from '../../../src/kit/byte-source.ts';
 
 const KIB = 1024;
@@ -265,7 +265,7 @@ describe('reads that several clients want', () => {
     const [quick, slow] = await Promise.all([file.reader(), file.reader()].map((reader) => reads.next(reader)));
     expect(quick?.bytes.buffer).toBe(slow?.bytes.buffer);
     quick?.release();
-    const others: Piece[] = [];
+    const others: BodyChunk[] = [];
     for (let count = 0; count < 100; count++) {
       const other = new File(256 * KIB);
       for (const reader of [other.reader(), other.reader()]) others.push(await reads.next(reader));
