@@ -1,9 +1,8 @@
 import type { Config } from '../config/config.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { type Exceeded, type Quotas, RequestRate } from './limits.ts';
 import { clientNetwork, NetworkRules } from './networks.ts';
-import { type CounterStore, type Exceeded, Quotas } from './quotas.ts';
-import { RequestRate } from './rate.ts';
 import type { Users } from './users.ts';
 
 /** Who asks. */
@@ -25,9 +24,10 @@ export interface Grant {
 
 export interface AccessOptions {
   readonly rules: Config['access'];
-  readonly limits: Config['limits'];
+  readonly limits: Pick<Config['limits'], 'requestsPerMinute'>;
   readonly users: Pick<Users, 'count' | 'verify'>;
-  readonly counters: CounterStore;
+  /** Null where no bytes are counted. */
+  readonly quotas: Quotas | null;
   readonly log: Logger;
   /** Ms since 1970. */
   readonly now?: () => number;
@@ -43,18 +43,16 @@ export class Access {
   readonly #options: AccessOptions;
   readonly #networks: NetworkRules;
   readonly #rate: RequestRate | null;
-  readonly #quotas: Quotas;
   readonly #now: () => number;
   readonly #timer: NodeJS.Timeout;
 
   constructor(options: AccessOptions) {
-    const { rules, limits, counters } = options;
+    const { rules, limits } = options;
     this.#options = options;
     this.#now = options.now ?? Date.now;
     this.#networks = new NetworkRules(rules);
     this.#rate = limits.requestsPerMinute === null ? null : new RequestRate(limits.requestsPerMinute);
-    this.#quotas = new Quotas({ ...limits, store: counters, now: this.#now });
-    this.#timer = setInterval(() => this.#flush(), FLUSH_EVERY).unref();
+    this.#timer = setInterval(() => void this.#flush(), FLUSH_EVERY).unref();
   }
 
   /** Counts as one request. @throws {RegistryError} clientDenied, unauthorized with its challenge, tooManyRequests */
@@ -67,20 +65,21 @@ export class Access {
     const client = clientKey(asker, grant ?? ANONYMOUS);
     this.#limit(client);
     if (grant === null) throw unauthorized(asker.host);
-    const exceeded = this.#quotas.exceeded(client);
+    const exceeded = this.#options.quotas?.exceeded(client) ?? null;
     if (exceeded !== null) throw overQuota(exceeded);
     return grant;
   }
 
   /** Body bytes that this client was sent. */
   countBytes(asker: Asker, grant: Grant, bytes: number): void {
-    this.#quotas.count(clientKey(asker, grant), bytes);
+    this.#options.quotas?.count(clientKey(asker, grant), bytes);
   }
 
-  /** Writes the counters a last time. */
-  close(): void {
+  /** Writes the counters a last time; never rejects. */
+  async close(): Promise<void> {
     clearInterval(this.#timer);
-    this.#flush();
+    this.#options.quotas?.close();
+    await this.#flush();
   }
 
   /**
@@ -107,9 +106,9 @@ export class Access {
     });
   }
 
-  #flush(): void {
+  async #flush(): Promise<void> {
     try {
-      this.#quotas.flush();
+      await this.#options.quotas?.flush();
     } catch (error) {
       this.#options.log.error(
         { err: error },

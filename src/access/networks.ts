@@ -1,12 +1,12 @@
 import ipaddr from 'ipaddr.js';
+import { LRUCache } from 'lru-cache';
 import { isIPv6, NetworkList, parseAddress } from '../kit/networks.ts';
 
 /** First bits of an IPv6 address that name one customer's network (RFC 6177); within it a client takes any address it likes. */
 const CLIENT_PREFIX_V6 = 64;
 
 /** Addresses whose network is remembered: reading one costs more than all else that a small request asks of the limits. */
-const MAX_KNOWN = 4096;
-const networks = new Map<string, string>();
+const networks = new LRUCache<string, string>({ max: 4096 });
 
 /** `access.allow` and `access.deny`: deny wins; where `allow` names anything, nothing else may come in. */
 export class NetworkRules {
@@ -29,11 +29,11 @@ export class NetworkRules {
 
 /** What counts as one client where nobody logged in: an IPv4 address, or the /64 of an IPv6 address. */
 export function clientNetwork(address: string): string {
-  const known = networks.get(address);
-  if (known !== undefined) return known;
-  if (networks.size >= MAX_KNOWN) networks.clear();
-  const network = networkOf(address);
-  networks.set(address, network);
+  let network = networks.get(address);
+  if (network === undefined) {
+    network = networkOf(address);
+    networks.set(address, network);
+  }
   return network;
 }
 

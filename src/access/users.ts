@@ -1,5 +1,8 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { Mutex } from '../kit/mutex.ts';
 import { OperatorError } from '../kit/operator-error.ts';
+import { Reloader } from '../kit/reloader.ts';
+import type { Logger } from '../telemetry/log.ts';
 
 /** A client's credentials as they are kept. */
 export interface UserRow {
@@ -10,13 +13,18 @@ export interface UserRow {
   readonly createdAt: string;
 }
 
-/** Port: where users live. Every method is durable when it returns. test/conformance/user-store.ts is its contract. */
+/**
+ * Port: where users live; several holders may share them. Every method is atomic, and what it changed is durable when its promise
+ * resolves. test/conformance/user-store.ts is its contract.
+ */
 export interface UserStore {
-  load(): UserRow[];
+  load(): Promise<readonly UserRow[]>;
   /** False where the name is there already: nothing is changed then. */
-  add(row: UserRow): boolean;
+  add(row: UserRow): Promise<boolean>;
   /** False where there is no such user. */
-  remove(name: string): boolean;
+  remove(name: string): Promise<boolean>;
+  /** Calls `listener` after another holder's change; it may also be called after one's own. The function returned ends that. */
+  watch(listener: () => void): () => void;
 }
 
 /** RFC 7617 forbids the colon; the rest keeps names readable in logs and shells. */
@@ -28,28 +36,84 @@ const TOKEN_PREFIX = 'rgw_';
 /** Compared with where the name is unknown, so that both cases take the same time. */
 const NOBODY = new Uint8Array(32);
 
-/** The clients that may log in. Tokens are generated here, shown once, and kept as hashes only. */
-export class Users {
-  readonly #store: UserStore;
-  #byName: ReadonlyMap<string, UserRow>;
+/** The users at one moment, immutable. */
+export class UserSnapshot {
+  /** By name. */
+  readonly rows: ReadonlyMap<string, UserRow>;
 
-  constructor(store: UserStore) {
-    this.#store = store;
-    this.#byName = new Map(store.load().map((row) => [row.name, row]));
+  constructor(rows: Iterable<UserRow>) {
+    this.rows = new Map([...rows].map((row) => [row.name, row]));
   }
 
   get count(): number {
-    return this.#byName.size;
+    return this.rows.size;
+  }
+
+  /** The user that an `Authorization: Basic` header proves; null for anything else. */
+  verify(authorization: string): string | null {
+    const given = parseBasic(authorization);
+    if (given === null) return null;
+    const row = this.rows.get(given.name);
+    const matches = timingSafeEqual(hash(given.token), row?.tokenHash ?? NOBODY);
+    return matches && row !== undefined ? row.name : null;
+  }
+}
+
+/**
+ * The clients that may log in. Tokens are generated here, shown once, and kept as hashes only. Reading and verifying look at a snapshot;
+ * other holders' changes arrive through the store's `watch`.
+ */
+export class Users {
+  readonly #store: UserStore;
+  /** One change or reload at a time, so that a reload never brings back what a change has just replaced. */
+  readonly #mutex = new Mutex();
+  readonly #reloader: Reloader;
+  readonly #unwatch: () => void;
+  #snapshot = new UserSnapshot([]);
+
+  private constructor(store: UserStore, log: Pick<Logger, 'error'>) {
+    this.#store = store;
+    this.#reloader = new Reloader(
+      () => this.#mutex.run(() => this.#load()),
+      (error) => log.error({ err: error }, 'the users could not be read again after a change; it is tried again'),
+    );
+    this.#unwatch = store.watch(this.#reloader.request);
+  }
+
+  static async open(store: UserStore, log: Pick<Logger, 'error'>): Promise<Users> {
+    const users = new Users(store, log);
+    try {
+      await users.#mutex.run(() => users.#load());
+    } catch (error) {
+      await users.close();
+      throw error;
+    }
+    return users;
+  }
+
+  /** Stops following the store. */
+  close(): Promise<void> {
+    this.#unwatch();
+    return this.#reloader.close();
+  }
+
+  get count(): number {
+    return this.#snapshot.count;
   }
 
   /** As they are kept; another map after each change. */
   rows(): ReadonlyMap<string, UserRow> {
-    return this.#byName;
+    return this.#snapshot.rows;
+  }
+
+  /** As `UserSnapshot.verify`. */
+  verify(authorization: string): string | null {
+    return this.#snapshot.verify(authorization);
   }
 
   /** Sorted by name. */
   list(): { name: string; createdAt: string }[] {
-    return [...this.#byName.values()]
+    return [...this.#snapshot.rows.values()]
       .map(({ name, createdAt }) => ({ name, createdAt }))
       .sort((one, other) => (one.name < other.name ? -1 : 1));
   }
@@ -58,7 +122,7 @@ export class Users {
    * Makes a user; the token is in the result and nowhere else.
    * @throws {OperatorError} usage `USER_INVALID`; `USER_EXISTS`
    */
-  add(name: string, now = new Date()): { name: string; token: string; createdAt: string } {
+  async add(name: string, now = new Date()): Promise<{ name: string; token: string; createdAt: string }> {
     if (!NAME.test(name)) {
       throw new OperatorError('USER_INVALID', `the user name "${name.slice(0, 100)}" is not valid`, {
         next: 'use up to 64 letters, digits and . _ @ -, starting with a letter or digit',
@@ -67,34 +131,31 @@ export class Users {
     }
     const token = TOKEN_PREFIX + randomBytes(TOKEN_BYTES).toString('base64url');
     const row: UserRow = { name, tokenHash: hash(token), createdAt: now.toISOString() };
-    if (!this.#store.add(row)) {
-      throw new OperatorError('USER_EXISTS', `there is a user ${name} already`, {
-        next: `for a new token, remove it first: gateway user rm ${name}`,
-      });
-    }
-    this.#byName = new Map(this.#byName).set(name, row);
-    return { name, token, createdAt: row.createdAt };
+    return this.#mutex.run(async () => {
+      if (!(await this.#store.add(row))) {
+        throw new OperatorError('USER_EXISTS', `there is a user ${name} already`, {
+          next: `for a new token, remove it first: gateway user rm ${name}`,
+        });
+      }
+      this.#snapshot = new UserSnapshot([...this.#snapshot.rows.values(), row]);
+      return { name, token, createdAt: row.createdAt };
+    });
   }
 
   /** From then on its token is refused. @throws {OperatorError} `USER_UNKNOWN` */
-  remove(name: string): void {
-    if (!this.#store.remove(name)) {
-      throw new OperatorError('USER_UNKNOWN', `there is no user ${name.slice(0, 100)}`, {
-        next: 'list them with: gateway user ls',
-      });
-    }
-    const rest = new Map(this.#byName);
-    rest.delete(name);
-    this.#byName = rest;
+  remove(name: string): Promise<void> {
+    return this.#mutex.run(async () => {
+      if (!(await this.#store.remove(name))) {
+        throw new OperatorError('USER_UNKNOWN', `there is no user ${name.slice(0, 100)}`, {
+          next: 'list them with: gateway user ls',
+        });
+      }
+      this.#snapshot = new UserSnapshot([...this.#snapshot.rows.values()].filter((row) => row.name !== name));
+    });
   }
 
-  /** The user that an `Authorization: Basic` header proves; null for anything else. */
-  verify(authorization: string): string | null {
-    const given = parseBasic(authorization);
-    if (given === null) return null;
-    const row = this.#byName.get(given.name);
-    const matches = timingSafeEqual(hash(given.token), row?.tokenHash ?? NOBODY);
-    return matches && row !== undefined ? row.name : null;
+  async #load(): Promise<void> {
+    this.#snapshot = new UserSnapshot(await this.#store.load());
   }
 }
 

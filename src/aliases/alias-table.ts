@@ -1,20 +1,32 @@
 import { isIP } from 'node:net';
+import { Mutex } from '../kit/mutex.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { refuseTaken } from './claims.ts';
-import { exportRows } from './export.ts';
-import { type ImportResult, planImport } from './import-plan.ts';
-import { parseAliasName, parseEndpoints, parseRegistryHost } from './names.ts';
-import { applySettings, newRegistry, type RegistrySettings, sameList, sameRegistry } from './registry-entry.ts';
-import type { RegistryRow } from './rows.ts';
-import { afterChange, emptySnapshot, fromRows, withoutHost } from './snapshot.ts';
+import { Reloader } from '../kit/reloader.ts';
+import type { Logger } from '../telemetry/log.ts';
+import {
+  applySettings,
+  newRegistry,
+  parseAliasName,
+  parseEndpoints,
+  parseRegistryHost,
+  type RegistrySettings,
+  sameList,
+  sameRegistry,
+} from './names.ts';
+import { exportRows, type ImportResult, planImport, type RegistryRow } from './rows.ts';
+import { afterChange, emptySnapshot, fromRows, refuseTaken, withoutHost } from './snapshot.ts';
 import type { AliasStore, TableChange } from './store.ts';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from './table.ts';
+
+/** Attempts at one change. Each fails only because another holder succeeded, so even a busy table needs few. */
+const MAX_ATTEMPTS = 20;
 
 export interface AliasTableOptions {
   readonly store: AliasStore;
   readonly domain: string;
   /** Called once in the life of a table, when it is new. */
   readonly seed: () => readonly RegistryRow[];
+  readonly log: Pick<Logger, 'error'>;
 }
 
 export interface AddAlias {
@@ -38,25 +50,55 @@ export interface AddedAlias {
 
 type Listener = (snapshot: TableSnapshot) => void;
 
+/** What a change method found out from a snapshot: the rows to change and what the caller is told once they are stored. */
+interface Plan<T> {
+  readonly change: TableChange;
+  readonly result: T;
+}
+
 /**
- * The alias table of a running gateway: checks every change, stores it, then swaps the snapshot whole and tells the listeners.
- * All of it is synchronous, so that a change is durable and seen by every later request when the call returns.
+ * The alias table of a running gateway: checks every change, stores it, then replaces the snapshot as a whole and calls the listeners.
+ * When a change method resolves, the change is durable and every later `snapshot()` shows it. Changes of other holders of the store
+ * arrive through its `watch`.
  */
 export class AliasTable {
   readonly #store: AliasStore;
   readonly #domain: string;
   readonly #listeners = new Set<Listener>();
+  /** One change or reload at a time: each is planned on the snapshot that the one before left. */
+  readonly #mutex = new Mutex();
+  readonly #reloader: Reloader;
+  readonly #unwatch: () => void;
+  #version = 0;
   #snapshot: TableSnapshot;
 
-  constructor({ store, domain, seed }: AliasTableOptions) {
+  private constructor({ store, domain, log }: AliasTableOptions) {
     this.#store = store;
     this.#domain = domain;
     this.#snapshot = emptySnapshot(domain);
-    if (store.isNew()) {
-      const { change } = planImport(seed(), this.#snapshot);
-      store.apply(change);
+    this.#reloader = new Reloader(
+      () => this.#mutex.run(() => this.#reload()),
+      (error) => log.error({ err: error }, 'the alias table could not be read again after a change; it is tried again'),
+    );
+    this.#unwatch = store.watch(this.#reloader.request);
+  }
+
+  /** Loads the table, and fills it from the seed where it is new. */
+  static async open(options: AliasTableOptions): Promise<AliasTable> {
+    const table = new AliasTable(options);
+    try {
+      await table.#mutex.run(() => table.#fill(options.seed));
+    } catch (error) {
+      await table.close();
+      throw error;
     }
-    this.#snapshot = fromRows(domain, store.load());
+    return table;
+  }
+
+  /** Stops following the store. */
+  close(): Promise<void> {
+    this.#unwatch();
+    return this.#reloader.close();
   }
 
   snapshot(): TableSnapshot {
@@ -85,39 +127,43 @@ export class AliasTable {
   }
 
   /** @throws {OperatorError} usage where something is malformed; `ALIAS_TAKEN` where the name or its host stands for another registry. */
-  addAlias(request: AddAlias): AddedAlias {
-    const { name, host } = this.#aliasName(request.name);
-    const registryHost = parseRegistryHost(request.registry);
-    const asked =
-      request.endpoints === undefined || request.endpoints.length === 0 ? null : parseEndpoints(request.endpoints);
-    const held = this.#snapshot.aliases.get(name);
-    refuseTaken(this.#snapshot, name, host, registryHost);
+  addAlias(request: AddAlias): Promise<AddedAlias> {
+    return this.#change((snapshot) => {
+      const { name, host } = this.#aliasName(request.name);
+      const registryHost = parseRegistryHost(request.registry);
+      const asked =
+        request.endpoints === undefined || request.endpoints.length === 0 ? null : parseEndpoints(request.endpoints);
+      const held = snapshot.aliases.get(name);
+      refuseTaken(snapshot, name, host, registryHost);
 
-    const known = this.#snapshot.registries.get(registryHost);
-    const registry: RegistryEntry = {
-      ...(known ?? newRegistry(registryHost)),
-      ...(asked === null ? {} : { endpoints: asked }),
-    };
-    const alias: AliasEntry = {
-      name,
-      host,
-      registry: registryHost,
-      certificate: request.certificate || held?.certificate === true,
-    };
-    const endpointsChanged = known !== undefined && !sameList(known.endpoints, registry.endpoints);
-    const certificateTurnedOn = held !== undefined && !held.certificate && alias.certificate;
-    this.#commit({
-      putRegistries: known === undefined || endpointsChanged ? [registry] : [],
-      putAliases: held === undefined || certificateTurnedOn ? [withoutHost(alias)] : [],
+      const known = snapshot.registries.get(registryHost);
+      const registry: RegistryEntry = {
+        ...(known ?? newRegistry(registryHost)),
+        ...(asked === null ? {} : { endpoints: asked }),
+      };
+      const alias: AliasEntry = {
+        name,
+        host,
+        registry: registryHost,
+        certificate: request.certificate || held?.certificate === true,
+      };
+      const endpointsChanged = known !== undefined && !sameList(known.endpoints, registry.endpoints);
+      const certificateTurnedOn = held !== undefined && !held.certificate && alias.certificate;
+      return {
+        change: {
+          putRegistries: known === undefined || endpointsChanged ? [registry] : [],
+          putAliases: held === undefined || certificateTurnedOn ? [withoutHost(alias)] : [],
+        },
+        result: {
+          alias,
+          registry,
+          aliasAdded: held === undefined,
+          registryAdded: known === undefined,
+          endpointsChanged,
+          certificateTurnedOn,
+        },
+      };
     });
-    return {
-      alias,
-      registry,
-      aliasAdded: held === undefined,
-      registryAdded: known === undefined,
-      endpointsChanged,
-      certificateTurnedOn,
-    };
   }
 
   /** Takes an alias's name or its host. @throws {OperatorError} `ALIAS_UNKNOWN` */
@@ -134,19 +180,21 @@ export class AliasTable {
   }
 
   /** @throws {OperatorError} `ALIAS_UNKNOWN` */
-  removeAlias(nameOrHost: string): AliasEntry {
-    const found = this.alias(nameOrHost);
-    this.#commit({ removeAliases: [found.name] });
-    return found;
+  removeAlias(nameOrHost: string): Promise<AliasEntry> {
+    return this.#change(() => {
+      const found = this.alias(nameOrHost);
+      return { change: { removeAliases: [found.name] }, result: found };
+    });
   }
 
   /** Whether a certificate is to be ordered for it. @throws {OperatorError} `ALIAS_UNKNOWN` */
-  setCertificate(nameOrHost: string, certificate: boolean): AliasEntry {
-    const found = this.alias(nameOrHost);
-    if (found.certificate === certificate) return found;
-    const alias = { ...found, certificate };
-    this.#commit({ putAliases: [withoutHost(alias)] });
-    return alias;
+  setCertificate(nameOrHost: string, certificate: boolean): Promise<AliasEntry> {
+    return this.#change(() => {
+      const found = this.alias(nameOrHost);
+      if (found.certificate === certificate) return { change: {}, result: found };
+      const alias = { ...found, certificate };
+      return { change: { putAliases: [withoutHost(alias)] }, result: alias };
+    });
   }
 
   /** @throws {OperatorError} `REGISTRY_UNKNOWN`; usage where it is malformed. */
@@ -162,40 +210,41 @@ export class AliasTable {
   }
 
   /** Creates or changes. @throws {OperatorError} usage where something is malformed. */
-  setRegistry(host: string, settings: RegistrySettings): { registry: RegistryEntry; added: boolean; changed: boolean } {
-    const key = parseRegistryHost(host);
-    const known = this.#snapshot.registries.get(key);
-    const registry = applySettings(known ?? newRegistry(key), settings);
-    const changed = known === undefined || !sameRegistry(known, registry);
-    if (changed) this.#commit({ putRegistries: [registry] });
-    return { registry, added: known === undefined, changed };
+  setRegistry(
+    host: string,
+    settings: RegistrySettings,
+  ): Promise<{ registry: RegistryEntry; added: boolean; changed: boolean }> {
+    return this.#change((snapshot) => {
+      const key = parseRegistryHost(host);
+      const known = snapshot.registries.get(key);
+      const registry = applySettings(known ?? newRegistry(key), settings);
+      const changed = known === undefined || !sameRegistry(known, registry);
+      return {
+        change: { putRegistries: changed ? [registry] : [] },
+        result: { registry, added: known === undefined, changed },
+      };
+    });
   }
 
   /** @throws {OperatorError} `REGISTRY_UNKNOWN`; `REGISTRY_IN_USE` while aliases stand for it. */
-  removeRegistry(host: string): RegistryEntry {
-    const found = this.registry(host);
-    const aliases = [...this.#snapshot.aliases.values()].filter((alias) => alias.registry === found.host);
-    if (aliases.length > 0) {
-      const names = aliases.map((alias) => alias.name).sort();
-      const several = names.length > 1;
-      throw new OperatorError(
-        'REGISTRY_IN_USE',
-        `the registry ${found.host} stays: the ${several ? 'aliases' : 'alias'} ${names.join(', ')} ${several ? 'stand' : 'stands'} for it`,
-        { next: `remove ${several ? 'them' : 'it'} first: gateway alias rm ${names[0]}` },
-      );
-    }
-    this.#commit({ removeRegistries: [found.host] });
-    return found;
+  removeRegistry(host: string): Promise<RegistryEntry> {
+    return this.#change((snapshot) => {
+      const found = this.registry(host);
+      const names = [...snapshot.aliases.values()]
+        .filter((alias) => alias.registry === found.host)
+        .map((alias) => alias.name)
+        .sort();
+      if (names.length > 0) throw registryInUse(found.host, names);
+      return { change: { removeRegistries: [found.host] }, result: found };
+    });
   }
 
   /**
    * Adds and changes what the rows name, all or nothing; what they do not name stays.
    * @throws {OperatorError} with every problem, a line each; usage where something is malformed, else `ALIAS_TAKEN`.
    */
-  importRows(rows: readonly RegistryRow[]): ImportResult {
-    const { change, result } = planImport(rows, this.#snapshot);
-    this.#commit(change);
-    return result;
+  importRows(rows: readonly RegistryRow[]): Promise<ImportResult> {
+    return this.#change((snapshot) => planImport(rows, snapshot));
   }
 
   exportRows(): RegistryRow[] {
@@ -214,11 +263,48 @@ export class AliasTable {
     return parsed;
   }
 
-  /** Store first: what the edge sees has always been written. */
-  #commit(change: TableChange): void {
-    if (Object.values(change).every((list) => list.length === 0)) return;
-    this.#store.apply(change);
-    this.#snapshot = afterChange(this.#snapshot, change);
-    for (const listener of this.#listeners) listener(this.#snapshot);
+  /** Plans on the newest snapshot and stores what was planned; plans anew where another holder's change came first. */
+  #change<T>(plan: (snapshot: TableSnapshot) => Plan<T>): Promise<T> {
+    return this.#mutex.run(async () => {
+      for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+        const { change, result } = plan(this.#snapshot);
+        if (Object.values(change).every((list) => list.length === 0)) return result;
+        const version = await this.#store.apply(change, this.#version);
+        if (version !== null) {
+          // Published after it was stored: what the edge sees has always been written.
+          this.#publish(version, afterChange(this.#snapshot, change));
+          return result;
+        }
+        await this.#reload();
+      }
+      throw new Error(`another process changed the alias table before each of ${MAX_ATTEMPTS} attempts to change it`);
+    });
   }
+
+  async #fill(seed: () => readonly RegistryRow[]): Promise<void> {
+    const { isNew, version } = await this.#store.load();
+    // Null where another holder filled it meanwhile: then its rows are the ones to load.
+    if (isNew) await this.#store.apply(planImport(seed(), emptySnapshot(this.#domain)).change, version);
+    await this.#reload();
+  }
+
+  async #reload(): Promise<void> {
+    const stored = await this.#store.load();
+    if (stored.version !== this.#version) this.#publish(stored.version, fromRows(this.#domain, stored));
+  }
+
+  #publish(version: number, snapshot: TableSnapshot): void {
+    this.#version = version;
+    this.#snapshot = snapshot;
+    for (const listener of this.#listeners) listener(snapshot);
+  }
+}
+
+function registryInUse(host: string, aliases: readonly string[]): OperatorError {
+  const several = aliases.length > 1;
+  return new OperatorError(
+    'REGISTRY_IN_USE',
+    `the registry ${host} stays: the ${several ? 'aliases' : 'alias'} ${aliases.join(', ')} ${several ? 'stand' : 'stands'} for it`,
+    { next: `remove ${several ? 'them' : 'it'} first: gateway alias rm ${aliases[0]}` },
+  );
 }

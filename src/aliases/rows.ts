@@ -1,3 +1,16 @@
+import { OperatorError } from '../kit/operator-error.ts';
+import {
+  applySettings,
+  newRegistry,
+  parseAliasName,
+  parseRegistryHost,
+  sameRegistry,
+  withoutPassword,
+} from './names.ts';
+import { aliasTaken, refuseTaken, withoutHost } from './snapshot.ts';
+import type { TableChange } from './store.ts';
+import type { AliasEntry, RegistryEntry, TableSnapshot } from './table.ts';
+
 /** The table as files have it: registries with what was said about them, and the aliases that stand for each. */
 export interface RegistryRow {
   readonly host: string;
@@ -13,4 +26,96 @@ export interface RegistryRow {
 export interface AliasOfRow {
   readonly name: string;
   readonly certificate: boolean;
+}
+
+/** Everything of a table but secrets, sorted by host and name. */
+export function exportRows(snapshot: TableSnapshot): RegistryRow[] {
+  const aliases = Map.groupBy(snapshot.aliases.values(), (alias) => alias.registry);
+  const byText = (one: string, other: string): number => (one < other ? -1 : one > other ? 1 : 0);
+  return [...snapshot.registries.values()]
+    .sort((one, other) => byText(one.host, other.host))
+    .map(({ host, endpoints, proxy, public: open }) => ({
+      host,
+      endpoints,
+      proxy: proxy === null ? null : withoutPassword(proxy),
+      public: open,
+      aliases: (aliases.get(host) ?? [])
+        .sort((one, other) => byText(one.name, other.name))
+        .map(({ name, certificate }) => ({ name, certificate })),
+    }));
+}
+
+export interface ImportResult {
+  readonly registriesAdded: number;
+  readonly registriesChanged: number;
+  readonly aliasesAdded: number;
+  readonly aliasesChanged: number;
+}
+
+/**
+ * What rows would change, all or nothing; looks at the snapshot, touches nothing.
+ * @throws {OperatorError} with every problem, a line each; usage where something is malformed, else `ALIAS_TAKEN`.
+ */
+export function planImport(
+  rows: readonly RegistryRow[],
+  snapshot: TableSnapshot,
+): { change: TableChange; result: ImportResult } {
+  const registries = new Map<string, RegistryEntry>();
+  const aliases = new Map<string, AliasEntry>();
+  const refusals: OperatorError[] = [];
+  const attempt = (step: () => void): void => {
+    try {
+      step();
+    } catch (error) {
+      if (!(error instanceof OperatorError)) throw error;
+      refusals.push(error);
+    }
+  };
+  for (const row of rows) {
+    attempt(() => {
+      const key = parseRegistryHost(row.host);
+      const before = registries.get(key) ?? snapshot.registries.get(key) ?? newRegistry(key);
+      // An exported proxy has lost its password; the table's own still has it.
+      const keepsProxy = row.proxy && before.proxy !== null && withoutPassword(before.proxy) === row.proxy;
+      registries.set(key, applySettings(before, keepsProxy ? { ...row, proxy: undefined } : row));
+      for (const one of row.aliases) {
+        attempt(() => {
+          // A seed under a domain that is an IP address keeps its labels for the day when it gets a name.
+          const { name, host } = parseAliasName(one.name, snapshot.domain);
+          refuseTaken(snapshot, name, host, key);
+          const twice = aliases.get(name);
+          if (twice !== undefined && twice.registry !== key) throw aliasTaken(twice, name);
+          aliases.set(name, { name, host, registry: key, certificate: one.certificate });
+        });
+      }
+    });
+  }
+  if (refusals.length > 0) throw joined(refusals);
+  const changedRegistries = [...registries.values()].filter(
+    (one) => !sameRegistry(one, snapshot.registries.get(one.host)),
+  );
+  const changedAliases = [...aliases.values()].filter(
+    (one) => snapshot.aliases.get(one.name)?.certificate !== one.certificate,
+  );
+  const registriesAdded = changedRegistries.filter((one) => !snapshot.registries.has(one.host)).length;
+  const aliasesAdded = changedAliases.filter((one) => !snapshot.aliases.has(one.name)).length;
+  return {
+    change: { putRegistries: changedRegistries, putAliases: changedAliases.map(withoutHost) },
+    result: {
+      registriesAdded,
+      registriesChanged: changedRegistries.length - registriesAdded,
+      aliasesAdded,
+      aliasesChanged: changedAliases.length - aliasesAdded,
+    },
+  };
+}
+
+function joined(refusals: readonly OperatorError[]): OperatorError {
+  const [first] = refusals;
+  if (first !== undefined && refusals.length === 1) return first;
+  return new OperatorError(
+    refusals.find((one) => one.usage)?.code ?? first?.code ?? 'IMPORT_REFUSED',
+    `nothing was imported:\n${refusals.map((one) => `  ${one.message}`).join('\n')}`,
+    { next: 'correct these rows and import again', usage: refusals.some((one) => one.usage) },
+  );
 }

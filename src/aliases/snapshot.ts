@@ -1,13 +1,14 @@
 import { isIP } from 'node:net';
+import { OperatorError } from '../kit/operator-error.ts';
 import { aliasHost } from './names.ts';
-import type { AliasRow, TableChange } from './store.ts';
-import type { AliasEntry, RegistryEntry, TableSnapshot } from './table.ts';
+import type { AliasRow, StoredTable, TableChange } from './store.ts';
+import type { AliasEntry, TableSnapshot } from './table.ts';
 
 export function emptySnapshot(domain: string): TableSnapshot {
   return { domain, registries: new Map(), aliases: new Map(), hosts: new Map() };
 }
 
-export function fromRows(domain: string, rows: { registries: RegistryEntry[]; aliases: AliasRow[] }): TableSnapshot {
+export function fromRows(domain: string, rows: Pick<StoredTable, 'registries' | 'aliases'>): TableSnapshot {
   const aliases = new Map(rows.aliases.map((row) => [row.name, { ...row, host: aliasHost(row.name, domain) }]));
   const hosts = new Map<string, AliasEntry>();
   // Labels first: where a full name of an earlier domain means the same host, the label keeps it.
@@ -49,4 +50,20 @@ export function afterChange(before: TableSnapshot, change: TableChange): TableSn
 /** An alias as a store keeps it: its host follows from the domain. */
 export function withoutHost({ name, registry, certificate }: AliasEntry): AliasRow {
   return { name, registry, certificate };
+}
+
+/** @throws {OperatorError} `ALIAS_TAKEN` where the name or its host stands for another registry already. */
+export function refuseTaken(snapshot: TableSnapshot, name: string, host: string, registry: string): void {
+  const held = snapshot.aliases.get(name) ?? snapshot.hosts.get(host);
+  if (held === undefined || (held.name === name && held.registry === registry)) return;
+  throw aliasTaken(held, name, `choose another name, or remove it first: gateway alias rm ${held.name}`);
+}
+
+/** That `name` cannot be had because of the alias `held`. */
+export function aliasTaken(held: AliasEntry, name: string, next?: string): OperatorError {
+  const message =
+    held.name === name
+      ? `the alias ${name} stands for ${held.registry} already`
+      : `the host ${held.host} belongs to the alias ${held.name}, which stands for ${held.registry}`;
+  return new OperatorError('ALIAS_TAKEN', message, next === undefined ? {} : { next });
 }

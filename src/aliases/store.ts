@@ -3,18 +3,35 @@ import type { AliasEntry, RegistryEntry } from './table.ts';
 /** An alias as it is stored: its host follows from the configured domain and is not kept. */
 export type AliasRow = Omit<AliasEntry, 'host'>;
 
-/** Port: where the table lives. Every method is atomic and durable when it returns. test/conformance/alias-store.ts is its contract. */
-export interface AliasStore {
-  /** True until the first `seeded()`: the table has never been filled. */
-  isNew(): boolean;
-  load(): { registries: RegistryEntry[]; aliases: AliasRow[] };
-  /** Applies all or nothing; rows are replaced by key. The first call ends `isNew`. */
-  apply(change: TableChange): void;
+/** The whole table as a store has it. */
+export interface StoredTable {
+  /** Grows with each change; 0 for a table that was never filled. */
+  readonly version: number;
+  /** True until the first change, an empty one included. */
+  readonly isNew: boolean;
+  readonly registries: readonly RegistryEntry[];
+  readonly aliases: readonly AliasRow[];
 }
 
+/** Rows to put (they replace those with the same key) and keys to remove; a key that is not there is no error. */
 export interface TableChange {
   readonly putRegistries?: readonly RegistryEntry[];
   readonly putAliases?: readonly AliasRow[];
   readonly removeRegistries?: readonly string[];
   readonly removeAliases?: readonly string[];
+}
+
+/**
+ * Port: where the alias table lives. Several holders may share one table. Every method is atomic, and what it changed is durable when
+ * its promise resolves. test/conformance/alias-store.ts is its contract.
+ */
+export interface AliasStore {
+  load(): Promise<StoredTable>;
+  /**
+   * Applies all of the change or nothing, if the table still has the version `basedOn`. The new version; null where another holder
+   * has changed the table since, and nothing was applied.
+   */
+  apply(change: TableChange, basedOn: number): Promise<number | null>;
+  /** Calls `listener` after another holder's change; it may also be called after one's own. The function returned ends that. */
+  watch(listener: () => void): () => void;
 }

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { Access } from '../access/access.ts';
+import { Quotas } from '../access/limits.ts';
 import { Users } from '../access/users.ts';
 import type { LiveGateway } from '../admin/deps.ts';
 import { createOperations } from '../admin/operations/index.ts';
@@ -83,9 +84,10 @@ export async function startGateway(options: {
     opened.defer('the registry core', () => core.close());
     table.subscribe(() => core.invalidate());
 
-    const users = new Users(new SqliteUserStore(database));
-    const counters = new SqliteCounterStore(database);
-    const access = new Access({ rules: config.access, limits: config.limits, users, counters, log });
+    const users = await Users.open(new SqliteUserStore(database), log);
+    opened.defer('the users', () => users.close());
+    const quotas = await Quotas.open({ ...config.limits, store: new SqliteCounterStore(database), now: Date.now });
+    const access = new Access({ rules: config.access, limits: config.limits, users, quotas, log });
     opened.defer('the access rules', () => access.close());
 
     let ready: true | string = 'starting';

@@ -39,7 +39,7 @@ export async function runOffline(
       version: version(),
       table,
       certificates,
-      users: new Users(new SqliteUserStore(state.database)),
+      users: await Users.open(new SqliteUserStore(state.database), log),
       cache: () => {
         cache ??= openCache();
         return cache.admin;

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { AliasTable } from '../aliases/alias-table.ts';
-import { seedRows } from '../aliases/seed.ts';
+import { seedRows } from '../aliases/yaml.ts';
 import { type Certificates, createCertificates } from '../certs/create.ts';
 import type { CoveredHost } from '../certs/service.ts';
 import type { Config } from '../config/config.ts';
@@ -46,7 +46,13 @@ export async function openState(options: {
     const database = openDatabase(join(config.dataDir, 'gateway.db'), gatewayMigrations, { durability: 'full' });
     opened.defer('gateway.db', () => database.close());
 
-    const table = new AliasTable({ store: new SqliteAliasStore(database), domain: config.domain, seed: seedRows });
+    const table = await AliasTable.open({
+      store: new SqliteAliasStore(database),
+      domain: config.domain,
+      seed: seedRows,
+      log,
+    });
+    opened.defer('the alias table', () => table.close());
     const coveredHosts = (): CoveredHost[] => [
       { host: config.domain, order: true },
       ...[...table.snapshot().hosts.values()].map(({ host, certificate }) => ({ host, order: certificate })),

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { Access, type Asker, type Grant } from '../access/access.ts';
-import { Users } from '../access/users.ts';
+import { UserSnapshot } from '../access/users.ts';
 import { createEdge, type Edge } from '../edge/edge.ts';
 import type { AccessPort } from '../edge/request-context.ts';
 import { collectAfterStart } from '../kit/process-start.ts';
@@ -58,14 +58,14 @@ class Worker {
   #updating: Promise<void> = Promise.resolve();
   #state: StateMessage;
   #table;
-  #users: Users;
+  #users: UserSnapshot;
 
   constructor(start: StartMessage) {
     const { config, version, ticketKeys, state } = start;
     this.#start = start;
     this.#state = state;
     this.#table = tableOf(config.domain, state);
-    this.#users = usersOf(state);
+    this.#users = new UserSnapshot(state.users);
     // The owner's lines name no process: it is the gateway.
     const { log: processLog, lines: logLines } = createLog(config.log);
     const log = processLog.child({ worker: process.pid });
@@ -101,7 +101,7 @@ class Worker {
     this.#core.invalidate();
     this.#state = state;
     this.#table = tableOf(this.#start.config.domain, state);
-    this.#users = usersOf(state);
+    this.#users = new UserSnapshot(state.users);
   }
 
   accept(socket: Socket): void {
@@ -119,7 +119,6 @@ class Worker {
       };
     }
     const users = () => this.#users;
-    const counters = { load: () => [], save: () => {} };
     return new Access({
       rules,
       limits,
@@ -129,12 +128,8 @@ class Worker {
         },
         verify: (authorization) => users().verify(authorization),
       },
-      counters,
+      quotas: null,
       log,
     });
   }
-}
-
-function usersOf({ users }: StateMessage): Users {
-  return new Users({ load: () => [...users], add: () => false, remove: () => false });
 }

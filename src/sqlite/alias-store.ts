@@ -1,6 +1,8 @@
-import type { AliasRow, AliasStore, TableChange } from '../aliases/store.ts';
+import type { AliasStore, StoredTable, TableChange } from '../aliases/store.ts';
 import type { RegistryEntry } from '../aliases/table.ts';
-import type { Database } from './database.ts';
+import { changeFeed, type Database } from './database.ts';
+
+const TOPIC = 'aliases';
 
 interface RegistryRecord {
   host: string;
@@ -14,7 +16,8 @@ interface RegistryRecord {
 /** The alias table in `gateway.db`. A change is one transaction, so kill -9 leaves all of it or nothing. */
 export class SqliteAliasStore implements AliasStore {
   readonly #database: Database;
-  readonly #apply: (change: TableChange) => void;
+  readonly #load: () => StoredTable;
+  readonly #apply: (change: TableChange, basedOn: number) => number | null;
 
   constructor(database: Database) {
     this.#database = database;
@@ -28,37 +31,52 @@ export class SqliteAliasStore implements AliasStore {
       ON CONFLICT (name) DO UPDATE SET registry = excluded.registry, certificate = excluded.certificate`);
     const removeAlias = database.prepare('DELETE FROM aliases WHERE name = ?');
     const removeRegistry = database.prepare('DELETE FROM registries WHERE host = ?');
-    const fill = database.prepare('INSERT OR IGNORE INTO table_state (filled) VALUES (1)');
-    const transaction = database.transaction((change: TableChange) => {
+    // One row, made by the first change (migrations 001 and 005); until then the version is 0.
+    const readVersion = database.prepare<[], number>('SELECT version FROM table_state').pluck();
+    const writeVersion = database.prepare(`
+      INSERT INTO table_state (filled, version) VALUES (1, :version)
+      ON CONFLICT (filled) DO UPDATE SET version = excluded.version`);
+    const transaction = database.transaction((change: TableChange, basedOn: number): number | null => {
+      if ((readVersion.get() ?? 0) !== basedOn) return null;
       // In this order no alias is ever without its registry.
       for (const name of change.removeAliases ?? []) removeAlias.run(name);
       for (const one of change.putRegistries ?? []) putRegistry.run(toRecord(one));
       for (const one of change.putAliases ?? []) putAlias.run(one.name, one.registry, Number(one.certificate));
       for (const host of change.removeRegistries ?? []) removeRegistry.run(host);
-      fill.run();
+      const version = basedOn + 1;
+      writeVersion.run({ version });
+      return version;
     });
-    this.#apply = (change) => transaction.immediate(change);
+    this.#apply = (change, basedOn) => transaction.immediate(change, basedOn);
+
+    const readRegistries = database.prepare<[], RegistryRecord>('SELECT * FROM registries');
+    const readAliases = database.prepare<[], { name: string; registry: string; certificate: number }>(
+      'SELECT name, registry, certificate FROM aliases',
+    );
+    // One transaction: rows and version belong together.
+    this.#load = database.transaction((): StoredTable => {
+      const version = readVersion.get();
+      return {
+        version: version ?? 0,
+        isNew: version === undefined,
+        registries: readRegistries.all().map(fromRecord),
+        aliases: readAliases.all().map((row) => ({ ...row, certificate: row.certificate === 1 })),
+      };
+    });
   }
 
-  isNew(): boolean {
-    return this.#database.prepare('SELECT 1 FROM table_state').get() === undefined;
+  async load(): Promise<StoredTable> {
+    return this.#load();
   }
 
-  load(): { registries: RegistryEntry[]; aliases: AliasRow[] } {
-    const registries = this.#database.prepare<[], RegistryRecord>('SELECT * FROM registries').all();
-    const aliases = this.#database
-      .prepare<[], { name: string; registry: string; certificate: number }>(
-        'SELECT name, registry, certificate FROM aliases',
-      )
-      .all();
-    return {
-      registries: registries.map(fromRecord),
-      aliases: aliases.map((row) => ({ ...row, certificate: row.certificate === 1 })),
-    };
+  async apply(change: TableChange, basedOn: number): Promise<number | null> {
+    const version = this.#apply(change, basedOn);
+    if (version !== null) changeFeed(this.#database).publish(TOPIC, this);
+    return version;
   }
 
-  apply(change: TableChange): void {
-    this.#apply(change);
+  watch(listener: () => void): () => void {
+    return changeFeed(this.#database).watch(TOPIC, this, listener);
   }
 }
 

@@ -1,25 +1,30 @@
-import type { Counter, CounterStore } from '../access/quotas.ts';
-import type { Database } from './database.ts';
+import type { Counter, CounterStore } from '../access/limits.ts';
+import { changeFeed, type Database } from './database.ts';
+
+const TOPIC = 'counters';
 
 /** Counters of the limits in `gateway.db`. */
 export class SqliteCounterStore implements CounterStore {
   readonly #database: Database;
-  readonly #save: (counters: readonly Counter[], keep: readonly string[]) => void;
+  readonly #add: (deltas: readonly Counter[], keep: readonly string[]) => Counter[];
 
   constructor(database: Database) {
     this.#database = database;
-    const put = database.prepare(`
-      INSERT INTO counters (period, client, bytes) VALUES (:period, :client, :bytes)
-      ON CONFLICT (period, client) DO UPDATE SET bytes = excluded.bytes`);
+    const add = database
+      .prepare<[Counter], number>(`
+        INSERT INTO counters (period, client, bytes) VALUES (:period, :client, :bytes)
+        ON CONFLICT (period, client) DO UPDATE SET bytes = bytes + excluded.bytes RETURNING bytes`)
+      .pluck();
     const forget = database.prepare('DELETE FROM counters WHERE period NOT IN (SELECT value FROM json_each(?))');
-    const transaction = database.transaction((counters: readonly Counter[], keep: readonly string[]) => {
-      for (const counter of counters) put.run(counter);
+    const transaction = database.transaction((deltas: readonly Counter[], keep: readonly string[]): Counter[] => {
+      const totals = deltas.map((delta) => ({ ...delta, bytes: add.get(delta) ?? delta.bytes }));
       forget.run(JSON.stringify(keep));
+      return totals;
     });
-    this.#save = (counters, keep) => transaction.immediate(counters, keep);
+    this.#add = (deltas, keep) => transaction.immediate(deltas, keep);
   }
 
-  load(periods: readonly string[]): Counter[] {
+  async load(periods: readonly string[]): Promise<Counter[]> {
     return this.#database
       .prepare<[string], Counter>(
         'SELECT period, client, bytes FROM counters WHERE period IN (SELECT value FROM json_each(?))',
@@ -27,7 +32,13 @@ export class SqliteCounterStore implements CounterStore {
       .all(JSON.stringify(periods));
   }
 
-  save(counters: readonly Counter[], keep: readonly string[]): void {
-    this.#save(counters, keep);
+  async add(deltas: readonly Counter[], keep: readonly string[]): Promise<Counter[]> {
+    const totals = this.#add(deltas, keep);
+    changeFeed(this.#database).publish(TOPIC, this);
+    return totals;
+  }
+
+  watch(listener: () => void): () => void {
+    return changeFeed(this.#database).watch(TOPIC, this, listener);
   }
 }

@@ -1,5 +1,7 @@
 import type { UserRow, UserStore } from '../access/users.ts';
-import type { Database } from './database.ts';
+import { changeFeed, type Database } from './database.ts';
+
+const TOPIC = 'users';
 
 /** Users in `gateway.db`. */
 export class SqliteUserStore implements UserStore {
@@ -9,19 +11,28 @@ export class SqliteUserStore implements UserStore {
     this.#database = database;
   }
 
-  load(): UserRow[] {
+  async load(): Promise<UserRow[]> {
     return this.#database
       .prepare<[], { name: string; token_hash: Buffer; created_at: string }>('SELECT * FROM users')
       .all()
       .map((row) => ({ name: row.name, tokenHash: new Uint8Array(row.token_hash), createdAt: row.created_at }));
   }
 
-  add({ name, tokenHash, createdAt }: UserRow): boolean {
+  async add({ name, tokenHash, createdAt }: UserRow): Promise<boolean> {
     const insert = 'INSERT INTO users (name, token_hash, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING';
-    return this.#database.prepare(insert).run(name, Buffer.from(tokenHash), createdAt).changes === 1;
+    return this.#published(this.#database.prepare(insert).run(name, Buffer.from(tokenHash), createdAt).changes === 1);
   }
 
-  remove(name: string): boolean {
-    return this.#database.prepare('DELETE FROM users WHERE name = ?').run(name).changes === 1;
+  async remove(name: string): Promise<boolean> {
+    return this.#published(this.#database.prepare('DELETE FROM users WHERE name = ?').run(name).changes === 1);
+  }
+
+  watch(listener: () => void): () => void {
+    return changeFeed(this.#database).watch(TOPIC, this, listener);
+  }
+
+  #published(changed: boolean): boolean {
+    if (changed) changeFeed(this.#database).publish(TOPIC, this);
+    return changed;
   }
 }

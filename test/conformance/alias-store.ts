@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import type { AliasRow, AliasStore } from '../../src/aliases/store.ts';
+import type { AliasRow, AliasStore, TableChange } from '../../src/aliases/store.ts';
 import type { RegistryEntry } from '../../src/aliases/table.ts';
+import type { StoreHarness } from '../support/store-harness.ts';
 
 const quay: RegistryEntry = {
   host: 'quay.io',
@@ -18,26 +19,40 @@ const plain: RegistryEntry = {
 };
 const alias = (name: string, registry: string, certificate = true): AliasRow => ({ name, registry, certificate });
 
-/** What every `AliasStore` keeps to. `open` gives a new store; `reopen` one on what the first has written, where that can be. */
-export function aliasStoreConformance(name: string, open: () => { store: AliasStore; reopen: () => AliasStore }): void {
+/** The rows alone. */
+const rows = async (store: AliasStore) => {
+  const { registries, aliases } = await store.load();
+  return { registries, aliases };
+};
+
+/** Applies on the version that the store has now. */
+async function apply(store: AliasStore, change: TableChange): Promise<number> {
+  const version = await store.apply(change, (await store.load()).version);
+  if (version === null) throw new Error('nobody else changes this table');
+  return version;
+}
+
+/** What every `AliasStore` keeps to. */
+export function aliasStoreConformance(name: string, open: () => StoreHarness<AliasStore>): void {
   describe(`${name} is an AliasStore`, () => {
-    test('is new until the first change, an empty one included', () => {
-      const { store, reopen } = open();
-      expect(store.isNew()).toBe(true);
-      expect(store.load()).toEqual({ registries: [], aliases: [] });
-      store.apply({});
-      expect(store.isNew()).toBe(false);
-      expect(reopen().isNew()).toBe(false);
+    test('is new until the first change, an empty one included', async () => {
+      const { store, another, reopen } = open();
+      expect(await store.load()).toEqual({ version: 0, isNew: true, registries: [], aliases: [] });
+      const version = await apply(store, {});
+      expect(version).toBeGreaterThan(0);
+      for (const one of [store, another(), reopen()]) {
+        expect(await one.load()).toEqual({ version, isNew: false, registries: [], aliases: [] });
+      }
     });
 
-    test('gives back every field as it was put', () => {
-      const { store, reopen } = open();
-      store.apply({
+    test('gives back every field as it was put', async () => {
+      const { store, another, reopen } = open();
+      await apply(store, {
         putRegistries: [quay, plain],
         putAliases: [alias('quay', 'quay.io'), alias('hub.corp.example', 'quay.io', false)],
       });
-      for (const one of [store, reopen()]) {
-        const { registries, aliases } = one.load();
+      for (const one of [store, another(), reopen()]) {
+        const { registries, aliases } = await one.load();
         expect(new Set(registries)).toEqual(new Set([quay, plain]));
         expect(new Set(aliases)).toEqual(
           new Set([alias('quay', 'quay.io'), alias('hub.corp.example', 'quay.io', false)]),
@@ -45,32 +60,68 @@ export function aliasStoreConformance(name: string, open: () => { store: AliasSt
       }
     });
 
-    test('replaces by key, also a registry that aliases stand for', () => {
+    test('replaces by key, also a registry that aliases stand for', async () => {
       const { store } = open();
-      store.apply({ putRegistries: [quay, plain], putAliases: [alias('a', 'quay.io')] });
+      await apply(store, { putRegistries: [quay, plain], putAliases: [alias('a', 'quay.io')] });
       const changed = { ...quay, credentials: null, proxy: null, public: false };
-      store.apply({ putRegistries: [changed], putAliases: [alias('a', 'localhost:5000', false)] });
-      expect(store.load().registries).toContainEqual(changed);
-      expect(store.load().aliases).toEqual([alias('a', 'localhost:5000', false)]);
+      await apply(store, { putRegistries: [changed], putAliases: [alias('a', 'localhost:5000', false)] });
+      expect((await store.load()).registries).toContainEqual(changed);
+      expect((await store.load()).aliases).toEqual([alias('a', 'localhost:5000', false)]);
     });
 
-    test('removes an alias and its registry in one change; removing what is not there is no error', () => {
+    test('removes an alias and its registry in one change; removing what is not there is no error', async () => {
       const { store } = open();
-      store.apply({ putRegistries: [quay], putAliases: [alias('quay', 'quay.io')] });
-      store.apply({ removeAliases: ['quay', 'nobody'], removeRegistries: ['quay.io', 'nowhere.example'] });
-      expect(store.load()).toEqual({ registries: [], aliases: [] });
-      expect(store.isNew()).toBe(false);
+      await apply(store, { putRegistries: [quay], putAliases: [alias('quay', 'quay.io')] });
+      await apply(store, { removeAliases: ['quay', 'nobody'], removeRegistries: ['quay.io', 'nowhere.example'] });
+      expect(await rows(store)).toEqual({ registries: [], aliases: [] });
+      expect((await store.load()).isNew).toBe(false);
     });
 
-    test('a change that fails half-way changes nothing', () => {
+    test('a change that fails half-way changes nothing, its version included', async () => {
       const { store } = open();
-      store.apply({ putRegistries: [quay], putAliases: [alias('quay', 'quay.io')] });
-      const before = store.load();
-      expect(() =>
-        store.apply({ removeAliases: ['quay'], putRegistries: [plain], putAliases: [alias('x', 'nowhere.example')] }),
-      ).toThrow();
-      expect(() => store.apply({ putAliases: [alias('y', 'quay.io')], removeRegistries: ['quay.io'] })).toThrow();
-      expect(store.load()).toEqual(before);
+      await apply(store, { putRegistries: [quay], putAliases: [alias('quay', 'quay.io')] });
+      const before = await store.load();
+      const change = { removeAliases: ['quay'], putRegistries: [plain], putAliases: [alias('x', 'nowhere.example')] };
+      await expect(store.apply(change, before.version)).rejects.toThrow();
+      await expect(
+        store.apply({ putAliases: [alias('y', 'quay.io')], removeRegistries: ['quay.io'] }, before.version),
+      ).rejects.toThrow();
+      expect(await store.load()).toEqual(before);
+    });
+
+    test('a change on an outdated version is refused, and nothing of it is applied', async () => {
+      const { store, another } = open();
+      const other = another();
+      const version = await apply(store, { putRegistries: [quay] });
+      const newer = await other.apply({ putAliases: [alias('quay', 'quay.io')] }, version);
+      expect(newer).toBeGreaterThan(version);
+      const before = await store.load();
+      expect(before.version).toBe(newer);
+      expect(await store.apply({ removeRegistries: ['quay.io'] }, version)).toBeNull();
+      expect(await store.apply({ putRegistries: [plain] }, version)).toBeNull();
+      expect(await store.load()).toEqual(before);
+    });
+
+    test('of several holders that change one version at once, one succeeds', async () => {
+      const { store, another } = open();
+      const holders = [store, another(), another()];
+      const versions = await Promise.all(holders.map((one) => one.apply({ putRegistries: [quay] }, 0)));
+      expect(versions.filter((version) => version !== null)).toHaveLength(1);
+    });
+
+    test("another holder's change is seen through watch, until it is ended", async () => {
+      const { store, another } = open();
+      const other = another();
+      let seen = 0;
+      const end = store.watch(() => seen++);
+      await apply(other, { putRegistries: [quay] });
+      await expect.poll(() => seen).toBe(1);
+      expect((await store.load()).registries).toEqual([quay]);
+      expect(await other.apply({}, 0)).toBeNull();
+      expect(seen).toBe(1);
+      end();
+      await apply(other, { putRegistries: [plain] });
+      expect(seen).toBe(1);
     });
   });
 }

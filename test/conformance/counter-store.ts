@@ -1,29 +1,56 @@
 import { describe, expect, test } from 'vitest';
-import type { CounterStore } from '../../src/access/quotas.ts';
+import type { CounterStore } from '../../src/access/limits.ts';
+import type { StoreHarness } from '../support/store-harness.ts';
 
-export function counterStoreConformance(
-  name: string,
-  open: () => { store: CounterStore; reopen: () => CounterStore },
-): void {
+const KEEP = ['2026-11-22', '2026-11'];
+const day = (client: string, bytes: number) => ({ period: '2026-11-22', client, bytes });
+const month = (bytes: number) => ({ period: '2026-11', client: '*', bytes });
+
+/** What every `CounterStore` keeps to. */
+export function counterStoreConformance(name: string, open: () => StoreHarness<CounterStore>): void {
   describe(`${name} is a CounterStore`, () => {
-    test('sets counters and gives back those of the periods asked for', () => {
-      const { store, reopen } = open();
-      const keep = ['2026-11-22', '2026-11'];
-      const day = { period: '2026-11-22', client: '192.0.2.1', bytes: 5 };
-      const month = { period: '2026-11', client: '*', bytes: Number.MAX_SAFE_INTEGER };
-      store.save([{ ...day, bytes: 3 }, month], keep);
-      store.save([day], keep);
-      expect(new Set(reopen().load(keep))).toEqual(new Set([day, month]));
-      expect(store.load(['2026-11'])).toEqual([month]);
+    test('adds to counters, returns the totals, and gives back those of the periods asked for', async () => {
+      const { store, another, reopen } = open();
+      expect(await store.load(KEEP)).toEqual([]);
+      expect(await store.add([day('192.0.2.1', 3), month(Number.MAX_SAFE_INTEGER)], KEEP)).toEqual([
+        day('192.0.2.1', 3),
+        month(Number.MAX_SAFE_INTEGER),
+      ]);
+      expect(await store.add([day('192.0.2.1', 5)], KEEP)).toEqual([day('192.0.2.1', 8)]);
+      for (const one of [another(), reopen()]) {
+        expect(new Set(await one.load(KEEP))).toEqual(new Set([day('192.0.2.1', 8), month(Number.MAX_SAFE_INTEGER)]));
+      }
+      expect(await store.load(['2026-11'])).toEqual([month(Number.MAX_SAFE_INTEGER)]);
     });
 
-    test('forgets the periods that are not to be kept', () => {
+    test('forgets the periods that are not to be kept', async () => {
       const { store } = open();
       const old = { period: '2026-11-21', client: 'user:ci', bytes: 1 };
-      store.save([old], ['2026-11-21']);
-      expect(store.load(['2026-11-21'])).toEqual([old]);
-      store.save([], ['2026-11-22']);
-      expect(store.load(['2026-11-21'])).toEqual([]);
+      await store.add([old], ['2026-11-21']);
+      expect(await store.load(['2026-11-21'])).toEqual([old]);
+      expect(await store.add([], ['2026-11-22'])).toEqual([]);
+      expect(await store.load(['2026-11-21'])).toEqual([]);
+    });
+
+    test('what several holders add at once is all counted', async () => {
+      const { store, another } = open();
+      const holders = [store, another(), another()];
+      const totals = await Promise.all(holders.map((one) => one.add([day('user:ci', 10), month(10)], KEEP)));
+      expect(totals.map(([own]) => own?.bytes).toSorted()).toEqual([10, 20, 30]);
+      expect(new Set(await store.load(KEEP))).toEqual(new Set([day('user:ci', 30), month(30)]));
+    });
+
+    test("another holder's change is seen through watch, until it is ended", async () => {
+      const { store, another } = open();
+      const other = another();
+      let seen = 0;
+      const end = store.watch(() => seen++);
+      await other.add([month(1)], KEEP);
+      await expect.poll(() => seen).toBe(1);
+      expect(await store.load(KEEP)).toEqual([month(1)]);
+      end();
+      await other.add([month(1)], KEEP);
+      expect(seen).toBe(1);
     });
   });
 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { UserRow, UserStore } from '../../src/access/users.ts';
+import type { StoreHarness } from '../support/store-harness.ts';
 
 const row = (name: string, fill: number): UserRow => ({
   name,
@@ -7,23 +8,49 @@ const row = (name: string, fill: number): UserRow => ({
   createdAt: '2026-11-22T05:00:00.000Z',
 });
 
-export function userStoreConformance(name: string, open: () => { store: UserStore; reopen: () => UserStore }): void {
+/** What every `UserStore` keeps to. */
+export function userStoreConformance(name: string, open: () => StoreHarness<UserStore>): void {
   describe(`${name} is a UserStore`, () => {
-    test('keeps users, and the first of a name', () => {
-      const { store, reopen } = open();
-      expect(store.load()).toEqual([]);
-      expect(store.add(row('ci', 1))).toBe(true);
-      expect(store.add(row('ci', 2))).toBe(false);
-      expect(store.add(row('CI', 3))).toBe(true);
-      for (const one of [store, reopen()]) expect(new Set(one.load())).toEqual(new Set([row('ci', 1), row('CI', 3)]));
+    test('keeps users, and the first of a name', async () => {
+      const { store, another, reopen } = open();
+      expect(await store.load()).toEqual([]);
+      expect(await store.add(row('ci', 1))).toBe(true);
+      expect(await store.add(row('ci', 2))).toBe(false);
+      expect(await store.add(row('CI', 3))).toBe(true);
+      for (const one of [store, another(), reopen()]) {
+        expect(new Set(await one.load())).toEqual(new Set([row('ci', 1), row('CI', 3)]));
+      }
     });
 
-    test('says whether there was one to remove', () => {
+    test('says whether there was one to remove', async () => {
       const { store, reopen } = open();
-      store.add(row('ci', 1));
-      expect(store.remove('ci')).toBe(true);
-      expect(store.remove('ci')).toBe(false);
-      expect(reopen().load()).toEqual([]);
+      await store.add(row('ci', 1));
+      expect(await store.remove('ci')).toBe(true);
+      expect(await store.remove('ci')).toBe(false);
+      expect(await reopen().load()).toEqual([]);
+    });
+
+    test('of two holders that add one name at once, one succeeds', async () => {
+      const { store, another } = open();
+      const other = another();
+      const added = await Promise.all([store.add(row('ci', 1)), other.add(row('ci', 2))]);
+      expect(added.toSorted()).toEqual([false, true]);
+      expect(await store.load()).toEqual(await other.load());
+    });
+
+    test("another holder's change is seen through watch, until it is ended", async () => {
+      const { store, another } = open();
+      const other = another();
+      let seen = 0;
+      const end = store.watch(() => seen++);
+      await other.add(row('ci', 1));
+      await expect.poll(() => seen).toBe(1);
+      expect(await store.load()).toEqual([row('ci', 1)]);
+      await other.remove('ci');
+      await expect.poll(() => seen).toBe(2);
+      end();
+      await other.add(row('ci', 1));
+      expect(seen).toBe(2);
     });
   });
 }

@@ -8,6 +8,7 @@ import { AliasTable } from '../../src/aliases/alias-table.ts';
 import { SqliteAliasStore } from '../../src/sqlite/alias-store.ts';
 import { openDatabase } from '../../src/sqlite/database.ts';
 import { gatewayMigrations } from '../../src/sqlite/migrations/gateway.ts';
+import { silentLog } from '../../src/telemetry/log.ts';
 
 let dir: string;
 beforeEach(() => {
@@ -29,12 +30,12 @@ const writer = (file: string, first: number, dieAt?: string) => `
   import { openDatabase } from ${source('sqlite/database.ts')};
   import { gatewayMigrations } from ${source('sqlite/migrations/gateway.ts')};
   const database = openDatabase(${JSON.stringify(file)}, gatewayMigrations, { durability: 'full' });
-  const table = new AliasTable({ store: new SqliteAliasStore(database), domain: 'localhost', seed: () => [] });
+  const table = await AliasTable.open({ store: new SqliteAliasStore(database), domain: 'localhost', seed: () => [], log: console });
   database.function('die', () => { process.kill(process.pid, 'SIGKILL'); });
   database.exec("CREATE TEMP TRIGGER t AFTER INSERT ON main.aliases WHEN NEW.name = '${dieAt ?? ''}' BEGIN SELECT die(); END");
   for (let batch = ${first}; batch < ${first} + 10_000; batch++) {
     const aliases = Array.from({ length: ${ROWS} }, (_, i) => ({ name: 'a' + batch + '-' + i, certificate: true }));
-    table.importRows([{ host: 'r' + batch + '.example', aliases }]);
+    await table.importRows([{ host: 'r' + batch + '.example', aliases }]);
     writeSync(1, batch + '\\n');
   }`;
 
@@ -54,14 +55,16 @@ async function runToDeath(script: string, onSaid: (said: string, kill: () => voi
 }
 
 /** Opens what is left, and checks that it is whole: every batch complete or absent, none missing that was said. */
-function inspect(file: string, said: readonly number[]): number {
+async function inspect(file: string, said: readonly number[]): Promise<number> {
   const database = openDatabase(file, gatewayMigrations, { durability: 'full' });
   try {
     const store = new SqliteAliasStore(database);
     const seed = () => {
       throw new Error('the table was filled before');
     };
-    const { registries, aliases } = new AliasTable({ store, domain: 'localhost', seed }).snapshot();
+    const { registries, aliases } = (
+      await AliasTable.open({ store, domain: 'localhost', seed, log: silentLog() })
+    ).snapshot();
     const counts = Map.groupBy(aliases.values(), (alias) => alias.registry);
     for (const host of registries.keys()) expect(counts.get(host)?.length).toBe(ROWS);
     for (const batch of said) expect(registries.has(`r${batch}.example`)).toBe(true);
@@ -76,7 +79,7 @@ test('kill -9 in the middle of a change leaves nothing of it, and everything bef
   const file = join(dir, 'gateway.db');
   const said = await runToDeath(writer(file, 0, 'a2-150'), () => {});
   expect(said).toEqual([0, 1]);
-  expect(inspect(file, said)).toBe(2);
+  expect(await inspect(file, said)).toBe(2);
 });
 
 test('kill -9 at any moment leaves whole changes only, and loses none that returned', async () => {
@@ -86,7 +89,7 @@ test('kill -9 at any moment leaves whole changes only, and loses none that retur
     const said = await runToDeath(writer(file, first), (text, kill) => {
       if (text.split('\n').length > 2 + round) kill();
     });
-    first = inspect(file, said);
+    first = await inspect(file, said);
     expect(first).toBeGreaterThan(round);
   }
 });

@@ -1,34 +1,78 @@
-import type { Counter, CounterStore } from '../../src/access/quotas.ts';
+import type { Counter, CounterStore } from '../../src/access/limits.ts';
 import type { UserRow, UserStore } from '../../src/access/users.ts';
+import { SharedBacking } from './store-harness.ts';
+
+class UserBacking extends SharedBacking {
+  readonly rows = new Map<string, UserRow>();
+}
 
 export class MemoryUserStore implements UserStore {
-  readonly #rows = new Map<string, UserRow>();
+  readonly #backing: UserBacking;
 
-  load(): UserRow[] {
-    return [...this.#rows.values()];
+  constructor(backing = new UserBacking()) {
+    this.#backing = backing;
   }
 
-  add(row: UserRow): boolean {
-    if (this.#rows.has(row.name)) return false;
-    this.#rows.set(row.name, row);
+  another(): MemoryUserStore {
+    return new MemoryUserStore(this.#backing);
+  }
+
+  async load(): Promise<UserRow[]> {
+    return [...this.#backing.rows.values()];
+  }
+
+  async add(row: UserRow): Promise<boolean> {
+    if (this.#backing.rows.has(row.name)) return false;
+    this.#backing.rows.set(row.name, row);
+    this.#backing.changedBy(this);
     return true;
   }
 
-  remove(name: string): boolean {
-    return this.#rows.delete(name);
+  async remove(name: string): Promise<boolean> {
+    const removed = this.#backing.rows.delete(name);
+    if (removed) this.#backing.changedBy(this);
+    return removed;
+  }
+
+  watch(listener: () => void): () => void {
+    return this.#backing.watch(this, listener);
   }
 }
 
-export class MemoryCounterStore implements CounterStore {
-  #counters: Counter[] = [];
+class CounterBacking extends SharedBacking {
+  counters = new Map<string, Counter>();
+}
 
-  load(periods: readonly string[]): Counter[] {
-    return this.#counters.filter((one) => periods.includes(one.period));
+export class MemoryCounterStore implements CounterStore {
+  readonly #backing: CounterBacking;
+
+  constructor(backing = new CounterBacking()) {
+    this.#backing = backing;
   }
 
-  save(counters: readonly Counter[], keep: readonly string[]): void {
-    const given = new Set(counters.map((one) => `${one.period} ${one.client}`));
-    const others = this.#counters.filter((one) => !given.has(`${one.period} ${one.client}`));
-    this.#counters = [...others, ...counters].filter((one) => keep.includes(one.period));
+  another(): MemoryCounterStore {
+    return new MemoryCounterStore(this.#backing);
+  }
+
+  async load(periods: readonly string[]): Promise<Counter[]> {
+    return [...this.#backing.counters.values()].filter((one) => periods.includes(one.period));
+  }
+
+  async add(deltas: readonly Counter[], keep: readonly string[]): Promise<Counter[]> {
+    const totals = deltas.map((delta) => {
+      const key = `${delta.period} ${delta.client}`;
+      const total = { ...delta, bytes: (this.#backing.counters.get(key)?.bytes ?? 0) + delta.bytes };
+      this.#backing.counters.set(key, total);
+      return total;
+    });
+    for (const [key, { period }] of this.#backing.counters) {
+      if (!keep.includes(period)) this.#backing.counters.delete(key);
+    }
+    this.#backing.changedBy(this);
+    return totals;
+  }
+
+  watch(listener: () => void): () => void {
+    return this.#backing.watch(this, listener);
   }
 }

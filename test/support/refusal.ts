@@ -12,3 +12,13 @@ export function refusal(run: () => unknown): OperatorError {
   expect(thrown).toBeInstanceOf(OperatorError);
   return thrown as OperatorError;
 }
+
+/** The OperatorError that a promise rejects with; anything else fails the test. */
+export async function rejection(promise: Promise<unknown>): Promise<OperatorError> {
+  const thrown = await promise.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  expect(thrown).toBeInstanceOf(OperatorError);
+  return thrown as OperatorError;
+}

@@ -11,7 +11,7 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
   const { table } = deps;
   return {
     'alias.add': async (input, context): Promise<AliasAdded> => {
-      const added = table.addAlias(await parseInput('alias.add', input));
+      const added = await table.addAlias(await parseInput('alias.add', input));
       context.step('table', inTable(added));
       const certificate = await bringIntoUse(deps, added.alias, context);
       return {
@@ -44,14 +44,14 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
     'alias.rm': async (input) => {
       const alias = table.alias((await parseInput('alias.rm', input)).name);
       const row = aliasRow(deps, alias);
-      table.removeAlias(alias.name);
+      await table.removeAlias(alias.name);
       await deps.live?.settled();
       return row;
     },
 
     'alias.import': async (input, context) => {
       const { yaml, file } = await parseInput('alias.import', input);
-      const result = table.importRows(readAliasYaml(yaml, file));
+      const result = await table.importRows(readAliasYaml(yaml, file));
       await deps.live?.settled();
       sayWhatFollows(deps, result.aliasesAdded + result.aliasesChanged, context);
       return result;

@@ -77,7 +77,7 @@ async function renew(
   const alias = table.snapshot().hosts.get(host);
   if (alias === undefined && host !== config.domain && certificates.info(host) === null) throw unknown(host);
   if (alias !== undefined && !alias.certificate) {
-    table.setCertificate(alias.name, true);
+    await table.setCertificate(alias.name, true);
     context.step('table', `${host} has a certificate from now on`);
   }
   if (live === null) {

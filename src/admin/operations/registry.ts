@@ -24,13 +24,13 @@ export function registryOperations(deps: OperationsDeps): Record<string, Operati
 
     'registry.set': async (input) => {
       const { host, ...settings } = await parseInput('registry.set', input);
-      const { registry } = table.setRegistry(host, settings);
+      const { registry } = await table.setRegistry(host, settings);
       await deps.live?.settled();
       return registryRow(registry);
     },
 
     'registry.rm': async (input) => {
-      const entry = table.removeRegistry((await parseInput('registry.rm', input)).host);
+      const entry = await table.removeRegistry((await parseInput('registry.rm', input)).host);
       await deps.live?.settled();
       return registryRow(entry);
     },

@@ -6,7 +6,7 @@ export function userOperations(deps: OperationsDeps): Record<string, Operation> 
   const { users, config, live } = deps;
   return {
     'user.add': async (input, context) => {
-      const added = users.add((await parseInput('user.add', input)).name);
+      const added = await users.add((await parseInput('user.add', input)).name);
       await live?.settled();
       if (users.count === 1 && config.access.anonymous === null) {
         context.step(
@@ -25,7 +25,7 @@ export function userOperations(deps: OperationsDeps): Record<string, Operation> 
 
     'user.rm': async (input, context) => {
       const { name } = await parseInput('user.rm', input);
-      users.remove(name);
+      await users.remove(name);
       await live?.settled();
       if (users.count === 0) context.step('access', afterTheLast(config.access.anonymous));
       return { name };

@@ -3,6 +3,13 @@ import { aliases } from './001-aliases.ts';
 import { certificates } from './002-certificates.ts';
 import { access } from './003-access.ts';
 import { challengesAndLocks } from './004-challenges-and-locks.ts';
+import { aliasTableVersion } from './005-alias-table-version.ts';
 
 /** Schema of `gateway.db`: what must never be lost. */
-export const gatewayMigrations: readonly Migration[] = [aliases, certificates, access, challengesAndLocks];
+export const gatewayMigrations: readonly Migration[] = [
+  aliases,
+  certificates,
+  access,
+  challengesAndLocks,
+  aliasTableVersion,
+];

@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { Access, type Asker } from '../../../src/access/access.ts';
+import { Quotas } from '../../../src/access/limits.ts';
 import { Users } from '../../../src/access/users.ts';
 import type { Config } from '../../../src/config/config.ts';
 import type { AccessPort } from '../../../src/edge/request-context.ts';
@@ -8,24 +9,26 @@ import { silentLog } from '../../../src/telemetry/log.ts';
 import { MemoryCounterStore, MemoryUserStore } from '../../support/access-stores.ts';
 
 const open: Access[] = [];
-afterEach(() => {
-  for (const one of open.splice(0)) one.close();
+afterEach(async () => {
+  for (const one of open.splice(0)) await one.close();
 });
 
-function access(options: {
+async function access(options: {
   rules?: Partial<Config['access']>;
   limits?: Partial<Config['limits']>;
   counters?: MemoryCounterStore;
   users?: Users;
   now?: () => number;
-}): Access {
+}): Promise<Access> {
+  const now = options.now ?? (() => Date.UTC(2026, 10, 22));
+  const limits = { requestsPerMinute: null, bytesPerDay: null, bytesPerMonth: null, ...options.limits };
   const one = new Access({
     rules: { anonymous: null, allow: [], deny: [], ...options.rules },
-    limits: { requestsPerMinute: null, bytesPerDay: null, bytesPerMonth: null, ...options.limits },
-    users: options.users ?? new Users(new MemoryUserStore()),
-    counters: options.counters ?? new MemoryCounterStore(),
+    limits,
+    users: options.users ?? (await Users.open(new MemoryUserStore(), silentLog())),
+    quotas: await Quotas.open({ ...limits, store: options.counters ?? new MemoryCounterStore(), now }),
     log: silentLog(),
-    now: options.now ?? (() => Date.UTC(2026, 10, 22)),
+    now,
   });
   open.push(one satisfies AccessPort);
   return one;
@@ -50,40 +53,41 @@ function refused(run: () => unknown): RegistryError {
 }
 
 describe('who may pull', () => {
-  test('everyone while there is no user, whatever they send', () => {
-    const one = access({});
+  test('everyone while there is no user, whatever they send', async () => {
+    const one = await access({});
     for (const authorization of [undefined, basic('hub', 'password'), 'Bearer x', 'nonsense']) {
       expect(one.check(asker({ authorization }))).toEqual({ user: null, authenticated: false });
     }
   });
 
-  test('users only, from the first user on, and everyone again after the last', () => {
-    const users = new Users(new MemoryUserStore());
-    const one = access({ users });
-    const { token } = users.add('ci');
+  test('users only, from the first user on, and everyone again after the last', async () => {
+    const users = await Users.open(new MemoryUserStore(), silentLog());
+    const one = await access({ users });
+    const { token } = await users.add('ci');
     expect(refused(() => one.check(asker())).kind).toBe('unauthorized');
     expect(refused(() => one.check(asker({ authorization: 'Bearer x' }))).kind).toBe('unauthorized');
     expect(one.check(asker({ authorization: basic('ci', token) }))).toEqual({ user: 'ci', authenticated: true });
-    users.remove('ci');
+    await users.remove('ci');
     expect(one.check(asker()).authenticated).toBe(false);
   });
 
-  test('anonymous: true keeps it open; wrong credentials are refused all the same', () => {
-    const users = new Users(new MemoryUserStore());
-    const one = access({ users, rules: { anonymous: true } });
-    const { token } = users.add('ci');
+  test('anonymous: true keeps it open; wrong credentials are refused all the same', async () => {
+    const users = await Users.open(new MemoryUserStore(), silentLog());
+    const one = await access({ users, rules: { anonymous: true } });
+    const { token } = await users.add('ci');
     expect(one.check(asker()).authenticated).toBe(false);
     expect(one.check(asker({ authorization: basic('ci', token) })).authenticated).toBe(true);
     expect(refused(() => one.check(asker({ authorization: basic('ci', 'wrong') }))).kind).toBe('unauthorized');
     expect(one.check(asker({ authorization: 'Bearer of-another-registry' })).authenticated).toBe(false);
   });
 
-  test('anonymous: false is closed even without users', () => {
-    expect(refused(() => access({ rules: { anonymous: false } }).check(asker())).kind).toBe('unauthorized');
+  test('anonymous: false is closed even without users', async () => {
+    const closed = await access({ rules: { anonymous: false } });
+    expect(refused(() => closed.check(asker())).kind).toBe('unauthorized');
   });
 
-  test('the challenge is Basic, and nothing of the host breaks out of it', () => {
-    const one = access({ rules: { anonymous: false } });
+  test('the challenge is Basic, and nothing of the host breaks out of it', async () => {
+    const one = await access({ rules: { anonymous: false } });
     const { status, headers } = renderError(refused(() => one.check(asker())));
     expect(status).toBe(401);
     expect(headers['www-authenticate']).toBe('Basic realm="cr.example.com", charset="UTF-8"');
@@ -93,10 +97,10 @@ describe('who may pull', () => {
     expect(none.headers['www-authenticate']).toContain('realm="registry gateway"');
   });
 
-  test('address rules come before everything', () => {
-    const users = new Users(new MemoryUserStore());
-    const { token } = users.add('ci');
-    const one = access({ users, rules: { deny: ['192.0.2.0/24'] } });
+  test('address rules come before everything', async () => {
+    const users = await Users.open(new MemoryUserStore(), silentLog());
+    const { token } = await users.add('ci');
+    const one = await access({ users, rules: { deny: ['192.0.2.0/24'] } });
     const error = refused(() => one.check(asker({ authorization: basic('ci', token) })));
     expect(error.kind).toBe('clientDenied');
     expect(error.message).toContain('192.0.2.1');
@@ -104,10 +108,10 @@ describe('who may pull', () => {
 });
 
 describe('limits', () => {
-  test('requests a minute, for each address, IPv6 by /64, or user', () => {
-    const users = new Users(new MemoryUserStore());
-    const { token } = users.add('ci');
-    const one = access({ users, rules: { anonymous: true }, limits: { requestsPerMinute: 2 } });
+  test('requests a minute, for each address, IPv6 by /64, or user', async () => {
+    const users = await Users.open(new MemoryUserStore(), silentLog());
+    const { token } = await users.add('ci');
+    const one = await access({ users, rules: { anonymous: true }, limits: { requestsPerMinute: 2 } });
     const authorization = basic('ci', token);
     one.check(asker({ address: '2001:db8::1' }));
     one.check(asker({ address: '2001:db8::2' }));
@@ -120,42 +124,41 @@ describe('limits', () => {
     one.check(asker());
   });
 
-  test('guesses count against the address', () => {
-    const users = new Users(new MemoryUserStore());
-    users.add('ci');
-    const one = access({ users, limits: { requestsPerMinute: 3 } });
+  test('guesses count against the address', async () => {
+    const users = await Users.open(new MemoryUserStore(), silentLog());
+    await users.add('ci');
+    const one = await access({ users, limits: { requestsPerMinute: 3 } });
     const kinds = [1, 2, 3, 4].map(
       (n) => refused(() => one.check(asker({ authorization: basic('ci', `guess${n}`) }))).kind,
     );
     expect(kinds).toEqual(['unauthorized', 'unauthorized', 'unauthorized', 'tooManyRequests']);
   });
 
-  test('bytes outlive a restart', () => {
+  test('bytes outlive a restart', async () => {
     const counters = new MemoryCounterStore();
-    const first = access({ counters, limits: { bytesPerDay: 100 } });
+    const first = await access({ counters, limits: { bytesPerDay: 100 } });
     first.countBytes(asker(), first.check(asker()), 100);
     const error = refused(() => first.check(asker()));
     expect(error.message).toContain('100 bytes of today');
     expect(renderError(error).headers['retry-after']).toBe('86400');
-    first.close();
-    expect(refused(() => access({ counters, limits: { bytesPerDay: 100 } }).check(asker())).kind).toBe(
-      'tooManyRequests',
-    );
+    await first.close();
+    const second = await access({ counters, limits: { bytesPerDay: 100 } });
+    expect(refused(() => second.check(asker())).kind).toBe('tooManyRequests');
   });
 
-  test('bytes a month stop everyone', () => {
-    const one = access({ limits: { bytesPerMonth: 100 } });
+  test('bytes a month stop everyone', async () => {
+    const one = await access({ limits: { bytesPerMonth: 100 } });
     one.countBytes(asker(), one.check(asker()), 100);
     expect(refused(() => one.check(asker({ address: '198.51.100.1' }))).message).toContain('this month');
   });
 
-  test('a store that fails does not fail a pull, nor the end', () => {
+  test('a store that fails does not fail a pull, nor the end', async () => {
     const counters = new MemoryCounterStore();
-    const one = access({ counters, limits: { bytesPerDay: 100 } });
+    const one = await access({ counters, limits: { bytesPerDay: 100 } });
     one.countBytes(asker(), one.check(asker()), 1);
-    counters.save = () => {
+    counters.add = async () => {
       throw new Error('disk full');
     };
-    expect(() => one.close()).not.toThrow();
+    await expect(one.close()).resolves.toBeUndefined();
   });
 });

@@ -4,9 +4,9 @@ import { MemoryCounterStore, MemoryUserStore } from '../../support/access-stores
 
 userStoreConformance('MemoryUserStore', () => {
   const store = new MemoryUserStore();
-  return { store, reopen: () => store };
+  return { store, another: () => store.another(), reopen: () => store.another() };
 });
 counterStoreConformance('MemoryCounterStore', () => {
   const store = new MemoryCounterStore();
-  return { store, reopen: () => store };
+  return { store, another: () => store.another(), reopen: () => store.another() };
 });

@@ -3,5 +3,5 @@ import { MemoryAliasStore } from '../../support/alias-store.ts';
 
 aliasStoreConformance('MemoryAliasStore', () => {
   const store = new MemoryAliasStore();
-  return { store, reopen: () => store };
+  return { store, another: () => store.another(), reopen: () => store.another() };
 });

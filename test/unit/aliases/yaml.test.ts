@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { AliasTable } from '../../../src/aliases/alias-table.ts';
-import { seedRows } from '../../../src/aliases/seed.ts';
-import { readAliasYaml, writeAliasYaml } from '../../../src/aliases/yaml.ts';
+import { readAliasYaml, seedRows, writeAliasYaml } from '../../../src/aliases/yaml.ts';
+import { silentLog } from '../../../src/telemetry/log.ts';
 import { MemoryAliasStore } from '../../support/alias-store.ts';
 import { refusal } from '../../support/refusal.ts';
 
@@ -50,9 +50,14 @@ test('what is written reads the same', () => {
   expect(readAliasYaml(text, 'x.yaml')).toEqual(rows.map((row) => ({ ...row })));
 });
 
-test('the export of a table has no secret in it', () => {
-  const table = new AliasTable({ store: new MemoryAliasStore(), domain: 'localhost', seed: seedRows });
-  table.setRegistry('quay.io', {
+test('the export of a table has no secret in it', async () => {
+  const table = await AliasTable.open({
+    store: new MemoryAliasStore(),
+    domain: 'localhost',
+    seed: seedRows,
+    log: silentLog(),
+  });
+  await table.setRegistry('quay.io', {
     credentials: { username: 'bot', password: 'hunter2' },
     proxy: 'http://u:hunter3@proxy:1',
   });

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { OperatorError } from '../../../src/kit/operator-error.ts';
+import { SqliteAliasStore } from '../../../src/sqlite/alias-store.ts';
 import { type Migration, openDatabase } from '../../../src/sqlite/database.ts';
 import { cacheMigrations } from '../../../src/sqlite/migrations/cache.ts';
 import { gatewayMigrations } from '../../../src/sqlite/migrations/gateway.ts';
@@ -98,5 +99,20 @@ test.each([
   openDatabase(join(dir, name), migrations, full).close();
   const database = openDatabase(join(dir, name), migrations, full);
   expect(database.pragma('user_version', { simple: true })).toBe(migrations.length);
+  database.close();
+});
+
+test('a table that was filled before there were versions keeps its rows, and takes changes on version 1', async () => {
+  const path = join(dir, 'gateway.db');
+  const old = openDatabase(path, gatewayMigrations.slice(0, 3), full);
+  old.exec(`
+    INSERT INTO registries (host, endpoints) VALUES ('quay.io', '["https://quay.io"]');
+    INSERT INTO aliases (name, registry) VALUES ('quay', 'quay.io');
+    INSERT INTO table_state (filled) VALUES (1)`);
+  old.close();
+  const database = openDatabase(path, gatewayMigrations, full);
+  const store = new SqliteAliasStore(database);
+  expect(await store.load()).toMatchObject({ version: 1, isNew: false, aliases: [{ name: 'quay' }] });
+  expect(await store.apply({ removeAliases: ['quay'] }, 1)).toBe(2);
   database.close();
 });

@@ -10,23 +10,25 @@ import { SqliteUserStore } from '../../../src/sqlite/user-store.ts';
 import { aliasStoreConformance } from '../../conformance/alias-store.ts';
 import { counterStoreConformance } from '../../conformance/counter-store.ts';
 import { userStoreConformance } from '../../conformance/user-store.ts';
+import type { StoreHarness } from '../../support/store-harness.ts';
 
 const cleanups: (() => void)[] = [];
 afterEach(() => {
   for (const cleanup of cleanups.splice(0).reverse()) cleanup();
 });
 
-/** A store on a database file, and another connection to the same file. */
-function onDisk<T>(make: (database: Database) => T): () => { store: T; reopen: () => T } {
+/** A store on a database file, others over the same open database, and others over another connection to the file. */
+function onDisk<T>(make: (database: Database) => T): () => StoreHarness<T> {
   return () => {
     const dir = mkdtempSync(join(tmpdir(), 'gateway-store-'));
     cleanups.push(() => rmSync(dir, { recursive: true, force: true }));
-    const open = (): T => {
+    const open = (): Database => {
       const database = openDatabase(join(dir, 'gateway.db'), gatewayMigrations, { durability: 'full' });
       cleanups.push(() => database.close());
-      return make(database);
+      return database;
     };
-    return { store: open(), reopen: open };
+    const database = open();
+    return { store: make(database), another: () => make(database), reopen: () => make(open()) };
   };
 }
 
