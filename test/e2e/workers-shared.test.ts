@@ -1,9 +1,10 @@
 import { once } from 'node:events';
-import { rmSync, truncateSync } from 'node:fs';
+import { existsSync, rmSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { connect, type TLSSocket } from 'node:tls';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type AcmeGateway, DOMAIN, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
+import { eventually } from '../support/eventually.ts';
 import { allServe, CLIENTS, everywhere, PROCESSES, statuses } from '../support/every-process.ts';
 import { FakeCa } from '../support/fake-ca/index.ts';
 import { type Content, FakeRegistry, generated } from '../support/fake-registry/index.ts';
@@ -69,10 +70,17 @@ describe('a cached file that three processes read', () => {
     const hex = digest.slice('sha256:'.length);
     return join(gateway.dataDir, 'blobs', 'sha256', hex.slice(0, 2), hex);
   };
+  /** Clients have their last bytes before the file is in its place and in the index. */
+  const kept = (content: Content): Promise<boolean> =>
+    eventually(`${content.digest} to be in the cache`, async () => {
+      const { fills } = JSON.parse(await gateway.ok('cache', 'stats', '--json'));
+      return fills === 0 && existsSync(fileOf(content));
+    });
   /** In the cache, whole. */
   const keep = async (content: Content): Promise<Content> => {
     upstream.repository(REPOSITORY).addBlob(content);
     for (const answer of await everywhere(gateway, pathOf(content))) expect(answer.digest).toBe(content.digest);
+    await kept(content);
     upstream.log.clear();
     return content;
   };
@@ -106,6 +114,7 @@ describe('a cached file that three processes read', () => {
       expect(answer).toMatchObject({ status: 200, whole: true, bytes: content.size, digest: content.digest });
     }
     expect(upstream.log.bytes({ kind: 'blob', method: 'GET' })).toBeGreaterThan(0);
+    await kept(content);
     upstream.log.clear();
     for (const answer of await everywhere(gateway, pathOf(content))) expect(answer.digest).toBe(content.digest);
     expect(upstream.log.bytes({ kind: 'blob', method: 'GET' })).toBe(0);
