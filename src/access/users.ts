@@ -126,7 +126,6 @@ export class Users {
     if (!NAME.test(name)) {
       throw new OperatorError('USER_INVALID', `the user name "${name.slice(0, 100)}" is not valid`, {
         next: 'use up to 64 letters, digits and . _ @ -, starting with a letter or digit',
-        usage: true,
       });
     }
     const token = TOKEN_PREFIX + randomBytes(TOKEN_BYTES).toString('base64url');

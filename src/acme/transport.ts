@@ -211,7 +211,6 @@ function readRoots(caFile: string): string {
   } catch (cause) {
     throw new OperatorError('ACME_CA_FILE', `the CA root file ${caFile} cannot be read`, {
       next: 'check acme.issuers[].caFile, or GATEWAY_ACME_CA_FILE',
-      usage: true,
       cause,
     });
   }

@@ -29,12 +29,7 @@ export async function callAdmin(
     for await (const line of lines(response)) {
       if (line.type === 'step') context.step(line.step, line.message, line.data);
       else if (line.type === 'result') return line.result;
-      else {
-        throw new OperatorError(line.code, line.message, {
-          usage: line.usage,
-          ...(line.next === undefined ? {} : { next: line.next }),
-        });
-      }
+      else throw OperatorError.received(line);
     }
     throw brokeOff(operation);
   } catch (error) {

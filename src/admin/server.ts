@@ -124,13 +124,8 @@ async function serve(
   const operation = operations.get(name);
   if (request.method !== 'POST' || operation === undefined) {
     request.resume();
-    respond(response, 404, {
-      type: 'error',
-      code: 'OPERATION_UNKNOWN',
-      message: `the gateway that runs knows no operation ${name === '' ? (request.url ?? '') : name}`,
-      next: 'the command and the gateway are of different versions: restart the gateway',
-      usage: false,
-    });
+    const message = `the gateway that runs knows no operation ${name === '' ? (request.url ?? '') : name}`;
+    respond(response, 404, errorLine(new OperatorError('OPERATION_UNKNOWN', message)));
     return;
   }
   let input: unknown;
@@ -139,7 +134,7 @@ async function serve(
   } catch (error) {
     const message =
       error instanceof TooLargeError ? `the input is larger than ${MAX_INPUT} bytes` : 'the input is no JSON';
-    respond(response, 400, { type: 'error', code: 'INPUT_INVALID', message, usage: true });
+    respond(response, 400, errorLine(new OperatorError('INPUT_INVALID', message)));
     return;
   }
 
@@ -170,22 +165,13 @@ async function serve(
 
 /** An error as its last line; what is no `OperatorError` is our own fault and says so without its insides. */
 function errorLine(error: unknown): AdminLine {
-  if (error instanceof OperatorError) {
-    return {
-      type: 'error',
-      code: error.code,
-      message: error.message,
-      ...(error.next === undefined ? {} : { next: error.next }),
-      usage: error.usage,
-    };
+  if (!(error instanceof OperatorError)) {
+    const message = `the gateway failed: ${error instanceof Error ? error.message : String(error)}`;
+    const next = "its log has the details; this is the gateway's fault, not yours";
+    return errorLine(new OperatorError('INTERNAL', message, { next }));
   }
-  return {
-    type: 'error',
-    code: 'INTERNAL',
-    message: `the gateway failed: ${error instanceof Error ? error.message : String(error)}`,
-    next: "its log has the details; this is the gateway's fault, not yours",
-    usage: false,
-  };
+  const { code, message, next, usage } = error;
+  return { type: 'error', code, message, next, usage };
 }
 
 function respond(response: http.ServerResponse, status: number, line: AdminLine): void {

@@ -26,7 +26,6 @@ export async function openSocketPath(dataDir: string): Promise<SocketPath> {
       `the path ${direct} is longer than the ${LIMIT} bytes a socket may have`,
       {
         next: 'choose a shorter data directory: dataDir or GATEWAY_DATA_DIR',
-        usage: true,
       },
     );
   }

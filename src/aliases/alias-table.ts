@@ -257,7 +257,7 @@ export class AliasTable {
       throw new OperatorError(
         'NAME_INVALID',
         `the alias "${parsed.name}" has no host name, since the domain ${this.#domain} is an IP address`,
-        { next: 'use a full host name such as hub.corp.example, or pull by prefix', usage: true },
+        { next: 'use a full host name such as hub.corp.example, or pull by prefix' },
       );
     }
     return parsed;

@@ -19,7 +19,7 @@ export function parseAliasName(text: string, domain: string): { name: string; ho
   const refuse = (
     problem: string,
     next = 'use a label such as k8s-gcr, or a full host name such as hub.corp.example',
-  ) => new OperatorError('NAME_INVALID', `the alias "${shown(text)}" ${problem}`, { next, usage: true });
+  ) => new OperatorError('NAME_INVALID', `the alias "${shown(text)}" ${problem}`, { next });
   if (isIP(text.replace(/^\[|\]$/g, '')) !== 0) throw refuse('is an IP address; an alias is a name');
   const result = normaliseHostName(text);
   if ('problem' in result) throw refuse(result.problem);
@@ -53,7 +53,6 @@ export function parseRegistryHost(text: string): string {
   const refuse = (problem: string) =>
     new OperatorError('REGISTRY_INVALID', `the registry "${shown(text)}" ${problem}`, {
       next: 'write it as image names start: quay.io, or registry.corp.example:5000',
-      usage: true,
     });
   if (text.includes('://')) throw refuse('is a URL; a registry is only the host (URLs are given with --endpoint)');
   if (text.includes('/')) throw refuse('has a path; a registry is only the host, with a port if need be');
@@ -93,7 +92,6 @@ export function parseEndpoint(text: string): string {
   const refuse = (problem: string) =>
     new OperatorError('ENDPOINT_INVALID', `the endpoint ${secret ? `at ${url.host}` : `"${shown(text)}"`} ${problem}`, {
       next: 'write it like https://registry-1.docker.io or http://10.0.0.5:5000',
-      usage: true,
     });
   if (url === undefined) throw refuse(text === '' ? 'is empty' : 'is not a URL');
   if (url.protocol !== 'https:' && url.protocol !== 'http:') throw refuse('does not start with https:// or http://');
@@ -122,7 +120,6 @@ export function parseRegistryProxy(text: string): string {
   } catch (error) {
     throw new OperatorError('PROXY_INVALID', `the proxy ${(error as Error).message}`, {
       next: 'write it like http://proxy.example:3128 or socks5h://127.0.0.1:1080',
-      usage: true,
     });
   }
 }
@@ -135,7 +132,6 @@ export function parseCredentials(given: {
   const refuse = (problem: string) =>
     new OperatorError('CREDENTIALS_INVALID', problem, {
       next: 'give the user name with --username and the password or token on standard input with --password-stdin',
-      usage: true,
     });
   const { username, password } = given;
   if (username === '') throw refuse('the user name is empty');

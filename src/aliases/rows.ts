@@ -114,8 +114,8 @@ function joined(refusals: readonly OperatorError[]): OperatorError {
   const [first] = refusals;
   if (first !== undefined && refusals.length === 1) return first;
   return new OperatorError(
-    refusals.find((one) => one.usage)?.code ?? first?.code ?? 'IMPORT_REFUSED',
+    (refusals.find((one) => one.usage) ?? first)?.code ?? 'ALIAS_TAKEN',
     `nothing was imported:\n${refusals.map((one) => `  ${one.message}`).join('\n')}`,
-    { next: 'correct these rows and import again', usage: refusals.some((one) => one.usage) },
+    { next: 'correct these rows and import again' },
   );
 }

@@ -62,7 +62,6 @@ export function readAliasYaml(text: string, file: string): RegistryRow[] {
   if (problems.length > 0) {
     throw new OperatorError('YAML_INVALID', problems.join('\n'), {
       next: `correct ${file}; the format is described at the top of aliases/registries.yaml`,
-      usage: true,
     });
   }
   return rows;

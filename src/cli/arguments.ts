@@ -20,7 +20,6 @@ export async function readGiven(file: string): Promise<string> {
   } catch (error) {
     throw new OperatorError('FILE_UNREADABLE', `${file} cannot be read: ${(error as Error).message}`, {
       next: 'check the path and its permissions',
-      usage: true,
       cause: error,
     });
   }
@@ -32,7 +31,6 @@ export async function readInput(session: Session, limit = MAX_INPUT): Promise<st
     return (await readBounded(session.stdin as AsyncIterable<Buffer>, limit)).toString('utf8');
   } catch (error) {
     throw new OperatorError('INPUT_UNREADABLE', `standard input cannot be read: ${(error as Error).message}`, {
-      usage: true,
       cause: error,
     });
   }
@@ -44,7 +42,6 @@ export async function readSecret(session: Session): Promise<string> {
   if (secret === '') {
     throw new OperatorError('PASSWORD_EMPTY', 'nothing came on standard input', {
       next: 'pipe the password in: echo "$PASSWORD" | gateway … --password-stdin',
-      usage: true,
     });
   }
   return secret;

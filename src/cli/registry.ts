@@ -82,13 +82,11 @@ export function registryCommands(session: Session): Command {
       if (options.passwordStdin === true && options.username === undefined) {
         throw new OperatorError('USERNAME_MISSING', '--password-stdin needs --username', {
           next: `echo "$PASSWORD" | gateway registry set ${host} --username NAME --password-stdin`,
-          usage: true,
         });
       }
       if (options.username !== undefined && options.username !== '' && options.passwordStdin !== true) {
         throw new OperatorError('PASSWORD_MISSING', '--username needs --password-stdin', {
           next: `echo "$PASSWORD" | gateway registry set ${host} --username ${options.username} --password-stdin`,
-          usage: true,
         });
       }
       const password = options.passwordStdin === true ? await readSecret(session) : undefined;

@@ -79,7 +79,6 @@ function readConfig(file: string): string {
       `the configuration ${file} cannot be read: ${(error as Error).message.split(',')[0]}`,
       {
         next: 'check the path given with --config or GATEWAY_CONFIG',
-        usage: true,
         cause: error,
       },
     );
@@ -92,7 +91,6 @@ function asTree(value: unknown, file: string | null): Tree {
   if (!isTree(value)) {
     throw new OperatorError('CONFIG_INVALID', `${file}: is not a mapping of keys to values`, {
       next: 'start it with a key, such as "domain: cr.example.com"',
-      usage: true,
     });
   }
   return withoutNulls(value) as Tree;
@@ -202,6 +200,5 @@ function invalid(
   const remarks = warnings.map((warning) => `  ${warning}`);
   return new OperatorError('CONFIG_INVALID', [`the configuration has ${count}:`, ...lines, ...remarks].join('\n'), {
     next: 'correct it and start again; every key is described in the README under Configuration',
-    usage: true,
   });
 }

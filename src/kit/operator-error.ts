@@ -1,18 +1,244 @@
+/** One kind of error that an operator can meet. */
+interface OperatorErrorEntry {
+  /** What it means, whatever the case at hand. */
+  readonly meaning: string;
+  /** The general next step, used where the code that fails knows no better one. */
+  readonly next: string;
+  /** Bad usage (the command exits 2); everything else is a refusal or a failure (it exits 1). */
+  readonly usage: boolean;
+}
+
 /**
- * What an operator (a person at the CLI, or reading the log at start) is told: what happened, and what to do next.
- * `usage` marks bad input (exit 2); everything else is a refusal or a failure (exit 1).
+ * The catalogue of what an operator (a person at the command line, or reading the log) can be told, as src/oci/errors.ts is the clients'.
+ * The codes are for scripts: they do not change. deploy/ERRORS.md shows the catalogue, and test/unit/kit/operator-error.test.ts holds it to that.
  */
+export const OPERATOR_ERRORS = {
+  // Configuration and the data directory
+  CONFIG_INVALID: usage(
+    'the configuration has values or keys that are not allowed; the message lists each with its place',
+    'correct them and start again; every key is described in the README under Configuration',
+  ),
+  CONFIG_UNREADABLE: usage(
+    'the configuration file cannot be read',
+    'check the path given with --config or GATEWAY_CONFIG, and its permissions',
+  ),
+  YAML_INVALID: usage(
+    'a YAML file has syntax errors, or rows that are not valid; the message lists each with its line',
+    'correct the file; text with : [ ] { } # or * in it is written in quotes',
+  ),
+  DATA_DIR_TOO_LONG: usage(
+    'the path of the data directory is too long for a Unix socket in it',
+    'choose a shorter data directory: dataDir or GATEWAY_DATA_DIR',
+  ),
+  DATA_DIR_UNUSABLE: failure(
+    'the data directory cannot be locked',
+    'check that it is writable by this user and on a local disk',
+  ),
+  DATA_DIR_IN_USE: failure(
+    'another process uses the data directory; the message says which',
+    'stop it first, or give this one another directory with --data-dir',
+  ),
+  DATA_DIR_HELD: failure(
+    'a gateway already answers on the admin socket of the data directory',
+    'end it first, or give this one a data directory of its own with --data-dir',
+  ),
+  DATABASE_NEWER: failure(
+    'the database was written by a newer version of this program',
+    'start the newer version again, or restore a copy of the data directory from before the update',
+  ),
+  DATABASE_DAMAGED: failure('the database is damaged', 'restore it from a copy, or move it away to start anew'),
+  DATABASE_UNUSABLE: failure(
+    'the database cannot be opened or written',
+    'check that the data directory is writable by this user, has free space, and is on a local disk',
+  ),
+
+  // The gateway and its commands
+  LISTEN_FAILED: failure(
+    "an address cannot be listened on; the message has the system's reason",
+    'free the port, or choose another with the key that the message names',
+  ),
+  ADMIN_SOCKET: failure(
+    'a file that is no socket is where the admin socket belongs',
+    'move that file away: the gateway listens there for its own commands',
+  ),
+  ADMIN_DENIED: failure(
+    'the admin socket belongs to another user',
+    'run the command as the user that the gateway runs as, or as root',
+  ),
+  GATEWAY_ENDING: failure('the gateway was ending while the command ran', 'run the command again when it is up'),
+  GATEWAY_GONE: failure(
+    'the gateway ended before it had finished the command',
+    'see its log; what it had stored it still has: run the command again when it is up',
+  ),
+  NOT_RUNNING: failure(
+    'the command needs a running gateway, and none runs on the data directory',
+    'start it: gateway serve',
+  ),
+  NOT_SERVED: failure(
+    "what was changed is stored, but the gateway's own listener does not serve it as it should",
+    'see the log of the gateway; gateway doctor looks at its ports and certificates',
+  ),
+  STOPPED: failure(
+    'the command was stopped (Ctrl-C, SIGTERM) before it was done',
+    'run it again; what it had stored is kept',
+  ),
+  OPERATION_UNKNOWN: failure(
+    'the gateway that runs does not know the operation',
+    'the command and the gateway are of different versions: restart the gateway',
+  ),
+  INTERNAL: failure(
+    "an unexpected failure, the gateway's own fault",
+    'see its log (GATEWAY_LOG_LEVEL=debug shows where), and report it',
+  ),
+
+  // Input of commands
+  INPUT_INVALID: usage(
+    'an argument or option is missing or not valid',
+    'gateway --help lists the commands and what they take',
+  ),
+  INPUT_UNREADABLE: usage('standard input cannot be read, or is too long', 'pipe in what the command asks for'),
+  FILE_UNREADABLE: usage('a file that was given cannot be read', 'check the path and its permissions'),
+  USERNAME_MISSING: usage('a password was given without a user name', 'add --username NAME'),
+  PASSWORD_MISSING: usage('a user name was given without a password', 'pipe the password in, with --password-stdin'),
+  PASSWORD_EMPTY: usage(
+    'nothing came on standard input where a password was expected',
+    'pipe the password in: echo "$PASSWORD" | gateway … --password-stdin',
+  ),
+
+  // Aliases, registries and users
+  NAME_INVALID: usage(
+    'the name of an alias is not valid',
+    'use a label such as k8s-gcr, or a full host name such as hub.corp.example',
+  ),
+  ALIAS_TAKEN: failure(
+    'the alias, or its host name, already stands for another registry',
+    'choose another name, or remove that alias first: gateway alias rm NAME',
+  ),
+  ALIAS_UNKNOWN: failure('there is no such alias', 'list them with: gateway alias ls'),
+  REGISTRY_INVALID: usage(
+    'the host of a registry is not valid',
+    'write it as image names start: quay.io, or registry.corp.example:5000',
+  ),
+  REGISTRY_UNKNOWN: failure(
+    'the registry is not in the table',
+    'list them with: gateway registry ls; add it with: gateway alias add NAME REGISTRY',
+  ),
+  REGISTRY_IN_USE: failure(
+    'aliases stand for the registry, so it is not removed; the message names them',
+    'remove them first: gateway alias rm NAME',
+  ),
+  ENDPOINT_INVALID: usage(
+    'the URL of an endpoint is not valid',
+    'write it like https://registry-1.docker.io or http://10.0.0.5:5000',
+  ),
+  PROXY_INVALID: usage(
+    'the URL of a proxy is not valid',
+    'write it like http://proxy.example:3128 or socks5h://127.0.0.1:1080',
+  ),
+  CREDENTIALS_INVALID: usage(
+    'the credentials for a registry are not valid',
+    'give the user name with --username and the password or token on standard input with --password-stdin',
+  ),
+  USER_INVALID: usage(
+    'the name of a user is not valid',
+    'use up to 64 letters, digits and . _ @ -, starting with a letter or digit',
+  ),
+  USER_EXISTS: failure(
+    'there is a user of that name already',
+    'for a new token, remove it first: gateway user rm NAME',
+  ),
+  USER_UNKNOWN: failure('there is no such user', 'list them with: gateway user ls'),
+
+  // Certificates
+  TLS_OFF: failure(
+    'the gateway has no certificates: tls.mode is off',
+    'look at the program in front of it that terminates TLS, or set tls.mode to acme or internal',
+  ),
+  HOST_INVALID: usage(
+    'what was given is no host name and no alias',
+    'give a host name or an alias; gateway cert ls lists those there are',
+  ),
+  HOST_UNKNOWN: failure(
+    'the host is no host of this gateway',
+    'gateway cert ls lists the hosts; gateway alias add makes one',
+  ),
+  CERTIFICATE_UNKNOWN: failure('no certificate is held for the host', 'gateway cert ls lists those there are'),
+  CERTIFICATE_REFUSED: failure(
+    'the CA refused the certificate, or could not be asked; the message quotes its reason',
+    'correct what the message names; gateway cert explain HOST has everything, and when it is tried again',
+  ),
+  CERTIFICATE_WAITING: failure(
+    'the certificate is not asked for before a time that the CA or a back-off sets',
+    'wait until then, the gateway tries by itself; gateway cert explain HOST says why',
+  ),
+  CERTIFICATE_IMPOSSIBLE: failure(
+    'no public CA issues certificates for the host',
+    'use a host name of a domain that you own',
+  ),
+  CERTIFICATE_IMPORTED: failure(
+    'the host is covered by an imported certificate, which is not renewed',
+    'import its successor: gateway cert import CERT KEY',
+  ),
+  CERTIFICATE_INVALID: failure(
+    'a certificate or key that was imported cannot be used; the message says why',
+    'give the whole chain and its private key, both in PEM form, valid now',
+  ),
+  INTERNAL_CA_DAMAGED: failure(
+    'the key and the certificate of the local CA cannot be read or do not belong together',
+    'restore both from a copy, or remove both: a new CA is made at the next start, and clients must trust that one',
+  ),
+  ACME_CA_FILE: usage(
+    "the file with the CA's root certificate cannot be read",
+    'check acme.issuers[].caFile, or GATEWAY_ACME_CA_FILE',
+  ),
+} satisfies Record<string, OperatorErrorEntry>;
+
+export type OperatorErrorCode = keyof typeof OPERATOR_ERRORS;
+
+/** What happened, as the message of an error, and what to do next. */
 export class OperatorError extends Error {
   override readonly name = 'OperatorError';
-  readonly next: string | undefined;
+  readonly code: OperatorErrorCode;
+  readonly next: string;
   readonly usage: boolean;
-  /** A stable word for scripts: `NAME_INVALID`, `ALIAS_TAKEN`, `REGISTRY_IN_USE` … */
-  readonly code: string;
 
-  constructor(code: string, message: string, options: { next?: string; usage?: boolean; cause?: unknown } = {}) {
+  /** `next`: better advice than the catalogue's, which knows nothing of the case at hand. */
+  constructor(
+    code: OperatorErrorCode,
+    message: string,
+    options: { readonly next?: string | undefined; readonly cause?: unknown } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    const entry = OPERATOR_ERRORS[code];
     this.code = code;
-    this.next = options.next;
-    this.usage = options.usage ?? false;
+    this.next = options.next ?? entry.next;
+    this.usage = entry.usage;
   }
+
+  /** An error as another process sent it, which may be of another version and know other codes: what it says is kept. */
+  static received(sent: SentOperatorError): OperatorError {
+    const { code, message, next, usage } = sent;
+    const error = new OperatorError(
+      Object.hasOwn(OPERATOR_ERRORS, code) ? (code as OperatorErrorCode) : 'INTERNAL',
+      message,
+      { next },
+    );
+    return Object.assign(error, { code, usage });
+  }
+}
+
+/** An `OperatorError` as JSON. */
+export interface SentOperatorError {
+  readonly code: string;
+  readonly message: string;
+  readonly next?: string | undefined;
+  readonly usage: boolean;
+}
+
+function usage(meaning: string, next: string): OperatorErrorEntry {
+  return { meaning, next, usage: true };
+}
+
+function failure(meaning: string, next: string): OperatorErrorEntry {
+  return { meaning, next, usage: false };
 }

@@ -61,6 +61,5 @@ function lineOf(root: Node | null, path: readonly (string | number)[], lines: Li
 function invalid(name: string, problems: readonly string[]): OperatorError {
   return new OperatorError('YAML_INVALID', problems.join('\n'), {
     next: `correct ${name}; text with : [ ] { } # or * in it is written in quotes`,
-    usage: true,
   });
 }

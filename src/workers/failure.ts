@@ -1,18 +1,12 @@
 import { CacheError, type CacheErrorReason } from '../cache/blob-cache.ts';
 import { TruncatedError } from '../kit/byte-source.ts';
-import { OperatorError } from '../kit/operator-error.ts';
+import { OperatorError, type SentOperatorError } from '../kit/operator-error.ts';
 import { type ErrorName, RegistryError } from '../oci/errors.ts';
 
 /** An error as it crosses from one process to the other. */
 type Failure =
   | { readonly kind: 'registry'; readonly name: ErrorName; readonly options: Omit<RegistryError['options'], 'cause'> }
-  | {
-      readonly kind: 'operator';
-      readonly code: string;
-      readonly message: string;
-      readonly next?: string;
-      readonly usage: boolean;
-    }
+  | ({ readonly kind: 'operator' } & SentOperatorError)
   | { readonly kind: 'cache'; readonly reason: CacheErrorReason; readonly message: string }
   | { readonly kind: 'truncated' | 'other'; readonly message: string };
 
@@ -23,7 +17,7 @@ export function encodeFailure(error: unknown): Failure {
   }
   if (error instanceof OperatorError) {
     const { code, message, next, usage } = error;
-    return { kind: 'operator', code, message, usage, ...(next === undefined ? {} : { next }) };
+    return { kind: 'operator', code, message, next, usage };
   }
   if (error instanceof CacheError) return { kind: 'cache', reason: error.reason, message: error.message };
   const message = error instanceof Error ? error.message : String(error);
@@ -36,10 +30,7 @@ export function decodeFailure(value: unknown): Error {
     case 'registry':
       return new RegistryError(failure.name, failure.options);
     case 'operator':
-      return new OperatorError(failure.code, failure.message, {
-        usage: failure.usage,
-        ...(failure.next === undefined ? {} : { next: failure.next }),
-      });
+      return OperatorError.received(failure);
     case 'cache':
       return new CacheError(failure.reason, failure.message);
     case 'truncated':

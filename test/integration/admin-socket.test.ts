@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { callAdmin, NotRunningError } from '../../src/admin/client.ts';
 import type { Operation, OperationContext } from '../../src/admin/contract.ts';
 import { type AdminServer, startAdminServer } from '../../src/admin/server.ts';
-import { OperatorError } from '../../src/kit/operator-error.ts';
+import { OPERATOR_ERRORS, OperatorError } from '../../src/kit/operator-error.ts';
 import { silentLog } from '../../src/telemetry/log.ts';
 
 let dataDir: string;
@@ -76,7 +76,7 @@ describe('admin socket', () => {
         throw new OperatorError('ALIAS_TAKEN', 'taken', { next: 'choose another' });
       },
       usage: async () => {
-        throw new OperatorError('NAME_INVALID', 'bad', { usage: true });
+        throw new OperatorError('NAME_INVALID', 'bad');
       },
       fault: async () => {
         throw new TypeError('x is undefined');
@@ -88,7 +88,10 @@ describe('admin socket', () => {
       next: 'choose another',
       usage: false,
     });
-    await expect(callAdmin(dataDir, 'usage', {}, context())).rejects.toMatchObject({ usage: true, next: undefined });
+    await expect(callAdmin(dataDir, 'usage', {}, context())).rejects.toMatchObject({
+      usage: true,
+      next: OPERATOR_ERRORS.NAME_INVALID.next,
+    });
     await expect(callAdmin(dataDir, 'fault', {}, context())).rejects.toMatchObject({ code: 'INTERNAL', usage: false });
     await expect(callAdmin(dataDir, 'none', {}, context())).rejects.toMatchObject({ code: 'OPERATION_UNKNOWN' });
   });

@@ -42,7 +42,7 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
         throw new OperatorError(
           first.error.code,
           `${refused.length} of ${hosts.length} certificates were not renewed: ${refused.map(({ host }) => host).join(', ')}`,
-          { next: first.error.next ?? `gateway cert explain ${first.host}` },
+          { next: first.error.next },
         );
       }
       return renewed;

@@ -13,6 +13,5 @@ export async function parseInput<N extends keyof Shapes>(operation: N, input: un
   const problems = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'input'}: ${issue.message}`);
   throw new OperatorError('INPUT_INVALID', problems.join('; '), {
     next: 'gateway --help lists the commands and what they take',
-    usage: true,
   });
 }

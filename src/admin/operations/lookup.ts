@@ -10,6 +10,5 @@ export function certificateHost(table: TableSnapshot, given: string): string {
   if ('host' in result) return result.host;
   throw new OperatorError('HOST_INVALID', `"${given}" ${result.problem}`, {
     next: 'give a host name or an alias; gateway cert ls lists those there are',
-    usage: true,
   });
 }

@@ -28,7 +28,7 @@ describe('a channel between two processes', () => {
 
   test.each([
     new RegistryError('tooManyRequests', { facts: { what: 'this client has had enough' }, retryAfter: 7 }),
-    new OperatorError('USER_INVALID', 'no', { next: 'do better', usage: true }),
+    new OperatorError('USER_INVALID', 'no', { next: 'do better' }),
     new CacheError('too-large', 'a blob'),
     new TruncatedError('short'),
     new TypeError('a mistake'),
