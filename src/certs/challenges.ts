@@ -126,7 +126,10 @@ export class PendingChallenges implements ChallengeResponder {
     const alpn = new Map<string, { chain: string; context: SecureContext }>();
     for (const challenge of pending) {
       if (challenge.type === 'http-01') http.set(challenge.token, challenge.keyAuthorization);
-      else alpn.set(challenge.host, this.#contextFor(challenge));
+      else {
+        const ready = this.#contextFor(challenge);
+        if (ready !== null) alpn.set(challenge.host, ready);
+      }
     }
     this.#snapshot = { http, alpn };
     this.#cancelExpiry();
@@ -134,8 +137,15 @@ export class PendingChallenges implements ChallengeResponder {
     if (Number.isFinite(next)) this.#cancelExpiry = this.#clock.after(next - now, this.#reloader.request);
   }
 
-  #contextFor(challenge: AlpnChallenge): { chain: string; context: SecureContext } {
-    const known = this.#snapshot.alpn.get(challenge.host);
-    return known?.chain === challenge.chain ? known : { chain: challenge.chain, context: contextOf(challenge) };
+  /** Null where TLS does not accept the certificate: one bad challenge must not hide the others. */
+  #contextFor({ host, chain, key }: AlpnChallenge): { chain: string; context: SecureContext } | null {
+    const known = this.#snapshot.alpn.get(host);
+    if (known?.chain === chain) return known;
+    try {
+      return { chain, context: contextOf({ chain, key }) };
+    } catch (error) {
+      this.#log.warn({ err: error, host }, 'a pending challenge has a certificate that cannot be used');
+      return null;
+    }
   }
 }

@@ -12,6 +12,7 @@ import { type Certificates, createCertificates } from '../../src/certs/create.ts
 import type { CoveredHost, Step } from '../../src/certs/service.ts';
 import type { CertStore } from '../../src/certs/store.ts';
 import type { ChallengeType, IssuerConfig } from '../../src/config/config.ts';
+import type { Locks } from '../../src/kit/locks.ts';
 import { SqliteCertStore } from '../../src/sqlite/cert-store.ts';
 import { SqliteChallenges } from '../../src/sqlite/challenge-store.ts';
 import { type Database, openDatabase } from '../../src/sqlite/database.ts';
@@ -31,6 +32,8 @@ export interface RigOptions {
   readonly ports?: { readonly http: number; readonly https: number };
   /** Makes this rig a second node over the database of another. */
   readonly beside?: CertificateRig;
+  /** In place of the database's. */
+  readonly locks?: Locks;
 }
 
 /** Two small listeners that answer challenges as the edge does: enough for a CA to validate against. */
@@ -163,7 +166,7 @@ export class CertificateRig {
     const database =
       shared ?? openDatabase(join(this.#directory, 'gateway.db'), gatewayMigrations, { durability: 'normal' });
     const store = new SqliteCertStore(database);
-    const locks = new SqliteLocks(database);
+    const locks = this.#options.locks ?? new SqliteLocks(database);
     this.#database = database;
     this.#store = store;
     this.#metrics = new Metrics();
