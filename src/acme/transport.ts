@@ -19,7 +19,7 @@ export interface Answer {
   readonly retryAfter: number | null;
 }
 
-/** One conversation's terms: how long an answer may take, and who calls it off. */
+/** The limits of one conversation: how long an answer may take, and the signal that ends it. */
 export interface Terms {
   readonly signal: AbortSignal;
   /** ms */
@@ -36,8 +36,9 @@ interface Conversation {
 const conversations = new AsyncLocalStorage<Conversation>();
 
 /**
- * The way to one CA: its roots, its time limits, its errors. acme-client's axios is one per process and hides problem types, sleeps inside calls and
- * has no time limit; with an adapter of ours in its place each conversation runs by the terms of its own CA, and failures come out whole.
+ * HTTP to one CA, with its own roots, time limits and errors. acme-client has one axios per process, which hides problem types, sleeps inside
+ * calls and has no time limit. An axios adapter of ours takes its place: each conversation is sent by the transport of its own CA, and errors
+ * keep type, status and Retry-After.
  */
 export class Transport {
   readonly directory: string;

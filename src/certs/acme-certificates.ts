@@ -35,7 +35,7 @@ export interface AcmeCertificatesOptions {
   readonly clock: Clock;
 }
 
-/** `tls.mode: acme`: keeps every host of the table covered. Each host stands alone; what is known of it survives a restart. */
+/** `tls.mode: acme`: keeps a certificate for every host of the table. One host's failures do not affect another's, and survive a restart. */
 export class AcmeCertificates implements CertificateService, CertificateOperations {
   readonly #log: Logger;
   readonly #clock: Clock;

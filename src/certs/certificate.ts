@@ -26,7 +26,7 @@ const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE---
 
 /**
  * Reads a chain and its key, and proves that they belong together.
- * @throws {OperatorError} `CERTIFICATE_INVALID` in words for whoever supplied them.
+ * @throws {OperatorError} `CERTIFICATE_INVALID` with a message for the person who supplied them.
  */
 export function readMaterial(chain: string, key: string): CertificateMaterial {
   const blocks = chain.match(PEM_CERTIFICATE) ?? [];
@@ -76,7 +76,7 @@ export function readFacts(certificate: X509Certificate): CertificateFacts {
   };
 }
 
-/** Whether one of a certificate's names stands for the host; a wildcard for exactly one label (RFC 9525 §6.3). */
+/** Whether one of a certificate's names matches the host; a wildcard matches exactly one label (RFC 9525 §6.3). */
 export function coversHost(names: readonly string[], host: string): boolean {
   if (names.includes(host)) return true;
   const dot = host.indexOf('.');

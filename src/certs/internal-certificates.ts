@@ -38,7 +38,7 @@ export class InternalCertificates implements CertificateService, CertificateOper
   readonly #ca: InternalCa;
   readonly #imports: ImportedCertificates;
   readonly #now: () => number;
-  /** The bare domain, and what stands for it: localhost and the addresses of this machine. */
+  /** The names of this machine, all in one certificate: the bare domain, localhost, and its addresses. */
   readonly #own: readonly [string, ...string[]];
   readonly #log: Logger;
   /** Imports and loads take turns: a load must not bring back what an import has just replaced. */

@@ -118,7 +118,7 @@ export class ManagedHosts {
 
   /**
    * What clients are shown: the operator's own while it is fresh, else whichever lasts longer. An expired one is better than none:
-   * a client can be told to go on, and the reason is plain to see.
+   * a client can be made to accept it, and its error names the reason.
    */
   served(host: string): StoredCertificate | null {
     const fresh = this.freshImport(host);

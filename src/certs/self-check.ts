@@ -10,7 +10,7 @@ import type { ChallengeResponder } from './issuer.ts';
 import { resolveHost } from './resolve.ts';
 import { selfSigned } from './signing.ts';
 
-/** What a CA would meet if it were asked now. */
+/** What a CA would find if it validated now. */
 export interface SelfCheckResult {
   /** Challenge types that would work. */
   readonly passed: readonly ChallengeType[];
@@ -36,7 +36,7 @@ const ANSWER_TIMEOUT = 5_000;
 const ADDRESSES_MAX = 4;
 const BODY_MAX = 4_096;
 
-/** Resolves the name and meets our own answers through it, as a CA would. It costs no attempt anywhere. */
+/** Resolves the name and asks for an answer of our own there, as a CA would. It counts against no CA's limits. */
 export async function selfCheck(options: SelfCheckOptions): Promise<SelfCheckResult> {
   const { host, challenges } = options;
   const { addresses, records, problem } = await resolveHost(host, options.resolvers);
@@ -122,7 +122,7 @@ async function meetMarker(
     port: ports.https,
     servername: host,
     ALPNProtocols: [ACME_TLS],
-    // It is compared with the one certificate that is right; no CA stands behind it.
+    // It is compared with the one certificate that is right, which no CA has signed.
     rejectUnauthorized: false,
     ...(isIPv6(address) ? { family: 6 } : {}),
   });

@@ -101,7 +101,7 @@ export function certStoreConformance(name: string, open: () => CertStoreHarness)
       expect(await store.order('a', 'd')).toBeNull();
     });
 
-    it('keeps how things stand with a host', async () => {
+    it("keeps a host's record", async () => {
       const record = {
         ...emptyRecord('a.example.com'),
         failures: 3,
