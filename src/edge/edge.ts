@@ -13,7 +13,6 @@ import { Connections, EDGE_LIMITS, type EdgeLimits, type Service } from './conne
 import { createDispatcher } from './dispatcher.ts';
 import { type EdgeAddresses, type ListenerPlan, Listeners } from './listeners.ts';
 import { BufferPool, Reads } from './reads.ts';
-import { ReadyTexts } from './ready-texts.ts';
 import { type AccessPort, ForwardedHeaders } from './request-context.ts';
 import { HttpServers } from './servers.ts';
 import { Routes } from './target.ts';
@@ -93,7 +92,6 @@ export function createEdge(options: EdgeOptions): Edge {
       registry: options.registry,
       access,
       reads: new Reads(new BufferPool()),
-      texts: new ReadyTexts(),
       stallMs: limits.stallMs,
       log,
     },

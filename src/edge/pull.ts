@@ -8,7 +8,6 @@ import type { Logger } from '../telemetry/log.ts';
 import { errorAnswer, sendAnswer } from './answers.ts';
 import { guardStall, isGone, sendBody } from './body.ts';
 import type { Reads } from './reads.ts';
-import type { ReadyTexts } from './ready-texts.ts';
 import type { AccessPort, RequestContext } from './request-context.ts';
 import type { PullRoute } from './target.ts';
 
@@ -16,7 +15,6 @@ export interface PullDeps {
   readonly registry: ProxyCore;
   readonly access: AccessPort;
   readonly reads: Reads;
-  readonly texts: ReadyTexts;
   readonly stallMs: number;
   readonly log: Logger;
 }
@@ -115,9 +113,8 @@ function sendReply(
     } else {
       context.bytes = body.length;
       if (body.length > UNGUARDED_BYTES) guardStall(response, deps.stallMs);
-      const text = deps.texts.of(body);
-      if (text === null) response.end(body);
-      else response.end(text, 'latin1');
+      if (reply.text === undefined) response.end(body);
+      else response.end(reply.text, 'latin1');
     }
     return;
   }

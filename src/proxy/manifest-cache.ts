@@ -13,6 +13,8 @@ import { isDenial, isMissing } from './repository-access.ts';
 
 /** Some thousand images, and little against the memory that the gateway may take. */
 const MAX_BYTES = 16 * 1024 * 1024;
+/** Longest body that is kept as a text as well; images' manifests are shorter. */
+const MAX_TEXT = 16 * 1024;
 /** What an entry weighs besides its key and body: headers and two replies. */
 const OVERHEAD = 1024;
 
@@ -51,7 +53,7 @@ export class ManifestCache implements ProxyCore {
     this.#generation = core.generation;
     this.#entries = new LRUCache({
       maxSize: maxBytes,
-      sizeCalculation: ({ get }, key) => OVERHEAD + key.length + (get?.body?.length ?? 0),
+      sizeCalculation: ({ get }, key) => OVERHEAD + key.length + (get?.body?.length ?? 0) + (get?.text?.length ?? 0),
     });
   }
 
@@ -103,7 +105,7 @@ export class ManifestCache implements ProxyCore {
     if (body === null && this.#find(key, 'GET') !== null) return;
     const ready = { status, headers, from: 'cache' } as const;
     this.#entries.set(key, {
-      get: body === null ? null : { ...ready, body: owned(body) },
+      get: body === null ? null : { ...ready, ...kept(body) },
       head: { ...ready, body: null },
       freshUntil,
     });
@@ -124,10 +126,9 @@ function withoutCondition(pull: Pull): Pull {
   return { target, method, accept, authenticated, base, ns, signal };
 }
 
-/** A body that is a part of a larger buffer (a message of another process, Node's pool) would keep that whole buffer in memory. */
-function owned(body: Uint8Array): Uint8Array {
-  if (body.length === body.buffer.byteLength) return body;
-  const copy = Buffer.allocUnsafeSlow(body.length);
-  copy.set(body);
-  return copy;
+/** A body that is a part of a larger buffer (a message of another process, Node's pool) would keep that whole buffer in memory: it is copied. */
+function kept(body: Uint8Array): Pick<Reply, 'body' | 'text'> {
+  const view = Buffer.from(body.buffer, body.byteOffset, body.length);
+  const own = body.length === body.buffer.byteLength ? body : Buffer.allocUnsafeSlow(body.length).fill(view);
+  return body.length > MAX_TEXT ? { body: own } : { body: own, text: view.toString('latin1') };
 }

@@ -109,6 +109,24 @@ describe('a manifest’s reply', () => {
     expect(await asks(...pulls.slice(0, 7))).toBe(7);
   });
 
+  test('has its body as a text too, byte for byte, where it is short', async () => {
+    const { core, cache } = make();
+    // A view into a larger buffer, as those that come over a channel are.
+    const whole = Uint8Array.from({ length: 512 }, (_, n) => n % 256);
+    for (const body of [whole.subarray(100, 400), whole, new Uint8Array(0)]) {
+      core.answer = () => reply({ body });
+      core.generation++;
+      await cache.serve(pull());
+      const kept = await cache.serve(pull());
+      expect(Buffer.from(kept.text ?? 'none', 'latin1')).toEqual(Buffer.from(body));
+      expect(Buffer.from(kept.body as Uint8Array)).toEqual(Buffer.from(body));
+    }
+    core.answer = () => reply({ body: new Uint8Array(64 * 1024) });
+    core.generation++;
+    await cache.serve(pull());
+    expect(await cache.serve(pull())).not.toHaveProperty('text');
+  });
+
   test('hangs on no memory but its own', async () => {
     const { core, cache } = make();
     const message = Buffer.alloc(100_000);
