@@ -10,7 +10,7 @@ import { type UpstreamContext, upstreamMetrics } from './context.ts';
 import { manifestHeaders, readList, readManifest, readManifestHead } from './documents.ts';
 import { openBlob, resumable, statBlob } from './download/blob-stream.ts';
 import { download } from './download/download.ts';
-import { SingleConnectionHosts } from './download/parallelism.ts';
+import { SingleConnectionHosts } from './download/range-scheduler.ts';
 import { Endpoints, tryEndpoints } from './endpoints.ts';
 import { type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
 import { Connections } from './net/connections.ts';

@@ -8,7 +8,7 @@ export interface TestUpstream extends Upstream {
   readonly routes: Map<string, Route>;
 }
 
-/** The real upstream room over given endpoints. proxies of the environment are ignored unless given. */
+/** The real upstream over given endpoints. Proxies of the environment are ignored unless given. */
 export function startUpstream(
   routes: Record<string, Partial<Route> & { endpoints: readonly string[] }>,
   options: {

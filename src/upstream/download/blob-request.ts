@@ -82,7 +82,7 @@ export async function blobError(response: UpstreamResponse, endpoint: URL): Prom
   return new StatusError(502, response.url.host, undefined, `it answered ${response.status} to a request for a blob`);
 }
 
-/** The size that a 416 tells in its `Content-Range`, where an asterisk stands for the range (RFC 9110 §15.5.17). */
+/** The size in the `Content-Range` of a 416, where an asterisk stands for the range (RFC 9110 §15.5.17). */
 export function unsatisfiedSize({ headers }: UpstreamResponse): number | undefined {
   return bytesOf(/^bytes \*\/(\d+)$/.exec(header(headers, 'content-range') ?? '')?.[1]);
 }

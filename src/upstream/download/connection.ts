@@ -87,7 +87,7 @@ export class DownloadConnection {
  * Measures how fast one connection has been while this process waited for it. Time in which the process was busy, with other clients or with
  * hashing, does not count, nor does time in which the disk made the connection wait: more connections would help against neither.
  */
-export class Throughput {
+class Throughput {
   #started = performance.now();
   #utilization = performance.eventLoopUtilization();
   #bytes = 0;

@@ -8,8 +8,8 @@ import type { Release } from '../semaphore.ts';
 import type { Route } from '../upstream.ts';
 import { type BlobContent, blobError, readBlobContent, requestBlob } from './blob-request.ts';
 import { DownloadConnection, writeBody } from './connection.ts';
-import { Parallelism } from './parallelism.ts';
-import { RangeScheduler } from './range-scheduler.ts';
+
+import { Parallelism, RangeScheduler } from './range-scheduler.ts';
 import { RetryPolicy } from './retry-policy.ts';
 
 /** How often it is considered whether more connections would help. */
@@ -270,7 +270,7 @@ class Download {
     return true;
   }
 
-  /** A response told the size. All bytes of a digest are one content: another size means another content. */
+  /** Notes the size that a response states. A digest has one content, so two different sizes cannot both be right. @throws {InvalidResponseError} */
   #setSize(size: number | undefined): void {
     if (size !== undefined && this.#size !== undefined && size !== this.#size) {
       throw new InvalidResponseError(`${size} bytes of a blob that has ${this.#size}`);
