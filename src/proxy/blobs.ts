@@ -131,13 +131,15 @@ export class Blobs {
     return this.#passOn(pull, entry, key, specs, 'cache-failed');
   }
 
-  /** Resolves when the upstream has begun to give the blob: from then on this repository is known to hold it. */
+  /** Resolves when the blob has begun to come and this repository is known to hold it. */
   async #startFill(blobs: BlobCache, entry: RegistryEntry, key: BlobKey): Promise<void> {
     const { upstream, access } = this.#options;
     const handle = blobs.fill(key, (sink, signal) => upstream.download(key, sink, signal));
     try {
       await handle.size();
-      access.proved(entry, key, [key.digest]);
+      // Bytes from the second level of the cache prove nothing about this repository: its registry is asked, unless the answer is known.
+      if (!handle.fromTier) access.proved(entry, key, [key.digest]);
+      else if (!access.holds(entry, key, key.digest)) await this.#stat(entry, key);
     } finally {
       handle.release();
     }

@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { eventually } from '../support/eventually.ts';
 import { FakeRegistry, generated, sha256 } from '../support/fake-registry/index.ts';
-import { RegistryBed, refusalOf } from '../support/registry-bed.ts';
+import { MemoryTier } from '../support/memory-tier.ts';
+import { digestOf, RegistryBed, refusalOf } from '../support/registry-bed.ts';
 
 const closers: (() => Promise<void>)[] = [];
 afterEach(async () => {
@@ -78,6 +79,30 @@ describe('two registries', () => {
       image.body,
       ['HEAD'],
     ]);
+  });
+
+  test('get nothing out of the cache’s second level before each has shown that it holds it', async () => {
+    const one = await startFake(false);
+    const other = await startFake(false);
+    const tier = new MemoryTier();
+    const blob = generated(100_000, 'in the tier');
+    tier.blobs.set(digestOf(blob.digest), blob.read(0, blob.size));
+    one.repository('library/app').addBlob(blob);
+    other.repository('org/app');
+    const registries = { 'docker.io': { fake: one }, 'quay.io': { fake: other } };
+    const bed = await RegistryBed.start({ registries, cache: { tier } });
+    closers.push(() => bed.stop());
+    expect(await refusalOf(bed.blob('quay.io', 'org/app', blob.digest))).toBe('blobUnknown');
+    const reply = await bed.blob('docker.io', 'library/app', blob.digest);
+    expect([reply.status, sha256(reply.body)]).toEqual([200, blob.digest]);
+    for (const fake of [one, other]) {
+      expect(fake.log.of({ kind: 'blob' }).map(({ method }) => method)).toEqual(['HEAD']);
+    }
+    await eventually('the fill has ended', () => bed.rig.cache.admin.stats().fills === 0);
+    await bed.rig.cache.admin.prune({ all: true }, () => {}, new AbortController().signal);
+    // Known by now: its registry is not asked again.
+    expect(sha256((await bed.blob('docker.io', 'library/app', blob.digest)).body)).toBe(blob.digest);
+    expect(one.log.count({ kind: 'blob' })).toBe(1);
   });
 
   test('do not share the failure of one’s fill', async () => {

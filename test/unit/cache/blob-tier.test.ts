@@ -1,0 +1,187 @@
+import { randomBytes } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pino } from 'pino';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { TruncatedError } from '../../../src/kit/byte-source.ts';
+import {
+  type Content,
+  contentOf,
+  DrivenFetch,
+  endRig,
+  fetchOf,
+  makeRig,
+  type Rig,
+  readAll,
+  readUntilEnd,
+} from '../../support/cache-rig.ts';
+import { eventually } from '../../support/eventually.ts';
+import { MemoryTier } from '../../support/memory-tier.ts';
+
+const SIZE = 200_000;
+
+let tier: MemoryTier;
+let rig: Rig;
+let warnings: string[];
+beforeEach(async () => {
+  tier = new MemoryTier();
+  warnings = [];
+  const log = pino(
+    { level: 'warn' },
+    { write: (line: string) => void warnings.push((JSON.parse(line) as { msg: string }).msg) },
+  );
+  rig = await makeRig({ tier, log });
+});
+afterEach(() => endRig(rig));
+
+const someContent = (): Content => contentOf(randomBytes(SIZE));
+const isKept = ({ digest }: Content) =>
+  eventually('the blob is kept', () => rig.index.blob(digest) !== null && rig.cache.admin.stats().fills === 0);
+
+/** Fills from the upstream, or from the tier. Returns how often the upstream was asked. */
+async function pull(content: Content): Promise<number> {
+  let asked = 0;
+  const handle = rig.cache.fill(content.key, (sink) => {
+    asked++;
+    return fetchOf(content.bytes)(sink);
+  });
+  expect((await readAll(handle.open())).equals(content.bytes)).toBe(true);
+  handle.release();
+  await isKept(content);
+  return asked;
+}
+
+/** Removes the blob from this machine's cache, not from the tier. */
+async function evict(): Promise<void> {
+  await rig.cache.admin.prune({ all: true }, () => {}, new AbortController().signal);
+}
+
+describe('the second level of the cache', () => {
+  it('is asked before the upstream, and given what the upstream brought', async () => {
+    const content = someContent();
+    expect(await pull(content)).toBe(1);
+    await eventually('it is stored', () => tier.blobs.has(content.digest));
+    expect(tier.blobs.get(content.digest)?.equals(content.bytes)).toBe(true);
+    expect(tier.calls).toEqual(['stat', `store ${SIZE}`]);
+    expect(rig.cache.admin.stats()).toMatchObject({ bytesFetched: SIZE, bytesServed: SIZE });
+
+    await evict();
+    tier.calls.length = 0;
+    expect(await pull(content)).toBe(0);
+    expect(tier.calls).toEqual(['stat', `open 0-${SIZE}`]);
+    expect(rig.cache.admin.stats()).toMatchObject({ bytesFetched: SIZE });
+    expect(await pull(content)).toBe(0);
+    expect(tier.calls).toHaveLength(2);
+    expect(warnings).toEqual([]);
+  });
+
+  it('tells the caller where the bytes come from', async () => {
+    const [known, unknown] = [someContent(), someContent()];
+    tier.blobs.set(known.digest, known.bytes);
+    for (const [content, fromTier] of [
+      [known, true],
+      [unknown, false],
+    ] as const) {
+      const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+      expect([await handle.size(), handle.fromTier]).toEqual([SIZE, fromTier]);
+      handle.release();
+      await isKept(content);
+      const found = rig.cache.find(content.digest);
+      expect(found?.complete).toBe(true);
+      found?.release();
+    }
+  });
+
+  it('brings only what an earlier fill did not', async () => {
+    const content = someContent();
+    const driven = new DrivenFetch();
+    const first = rig.cache.fill(content.key, driven.fetch);
+    const sink = await driven.sink();
+    sink.begin(SIZE);
+    await sink.write(0, Buffer.from(content.bytes.subarray(0, 50_000)));
+    await eventually('the bytes are written', () => first.available === 50_000);
+    driven.fail(new Error('broke off'));
+    first.release();
+    await eventually('the fill has ended', () => rig.cache.admin.stats().partials === 1);
+    tier.blobs.set(content.digest, content.bytes);
+    tier.calls.length = 0;
+    expect(await pull(content)).toBe(0);
+    expect(tier.calls).toEqual(['stat', `open 50000-${SIZE}`]);
+  });
+
+  it.each(['stat', 'open'] as const)('that fails at %s is the same as a miss', async (kind) => {
+    const content = someContent();
+    tier.blobs.set(content.digest, content.bytes);
+    tier.fault = (call) => {
+      if (call === kind) throw new Error('the tier is away');
+    };
+    expect(await pull(content)).toBe(1);
+    expect(warnings).toEqual([expect.stringContaining('second-level cache failed')]);
+  });
+
+  it('that breaks off leaves the rest to the upstream, in the same fill', async () => {
+    const content = someContent();
+    tier.blobs.set(content.digest, content.bytes.subarray(0, 120_000));
+    tier.stat = async () => ({ size: SIZE });
+    const held: unknown[] = [];
+    const handle = rig.cache.fill(content.key, (sink) => {
+      held.push(...sink.held);
+      return fetchOf(content.bytes)(sink);
+    });
+    expect((await readAll(handle.open())).equals(content.bytes)).toBe(true);
+    expect(held).toEqual([{ from: 0, to: 120_000 }]);
+    expect(handle.fromTier).toBe(false);
+    handle.release();
+    await isKept(content);
+    expect(rig.cache.admin.stats().bytesFetched).toBe(SIZE - 120_000);
+    await eventually('it is stored whole', () => tier.blobs.get(content.digest)?.length === SIZE);
+  });
+
+  it('that fails to store costs nothing but that', async () => {
+    const content = someContent();
+    tier.fault = (call) => {
+      if (call === 'store') throw new Error('the tier is full');
+    };
+    expect(await pull(content)).toBe(1);
+    await eventually('it is logged', () => warnings.length === 1);
+    expect(warnings[0]).toContain('storing a blob in the second-level cache failed');
+    expect(rig.cache.find(content.digest)?.complete).toBe(true);
+  });
+
+  it('is checked by the digest: wrong bytes never come whole, are not kept, and are not asked for again', async () => {
+    const content = someContent();
+    const wrong = Buffer.from(content.bytes);
+    wrong[SIZE / 2] = (wrong[SIZE / 2] ?? 0) ^ 1;
+    tier.blobs.set(content.digest, wrong);
+    const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+    const { bytes, error } = await readUntilEnd(handle.open());
+    expect(bytes.length).toBeLessThan(SIZE);
+    expect(error).toBeInstanceOf(TruncatedError);
+    handle.release();
+    expect(await pull(content)).toBe(1);
+    await eventually(
+      'the right bytes are stored',
+      () => tier.blobs.get(content.digest)?.equals(content.bytes) === true,
+    );
+  });
+
+  it('is not given what could not be kept', async () => {
+    const content = someContent();
+    await rm(join(rig.dataDir, 'blobs'), { recursive: true });
+    await rm(join(rig.dataDir, 'partial'), { recursive: true });
+    const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+    await readUntilEnd(handle.open());
+    handle.release();
+    await eventually('the fill has ended', () => rig.cache.admin.stats().fills === 0);
+    expect(tier.calls).toEqual(['stat']);
+  });
+
+  it('is left when the cache closes', async () => {
+    const content = someContent();
+    tier.store = (_digest, _source, signal?: AbortSignal) =>
+      new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason as Error)));
+    await pull(content);
+    await rig.cache.close();
+    expect(warnings).toEqual([]);
+  });
+});
