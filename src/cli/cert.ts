@@ -69,13 +69,13 @@ export function certCommands(session: Session): Command {
     .description("tell one host's story: what was tried, what the CA said, what to do, when the next attempt is")
     .argument('<host>')
     .action(async (host: string) => {
-      const story = (await session.act('cert.explain', { host })) as Explanation;
-      output.line(story.summary);
-      for (const { at, event } of story.events) output.line(`  ${at}  ${event}`);
-      for (const advice of story.advice) output.line(`- ${advice}`);
-      if (story.nextAttempt !== null)
-        output.line(`next attempt: ${story.nextAttempt} (${formatWhen(story.nextAttempt)})`);
-      output.line(story.next);
+      const explanation = (await session.act('cert.explain', { host })) as Explanation;
+      output.line(explanation.summary);
+      for (const { at, event } of explanation.events) output.line(`  ${at}  ${event}`);
+      for (const advice of explanation.advice) output.line(`- ${advice}`);
+      if (explanation.nextAttempt !== null)
+        output.line(`next attempt: ${explanation.nextAttempt} (${formatWhen(explanation.nextAttempt)})`);
+      output.line(explanation.next);
     });
 
   group

@@ -29,7 +29,7 @@ const quiet = (rig: CertificateRig) =>
 const until = (check: () => void | Promise<void>) => vi.waitFor(check, PATIENCE);
 
 describe('obtaining', () => {
-  it('narrates each step and has the certificate in use at the end', async () => {
+  it('reports each step and has the certificate in use at the end', async () => {
     const { rig, fake } = await open();
     await rig.start();
     const { steps, error } = await rig.obtain(HOST);
