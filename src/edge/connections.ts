@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { parseAddress } from '../kit/networks.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
 
 /** Times that a client may take, in ms. Each has its reason, so they are no configuration; tests shorten them. */
 export interface EdgeLimits {
@@ -82,6 +83,10 @@ export class Connections {
   readonly #open = new Set<Connection>();
   #draining = false;
   #empty: (() => void) | null = null;
+
+  constructor(metrics: Pick<Metrics, 'gauge'>) {
+    metrics.gauge('http_connections', 'Open connections of clients', [], (gauge) => gauge.set(this.#open.size));
+  }
 
   get size(): number {
     return this.#open.size;

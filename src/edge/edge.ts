@@ -44,121 +44,119 @@ export interface EdgeOptions {
   readonly limits?: Partial<EdgeLimits>;
 }
 
-export interface Edge {
-  /** Opens every port of the configuration, or none. @throws {OperatorError} LISTEN_FAILED */
-  listen(): Promise<EdgeAddresses>;
-  /** The listening socket of the registry API once it is bound, for other processes to accept connections from it as well. */
-  readonly server: Server | null;
-  /** Accepts connections from the registry API's listening socket that another process has bound. */
-  acceptFrom(server: Server): void;
-  /** Serves a connection to the registry API that another process accepted, or would not take. */
-  accept(socket: Socket): void;
-  /** Stops accepting, ends idle connections, lets running pulls finish within `graceMs`, then cuts them. */
-  close(options: { readonly graceMs: number }): Promise<void>;
-  /** Everything small, for tests in-process. */
-  readonly app: EdgeApp;
-}
-
 /**
- * Builds what faces the internet. A connection passes from a listener through TLS to an HTTP server; its requests go to the dispatcher, and
- * from there to the app or, as pulls, to the proxy core. Several processes may each have an edge.
+ * What faces the internet. A connection passes from a listener through TLS to an HTTP server; its requests go to the dispatcher, and from
+ * there to the app or, as pulls, to the proxy core. Several processes may each have an edge.
  */
-export function createEdge(options: EdgeOptions): Edge {
-  const { config, table, certificates, access, metrics } = options;
-  const log = options.log.child({ room: 'edge' });
-  const limits = { ...EDGE_LIMITS, ...options.limits };
-  let closing = false;
+export class Edge {
+  /** Everything small; tests ask it without a connection. */
+  readonly app: EdgeApp;
+  readonly #options: EdgeOptions;
+  readonly #connections: Connections;
+  readonly #servers: HttpServers;
+  /** Null with `tls.mode: off`. */
+  readonly #tls: TlsTerminator | null;
+  readonly #listeners: Listeners;
+  #closing = false;
 
-  const connections = new Connections();
-  metrics.gauge('http_connections', 'Open connections of clients', [], (gauge) => gauge.set(connections.size));
+  constructor(options: EdgeOptions) {
+    const { config, table, certificates, registry, access, metrics, version } = options;
+    const log = options.log.child({ room: 'edge' });
+    const limits = { ...EDGE_LIMITS, ...options.limits };
+    const ready = () => (this.#closing ? 'shutting down' : options.ready());
+    const port = () => this.#httpsPort();
+    const rootFile = config.tls.mode === 'internal' ? join(config.dataDir, 'ca.crt') : null;
+    const ticketKeys = options.ticketKeys ?? randomBytes(48);
+    const { handshakeMs, stallMs } = limits;
 
-  const app = createApp({
-    table,
-    access,
-    certificates,
-    rootFile: config.tls.mode === 'internal' ? join(config.dataDir, 'ca.crt') : null,
-    ready: () => (closing ? 'shutting down' : options.ready()),
-    // Without TLS of its own the gateway stands behind a terminator, on its usual port.
-    port: () =>
-      config.tls.mode === 'off' ? 443 : (listeners.addresses.https?.port ?? config.listen.https?.port ?? 443),
-    metrics,
-    version: options.version,
-    log,
-  });
-  const dispatch = createDispatcher({
-    app,
-    routes: new Routes(table),
-    pulls: {
-      registry: options.registry,
-      access,
-      reads: new Reads(new BufferPool()),
-      stallMs: limits.stallMs,
-      log,
-    },
-    forwarded: new ForwardedHeaders(config.trustedProxies),
-    accessLog: new AccessLog(plainLog(log, options.logLines ?? null), metrics),
-    log,
-  });
-  const servers = new HttpServers(dispatch, connections, limits);
-  const tls =
-    certificates === null
-      ? null
-      : new TlsTerminator({
-          certificates,
-          connections,
-          servers,
-          ticketKeys: options.ticketKeys ?? randomBytes(48),
-          handshakeMs: limits.handshakeMs,
-          metrics,
-          log,
-        });
+    this.#options = options;
+    this.#listeners = new Listeners(this.#plans());
+    const connections = new Connections(metrics);
+    const accessLog = new AccessLog(plainLog(log, options.logLines ?? null), metrics);
+    const forwarded = new ForwardedHeaders(config.trustedProxies);
+    const app = createApp({ table, access, certificates, rootFile, ready, port, metrics, version, log });
+    const routes = new Routes(table);
+    const pulls = { registry, access, reads: new Reads(new BufferPool()), stallMs, log };
+    const dispatch = createDispatcher({ app, routes, pulls, forwarded, accessLog, log });
+    const servers = new HttpServers(dispatch, connections, limits);
+    const tls = { connections, servers, ticketKeys, handshakeMs, metrics, log };
+    this.#tls = certificates === null ? null : new TlsTerminator({ certificates, ...tls });
+    this.#connections = connections;
+    this.#servers = servers;
+    this.app = app;
+  }
 
-  const acceptPlain = (service: Service, socket: Socket): void => {
-    servers.serve(socket, connections.add(socket, service));
-    resume(socket);
-  };
-  /** Serves a connection to the registry API here. */
-  const accept = (socket: Socket): void => {
-    if (tls === null) acceptPlain('registry', socket);
+  /** Opens every port of the configuration, or none. @throws {OperatorError} LISTEN_FAILED */
+  async listen(): Promise<EdgeAddresses> {
+    try {
+      return await this.#listeners.open();
+    } catch (error) {
+      this.#servers.close();
+      throw error;
+    }
+  }
+
+  /** The listening socket of the registry API once it is bound, for other processes to accept connections from it as well. */
+  get server(): Server | null {
+    return this.#listeners.server(this.#options.certificates === null ? 'http' : 'https');
+  }
+
+  /** Accepts connections from the registry API's listening socket that another process has bound. */
+  acceptFrom(server: Server): void {
+    this.#listeners.acceptFrom(server, this.#acceptOrHandOver);
+  }
+
+  /** Serves a connection to the registry API that another process accepted, or would not take. */
+  accept(socket: Socket): void {
+    if (this.#tls === null) this.#acceptPlain('registry', socket);
     else {
-      tls.accept(socket);
+      this.#tls.accept(socket);
       resume(socket);
     }
-  };
-  const acceptOrHandOver = (socket: Socket): void => {
-    if (options.handOver?.(socket, connections.size) !== true) accept(socket);
-  };
-  const { https, http } = config.listen;
-  const onHttp = tls === null ? acceptOrHandOver : (socket: Socket) => acceptPlain('redirect', socket);
-  const plans: readonly (ListenerPlan | null)[] = [
-    tls === null || https === null ? null : { name: 'https', at: https, onConnection: acceptOrHandOver },
-    http === null ? null : { name: 'http', at: http, onConnection: onHttp },
-    config.metrics.listen === null
-      ? null
-      : { name: 'metrics', at: config.metrics.listen, onConnection: (socket) => acceptPlain('metrics', socket) },
-  ];
-  const listeners = new Listeners(plans.filter((plan) => plan !== null));
+  }
 
-  return {
-    app,
-    server: listeners.server(tls === null ? 'http' : 'https'),
-    acceptFrom: (server) => listeners.acceptFrom(server, acceptOrHandOver),
-    accept,
-    async listen() {
-      try {
-        return await listeners.open();
-      } catch (error) {
-        servers.close();
-        throw error;
-      }
-    },
-    async close({ graceMs }) {
-      closing = true;
-      listeners.stop();
-      await connections.drain(graceMs);
-      servers.close();
-    },
+  /** Stops accepting, ends idle connections, lets running pulls finish within `graceMs`, then cuts them. */
+  async close({ graceMs }: { readonly graceMs: number }): Promise<void> {
+    this.#closing = true;
+    this.#listeners.stop();
+    await this.#connections.drain(graceMs);
+    this.#servers.close();
+  }
+
+  /** The ports of the configuration, in the order in which they are opened. */
+  #plans(): readonly ListenerPlan[] {
+    const { config, certificates } = this.#options;
+    const { https, http } = config.listen;
+    const redirect = (socket: Socket): void => this.#acceptPlain('redirect', socket);
+    const metrics = (socket: Socket): void => this.#acceptPlain('metrics', socket);
+    const plans: ListenerPlan[] = [];
+    if (certificates !== null && https !== null) {
+      plans.push({ name: 'https', at: https, onConnection: this.#acceptOrHandOver });
+    }
+    if (http !== null) {
+      plans.push({ name: 'http', at: http, onConnection: certificates === null ? this.#acceptOrHandOver : redirect });
+    }
+    if (config.metrics.listen !== null) {
+      plans.push({ name: 'metrics', at: config.metrics.listen, onConnection: metrics });
+    }
+    return plans;
+  }
+
+  readonly #acceptOrHandOver = (socket: Socket): void => {
+    if (this.#options.handOver?.(socket, this.#connections.size) !== true) this.accept(socket);
   };
+
+  #acceptPlain(service: Service, socket: Socket): void {
+    this.#servers.serve(socket, this.#connections.add(socket, service));
+    resume(socket);
+  }
+
+  /** Without TLS of its own the gateway is behind a terminator, which clients reach on the usual port. */
+  #httpsPort(): number {
+    const { config } = this.#options;
+    if (config.tls.mode === 'off') return 443;
+    return this.#listeners.addresses.https?.port ?? config.listen.https?.port ?? 443;
+  }
 }
 
 /** Accepted sockets come paused, so that no byte is lost before a protocol reads them. */

@@ -94,8 +94,9 @@ export class TlsTerminator {
     socket.once('secure', () => {
       established = true;
       done();
-      // Undocumented, and needed: an HTTP/2 session waits for `secureConnect` while this is true, and only `tls.Server` clears it on the
-      // server's side. `tls.Server` in turn gives its SNICallback no way to the raw socket, which the alert for an unknown name needs.
+      // Neither this field nor the event `secure` is documented. An HTTP/2 session waits for `secureConnect` while the field is true, and on the
+      // server's side only `tls.Server` clears it. Sockets cannot come from `tls.Server`: it gives its SNICallback no way to the raw socket,
+      // which the alert for an unknown name needs. The tests over HTTP/2 in test/integration/edge-*.test.ts fail where this stops working.
       (socket as { secureConnecting?: boolean }).secureConnecting = false;
       const [version, resumed] = [socket.getProtocol() ?? '', String(socket.isSessionReused())];
       this.#handshakes.add(1, version, socket.alpnProtocol || 'none', resumed);

@@ -8,7 +8,7 @@ import { probeListener } from '../admin/probe.ts';
 import { startAdminServer } from '../admin/server.ts';
 import { createCache } from '../cache/cache.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
-import { createEdge } from '../edge/edge.ts';
+import { Edge } from '../edge/edge.ts';
 import type { BoundAddress, EdgeAddresses } from '../edge/listeners.ts';
 import { Lifecycle } from '../kit/lifecycle.ts';
 import { version } from '../kit/version.ts';
@@ -93,7 +93,7 @@ export async function startGateway(options: {
     let ready: true | string = 'starting';
     const ticketKeys = randomBytes(48);
     let crew: Crew | null = null;
-    const edge = createEdge({
+    const edge = new Edge({
       config,
       table: () => table.snapshot(),
       certificates,

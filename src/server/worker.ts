@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { Access, type Asker, type Grant } from '../access/access.ts';
 import { UserSnapshot } from '../access/users.ts';
-import { createEdge, type Edge } from '../edge/edge.ts';
+import { Edge } from '../edge/edge.ts';
 import type { AccessPort } from '../edge/request-context.ts';
 import { collectAfterStart } from '../kit/process-start.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
@@ -70,7 +70,7 @@ class Worker {
     const { log: processLog, lines: logLines } = createLog(config.log);
     const log = processLog.child({ worker: process.pid });
     this.#core = new RemoteCore(channel);
-    this.edge = createEdge({
+    this.edge = new Edge({
       config: { ...config, metrics: { listen: null } },
       table: () => this.#table,
       certificates: config.tls.mode === 'off' ? null : this.#certificates,

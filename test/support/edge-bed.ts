@@ -7,7 +7,7 @@ import { contextOf } from '../../src/certs/contexts.ts';
 import { InternalCa, openInternalRoot } from '../../src/certs/internal-ca.ts';
 import type { CertificateService } from '../../src/certs/service.ts';
 import type { Config } from '../../src/config/config.ts';
-import { createEdge, type Edge, type EdgeOptions } from '../../src/edge/edge.ts';
+import { Edge, type EdgeOptions } from '../../src/edge/edge.ts';
 import type { EdgeAddresses } from '../../src/edge/listeners.ts';
 import type { AccessPort } from '../../src/edge/request-context.ts';
 import type { ByteSource } from '../../src/kit/byte-source.ts';
@@ -184,7 +184,7 @@ export async function startEdgeBed(
       'k8s-gcr': 'k8s.gcr.io',
     }),
   };
-  const edge = createEdge({
+  const edge = new Edge({
     table: () => bed.table,
     certificates: config.tls.mode === 'off' ? null : certificates.service(),
     registry,
