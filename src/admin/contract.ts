@@ -1,3 +1,7 @@
+import type { CacheStats } from '../cache/admin.ts';
+import type { CertificateInfo, CertificateState } from '../certs/service.ts';
+import type { EndpointHealth } from '../upstream/upstream.ts';
+
 /**
  * The operator's contract: named operations, JSON in, a stream of JSON lines out. The CLI calls them through `<dataDir>/admin.sock`
  * where a gateway runs, and in its own process, on the same data directory, where none does.
@@ -24,4 +28,105 @@ export interface OperationContext {
   readonly step: (step: string, message: string, data?: unknown) => void;
   /** Aborted when the person presses Ctrl-C. */
   readonly signal: AbortSignal;
+}
+
+/** The clients whose configuration `gateway client` prints. */
+export const CLIENT_KINDS = ['docker', 'containerd', 'podman', 'k3s', 'cri-o', 'buildkit'] as const;
+export type ClientKind = (typeof CLIENT_KINDS)[number];
+
+/** `none`: no certificate is wanted (`--no-cert`, `tls.mode: off`). */
+export type AliasCertificateState = CertificateState | 'none';
+
+/** A row of `alias ls --json`. */
+export interface AliasRow {
+  readonly name: string;
+  readonly host: string;
+  readonly registry: string;
+  readonly certificate: { readonly state: AliasCertificateState; readonly notAfter: string | null };
+}
+
+/** A row of `registry ls --json`. */
+export interface RegistryRow {
+  readonly host: string;
+  readonly endpoints: readonly string[];
+  /** Without its credentials. */
+  readonly proxy: string | null;
+  /** Whether there are any; what they are is never shown. */
+  readonly credentials: boolean;
+  readonly public: boolean;
+}
+
+export interface AliasAdded {
+  readonly alias: AliasRow;
+  readonly created: { readonly alias: boolean; readonly registry: boolean };
+  readonly certificate: CertificateInfo | null;
+  /** Whether a gateway serves it now. */
+  readonly running: boolean;
+}
+
+export interface AliasDetails extends AliasRow {
+  readonly details: { readonly registry: RegistryRow; readonly certificate: CertificateInfo | null };
+}
+
+export interface RegistryDetails extends RegistryRow {
+  readonly aliases: readonly string[];
+  /** Empty where no gateway runs: only a running one knows. */
+  readonly health: readonly EndpointHealth[];
+}
+
+/** One line of `doctor`. */
+export interface Check {
+  readonly name: string;
+  readonly level: 'ok' | 'warn' | 'fail';
+  readonly message: string;
+  /** What to do, where something is wrong. */
+  readonly next?: string;
+}
+
+export interface DoctorReport {
+  readonly checks: readonly Check[];
+  readonly counts: { readonly ok: number; readonly warn: number; readonly fail: number };
+}
+
+/** What `status --json` shows. `null`s where no gateway runs. */
+export interface StatusReport {
+  readonly running: boolean;
+  readonly version: string;
+  readonly dataDir: string;
+  readonly domain: string;
+  readonly pid: number | null;
+  readonly startedAt: string | null;
+  readonly uptimeSeconds: number | null;
+  readonly workers: number | null;
+  readonly addresses: {
+    readonly https: readonly string[];
+    readonly http: readonly string[];
+    readonly metrics: string | null;
+  };
+  readonly tls: string;
+  readonly aliases: number;
+  readonly registries: number;
+  readonly certificates: Readonly<Record<CertificateState, number>>;
+  readonly cache: Pick<CacheStats, 'bytes' | 'maxBytes' | 'blobs' | 'hitRatio'>;
+  readonly traffic: Readonly<Record<string, number>> | null;
+  /** What an operator should know, a sentence each. */
+  readonly warnings: readonly string[];
+}
+
+/** A file of a client's configuration, ready to paste. */
+export interface ClientFile {
+  readonly path: string;
+  readonly content: string;
+}
+
+export interface ClientConfiguration {
+  readonly client: string;
+  readonly files: readonly ClientFile[];
+  readonly notes: readonly string[];
+}
+
+export interface UserRow {
+  readonly name: string;
+  /** ISO 8601. */
+  readonly createdAt: string;
 }

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { AliasAdded, AliasDetails, AliasRow } from '../admin/rows.ts';
+import type { AliasAdded, AliasDetails, AliasRow } from '../admin/contract.ts';
 import type { ImportResult } from '../aliases/rows.ts';
 import { collect, readGiven, readInput } from './arguments.ts';
 import { formatWhen } from './format.ts';

@@ -1,6 +1,5 @@
 import { Argument, Command } from 'commander';
-import { CLIENT_KINDS } from '../admin/client-kinds.ts';
-import type { ClientConfiguration } from '../admin/rows.ts';
+import { CLIENT_KINDS, type ClientConfiguration } from '../admin/contract.ts';
 import type { Session } from './session.ts';
 
 export function clientCommand(session: Session): Command {

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { Check, DoctorReport } from '../admin/rows.ts';
+import type { Check, DoctorReport } from '../admin/contract.ts';
 import type { Tone } from './output.ts';
 import type { Exit, Session } from './session.ts';
 

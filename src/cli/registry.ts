@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { RegistryDetails, RegistryRow } from '../admin/rows.ts';
+import type { RegistryDetails, RegistryRow } from '../admin/contract.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { collect, readSecret } from './arguments.ts';
 import { formatWhen } from './format.ts';

@@ -58,7 +58,7 @@ export function createSession(options: {
     async act(operation, input, onStep = (step) => output.step(step.step, step.message)) {
       const { config: settings } = await config();
       // Loaded only where it is needed: `serve` calls nobody.
-      const { callAdmin, NotRunningError } = await import('../admin/client.ts');
+      const { callAdmin, NotRunningError } = await import('../admin/socket.ts');
       const context = {
         signal,
         step: (step: string, message: string, data?: unknown) => onStep({ type: 'step', step, message, data }),

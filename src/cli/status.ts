@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { StatusReport } from '../admin/rows.ts';
+import type { StatusReport } from '../admin/contract.ts';
 import { formatBytes, formatSpan } from './format.ts';
 import type { Session } from './session.ts';
 

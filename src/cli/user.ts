@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { UserRow } from '../admin/rows.ts';
+import type { UserRow } from '../admin/contract.ts';
 import type { Session } from './session.ts';
 
 export function userCommands(session: Session): Command {

@@ -5,9 +5,8 @@ import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { callAdmin, NotRunningError } from '../../src/admin/client.ts';
 import type { Operation, OperationContext } from '../../src/admin/contract.ts';
-import { type AdminServer, startAdminServer } from '../../src/admin/server.ts';
+import { type AdminServer, callAdmin, NotRunningError, startAdminServer } from '../../src/admin/socket.ts';
 import { OPERATOR_ERRORS, OperatorError } from '../../src/kit/operator-error.ts';
 import { silentLog } from '../../src/telemetry/log.ts';
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { floors } from '../../scripts/lib/floors.ts';
-import { CLIENT_KINDS } from '../../src/admin/client-kinds.ts';
+import { CLIENT_KINDS } from '../../src/admin/contract.ts';
 import { seedRows } from '../../src/aliases/yaml.ts';
 import { ENVIRONMENT } from '../../src/config/schema.ts';
 import { CATALOGUE } from '../../src/oci/errors.ts';

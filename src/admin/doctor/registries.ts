@@ -1,11 +1,10 @@
 import { redactUrl } from '../../kit/redact.ts';
 import { EndpointCheck, type EndpointCheckResult } from '../../upstream/net/endpoint-check.ts';
-import type { OperationsDeps } from '../deps.ts';
-import type { Check } from '../rows.ts';
-import { each } from './each.ts';
+import type { Check } from '../contract.ts';
+import type { OperationsDeps } from '../operation.ts';
 
 /** Endpoints asked at once. */
-const WIDTH = 8;
+const REGISTRY_WIDTH = 8;
 /** A clock that is off by more, ms, is worth a word; by far more, certificates and tokens are refused. */
 const SKEW_WARN = 30_000;
 const SKEW_FAIL = 5 * 60_000;
@@ -17,12 +16,12 @@ export async function* checkRegistries(deps: OperationsDeps, signal: AbortSignal
   try {
     const registries = [...deps.table.snapshot().registries.values()].sort((a, b) => (a.host < b.host ? -1 : 1));
     const asked = registries.flatMap((route) => route.endpoints.map((endpoint) => ({ route, endpoint })));
-    yield* each(asked, WIDTH, async ({ route, endpoint }) => {
+    yield* mapInOrder(asked, REGISTRY_WIDTH, async ({ route, endpoint }) => {
       const answer = await check.ask(route, endpoint, signal);
       // Half the way there and back, and the half second by which a Date header is cut.
       if (answer.serverTime !== null) skews.push(answer.serverTime + 500 + answer.ms / 2 - Date.now());
       const { proxy } = route;
-      return judge(route.host, endpoint, answer, proxy === null ? '' : ` through ${redactUrl(proxy)}`);
+      return judgeRegistry(route.host, endpoint, answer, proxy === null ? '' : ` through ${redactUrl(proxy)}`);
     });
   } finally {
     await check.close();
@@ -30,7 +29,7 @@ export async function* checkRegistries(deps: OperationsDeps, signal: AbortSignal
   yield checkClock(skews);
 }
 
-function judge(host: string, endpoint: string, answer: EndpointCheckResult, through: string): Check {
+function judgeRegistry(host: string, endpoint: string, answer: EndpointCheckResult, through: string): Check {
   const name = `registry ${host}`;
   const where = `${endpoint}${through}`;
   if (answer.status === null) {
@@ -73,4 +72,24 @@ export function checkClock(skews: readonly number[]): Check {
     message: `is ${seconds} s ${median > 0 ? 'behind' : 'ahead of'} the clocks of the registries`,
     next: 'let chrony or systemd-timesyncd set it: certificates and tokens depend on it',
   };
+}
+
+/** Runs `task` for each item, at most `width` at once, and yields the results in the order of the items. */
+export async function* mapInOrder<T, R>(
+  items: readonly T[],
+  width: number,
+  task: (item: T) => Promise<R>,
+): AsyncGenerator<R> {
+  const running: Promise<R>[] = [];
+  let next = 0;
+  const fill = (): void => {
+    while (running.length < width && next < items.length) {
+      const promise = task(items[next] as T);
+      // Awaited in its turn; a failure meanwhile is not unhandled.
+      promise.catch(() => {});
+      running.push(promise);
+      next += 1;
+    }
+  };
+  for (fill(); running.length > 0; fill()) yield await (running.shift() as Promise<R>);
 }

@@ -1,11 +1,10 @@
 import type { AddedAlias } from '../../aliases/alias-table.ts';
+import type { AliasEntry } from '../../aliases/table.ts';
 import { readAliasYaml, writeAliasYaml } from '../../aliases/yaml.ts';
-import type { Operation, OperationContext } from '../contract.ts';
-import type { OperationsDeps } from '../deps.ts';
-import type { AliasAdded, AliasDetails } from '../rows.ts';
-import { bringIntoUse } from './in-use.ts';
-import { parseInput } from './input.ts';
-import { aliasRow, registryRow } from './rows.ts';
+import type { CertificateInfo } from '../../certs/service.ts';
+import type { AliasAdded, AliasDetails, Operation, OperationContext } from '../contract.ts';
+import { aliasRow, type OperationsDeps, parseInput, registryRow } from '../operation.ts';
+import { waitUntilServed } from '../probe.ts';
 
 export function aliasOperations(deps: OperationsDeps): Record<string, Operation> {
   const { table } = deps;
@@ -59,6 +58,47 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
 
     'alias.export': async () => ({ yaml: writeAliasYaml(table.exportRows()) }),
   };
+}
+
+/**
+ * Sees to it that an alias is served: its certificate obtained, in use, and answered under by the gateway's own listener.
+ * Null where there is none to obtain. @throws {OperatorError} as the CA refused, or where the listener does not show it.
+ */
+async function bringIntoUse(
+  deps: OperationsDeps,
+  alias: AliasEntry,
+  context: OperationContext,
+): Promise<CertificateInfo | null> {
+  const { certificates, live, config } = deps;
+  const step = context.step;
+  if (live === null) {
+    const what =
+      certificates === null
+        ? 'tls.mode is off, so it needs no certificate; it is served'
+        : alias.certificate
+          ? config.tls.mode === 'internal'
+            ? 'its certificate is made'
+            : 'the certificate is ordered'
+          : 'it is served without a certificate';
+    step('later', `nothing runs on ${config.dataDir}: ${what} when the gateway starts`);
+    return null;
+  }
+  if (certificates === null) {
+    step('cert', 'tls.mode is off: the program in front of the gateway needs a certificate for this name');
+    await waitUntilServed(live, alias.host, null, context);
+    return null;
+  }
+  if (!alias.certificate) {
+    step('cert', `none is ordered until: gateway cert renew ${alias.host}`);
+    await live.settled();
+    return null;
+  }
+  const info = await certificates.obtain(alias.host, {
+    onStep: ({ step: name, message }) => step(name, message),
+    signal: context.signal,
+  });
+  await waitUntilServed(live, alias.host, info, context);
+  return info;
 }
 
 /** An import waits for no certificate: a thousand aliases take the CA's limits weeks. */

@@ -1,7 +1,6 @@
 import type { Progress } from '../../cache/admin.ts';
 import type { Operation, OperationContext } from '../contract.ts';
-import type { OperationsDeps } from '../deps.ts';
-import { parseInput } from './input.ts';
+import { type OperationsDeps, parseInput } from '../operation.ts';
 
 /** A bar needs no more pictures than this, ms. */
 const PROGRESS_EVERY = 100;

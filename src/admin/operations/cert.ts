@@ -1,10 +1,10 @@
+import type { TableSnapshot } from '../../aliases/table.ts';
 import type { CertificateInfo } from '../../certs/service.ts';
+import { normaliseHostName } from '../../kit/host-name.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
 import type { Operation, OperationContext } from '../contract.ts';
-import type { OperationsDeps } from '../deps.ts';
-import { answered } from './in-use.ts';
-import { parseInput } from './input.ts';
-import { certificateHost } from './lookup.ts';
+import { type OperationsDeps, parseInput } from '../operation.ts';
+import { waitUntilServed } from '../probe.ts';
 
 type Certificates = NonNullable<OperationsDeps['certificates']>;
 
@@ -86,7 +86,7 @@ async function renew(
     });
   }
   const info = await certificates.renew(host, ({ step, message }) => context.step(step, message), context.signal);
-  await answered(live, host, info, context);
+  await waitUntilServed(live, host, info, context);
   return info;
 }
 
@@ -100,5 +100,16 @@ function required(deps: OperationsDeps): Certificates {
 function unknown(host: string): OperatorError {
   return new OperatorError('CERTIFICATE_UNKNOWN', `${host} has no certificate and is no host of this gateway`, {
     next: 'gateway cert ls lists those there are; gateway alias add makes a host',
+  });
+}
+
+/** The host that a certificate command means: an alias by its name, else a host as it is. @throws {OperatorError} usage */
+function certificateHost(table: TableSnapshot, given: string): string {
+  const alias = table.aliases.get(given.toLowerCase());
+  if (alias !== undefined) return alias.host;
+  const result = normaliseHostName(given);
+  if ('host' in result) return result.host;
+  throw new OperatorError('HOST_INVALID', `"${given}" ${result.problem}`, {
+    next: 'give a host name or an alias; gateway cert ls lists those there are',
   });
 }

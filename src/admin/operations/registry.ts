@@ -1,8 +1,5 @@
-import type { Operation } from '../contract.ts';
-import type { OperationsDeps } from '../deps.ts';
-import type { RegistryDetails } from '../rows.ts';
-import { parseInput } from './input.ts';
-import { registryRow } from './rows.ts';
+import type { Operation, RegistryDetails } from '../contract.ts';
+import { type OperationsDeps, parseInput, registryRow } from '../operation.ts';
 
 export function registryOperations(deps: OperationsDeps): Record<string, Operation> {
   const { table } = deps;

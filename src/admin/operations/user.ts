@@ -1,6 +1,5 @@
 import type { Operation } from '../contract.ts';
-import type { OperationsDeps } from '../deps.ts';
-import { parseInput } from './input.ts';
+import { type OperationsDeps, parseInput } from '../operation.ts';
 
 export function userOperations(deps: OperationsDeps): Record<string, Operation> {
   const { users, config, live } = deps;

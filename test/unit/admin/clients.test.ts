@@ -1,8 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
-import { CLIENT_KINDS } from '../../../src/admin/client-kinds.ts';
-import type { ClientFacts } from '../../../src/admin/clients/facts.ts';
-import { clientConfiguration } from '../../../src/admin/clients/index.ts';
+import { type ClientFacts, clientConfiguration } from '../../../src/admin/clients.ts';
+import { CLIENT_KINDS } from '../../../src/admin/contract.ts';
 
 const FACTS: ClientFacts = {
   domain: 'cr.example.com',

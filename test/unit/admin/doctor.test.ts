@@ -1,7 +1,6 @@
 import { expect, test } from 'vitest';
-import { each } from '../../../src/admin/doctor/each.ts';
-import { checkClock } from '../../../src/admin/doctor/registries.ts';
-import { judge } from '../../../src/admin/operations/in-use.ts';
+import { checkClock, mapInOrder } from '../../../src/admin/doctor/registries.ts';
+import { servedProblem } from '../../../src/admin/probe.ts';
 import type { CertificateInfo } from '../../../src/certs/service.ts';
 
 test('the clock is judged by the median', () => {
@@ -20,7 +19,7 @@ test('each runs a few at once and keeps the order', async () => {
   const seen: number[] = [];
   const gates = Array.from({ length: 5 }, () => Promise.withResolvers<void>());
   // The first ends last.
-  const work = each([0, 1, 2, 3, 4], 2, async (n) => {
+  const work = mapInOrder([0, 1, 2, 3, 4], 2, async (n) => {
     most = Math.max(most, ++running);
     await gates[n]?.promise;
     running--;
@@ -33,7 +32,7 @@ test('each runs a few at once and keeps the order', async () => {
 });
 
 test('each passes a failure on in its turn, and leaves none unhandled', async () => {
-  const work = each(['a', 'b', 'c'], 3, async (item) => {
+  const work = mapInOrder(['a', 'b', 'c'], 3, async (item) => {
     if (item !== 'a') throw new Error(item);
     return item;
   });
@@ -53,11 +52,11 @@ const INFO: CertificateInfo = {
 };
 
 test('an alias is served where the listener answers under the very certificate', () => {
-  expect(judge({ status: 200, serial: 'ABCD' }, INFO)).toBeNull();
-  expect(judge({ status: 401, serial: 'abcd' }, INFO)).toBeNull();
-  expect(judge({ status: 404, serial: 'ABCD' }, INFO)).toContain('404');
-  expect(judge({ status: 200, serial: 'ABCE' }, INFO)).toContain('ABCE');
-  expect(judge({ status: 200, serial: null }, INFO)).toContain('none');
-  expect(judge({ status: 200, serial: null }, null)).toBeNull();
-  expect(judge(new Error('refused'), INFO)).toBe('refused');
+  expect(servedProblem({ status: 200, serial: 'ABCD' }, INFO)).toBeNull();
+  expect(servedProblem({ status: 401, serial: 'abcd' }, INFO)).toBeNull();
+  expect(servedProblem({ status: 404, serial: 'ABCD' }, INFO)).toContain('404');
+  expect(servedProblem({ status: 200, serial: 'ABCE' }, INFO)).toContain('ABCE');
+  expect(servedProblem({ status: 200, serial: null }, INFO)).toContain('none');
+  expect(servedProblem({ status: 200, serial: null }, null)).toBeNull();
+  expect(servedProblem(new Error('refused'), INFO)).toBe('refused');
 });

@@ -1,12 +1,42 @@
-import { chmod, lstat, unlink } from 'node:fs/promises';
+import { chmod, lstat, open, unlink } from 'node:fs/promises';
 import http from 'node:http';
 import net from 'node:net';
 import path from 'node:path';
 import { readBounded, TooLargeError } from '../kit/bounded.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { AdminLine, Operation } from './contract.ts';
-import { openSocketPath, SOCKET_NAME, type SocketPath } from './socket-path.ts';
+import type { AdminLine, Operation, OperationContext } from './contract.ts';
+
+const SOCKET_NAME = 'admin.sock';
+
+/** Bytes of `sun_path` without its end (unix(7): 108 on Linux, 104 on macOS and the BSDs); longer ones cannot be bound. */
+const LIMIT = process.platform === 'linux' ? 107 : 103;
+
+interface SocketPath {
+  /** Fit for `listen` and `connect` until `close`. */
+  readonly path: string;
+  close(): Promise<void>;
+}
+
+/**
+ * The path of `<dataDir>/admin.sock` for bind and connect. Where it is too long for the kernel, the directory is opened and
+ * the socket is named through `/proc/self/fd`, so that it still lies where it should.
+ */
+async function openSocketPath(dataDir: string): Promise<SocketPath> {
+  const direct = path.join(dataDir, SOCKET_NAME);
+  if (Buffer.byteLength(direct) <= LIMIT) return { path: direct, close: async () => {} };
+  if (process.platform !== 'linux') {
+    throw new OperatorError(
+      'DATA_DIR_TOO_LONG',
+      `the path ${direct} is longer than the ${LIMIT} bytes a socket may have`,
+      {
+        next: 'choose a shorter data directory: dataDir or GATEWAY_DATA_DIR',
+      },
+    );
+  }
+  const directory = await open(dataDir, 'r');
+  return { path: `/proc/self/fd/${directory.fd}/${SOCKET_NAME}`, close: () => directory.close() };
+}
 
 /** Enough for a certificate chain or a table of ten thousand aliases. */
 const MAX_INPUT = 16 * 1024 * 1024;
@@ -32,7 +62,7 @@ export async function startAdminServer(options: {
   const { dataDir, operations, log } = options;
   const running = new Set<AbortController>();
   const server = http.createServer((request, response) => {
-    serve(request, response, operations, running, log).catch((error: unknown) => {
+    serveRequest(request, response, operations, running, log).catch((error: unknown) => {
       log.error({ err: error }, 'the admin socket failed on a request');
       response.destroy();
     });
@@ -44,16 +74,16 @@ export async function startAdminServer(options: {
   const socket = await openSocketPath(dataDir);
   try {
     await removeStale(socket.path, dataDir);
-    await listen(server, socket.path);
+    await listenPrivately(server, socket.path);
   } catch (error) {
     await socket.close();
     throw error;
   }
   log.debug({ path: path.join(dataDir, SOCKET_NAME) }, 'the admin socket is open');
-  return { close: () => close(server, running, socket) };
+  return { close: () => closeServer(server, running, socket) };
 }
 
-async function close(server: http.Server, running: Set<AbortController>, socket: SocketPath): Promise<void> {
+async function closeServer(server: http.Server, running: Set<AbortController>, socket: SocketPath): Promise<void> {
   const reason = new OperatorError('GATEWAY_ENDING', 'the gateway is ending', {
     next: 'run the command again when it is up',
   });
@@ -67,7 +97,7 @@ async function close(server: http.Server, running: Set<AbortController>, socket:
   await socket.close();
 }
 
-async function listen(server: http.Server, socketPath: string): Promise<void> {
+async function listenPrivately(server: http.Server, socketPath: string): Promise<void> {
   const listening = new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.once('listening', resolve);
@@ -92,7 +122,7 @@ async function removeStale(socketPath: string, dataDir: string): Promise<void> {
       next: 'move that file away: the gateway listens there for its own commands',
     });
   }
-  if (await answers(socketPath)) {
+  if (await isAnswered(socketPath)) {
     throw new OperatorError('DATA_DIR_HELD', `a gateway already runs on ${dataDir}`, {
       next: 'end it first, or give this one a data directory of its own (--data-dir)',
     });
@@ -100,7 +130,7 @@ async function removeStale(socketPath: string, dataDir: string): Promise<void> {
   await unlink(socketPath);
 }
 
-function answers(socketPath: string): Promise<boolean> {
+function isAnswered(socketPath: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = net.connect({ path: socketPath });
     probe.once('connect', () => {
@@ -113,7 +143,7 @@ function answers(socketPath: string): Promise<boolean> {
   });
 }
 
-async function serve(
+async function serveRequest(
   request: http.IncomingMessage,
   response: http.ServerResponse,
   operations: ReadonlyMap<string, Operation>,
@@ -177,4 +207,85 @@ function errorLine(error: unknown): AdminLine {
 function respond(response: http.ServerResponse, status: number, line: AdminLine): void {
   response.writeHead(status, { 'content-type': 'application/x-ndjson', connection: 'close' });
   response.end(`${JSON.stringify(line)}\n`);
+}
+
+/** Nothing listens on the admin socket: no gateway runs on this data directory (or it is just starting or ending). */
+export class NotRunningError extends Error {
+  override readonly name = 'NotRunningError';
+}
+
+/** Codes of a socket that is not there, or that a dead process left behind. */
+const NOT_LISTENING = new Set(['ENOENT', 'ECONNREFUSED', 'ENOTDIR']);
+
+/**
+ * Calls one operation of the gateway that runs on `dataDir`. Steps are passed on as they come; an abort closes the connection,
+ * which aborts the operation on the other side.
+ * @throws {NotRunningError} where nothing listens
+ * @throws {OperatorError} as the operation threw it
+ */
+export async function callAdmin(
+  dataDir: string,
+  operation: string,
+  input: unknown,
+  context: OperationContext,
+): Promise<unknown> {
+  const socket = await openSocketPath(dataDir);
+  try {
+    const response = await post(socket.path, operation, JSON.stringify(input ?? {}), context.signal);
+    for await (const line of jsonLines(response)) {
+      if (line.type === 'step') context.step(line.step, line.message, line.data);
+      else if (line.type === 'result') return line.result;
+      else throw OperatorError.received(line);
+    }
+    throw brokeOff(operation);
+  } catch (error) {
+    context.signal.throwIfAborted();
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code !== undefined && NOT_LISTENING.has(code)) throw new NotRunningError(`nothing runs on ${dataDir}`);
+    if (code === 'EACCES' || code === 'EPERM') {
+      throw new OperatorError('ADMIN_DENIED', `the admin socket in ${dataDir} belongs to another user`, {
+        next: 'run this as the user that the gateway runs as, or as root',
+      });
+    }
+    if (code === 'ECONNRESET' || code === 'EPIPE') throw brokeOff(operation);
+    throw error;
+  } finally {
+    await socket.close();
+  }
+}
+
+function brokeOff(operation: string): OperatorError {
+  return new OperatorError('GATEWAY_GONE', `the gateway ended before it had finished ${operation}`, {
+    next: 'see its log; what it had stored it still has: run the command again when it is up',
+  });
+}
+
+function post(socketPath: string, operation: string, body: string, signal: AbortSignal): Promise<http.IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const sent = http.request(
+      {
+        socketPath,
+        method: 'POST',
+        path: `/v1/${encodeURIComponent(operation)}`,
+        headers: { host: 'admin', 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
+        agent: false,
+        signal,
+      },
+      resolve,
+    );
+    sent.on('error', reject);
+    sent.end(body);
+  });
+}
+
+/** Splits the answer into its JSON lines; empty ones keep the connection alive and say nothing. */
+async function* jsonLines(response: http.IncomingMessage): AsyncGenerator<AdminLine> {
+  let rest = '';
+  response.setEncoding('utf8');
+  for await (const chunk of response) {
+    const parts = (rest + String(chunk)).split('\n');
+    rest = parts.pop() ?? '';
+    for (const part of parts) if (part !== '') yield JSON.parse(part) as AdminLine;
+  }
+  if (rest !== '') yield JSON.parse(rest) as AdminLine;
 }

@@ -1,0 +1,141 @@
+import type { z } from 'zod';
+import type { Users } from '../access/users.ts';
+import type { AliasTable } from '../aliases/alias-table.ts';
+import type { AliasEntry, RegistryEntry } from '../aliases/table.ts';
+import type { CacheAdmin } from '../cache/admin.ts';
+import type { CertificateInfo, CertificateOperations, CertificateService } from '../certs/service.ts';
+import type { Config } from '../config/config.ts';
+import { parseDuration } from '../config/values.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import { redactUrl } from '../kit/redact.ts';
+import type { Upstream } from '../upstream/upstream.ts';
+import { type AliasRow, CLIENT_KINDS, type RegistryRow } from './contract.ts';
+import type { ProbeAnswer } from './probe.ts';
+
+/** What only a gateway that runs has. */
+export interface LiveGateway {
+  readonly pid: number;
+  readonly startedAt: Date;
+  readonly workers: number;
+  /** As they were bound: a configured port 0 is a real one here. `host:port`. */
+  readonly addresses: {
+    readonly https: readonly string[];
+    readonly http: readonly string[];
+    readonly metrics: string | null;
+  };
+  readonly upstream: Upstream;
+  /** Requests, bytes and the like since the start, by a name that a person understands. */
+  traffic(): Promise<Readonly<Record<string, number>>>;
+  /** Asks the gateway's own listener `GET /v2/` under this host name. */
+  probe(host: string, signal: AbortSignal): Promise<ProbeAnswer>;
+  /** Resolves once every process of the gateway works with the table and the certificates as they are now. */
+  settled(): Promise<void>;
+  /** The cache was pruned or found damaged: answers that are ready in memory are made anew. */
+  forget(): void;
+}
+
+/** What the operations act on; without `live`, on a data directory that no gateway works on. */
+export interface OperationsDeps {
+  readonly config: Config;
+  readonly version: string;
+  readonly table: AliasTable;
+  readonly users: Users;
+  /** Null with `tls.mode: off`. */
+  readonly certificates: (CertificateService & CertificateOperations) | null;
+  /** Opened when it is first asked for: most commands need no cache. */
+  readonly cache: () => CacheAdmin;
+  readonly live: LiveGateway | null;
+}
+
+export function aliasRow(
+  deps: OperationsDeps,
+  alias: AliasEntry,
+  held: CertificateInfo | null = deps.certificates?.info(alias.host) ?? null,
+): AliasRow {
+  const { name, host, registry } = alias;
+  // Nothing held: either none is wanted, or the gateway orders it when it runs.
+  const wanted = alias.certificate && deps.certificates !== null;
+  const state = held?.state ?? (wanted ? 'pending' : 'none');
+  return { name, host, registry, certificate: { state, notAfter: held?.notAfter ?? null } };
+}
+
+/** Credentials are named, never shown, and neither are those in a proxy's URL. */
+export function registryRow(entry: RegistryEntry): RegistryRow {
+  return {
+    host: entry.host,
+    endpoints: entry.endpoints,
+    proxy: entry.proxy === null ? null : redactUrl(entry.proxy),
+    credentials: entry.credentials !== null,
+    public: entry.public,
+  };
+}
+
+/** Longest text that a name, host or URL of the table can be; what is longer is a mistake before it is anything else. */
+const MAX_TEXT = 2048;
+
+/** What each operation takes, by its name; those that are not here take nothing. */
+function inputShapes({ z }: typeof import('zod')) {
+  const text = z.string().min(1).max(MAX_TEXT);
+  const NameInput = z.strictObject({ name: text });
+  const HostInput = z.strictObject({ host: text });
+
+  /** A duration as the configuration writes it. */
+  const duration = z.string().transform((written, context) => {
+    try {
+      return parseDuration(written);
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: (error as Error).message });
+      return z.NEVER;
+    }
+  });
+
+  const shapes = {
+    'alias.add': z.strictObject({
+      name: text,
+      registry: text,
+      endpoints: z.array(text).default([]),
+      certificate: z.boolean().default(true),
+    }),
+    'alias.show': NameInput,
+    'alias.rm': NameInput,
+    'alias.import': z.strictObject({ yaml: z.string(), file: z.string().default('the input') }),
+    'registry.show': HostInput,
+    'registry.set': z.strictObject({
+      host: text,
+      endpoints: z.array(text).min(1).optional(),
+      proxy: text.nullable().optional(),
+      credentials: z
+        .strictObject({ username: text, password: z.string().min(1) })
+        .nullable()
+        .optional(),
+      public: z.boolean().optional(),
+    }),
+    'registry.rm': HostInput,
+    'cert.show': HostInput,
+    'cert.renew': z.strictObject({ hosts: z.array(text).min(1).max(1000) }),
+    'cert.explain': HostInput,
+    'cert.import': z.strictObject({ certificate: z.string().min(1), key: z.string().min(1) }),
+    'cert.export': HostInput,
+    client: z.strictObject({ client: z.enum(CLIENT_KINDS) }),
+    'cache.prune': z.strictObject({ olderThan: duration.optional(), registry: text.optional() }),
+    'user.add': NameInput,
+    'user.rm': NameInput,
+  };
+  return shapes;
+}
+
+type Shapes = ReturnType<typeof inputShapes>;
+let loaded: Shapes | undefined;
+
+/** Checks what came in against the shape that the operation takes. @throws {OperatorError} usage */
+export async function parseInput<N extends keyof Shapes>(operation: N, input: unknown): Promise<z.output<Shapes[N]>> {
+  // Loaded by the first command: a gateway that is given none does without zod, which takes 5 MiB.
+  loaded ??= inputShapes(await import('zod'));
+  const shape: z.ZodType = loaded[operation];
+  const parsed = shape.safeParse(input);
+  if (parsed.success) return parsed.data as z.output<Shapes[N]>;
+  const problems = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'input'}: ${issue.message}`);
+  throw new OperatorError('INPUT_INVALID', problems.join('; '), {
+    next: 'gateway --help lists the commands and what they take',
+  });
+}
