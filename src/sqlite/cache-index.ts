@@ -1,5 +1,6 @@
 import { renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { LRUCache } from 'lru-cache';
 import type {
   BlobRow,
   CacheIndex,
@@ -14,24 +15,23 @@ import { OperatorError } from '../kit/operator-error.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { RepositoryKey } from '../oci/target.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { CACHE_SQL, type CacheStatements, prepareAll } from './cache-statements.ts';
+import { CACHE_SQL, type CacheStatements, fromBytes, prepareAll, RepositoryIds, toBytes } from './cache-statements.ts';
 import { type Database, openDatabase } from './database.ts';
-import { fromBytes, toBytes } from './digest-bytes.ts';
 import { cacheMigrations } from './migrations/cache.ts';
-import { RepositoryIds } from './repository-ids.ts';
 import { START, UseLog, type UsePlace } from './use-log.ts';
 
 const DAY = 24 * 60 * 60 * 1000;
 /**
- * Most memory for pages of the file, KiB: the upper levels of all trees for a million blobs, whose leaves then cost one read each. With more,
- * look-ups cost the same and writes cost more: where a page was split, SQLite walks over all pages in memory at the end of the transaction.
+ * Memory for pages of the file, KiB: enough for the upper levels of all trees with a million blobs, so that a look-up reads one page. With
+ * more, look-ups cost the same and writes cost more: after a page was split, SQLite walks over all pages in memory at the end of the transaction.
  */
 const PAGES_KIB = 8 * 1024;
 /** Numbers of blobs kept in memory: more than are looked up between two batches of uses. A few hundred bytes each. */
-const HOT_BLOBS = 10_000;
+const MAX_NUMBERS = 10_000;
 
 /**
- * Opens the cache's index, `<dataDir>/cache.db`. One that is damaged is put aside and made anew: the files are found again, the rest is fetched again.
+ * Opens the cache's index, `<dataDir>/cache.db`. One that is damaged is put aside and made anew: maintenance finds the files again, and the
+ * rest is fetched again.
  * @throws {OperatorError} `DATABASE_NEWER`, `DATABASE_UNUSABLE`
  */
 export function openCacheIndex(dataDir: string, log: Logger): CacheIndex {
@@ -53,8 +53,8 @@ export class SqliteCacheIndex implements CacheIndex {
   readonly #run: CacheStatements;
   readonly #uses: UseLog;
   readonly #repositories: RepositoryIds;
-  /** Who uses a blob has looked it up, so a batch of uses finds its numbers here and reads no pages from all over the table. */
-  readonly #numbers = new Map<Digest, number>();
+  /** A blob is looked up before it is used, so a batch of uses finds the numbers here and reads no pages from all over the table. */
+  readonly #numbers = new LRUCache<Digest, number>({ max: MAX_NUMBERS });
   #staleLinksAt: { repository: number; digest: Buffer } = { repository: -1, digest: Buffer.alloc(0) };
 
   /** Takes the database over; `close` closes it. */
@@ -70,7 +70,7 @@ export class SqliteCacheIndex implements CacheIndex {
   blob(digest: Digest): BlobRow | null {
     const row = this.#run.blob.get(toBytes(digest)) as RawBlob | undefined;
     if (row === undefined) return null;
-    this.#remember(digest, row.number);
+    this.#numbers.set(digest, row.number);
     return { digest, size: row.size, created: row.created };
   }
 
@@ -81,16 +81,16 @@ export class SqliteCacheIndex implements CacheIndex {
 
   addBlob({ digest, size, created, lastUse }: UsedBlob): void {
     const bytes = toBytes(digest);
-    const added = this.#together(() => {
+    const added = this.#transaction(() => {
       const number = this.#run.addBlob.get(bytes, size, created) as number;
       this.#uses.put(bytes, number, lastUse);
       return number;
     });
-    this.#remember(digest, added);
+    this.#numbers.set(digest, added);
   }
 
   removeBlobs(digests: readonly Digest[]): void {
-    this.#together(() => {
+    this.#transaction(() => {
       for (const digest of digests) {
         this.#numbers.delete(digest);
         const number = this.#run.removeBlob.get(toBytes(digest)) as number | undefined;
@@ -100,7 +100,7 @@ export class SqliteCacheIndex implements CacheIndex {
   }
 
   touchBlobs(uses: ReadonlyMap<Digest, number>): void {
-    this.#together(() => {
+    this.#transaction(() => {
       for (const [digest, at] of uses) {
         const number = this.#number(digest);
         if (number !== undefined) this.#uses.touch(toBytes(digest), number, at);
@@ -113,7 +113,7 @@ export class SqliteCacheIndex implements CacheIndex {
     for (let place: UsePlace | null = START; place !== null; ) {
       const from: UsePlace = place;
       const found: UsedBlob[] = [];
-      place = this.#together(() => {
+      place = this.#transaction(() => {
         const { uses, next } = this.#uses.walk(from, limit);
         for (const { digest, blob, at } of uses) {
           const row = this.#run.blob.get(digest) as RawBlob | undefined;
@@ -129,7 +129,7 @@ export class SqliteCacheIndex implements CacheIndex {
   *tidy(): Generator<undefined, void> {
     for (let place: UsePlace | null = START; place !== null; ) {
       const from: UsePlace = place;
-      place = this.#together(() => this.#uses.tidy(from));
+      place = this.#transaction(() => this.#uses.tidy(from));
       yield;
     }
   }
@@ -143,7 +143,7 @@ export class SqliteCacheIndex implements CacheIndex {
   }
 
   link(links: readonly Link[], at: number): void {
-    this.#together(() => {
+    this.#transaction(() => {
       for (const { repository, digest, private: isPrivate } of links) {
         this.#run.link.run(
           this.#repositories.ensure(repository),
@@ -165,7 +165,7 @@ export class SqliteCacheIndex implements CacheIndex {
   dropStaleLinks(before: number, limit: number): boolean {
     const from = this.#staleLinksAt;
     const rows = this.#run.linksAfter.all(from.repository, from.digest, limit) as RawLink[];
-    this.#together(() => {
+    this.#transaction(() => {
       for (const { repository, digest, seen, here } of rows) {
         if (seen < Math.floor(before / DAY) && here === 0) this.#run.unlink.run(repository, digest);
       }
@@ -185,7 +185,7 @@ export class SqliteCacheIndex implements CacheIndex {
   }
 
   touchManifests(uses: ReadonlyMap<Digest, number>): void {
-    this.#together(() => {
+    this.#transaction(() => {
       for (const [digest, at] of uses) this.#run.touchManifest.run(at, toBytes(digest), at);
     });
   }
@@ -194,7 +194,7 @@ export class SqliteCacheIndex implements CacheIndex {
     let over = this.totals().manifestBytes - bytes;
     if (over <= 0) return [];
     const dropped: Digest[] = [];
-    this.#together(() => {
+    this.#transaction(() => {
       for (const row of this.#run.oldestManifests.all(limit) as { digest: Buffer; size: number }[]) {
         if (over <= 0) break;
         this.#run.removeManifest.run(row.digest);
@@ -213,7 +213,7 @@ export class SqliteCacheIndex implements CacheIndex {
   }
 
   removeManifests(digests: readonly Digest[]): void {
-    this.#together(() => {
+    this.#transaction(() => {
       for (const digest of digests) this.#run.removeManifest.run(toBytes(digest));
     });
   }
@@ -230,7 +230,7 @@ export class SqliteCacheIndex implements CacheIndex {
   }
 
   putTag(repository: RepositoryKey, tag: string, variant: string, row: TagRow): void {
-    this.#together(() => {
+    this.#transaction(() => {
       this.#run.putTag.run(this.#repositories.ensure(repository), tag, variant, toBytes(row.digest), row.checkedAt);
     });
   }
@@ -251,7 +251,7 @@ export class SqliteCacheIndex implements CacheIndex {
 
   forgetRegistry(registry: string, limit: number): boolean {
     let more = false;
-    this.#together(() => {
+    this.#transaction(() => {
       const links = this.#run.forgetLinks.run(registry, limit).changes;
       const tags = this.#run.forgetTags.run(registry, limit).changes;
       more = links === limit || tags === limit;
@@ -260,7 +260,7 @@ export class SqliteCacheIndex implements CacheIndex {
   }
 
   count(increments: Readonly<Partial<Record<Counter, number>>>): void {
-    this.#together(() => {
+    this.#transaction(() => {
       for (const [name, by] of Object.entries(increments)) if (by !== 0) this.#run.count.run(name, by);
     });
   }
@@ -275,7 +275,7 @@ export class SqliteCacheIndex implements CacheIndex {
     this.#database.close();
   }
 
-  #together<T>(task: () => T): T {
+  #transaction<T>(task: () => T): T {
     try {
       return this.#database.transaction(task).immediate();
     } catch (error) {
@@ -284,18 +284,13 @@ export class SqliteCacheIndex implements CacheIndex {
     }
   }
 
-  /** The number of a blob that is here. No other blob is ever given it, and one that is removed and comes again gets a new one. */
+  /** The number of a blob that is in the index. It is never given to another blob; one that is removed and added again gets a new number. */
   #number(digest: Digest): number | undefined {
     const known = this.#numbers.get(digest);
     if (known !== undefined) return known;
     const number = this.#run.numberOf.get(toBytes(digest)) as number | undefined;
-    if (number !== undefined) this.#remember(digest, number);
+    if (number !== undefined) this.#numbers.set(digest, number);
     return number;
-  }
-
-  #remember(digest: Digest, number: number): void {
-    if (this.#numbers.size >= HOT_BLOBS) this.#numbers.clear();
-    this.#numbers.set(digest, number);
   }
 }
 

@@ -1,9 +1,12 @@
 import type { Statement } from 'better-sqlite3';
+import { LRUCache } from 'lru-cache';
+import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
+import type { RepositoryKey } from '../oci/target.ts';
 import type { Database } from './database.ts';
 
 /**
- * The statements of the cache's index. All but `onlyOf`, which is for a command, find their rows by a key, whatever the number of rows;
- * a test asks SQLite for their plans.
+ * The statements of the cache's index (the log of uses has its own, in use-log.ts). All but `onlyOf`, which is for a command, find their
+ * rows by a key, whatever the number of rows; a test asks SQLite for their plans.
  */
 export const CACHE_SQL = {
   blob: 'SELECT digest, number, size, created FROM blobs WHERE digest = ?',
@@ -62,4 +65,56 @@ export function prepareAll<K extends string>(
 ): Readonly<Record<K, Statement>> {
   const names = Object.keys(sql) as K[];
   return Object.fromEntries(names.map((name) => [name, database.prepare(sql[name])])) as Record<K, Statement>;
+}
+
+const SHA256 = 1;
+const SHA512 = 2;
+
+/** A digest as the tables hold it: a byte for the algorithm, then the raw hash. Half the size of its text, and in the same order. */
+export function toBytes(digest: Digest): Buffer {
+  const hex = digestHex(digest);
+  const bytes = Buffer.allocUnsafe(1 + hex.length / 2);
+  bytes[0] = digestAlgorithm(digest) === 'sha512' ? SHA512 : SHA256;
+  bytes.write(hex, 1, 'hex');
+  return bytes;
+}
+
+export function fromBytes(bytes: Buffer): Digest {
+  return `${bytes[0] === SHA512 ? 'sha512' : 'sha256'}:${bytes.toString('hex', 1)}` as Digest;
+}
+
+/** Ids of repositories kept in memory. */
+const MAX_IDS = 10_000;
+
+/** The ids by which the index's other tables name repositories. */
+export class RepositoryIds {
+  readonly #database: Pick<Database, 'inTransaction'>;
+  readonly #run: Pick<CacheStatements, 'repository' | 'addRepository'>;
+  readonly #known = new LRUCache<string, number>({ max: MAX_IDS });
+
+  constructor(database: Pick<Database, 'inTransaction'>, run: Pick<CacheStatements, 'repository' | 'addRepository'>) {
+    this.#database = database;
+    this.#run = run;
+  }
+
+  /** Undefined where the index knows nothing of the repository. */
+  find(repository: RepositoryKey): number | undefined {
+    return this.#known.get(`${repository.registry}/${repository.repository}`) ?? this.#look(repository);
+  }
+
+  /** Gives the repository an id if it has none. */
+  ensure(repository: RepositoryKey): number {
+    const known = this.find(repository);
+    if (known !== undefined) return known;
+    this.#run.addRepository.run(repository.registry, repository.repository);
+    return this.#look(repository) ?? 0;
+  }
+
+  #look({ registry, repository }: RepositoryKey): number | undefined {
+    const row = this.#run.repository.get(registry, repository) as { id: number } | undefined;
+    // If the transaction under way is rolled back, the row of this id may be gone: such an id is not kept.
+    if (row === undefined || this.#database.inTransaction) return row?.id;
+    this.#known.set(`${registry}/${repository}`, row.id);
+    return row.id;
+  }
 }

@@ -1,7 +1,6 @@
 import type { Statement } from 'better-sqlite3';
 import { prepareAll } from './cache-statements.ts';
 import type { Database } from './database.ts';
-import { UseTimes } from './use-times.ts';
 
 /** The statements of the log; each finds its rows by a key. */
 export const USE_SQL = {
@@ -9,14 +8,14 @@ export const USE_SQL = {
   removeUse: 'DELETE FROM uses WHERE at = ? AND blob = ?',
   removeBetween: 'DELETE FROM uses WHERE (at, digest) > (?, ?) AND (at, digest) <= (?, ?)',
   usesAfter: 'SELECT at, digest, blob FROM uses WHERE (at, digest) > (?, ?) ORDER BY at, digest LIMIT ?',
-  // Without digests, which would cost more than the rest; then the last of them alone.
+  // Without digests, which would cost more than the rest; `placeAfter` then reads the digest of the last entry alone.
   timesAfter: 'SELECT blob, at FROM uses WHERE (at, digest) > (?, ?) ORDER BY at, digest LIMIT ?',
   placeAfter: 'SELECT at, digest FROM uses WHERE (at, digest) > (?, ?) ORDER BY at, digest LIMIT 1 OFFSET ?',
 } as const;
 
 /** Entries read back in one step after a start: a few ms. */
 const READ_SLICE = 5_000;
-/** Entries looked at, and swept up where they are outdated, in one step: a few ms where all have to go one by one. */
+/** Entries looked at, and deleted where they are outdated, in one step: a few ms where all have to be deleted one by one. */
 const SWEEP_SLICE = 1_000;
 
 /** A place in the log, just behind the entry of this time and digest. */
@@ -34,12 +33,12 @@ export interface UseEntry extends UsePlace {
 export const START: UsePlace = { at: -1, digest: Buffer.alloc(0) };
 
 /**
- * When blobs were last used: a log in order of time. A use is appended, and what the log said of the blob before is outdated from then on,
- * until it is swept up. To change a row for each use instead would write two pages of two trees, each somewhere else: of a million blobs,
- * a hundred uses dirty two hundred pages that way, and a handful this way.
+ * When blobs were last used: a log in order of time. A use is appended, which makes the blob's earlier entry outdated; outdated entries are
+ * deleted later ("swept"). Updating a row for each use instead would write to two places of two trees: of a million blobs, a hundred uses
+ * then write two hundred pages, and a handful with the log.
  *
  * Which entry is a blob's newest is known in memory. After a start the log is read back in slices first: by `tend`, `tidy` and `walk`.
- * Every method that writes is called in a transaction; after one that failed `forget` must be called.
+ * Every method that writes must be called in a transaction; when a transaction has failed, `forget` must be called.
  */
 export class UseLog {
   readonly #run: Readonly<Record<keyof typeof USE_SQL, Statement>>;
@@ -54,18 +53,18 @@ export class UseLog {
     if (this.#isEmpty()) this.#readUpTo = null;
   }
 
-  /** A blob is new, or was put in again. */
+  /** A blob was added, or added again. */
   put(digest: Buffer, blob: number, at: number): void {
     this.remove(blob);
     this.#append(digest, blob, at);
   }
 
-  /** A blob was used. An earlier use than is known says nothing. */
+  /** A blob was used. A use earlier than the newest one known changes nothing. */
   touch(digest: Buffer, blob: number, at: number): void {
     if (at > (this.#newest.get(blob) ?? -1)) this.#append(digest, blob, at);
   }
 
-  /** A blob is gone. What is outdated of it stays until it is swept up. */
+  /** A blob was removed. Its outdated entries stay until they are swept. */
   remove(blob: number): void {
     const at = this.#newest.get(blob);
     if (at === undefined) return;
@@ -103,8 +102,8 @@ export class UseLog {
   }
 
   /**
-   * What goes with a batch of uses: a slice of the log is read back, or some of what is outdated is swept up. Every entry is looked at again
-   * after as many uses as there are entries, so the log comes to two entries a blob where uses are spread evenly, and fewer where they are not.
+   * To be called with each batch of uses: reads back a slice of the log, or sweeps as many entries as there were uses. Every entry is thus
+   * looked at again after as many uses as there are entries, so the log has at most about two entries for each blob.
    */
   tend(uses: number): void {
     if (this.#readUpTo !== null) this.#readBack(this.#readUpTo);
@@ -118,14 +117,14 @@ export class UseLog {
     return from;
   }
 
-  /** Memory is thrown away, and the log read again: a transaction failed, and what it wrote is undone. */
+  /** A transaction failed, and what it wrote is undone: what is in memory is dropped, and the log is read back again. */
   forget(): void {
     this.#newest.clear();
     this.#readUpTo = START;
     this.#swept = START;
   }
 
-  /** A log that cannot be read does not keep the program from starting; whoever uses it meets the error again. */
+  /** A log that cannot be read does not keep the program from starting; the methods that read it will throw. */
   #isEmpty(): boolean {
     try {
       return this.#times(START, 1).length === 0;
@@ -139,7 +138,7 @@ export class UseLog {
     this.#newest.set(blob, at);
   }
 
-  /** Looks at so many entries behind a place, and drops those that are outdated. Tells how many stay, and where the next ones are; null at the end. */
+  /** Looks at `limit` entries behind a place, and deletes those that are outdated. Returns how many stay, and the place of the next; null at the end. */
   #sweep(from: UsePlace, limit: number): { readonly kept: number; readonly next: UsePlace | null } {
     const times = this.#times(from, limit);
     const next = times.length < limit ? null : this.#place(from, limit);
@@ -152,7 +151,7 @@ export class UseLog {
     return { kept: times.length - outdated.length, next };
   }
 
-  /** One slice. What this run has seen itself is newer than anything that is read. */
+  /** Reads one slice. Uses of this run are newer than anything that is read. */
   #readBack(from: UsePlace): void {
     const times = this.#times(from, READ_SLICE);
     for (const [blob, at] of times) {
@@ -168,5 +167,42 @@ export class UseLog {
   /** Of the entry so many places on. */
   #place({ at, digest }: UsePlace, entries: number): UsePlace {
     return this.#run.placeAfter.get(at, digest, entries - 1) as UsePlace;
+  }
+}
+
+/** Numbers of blobs in one block of `UseTimes`. Blobs are evicted in about the order in which they came, so whole blocks become empty. */
+const BLOCK = 256;
+
+/** When each blob was last used, by its number: 8 bytes for each blob, where a `Map` of numbers takes 50. */
+export class UseTimes {
+  readonly #blocks = new Map<number, { readonly times: Float64Array; held: number }>();
+
+  /** ms since 1970; undefined where it is not known. */
+  get(blob: number): number | undefined {
+    const time = this.#blocks.get(Math.floor(blob / BLOCK))?.times[blob % BLOCK];
+    return time === undefined || Number.isNaN(time) ? undefined : time;
+  }
+
+  set(blob: number, time: number): void {
+    const number = Math.floor(blob / BLOCK);
+    let block = this.#blocks.get(number);
+    if (block === undefined) {
+      block = { times: new Float64Array(BLOCK).fill(Number.NaN), held: 0 };
+      this.#blocks.set(number, block);
+    }
+    if (Number.isNaN(block.times[blob % BLOCK])) block.held++;
+    block.times[blob % BLOCK] = time;
+  }
+
+  delete(blob: number): void {
+    const number = Math.floor(blob / BLOCK);
+    const block = this.#blocks.get(number);
+    if (block === undefined || Number.isNaN(block.times[blob % BLOCK])) return;
+    block.times[blob % BLOCK] = Number.NaN;
+    if (--block.held === 0) this.#blocks.delete(number);
+  }
+
+  clear(): void {
+    this.#blocks.clear();
   }
 }

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { UseTimes } from '../../../src/sqlite/use-times.ts';
+import { UseTimes } from '../../../src/sqlite/use-log.ts';
 
 it('keeps a time for each number, far apart as they may be', () => {
   const times = new UseTimes();
