@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
-import { type Digest, digestAlgorithm } from '../oci/digest.ts';
-import { VerifiedSource } from '../oci/verified-source.ts';
+import { type Digest, digestAlgorithm, VerifiedSource } from '../oci/digest.ts';
 import { CacheError } from './blob-cache.ts';
 import type { SharedFile } from './shared-file.ts';
 import type { FilePlace, FileSource, FileView, SharedRead } from './shared-read.ts';

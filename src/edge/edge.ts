@@ -27,7 +27,7 @@ export interface EdgeOptions {
   readonly table: () => TableSnapshot;
   /** Null with `tls.mode: off`. */
   readonly certificates: EdgeCertificates | null;
-  readonly registry: ProxyCore;
+  readonly proxy: ProxyCore;
   readonly access: AccessPort;
   /** True, or why the gateway is not ready. */
   readonly ready: () => true | string;
@@ -60,7 +60,7 @@ export class Edge {
   #closing = false;
 
   constructor(options: EdgeOptions) {
-    const { config, table, certificates, registry, access, metrics, version } = options;
+    const { config, table, certificates, proxy, access, metrics, version } = options;
     const log = options.log.child({ room: 'edge' });
     const limits = { ...EDGE_LIMITS, ...options.limits };
     const ready = () => (this.#closing ? 'shutting down' : options.ready());
@@ -76,7 +76,7 @@ export class Edge {
     const forwarded = new ForwardedHeaders(config.trustedProxies);
     const app = createApp({ table, access, certificates, rootFile, ready, port, metrics, version, log });
     const routes = new Routes(table);
-    const pulls = { registry, access, reads: new Reads(new BufferPool()), stallMs, log };
+    const pulls = { proxy, access, reads: new Reads(new BufferPool()), stallMs, log };
     const dispatch = createDispatcher({ app, routes, pulls, forwarded, accessLog, log });
     const servers = new HttpServers(dispatch, connections, limits);
     const tls = { connections, servers, ticketKeys, handshakeMs, metrics, log };

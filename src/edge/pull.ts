@@ -12,7 +12,7 @@ import type { AccessPort, RequestContext } from './request-context.ts';
 import type { PullRoute } from './target.ts';
 
 export interface PullDeps {
-  readonly registry: ProxyCore;
+  readonly proxy: ProxyCore;
   readonly access: AccessPort;
   readonly reads: Reads;
   readonly stallMs: number;
@@ -70,7 +70,7 @@ export function servePull(
   const asker = { address: context.clientAddress, authorization: headers.authorization, host: context.host };
   const serve = (grant: Grant) => {
     context.user = grant.user;
-    const reply = deps.registry.serve(new ClientPull(context, route, headers, grant.authenticated));
+    const reply = deps.proxy.serve(new ClientPull(context, route, headers, grant.authenticated));
     return andThen(reply, (ready) => andThen(sendReply(deps, context, route, ready, response), () => count(grant)));
   };
   const count = (grant: Grant): void => {

@@ -1,5 +1,5 @@
 /**
- * The one catalogue of what a client can be told (distribution-spec, *Error Codes*). `message` says what happened,
+ * The one catalogue of errors that clients get (distribution-spec, *Error Codes*). `message` says what happened,
  * `next` what to do about it; `{name}` is filled from the error's facts. test/unit/oci/errors.test.ts holds it to that.
  */
 export const CATALOGUE = {
@@ -158,7 +158,7 @@ export interface RegistryErrorOptions {
   readonly cause?: unknown;
 }
 
-/** A failure that a client is told; everything else becomes `internal`. */
+/** A failure whose reason the client gets to see; every other error becomes `internal`. */
 export class RegistryError extends Error {
   override readonly name = 'RegistryError';
   readonly kind: ErrorName;

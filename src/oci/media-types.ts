@@ -120,9 +120,9 @@ export function accepts(client: AcceptClass, mediaType: string): boolean {
 }
 
 /**
- * Names the variant of a tag's content that an upstream gave to `asked`. An index is what the tag really stands for, so everyone who can
- * take one may have it. A manifest may have been made from an index for a client that cannot read one, so it carries which
- * indexes the asker could read, and goes only to those who can read no more. Anything else stays within its class.
+ * Names the variant of a tag's content that an upstream gave to `asked`. An index is what was pushed under the tag, so it is given to every
+ * client that accepts it. A single manifest may have been chosen by the registry out of an index, for a client that cannot read one: its variant
+ * names which indexes that client accepted, and it is given only to clients that accept no more of them. Anything else stays within its class.
  */
 export function variantOf(asked: AcceptClass, mediaType: string): string {
   const row = KNOWN.find(({ type }) => type === mediaType);

@@ -1,3 +1,4 @@
+import type { ByteSource } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/interval-set.ts';
 import type { Digest } from './digest.ts';
 import type { RepositoryKey } from './target.ts';
@@ -8,8 +9,8 @@ export interface BlobKey extends RepositoryKey {
 }
 
 /**
- * Where a download puts a blob's bytes: the seam between the one who fetches (upstream) and the one who keeps (cache).
- * Pieces may arrive out of order and from several connections; they never overlap what is held.
+ * Where a download puts a blob's bytes: the upstream room writes, the cache implements.
+ * Chunks may arrive out of order and from several connections; they never overlap what is held.
  */
 export interface BlobSink {
   /** What is on disk already (a fill taken up after a restart); sorted, disjoint. Fetch only the rest. */
@@ -20,8 +21,8 @@ export interface BlobSink {
    */
   begin(size: number | undefined): void;
   /**
-   * Keeps bytes at an offset; resolves when the writer may go on (back-pressure of the disk). The chunk is the sink's for good: it may still
-   * wait for the disk when this resolves, so the writer never touches it again. A rejection ends the download; it is not the upstream's failure.
+   * Keeps bytes at an offset; resolves when the writer may go on (back-pressure of the disk). The sink owns the chunk from now on: it may
+   * still wait for the disk when this resolves, so the writer must not reuse its memory. A rejection ends the download; it is not the upstream's failure.
    */
   write(offset: number, chunk: Uint8Array): Promise<void>;
 }
@@ -33,5 +34,5 @@ export interface BlobStream {
   readonly contentRange?: { readonly from: number; readonly to: number; readonly size: number | undefined };
   /** Size of the whole blob, where known. */
   readonly size: number | undefined;
-  readonly source: import('../kit/byte-source.ts').ByteSource;
+  readonly source: ByteSource;
 }

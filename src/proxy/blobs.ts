@@ -22,7 +22,7 @@ const SIZES_KEPT = 10_000;
 
 /**
  * Sizes of blobs as a repository's own manifests give them, for a HEAD that needs no upstream (public.ecr.aws answers 401 to every one).
- * Kept by repository: what one says of a digest is not told through another.
+ * Kept by repository, so that nothing of one repository shows through another.
  */
 export class BlobSizes {
   readonly #sizes = new LRUCache<string, number>({ max: SIZES_KEPT });
@@ -49,7 +49,10 @@ export interface BlobsOptions {
   readonly onPassthrough: (reason: PassthroughReason) => void;
 }
 
-/** Blobs: from the cache where this repository may have them, from a fill that grows, or straight through. */
+/**
+ * Serves blobs: from the cache where this repository may have them, from a file that a fill is still writing, or straight from the upstream
+ * (passthrough).
+ */
 export class Blobs {
   readonly #options: BlobsOptions;
   readonly #passthrough: Passthrough;
@@ -72,7 +75,7 @@ export class Blobs {
     if (handle === null) return this.#notHere(pull, entry, key);
     try {
       if (!access.holds(entry, key, key.digest)) await this.#prove(entry, key);
-      // A fill that fails before it began may be another repository's: its failure is not this one's, and not this client's to know.
+      // A fill that fails before it began may be another repository's: that failure says nothing about this repository, and its reason is not for this client.
       if (await isBegun(handle)) return await this.#fromHandle(pull, key, handle);
     } finally {
       handle.release();
@@ -96,7 +99,7 @@ export class Blobs {
     }
   }
 
-  /** Nothing of it is here. */
+  /** Nothing of the blob is in the cache. */
   async #fromUpstream(pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply> {
     const { blobs } = this.#options;
     const known = matchesNone(pull.ifNoneMatch, key.digest);
@@ -145,7 +148,7 @@ export class Blobs {
     }
   }
 
-  /** It is here for another repository, or this one's registry has closed it since: the upstream decides. */
+  /** The blob is in the cache, but this repository is not known to hold it, or its registry has closed it since: the upstream decides. */
   #prove(entry: RegistryEntry, key: BlobKey): Promise<void> {
     const id = contentId(key, key.digest);
     this.#missing.check(id);

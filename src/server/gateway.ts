@@ -81,7 +81,7 @@ export async function startGateway(options: {
       replies,
     });
 
-    opened.defer('the registry core', () => core.close());
+    opened.defer('the proxy core', () => core.close());
     table.subscribe(() => core.invalidate());
 
     const users = await Users.open(new SqliteUserStore(database), log);
@@ -97,7 +97,7 @@ export async function startGateway(options: {
       config,
       table: () => table.snapshot(),
       certificates,
-      registry: new ManifestCache({ core, replies }),
+      proxy: new ManifestCache({ core, replies }),
       access,
       ready: () => ready,
       log,

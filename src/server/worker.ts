@@ -74,7 +74,7 @@ class Worker {
       config: { ...config, metrics: { listen: null } },
       table: () => this.#table,
       certificates: config.tls.mode === 'off' ? null : this.#certificates,
-      registry: new ManifestCache({
+      proxy: new ManifestCache({
         core: this.#core,
         replies: repliesTally(this.metrics),
         maxBytes: MANIFEST_CACHE_BYTES,

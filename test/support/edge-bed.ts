@@ -187,7 +187,7 @@ export async function startEdgeBed(
   const edge = new Edge({
     table: () => bed.table,
     certificates: config.tls.mode === 'off' ? null : certificates.service(),
-    registry,
+    proxy: registry,
     access: openAccess,
     ready: () => true,
     log: silentLog(),
