@@ -1,61 +1,120 @@
-/** The configuration after defaults, file and environment; every value checked, sizes in bytes, durations in milliseconds. */
-export interface Config {
-  readonly domain: string;
-  /** False for localhost, IP addresses and names under .localhost .test .internal .local .home.arpa. */
-  readonly publicDomain: boolean;
-  /** Absolute. */
-  readonly dataDir: string;
-  readonly listen: {
-    readonly https: ListenAddress | null;
-    readonly http: ListenAddress | null;
-    /** Processes that share the listening sockets; `auto` is resolved to a number. */
-    readonly workers: number;
-  };
-  readonly tls: { readonly mode: 'acme' | 'internal' | 'off' };
-  readonly trustedProxies: readonly string[];
-  readonly acme: {
-    readonly email: string | null;
-    /** Tried in order. */
-    readonly issuers: readonly IssuerConfig[];
-    readonly challenges: readonly ChallengeType[];
-    readonly selfCheck: boolean;
-    readonly resolvers: readonly string[];
-  };
-  readonly cache: {
-    readonly maxSize: number;
-    readonly minFree: number;
-    readonly tagTtl: number;
-    readonly staleFor: number;
-  };
-  readonly upstream: {
-    readonly proxy: string | null;
-    readonly stallTimeout: number;
-    readonly connections: number;
-  };
-  readonly access: {
-    /** null: open until the first user exists. */
-    readonly anonymous: boolean | null;
-    readonly allow: readonly string[];
-    readonly deny: readonly string[];
-  };
-  readonly limits: {
-    readonly requestsPerMinute: number | null;
-    readonly bytesPerDay: number | null;
-    readonly bytesPerMonth: number | null;
-  };
-  readonly metrics: { readonly listen: ListenAddress | null };
-  readonly log: { readonly level: LogLevel; readonly format: 'json' | 'pretty' };
-}
+import { resolve } from 'node:path';
+import {
+  type ListenAddress,
+  nonEmpty,
+  parseBoolean,
+  parseChoice,
+  parseCidr,
+  parseDirectory,
+  parseDomain,
+  parseDuration,
+  parseEmail,
+  parseInteger,
+  parseList,
+  parseListen,
+  parseMacKey,
+  parseProxy,
+  parseResolver,
+  parseSize,
+  parseText,
+} from './values.ts';
 
-export interface ListenAddress {
-  /** Undefined: every address of the machine. */
-  readonly host: string | undefined;
-  /** 0 picks a free one (tests). */
-  readonly port: number;
-}
-
+export type { ListenAddress };
 export type ChallengeType = 'http-01' | 'tls-alpn-01';
-export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
+
+/** What a default may depend on. */
+export interface Facts {
+  /** Relative paths start here. */
+  readonly cwd: string;
+  readonly cores: number;
+  /** The log goes to a terminal. */
+  readonly terminal: boolean;
+  readonly domain: string;
+  readonly publicDomain: boolean;
+  readonly tlsMode: TlsMode;
+}
+
+type TlsMode = 'acme' | 'internal' | 'off';
+
+/** One key of the configuration. */
+export class Key<P, V> {
+  /** From the raw value of the file, or the text of the environment. @throws {BadValue} */
+  readonly parse: (raw: unknown) => P;
+  /** The value in use, of what was set or of nothing. */
+  readonly value: (set: P | undefined, facts: Facts) => V;
+  /** The default and what it means, as the tables of README.md have it. */
+  readonly doc: string;
+  /** Where the name does not follow from the key: `cache.maxSize` is `GATEWAY_CACHE_MAX_SIZE` by itself. */
+  readonly environment: string | undefined;
+
+  constructor(
+    parse: (raw: unknown) => P,
+    value: (set: P | undefined, facts: Facts) => V,
+    doc: string,
+    environment?: string,
+  ) {
+    this.parse = parse;
+    this.value = value;
+    this.doc = doc;
+    this.environment = environment;
+  }
+}
+
+/** A key whose value is a list of mappings; in the environment, keys of its first item alone can be set. */
+export class KeyList<I extends KeyTree, V> {
+  readonly item: I;
+  readonly value: (set: readonly SettingsOf<I>[] | undefined, facts: Facts) => V;
+  readonly doc: string;
+  /** What is said of a value that is no list. */
+  readonly noList: string;
+
+  constructor(options: Pick<KeyList<I, V>, 'item' | 'value' | 'doc' | 'noList'>) {
+    this.item = options.item;
+    this.value = options.value;
+    this.doc = options.doc;
+    this.noList = options.noList;
+  }
+}
+
+export interface KeyTree {
+  // biome-ignore lint/suspicious/noExplicitAny: whatever the types of a key are, it is a key
+  readonly [name: string]: Key<any, any> | KeyList<any, any> | KeyTree;
+}
+
+/** A key with a default that is written as the file would have it. */
+function plain<P>(parse: (raw: unknown) => P, byDefault: string, about = ''): Key<P, P> {
+  return new Key(parse, (set) => set ?? parse(byDefault), `\`${byDefault}\`${about}`);
+}
+
+/** A key that is null where it is not set. */
+function optional<P>(parse: (raw: unknown) => P, doc: string, environment?: string): Key<P, P | null> {
+  return new Key(parse, (set) => set ?? null, doc, environment);
+}
+
+/** A list that is empty where it is not set. */
+function list<P>(item: (raw: unknown) => P, doc: string): Key<P[], readonly P[]> {
+  return new Key(parseList(item), (set) => set ?? [], doc);
+}
+
+/** An address to listen on, where null is a choice (`off`) and undefined is none. */
+function listen(
+  byDefault: (facts: Facts) => ListenAddress,
+  doc: string,
+): Key<ListenAddress | null, ListenAddress | null> {
+  return new Key(parseListen, (set, facts) => (set === undefined ? byDefault(facts) : set), doc);
+}
+
+const everywhere = (port: number): ListenAddress => ({ host: undefined, port });
+const loopback = (port: number): ListenAddress => ({ host: '127.0.0.1', port });
+
+export const DEFAULT_DOMAIN = 'localhost';
+const LETS_ENCRYPT = 'https://acme-v02.api.letsencrypt.org/directory';
+/** More connections than this to one host look like an attack. */
+const MAX_CONNECTIONS = 32;
+const MAX_WORKERS = 256;
+const MAX_REQUESTS = 1_000_000_000;
+
+const workers = parseInteger(1, MAX_WORKERS);
 
 export interface IssuerConfig {
   readonly directory: string;
@@ -63,3 +122,140 @@ export interface IssuerConfig {
   readonly eab: { readonly keyId: string; readonly hmacKey: string } | null;
   readonly profile: string | null;
 }
+
+/** Its own keys have no rows in the README but those that the environment can set. */
+const ISSUER = {
+  directory: optional(parseDirectory, "Let's Encrypt's", 'GATEWAY_ACME_DIRECTORY'),
+  caFile: optional(parseText('the path of a PEM file'), "none: the system's roots", 'GATEWAY_ACME_CA_FILE'),
+  eab: {
+    keyId: optional(parseText('the key identifier that the CA gave'), ''),
+    hmacKey: optional(parseMacKey, ''),
+  },
+  profile: optional(parseText('the name of a profile'), ''),
+};
+
+function issuersOf(set: readonly SettingsOf<typeof ISSUER>[] | undefined, { cwd }: Facts): readonly IssuerConfig[] {
+  return (set === undefined || set.length === 0 ? [{}] : set).map(
+    ({ directory, caFile, eab, profile }: SettingsOf<typeof ISSUER>) => ({
+      directory: directory ?? LETS_ENCRYPT,
+      caFile: caFile === undefined ? null : resolve(cwd, caFile),
+      eab: eab?.keyId === undefined || eab.hmacKey === undefined ? null : { keyId: eab.keyId, hmacKey: eab.hmacKey },
+      profile: profile ?? null,
+    }),
+  );
+}
+
+/**
+ * Every key of the configuration, in the order of the README's tables. The type `Config`, the environment's names, the defaults and the
+ * rows of the documentation follow from it: a new key is one entry here, a row in README.md and README.zh-CN.md (a test compares
+ * them with this), and its use.
+ */
+export const KEYS = {
+  domain: plain(parseDomain, DEFAULT_DOMAIN),
+  dataDir: new Key(parseText('the path of a directory'), (set = 'data', { cwd }) => resolve(cwd, set), '`./data`'),
+  listen: {
+    https: new Key(
+      parseListen,
+      (set, { publicDomain, tlsMode }) => {
+        if (tlsMode === 'off') return null;
+        return set === undefined ? (publicDomain ? everywhere(443) : loopback(8443)) : set;
+      },
+      '`:443` for a public domain, else `127.0.0.1:8443`; `off` with `tls.mode: off`',
+    ),
+    http: listen(
+      ({ publicDomain }) => (publicDomain ? everywhere(80) : loopback(8080)),
+      '`:80` for a public domain, else `127.0.0.1:8080`; `off` allowed',
+    ),
+    /** Processes that share the listening sockets. */
+    workers: new Key(
+      (raw): number | 'auto' => (raw === 'auto' ? 'auto' : workers(raw)),
+      (set = 'auto', { cores }) => (set === 'auto' ? Math.max(1, cores) : set),
+      '`auto`: a process for each core shares the listening sockets',
+    ),
+  },
+  tls: {
+    mode: new Key(
+      parseChoice(['acme', 'internal', 'off']),
+      (_, { tlsMode }) => tlsMode,
+      '`acme` for a public domain, else `internal`; `off` behind another TLS terminator',
+    ),
+  },
+  trustedProxies: list(parseCidr, 'none: CIDRs whose `X-Forwarded-*` is believed'),
+  acme: {
+    email: optional(parseEmail, 'none'),
+    /** Tried in order. */
+    issuers: new KeyList({
+      item: ISSUER,
+      value: issuersOf,
+      doc: "Let's Encrypt; each `{directory, caFile, eab: {keyId, hmacKey}, profile}`, tried in order",
+      noList: 'is not a list; each issuer starts with "- directory: https://…"',
+    }),
+    challenges: new Key<ChallengeType[], readonly ChallengeType[]>(
+      nonEmpty(parseList(parseChoice(['http-01', 'tls-alpn-01'])), 'name http-01, tls-alpn-01 or both'),
+      (set = ['http-01', 'tls-alpn-01']) => [...new Set(set)],
+      '`http-01,tls-alpn-01`',
+    ),
+    selfCheck: plain(parseBoolean, 'true', ': look whether a name leads here before the CA is asked'),
+    resolvers: list(parseResolver, "the system's; `host:port` of the DNS servers for that check"),
+  },
+  cache: {
+    maxSize: plain(parseSize, '20GiB', '; `0` streams without keeping'),
+    minFree: plain(parseSize, '1GiB', ' of free disk that the cache leaves alone'),
+    tagTtl: plain(parseDuration, '1m', ': how long a tag is believed before the registry is asked again'),
+    staleFor: plain(parseDuration, '7d', ": how old a tag's answer may be while its registry fails"),
+  },
+  upstream: {
+    proxy: optional(parseProxy, 'none; `http://`, `https://`, `socks5://`, `socks5h://`'),
+    stallTimeout: plain(
+      nonEmpty(parseDuration, 'write how long to wait for a byte, like 20s'),
+      '20s',
+      ' without a byte',
+    ),
+    connections: plain(parseInteger(1, MAX_CONNECTIONS), '4', ': most parallel connections for one slow blob'),
+  },
+  access: {
+    /** null: open until the first user exists. */
+    anonymous: optional(parseBoolean, '`true` until the first user exists, then `false`'),
+    allow: list(parseCidr, 'none: CIDRs; where given, all others are refused'),
+    deny: list(parseCidr, 'none: CIDRs that are refused'),
+  },
+  limits: {
+    requestsPerMinute: optional(parseInteger(1, MAX_REQUESTS), 'none; of one client'),
+    bytesPerDay: optional(nonEmpty(parseSize, 'leave it out for no limit'), 'none; of one client'),
+    bytesPerMonth: optional(nonEmpty(parseSize, 'leave it out for no limit'), 'none; of all together'),
+  },
+  metrics: {
+    listen: listen(() => loopback(9464), '`127.0.0.1:9464` (Prometheus); `off` allowed'),
+  },
+  log: {
+    level: plain(parseChoice(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']), 'info'),
+    format: new Key(
+      parseChoice(['json', 'pretty']),
+      (set, { terminal }) => set ?? (terminal ? 'pretty' : 'json'),
+      '`json`, `pretty` on a terminal',
+    ),
+  },
+} as const satisfies KeyTree;
+
+/** What of a tree of keys was set, each value checked by itself. */
+export type SettingsOf<T> = {
+  readonly [N in keyof T]?:
+    | (T[N] extends Key<infer P, unknown>
+        ? P
+        : T[N] extends KeyList<infer I, unknown>
+          ? readonly SettingsOf<I>[]
+          : SettingsOf<T[N]>)
+    | undefined;
+};
+
+type ConfigOf<T> = {
+  readonly [N in keyof T]: T[N] extends { readonly value: (...args: never[]) => infer V } ? V : ConfigOf<T[N]>;
+};
+
+export type Settings = SettingsOf<typeof KEYS>;
+
+/** The configuration after defaults, file and environment; every value checked, sizes in bytes, durations in milliseconds, paths absolute. */
+export type Config = ConfigOf<typeof KEYS> & {
+  /** False for localhost, IP addresses and names under .localhost .test .internal .local .home.arpa. */
+  readonly publicDomain: boolean;
+};

@@ -4,8 +4,17 @@ import { didYouMean } from '../kit/did-you-mean.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { parseYaml, type YamlText } from '../kit/yaml-text.ts';
 import type { Config } from './config.ts';
-import { complete, contradictions } from './defaults.ts';
-import { ENVIRONMENT, keysAt, type Settings, settingsSchema } from './schema.ts';
+import {
+  complete,
+  contradictions,
+  ENVIRONMENT,
+  isTree,
+  keyText,
+  type Path,
+  type Problem,
+  readSettings,
+  type Tree,
+} from './settings.ts';
 
 export interface LoadOptions {
   /** `--config`; else `GATEWAY_CONFIG`, else `gateway.yaml` in `cwd` where there is one. */
@@ -29,12 +38,6 @@ export interface LoadedConfig {
   readonly source: { readonly file: string | null; readonly environment: readonly string[] };
 }
 
-type Path = readonly (string | number)[];
-interface Problem {
-  readonly path: Path;
-  readonly message: string;
-}
-
 const DEFAULT_FILE = 'gateway.yaml';
 
 /**
@@ -50,7 +53,7 @@ export function loadConfig(options: LoadOptions): LoadedConfig {
   if (options.dataDir !== undefined) raw.dataDir = options.dataDir;
 
   const problems: Problem[] = [];
-  const settings = check(raw, problems);
+  const settings = readSettings(raw, problems);
   const bad = new Set(problems.map((problem) => problem.path.join('.')));
   problems.push(...contradictions(settings, cwd).filter((one) => !one.involves.some((key) => bad.has(key))));
   if (problems.length > 0) throw invalid(problems, { yaml, file, heeded, warnings });
@@ -85,8 +88,6 @@ function readConfig(file: string): string {
   }
 }
 
-type Tree = Record<string, unknown>;
-
 function asTree(value: unknown, file: string | null): Tree {
   if (!isTree(value)) {
     throw new OperatorError('CONFIG_INVALID', `${file}: is not a mapping of keys to values`, {
@@ -102,10 +103,6 @@ function withoutNulls(value: unknown): unknown {
   if (!isTree(value)) return value;
   const kept = Object.entries(value).filter(([, one]) => one !== null);
   return Object.fromEntries(kept.map(([key, one]) => [key, withoutNulls(one)]));
-}
-
-function isTree(value: unknown): value is Tree {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** Lays the environment over the file's tree. `heeded` maps the dotted key to the variable that set it. */
@@ -140,42 +137,6 @@ function put(raw: Tree, path: Path, value: string): void {
   node[String(path.at(-1))] = value;
 }
 
-/** Parses; where that fails, notes the problems and parses what is left, so that contradictions are found in the same run. */
-function check(raw: Tree, problems: Problem[]): Settings {
-  const first = settingsSchema.safeParse(raw);
-  if (first.success) return first.data;
-  for (const issue of first.error.issues) {
-    const path = issue.path.filter((part) => typeof part !== 'symbol');
-    if (issue.code === 'unrecognized_keys') problems.push(...issue.keys.map((key) => unknownKey([...path, key])));
-    else
-      problems.push({ path, message: issue.code === 'invalid_type' ? expected(issue.message, path) : issue.message });
-  }
-  const rest = structuredClone(raw);
-  for (const { path } of problems) remove(rest, path);
-  const second = settingsSchema.safeParse(rest);
-  return second.success ? second.data : {};
-}
-
-function expected(message: string, path: Path): string {
-  if (!message.startsWith('Invalid input')) return message;
-  return `must be a mapping with the keys ${keysAt(path).join(', ')}`;
-}
-
-function unknownKey(path: Path): Problem {
-  const known = keysAt(path.slice(0, -1));
-  const meant = didYouMean(String(path.at(-1)), known);
-  const hint = meant === undefined ? `known are ${known.join(', ')}` : `did you mean ${meant}?`;
-  return { path, message: `there is no such key; ${hint}` };
-}
-
-function remove(tree: Tree, path: Path): void {
-  let node: unknown = tree;
-  for (const key of path.slice(0, -1)) node = (node as Tree | undefined)?.[key];
-  // A list keeps its length, so that the places of its other items stay true.
-  if (Array.isArray(node)) node[Number(path.at(-1))] = {};
-  else if (isTree(node)) delete node[String(path.at(-1))];
-}
-
 function invalid(
   problems: readonly Problem[],
   found: {
@@ -187,13 +148,9 @@ function invalid(
 ): OperatorError {
   const { yaml, file, heeded, warnings } = found;
   const lines = problems.map(({ path, message }) => {
-    const key = path.reduce<string>(
-      (text, part) => (typeof part === 'number' ? `${text}[${part}]` : text === '' ? part : `${text}.${part}`),
-      '',
-    );
     const variable = heeded.get(path.join('.')) ?? heeded.get(path.slice(0, 2).join('.'));
     const where = variable ?? (yaml !== null && file !== null ? `${file}:${yaml.lineAt(path)}` : undefined);
-    return `  ${key}: ${message}${where === undefined ? '' : ` (${where})`}`;
+    return `  ${keyText(path)}: ${message}${where === undefined ? '' : ` (${where})`}`;
   });
   const count = lines.length === 1 ? 'a problem' : `${lines.length} problems`;
   // A misspelt variable is often why a value is missing, so the warnings are not lost with the configuration.

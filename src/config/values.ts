@@ -1,12 +1,23 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
+import { normaliseHostName } from '../kit/host-name.ts';
 import { Network } from '../kit/networks.ts';
-import type { ListenAddress } from './config.ts';
+
+/** An address to listen on. */
+export interface ListenAddress {
+  /** Undefined: every address of the machine. */
+  readonly host: string | undefined;
+  /** 0 picks a free one (tests). */
+  readonly port: number;
+}
 
 /** A value that is refused, in words; what is secret is not repeated. */
 export class BadValue extends Error {
   override readonly name = 'BadValue';
 }
+
+/** Names under these never lead to a public host (RFC 2606, RFC 6761, RFC 6762, RFC 8375, ICANN on .internal). */
+const PRIVATE_SUFFIXES = ['localhost', 'test', 'internal', 'local', 'home.arpa'];
 
 const SIZE_UNITS: Record<string, number> = { '': 1, b: 1, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30, tib: 2 ** 40 };
 const TIME_UNITS: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
@@ -77,6 +88,16 @@ export function parseList<T>(item: (raw: unknown) => T): (raw: unknown) => T[] {
     }
     if (refusals.length > 0) throw new BadValue(refusals.join('; '));
     return values;
+  };
+}
+
+/** Refuses 0 and the empty list, which would mean nothing or everything; `hint` says what to write. */
+export function nonEmpty<T>(parse: (raw: unknown) => T, hint: string): (raw: unknown) => T {
+  return (raw) => {
+    const value = parse(raw);
+    if (value === 0 || (Array.isArray(value) && value.length === 0))
+      throw new BadValue(`must not be empty or 0; ${hint}`);
+    return value;
   };
 }
 
@@ -171,6 +192,25 @@ export function parseMacKey(raw: unknown): string {
   const written = text(raw, 'a key');
   if (!/^[A-Za-z0-9_-]+={0,2}$/.test(written)) throw new BadValue('is not base64url text, as CAs give the HMAC key');
   return written;
+}
+
+/** The gateway's domain in its stored form; an IP address is allowed and written without brackets. */
+export function parseDomain(raw: unknown): string {
+  if (typeof raw !== 'string') throw new BadValue('is not text; write a host name such as cr.example.com');
+  const bare = raw.startsWith('[') && raw.endsWith(']') ? raw.slice(1, -1) : raw;
+  if (isIP(bare) !== 0) return ipaddr.parse(bare).toString();
+  if (/^[^:/]+:\d+$/.test(raw))
+    throw new BadValue(`"${raw}" has a port; ports are set with listen.https and listen.http`);
+  const result = normaliseHostName(raw);
+  if ('problem' in result) throw new BadValue(`"${raw}" ${result.problem}`);
+  if (new URL(`http://${result.host}`).hostname !== result.host) throw new BadValue(`"${raw}" reads as an IP address`);
+  return result.host;
+}
+
+/** Whether a public CA could know it: not localhost, no IP address, no name of a private zone. */
+export function isPublicDomain(domain: string): boolean {
+  if (isIP(domain) !== 0) return false;
+  return !PRIVATE_SUFFIXES.some((suffix) => domain === suffix || domain.endsWith(`.${suffix}`));
 }
 
 /** Numbers and booleans of YAML are taken as the text they were written as. */

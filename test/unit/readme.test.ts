@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { floors } from '../../scripts/lib/floors.ts';
 import { CLIENT_KINDS } from '../../src/admin/contract.ts';
 import { seedRows } from '../../src/aliases/yaml.ts';
-import { ENVIRONMENT } from '../../src/config/schema.ts';
+import { KEY_ROWS, type KeyRow } from '../../src/config/settings.ts';
 import { CATALOGUE } from '../../src/oci/errors.ts';
 
 const read = (name: string) => readFileSync(new URL(`../../${name}`, import.meta.url), 'utf8');
@@ -11,21 +11,35 @@ const read = (name: string) => readFileSync(new URL(`../../${name}`, import.meta
 /** Text as a cell of a Markdown table shows it. */
 const cell = (text: string) => text.replace(/[<|]/g, '\\$&');
 
+/** The first two cells of a key's row. */
+const rowStart = ({ key, variable }: KeyRow) => `| \`${key}\` |${variable === null ? '' : ` \`${variable}\``} |`;
+
+/** The rows of the table of keys, which is the one whose rows name a variable or none between a key and a default. */
+function configurationRows(readme: string): { readonly start: string; readonly doc: string }[] {
+  const heading = /^\| \S+ \| \S+ \| \S+ \|\n\|---\|---\|---\|\n(?=\| `domain`)/m.exec(readme);
+  const table = readme.slice((heading?.index ?? 0) + (heading?.[0].length ?? 0)).split('\n\n', 1)[0] ?? '';
+  return table.split('\n').map((line) => {
+    const [, start = line, doc = ''] = /^(\|[^|]*\|[^|]*\|) (.*) \|$/.exec(line) ?? [];
+    return { start, doc };
+  });
+}
+
+/** Values and keys, which no translation changes, each once. */
+const codeIn = (text: string) => [...new Set(text.match(/`[^`]+`/g))].sort();
+
 describe.each(['README.md', 'README.zh-CN.md'])('%s', (name) => {
   const readme = read(name);
 
-  it('has every key of the configuration with its variable, and no other', () => {
-    const expected = [...ENVIRONMENT].map(([variable, path]) => {
-      const key = path.reduce<string>(
-        (left, part) => (typeof part === 'number' ? `${left}[${part}]` : left === '' ? part : `${left}.${part}`),
-        '',
-      );
-      return `| \`${key}\` | \`${variable}\` |`;
-    });
-    expect(expected.filter((row) => !readme.includes(row))).toEqual([]);
+  it('has every key of the configuration with its variable, in the order of its declaration, and no other', () => {
+    expect(configurationRows(readme).map(({ start }) => start)).toEqual(KEY_ROWS.map(rowStart));
     const variables = new Set(readme.match(/GATEWAY_[A-Z_]+/g));
     variables.delete('GATEWAY_CONFIG');
-    expect([...variables].sort()).toEqual([...ENVIRONMENT.keys()].sort());
+    expect([...variables].sort()).toEqual(KEY_ROWS.flatMap(({ variable }) => variable ?? []).sort());
+  });
+
+  it('has every default of the configuration as it is declared', () => {
+    const shown = configurationRows(readme).map(({ doc }) => codeIn(doc));
+    expect(shown).toEqual(KEY_ROWS.map(({ doc }) => codeIn(doc)));
   });
 
   it('names every client', () => {
@@ -47,6 +61,10 @@ describe.each(['README.md', 'README.zh-CN.md'])('%s', (name) => {
 
 describe('README.md', () => {
   const readme = read('README.md');
+
+  it('has what is declared of every key, word for word', () => {
+    expect(configurationRows(readme).map(({ doc }) => doc)).toEqual(KEY_ROWS.map(({ doc }) => doc));
+  });
 
   it('has the catalogue of errors, row by row', () => {
     const expected = Object.values(CATALOGUE).map(

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type LoadOptions, loadConfig } from '../../../src/config/load.ts';
-import { ENVIRONMENT } from '../../../src/config/schema.ts';
+import { ENVIRONMENT } from '../../../src/config/settings.ts';
 import { refusal } from '../../support/refusal.ts';
 
 let cwd: string;

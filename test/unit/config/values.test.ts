@@ -1,10 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { isPublicDomain, parseDomain } from '../../../src/config/domain.ts';
 import {
   BadValue,
+  isPublicDomain,
   parseBoolean,
   parseCidr,
   parseDirectory,
+  parseDomain,
   parseDuration,
   parseEmail,
   parseInteger,
