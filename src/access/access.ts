@@ -3,11 +3,11 @@ import { RegistryError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { type Exceeded, type Quotas, RequestRate } from './limits.ts';
 import { clientNetwork, NetworkRules } from './networks.ts';
-import type { Users } from './users.ts';
+import type { UserSnapshot } from './users.ts';
 
-/** Who asks. */
-export interface Asker {
-  /** Client's IP address, proxies that are trusted already taken off. */
+/** What is known of a client that asks. */
+export interface AccessRequest {
+  /** The client's IP address, behind any trusted proxies. */
   readonly address: string;
   /** The `Authorization` header as it came. */
   readonly authorization?: string | undefined;
@@ -15,7 +15,7 @@ export interface Asker {
   readonly host?: string | undefined;
 }
 
-/** A client that may go on. */
+/** A client that was let in. */
 export interface Grant {
   /** Null for an anonymous client. */
   readonly user: string | null;
@@ -25,7 +25,7 @@ export interface Grant {
 export interface AccessOptions {
   readonly rules: Config['access'];
   readonly limits: Pick<Config['limits'], 'requestsPerMinute'>;
-  readonly users: Pick<Users, 'count' | 'verify'>;
+  readonly users: Pick<UserSnapshot, 'count' | 'verify'>;
   /** Null where no bytes are counted. */
   readonly quotas: Quotas | null;
   readonly log: Logger;
@@ -33,7 +33,7 @@ export interface AccessOptions {
   readonly now?: () => number;
 }
 
-/** Counters are written this often, ms: kill -9 forgives clients at most so much, and the disk sees one small write. */
+/** How often the counters are stored, ms. A process that is killed loses the bytes counted since then; each flush is one small write. */
 const FLUSH_EVERY = 10_000;
 
 const ANONYMOUS: Grant = { user: null, authenticated: false };
@@ -56,23 +56,23 @@ export class Access {
   }
 
   /** Counts as one request. @throws {RegistryError} clientDenied, unauthorized with its challenge, tooManyRequests */
-  check(asker: Asker): Grant {
-    if (!this.#networks.allows(asker.address)) {
-      throw new RegistryError('clientDenied', { facts: { address: asker.address } });
+  check(request: AccessRequest): Grant {
+    if (!this.#networks.allows(request.address)) {
+      throw new RegistryError('clientDenied', { facts: { address: request.address } });
     }
-    const grant = this.#identify(asker);
-    // A refused guess is a request of its address, too.
-    const client = clientKey(asker, grant ?? ANONYMOUS);
+    const grant = this.#identify(request);
+    // A request with wrong credentials counts for its address, so that guessing passwords is limited too.
+    const client = clientKey(request, grant ?? ANONYMOUS);
     this.#limit(client);
-    if (grant === null) throw unauthorized(asker.host);
+    if (grant === null) throw unauthorized(request.host);
     const exceeded = this.#options.quotas?.exceeded(client) ?? null;
     if (exceeded !== null) throw overQuota(exceeded);
     return grant;
   }
 
   /** Body bytes that this client was sent. */
-  countBytes(asker: Asker, grant: Grant, bytes: number): void {
-    this.#options.quotas?.count(clientKey(asker, grant), bytes);
+  countBytes(request: AccessRequest, grant: Grant, bytes: number): void {
+    this.#options.quotas?.count(clientKey(request, grant), bytes);
   }
 
   /** Writes the counters a last time; never rejects. */
@@ -83,10 +83,10 @@ export class Access {
   }
 
   /**
-   * Null: must log in. Where there are users, wrong credentials are refused even if anonymous clients are welcome, so that `docker login`
-   * tells the truth; where there are none, whatever a client sends by habit is ignored.
+   * Null: the client must log in. Where there are users, wrong credentials are refused even if anonymous clients may pull, since `docker login`
+   * takes an answer of 200 for correct ones. Where there are none, credentials are ignored: some clients send theirs for another registry.
    */
-  #identify({ authorization }: Asker): Grant | null {
+  #identify({ authorization }: AccessRequest): Grant | null {
     const { users, rules } = this.#options;
     if (authorization !== undefined && users.count > 0) {
       const user = users.verify(authorization);
@@ -118,9 +118,9 @@ export class Access {
   }
 }
 
-/** Users are told from addresses by the prefix, which no address has. */
-function clientKey(asker: Asker, grant: Grant): string {
-  return grant.user === null ? clientNetwork(asker.address) : `user:${grant.user}`;
+/** The prefix keeps users apart from addresses. */
+function clientKey(request: AccessRequest, grant: Grant): string {
+  return grant.user === null ? clientNetwork(request.address) : `user:${grant.user}`;
 }
 
 function unauthorized(host: string | undefined): RegistryError {

@@ -87,7 +87,7 @@ export interface Exceeded {
   readonly retryAfter: number;
 }
 
-/** The client that stands for all of them. */
+/** The name of the counter of all clients together; no address and no user has it. */
 const EVERYONE = '*';
 
 interface Tally {

@@ -2,10 +2,10 @@ import ipaddr from 'ipaddr.js';
 import { LRUCache } from 'lru-cache';
 import { isIPv6, NetworkList, parseAddress } from '../kit/networks.ts';
 
-/** First bits of an IPv6 address that name one customer's network (RFC 6177); within it a client takes any address it likes. */
+/** First bits of an IPv6 address that name one customer's network (RFC 6177); within it the customer chooses addresses freely. */
 const CLIENT_PREFIX_V6 = 64;
 
-/** Addresses whose network is remembered: reading one costs more than all else that a small request asks of the limits. */
+/** Networks of the addresses seen last: parsing an address costs more than everything else that the limits do for a small request. */
 const networks = new LRUCache<string, string>({ max: 4096 });
 
 /** `access.allow` and `access.deny`: deny wins; where `allow` names anything, nothing else may come in. */
@@ -22,12 +22,12 @@ export class NetworkRules {
   /** An address that cannot be read passes only where there are no rules. */
   allows(address: string): boolean {
     if (this.#allow.isEmpty && this.#deny.isEmpty) return true;
-    if (parseAddress(address) === null || this.#deny.contains(address)) return false;
-    return this.#allow.isEmpty || this.#allow.contains(address);
+    if (this.#deny.contains(address)) return false;
+    return this.#allow.isEmpty ? parseAddress(address) !== null : this.#allow.contains(address);
   }
 }
 
-/** What counts as one client where nobody logged in: an IPv4 address, or the /64 of an IPv6 address. */
+/** What counts as one client without credentials: an IPv4 address, or the /64 of an IPv6 address. */
 export function clientNetwork(address: string): string {
   let network = networks.get(address);
   if (network === undefined) {

@@ -5,7 +5,7 @@ import { Reloader } from '../kit/reloader.ts';
 import type { Logger } from '../telemetry/log.ts';
 
 /** A client's credentials as they are kept. */
-export interface UserRow {
+export interface StoredUser {
   readonly name: string;
   /** SHA-256 of the token, 32 bytes. */
   readonly tokenHash: Uint8Array;
@@ -18,9 +18,9 @@ export interface UserRow {
  * resolves. test/conformance/user-store.ts is its contract.
  */
 export interface UserStore {
-  load(): Promise<readonly UserRow[]>;
+  load(): Promise<readonly StoredUser[]>;
   /** False where the name is there already: nothing is changed then. */
-  add(row: UserRow): Promise<boolean>;
+  add(row: StoredUser): Promise<boolean>;
   /** False where there is no such user. */
   remove(name: string): Promise<boolean>;
   /** Calls `listener` after another holder's change; it may also be called after one's own. The function returned ends that. */
@@ -29,19 +29,19 @@ export interface UserStore {
 
 /** RFC 7617 forbids the colon; the rest keeps names readable in logs and shells. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/;
-/** 256 bits: nobody guesses it, so the hash needs no salt and no stretching, and costs a request about a microsecond. */
+/** 256 random bits cannot be guessed, so a plain SHA-256 without salt or stretching is enough; it costs a request about a microsecond. */
 const TOKEN_BYTES = 32;
-/** Lets scanners for leaked secrets recognise a token. */
+/** Scanners for leaked secrets recognise a token by it. */
 const TOKEN_PREFIX = 'rgw_';
-/** Compared with where the name is unknown, so that both cases take the same time. */
-const NOBODY = new Uint8Array(32);
+/** Compared with the given token where the name is unknown, so that the time does not reveal which names exist. */
+const UNKNOWN_HASH = new Uint8Array(32);
 
 /** The users at one moment, immutable. */
 export class UserSnapshot {
   /** By name. */
-  readonly rows: ReadonlyMap<string, UserRow>;
+  readonly rows: ReadonlyMap<string, StoredUser>;
 
-  constructor(rows: Iterable<UserRow>) {
+  constructor(rows: Iterable<StoredUser>) {
     this.rows = new Map([...rows].map((row) => [row.name, row]));
   }
 
@@ -54,7 +54,7 @@ export class UserSnapshot {
     const given = parseBasic(authorization);
     if (given === null) return null;
     const row = this.rows.get(given.name);
-    const matches = timingSafeEqual(hash(given.token), row?.tokenHash ?? NOBODY);
+    const matches = timingSafeEqual(hash(given.token), row?.tokenHash ?? UNKNOWN_HASH);
     return matches && row !== undefined ? row.name : null;
   }
 }
@@ -102,7 +102,7 @@ export class Users {
   }
 
   /** As they are kept; another map after each change. */
-  rows(): ReadonlyMap<string, UserRow> {
+  rows(): ReadonlyMap<string, StoredUser> {
     return this.#snapshot.rows;
   }
 
@@ -129,7 +129,7 @@ export class Users {
       });
     }
     const token = TOKEN_PREFIX + randomBytes(TOKEN_BYTES).toString('base64url');
-    const row: UserRow = { name, tokenHash: hash(token), createdAt: now.toISOString() };
+    const row: StoredUser = { name, tokenHash: hash(token), createdAt: now.toISOString() };
     return this.#mutex.run(async () => {
       if (!(await this.#store.add(row))) {
         throw new OperatorError('USER_EXISTS', `there is a user ${name} already`, {
@@ -141,7 +141,7 @@ export class Users {
     });
   }
 
-  /** From then on its token is refused. @throws {OperatorError} `USER_UNKNOWN` */
+  /** When it resolves, the user's token is refused. @throws {OperatorError} `USER_UNKNOWN` */
   remove(name: string): Promise<void> {
     return this.#mutex.run(async () => {
       if (!(await this.#store.remove(name))) {

@@ -48,7 +48,7 @@ export interface ClientFacts {
   /** How clients reach it; the port is null where it is the scheme's own. */
   readonly scheme: 'https' | 'http';
   readonly port: number | null;
-  /** PEM of the internal CA's root, where clients must be told to trust it. */
+  /** PEM of the internal CA's root, where clients have to be configured to trust it. */
   readonly ca: CaRoot | null;
   readonly registries: readonly string[];
   readonly aliases: readonly { readonly name: string; readonly host: string; readonly registry: string }[];
@@ -269,7 +269,7 @@ function baseUrl(facts: ClientFacts, host: string = facts.domain): string {
   return `${facts.scheme}://${authority(facts, host)}`;
 }
 
-/** A registry's place below the bare domain (`cr.example.com/quay.io`); a port cannot stand in an image's path, so there its alias serves. */
+/** A registry's place below the bare domain (`cr.example.com/quay.io`); a path of an image name cannot contain a port, so a registry with a port is reached by its alias. */
 function mirrorLocation(facts: ClientFacts, registry: string): string | null {
   if (!registry.includes(':')) return `${authority(facts)}/${registry}`;
   const alias = facts.aliases.find((one) => one.registry === registry);

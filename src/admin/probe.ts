@@ -7,7 +7,7 @@ import { OperatorError } from '../kit/operator-error.ts';
 import { sleep } from '../kit/time.ts';
 import type { OperationContext } from './contract.ts';
 
-/** How long the gateway may take to answer itself, ms. */
+/** How long the gateway may take to answer a probe, ms. */
 const PROBE_TIMEOUT = 10_000;
 /** How long every process of the gateway may take to show a new certificate, ms, and the pause between two probes. */
 const SERVED_TIMEOUT = 5_000;

@@ -9,26 +9,26 @@ import type { AdminLine, Operation, OperationContext } from './contract.ts';
 
 const SOCKET_NAME = 'admin.sock';
 
-/** Bytes of `sun_path` without its end (unix(7): 108 on Linux, 104 on macOS and the BSDs); longer ones cannot be bound. */
-const LIMIT = process.platform === 'linux' ? 107 : 103;
+/** The longest path of a Unix socket, bytes: `sun_path` (unix(7)) less its final zero; 108 on Linux, 104 on macOS and the BSDs. */
+const MAX_SOCKET_PATH = process.platform === 'linux' ? 107 : 103;
 
 interface SocketPath {
-  /** Fit for `listen` and `connect` until `close`. */
+  /** May be given to `listen` and `connect` until `close`. */
   readonly path: string;
   close(): Promise<void>;
 }
 
 /**
  * The path of `<dataDir>/admin.sock` for bind and connect. Where it is too long for the kernel, the directory is opened and
- * the socket is named through `/proc/self/fd`, so that it still lies where it should.
+ * the socket is addressed through `/proc/self/fd`, so that it is still made in the data directory.
  */
 async function openSocketPath(dataDir: string): Promise<SocketPath> {
   const direct = path.join(dataDir, SOCKET_NAME);
-  if (Buffer.byteLength(direct) <= LIMIT) return { path: direct, close: async () => {} };
+  if (Buffer.byteLength(direct) <= MAX_SOCKET_PATH) return { path: direct, close: async () => {} };
   if (process.platform !== 'linux') {
     throw new OperatorError(
       'DATA_DIR_TOO_LONG',
-      `the path ${direct} is longer than the ${LIMIT} bytes a socket may have`,
+      `the path ${direct} is longer than the ${MAX_SOCKET_PATH} bytes a socket may have`,
       {
         next: 'choose a shorter data directory: dataDir or GATEWAY_DATA_DIR',
       },
@@ -38,10 +38,10 @@ async function openSocketPath(dataDir: string): Promise<SocketPath> {
   return { path: `/proc/self/fd/${directory.fd}/${SOCKET_NAME}`, close: () => directory.close() };
 }
 
-/** Enough for a certificate chain or a table of ten thousand aliases. */
+/** The largest input, bytes: enough for a certificate chain or a table of ten thousand aliases. */
 const MAX_INPUT = 16 * 1024 * 1024;
 
-/** An empty line this often, in ms, so that whoever waits sees that the gateway lives. */
+/** How often an empty line is sent while an operation runs, ms, so that a caller sees that the connection is alive. */
 const HEARTBEAT = 10_000;
 
 export interface AdminServer {
@@ -50,8 +50,8 @@ export interface AdminServer {
 }
 
 /**
- * The operator's face: `POST /v1/<operation>` on `<dataDir>/admin.sock`, JSON in, JSON lines out (`AdminLine`).
- * The socket has mode 0600 from its first moment: whoever may open it may do everything.
+ * The operator's interface: `POST /v1/<operation>` on `<dataDir>/admin.sock`, JSON in, JSON lines out (`AdminLine`).
+ * The socket has mode 0600 from its first moment: every process that may open it may call every operation.
  * @throws {OperatorError} `DATA_DIR_HELD` where another process answers on it
  */
 export async function startAdminServer(options: {
@@ -67,7 +67,7 @@ export async function startAdminServer(options: {
       response.destroy();
     });
   });
-  // Operations take as long as they take; who may connect is trusted to end.
+  // Operations may take long (an order at a CA, a check of the whole cache), and every client of this socket is the operator.
   server.requestTimeout = 0;
   server.timeout = 0;
 
@@ -90,7 +90,7 @@ async function closeServer(server: http.Server, running: Set<AbortController>, s
   for (const controller of running) controller.abort(reason);
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeIdleConnections();
-  // What was aborted says so on its last line; a connection that does not end within a second is cut.
+  // Aborted operations still write their error line; a connection that has not ended after a second is destroyed.
   const cut = setTimeout(() => server.closeAllConnections(), 1000);
   await closed;
   clearTimeout(cut);
@@ -113,7 +113,7 @@ async function listenPrivately(server: http.Server, socketPath: string): Promise
   await chmod(socketPath, 0o600);
 }
 
-/** A socket that nobody answers on is a dead process's; it would refuse the bind. */
+/** Removes the socket of a process that has ended: `bind` fails on a path that exists. */
 async function removeStale(socketPath: string, dataDir: string): Promise<void> {
   const found = await lstat(socketPath).catch(() => null);
   if (found === null) return;
@@ -193,7 +193,7 @@ async function serveRequest(
   }
 }
 
-/** An error as its last line; what is no `OperatorError` is our own fault and says so without its insides. */
+/** An error as the last line of an answer. Anything but an `OperatorError` is a fault of the gateway; its stack goes to the log only. */
 function errorLine(error: unknown): AdminLine {
   if (!(error instanceof OperatorError)) {
     const message = `the gateway failed: ${error instanceof Error ? error.message : String(error)}`;
@@ -237,7 +237,7 @@ export async function callAdmin(
       else if (line.type === 'result') return line.result;
       else throw OperatorError.received(line);
     }
-    throw brokeOff(operation);
+    throw gatewayGone(operation);
   } catch (error) {
     context.signal.throwIfAborted();
     const code = (error as NodeJS.ErrnoException).code;
@@ -247,14 +247,14 @@ export async function callAdmin(
         next: 'run this as the user that the gateway runs as, or as root',
       });
     }
-    if (code === 'ECONNRESET' || code === 'EPIPE') throw brokeOff(operation);
+    if (code === 'ECONNRESET' || code === 'EPIPE') throw gatewayGone(operation);
     throw error;
   } finally {
     await socket.close();
   }
 }
 
-function brokeOff(operation: string): OperatorError {
+function gatewayGone(operation: string): OperatorError {
   return new OperatorError('GATEWAY_GONE', `the gateway ended before it had finished ${operation}`, {
     next: 'see its log; what it had stored it still has: run the command again when it is up',
   });

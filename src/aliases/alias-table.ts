@@ -3,6 +3,7 @@ import { Mutex } from '../kit/mutex.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { Reloader } from '../kit/reloader.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { exportRows, type ImportResult, planImport, type RegistryDeclaration } from './import-export.ts';
 import {
   applySettings,
   newRegistry,
@@ -13,7 +14,6 @@ import {
   sameList,
   sameRegistry,
 } from './names.ts';
-import { exportRows, type ImportResult, planImport, type RegistryRow } from './rows.ts';
 import { afterChange, emptySnapshot, fromRows, refuseTaken, withoutHost } from './snapshot.ts';
 import type { AliasStore, TableChange } from './store.ts';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from './table.ts';
@@ -25,7 +25,7 @@ export interface AliasTableOptions {
   readonly store: AliasStore;
   readonly domain: string;
   /** Called once in the life of a table, when it is new. */
-  readonly seed: () => readonly RegistryRow[];
+  readonly seed: () => readonly RegistryDeclaration[];
   readonly log: Pick<Logger, 'error'>;
 }
 
@@ -50,7 +50,7 @@ export interface AddedAlias {
 
 type Listener = (snapshot: TableSnapshot) => void;
 
-/** What a change method found out from a snapshot: the rows to change and what the caller is told once they are stored. */
+/** A change planned on a snapshot: the rows to change, and the result for the caller once they are stored. */
 interface Plan<T> {
   readonly change: TableChange;
   readonly result: T;
@@ -243,11 +243,11 @@ export class AliasTable {
    * Adds and changes what the rows name, all or nothing; what they do not name stays.
    * @throws {OperatorError} with every problem, a line each; usage where something is malformed, else `ALIAS_TAKEN`.
    */
-  importRows(rows: readonly RegistryRow[]): Promise<ImportResult> {
+  importRows(rows: readonly RegistryDeclaration[]): Promise<ImportResult> {
     return this.#change((snapshot) => planImport(rows, snapshot));
   }
 
-  exportRows(): RegistryRow[] {
+  exportRows(): RegistryDeclaration[] {
     return exportRows(this.#snapshot);
   }
 
@@ -281,7 +281,7 @@ export class AliasTable {
     });
   }
 
-  async #fill(seed: () => readonly RegistryRow[]): Promise<void> {
+  async #fill(seed: () => readonly RegistryDeclaration[]): Promise<void> {
     const { isNew, version } = await this.#store.load();
     // Null where another holder filled it meanwhile: then its rows are the ones to load.
     if (isNew) await this.#store.apply(planImport(seed(), emptySnapshot(this.#domain)).change, version);

@@ -7,7 +7,7 @@ import type { RegistryEntry } from './table.ts';
 
 /** RFC 1035 §2.3.4, without the final dot. */
 const MAX_HOST = 253;
-/** docker.io is a name without a server of its own. */
+/** No registry API answers at docker.io itself. */
 const DEFAULT_ENDPOINTS: Readonly<Record<string, string>> = { 'docker.io': 'https://registry-1.docker.io' };
 
 /**
@@ -108,7 +108,7 @@ export function parseEndpoints(texts: readonly string[]): string[] {
   return [...new Set(texts.map(parseEndpoint))];
 }
 
-/** Where a registry's content is when nobody said. */
+/** The endpoints of a registry for which none were given. */
 export function defaultEndpoints(registry: string): string[] {
   return [DEFAULT_ENDPOINTS[registry] ?? `https://${registry}`];
 }

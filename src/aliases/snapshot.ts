@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import { OperatorError } from '../kit/operator-error.ts';
 import { aliasHost } from './names.ts';
-import type { AliasRow, StoredTable, TableChange } from './store.ts';
+import type { StoredAlias, StoredTable, TableChange } from './store.ts';
 import type { AliasEntry, TableSnapshot } from './table.ts';
 
 export function emptySnapshot(domain: string): TableSnapshot {
@@ -24,7 +24,7 @@ function reachable(alias: AliasEntry, domain: string): boolean {
   return alias.host !== domain && (alias.name.includes('.') || isIP(domain) === 0);
 }
 
-/** Copies the maps that change: 10,000 entries take a millisecond, and a reader of the old snapshot is never disturbed. */
+/** The snapshot with the change applied. It copies the maps (10,000 entries take a millisecond), so that readers of the old snapshot are not affected. */
 export function afterChange(before: TableSnapshot, change: TableChange): TableSnapshot {
   const { putRegistries = [], putAliases = [], removeRegistries = [], removeAliases = [] } = change;
   const registries = new Map(before.registries);
@@ -48,7 +48,7 @@ export function afterChange(before: TableSnapshot, change: TableChange): TableSn
 }
 
 /** An alias as a store keeps it: its host follows from the domain. */
-export function withoutHost({ name, registry, certificate }: AliasEntry): AliasRow {
+export function withoutHost({ name, registry, certificate }: AliasEntry): StoredAlias {
   return { name, registry, certificate };
 }
 
@@ -59,7 +59,7 @@ export function refuseTaken(snapshot: TableSnapshot, name: string, host: string,
   throw aliasTaken(held, name, `choose another name, or remove it first: gateway alias rm ${held.name}`);
 }
 
-/** That `name` cannot be had because of the alias `held`. */
+/** The refusal of `name` because of the alias `held`. */
 export function aliasTaken(held: AliasEntry, name: string, next?: string): OperatorError {
   const message =
     held.name === name

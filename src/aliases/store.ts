@@ -1,7 +1,7 @@
 import type { AliasEntry, RegistryEntry } from './table.ts';
 
 /** An alias as it is stored: its host follows from the configured domain and is not kept. */
-export type AliasRow = Omit<AliasEntry, 'host'>;
+export type StoredAlias = Omit<AliasEntry, 'host'>;
 
 /** The whole table as a store has it. */
 export interface StoredTable {
@@ -10,13 +10,13 @@ export interface StoredTable {
   /** True until the first change, an empty one included. */
   readonly isNew: boolean;
   readonly registries: readonly RegistryEntry[];
-  readonly aliases: readonly AliasRow[];
+  readonly aliases: readonly StoredAlias[];
 }
 
 /** Rows to put (they replace those with the same key) and keys to remove; a key that is not there is no error. */
 export interface TableChange {
   readonly putRegistries?: readonly RegistryEntry[];
-  readonly putAliases?: readonly AliasRow[];
+  readonly putAliases?: readonly StoredAlias[];
   readonly removeRegistries?: readonly string[];
   readonly removeAliases?: readonly string[];
 }

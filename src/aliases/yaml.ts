@@ -4,8 +4,8 @@ import type { YAMLMap } from 'yaml';
 import { didYouMean } from '../kit/did-you-mean.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { parseYaml, yamlLibrary } from '../kit/yaml-text.ts';
+import type { AliasDeclaration, RegistryDeclaration } from './import-export.ts';
 import { parseAliasName, parseCredentials, parseEndpoint, parseRegistryHost, parseRegistryProxy } from './names.ts';
-import type { AliasOfRow, RegistryRow } from './rows.ts';
 
 const HEADER = ` Registries and the aliases that stand for them. The format is described in aliases/registries.yaml of the program.
  Passwords are not exported: neither a registry's credentials nor the password of a proxy. Set them again with
@@ -13,7 +13,7 @@ const HEADER = ` Registries and the aliases that stand for them. The format is d
    gateway registry set HOST --proxy URL`;
 
 /** The alias table as a YAML file. Rows have no secrets (`AliasTable.exportRows`), and none is written. */
-export function writeAliasYaml(rows: readonly RegistryRow[]): string {
+export function writeAliasYaml(rows: readonly RegistryDeclaration[]): string {
   const registries = Object.fromEntries(
     rows.map((row) => [
       row.host,
@@ -54,7 +54,7 @@ const REGISTRY_KEYS = ['endpoints', 'proxy', 'public', 'credentials', 'aliases']
  * Reads the format that `aliases/registries.yaml` describes. Names are checked here against no domain; the table checks them once more against its own.
  * @throws {OperatorError} usage; every problem as `<file>:<line>: …`.
  */
-export function readAliasYaml(text: string, file: string): RegistryRow[] {
+export function readAliasYaml(text: string, file: string): RegistryDeclaration[] {
   const yaml = parseYaml(text, file);
   const problems: string[] = [];
   const note: Note = (path, message) => problems.push(`${file}:${yaml.lineAt(path)}: ${message}`);
@@ -67,7 +67,7 @@ export function readAliasYaml(text: string, file: string): RegistryRow[] {
   return rows;
 }
 
-function readRoot(value: unknown, note: Note): RegistryRow[] {
+function readRoot(value: unknown, note: Note): RegistryDeclaration[] {
   if (!isObject(value)) {
     note([], 'the file does not start with "registries:"');
     return [];
@@ -81,7 +81,7 @@ function readRoot(value: unknown, note: Note): RegistryRow[] {
   return Object.entries(registries).map(([host, settings]) => readRegistry(host, settings ?? {}, note));
 }
 
-function readRegistry(host: string, value: unknown, note: Note): RegistryRow {
+function readRegistry(host: string, value: unknown, note: Note): RegistryDeclaration {
   const path: Path = ['registries', host];
   check(path, note, () => parseRegistryHost(host));
   if (!isObject(value)) {
@@ -106,7 +106,7 @@ function readRegistry(host: string, value: unknown, note: Note): RegistryRow {
   };
 }
 
-function readCredentials(value: unknown, path: Path, note: Note): Pick<RegistryRow, 'credentials'> {
+function readCredentials(value: unknown, path: Path, note: Note): Pick<RegistryDeclaration, 'credentials'> {
   if (value === undefined || value === null) return {};
   if (!isObject(value) || typeof value.username !== 'string' || typeof value.password !== 'string') {
     note(path, 'credentials is not a mapping with the texts username and password');
@@ -118,7 +118,7 @@ function readCredentials(value: unknown, path: Path, note: Note): Pick<RegistryR
   return { credentials };
 }
 
-function readAliases(value: unknown, path: Path, note: Note): AliasOfRow[] {
+function readAliases(value: unknown, path: Path, note: Note): AliasDeclaration[] {
   if (!Array.isArray(value)) {
     note(path, 'aliases is not a list, such as [quay, hub.corp.example]');
     return [];
@@ -173,7 +173,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
  * The rows of `aliases/*.yaml` of the package, which fill a new table.
  * The package's root is the first directory above this file with a `package.json`: one place from `src/`, another from `dist/src/`.
  */
-export function seedRows(root = packageRoot(import.meta.dirname)): RegistryRow[] {
+export function seedRows(root = packageRoot(import.meta.dirname)): RegistryDeclaration[] {
   const directory = join(root, 'aliases');
   return readdirSync(directory)
     .filter((name) => name.endsWith('.yaml'))

@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import type { AliasAdded, AliasDetails, AliasRow } from '../admin/contract.ts';
-import type { ImportResult } from '../aliases/rows.ts';
+import type { ImportResult } from '../aliases/import-export.ts';
 import { collect, readGiven, readInput } from './arguments.ts';
 import { formatWhen } from './format.ts';
 import type { Cell, Tone } from './output.ts';

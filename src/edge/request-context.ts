@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
-import type { Asker, Grant } from '../access/access.ts';
+import type { AccessRequest, Grant } from '../access/access.ts';
 import { NetworkList, parseAddress } from '../kit/networks.ts';
 import type { Target } from '../oci/target.ts';
 import type { Reply } from '../proxy/reply.ts';
@@ -24,9 +24,9 @@ export type RequestKind =
 /** Port: users, address rules and limits, as the edge needs them. */
 export interface AccessPort {
   /** @throws {RegistryError} unauthorized (with its challenge), clientDenied, tooManyRequests */
-  check(asker: Asker): Grant | Promise<Grant>;
+  check(asker: AccessRequest): Grant | Promise<Grant>;
   /** Body bytes that this client was sent. */
-  countBytes(asker: Asker, grant: Grant, bytes: number): void;
+  countBytes(asker: AccessRequest, grant: Grant, bytes: number): void;
 }
 
 /** The reason of a request's aborted signal. */

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { Access, type Asker, type Grant } from '../access/access.ts';
+import { Access, type AccessRequest, type Grant } from '../access/access.ts';
 import { UserSnapshot } from '../access/users.ts';
 import { Edge } from '../edge/edge.ts';
 import type { AccessPort } from '../edge/request-context.ts';
@@ -114,7 +114,7 @@ class Worker {
     const { access: rules, limits } = this.#start.config;
     if (Object.values(limits).some((limit) => limit !== null)) {
       return {
-        check: (asker: Asker) => channel.call<Grant>('check', asker),
+        check: (asker: AccessRequest) => channel.call<Grant>('check', asker),
         countBytes: (asker, grant, bytes) => channel.tell('sent', { asker, grant, bytes }),
       };
     }

@@ -5,14 +5,14 @@ import Database from 'better-sqlite3';
 import { OperatorError } from '../kit/operator-error.ts';
 import { makePrivate } from './database.ts';
 
-/** Who holds a data directory. The fields are null in the instant between taking the lock and writing them down. */
+/** The process that holds a data directory. Its fields are null in the moment between taking the lock and writing them to the file. */
 export interface InstanceHolder {
   readonly pid: number | null;
-  /** Tells containers that share a volume apart: there every process may be number 1. */
+  /** Host name. It distinguishes containers that share a volume, where every process may have pid 1. */
   readonly host: string | null;
   /** ISO 8601. */
   readonly startedAt: string | null;
-  /** What it does: `serve`, `alias add`. */
+  /** The command that it runs: `serve`, `alias add`. */
   readonly activity: string | null;
 }
 
@@ -21,19 +21,19 @@ export interface InstanceLock {
   release(): void;
 }
 
-/** A connection that nothing refers to is closed by the garbage collector, and its lock with it. */
+/** Keeps connections reachable: the garbage collector closes one that is not, which would release its lock. */
 const held = new Set<Database.Database>();
 
-/** A look at the lock holds it for microseconds; waiting this long, ms, keeps a start from being refused because of one. */
-const PATIENCE = 300;
+/** How long to wait for the lock, ms: `instanceHolder` of another process takes it for a few microseconds, which must not refuse a start. */
+const LOCK_TIMEOUT = 300;
 
 /**
- * Makes this process the one that works on `dataDir`. The lock is an exclusive transaction on a small SQLite file, in the end a lock of the kernel
- * on the file: it is gone with the process, kill -9 included, and a pid that came back means nothing to it.
+ * Makes this process the only one that works on `dataDir`. The lock is an exclusive transaction on a small SQLite file, and so a lock of the kernel
+ * on that file: it ends with the process, also after kill -9, and a pid that is used again does not matter.
  * @throws {OperatorError} `DATA_DIR_IN_USE`, naming the holder.
  */
 export function acquireInstanceLock(dataDir: string, activity = 'serve'): InstanceLock {
-  const database = lock(dataDir, PATIENCE);
+  const database = lock(dataDir, LOCK_TIMEOUT);
   if (database === null) throw inUse(dataDir, readHolder(dataDir));
   const holder: InstanceHolder = {
     pid: process.pid,
@@ -55,7 +55,7 @@ export function acquireInstanceLock(dataDir: string, activity = 'serve'): Instan
   };
 }
 
-/** Who works on `dataDir` now; null where nobody does, or where there is no such directory. */
+/** The process that holds `dataDir` now; null where none does, or where there is no such directory. */
 export function instanceHolder(dataDir: string): InstanceHolder | null {
   if (!existsSync(dataDir)) return null;
   const database = lock(dataDir, 0);
@@ -65,12 +65,12 @@ export function instanceHolder(dataDir: string): InstanceHolder | null {
 }
 
 /** Closing the connection frees the lock. Null where another holds it. */
-function lock(dataDir: string, patience: number): Database.Database | null {
+function lock(dataDir: string, timeoutMs: number): Database.Database | null {
   let database: Database.Database | undefined;
   try {
     const path = join(dataDir, 'instance.lock');
     makePrivate(path);
-    database = new Database(path, { timeout: patience });
+    database = new Database(path, { timeout: timeoutMs });
     database.exec('BEGIN EXCLUSIVE');
     return database;
   } catch (error) {
@@ -85,9 +85,9 @@ function lock(dataDir: string, patience: number): Database.Database | null {
 }
 
 function inUse(dataDir: string, holder: InstanceHolder): OperatorError {
-  const who = holder.pid === null ? 'another process' : `process ${holder.pid}${elsewhere(holder.host)}`;
+  const holding = holder.pid === null ? 'another process' : `process ${holder.pid}${elsewhere(holder.host)}`;
   const what = holder.activity === null ? '' : ` (${holder.activity}, since ${holder.startedAt})`;
-  return new OperatorError('DATA_DIR_IN_USE', `${dataDir} is in use by ${who}${what}`, {
+  return new OperatorError('DATA_DIR_IN_USE', `${dataDir} is in use by ${holding}${what}`, {
     next: 'stop it first, or give this one another directory with --data-dir',
   });
 }
@@ -101,10 +101,10 @@ function holderPath(dataDir: string): string {
 }
 
 function readHolder(dataDir: string): InstanceHolder {
-  const nobody: InstanceHolder = { pid: null, host: null, startedAt: null, activity: null };
+  const unknown: InstanceHolder = { pid: null, host: null, startedAt: null, activity: null };
   try {
-    return { ...nobody, ...(JSON.parse(readFileSync(holderPath(dataDir), 'utf8')) as Partial<InstanceHolder>) };
+    return { ...unknown, ...(JSON.parse(readFileSync(holderPath(dataDir), 'utf8')) as Partial<InstanceHolder>) };
   } catch {
-    return nobody;
+    return unknown;
   }
 }

@@ -1,4 +1,4 @@
-import type { UserRow, UserStore } from '../access/users.ts';
+import type { StoredUser, UserStore } from '../access/users.ts';
 import { changeFeed, type Database } from './database.ts';
 
 const TOPIC = 'users';
@@ -11,14 +11,14 @@ export class SqliteUserStore implements UserStore {
     this.#database = database;
   }
 
-  async load(): Promise<UserRow[]> {
+  async load(): Promise<StoredUser[]> {
     return this.#database
       .prepare<[], { name: string; token_hash: Buffer; created_at: string }>('SELECT * FROM users')
       .all()
       .map((row) => ({ name: row.name, tokenHash: new Uint8Array(row.token_hash), createdAt: row.created_at }));
   }
 
-  async add({ name, tokenHash, createdAt }: UserRow): Promise<boolean> {
+  async add({ name, tokenHash, createdAt }: StoredUser): Promise<boolean> {
     const insert = 'INSERT INTO users (name, token_hash, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING';
     return this.#published(this.#database.prepare(insert).run(name, Buffer.from(tokenHash), createdAt).changes === 1);
   }

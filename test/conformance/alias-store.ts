@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { AliasRow, AliasStore, TableChange } from '../../src/aliases/store.ts';
+import type { AliasStore, StoredAlias, TableChange } from '../../src/aliases/store.ts';
 import type { RegistryEntry } from '../../src/aliases/table.ts';
 import type { StoreHarness } from '../support/store-harness.ts';
 
@@ -17,7 +17,7 @@ const plain: RegistryEntry = {
   credentials: null,
   public: false,
 };
-const alias = (name: string, registry: string, certificate = true): AliasRow => ({ name, registry, certificate });
+const alias = (name: string, registry: string, certificate = true): StoredAlias => ({ name, registry, certificate });
 
 /** The rows alone. */
 const rows = async (store: AliasStore) => {

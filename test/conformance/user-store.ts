@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
-import type { UserRow, UserStore } from '../../src/access/users.ts';
+import type { StoredUser, UserStore } from '../../src/access/users.ts';
 import type { StoreHarness } from '../support/store-harness.ts';
 
-const row = (name: string, fill: number): UserRow => ({
+const row = (name: string, fill: number): StoredUser => ({
   name,
   tokenHash: new Uint8Array(32).fill(fill),
   createdAt: '2026-11-22T05:00:00.000Z',

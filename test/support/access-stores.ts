@@ -1,9 +1,9 @@
 import type { Counter, CounterStore } from '../../src/access/limits.ts';
-import type { UserRow, UserStore } from '../../src/access/users.ts';
+import type { StoredUser, UserStore } from '../../src/access/users.ts';
 import { SharedBacking } from './store-harness.ts';
 
 class UserBacking extends SharedBacking {
-  readonly rows = new Map<string, UserRow>();
+  readonly rows = new Map<string, StoredUser>();
 }
 
 export class MemoryUserStore implements UserStore {
@@ -17,11 +17,11 @@ export class MemoryUserStore implements UserStore {
     return new MemoryUserStore(this.#backing);
   }
 
-  async load(): Promise<UserRow[]> {
+  async load(): Promise<StoredUser[]> {
     return [...this.#backing.rows.values()];
   }
 
-  async add(row: UserRow): Promise<boolean> {
+  async add(row: StoredUser): Promise<boolean> {
     if (this.#backing.rows.has(row.name)) return false;
     this.#backing.rows.set(row.name, row);
     this.#backing.changedBy(this);

@@ -1,11 +1,11 @@
-import type { AliasRow, AliasStore, StoredTable, TableChange } from '../../src/aliases/store.ts';
+import type { AliasStore, StoredAlias, StoredTable, TableChange } from '../../src/aliases/store.ts';
 import type { RegistryEntry } from '../../src/aliases/table.ts';
 import { SharedBacking } from './store-harness.ts';
 
 class AliasBacking extends SharedBacking {
   version = 0;
   registries = new Map<string, RegistryEntry>();
-  aliases = new Map<string, AliasRow>();
+  aliases = new Map<string, StoredAlias>();
 }
 
 /** An alias table that lives as long as the test. */

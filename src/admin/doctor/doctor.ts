@@ -42,7 +42,7 @@ async function* allChecks(deps: OperationsDeps, signal: AbortSignal): AsyncGener
   yield* checkDisk(deps);
 }
 
-/** Every certificate by its state, and what the certificates' keeper itself wants known (clock skew, say). */
+/** Every certificate by its state, and the warnings of the certificate service, such as clock skew. */
 function* checkCertificates(deps: OperationsDeps): Generator<Check> {
   const { certificates, live } = deps;
   if (certificates === null) {
@@ -57,7 +57,7 @@ function* checkCertificates(deps: OperationsDeps): Generator<Check> {
 
 function checkCertificate(info: CertificateInfo, running: boolean): Check {
   const name = `certificate ${info.host}`;
-  // A leaf of the internal CA that nobody has asked for yet has no dates.
+  // The internal CA signs a leaf when it is first asked for; until then there are no dates.
   const until = info.notAfter === null ? 'and signed when it is first asked for' : `until ${info.notAfter}`;
   if (info.state === 'valid' && info.lastError === null) {
     return { name, level: 'ok', message: `valid ${until}, from ${info.issuer ?? 'an unknown issuer'}` };
@@ -74,16 +74,16 @@ function checkCertificate(info: CertificateInfo, running: boolean): Check {
   return { name, level: 'fail', message: `is ${info.state}${said}${again}`, next };
 }
 
-/** Below this the database itself is at risk, bytes. */
-const LEAST = 64 * 1024 * 1024;
+/** Free bytes below which SQLite itself may fail to write. */
+const LEAST_FREE = 64 * 1024 * 1024;
 
-/** Room, permission to write, and that nobody else can read the keys. */
+/** Free space, permission to write, and the mode of the file with private keys. */
 async function* checkDisk(deps: OperationsDeps): AsyncGenerator<Check> {
   const { dataDir, cache } = deps.config;
   const { bavail, bsize } = await statfs(dataDir);
   const free = bavail * bsize;
   const message = `${gib(free)} free in ${dataDir}`;
-  if (free < LEAST) {
+  if (free < LEAST_FREE) {
     yield { name: 'disk', level: 'fail', message, next: 'make room: certificates cannot be stored on a full disk' };
   } else if (free < cache.minFree) {
     yield {

@@ -6,8 +6,8 @@ import type { OperationsDeps } from '../operation.ts';
 import { probeListener } from '../probe.ts';
 import { mapInOrder } from './registries.ts';
 
-/** DNS questions at once. */
-const DNS_WIDTH = 16;
+/** DNS queries at once. */
+const PARALLEL_QUERIES = 16;
 
 /** Whether the domain and each alias host resolve, and, of a gateway that runs with ACME, whether they lead to it. */
 export async function* checkNames(deps: OperationsDeps, signal: AbortSignal): AsyncGenerator<Check> {
@@ -16,10 +16,10 @@ export async function* checkNames(deps: OperationsDeps, signal: AbortSignal): As
     yield { name: `dns ${config.domain}`, level: 'ok', message: 'the domain is an address and needs no DNS' };
   }
   const hosts = [config.domain, ...[...table.snapshot().hosts.keys()].sort()].filter((host) => isIP(host) === 0);
-  // Names under localhost are resolved all alike or not at all: one of them stands for the rest.
+  // A resolver knows either all names under localhost or none, so one of them is enough.
   const local = hosts.filter((host) => host.endsWith('.localhost'));
   const asked = hosts.filter((host) => !local.includes(host) || host === local[0]);
-  yield* mapInOrder(asked, DNS_WIDTH, (host) => checkName(deps, host, signal));
+  yield* mapInOrder(asked, PARALLEL_QUERIES, (host) => checkName(deps, host, signal));
 }
 
 async function checkName(deps: OperationsDeps, host: string, signal: AbortSignal): Promise<Check> {
@@ -144,7 +144,7 @@ function checkConnect(what: string, address: string): Promise<Check> {
   });
 }
 
-/** Binds for a moment, as the gateway will. */
+/** Binds the port for a moment, as the gateway would. */
 function checkFree(what: string, { host, port }: ListenAddress): Promise<Check> {
   const name = `port ${what}`;
   const shown = `${host ?? ''}:${port}`;

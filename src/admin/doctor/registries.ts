@@ -4,8 +4,8 @@ import type { Check } from '../contract.ts';
 import type { OperationsDeps } from '../operation.ts';
 
 /** Endpoints asked at once. */
-const REGISTRY_WIDTH = 8;
-/** A clock that is off by more, ms, is worth a word; by far more, certificates and tokens are refused. */
+const PARALLEL_ENDPOINTS = 8;
+/** Deviation of the clock, ms, that is worth a warning, and one at which certificates and tokens are refused. */
 const SKEW_WARN = 30_000;
 const SKEW_FAIL = 5 * 60_000;
 
@@ -16,9 +16,9 @@ export async function* checkRegistries(deps: OperationsDeps, signal: AbortSignal
   try {
     const registries = [...deps.table.snapshot().registries.values()].sort((a, b) => (a.host < b.host ? -1 : 1));
     const asked = registries.flatMap((route) => route.endpoints.map((endpoint) => ({ route, endpoint })));
-    yield* mapInOrder(asked, REGISTRY_WIDTH, async ({ route, endpoint }) => {
+    yield* mapInOrder(asked, PARALLEL_ENDPOINTS, async ({ route, endpoint }) => {
       const answer = await check.ask(route, endpoint, signal);
-      // Half the way there and back, and the half second by which a Date header is cut.
+      // The answer was made about half a round trip ago, and a Date header leaves out half a second on average (whole seconds, RFC 9110 §5.6.7).
       if (answer.serverTime !== null) skews.push(answer.serverTime + 500 + answer.ms / 2 - Date.now());
       const { proxy } = route;
       return judgeRegistry(route.host, endpoint, answer, proxy === null ? '' : ` through ${redactUrl(proxy)}`);
@@ -55,7 +55,7 @@ function judgeRegistry(host: string, endpoint: string, answer: EndpointCheckResu
   return { name, level: 'ok', message };
 }
 
-/** The median, so that one server with a wrong clock accuses nobody. */
+/** By the median, so that one server with a wrong clock changes nothing. */
 export function checkClock(skews: readonly number[]): Check {
   const sorted = skews.toSorted((a, b) => a - b);
   const median = sorted[Math.floor(sorted.length / 2)];

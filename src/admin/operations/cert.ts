@@ -31,7 +31,7 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
         try {
           renewed.push(await renew(deps, certificates, host, context));
         } catch (error) {
-          // One host breaks no other; alone it is told as it is.
+          // With several hosts, one that is refused does not keep the others from being renewed.
           if (!(error instanceof OperatorError) || hosts.length === 1) throw error;
           context.step('refused', `${host}: ${error.message}`);
           refused.push({ host, error });

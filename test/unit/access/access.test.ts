@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
-import { Access, type Asker } from '../../../src/access/access.ts';
+import { Access, type AccessRequest } from '../../../src/access/access.ts';
 import { Quotas } from '../../../src/access/limits.ts';
 import { Users } from '../../../src/access/users.ts';
 import type { Config } from '../../../src/config/config.ts';
@@ -35,7 +35,7 @@ async function access(options: {
 }
 
 const basic = (name: string, token: string) => `Basic ${Buffer.from(`${name}:${token}`).toString('base64')}`;
-const asker = (change: Partial<Asker> = {}) => ({
+const asker = (change: Partial<AccessRequest> = {}) => ({
   address: '192.0.2.1',
   authorization: undefined,
   host: 'cr.example.com',

@@ -1,18 +1,18 @@
 import { describe, expect, test } from 'vitest';
 import { AliasTable } from '../../../src/aliases/alias-table.ts';
-import type { RegistryRow } from '../../../src/aliases/rows.ts';
+import type { RegistryDeclaration } from '../../../src/aliases/import-export.ts';
 import type { TableSnapshot } from '../../../src/aliases/table.ts';
 import { type Logger, silentLog } from '../../../src/telemetry/log.ts';
 import { MemoryAliasStore } from '../../support/alias-store.ts';
 import { rejection } from '../../support/refusal.ts';
 
-const SEED: RegistryRow[] = [
+const SEED: RegistryDeclaration[] = [
   { host: 'docker.io', aliases: [{ name: 'docker', certificate: true }] },
   { host: 'quay.io', endpoints: ['https://quay.io'], aliases: [{ name: 'quay', certificate: true }] },
 ];
 
 async function table(
-  options: { domain?: string; store?: MemoryAliasStore; seed?: RegistryRow[] } = {},
+  options: { domain?: string; store?: MemoryAliasStore; seed?: RegistryDeclaration[] } = {},
 ): Promise<AliasTable> {
   const { domain = 'cr.example.com', store = new MemoryAliasStore(), seed = SEED } = options;
   return AliasTable.open({ store, domain, seed: () => seed, log: silentLog() });

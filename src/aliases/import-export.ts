@@ -11,8 +11,8 @@ import { aliasTaken, refuseTaken, withoutHost } from './snapshot.ts';
 import type { TableChange } from './store.ts';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from './table.ts';
 
-/** The table as files have it: registries with what was said about them, and the aliases that stand for each. */
-export interface RegistryRow {
+/** A registry as an alias file declares it, with its aliases. */
+export interface RegistryDeclaration {
   readonly host: string;
   /** Left out: what the table has, else the default. */
   readonly endpoints?: readonly string[];
@@ -20,16 +20,16 @@ export interface RegistryRow {
   readonly public?: boolean;
   /** Read where a person wrote it; never exported. */
   readonly credentials?: { readonly username: string; readonly password: string };
-  readonly aliases: readonly AliasOfRow[];
+  readonly aliases: readonly AliasDeclaration[];
 }
 
-export interface AliasOfRow {
+export interface AliasDeclaration {
   readonly name: string;
   readonly certificate: boolean;
 }
 
-/** Everything of a table but secrets, sorted by host and name. */
-export function exportRows(snapshot: TableSnapshot): RegistryRow[] {
+/** The whole table without its secrets, sorted by host and name. */
+export function exportRows(snapshot: TableSnapshot): RegistryDeclaration[] {
   const aliases = Map.groupBy(snapshot.aliases.values(), (alias) => alias.registry);
   const byText = (one: string, other: string): number => (one < other ? -1 : one > other ? 1 : 0);
   return [...snapshot.registries.values()]
@@ -53,11 +53,11 @@ export interface ImportResult {
 }
 
 /**
- * What rows would change, all or nothing; looks at the snapshot, touches nothing.
+ * Plans the change that would bring declared rows into the table: all of them or none.
  * @throws {OperatorError} with every problem, a line each; usage where something is malformed, else `ALIAS_TAKEN`.
  */
 export function planImport(
-  rows: readonly RegistryRow[],
+  rows: readonly RegistryDeclaration[],
   snapshot: TableSnapshot,
 ): { change: TableChange; result: ImportResult } {
   const registries = new Map<string, RegistryEntry>();
@@ -75,12 +75,12 @@ export function planImport(
     attempt(() => {
       const key = parseRegistryHost(row.host);
       const before = registries.get(key) ?? snapshot.registries.get(key) ?? newRegistry(key);
-      // An exported proxy has lost its password; the table's own still has it.
+      // An export leaves out the proxy's password, so the same proxy without it keeps the one in the table.
       const keepsProxy = row.proxy && before.proxy !== null && withoutPassword(before.proxy) === row.proxy;
       registries.set(key, applySettings(before, keepsProxy ? { ...row, proxy: undefined } : row));
       for (const one of row.aliases) {
         attempt(() => {
-          // A seed under a domain that is an IP address keeps its labels for the day when it gets a name.
+          // Labels are accepted even under a domain that is an IP address, where no host leads to them: the domain may become a name later.
           const { name, host } = parseAliasName(one.name, snapshot.domain);
           refuseTaken(snapshot, name, host, key);
           const twice = aliases.get(name);
