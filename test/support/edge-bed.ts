@@ -160,7 +160,7 @@ export interface EdgeBed {
   stop(): Promise<void>;
 }
 
-/** An edge on free ports of 127.0.0.1, before a registry core in the test's hands. */
+/** An edge on free ports of 127.0.0.1, before a proxy core in the test's hands. */
 export async function startEdgeBed(
   options: Partial<Omit<EdgeOptions, 'config'>> & { config?: Partial<EdgeOptions['config']> } = {},
 ): Promise<EdgeBed> {

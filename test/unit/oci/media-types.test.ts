@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import {
   type AcceptClass,
+  acceptClass,
   accepts,
   DOCKER_LIST,
   DOCKER_MANIFEST,
@@ -18,6 +19,12 @@ const old = parseAccept(DOCKER_MANIFEST);
 const docker = parseAccept([DOCKER_SCHEMA1_SIGNED, OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(','));
 
 describe('Accept', () => {
+  it('that was parsed lately is not parsed again', () => {
+    expect(acceptClass('a/b, c/d')).toEqual(parseAccept('a/b, c/d'));
+    expect(acceptClass('a/b, c/d')).toBe(acceptClass(['a/b', 'c/d'].join(', ')));
+    expect(acceptClass(undefined)).toBe(parseAccept(undefined));
+    expect(acceptClass(`a/b,${' '.repeat(5000)}`)).toEqual(parseAccept('a/b'));
+  });
   it('takes media types without parameters and in any case', () => {
     expect(essence('Application/Vnd.OCI.image.index.v1+json; charset=utf-8')).toBe(OCI_INDEX);
     expect(accepts(parseAccept(`${OCI_INDEX.toUpperCase()};q=0.5`), OCI_INDEX)).toBe(true);
