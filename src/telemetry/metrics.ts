@@ -1,5 +1,4 @@
 import { AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-client';
-import { Tally } from './tally.ts';
 
 /** Values of one process's metrics, as `prom-client` writes them to JSON. */
 export type MetricValues = readonly object[];
@@ -11,8 +10,8 @@ export async function addUp(values: readonly MetricValues[]): Promise<MetricValu
 }
 
 /**
- * The one registry of metrics (Prometheus text format), all named `gateway_…`. A room asks for its metrics when it is built
- * and keeps them; what it does not get is not measured. A gauge may `collect` its value when it is read.
+ * The metrics of one process (Prometheus text format), all named `gateway_…`. A room makes its metrics when it is built and keeps them.
+ * A gauge may `collect` its value when it is read.
  */
 export class Metrics {
   readonly #registry = new Registry();
@@ -55,7 +54,7 @@ export class Metrics {
     return new Counter({ name: `gateway_${name}`, help, labelNames: labels, registers: [this.#registry] });
   }
 
-  /** A counter for what happens with every request. */
+  /** A counter for what happens with every request; see `Tally`. */
   tally<L extends string>(name: string, help: string, labels: readonly L[]): Tally<L> {
     const tally = new Tally(labels);
     new Counter({
@@ -64,7 +63,7 @@ export class Metrics {
       labelNames: labels,
       registers: [this.#registry],
       collect() {
-        tally.tell(this);
+        tally.moveTo(this);
       },
     });
     return tally;
@@ -93,5 +92,57 @@ export class Metrics {
 
   histogram<L extends string>(name: string, help: string, buckets: number[], labels: readonly L[] = []): Histogram<L> {
     return new Histogram({ name: `gateway_${name}`, help, buckets, labelNames: labels, registers: [this.#registry] });
+  }
+}
+
+type LabelValue = string | number;
+
+/** A tree with a level for each label; a leaf has the row of label values that leads to it, and what was counted for it. */
+class LabelNode {
+  readonly values: readonly LabelValue[];
+  readonly next = new Map<LabelValue, LabelNode>();
+  amount = 0;
+
+  constructor(values: readonly LabelValue[]) {
+    this.values = values;
+  }
+}
+
+/**
+ * A counter that is incremented with every request. prom-client builds a string of all labels at each increment; here the values lead to a
+ * number by a lookup each, and prom-client gets the sums when it is read.
+ */
+export class Tally<L extends string> {
+  readonly #labels: readonly L[];
+  readonly #root = new LabelNode([]);
+  readonly #all: LabelNode[] = [];
+
+  constructor(labels: readonly L[]) {
+    this.#labels = labels;
+  }
+
+  /** `values`: one for each label, in their order. */
+  add(amount: number, ...values: readonly LabelValue[]): void {
+    let node = this.#root;
+    for (const value of values) node = node.next.get(value) ?? this.#grow(node, value);
+    node.amount += amount;
+  }
+
+  /** Adds to a counter of prom-client what was counted since the last time. */
+  moveTo(counter: { inc(labels: Partial<Record<L, LabelValue>>, amount: number): void }): void {
+    for (const node of this.#all) {
+      if (node.amount === 0) continue;
+      const labels: Partial<Record<L, LabelValue>> = {};
+      for (const [index, label] of this.#labels.entries()) labels[label] = node.values[index] ?? '';
+      counter.inc(labels, node.amount);
+      node.amount = 0;
+    }
+  }
+
+  #grow(from: LabelNode, value: LabelValue): LabelNode {
+    const node = new LabelNode([...from.values, value]);
+    from.next.set(value, node);
+    this.#all.push(node);
+    return node;
   }
 }

@@ -167,15 +167,25 @@ describe('the log of a program', () => {
     expect(numbers.sort((one, other) => one - other)).toEqual(Array.from({ length: count }, (_, n) => n));
   });
 
-  test.runIf(process.platform === 'linux')(
-    'that cannot be written to (a full disk) does not end it, nor hold it up',
-    () => {
-      const end = `
+  const again = `
       const { setTimeout: sleep } = await import('node:timers/promises');
-      for (let n = 0; n < 5; n++) { log.info('again'); await sleep(20); }
-      process.stderr.write('served on');`;
-      const { status, stderr } = run(program(end), opened('/dev/full', 'w'));
-      expect({ status, stderr }).toEqual({ status: 0, stderr: 'served on' });
-    },
-  );
+      for (let n = 0; n < 5; n++) { log.info('again'); await sleep(20); }`;
+  const served = "process.stderr.write('served on');";
+
+  test.runIf(process.platform === 'linux').each([
+    { after: 'errors were seen', end: `${again} ${served}` },
+    { after: 'errors were seen, by process.exit', end: `${again} ${served} process.exit(0);` },
+    { after: 'the first write is under way', end: served },
+    { after: 'the first write is under way, by process.exit', end: `${served} process.exit(0);` },
+  ])('that cannot be written to (a full disk) does not end it, nor hold it up: its end after $after', ({ end }) => {
+    const { status, stderr } = run(program(end), opened('/dev/full', 'w'));
+    expect({ status, stderr }).toEqual({ status: 0, stderr: 'served on' });
+  });
+
+  test.each(['', 'process.exit(0);'])('whose reader is gone does not hold it up at its end: %s', (exit) => {
+    const { writer, drop } = pipe(constants.O_WRONLY);
+    drop();
+    const { status, stderr } = run(program(`${served} ${exit}`), writer);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: 'served on' });
+  });
 });
