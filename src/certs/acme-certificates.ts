@@ -29,6 +29,8 @@ export interface AcmeCertificatesOptions {
   readonly settings: AttemptSettings;
   readonly store: CertStore;
   readonly challenges: Challenges;
+  /** Resolves once every process of this gateway answers the challenges that `alpnChallenges` now has. Default: there is this one only. */
+  readonly published?: (() => Promise<void>) | undefined;
   readonly locks: Locks;
   readonly log: Logger;
   readonly metrics: Metrics;
@@ -97,12 +99,8 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     return this.#challenges.keyAuthorization(token);
   }
 
-  alpnChallenge(host: string): SecureContext | null {
-    return this.#challenges.alpnContext(host);
-  }
-
-  alpnPending(): boolean {
-    return this.#challenges.alpnPending;
+  alpnChallenges(): ReadonlyMap<string, SecureContext> {
+    return this.#challenges.alpnContexts;
   }
 
   root(): null {

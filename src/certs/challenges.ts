@@ -2,7 +2,7 @@ import type { SecureContext } from 'node:tls';
 import { Reloader } from '../kit/reloader.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { type Clock, systemClock } from './clock.ts';
-import { type ChainAndKey, contextOf } from './contexts.ts';
+import { type ChainAndKey, contextOf, materialOf } from './contexts.ts';
 import type { ChallengeResponder } from './issuer.ts';
 
 /**
@@ -45,7 +45,14 @@ const LIFETIME = 600_000;
 
 interface Snapshot {
   readonly http: ReadonlyMap<string, string>;
-  readonly alpn: ReadonlyMap<string, { readonly chain: string; readonly context: SecureContext }>;
+  readonly alpn: ReadonlyMap<string, SecureContext>;
+}
+
+interface PendingChallengesOptions {
+  readonly clock?: Clock;
+  /** Resolves once every process of this gateway answers the challenges as they are now. */
+  readonly published?: (() => Promise<void>) | undefined;
+  readonly log: Logger;
 }
 
 /** What the listeners answer to CAs: a snapshot of the challenges, read synchronously, loaded again whenever they change. */
@@ -53,21 +60,24 @@ export class PendingChallenges implements ChallengeResponder {
   readonly #challenges: Challenges;
   readonly #clock: Clock;
   readonly #log: Logger;
+  readonly #published: () => Promise<void>;
   readonly #reloader: Reloader;
   readonly #unwatch: () => void;
   #snapshot: Snapshot = { http: new Map(), alpn: new Map() };
   #cancelExpiry: () => void = () => {};
 
   /** Loads what is pending. */
-  static async open(challenges: Challenges, options: { readonly clock?: Clock; readonly log: Logger }) {
-    const pending = new PendingChallenges(challenges, options.clock ?? systemClock, options.log);
+  static async open(challenges: Challenges, options: PendingChallengesOptions): Promise<PendingChallenges> {
+    const pending = new PendingChallenges(challenges, options);
     await pending.#reloader.now();
     return pending;
   }
 
-  private constructor(challenges: Challenges, clock: Clock, log: Logger) {
+  private constructor(challenges: Challenges, options: PendingChallengesOptions) {
+    const { clock = systemClock, published = async () => {}, log } = options;
     this.#challenges = challenges;
     this.#clock = clock;
+    this.#published = published;
     this.#log = log;
     this.#reloader = new Reloader(
       () => this.#load(),
@@ -89,13 +99,9 @@ export class PendingChallenges implements ChallengeResponder {
     return this.#snapshot.http.get(token) ?? null;
   }
 
-  /** Null where none is pending for this host. */
-  alpnContext(host: string): SecureContext | null {
-    return this.#snapshot.alpn.get(host)?.context ?? null;
-  }
-
-  get alpnPending(): boolean {
-    return this.#snapshot.alpn.size > 0;
+  /** Contexts by host; another map after each change. */
+  get alpnContexts(): ReadonlyMap<string, SecureContext> {
+    return this.#snapshot.alpn;
   }
 
   async close(): Promise<void> {
@@ -104,10 +110,11 @@ export class PendingChallenges implements ChallengeResponder {
     await this.#reloader.close();
   }
 
-  /** In the store, and answered by this process, when it resolves. */
+  /** In the store, and answered by every process of this gateway, when it resolves. */
   async #putUp(challenge: Challenge): Promise<() => Promise<void>> {
     await this.#challenges.put(challenge);
     await this.#reloader.now();
+    await this.#published();
     return async () => {
       try {
         await this.#challenges.remove(challenge);
@@ -123,12 +130,12 @@ export class PendingChallenges implements ChallengeResponder {
     const now = this.#clock.now();
     const pending = await this.#challenges.list(now);
     const http = new Map<string, string>();
-    const alpn = new Map<string, { chain: string; context: SecureContext }>();
+    const alpn = new Map<string, SecureContext>();
     for (const challenge of pending) {
       if (challenge.type === 'http-01') http.set(challenge.token, challenge.keyAuthorization);
       else {
-        const ready = this.#contextFor(challenge);
-        if (ready !== null) alpn.set(challenge.host, ready);
+        const context = this.#contextFor(challenge);
+        if (context !== null) alpn.set(challenge.host, context);
       }
     }
     this.#snapshot = { http, alpn };
@@ -138,13 +145,13 @@ export class PendingChallenges implements ChallengeResponder {
   }
 
   /** Null where TLS does not accept the certificate: one bad challenge must not hide the others. */
-  #contextFor({ host, chain, key }: AlpnChallenge): { chain: string; context: SecureContext } | null {
-    const known = this.#snapshot.alpn.get(host);
-    if (known?.chain === chain) return known;
+  #contextFor(challenge: AlpnChallenge): SecureContext | null {
+    const known = this.#snapshot.alpn.get(challenge.host);
+    if (known !== undefined && materialOf(known)?.chain === challenge.chain) return known;
     try {
-      return { chain, context: contextOf({ chain, key }) };
+      return contextOf(challenge);
     } catch (error) {
-      this.#log.warn({ err: error, host }, 'a pending challenge has a certificate that cannot be used');
+      this.#log.warn({ err: error, host: challenge.host }, 'a pending challenge has a certificate that cannot be used');
       return null;
     }
   }

@@ -21,6 +21,8 @@ export async function createCertificates(options: {
   readonly config: Pick<Config, 'domain' | 'dataDir' | 'listen' | 'tls' | 'acme'>;
   readonly store: CertStore;
   readonly challenges: Challenges;
+  /** Resolves once every process of this gateway answers the challenges that `alpnChallenges` now has. Default: there is this one only. */
+  readonly published?: (() => Promise<void>) | undefined;
   readonly locks: Locks;
   readonly log: Logger;
   readonly metrics: Metrics;
@@ -48,6 +50,7 @@ export async function createCertificates(options: {
     },
     store,
     challenges,
+    published: options.published,
     locks,
     log,
     metrics,

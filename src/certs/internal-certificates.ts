@@ -25,6 +25,9 @@ import type { CertStore } from './store.ts';
 /** A list signs at most so many leaves that nobody has asked for yet: a quarter of a second, where 10,000 would stop pulls for ten. */
 const LISTED_SIGNATURES = 200;
 
+/** The local CA validates nothing. */
+const NO_CHALLENGES: ReadonlyMap<string, SecureContext> = new Map();
+
 export interface InternalCertificatesOptions {
   readonly domain: string;
   readonly dataDir: string;
@@ -182,12 +185,8 @@ export class InternalCertificates implements CertificateService, CertificateOper
     return null;
   }
 
-  alpnChallenge(): null {
-    return null;
-  }
-
-  alpnPending(): boolean {
-    return false;
+  alpnChallenges(): ReadonlyMap<string, SecureContext> {
+    return NO_CHALLENGES;
   }
 
   root(): { pem: string; fingerprint: string } {

@@ -88,10 +88,8 @@ export interface CertificateService {
   list(): CertificateInfo[];
   /** Body of `/.well-known/acme-challenge/<token>` (RFC 8555 §8.3), null where no such token is pending. */
   httpChallenge(token: string): string | null;
-  /** Context for an `acme-tls/1` handshake (RFC 8737) for this host; null where none is pending. */
-  alpnChallenge(host: string): SecureContext | null;
-  /** True while any TLS-ALPN-01 challenge is pending: only then are ClientHellos peeked at. */
-  alpnPending(): boolean;
+  /** Contexts for `acme-tls/1` handshakes (RFC 8737) by host: of the TLS-ALPN-01 challenges that are pending now; another map after each change. */
+  alpnChallenges(): ReadonlyMap<string, SecureContext>;
   /** The local CA that clients must trust (`tls.mode: internal`), offered as a download on the HTTP port; null with ACME. */
   root(): { readonly pem: string; readonly fingerprint: string } | null;
   close(): Promise<void>;

@@ -19,7 +19,7 @@ import { Routes } from './target.ts';
 import { TlsTerminator } from './tls.ts';
 
 /** What the edge needs of the certificates. */
-export type EdgeCertificates = Pick<CertificateService, 'contexts' | 'httpChallenge' | 'alpnChallenge' | 'alpnPending'>;
+export type EdgeCertificates = Pick<CertificateService, 'contexts' | 'httpChallenge' | 'alpnChallenges'>;
 
 export interface EdgeOptions {
   readonly config: Pick<Config, 'dataDir' | 'listen' | 'tls' | 'trustedProxies' | 'metrics'>;
@@ -38,8 +38,6 @@ export interface EdgeOptions {
   readonly version: string;
   /** 48 bytes that encrypt session tickets; several processes of one gateway share them. Default: fresh ones. */
   readonly ticketKeys?: Buffer;
-  /** Offers an accepted connection to another process; `own` is how many this one has. True where it was taken. */
-  readonly handOver?: (socket: Socket, own: number) => boolean;
   /** For tests that must not wait for minutes. */
   readonly limits?: Partial<EdgeLimits>;
 }
@@ -103,16 +101,7 @@ export class Edge {
 
   /** Accepts connections from the registry API's listening socket that another process has bound. */
   acceptFrom(server: Server): void {
-    this.#listeners.acceptFrom(server, this.#acceptOrHandOver);
-  }
-
-  /** Serves a connection to the registry API that another process accepted, or would not take. */
-  accept(socket: Socket): void {
-    if (this.#tls === null) this.#acceptPlain('registry', socket);
-    else {
-      this.#tls.accept(socket);
-      resume(socket);
-    }
+    this.#listeners.acceptFrom(server, this.#acceptRegistry);
   }
 
   /** Stops accepting, ends idle connections, lets running pulls finish within `graceMs`, then cuts them. */
@@ -131,10 +120,10 @@ export class Edge {
     const metrics = (socket: Socket): void => this.#acceptPlain('metrics', socket);
     const plans: ListenerPlan[] = [];
     if (certificates !== null && https !== null) {
-      plans.push({ name: 'https', at: https, onConnection: this.#acceptOrHandOver });
+      plans.push({ name: 'https', at: https, onConnection: this.#acceptRegistry });
     }
     if (http !== null) {
-      plans.push({ name: 'http', at: http, onConnection: certificates === null ? this.#acceptOrHandOver : redirect });
+      plans.push({ name: 'http', at: http, onConnection: certificates === null ? this.#acceptRegistry : redirect });
     }
     if (config.metrics.listen !== null) {
       plans.push({ name: 'metrics', at: config.metrics.listen, onConnection: metrics });
@@ -142,13 +131,13 @@ export class Edge {
     return plans;
   }
 
-  readonly #acceptOrHandOver = (socket: Socket): void => {
-    if (this.#options.handOver?.(socket, this.#connections.size) !== true) this.accept(socket);
+  readonly #acceptRegistry = (socket: Socket): void => {
+    if (this.#tls === null) this.#acceptPlain('registry', socket);
+    else this.#tls.accept(socket);
   };
 
   #acceptPlain(service: Service, socket: Socket): void {
     this.#servers.serve(socket, this.#connections.add(socket, service));
-    resume(socket);
   }
 
   /** Without TLS of its own the gateway is behind a terminator, which clients reach on the usual port. */
@@ -157,9 +146,4 @@ export class Edge {
     if (config.tls.mode === 'off') return 443;
     return this.#listeners.addresses.https?.port ?? config.listen.https?.port ?? 443;
   }
-}
-
-/** Accepted sockets come paused, so that no byte is lost before a protocol reads them. */
-function resume(socket: Socket): void {
-  if (socket.isPaused() && !socket.destroyed) socket.resume();
 }

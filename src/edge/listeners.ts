@@ -26,7 +26,7 @@ const LISTENERS = {
   metrics: ['metrics', 'metrics.listen'],
 } as const;
 
-/** One port: its address, and what takes its connections, which come paused and with nothing read of them. */
+/** One port: its address, and what takes its connections. */
 export interface ListenerPlan {
   readonly name: ListenerName;
   readonly at: ListenAddress;
@@ -42,11 +42,7 @@ export class Listeners {
   addresses: EdgeAddresses = { https: null, http: null, metrics: null };
 
   constructor(plans: readonly ListenerPlan[]) {
-    // Paused: a connection that another process serves must arrive there whole.
-    this.#plans = plans.map((plan) => ({
-      ...plan,
-      server: createServer({ noDelay: true, pauseOnConnect: true }, plan.onConnection),
-    }));
+    this.#plans = plans.map((plan) => ({ ...plan, server: createServer({ noDelay: true }, plan.onConnection) }));
   }
 
   /** Opens all, or none. @throws {OperatorError} LISTEN_FAILED, naming the address and what to do */

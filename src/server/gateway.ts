@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto';
+import { extname } from 'node:path';
 import { Access } from '../access/access.ts';
 import { Quotas } from '../access/limits.ts';
-import { Users } from '../access/users.ts';
 import type { LiveGateway } from '../admin/operation.ts';
 import { createOperations } from '../admin/operations/index.ts';
 import { probeListener } from '../admin/probe.ts';
 import { startAdminServer } from '../admin/socket.ts';
-import { createCache } from '../cache/cache.ts';
+import { type Cache, createCache } from '../cache/cache.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
 import { Edge } from '../edge/edge.ts';
 import type { BoundAddress, EdgeAddresses } from '../edge/listeners.ts';
@@ -14,15 +14,14 @@ import { Lifecycle } from '../kit/lifecycle.ts';
 import { version } from '../kit/version.ts';
 import { createProxyCore } from '../proxy/core.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
-import { repliesTally } from '../proxy/reply.ts';
-import { openCacheIndex } from '../sqlite/cache-index.ts';
-import { SqliteCounterStore } from '../sqlite/counter-store.ts';
-import { SqliteUserStore } from '../sqlite/user-store.ts';
+import { type RepliesTally, repliesTally } from '../proxy/reply.ts';
 import type { LineSink, Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream } from '../upstream/registry-upstream.ts';
-import { Crew } from './crew.ts';
-import { openState } from './state.ts';
+import type { Upstream } from '../upstream/upstream.ts';
+import { WorkerSupervisor } from '../workers/supervisor.ts';
+import { openState, type State } from './state.ts';
+import { openIndex } from './stores.ts';
 
 /** How long running pulls may go on once the gateway is asked to end, ms: long for a layer, shorter than what service managers wait (90 s). */
 const GRACE = 60_000;
@@ -38,8 +37,37 @@ export interface RunningGateway {
   close(reason: string): Promise<void>;
 }
 
+/** What every step of the start is given. A step defers the end of what it has started on the lifecycle. */
+interface Base {
+  readonly config: Config;
+  readonly log: Logger;
+  readonly logLines: LineSink | null;
+  readonly metrics: Metrics;
+  /** Counts replies by kind and origin, in the proxy core and in the cache before it. */
+  readonly replies: RepliesTally;
+  readonly lifecycle: Lifecycle;
+  /** True, or why the gateway is not ready. */
+  ready: true | string;
+  /** The other processes that serve; null before they are started, and where this process serves alone. */
+  workers: WorkerSupervisor | null;
+  /** Encrypt TLS session tickets, in every process of this gateway. */
+  readonly ticketKeys: Buffer;
+}
+
+/** What the steps have built so far; each step names the parts that it needs. */
+interface Parts {
+  readonly state: State;
+  readonly upstream: Upstream;
+  readonly cache: Cache;
+  readonly core: ReturnType<typeof createProxyCore>;
+  readonly access: Access;
+  readonly edge: Edge;
+  readonly bound: EdgeAddresses;
+  readonly live: LiveGateway;
+}
+
 /**
- * Builds the house and opens its doors: the one place where rooms are wired. Resolves when the gateway is ready.
+ * Starts the gateway, from its state up to its listeners: the one place where rooms are wired. Resolves when the gateway is ready.
  * @throws {OperatorError} where the data directory is in use, a port is taken, the database is newer …
  */
 export async function startGateway(options: {
@@ -50,122 +78,41 @@ export async function startGateway(options: {
   readonly warnings: readonly string[];
 }): Promise<RunningGateway> {
   const { config, log, logLines = null, warnings } = options;
-  const startedAt = new Date();
-  const opened = new Lifecycle();
-  const end = () => opened.end((what, error) => log.error({ err: error }, `${what} did not end well`));
+  const metrics = new Metrics();
+  const base: Base = {
+    config,
+    log,
+    logLines,
+    metrics,
+    replies: repliesTally(metrics),
+    lifecycle: new Lifecycle(),
+    ready: 'starting',
+    workers: null,
+    ticketKeys: randomBytes(48),
+  };
+  const end = () => base.lifecycle.end((what, error) => log.error({ err: error }, `${what} did not end well`));
   for (const warning of warnings) log.warn(warning);
-
   try {
-    const metrics = new Metrics();
-    const state = await openState({ config, log, metrics, activity: 'serve' });
-    opened.defer('the state', () => state.close());
-    const { database, table, certificates } = state;
-
-    const routes = (registry: string) => table.snapshot().registries.get(registry);
-    const upstream = createUpstream({ routes, config: config.upstream, log, metrics });
-    opened.defer('the upstream connections', () => upstream.close());
-
-    const index = openCacheIndex(config.dataDir, log);
-    const cache = createCache({ dataDir: config.dataDir, config: config.cache, index, log, metrics });
-    opened.defer('the cache', () => cache.close());
-
-    const replies = repliesTally(metrics);
-    const core = createProxyCore({
-      upstream,
-      blobs: config.cache.maxSize === 0 ? null : cache,
-      manifests: cache.manifests,
-      table: () => table.snapshot(),
-      config: config.cache,
-      log,
-      metrics,
-      replies,
-    });
-
-    opened.defer('the proxy core', () => core.close());
-    table.subscribe(() => core.invalidate());
-
-    const users = await Users.open(new SqliteUserStore(database), log);
-    opened.defer('the users', () => users.close());
-    const quotas = await Quotas.open({ ...config.limits, store: new SqliteCounterStore(database), now: Date.now });
-    const access = new Access({ rules: config.access, limits: config.limits, users, quotas, log });
-    opened.defer('the access rules', () => access.close());
-
-    let ready: true | string = 'starting';
-    const ticketKeys = randomBytes(48);
-    let crew: Crew | null = null;
-    const edge = new Edge({
-      config,
-      table: () => table.snapshot(),
-      certificates,
-      proxy: new ManifestCache({ core, replies }),
-      access,
-      ready: () => ready,
-      log,
-      logLines,
-      metrics,
-      version: version(),
-      ticketKeys,
-      handOver: (socket, own) => crew?.handOver(socket, own) ?? false,
-    });
-    await certificates?.start(state.coveredHosts());
+    const state = await startState(base);
+    const upstream = startUpstream(base, { state });
+    const cache = startCache(base);
+    const core = startProxyCore(base, { state, upstream, cache });
+    const access = await startAccess(base, { state });
+    const edge = buildEdge(base, { state, core, access });
+    await state.certificates?.start(state.coveredHosts());
     const bound = await edge.listen();
-    if (config.listen.workers > 1) {
-      const { https, http } = bound;
-      crew = new Crew({
-        config: { ...config, listen: { ...config.listen, https: asListen(https), http: asListen(http) } },
-        version: version(),
-        ticketKeys,
-        state,
-        users,
-        access,
-        core,
-        ready: () => ready,
-        serve: (socket) => edge.accept(socket),
-        metrics,
-        log,
-      });
-      crew.start().catch((error: unknown) => log.error({ err: error }, 'a worker did not start; the others serve'));
-    }
-    opened.defer('the listeners', () => Promise.all([edge, crew].map((part) => part?.close({ graceMs: GRACE }))));
+    startWorkers(base, { state, core, access, edge, bound });
+    const live = liveGateway(base, { upstream, core, bound });
+    await startAdmin(base, { state, cache, live });
 
-    const addresses = asText(bound);
-    const live: LiveGateway = {
-      pid: process.pid,
-      startedAt,
-      get workers() {
-        return crew?.processes ?? 1;
-      },
-      addresses,
-      upstream,
-      traffic: async () => ({
-        requests: await metrics.total('http_requests_total'),
-        bytesSent: await metrics.total('http_sent_bytes_total'),
-        bytesFetched: await metrics.total('upstream_bytes_total'),
-      }),
-      probe: (host, signal) => probeListener(ownListener(bound), host, signal),
-      settled: () => crew?.settled() ?? Promise.resolve(),
-      forget: () => core.invalidate(),
-    };
-    const operations = createOperations({
-      config,
-      version: version(),
-      table,
-      users,
-      certificates,
-      cache: () => cache.admin,
-      live,
-    });
-    const admin = await startAdminServer({ dataDir: config.dataDir, operations, log });
-    opened.defer('the admin socket', () => admin.close());
-
-    ready = true;
+    base.ready = true;
     await live.settled();
-    log.info({ ...addresses, dataDir: config.dataDir, version: version() }, 'ready');
+    log.info({ ...live.addresses, dataDir: config.dataDir, version: version() }, 'ready');
     return {
-      addresses,
+      addresses: live.addresses,
       async close(reason) {
         log.info({ reason }, 'ending; running pulls may finish');
-        ready = 'shutting down';
+        base.ready = 'shutting down';
         await end();
         log.info('ended');
       },
@@ -176,16 +123,152 @@ export async function startGateway(options: {
   }
 }
 
+async function startState(base: Base): Promise<State> {
+  const { config, log, metrics, lifecycle } = base;
+  const published = async () => base.workers?.settled();
+  const state = await openState({ config, log, metrics, activity: 'serve', published });
+  lifecycle.defer('the state', () => state.close());
+  return state;
+}
+
+function startUpstream(base: Base, { state: { table } }: Pick<Parts, 'state'>): Upstream {
+  const { config, log, metrics, lifecycle } = base;
+  const routes = (registry: string) => table.snapshot().registries.get(registry);
+  const upstream = createUpstream({ routes, config: config.upstream, log, metrics });
+  lifecycle.defer('the upstream connections', () => upstream.close());
+  return upstream;
+}
+
+function startCache({ config: { dataDir, cache: settings }, log, metrics, lifecycle }: Base): Cache {
+  const cache = createCache({ dataDir, config: settings, index: openIndex(dataDir, log), log, metrics });
+  lifecycle.defer('the cache', () => cache.close());
+  return cache;
+}
+
+function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'cache'>): Parts['core'] {
+  const { config, log, metrics, lifecycle } = base;
+  const { cache, upstream } = parts;
+  const { table } = parts.state;
+  const core = createProxyCore({
+    upstream,
+    blobs: config.cache.maxSize === 0 ? null : cache,
+    manifests: cache.manifests,
+    table: () => table.snapshot(),
+    config: config.cache,
+    log,
+    metrics,
+    replies: base.replies,
+  });
+  lifecycle.defer('the proxy core', () => core.close());
+  table.subscribe(() => core.invalidate());
+  return core;
+}
+
+async function startAccess(base: Base, { state: { users, counters } }: Pick<Parts, 'state'>): Promise<Access> {
+  const { config, log, lifecycle } = base;
+  const quotas = await Quotas.open({ ...config.limits, store: counters, now: Date.now });
+  const access = new Access({ rules: config.access, limits: config.limits, users, quotas, log });
+  lifecycle.defer('the access rules', () => access.close());
+  return access;
+}
+
+function buildEdge(base: Base, { state, core, access }: Pick<Parts, 'state' | 'core' | 'access'>): Edge {
+  const { config, log, metrics, ticketKeys } = base;
+  return new Edge({
+    config,
+    table: () => state.table.snapshot(),
+    certificates: state.certificates,
+    proxy: new ManifestCache({ core, replies: base.replies }),
+    access,
+    ready: () => base.ready,
+    log,
+    logLines: base.logLines,
+    metrics,
+    version: version(),
+    ticketKeys,
+  });
+}
+
+/** Lets other processes accept from the edge's listening socket. All of them are ended together: each has the whole grace for its pulls. */
+function startWorkers(
+  base: Base,
+  { state, core, access, edge, bound }: Pick<Parts, 'state' | 'core' | 'access' | 'edge' | 'bound'>,
+): void {
+  const { config, log, metrics, lifecycle, ticketKeys } = base;
+  const { https, http } = bound;
+  const workers =
+    config.listen.workers === 1 || edge.server === null
+      ? null
+      : new WorkerSupervisor({
+          size: config.listen.workers - 1,
+          program: new URL(`./worker${extname(import.meta.filename)}`, import.meta.url),
+          config: { ...config, listen: { ...config.listen, https: asListen(https), http: asListen(http) } },
+          version: version(),
+          ticketKeys,
+          core,
+          state: {
+            table: () => state.table.snapshot(),
+            users: () => state.users.rows(),
+            certificates: () => state.certificates?.contexts() ?? null,
+            challenges: () => state.certificates?.alpnChallenges() ?? null,
+            ready: () => base.ready,
+          },
+          access,
+          server: edge.server,
+          log,
+        });
+  lifecycle.defer('the listeners', () => Promise.all([edge, workers].map((part) => part?.close({ graceMs: GRACE }))));
+  if (workers === null) return;
+  base.workers = workers;
+  metrics.include(() => workers.metrics());
+  workers.start().catch((error: unknown) => log.error({ err: error }, 'a worker did not start; the others serve'));
+}
+
+/** What the operator's commands see of the running gateway. */
+function liveGateway(base: Base, { upstream, core, bound }: Pick<Parts, 'upstream' | 'core' | 'bound'>): LiveGateway {
+  const { metrics } = base;
+  return {
+    pid: process.pid,
+    startedAt: new Date(),
+    get workers() {
+      return 1 + (base.workers?.ready ?? 0);
+    },
+    addresses: asText(bound),
+    upstream,
+    traffic: async () => ({
+      requests: await metrics.total('http_requests_total'),
+      bytesSent: await metrics.total('http_sent_bytes_total'),
+      bytesFetched: await metrics.total('upstream_bytes_total'),
+    }),
+    probe: (host, signal) => probeListener(ownListener(bound), host, signal),
+    settled: () => base.workers?.settled() ?? Promise.resolve(),
+    forget: () => core.invalidate(),
+  };
+}
+
+async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state' | 'cache' | 'live'>): Promise<void> {
+  const { config, log, lifecycle } = base;
+  const { table, users, certificates } = state;
+  const operations = createOperations({
+    config,
+    version: version(),
+    table,
+    users,
+    certificates,
+    cache: () => cache.admin,
+    live,
+  });
+  const admin = await startAdminServer({ dataDir: config.dataDir, operations, log });
+  lifecycle.defer('the admin socket', () => admin.close());
+}
+
 /** The listener that `alias add` asks whether it serves the alias. */
 function ownListener({ https, http }: EdgeAddresses): { host: string; port: number; tls: boolean } {
   const at = https ?? http;
   if (at === null) throw new Error('nothing listens');
-  return { host: reachable(at.address), port: at.port, tls: https !== null };
-}
-
-/** An address of this machine that reaches a listener bound to all of them. */
-function reachable(address: string): string {
-  return address === '::' || address === '0.0.0.0' ? '127.0.0.1' : address;
+  // A listener bound to all addresses of this machine is reached at any of them.
+  const host = at.address === '::' || at.address === '0.0.0.0' ? '127.0.0.1' : at.address;
+  return { host, port: at.port, tls: https !== null };
 }
 
 function asListen(bound: BoundAddress | null): ListenAddress | null {

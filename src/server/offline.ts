@@ -1,15 +1,13 @@
-import { Users } from '../access/users.ts';
 import type { OperationContext } from '../admin/contract.ts';
 import { createOperations } from '../admin/operations/index.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
 import type { Config } from '../config/config.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { version } from '../kit/version.ts';
-import { openCacheIndex } from '../sqlite/cache-index.ts';
-import { SqliteUserStore } from '../sqlite/user-store.ts';
 import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { openState } from './state.ts';
+import { openIndex } from './stores.ts';
 
 /**
  * Runs one operation on a data directory that no gateway works on: the same operations on the same stores, without listeners and
@@ -27,11 +25,12 @@ export async function runOffline(
   const state = await openState({ config, log, metrics, activity: `gateway ${name.replace('.', ' ')}` });
   let cache: Cache | undefined;
   const openCache = (): Cache => {
-    const index = openCacheIndex(config.dataDir, log);
-    return createCache({ dataDir: config.dataDir, config: config.cache, index, log, metrics, maintain: false });
+    const { dataDir, cache: settings } = config;
+    const index = openIndex(dataDir, log);
+    return createCache({ dataDir, config: settings, index, log, metrics, maintain: false });
   };
   try {
-    const { table, certificates } = state;
+    const { table, users, certificates } = state;
     // Not started: it knows its hosts and what is stored, and orders nothing.
     certificates?.cover(state.coveredHosts());
     const operations = createOperations({
@@ -39,7 +38,7 @@ export async function runOffline(
       version: version(),
       table,
       certificates,
-      users: await Users.open(new SqliteUserStore(state.database), log),
+      users,
       cache: () => {
         cache ??= openCache();
         return cache.admin;

@@ -1,32 +1,33 @@
-import type { Socket } from 'node:net';
+import type { Server } from 'node:net';
 import { Access, type AccessRequest, type Grant } from '../access/access.ts';
 import { UserSnapshot } from '../access/users.ts';
+import type { AliasEntry, RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import { Edge } from '../edge/edge.ts';
 import type { AccessPort } from '../edge/request-context.ts';
+import { Mutex } from '../kit/mutex.ts';
 import { collectAfterStart } from '../kit/process-start.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { repliesTally } from '../proxy/reply.ts';
 import { createLog, type Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { Channel } from '../workers/channel.ts';
+import type { StartMessage, StateMessage } from '../workers/protocol.ts';
 import { RemoteCertificates } from '../workers/remote-certificates.ts';
 import { RemoteCore } from '../workers/remote-core.ts';
-import type { StartMessage, StateMessage } from '../workers/wire.ts';
-import { tableOf } from '../workers/worker-table.ts';
 
 /** Less than the owner's: there may be many workers, and what one does not have ready comes from the owner. */
 const MANIFEST_CACHE_BYTES = 4 * 1024 * 1024;
 
 /**
- * The program of a worker: an edge like the owner's, over the owner's core. It opens no port and no database: accepted connections are
- * handed in, and it ends with the owner.
+ * The program of a worker: an edge like the owner's, over the owner's core. It opens no port and no database: it accepts connections from
+ * the owner's listening socket, and ends with the owner.
  */
 const channel = new Channel({
   send: (message) => process.connected && (process.send?.(message, undefined, {}, () => {}) ?? false),
-  onMessage: (listener) => void process.on('message', listener),
+  onMessage: (listener) => void process.on('message', (message, server) => listener(message, server as Server)),
   onClose: (listener) => void process.once('disconnect', listener),
 });
-// Terminals send Ctrl-C to every process; the owner tells when to end.
+// Terminals send Ctrl-C to every process; the owner says when a worker ends.
 process.on('SIGINT', () => {});
 process.on('SIGTERM', () => {});
 channel.onClose(() => process.exit(0));
@@ -36,17 +37,14 @@ if (!process.connected) process.exit(0);
 channel.handle('start', async (start: StartMessage) => {
   const worker = new Worker(start);
   await worker.update(start.state);
-  collectAfterStart();
   channel.handle('state', (state: StateMessage) => worker.update(state));
+  channel.handle('listen', (_: null, { server }) => {
+    if (server === undefined) throw new Error('no listening socket came with the message');
+    worker.edge.acceptFrom(server);
+    collectAfterStart();
+  });
   channel.handle('metrics', () => worker.metrics.values());
   channel.handle('drain', ({ graceMs }: { graceMs: number }) => worker.edge.close({ graceMs }));
-  process.on('message', (message: { t?: string; id?: number }, socket) => {
-    if (message.t !== 'socket') return;
-    channel.tell('took', message.id);
-    // A client that left on the way leaves no socket.
-    if (socket === undefined) channel.tell('gone', null);
-    else worker.accept(socket as Socket);
-  });
 });
 
 class Worker {
@@ -55,7 +53,7 @@ class Worker {
   readonly metrics = new Metrics();
   readonly #start: StartMessage;
   readonly #certificates = new RemoteCertificates(channel);
-  #updating: Promise<void> = Promise.resolve();
+  readonly #updates = new Mutex();
   #state: StateMessage;
   #table;
   #users: UserSnapshot;
@@ -91,22 +89,13 @@ class Worker {
 
   /** One after the other, in the order in which they came: the last state must win. */
   update(state: StateMessage): Promise<void> {
-    const updated = this.#updating.then(() => this.#update(state));
-    this.#updating = updated.catch(() => {});
-    return updated;
-  }
-
-  async #update(state: StateMessage): Promise<void> {
-    await this.#certificates.update(state.certificates);
-    this.#core.invalidate();
-    this.#state = state;
-    this.#table = tableOf(this.#start.config.domain, state);
-    this.#users = new UserSnapshot(state.users);
-  }
-
-  accept(socket: Socket): void {
-    socket.once('close', () => channel.tell('gone', null));
-    this.edge.accept(socket);
+    return this.#updates.run(async () => {
+      await this.#certificates.update(state);
+      this.#core.invalidate();
+      this.#state = state;
+      this.#table = tableOf(this.#start.config.domain, state);
+      this.#users = new UserSnapshot(state.users);
+    });
   }
 
   /** Limits hold for all processes together, so the owner counts; rules and users are looked up here. */
@@ -132,4 +121,21 @@ class Worker {
       log,
     });
   }
+}
+
+/** The table as a worker needs it: which names there are. Where content comes from, only the owner must know. */
+function tableOf(domain: string, state: StateMessage): TableSnapshot {
+  const registries = new Map(
+    state.registries.map((host): [string, RegistryEntry] => [
+      host,
+      { host, endpoints: [], proxy: null, credentials: null, public: false },
+    ]),
+  );
+  const aliases = new Map<string, AliasEntry>();
+  const hosts = new Map<string, AliasEntry>();
+  for (const alias of state.aliases) {
+    aliases.set(alias.name, alias);
+    hosts.set(alias.host, alias);
+  }
+  return { domain, registries, aliases, hosts };
 }

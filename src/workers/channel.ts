@@ -1,21 +1,29 @@
-import { decodeFailure, encodeFailure } from './failure.ts';
+import type { Server } from 'node:net';
+import { decodeFailure, encodeFailure, type Failure } from './protocol.ts';
 
-/** What a channel runs over: `process` in a worker, a `ChildProcess` (or cluster `Worker`) in the owner, a pair of them in tests. */
+/** What a channel runs over: `process` in a worker, a `ChildProcess` in the owner, a pair of them in tests. */
 export interface Port {
-  /** Hands one message over; false where the other side has gone. */
-  send(message: unknown): boolean;
-  onMessage(listener: (message: unknown) => void): void;
+  /** Sends one message, and a listening socket with it where one is given; false where the other side has gone. */
+  send(message: unknown, server?: Server): boolean;
+  onMessage(listener: (message: unknown, server?: Server) => void): void;
   onClose(listener: () => void): void;
 }
 
-/** Answers one method; `signal` is aborted when the caller gave up or the channel closed. */
-export type Handler = (params: never, context: { readonly signal: AbortSignal }) => unknown;
+interface CallContext {
+  /** Aborted when the caller gave up or the channel closed. */
+  readonly signal: AbortSignal;
+  /** The listening socket that was sent along. */
+  readonly server: Server | undefined;
+}
+
+/** Answers one method. */
+export type Handler = (params: never, context: CallContext) => unknown;
 
 type Message =
   | { readonly t: 'call'; readonly id: number; readonly method: string; readonly params: unknown }
   | { readonly t: 'cancel'; readonly id: number }
   | { readonly t: 'ok'; readonly id: number; readonly value: unknown }
-  | { readonly t: 'fail'; readonly id: number; readonly failure: unknown }
+  | { readonly t: 'fail'; readonly id: number; readonly failure: Failure }
   | { readonly t: 'tell'; readonly topic: string; readonly data: unknown };
 
 /** The other process ended in the middle of a call. */
@@ -44,15 +52,12 @@ export class Channel {
 
   constructor(port: Port) {
     this.#port = port;
-    port.onMessage((message) => this.#receive(message as Message));
+    port.onMessage((message, server) => this.#receive(message as Message, server));
     port.onClose(() => this.#close());
   }
 
   /** Answers calls of `method`; one handler a method. */
-  handle<P, R>(
-    method: string,
-    handler: (params: P, context: { readonly signal: AbortSignal }) => R | Promise<R>,
-  ): void {
+  handle<P, R>(method: string, handler: (params: P, context: CallContext) => R | Promise<R>): void {
     this.#handlers.set(method, handler as Handler);
   }
 
@@ -68,16 +73,17 @@ export class Channel {
 
   /**
    * An abort is passed on, and the answer awaited all the same: whatever the other side made by then must be taken and closed.
+   * @param server a listening socket to be sent along; both processes accept from it then
    * @throws what the handler threw, or {@link ChannelClosedError}
    */
-  call<R>(method: string, params: unknown, signal?: AbortSignal): Promise<R> {
+  call<R>(method: string, params: unknown, signal?: AbortSignal, server?: Server): Promise<R> {
     if (this.#closed) return Promise.reject(new ChannelClosedError(`the other process has ended (${method})`));
     const id = this.#nextId++;
     const answer = new Promise<R>((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
     });
     try {
-      this.#send({ t: 'call', id, method, params });
+      this.#send({ t: 'call', id, method, params }, server);
     } catch (error) {
       // What cannot be cloned is a mistake of the caller's; nobody will answer.
       this.#settle(id)?.reject(error as Error);
@@ -95,14 +101,14 @@ export class Channel {
     this.#send({ t: 'tell', topic, data });
   }
 
-  #send(message: Message): void {
-    if (!this.#closed) this.#port.send(message);
+  #send(message: Message, server?: Server): void {
+    if (!this.#closed) this.#port.send(message, server);
   }
 
-  #receive(message: Message): void {
+  #receive(message: Message, server: Server | undefined): void {
     switch (message.t) {
       case 'call':
-        void this.#serve(message.id, message.method, message.params);
+        void this.#serve(message.id, message.method, message.params, server);
         break;
       case 'cancel':
         this.#serving.get(message.id)?.abort();
@@ -119,13 +125,13 @@ export class Channel {
     }
   }
 
-  async #serve(id: number, method: string, params: unknown): Promise<void> {
+  async #serve(id: number, method: string, params: unknown, server: Server | undefined): Promise<void> {
     const controller = new AbortController();
     this.#serving.set(id, controller);
     try {
       const handler = this.#handlers.get(method);
       if (handler === undefined) throw new Error(`no such method: ${method}`);
-      const value = await handler(params as never, { signal: controller.signal });
+      const value = await handler(params as never, { signal: controller.signal, server });
       this.#send({ t: 'ok', id, value });
     } catch (error) {
       this.#send({ t: 'fail', id, failure: encodeFailure(error) });

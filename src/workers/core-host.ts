@@ -2,8 +2,14 @@ import type { FileSource, FileView, SharedRead } from '../cache/shared-read.ts';
 import type { ByteSource } from '../kit/byte-source.ts';
 import type { ProxyCore } from '../proxy/reply.ts';
 import type { Channel } from './channel.ts';
-import { encodeFailure } from './failure.ts';
-import type { FileMessage, PullMessage, ReplyMessage, StreamMessage, ViewMessage } from './wire.ts';
+import {
+  encodeFailure,
+  type FileMessage,
+  type PullMessage,
+  type ReplyMessage,
+  type StreamMessage,
+  type ViewMessage,
+} from './protocol.ts';
 
 /** A reader that has read this much less than what is there is told at once; below it, growth is reported in steps. */
 const STEP = 256 * 1024;

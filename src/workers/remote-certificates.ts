@@ -2,25 +2,30 @@ import type { SecureContext } from 'node:tls';
 import { contextOf } from '../certs/contexts.ts';
 import type { ContextSnapshot } from '../certs/service.ts';
 import type { Channel } from './channel.ts';
-import type { MaterialMessage, StateMessage } from './wire.ts';
+import type { CertificateMessage, StateMessage } from './protocol.ts';
 
 /** A context is asked for anew after this, ms: the local CA renews its leaves when they are asked for. */
 const KEPT_FOR = 10 * 60_000;
 
-/** What a worker's handshakes read: contexts are built here, of certificates that the owner hands over when their host is first asked for. */
+/**
+ * What a worker's handshakes read. A context is built here when its host is first asked for, from the certificate that the owner then
+ * sends; challenges come with the state, since a CA's validation may meet any process.
+ */
 export class RemoteCertificates {
   readonly #channel: Channel;
   readonly #ready = new Map<string, { readonly context: SecureContext; readonly until: number }>();
   #hosts: ReadonlySet<string> = new Set();
   #version = -1;
   #snapshot: ContextSnapshot = { byHost: new Map(), fallback: null };
+  #challenges: ReadonlyMap<string, SecureContext> = new Map();
 
   constructor(channel: Channel) {
     this.#channel = channel;
   }
 
   /** Resolves once nothing older is shown. */
-  async update(certificates: StateMessage['certificates']): Promise<void> {
+  async update({ certificates, challenges }: StateMessage): Promise<void> {
+    this.#challenges = new Map(challenges.map((challenge) => [challenge.host, contextOf(challenge)]));
     if (certificates === null || certificates.version === this.#version) return;
     const fallback = await this.#fetch(null);
     this.#hosts = new Set(certificates.hosts);
@@ -33,15 +38,11 @@ export class RemoteCertificates {
     return this.#snapshot;
   }
 
-  /** Challenges are the owner's: it keeps connections to itself while one is pending. */
-  alpnPending(): boolean {
-    return false;
+  alpnChallenges(): ReadonlyMap<string, SecureContext> {
+    return this.#challenges;
   }
 
-  alpnChallenge(): null {
-    return null;
-  }
-
+  /** The port for HTTP-01 is the owner's alone. */
   httpChallenge(): null {
     return null;
   }
@@ -60,7 +61,7 @@ export class RemoteCertificates {
   }
 
   async #fetch(host: string | null): Promise<SecureContext | null> {
-    const material = await this.#channel.call<MaterialMessage | null>('certificate', { host });
+    const material = await this.#channel.call<CertificateMessage | null>('certificate', { host });
     return material === null ? null : contextOf(material);
   }
 }

@@ -1,5 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import type { Socket } from 'node:net';
+import type { Server } from 'node:net';
 import { forkOptions } from '../kit/process-start.ts';
 import type { MetricValues } from '../telemetry/metrics.ts';
 import { Channel, type Port } from './channel.ts';
@@ -8,67 +8,47 @@ import { Channel, type Port } from './channel.ts';
 const MAX_TURNS = 10_000;
 
 /** How a worker ended; `error` where there never was a process. */
-export interface Ending {
+export interface WorkerEnd {
   readonly code?: number | null;
   readonly signal?: NodeJS.Signals | null;
   readonly error?: string;
 }
 
-export interface WorkerHooks {
-  /** Called once, when it has ended or could not be started. */
-  readonly ended: (how: Ending) => void;
-  /** A connection that it was given and never had. */
-  readonly unserved: (socket: Socket) => void;
-}
-
-/** One worker, as the owner has it: a child process, the channel to it, the connections that it was given. */
+/** One worker, as the owner has it: a child process and the channel to it. */
 export class WorkerProcess {
-  readonly #hooks: WorkerHooks;
   readonly #child: ChildProcess;
-  /** On their way: Node sends one connection at a time and waits until it has arrived. This process keeps each until the worker says that it has it. */
-  readonly #given = new Map<number, Socket>();
-  #nextGiven = 1;
-  readonly #gone: Promise<void>;
+  readonly #ended: Promise<void>;
   readonly channel: Channel;
-  /** Connections that it was given and that still live. */
-  connections = 0;
-  /** It works with the newest state and may be given connections. */
-  ready = false;
-  /** Looks since it last answered one. */
-  silent = 0;
+  /** It is sent every change of the state. */
+  informed = false;
+  /** It accepts connections. */
+  accepts = false;
+  /** Probes since it last answered one. */
+  unanswered = 0;
   /** What it had counted when it was last asked. */
-  lastCounted: MetricValues = [];
+  lastMetrics: MetricValues = [];
 
-  /** The child's program loads while this returns. */
-  constructor(program: URL, hooks: WorkerHooks) {
-    this.#hooks = hooks;
-    this.#child = fork(program, {
+  /** The child's program loads while this returns. `onEnd` is called once, when it has ended or could not be started. */
+  constructor(program: URL, onEnd: (how: WorkerEnd) => void) {
+    const child = fork(program, {
       serialization: 'advanced',
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       ...forkOptions(),
     });
-    const child = this.#child;
+    this.#child = child;
     this.channel = new Channel(portOf(child));
-    this.channel.on('gone', () => {
-      this.connections--;
-    });
-    this.#gone = new Promise((resolve) => {
-      const end = (how: Ending): void => {
-        this.ready = false;
+    this.channel.onClose(() => this.#stopUsing());
+    this.#ended = new Promise((resolve) => {
+      const end = (how: WorkerEnd): void => {
+        this.#stopUsing();
         resolve();
-        hooks.ended(how);
+        onEnd(how);
       };
       child.once('exit', (code, signal) => end({ code, signal }));
-      // No process could be made: no exit follows. Otherwise it is about a message, whose sender hears of it, too.
+      // No process could be made: no exit follows. Any other error is about a message, and its sender gets it too.
       child.on('error', (error) => {
         if (child.pid === undefined) end({ error: error.message });
       });
-    });
-    // Its own copy is open by then, so the connection lives on.
-    this.channel.on('took', (id: number) => this.#take(id)?.destroy());
-    this.channel.onClose(() => {
-      this.ready = false;
-      for (const id of [...this.#given.keys()]) this.#takeBack(id);
     });
   }
 
@@ -76,90 +56,69 @@ export class WorkerProcess {
     return this.#child.pid;
   }
 
-  /** Hands an accepted, paused connection over. */
-  give(socket: Socket): void {
-    const id = this.#nextGiven++;
-    this.connections++;
-    this.#given.set(id, socket);
-    // A client may leave while its connection waits; nobody else listens for that yet.
-    socket.on('error', () => {});
-    this.#child.send({ t: 'socket', id }, socket, { keepOpen: true }, (error) => {
-      if (error !== null) this.#takeBack(id);
-    });
-  }
-
-  /** A call that must be answered within `patience` ms, or the worker is made to end. @throws what `Channel.call` throws */
-  async callOrEnd(method: string, params: unknown, patience: number): Promise<void> {
-    const bound = setTimeout(() => this.kill(), patience);
+  /** A call that must be answered within `timeout` ms, or the worker is made to end. @throws what `Channel.call` throws */
+  async callOrEnd(method: string, params: unknown, timeout: number, server?: Server): Promise<void> {
+    const timer = setTimeout(() => this.kill(), timeout);
     try {
-      await this.channel.call(method, params);
+      await this.channel.call(method, params, undefined, server);
     } catch (error) {
       this.kill();
       throw error;
     } finally {
-      clearTimeout(bound);
+      clearTimeout(timer);
     }
   }
 
-  /** What it has counted; after `patience` ms, what it said the last time. */
-  async counted(patience: number): Promise<MetricValues> {
+  /** What it has counted; where it does not answer within `timeout` ms, what it said the last time. */
+  async metrics(timeout: number): Promise<MetricValues> {
     const { promise: late, resolve } = Promise.withResolvers<void>();
-    const bound = setTimeout(resolve, patience);
-    await Promise.race([this.#count(), late]);
-    clearTimeout(bound);
-    return this.lastCounted;
+    const timer = setTimeout(resolve, timeout);
+    await Promise.race([this.#readMetrics(), late]);
+    clearTimeout(timer);
+    return this.lastMetrics;
   }
 
-  /** Asks for a sign of life; `silent` counts those that did not come. */
-  look(): void {
-    this.silent++;
-    void this.#count();
+  /** Asks for a sign of life; `unanswered` counts those that did not come. */
+  probe(): void {
+    this.unanswered++;
+    void this.#readMetrics();
   }
 
   kill(): void {
     this.#child.kill('SIGKILL');
   }
 
-  /** Lets its pulls end within `graceMs`, then ends it; `patience` ms later by force. */
-  async drain(graceMs: number, patience: number): Promise<void> {
-    const bound = setTimeout(() => this.kill(), graceMs + patience);
+  /** Lets its pulls end within `graceMs`, then ends it; `timeout` ms later by force. */
+  async drain(graceMs: number, timeout: number): Promise<void> {
+    const timer = setTimeout(() => this.kill(), graceMs + timeout);
     await this.channel.call('drain', { graceMs }).catch(() => {});
     if (this.#child.connected) this.#child.disconnect();
-    await this.#gone;
-    clearTimeout(bound);
+    await this.#ended;
+    clearTimeout(timer);
   }
 
-  async #count(): Promise<void> {
+  async #readMetrics(): Promise<void> {
     try {
-      this.lastCounted = await this.channel.call<MetricValues>('metrics', null);
-      this.silent = 0;
+      this.lastMetrics = await this.channel.call<MetricValues>('metrics', null);
+      this.unanswered = 0;
     } catch {
-      // It has ended, or has not loaded its program yet: what it said the last time stands.
+      // It has ended, or has not loaded its program yet: what it said the last time is shown.
     }
   }
 
-  #take(id: number): Socket | undefined {
-    const socket = this.#given.get(id);
-    this.#given.delete(id);
-    return socket;
-  }
-
-  /** The worker never had it, and nothing of it was read: it can still be served. */
-  #takeBack(id: number): void {
-    const socket = this.#take(id);
-    if (socket === undefined) return;
-    this.connections--;
-    if (!socket.destroyed) this.#hooks.unserved(socket);
+  #stopUsing(): void {
+    this.informed = false;
+    this.accepts = false;
   }
 }
 
 function portOf(child: ChildProcess): Port {
   return {
-    send: (message) => child.connected && child.send(message as object, () => {}),
-    onMessage: (listener) => void child.on('message', listener),
+    send: (message, server) => child.connected && child.send(message as object, server, {}, () => {}),
+    onMessage: (listener) => void child.on('message', (message) => listener(message)),
     onClose(listener) {
       child.once('disconnect', listener);
-      // Node does not tell of the disconnection while a connection is on its way to a process that has ended.
+      // Node does not report the disconnection while a listening socket is on its way to a process that has ended.
       child.once('exit', () => afterLastMessage(child, listener));
       child.once('error', () => child.pid === undefined && listener());
     },

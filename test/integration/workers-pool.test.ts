@@ -1,68 +1,96 @@
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { Writable } from 'node:stream';
 import { pino } from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
+import type { TableSnapshot } from '../../src/aliases/table.ts';
 import type { Config } from '../../src/config/config.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
-import { Pool } from '../../src/workers/pool.ts';
-import type { StateMessage } from '../../src/workers/wire.ts';
+import { WorkerSupervisor } from '../../src/workers/supervisor.ts';
 import { eventually } from '../support/eventually.ts';
 
-/** A pool behind a listener of the test's own, which serves what no worker takes: its answers begin with `owner`. */
+const NOTHING = { table: { registries: new Map(), aliases: new Map() }, users: new Map() };
+
+/** Workers on a listener of the test's own, which accepts connections as well: its answers begin with `owner`. */
+interface BedOptions {
+  readonly size?: number;
+  readonly version?: string;
+  readonly probeEvery?: number;
+}
+
 class Bed {
-  readonly pool: Pool;
+  readonly supervisor: WorkerSupervisor;
   readonly server: Server;
   readonly lines: Record<string, unknown>[] = [];
   readonly own = new Set<Socket>();
-  /** True keeps every connection here. */
-  keep = false;
   known = 'one';
 
-  constructor(options: { readonly size?: number; readonly version?: string; readonly lookEvery?: number } = {}) {
+  private constructor(server: Server, options: BedOptions) {
     const destination = new Writable({
       write: (chunk, _encoding, done) => {
         this.lines.push(JSON.parse(String(chunk)));
         done();
       },
     });
-    this.pool = new Pool({
+    this.server = server;
+    server.on('connection', (socket) => this.#serve(socket));
+    this.supervisor = new WorkerSupervisor({
       size: options.size ?? 2,
       program: new URL('../support/pool-worker.ts', import.meta.url),
       config: {} as Config,
       version: options.version ?? 'works',
       ticketKeys: new Uint8Array(48),
-      core: { serve: () => Promise.reject(new Error('not asked for here')) },
-      state: () => ({ ready: this.known }) as StateMessage,
-      certificate: () => null,
+      core: { generation: 0, serve: () => Promise.reject(new Error('not asked for here')) },
+      state: {
+        table: () => NOTHING.table as unknown as TableSnapshot,
+        users: () => NOTHING.users,
+        certificates: () => null,
+        challenges: () => null,
+        ready: () => this.known,
+      },
       access: { check: () => null, countBytes: () => {} },
-      serve: (socket) => this.#serve(socket),
+      server,
       log: pino({ level: 'debug' }, destination),
-      ...(options.lookEvery === undefined ? {} : { lookEvery: options.lookEvery }),
-    });
-    this.server = createServer({ pauseOnConnect: true }, (socket) => {
-      if (this.keep || !this.pool.dispatch(socket, this.own.size)) this.#serve(socket);
+      ...(options.probeEvery === undefined ? {} : { probeEvery: options.probeEvery }),
     });
   }
 
-  async start(): Promise<this> {
-    this.server.listen(0, '127.0.0.1');
-    await once(this.server, 'listening');
-    await this.pool.start();
-    return this;
+  static async listen(options: BedOptions = {}): Promise<Bed> {
+    const server = createServer();
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    return new Bed(server, options);
+  }
+
+  static async start(options: BedOptions = {}): Promise<Bed> {
+    const bed = await Bed.listen(options);
+    await bed.supervisor.start();
+    return bed;
   }
 
   client(): Promise<Client> {
     return Client.open((this.server.address() as AddressInfo).port);
   }
 
-  /** So many clients one after the other, all connected at the end. */
+  /** So many clients one after the other, all connected and accepted at the end. */
   async clients(count: number): Promise<Client[]> {
     const clients: Client[] = [];
     for (let index = 0; index < count; index++) {
       clients.push(await this.client());
       await clients.at(-1)?.ask();
     }
+    return clients;
+  }
+
+  /** Clients until every process has at least so many of them: the kernel gives a connection to any process that is idle. */
+  async clientsOfAll(each: number, processes: number): Promise<Client[]> {
+    const clients: Client[] = [];
+    await eventually(`${each} connections of each process`, async () => {
+      clients.push(...(await this.clients(processes)));
+      const shares = Object.values(Object.groupBy(await Promise.all(clients.map((client) => client.who())), String));
+      return shares.length === processes && shares.every((share) => (share?.length ?? 0) >= each);
+    });
     return clients;
   }
 
@@ -74,7 +102,7 @@ class Bed {
   async stop(): Promise<void> {
     this.server.close();
     for (const socket of this.own) socket.destroy();
-    await this.pool.close({ graceMs: 100 });
+    await this.supervisor.close({ graceMs: 100 });
   }
 
   #serve(socket: Socket): void {
@@ -82,7 +110,6 @@ class Bed {
     socket.on('close', () => this.own.delete(socket));
     socket.on('error', () => {});
     socket.on('data', () => void socket.write('owner\n'));
-    socket.resume();
   }
 }
 
@@ -106,8 +133,13 @@ class Client {
   async ask(): Promise<string | null> {
     if (this.socket.destroyed) return null;
     const answer = new Promise<string | null>((resolve) => {
-      this.socket.once('data', (data) => resolve(String(data).trim()));
-      this.socket.once('close', () => resolve(null));
+      const onData = (data: Buffer): void => settle(String(data).trim());
+      const onClose = (): void => settle(null);
+      const settle = (text: string | null): void => {
+        this.socket.off('data', onData).off('close', onClose);
+        resolve(text);
+      };
+      this.socket.on('data', onData).on('close', onClose);
     });
     this.socket.write('who\n');
     return answer;
@@ -123,7 +155,7 @@ class Client {
   }
 }
 
-describe('the pool of workers', () => {
+describe('the workers', () => {
   let bed: Bed;
   let clients: Client[] = [];
   afterEach(async () => {
@@ -132,112 +164,116 @@ describe('the pool of workers', () => {
     await bed.stop();
   });
 
-  test('deals connections out evenly, itself included, and again after some have ended', async () => {
-    bed = await new Bed().start();
-    clients = await bed.clients(9);
-    const shares = async (): Promise<number[]> => {
-      const who = await Promise.all(clients.map((client) => client.who()));
-      return Object.values(Object.groupBy(who, (name) => name)).map((group) => group?.length ?? 0);
-    };
-    expect(await shares()).toEqual([3, 3, 3]);
-    // Two processes lose their connections.
-    const gone = await clients[0]?.who();
-    const staying: Client[] = [];
-    for (const client of clients) {
-      if ((await client.who()) === gone) staying.push(client);
-      else await client.close();
-    }
-    clients = staying;
-    await eventually('the workers to say that they have ended', async () => {
-      const probe = await bed.client();
-      const who = await probe.who();
-      await probe.close();
-      return who !== gone;
-    });
-    clients.push(...(await bed.clients(6)));
-    expect(Math.max(...(await shares()))).toBeLessThanOrEqual(4);
+  const shares = async (): Promise<Record<string, number>> => {
+    const who = await Promise.all(clients.map((client) => client.who()));
+    return Object.fromEntries(
+      Object.entries(Object.groupBy(who, String)).map(([name, all]) => [name, all?.length ?? 0]),
+    );
+  };
+
+  test('and the owner all accept from the one listening socket', async () => {
+    bed = await Bed.start();
+    clients = await bed.clientsOfAll(3, 3);
+    expect(Object.keys(await shares()).sort()).toEqual([...bed.started().map(String), 'owner'].sort());
   });
 
-  test('replaces one that is killed at once; only its connections are lost, its counts stay', async () => {
-    bed = await new Bed({ lookEvery: 20 }).start();
+  test('are not given a connection before they are ready for it, and none is refused or lost meanwhile', async () => {
+    bed = await Bed.listen();
+    const started = bed.supervisor.start();
+    let starting = true;
+    void started.then(() => {
+      starting = false;
+    });
+    while (starting) {
+      clients.push(await bed.client());
+      expect(await clients.at(-1)?.ask()).toMatch(/^owner$| one$/);
+    }
+    await started;
+    expect(clients.length).toBeGreaterThan(0);
+  });
+
+  test('are replaced at once when they are killed; only their connections are lost, their counts stay', async () => {
+    bed = await Bed.start({ probeEvery: 20 });
     const metrics = new Metrics();
-    metrics.include(() => bed.pool.metrics());
-    clients = await bed.clients(6);
-    expect(await metrics.total('served_total')).toBe(4);
+    metrics.include(() => bed.supervisor.metrics());
+    clients = await bed.clientsOfAll(2, 3);
+    const before = await shares();
+    const byWorkers = clients.length - (before.owner ?? 0);
+    expect(await metrics.total('served_total')).toBe(byWorkers);
     const [victim = 0] = bed.started();
     process.kill(victim, 'SIGKILL');
-    await eventually('another to take its place', () => bed.started().length === 3 && bed.pool.ready === 2);
-    const who = await Promise.all(clients.map((client) => client.who()));
-    expect(who.filter((name) => name === 'nobody')).toHaveLength(2);
-    expect(who).not.toContain(String(victim));
+    await eventually('another to take its place', () => bed.started().length === 3 && bed.supervisor.ready === 2);
+    const { nobody, ...others } = await shares();
+    const { [victim]: lost, ...kept } = before;
+    expect(nobody).toBe(lost);
+    expect(others).toEqual(kept);
     expect(bed.lines.find(({ worker, signal }) => worker === victim && signal === 'SIGKILL')).toMatchObject({
       wait: 0,
     });
-    expect(await metrics.total('served_total')).toBe(4);
+    expect(await metrics.total('served_total')).toBe(byWorkers);
     // The counters go on from there.
-    clients.push(...(await bed.clients(2)));
-    expect(await metrics.total('served_total')).toBeGreaterThan(4);
+    clients.push(...(await bed.clientsOfAll(1, 3)));
+    expect(await metrics.total('served_total')).toBeGreaterThan(byWorkers);
   });
 
-  test('waits longer each time before it starts again what does not start', async () => {
-    bed = new Bed({ size: 1, version: 'fails' });
-    await expect(bed.start()).rejects.toThrow('ended');
+  test('that do not start are started again after longer waits', async () => {
+    bed = await Bed.listen({ size: 1, version: 'fails' });
+    await expect(bed.supervisor.start()).rejects.toThrow('ended');
     const ended = () => bed.lines.filter(({ code }) => code === 3);
     await eventually('three attempts', () => ended().length === 3);
     expect(ended().map(({ wait }) => wait)).toEqual([0, 500, 2000]);
-    expect(bed.pool.ready).toBe(0);
+    expect(bed.supervisor.ready).toBe(0);
     const client = await bed.client();
     expect(await client.who()).toBe('owner');
     await client.close();
   });
 
-  test('replaces one that hangs, gives it no more connections, and serves those that it never took', async () => {
-    bed = await new Bed({ size: 1, lookEvery: 100 }).start();
+  test('that hang accept no more connections, and are replaced', async () => {
+    bed = await Bed.start({ size: 1, probeEvery: 100 });
     const [hung = 0] = bed.started();
     process.kill(hung, 'SIGSTOP');
-    // The owner looks loaded, so that all go to the worker; Node sends one and keeps the others until that one has arrived.
-    for (let index = 0; index < 8; index++) bed.own.add(connect({ port: 9, host: '127.0.0.1' }).on('error', () => {}));
-    clients = await Promise.all([bed.client(), bed.client(), bed.client(), bed.client()]);
-    const answers = Promise.all(clients.map((client) => client.who()));
-    // A call that is under way ends as well, though a connection was on its way.
-    const updated = bed.pool.update();
+    await eventually('it to be stopped', () => /^State:\s+T/m.test(readFileSync(`/proc/${hung}/status`, 'utf8')));
+    clients = await Promise.all(Array.from({ length: 8 }, () => bed.client()));
+    expect(await Promise.all(clients.map((client) => client.who()))).toEqual(clients.map(() => 'owner'));
+    // A call that is under way ends as well.
+    bed.known = 'two';
+    const updated = bed.supervisor.settled();
     await eventually('the one that hangs to be replaced', () => bed.started().length === 2);
     expect(bed.lines.some(({ msg, worker }) => /does not answer/.test(String(msg)) && worker === hung)).toBe(true);
     await updated;
-    const who = await answers;
-    expect(who).toEqual(['owner', 'owner', 'owner', 'owner']);
   });
 
-  test('is done with an update when every worker knows it; one that starts meanwhile starts with it', async () => {
-    bed = await new Bed().start();
-    clients = await bed.clients(6);
+  test('all know a change when its update is done; one that starts meanwhile starts with it', async () => {
+    bed = await Bed.start();
+    clients = await bed.clientsOfAll(2, 3);
+    const byWorkers = clients.length - ((await shares()).owner ?? 0);
     for (const state of ['two', 'three']) {
       bed.known = state;
-      await bed.pool.update();
+      await bed.supervisor.settled();
       const answers = await Promise.all(clients.map((client) => client.ask()));
-      expect(answers.filter((answer) => answer?.endsWith(state))).toHaveLength(4);
+      expect(answers.filter((answer) => answer?.endsWith(state))).toHaveLength(byWorkers);
     }
     const [victim = 0] = bed.started();
     process.kill(victim, 'SIGKILL');
-    await eventually('its end', () => bed.pool.ready === 1);
+    await eventually('its end', () => bed.supervisor.ready === 1);
     bed.known = 'four';
-    await bed.pool.update();
-    await eventually('another to take its place', () => bed.pool.ready === 2);
-    const answers = (await bed.clients(6)).map(async (client) => {
+    await bed.supervisor.settled();
+    await eventually('another to take its place', () => bed.supervisor.ready === 2);
+    for (const client of await bed.clientsOfAll(1, 3)) {
       clients.push(client);
-      return client.ask();
-    });
-    for (const answer of await Promise.all(answers)) if (answer !== 'owner') expect(answer).toMatch(/ four$/);
+      const answer = await client.ask();
+      if (answer !== 'owner') expect(answer).toMatch(/ four$/);
+    }
   });
 
-  test('lets connections end before the processes do, within the grace', async () => {
-    bed = await new Bed().start();
-    clients = await bed.clients(3);
+  test('let connections end before they end themselves, within the grace', async () => {
+    bed = await Bed.start();
+    clients = await bed.clientsOfAll(1, 3);
     let closed = false;
-    const closing = bed.pool.close({ graceMs: 60_000 }).then(() => {
+    const closing = bed.supervisor.close({ graceMs: 60_000 }).then(() => {
       closed = true;
     });
-    // Served to the end, and nothing new is given away.
+    // Served to the end; nothing new is accepted by a worker that drains.
     expect(await Promise.all(clients.map((client) => client.who()))).not.toContain('nobody');
     const late = await bed.client();
     expect(await late.who()).toBe('owner');
@@ -247,14 +283,14 @@ describe('the pool of workers', () => {
     for (const pid of bed.started()) expect(() => process.kill(pid, 0)).toThrow('ESRCH');
   });
 
-  test('ends them by force when the grace is over', async () => {
-    bed = await new Bed({ size: 1 }).start();
-    bed.own.add(connect({ port: 9, host: '127.0.0.1' }).on('error', () => {}));
-    clients = [await bed.client()];
+  test('are ended by force when the grace is over', async () => {
+    bed = await Bed.start({ size: 1 });
+    clients = await bed.clientsOfAll(1, 2);
     const [pid = 0] = bed.started();
-    expect(await clients[0]?.who()).toBe(String(pid));
-    await bed.pool.close({ graceMs: 50 });
+    const names = await Promise.all(clients.map((client) => client.who()));
+    const client = clients[names.indexOf(String(pid))];
+    await bed.supervisor.close({ graceMs: 50 });
     expect(() => process.kill(pid, 0)).toThrow('ESRCH');
-    expect(await clients[0]?.ask()).toBeNull();
+    expect(await client?.ask()).toBeNull();
   });
 });

@@ -68,11 +68,10 @@ export class TestCertificates {
   }
 
   service(): CertificateService {
-    const part: Pick<CertificateService, 'contexts' | 'httpChallenge' | 'alpnChallenge' | 'alpnPending'> = {
+    const part: Pick<CertificateService, 'contexts' | 'httpChallenge' | 'alpnChallenges'> = {
       contexts: () => ({ byHost: this.byHost, fallback: this.fallback }),
       httpChallenge: (token) => this.tokens.get(token) ?? null,
-      alpnChallenge: (host) => this.challenges.get(host) ?? null,
-      alpnPending: () => this.challenges.size > 0,
+      alpnChallenges: () => this.challenges,
     };
     return part as CertificateService;
   }

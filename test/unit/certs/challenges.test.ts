@@ -24,25 +24,25 @@ it('answers on every node once the promise is resolved, until the answer is with
   const withdrawHttp = await pending.http('token', 'token.thumbprint');
   const withdrawAlpn = await pending.alpn(HOST, marker());
   expect(pending.keyAuthorization('token')).toBe('token.thumbprint');
-  expect(pending.alpnContext(HOST)).not.toBeNull();
-  await vi.waitFor(() => expect(other.alpnPending).toBe(true));
+  expect(pending.alpnContexts.has(HOST)).toBe(true);
+  await vi.waitFor(() => expect(other.alpnContexts.size).toBe(1));
   expect(other.keyAuthorization('token')).toBe('token.thumbprint');
   expect(other.keyAuthorization('another')).toBeNull();
-  expect(other.alpnContext('another.example.com')).toBeNull();
+  expect(other.alpnContexts.has('another.example.com')).toBe(false);
   await withdrawHttp();
   await withdrawAlpn();
   expect(pending.keyAuthorization('token')).toBeNull();
-  expect(pending.alpnPending).toBe(false);
-  await vi.waitFor(() => expect(other.alpnPending).toBe(false));
+  expect(pending.alpnContexts.size).toBe(0);
+  await vi.waitFor(() => expect(other.alpnContexts.size).toBe(0));
   expect(other.keyAuthorization('token')).toBeNull();
 });
 
 it('builds the context of a challenge once, whatever else comes and goes', async () => {
   const { pending } = await open();
   await pending.alpn(HOST, marker());
-  const context = pending.alpnContext(HOST);
+  const context = pending.alpnContexts.get(HOST);
   await pending.alpn('other.example.com', marker('other.example.com'));
-  expect(pending.alpnContext(HOST)).toBe(context);
+  expect(pending.alpnContexts.get(HOST)).toBe(context);
 });
 
 it('forgets what a process that was killed left behind', async () => {
@@ -52,9 +52,9 @@ it('forgets what a process that was killed left behind', async () => {
   await killed.close();
   const { pending } = await open(new MemoryChallenges(store), clock);
   expect(pending.keyAuthorization('token')).toBe('token.thumbprint');
-  expect(pending.alpnPending).toBe(true);
+  expect(pending.alpnContexts.size).toBe(1);
   clock.advance(15 * 60_000);
-  await vi.waitFor(() => expect(pending.alpnPending).toBe(false));
+  await vi.waitFor(() => expect(pending.alpnContexts.size).toBe(0));
   expect(pending.keyAuthorization('token')).toBeNull();
 });
 
@@ -65,5 +65,5 @@ it('answers the others where one has a certificate that TLS refuses', async () =
   await store.put({ type: 'tls-alpn-01', host: HOST, chain: 'no', key: 'no', expiresAt });
   await pending.http('token', 'token.thumbprint');
   await vi.waitFor(() => expect(other.keyAuthorization('token')).toBe('token.thumbprint'));
-  expect(other.alpnContext(HOST)).toBeNull();
+  expect(other.alpnContexts.has(HOST)).toBe(false);
 });

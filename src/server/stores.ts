@@ -1,0 +1,55 @@
+import { join } from 'node:path';
+import type { CounterStore } from '../access/limits.ts';
+import type { UserStore } from '../access/users.ts';
+import type { AliasStore } from '../aliases/store.ts';
+import type { CacheIndex } from '../cache/index-port.ts';
+import type { Challenges } from '../certs/challenges.ts';
+import type { CertStore } from '../certs/store.ts';
+import type { Lifecycle } from '../kit/lifecycle.ts';
+import type { Locks } from '../kit/locks.ts';
+import { SqliteAliasStore } from '../sqlite/alias-store.ts';
+import { openCacheIndex } from '../sqlite/cache-index.ts';
+import { SqliteCertStore } from '../sqlite/cert-store.ts';
+import { SqliteChallenges } from '../sqlite/challenge-store.ts';
+import { SqliteCounterStore } from '../sqlite/counter-store.ts';
+import { openDatabase } from '../sqlite/database.ts';
+import { acquireInstanceLock } from '../sqlite/instance-lock.ts';
+import { SqliteLocks } from '../sqlite/locks.ts';
+import { gatewayMigrations } from '../sqlite/migrations/gateway.ts';
+import { SqliteUserStore } from '../sqlite/user-store.ts';
+import type { Logger } from '../telemetry/log.ts';
+
+/** The stores of the gateway's state, each behind its port: this file alone says which implementation that is. */
+export interface Stores {
+  readonly aliases: AliasStore;
+  readonly certificates: CertStore;
+  readonly challenges: Challenges;
+  readonly locks: Locks;
+  readonly users: UserStore;
+  readonly counters: CounterStore;
+}
+
+/**
+ * Takes the data directory for this process and opens the database in it.
+ * @param activity what this process does with the directory, for the message to another one that is refused it meanwhile
+ * @throws {OperatorError} `DATA_DIR_IN_USE`, `DATABASE_NEWER` …
+ */
+export function openStores(dataDir: string, activity: string, lifecycle: Lifecycle): Stores {
+  const lock = acquireInstanceLock(dataDir, activity);
+  lifecycle.defer('the lock of the data directory', () => lock.release());
+  const database = openDatabase(join(dataDir, 'gateway.db'), gatewayMigrations, { durability: 'full' });
+  lifecycle.defer('gateway.db', () => database.close());
+  return {
+    aliases: new SqliteAliasStore(database),
+    certificates: new SqliteCertStore(database),
+    challenges: new SqliteChallenges(database),
+    locks: new SqliteLocks(database),
+    users: new SqliteUserStore(database),
+    counters: new SqliteCounterStore(database),
+  };
+}
+
+/** The cache's index, which is always local. The cache closes it. */
+export function openIndex(dataDir: string, log: Logger): CacheIndex {
+  return openCacheIndex(dataDir, log);
+}

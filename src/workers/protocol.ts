@@ -1,0 +1,122 @@
+import type { StoredUser } from '../access/users.ts';
+import type { AliasEntry } from '../aliases/table.ts';
+import { CacheError, type CacheErrorReason } from '../cache/blob-cache.ts';
+import type { Config } from '../config/config.ts';
+import { TruncatedError } from '../kit/byte-source.ts';
+import { OperatorError, type SentOperatorError } from '../kit/operator-error.ts';
+import { type ErrorName, RegistryError } from '../oci/errors.ts';
+import type { Pull, Reply } from '../proxy/reply.ts';
+
+// What the owner and its workers say to each other, and errors as they cross. Values are structured clones (`serialization: 'advanced'`).
+
+/** What a worker is given when it starts. */
+export interface StartMessage {
+  /** With the ports as the owner bound them. */
+  readonly config: Config;
+  readonly version: string;
+  /** Shared by all processes, so that a TLS session begun with one is resumed with any. */
+  readonly ticketKeys: Uint8Array;
+  readonly state: StateMessage;
+}
+
+/** Everything that workers hold a copy of; sent whole at every change. */
+export interface StateMessage {
+  readonly aliases: readonly AliasEntry[];
+  /** Hosts only: where their content comes from, and the credentials, stay with the owner. */
+  readonly registries: readonly string[];
+  readonly users: readonly StoredUser[];
+  /** True, or why the gateway is not ready. */
+  readonly ready: true | string;
+  /** Hosts that have a certificate, and a number that grows with each change of any. */
+  readonly certificates: { readonly hosts: readonly string[]; readonly version: number } | null;
+  /** TLS-ALPN-01 challenges (RFC 8737) that a CA may ask any process for now. */
+  readonly challenges: readonly AlpnMessage[];
+}
+
+/** A certificate and its key as they cross: PEM. */
+export interface CertificateMessage {
+  readonly chain: string;
+  readonly key: string;
+}
+
+export interface AlpnMessage extends CertificateMessage {
+  readonly host: string;
+}
+
+export type PullMessage = Omit<Pull, 'signal'>;
+
+/** A reply whose body the worker itself reads from a file, or pulls from the owner, or has here. */
+export interface ReplyMessage extends Omit<Reply, 'body'> {
+  readonly body: Uint8Array | FileMessage | StreamMessage | null;
+}
+
+export interface FileMessage {
+  readonly kind: 'file';
+  /** Names the reply's source at the owner, to be closed. */
+  readonly source: number;
+  /** Names the blob at the owner: readers of one blob share its view. */
+  readonly blob: number;
+  readonly from: number;
+  readonly to: number | undefined;
+  readonly length: number | undefined;
+  readonly view: ViewMessage;
+}
+
+export interface StreamMessage {
+  readonly kind: 'stream';
+  readonly source: number;
+  readonly length: number | undefined;
+}
+
+/** A growing file as it is at one moment. */
+export interface ViewMessage {
+  readonly path: string;
+  readonly size: number | undefined;
+  readonly available: number;
+  /** Null while it grows; `failure` as `encodeFailure` made it. */
+  readonly outcome: { readonly failure: Failure } | 'complete' | null;
+}
+
+export function isFile(body: ReplyMessage['body']): body is FileMessage {
+  return body !== null && 'kind' in body && body.kind === 'file';
+}
+
+export function isStream(body: ReplyMessage['body']): body is StreamMessage {
+  return body !== null && 'kind' in body && body.kind === 'stream';
+}
+
+/** An error as it crosses: a structured clone would lose its class and fields. */
+export type Failure =
+  | { readonly kind: 'registry'; readonly name: ErrorName; readonly options: Omit<RegistryError['options'], 'cause'> }
+  | ({ readonly kind: 'operator' } & SentOperatorError)
+  | { readonly kind: 'cache'; readonly reason: CacheErrorReason; readonly message: string }
+  | { readonly kind: 'truncated' | 'other'; readonly message: string };
+
+export function encodeFailure(error: unknown): Failure {
+  if (error instanceof RegistryError) {
+    const { cause: _, ...options } = error.options;
+    return { kind: 'registry', name: error.kind, options };
+  }
+  if (error instanceof OperatorError) {
+    const { code, message, next, usage } = error;
+    return { kind: 'operator', code, message, next, usage };
+  }
+  if (error instanceof CacheError) return { kind: 'cache', reason: error.reason, message: error.message };
+  const message = error instanceof Error ? error.message : String(error);
+  return { kind: error instanceof TruncatedError ? 'truncated' : 'other', message };
+}
+
+export function decodeFailure(failure: Failure): Error {
+  switch (failure.kind) {
+    case 'registry':
+      return new RegistryError(failure.name, failure.options);
+    case 'operator':
+      return OperatorError.received(failure);
+    case 'cache':
+      return new CacheError(failure.reason, failure.message);
+    case 'truncated':
+      return new TruncatedError(failure.message);
+    case 'other':
+      return new Error(failure.message);
+  }
+}
