@@ -59,8 +59,12 @@ export class SecondLevel {
     }
   }
 
-  /** The blob that the tier gave a part of turned out to be wrong: its next fill goes to the upstream alone. */
+  /** A blob of which the tier gave at least a part turned out to be wrong: its next fill asks the upstream alone. */
   distrust(digest: Digest): void {
+    this.#log.warn(
+      { digest },
+      'a blob that came from the second-level cache is wrong; it is fetched from its registry next time',
+    );
     this.#wrong.set(digest, true);
   }
 

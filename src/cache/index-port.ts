@@ -1,7 +1,7 @@
 import type { Digest } from '../oci/digest.ts';
 import type { RepositoryKey } from '../oci/target.ts';
 
-/** A blob that lies in the cache whole. Times are ms since 1970. */
+/** A blob that is complete in the cache. Times are ms since 1970. */
 export interface BlobRow {
   readonly digest: Digest;
   readonly size: number;
@@ -12,11 +12,11 @@ export interface UsedBlob extends BlobRow {
   readonly lastUse: number;
 }
 
-/** That a repository holds a blob or manifest. */
+/** A repository is known to hold a blob or manifest. */
 export interface Link {
   readonly repository: RepositoryKey;
   readonly digest: Digest;
-  /** It was the operator's credentials that opened it. */
+  /** The registry gave it to the operator's credentials, so it may not be open to everyone. */
   readonly private: boolean;
 }
 
@@ -24,11 +24,14 @@ export interface ManifestRow {
   readonly digest: Digest;
   /** Without parameters. */
   readonly mediaType: string;
-  /** Exact bytes. */
+  /** The exact bytes that the registry gave. */
   readonly body: Uint8Array;
 }
 
-/** What a tag stood for when it was asked. A tag has one row for each variant: what is kept for one Accept is not given to another. */
+/**
+ * The digest that a tag had when its registry was last asked. A tag has one row for each class of `Accept` headers: the answer to one is
+ * not given to another.
+ */
 export interface TagRow {
   readonly digest: Digest;
   /** ms since 1970. */
@@ -46,15 +49,15 @@ export interface IndexTotals {
 export type Counter = 'hits' | 'misses' | 'fetched' | 'served' | 'evictions';
 
 /**
- * The port behind which the cache remembers what it holds. Synchronous: its implementations answer from memory or from a local file in
- * microseconds; writes come in batches. Cost must not depend on the number of rows.
+ * The port behind which the cache remembers what it holds. Synchronous, since it is always local: its implementations answer from memory or
+ * from a file in microseconds, and writes come in batches. No method's cost may depend on the number of rows.
  */
 export interface CacheIndex {
   blob(digest: Digest): BlobRow | null;
   /** Adds, or replaces size and times. */
   addBlob(row: UsedBlob): void;
   removeBlobs(digests: readonly Digest[]): void;
-  /** Later times only; an unknown digest is passed over. Cheap for blobs that were looked up or added shortly before. */
+  /** Sets times of use; earlier times than the index has, and unknown digests, change nothing. Cheap for blobs that were looked up or added shortly before. */
   touchBlobs(uses: ReadonlyMap<Digest, number>): void;
   /**
    * All blobs, least recently used first, no more than `limit` at once. Each step takes a few ms at most, and so may find none before the end:

@@ -157,6 +157,7 @@ describe('the second level of the cache', () => {
     const { bytes, error } = await readUntilEnd(handle.open());
     expect(bytes.length).toBeLessThan(SIZE);
     expect(error).toBeInstanceOf(TruncatedError);
+    expect(warnings).toContainEqual(expect.stringContaining('second-level cache is wrong'));
     handle.release();
     expect(await pull(content)).toBe(1);
     await eventually(
