@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import { LRUCache } from 'lru-cache';
 import { isIPv6, NetworkList, parseAddress } from '../kit/networks.ts';
@@ -23,7 +24,7 @@ export class NetworkRules {
   allows(address: string): boolean {
     if (this.#allow.isEmpty && this.#deny.isEmpty) return true;
     if (this.#deny.contains(address)) return false;
-    return this.#allow.isEmpty ? parseAddress(address) !== null : this.#allow.contains(address);
+    return this.#allow.isEmpty ? isIP(address) !== 0 : this.#allow.contains(address);
   }
 }
 

@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
+import { LRUCache } from 'lru-cache';
 
 export type Address = ipaddr.IPv4 | ipaddr.IPv6;
 
@@ -52,9 +53,14 @@ export class Network {
   }
 }
 
+/** Addresses whose answer a list remembers: parsing one costs more than all else that is asked of a small request's address. */
+const REMEMBERED = 1024;
+
 /** A list of networks, such as `access.allow` or `trustedProxies`. */
 export class NetworkList {
   readonly #networks: readonly Network[];
+  /** Null for an empty list, which contains nothing. */
+  readonly #answers: LRUCache<string, boolean> | null;
 
   /** @throws {Error} where a text is no network; the configuration has checked its own. */
   constructor(texts: readonly string[]) {
@@ -63,16 +69,22 @@ export class NetworkList {
       if (network === null) throw new Error(`"${text}" is not a network`);
       return network;
     });
+    this.#answers = texts.length === 0 ? null : new LRUCache({ max: REMEMBERED });
   }
 
   get isEmpty(): boolean {
-    return this.#networks.length === 0;
+    return this.#answers === null;
   }
 
   /** False too for a text that is no address. */
   contains(address: string): boolean {
-    if (this.isEmpty) return false;
-    const parsed = parseAddress(address);
-    return parsed !== null && this.#networks.some((network) => network.contains(parsed));
+    if (this.#answers === null) return false;
+    let answer = this.#answers.get(address);
+    if (answer === undefined) {
+      const parsed = parseAddress(address);
+      answer = parsed !== null && this.#networks.some((network) => network.contains(parsed));
+      this.#answers.set(address, answer);
+    }
+    return answer;
   }
 }
