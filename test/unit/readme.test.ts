@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { floors } from '../../scripts/lib/floors.ts';
 import { CLIENT_KINDS } from '../../src/admin/contract.ts';
@@ -6,7 +6,8 @@ import { seedRows } from '../../src/aliases/yaml.ts';
 import { KEY_ROWS, type KeyRow } from '../../src/config/settings.ts';
 import { CATALOGUE } from '../../src/oci/errors.ts';
 
-const read = (name: string) => readFileSync(new URL(`../../${name}`, import.meta.url), 'utf8');
+const root = (name: string) => new URL(`../../${name}`, import.meta.url);
+const read = (name: string) => readFileSync(root(name), 'utf8');
 
 /** Text as a cell of a Markdown table shows it. */
 const cell = (text: string) => text.replace(/[<|]/g, '\\$&');
@@ -50,7 +51,7 @@ describe.each(['README.md', 'README.zh-CN.md'])('%s', (name) => {
     const picture = readme.match(/```\n(floor 6[\s\S]*?)```/)?.[1]?.split(/\n(?=floor)/) ?? [];
     expect(picture).toHaveLength(7);
     for (const { name: room, floor } of floors.rooms) {
-      const shown = room === 'gateway' ? 'gateway.ts' : `${room}/`;
+      const shown = `${room}/`;
       expect(
         picture.find((part) => part.includes(`floor ${floor}`)),
         room,
@@ -77,5 +78,27 @@ describe('README.md', () => {
     const expected = seedRows().flatMap(({ host, aliases }) => aliases.map(({ name }) => `\`${name}\` → ${host}`));
     expect(expected.length).toBeGreaterThan(0);
     expect((readme.match(/`[a-z0-9-]+` → [a-z0-9.]+[a-z]/g) ?? []).sort()).toEqual(expected.sort());
+  });
+});
+
+describe('what the documents point to', () => {
+  it.each(['README.md', 'README.zh-CN.md', 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md'])(
+    'is there: %s',
+    (name) => {
+      const text = read(name);
+      const code = [...text.matchAll(/`((?:src|test|scripts|deploy|aliases)\/[\w./-]*)`/g)];
+      const links = [...text.matchAll(/\]\(([\w./-]+)\)/g)];
+      const missing = [...code, ...links].map((match) => match[1] ?? '').filter((path) => !existsSync(root(path)));
+      expect(missing).toEqual([]);
+    },
+  );
+
+  it('are tests that hold the promises of SECURITY.md', () => {
+    const rows = [...read('SECURITY.md').matchAll(/\| `(test\/[^`]+)`: \*(.+)\* \|$/gm)];
+    expect(rows.length).toBeGreaterThan(20);
+    const missing = rows.filter(
+      ([, file = '', title = '']) => !read(file).includes(title.replaceAll("'", "\\'")) && !read(file).includes(title),
+    );
+    expect(missing.map(([row]) => row)).toEqual([]);
   });
 });
