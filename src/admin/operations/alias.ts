@@ -52,7 +52,7 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
       const { yaml, file } = await parseInput('alias.import', input);
       const result = await table.importRows(readAliasYaml(yaml, file));
       await deps.live?.settled();
-      sayWhatFollows(deps, result.aliasesAdded + result.aliasesChanged, context);
+      announceOrders(deps, result.aliasesAdded + result.aliasesChanged, context);
       return result;
     },
 
@@ -61,7 +61,7 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
 }
 
 /**
- * Sees to it that an alias is served: its certificate obtained, in use, and answered under by the gateway's own listener.
+ * Obtains the alias's certificate and waits until the gateway's own listener answers under it.
  * Null where there is none to obtain. @throws {OperatorError} as the CA refused, or where the listener does not show it.
  */
 async function bringIntoUse(
@@ -101,8 +101,8 @@ async function bringIntoUse(
   return info;
 }
 
-/** An import waits for no certificate: a thousand aliases take the CA's limits weeks. */
-function sayWhatFollows(deps: OperationsDeps, changed: number, context: OperationContext): void {
+/** An import does not wait for certificates: with a thousand aliases, a CA's rate limits can take weeks. */
+function announceOrders(deps: OperationsDeps, changed: number, context: OperationContext): void {
   if (changed === 0 || deps.certificates === null || deps.config.tls.mode !== 'acme') return;
   context.step(
     'certs',
