@@ -1,14 +1,15 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { constants } from 'node:http2';
+import { getRequestListener } from '@hono/node-server';
 import type { Logger } from '../telemetry/log.ts';
 import type { AccessLog } from './access-log.ts';
 import { errorAnswer, methodNotAllowed, sendAnswer } from './answers.ts';
-import { answerOf, type EdgeApp } from './app.ts';
+import type { EdgeApp } from './app.ts';
 import { http2Stream } from './body.ts';
 import type { Connection } from './connections.ts';
 import { type PullDeps, servePull } from './pull.ts';
 import { type ForwardedHeaders, RequestContext } from './request-context.ts';
-import { hostName, type Routes } from './target.ts';
+import type { Routes } from './target.ts';
 
 /** Node's request listener, with the connection that the request came on. */
 export type Dispatcher = (request: IncomingMessage, response: ServerResponse, connection: Connection) => void;
@@ -54,42 +55,29 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
     }
     try {
       const route = context.service === 'registry' ? routes.resolve(context) : null;
-      if (route === null) void sendSmall(deps, context, request, response);
-      else servePull(pulls, context, route, request, response);
+      if (route !== null) {
+        servePull(pulls, context, route, request, response);
+        return;
+      }
+      response.setHeader('x-request-id', context.id);
+      void answerByApp(deps, context)(request, response);
     } catch (error) {
       sendAnswer(response, context, errorAnswer(error, context, log));
     }
   };
 }
 
-/** Answers by the app. Never rejects. */
-async function sendSmall(
-  { app, log }: DispatcherDeps,
-  context: RequestContext,
-  request: IncomingMessage,
-  response: ServerResponse,
-): Promise<void> {
-  if (!isPlainPath(context.path) || !isHost(context.authority)) {
-    const headers = { 'content-type': 'text/plain' };
-    sendAnswer(response, context, { status: 400, headers, body: 'bad request\n' });
-    return;
-  }
-  const answer = await answerOf(app, context, request.headers.authorization).catch((error: unknown) =>
-    errorAnswer(error, context, log),
-  );
-  sendAnswer(response, context, answer);
-}
-
-/** Begins with a slash, and has no backslash, which URL parsers read as one: the path is part of redirects. */
-function isPlainPath(path: string): boolean {
-  return /^\/[^\\]*$/.test(path);
-}
-
-/** RFC 9112 §3.2: a Host that is none gets a 400. A request of HTTP/1.0 may have none at all. */
-function isHost(authority: string | undefined): boolean {
-  if (authority === undefined || /^[a-z0-9._-]*$/.test(authority)) return true;
-  const url = URL.parse(`http://${authority}`);
-  return url !== null && hostName(url.hostname) === hostName(authority);
+/** Answers by the app, through Hono's adapter for Node. It never rejects: the app has a handler for its own errors. */
+function answerByApp({ app, log }: DispatcherDeps, context: RequestContext): ReturnType<typeof getRequestListener> {
+  return getRequestListener((request) => app.fetch(request, { context }), {
+    // Serves where a client of HTTP/1.0 sent no Host. Routing reads the context, never this.
+    hostname: 'localhost',
+    overrideGlobalObjects: false,
+    errorHandler: (error) => {
+      log.debug({ err: error }, 'a request that is no valid URL');
+      return new Response('bad request\n', { status: 400, headers: { 'content-type': 'text/plain' } });
+    },
+  });
 }
 
 /** 405 for everything that is not GET or HEAD. The body is not worth reading, so an HTTP/1.1 connection that has one ends. */

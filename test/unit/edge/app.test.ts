@@ -1,7 +1,5 @@
-import type { ServerResponse } from 'node:http';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { sendAnswer } from '../../../src/edge/answers.ts';
-import { answerOf, createApp } from '../../../src/edge/app.ts';
+import { createApp } from '../../../src/edge/app.ts';
 import type { RequestContext } from '../../../src/edge/request-context.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
@@ -23,20 +21,11 @@ const app = createApp({
   log: silentLog(),
 });
 
-/** Asks with what the dispatcher knows of a request before Hono sees it, and writes the answer as the dispatcher does. */
+/** Asks with what the dispatcher knows of a request before Hono sees it. */
 async function ask(path: string, host = 'cr.example.com'): Promise<{ response: Response; context: RequestContext }> {
   const facts = { id: 'id-1', service: 'registry', method: 'GET', host, path, query: '', kind: 'other' };
   const context = facts as unknown as RequestContext;
-  let head: ResponseInit = {};
-  const { promise, resolve } = Promise.withResolvers<Response>();
-  const response = {
-    writeHead: (status: number, headers: Record<string, string>) => {
-      head = { status, headers };
-    },
-    end: (body: Buffer<ArrayBuffer>) => resolve(new Response(body, head)),
-  };
-  sendAnswer(response as unknown as ServerResponse, context, await answerOf(app, context, undefined));
-  return { response: await promise, context };
+  return { response: await app.request(path, {}, { context }), context };
 }
 
 describe('health', () => {
