@@ -1,7 +1,5 @@
 import { TooLargeError } from '../kit/bounded.ts';
 import { type ErrorName, RegistryError } from '../oci/errors.ts';
-import { ProxyError } from './net/proxies.ts';
-import { ForbiddenAddressError, RedirectError } from './net/reach.ts';
 
 /** A response whose status is none of the expected ones. */
 export class StatusError extends Error {
@@ -37,6 +35,23 @@ export class TokenRefusedError extends Error {
 /** A response that contradicts the request or an earlier response: another size, a range that was not asked for, no media type. */
 export class InvalidResponseError extends Error {
   override readonly name = 'InvalidResponseError';
+}
+
+/** A host with no address that the request may be sent to, though an upstream pointed to it. */
+export class ForbiddenAddressError extends Error {
+  override readonly name = 'ForbiddenAddressError';
+  readonly code = 'EADDRFORBIDDEN';
+}
+
+/** A redirect that is not followed; the message says why, without the signature that its URL may carry. */
+export class RedirectError extends Error {
+  override readonly name = 'RedirectError';
+}
+
+/** A failure of the proxy, not of the registry behind it; the message names the proxy. */
+export class ProxyError extends Error {
+  override readonly name = 'ProxyError';
+  readonly code = 'EPROXY';
 }
 
 /** The sink of a download failed (a full disk): not a fault of the upstream, and no reason to try again. */

@@ -1,4 +1,6 @@
 import { LRUCache } from 'lru-cache';
+import { parseAccept } from '../oci/media-types.ts';
+import type { BlobKey } from '../oci/transfer.ts';
 import {
   type AuthScheme,
   basicAuthorization,
@@ -6,10 +8,13 @@ import {
   type Credentials,
   chooseScheme,
   parseChallenges,
-} from './auth/challenges.ts';
-import { type TokenContext, type Tokens, USER_AGENT } from './auth/tokens.ts';
+  type TokenContext,
+  type Tokens,
+  USER_AGENT,
+} from './authorization.ts';
+import { RedirectError } from './failures.ts';
 import type { Connections, RawResponse } from './net/connections.ts';
-import { follow, isRedirect, MAX_REDIRECTS, RedirectError, reachOf } from './net/reach.ts';
+import { follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
 import { discardWhole, header, headerList, type UpstreamResponse } from './responses.ts';
 import type { Purpose, Semaphore } from './semaphore.ts';
 import type { Route } from './upstream.ts';
@@ -140,6 +145,34 @@ export class Requester {
       throw error;
     }
   }
+}
+
+/** The headers of a request for a manifest. */
+export function manifestHeaders(accept: string | undefined): Record<string, string> {
+  // ghcr.io answers MANIFEST_UNKNOWN for an index where Accept lacks its type, so for a client without Accept all types are named.
+  return { accept: accept ?? parseAccept(undefined).header };
+}
+
+export interface BlobRequest {
+  readonly method: UpstreamRequest['method'];
+  /** `to` is exclusive; null for the whole blob. */
+  readonly range: { readonly from: number; readonly to?: number | undefined } | null;
+  readonly signal: AbortSignal;
+  readonly purpose: UpstreamRequest['purpose'];
+}
+
+/** Requests a blob or a range of it; resolves to the response whatever its status. */
+export function requestBlob(
+  requester: Requester,
+  route: Route,
+  endpoint: URL,
+  key: BlobKey,
+  { method, range, signal, purpose }: BlobRequest,
+): Promise<UpstreamResponse> {
+  const headers: Record<string, string> = { accept: '*/*' };
+  if (range !== null) headers.range = `bytes=${range.from}-${range.to === undefined ? '' : range.to - 1}`;
+  const path = `/v2/${key.repository}/blobs/${key.digest}`;
+  return requester.send({ route, endpoint, path, repository: key.repository, method, headers, signal, purpose });
 }
 
 function challengesOf(response: RawResponse): Challenge[] {

@@ -1,14 +1,22 @@
+import { createHash } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import { readBounded } from '../kit/bounded.ts';
 import { parseRetryAfter } from '../kit/retry-after.ts';
-import { StatusError } from './failures.ts';
+import { type Digest, digestAlgorithm, parseDigest } from '../oci/digest.ts';
+import { nextQuery } from '../oci/link.ts';
+import { essence } from '../oci/media-types.ts';
+import type { Reference } from '../oci/target.ts';
+import { InvalidResponseError, StatusError } from './failures.ts';
 import type { Headers, RawResponse } from './net/connections.ts';
+import type { ListPage, UpstreamManifest } from './upstream.ts';
 
 /** The last response after challenges and redirects; its body is to be read to the end or destroyed. */
 export interface UpstreamResponse extends RawResponse {
   /** The URL that was asked last. */
   readonly url: URL;
 }
+
+// Headers
 
 /** One value of a header: the first of several. */
 export function header(headers: Headers, name: string): string | undefined {
@@ -45,6 +53,8 @@ export function parseContentRange(
   if (last < from || (size !== undefined && last >= size)) return null;
   return { from, to: last + 1, size };
 }
+
+// Bodies that are not read, and errors
 
 /** A body of more than this is cut off, not drained. */
 const DRAIN_LIMIT = 16 * 1024;
@@ -113,4 +123,135 @@ async function errorCode({ body }: RawResponse): Promise<string | undefined> {
     body.destroy();
     return undefined;
   }
+}
+
+// Manifests and lists
+
+/** distribution-spec: registries take manifests of at least 4 MiB, clients read no more. */
+const MANIFEST_LIMIT = 4 * 1024 * 1024;
+/** The longest lists that registries send as one page are of some 100,000 tags. */
+const LIST_LIMIT = 8 * 1024 * 1024;
+
+/** The registry does not support HEAD: GET must be used. */
+const HEAD_REFUSED = new Set([400, 405, 501]);
+
+/** Reads the response to a HEAD; null where it does not say what clients need, so that a GET must be sent. */
+export async function readManifestHead(response: UpstreamResponse, endpoint: URL): Promise<UpstreamManifest | null> {
+  if (response.status !== 200) {
+    if (!HEAD_REFUSED.has(response.status)) throw await statusError(response, endpoint);
+    discard(response.body);
+    return null;
+  }
+  discard(response.body);
+  const mediaType = essence(header(response.headers, 'content-type') ?? '');
+  if (mediaType === '') return null;
+  return {
+    mediaType,
+    digest: parseDigest(header(response.headers, 'docker-content-digest') ?? '') ?? undefined,
+    size: bytesOf(header(response.headers, 'content-length')),
+    body: null,
+  };
+}
+
+/** Reads a manifest whole and checks it against the digest that was requested, or else against `Docker-Content-Digest`. */
+export async function readManifest(
+  response: UpstreamResponse,
+  endpoint: URL,
+  reference: Reference,
+): Promise<UpstreamManifest> {
+  if (response.status !== 200) throw await statusError(response, endpoint);
+  const body = await readBounded(response.body, MANIFEST_LIMIT);
+  const claimed = parseDigest(header(response.headers, 'docker-content-digest') ?? '');
+  const wanted = reference.kind === 'digest' ? reference.digest : claimed;
+  const algorithm = wanted === null ? 'sha256' : digestAlgorithm(wanted);
+  const digest = `${algorithm}:${createHash(algorithm).update(body).digest('hex')}` as Digest;
+  if (wanted !== null && digest !== wanted)
+    throw new InvalidResponseError(`a manifest whose digest is ${digest} instead of ${wanted}`);
+  const mediaType = essence(header(response.headers, 'content-type') ?? '') || ownMediaType(body);
+  if (mediaType === '') throw new InvalidResponseError('a manifest without a media type');
+  return { mediaType, digest, size: body.length, body };
+}
+
+export async function readList(response: UpstreamResponse, endpoint: URL): Promise<ListPage> {
+  if (response.status !== 200) throw await statusError(response, endpoint);
+  const body = await readBounded(response.body, LIST_LIMIT);
+  const filtersApplied = header(response.headers, 'oci-filters-applied');
+  return {
+    body,
+    mediaType: essence(header(response.headers, 'content-type') ?? '') || 'application/json',
+    next: nextQuery(headerList(response.headers, 'link')),
+    ...(filtersApplied === undefined ? {} : { filtersApplied }),
+  };
+}
+
+/** The `mediaType` that a manifest carries itself. */
+function ownMediaType(body: Buffer): string {
+  try {
+    const { mediaType } = JSON.parse(body.toString('utf8')) as { mediaType?: unknown };
+    return typeof mediaType === 'string' ? essence(mediaType) : '';
+  } catch {
+    return '';
+  }
+}
+
+// Blobs
+
+/** What the body of a response holds. */
+export type BlobContent =
+  /** Bytes `[from, to)` of the blob. */
+  | { readonly kind: 'segment'; readonly from: number; readonly to: number; readonly size: number | undefined }
+  /** The blob from its start. `ranges`: whether the server says that it supports Range; undefined where it does not say. */
+  | { readonly kind: 'whole'; readonly size: number | undefined; readonly ranges: boolean | undefined }
+  /** Nothing: the blob ends at the requested offset. */
+  | { readonly kind: 'end'; readonly size: number };
+
+/**
+ * Reads a 200, 206 or 416 (RFC 9110 §14.4, §15.5.17); null for any other response, and for a 206 where no range was requested.
+ * `If-Range` is not sent: validators differ between the mirrors and CDN nodes of one registry, while the bytes of a digest cannot. The
+ * size, checked here, and the digest, checked at the end, are what counts.
+ * @param from where the requested range begins; null where the whole blob was requested
+ * @throws {InvalidResponseError} for another range than the requested one, or compressed bytes; the body is cut off then
+ */
+export function readBlobContent(response: UpstreamResponse, from: number | null): BlobContent | null {
+  if (response.status === 206 && from !== null) {
+    requireIdentity(response);
+    const range = parseContentRange(header(response.headers, 'content-range'));
+    if (range === null || range.from !== from) {
+      cutOff(response.body);
+      throw new InvalidResponseError('a part of the blob that was not asked for');
+    }
+    return { kind: 'segment', ...range };
+  }
+  if (response.status === 200) {
+    requireIdentity(response);
+    const acceptRanges = header(response.headers, 'accept-ranges')?.trim().toLowerCase();
+    return {
+      kind: 'whole',
+      size: bytesOf(header(response.headers, 'content-length')),
+      ranges: acceptRanges === 'bytes' ? true : acceptRanges === 'none' ? false : undefined,
+    };
+  }
+  if (response.status === 416 && from !== null && unsatisfiedSize(response) === from)
+    return { kind: 'end', size: from };
+  return null;
+}
+
+/** The failure in a response that is neither the blob nor a range of it. */
+export async function blobError(response: UpstreamResponse, endpoint: URL): Promise<StatusError> {
+  if (response.status >= 400) return await statusError(response, endpoint);
+  discard(response.body);
+  return new StatusError(502, response.url.host, undefined, `it answered ${response.status} to a request for a blob`);
+}
+
+/** The size in the `Content-Range` of a 416, where an asterisk stands for the range (RFC 9110 §15.5.17). */
+export function unsatisfiedSize({ headers }: UpstreamResponse): number | undefined {
+  return bytesOf(/^bytes \*\/(\d+)$/.exec(header(headers, 'content-range') ?? '')?.[1]);
+}
+
+/** The digest is not that of bytes which are compressed though `Accept-Encoding: identity` was sent. */
+function requireIdentity({ headers, body }: UpstreamResponse): void {
+  const encoding = header(headers, 'content-encoding')?.trim().toLowerCase() ?? 'identity';
+  if (encoding === 'identity' || encoding === '') return;
+  cutOff(body);
+  throw new InvalidResponseError(`a blob compressed with ${encoding}, though it was asked for as it is`);
 }

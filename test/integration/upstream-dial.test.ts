@@ -3,7 +3,7 @@ import { type AddressInfo, createServer, connect as dial, type Socket } from 'no
 import { Worker } from 'node:worker_threads';
 import { afterEach, expect, it } from 'vitest';
 import { dialAny, openSocket, resolveHost } from '../../src/upstream/net/dial.ts';
-import { parseProxy } from '../../src/upstream/net/proxies.ts';
+import { parseProxy } from '../../src/upstream/net/egress.ts';
 import { describeWith } from '../support/programs.ts';
 
 /** Far more than any of these needs. */

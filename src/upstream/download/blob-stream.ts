@@ -5,9 +5,19 @@ import { RegistryError } from '../../oci/errors.ts';
 import type { BlobKey, BlobStream } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
 import { reasonOf } from '../failures.ts';
-import { bytesOf, cutOff, discard, header, parseContentRange, statusError } from '../responses.ts';
+import { requestBlob } from '../request.ts';
+import {
+  blobError,
+  bytesOf,
+  cutOff,
+  discard,
+  header,
+  parseContentRange,
+  readBlobContent,
+  statusError,
+  unsatisfiedSize,
+} from '../responses.ts';
 import type { Route } from '../upstream.ts';
-import { blobError, readBlobContent, requestBlob, unsatisfiedSize } from './blob-request.ts';
 
 /** Attempts in a row that bring no byte, before a stream is given up: with the waits between them half a minute, as long as clients wait. */
 const MAX_IDLE_ATTEMPTS = 6;
@@ -23,7 +33,12 @@ export async function statBlob(
   signal: AbortSignal,
 ): Promise<{ size: number | undefined }> {
   const purpose = 'document';
-  const head = await requestBlob(context, route, endpoint, key, { method: 'HEAD', range: null, signal, purpose });
+  const head = await requestBlob(context.requester, route, endpoint, key, {
+    method: 'HEAD',
+    range: null,
+    signal,
+    purpose,
+  });
   if (head.status === 200) {
     discard(head.body);
     return { size: bytesOf(header(head.headers, 'content-length')) };
@@ -32,7 +47,7 @@ export async function statBlob(
   const refused = head.status >= 400 && head.status !== 429 && error.status !== 404 && head.status < 500;
   if (!refused && head.status !== 501) throw error;
   const range = { from: 0, to: 1 };
-  const first = await requestBlob(context, route, endpoint, key, { method: 'GET', range, signal, purpose });
+  const first = await requestBlob(context.requester, route, endpoint, key, { method: 'GET', range, signal, purpose });
   if (first.status === 206) {
     discard(first.body);
     return { size: parseContentRange(header(first.headers, 'content-range'))?.size };
@@ -58,7 +73,12 @@ export async function openBlob(
   range: { from: number; to?: number } | null,
   signal: AbortSignal,
 ): Promise<BlobStream> {
-  const response = await requestBlob(context, route, endpoint, key, { method: 'GET', range, signal, purpose: 'fill' });
+  const response = await requestBlob(context.requester, route, endpoint, key, {
+    method: 'GET',
+    range,
+    signal,
+    purpose: 'fill',
+  });
   const count = (bytes: number): void => context.metrics.bytes.inc({ registry: route.host }, bytes);
   const content = readBlobContent(response, range?.from ?? null);
   if (content?.kind === 'whole') {

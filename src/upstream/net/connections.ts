@@ -1,9 +1,9 @@
 import { isIP } from 'node:net';
 import type { Readable } from 'node:stream';
 import { Agent, buildConnector, type Dispatcher } from 'undici';
+import { ProxyError } from '../failures.ts';
 import { dialProxy, openSocket, proxyAuthorization, requireName } from './dial.ts';
-import { type ProxyChoice, ProxyError, type ProxyServer } from './proxies.ts';
-import { bareHost, isInsideAddress, isInsideName, type Reach } from './reach.ts';
+import { bareHost, isInsideAddress, isInsideName, type ProxyChoice, type ProxyServer, type Reach } from './egress.ts';
 
 /** For TCP, proxy and TLS together. Long enough for three lost SYNs, which are repeated after 1, 2 and 4 s. */
 const CONNECT_TIMEOUT_MS = 10_000;

@@ -2,9 +2,8 @@ import { lookup } from 'node:dns/promises';
 import { request as plainRequest } from 'node:http';
 import { connect, isIP, type Socket } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
-import { reasonOf } from '../failures.ts';
-import { ProxyError, type ProxyServer } from './proxies.ts';
-import { bareHost, ForbiddenAddressError, mayName, mayReach, type Reach } from './reach.ts';
+import { ForbiddenAddressError, ProxyError, reasonOf } from '../failures.ts';
+import { bareHost, mayName, mayReach, type ProxyServer, type Reach } from './egress.ts';
 
 /** RFC 8305 §5 (Connection Attempt Delay): after this time without an answer the next address is tried beside the one before. */
 const ATTEMPT_DELAY_MS = 250;

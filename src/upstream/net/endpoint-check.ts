@@ -2,7 +2,7 @@ import type { Config } from '../../config/config.ts';
 import { reasonOf } from '../failures.ts';
 import type { Route } from '../upstream.ts';
 import { Connections } from './connections.ts';
-import { ProxyChoice } from './proxies.ts';
+import { ProxyChoice } from './egress.ts';
 
 /** Milliseconds: enough for a slow link, and not too long for a person who waits for `doctor`. */
 const CHECK_TIMEOUT = 10_000;

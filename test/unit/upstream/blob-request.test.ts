@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
-import { readBlobContent } from '../../../src/upstream/download/blob-request.ts';
 import { InvalidResponseError } from '../../../src/upstream/failures.ts';
+import { readBlobContent } from '../../../src/upstream/responses.ts';
 
 const answer = (status: number, headers: Record<string, string> = {}) => ({
   status,

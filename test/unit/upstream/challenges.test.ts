@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { parseChallenges } from '../../../src/upstream/auth/challenges.ts';
+import { parseChallenges } from '../../../src/upstream/authorization.ts';
 
 const parse = (header: string) =>
   parseChallenges(header).map(({ scheme, params }) => ({ scheme, ...Object.fromEntries(params) }));

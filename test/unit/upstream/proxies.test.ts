@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ProxyChoice, parseProxy, proxyFromEnvironment } from '../../../src/upstream/net/proxies.ts';
+import { ProxyChoice, parseProxy, proxyFromEnvironment } from '../../../src/upstream/net/egress.ts';
 
 describe('parseProxy', () => {
   it('reads kind, port and credentials', () => {

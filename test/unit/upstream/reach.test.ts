@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { isInsideName, mayName, mayReach } from '../../../src/upstream/net/reach.ts';
+import { isInsideName, mayName, mayReach } from '../../../src/upstream/net/egress.ts';
 
 describe('mayReach', () => {
   it.each(['1.1.1.1', '2606:4700::1111'])('lets a public registry point to %s', (address) => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { RetryPolicy } from '../../../src/upstream/download/retry-policy.ts';
+import { RetryPolicy } from '../../../src/upstream/download/download.ts';
 import { InvalidResponseError, StatusError } from '../../../src/upstream/failures.ts';
 
 const reset = Object.assign(new Error('reset'), { code: 'ECONNRESET' });
