@@ -12,6 +12,7 @@ const FILE_PIECE = 64 * 1024;
 const BATCH_MS = 5;
 /** Bytes that wait for an output that takes nothing, at most; what is logged beyond it is lost, and counted. */
 const MAX_WAITING = 8 * 1024 * 1024;
+/** Buffers kept for the next pieces: more than wait while one is written, unless the output is slow. */
 const MAX_SPARES = 8;
 /** Until a write is repeated: of a pipe that was full, and after an error such as a full disk, ms. */
 const FULL_MS = 10;
