@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import { Mutex } from '../kit/mutex.ts';
+import { Mutex } from '../kit/async.ts';
 
 /** Clients remembered at once by each limit; beyond it the one that was idle longest is forgotten and starts afresh. About 10 MiB. */
 const MAX_CLIENTS = 100_000;

@@ -1,7 +1,6 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
-import { Mutex } from '../kit/mutex.ts';
+import { Mutex, Reloader } from '../kit/async.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { Reloader } from '../kit/reloader.ts';
 import type { Logger } from '../telemetry/log.ts';
 
 /** A client's credentials as they are kept. */

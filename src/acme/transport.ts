@@ -4,9 +4,8 @@ import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import acme from 'acme-client';
 import { IssuerError } from '../certs/issuer.ts';
-import { readBounded, TooLargeError } from '../kit/bounded.ts';
+import { parseRetryAfter, readBounded, TooLargeError } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { parseRetryAfter } from '../kit/retry-after.ts';
 
 /** A directory, a problem document or a chain is a few KiB; a hostile or broken server must not fill memory. */
 const ANSWER_MAX = 1024 * 1024;

@@ -2,7 +2,7 @@ import { chmod, lstat, open, unlink } from 'node:fs/promises';
 import http from 'node:http';
 import net from 'node:net';
 import path from 'node:path';
-import { readBounded, TooLargeError } from '../kit/bounded.ts';
+import { readBounded, TooLargeError } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { AdminLine, Operation, OperationContext } from './contract.ts';

@@ -1,7 +1,6 @@
 import { isIP } from 'node:net';
-import { Mutex } from '../kit/mutex.ts';
+import { Mutex, Reloader } from '../kit/async.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { Reloader } from '../kit/reloader.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { exportRows, type ImportResult, planImport, type RegistryDeclaration } from './import-export.ts';
 import {

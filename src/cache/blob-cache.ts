@@ -1,7 +1,7 @@
 import type { ByteSource } from '../kit/byte-source.ts';
 import type { Digest } from '../oci/digest.ts';
-import type { RepositoryKey } from '../oci/target.ts';
-import type { BlobKey, BlobSink } from '../oci/transfer.ts';
+import type { BlobKey, RepositoryKey } from '../oci/names.ts';
+import type { BlobSink } from '../oci/transfer.ts';
 
 /** Brings to a sink what it lacks of a blob, from the upstream. */
 export type Fetch = (sink: BlobSink, signal: AbortSignal) => Promise<void>;

@@ -1,10 +1,9 @@
 import { mkdirSync } from 'node:fs';
 import type { Config } from '../config/config.ts';
-import { Mutex } from '../kit/mutex.ts';
+import { Mutex } from '../kit/async.ts';
 import type { Digest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
-import type { RepositoryKey } from '../oci/target.ts';
-import type { BlobKey } from '../oci/transfer.ts';
+import type { BlobKey, RepositoryKey } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type CacheAdmin, CacheAdministration, CacheCounters } from './admin.ts';

@@ -1,7 +1,7 @@
 import { statfsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { setImmediate as turn } from 'node:timers/promises';
-import { Mutex } from '../kit/mutex.ts';
+import { Mutex } from '../kit/async.ts';
 import type { Digest } from '../oci/digest.ts';
 import { CacheError } from './blob-cache.ts';
 import type { Layout } from './files.ts';

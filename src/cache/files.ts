@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import type { Mutex } from '../kit/async.ts';
 import type { Extent, IntervalSet } from '../kit/interval-set.ts';
-import type { Mutex } from '../kit/mutex.ts';
 import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../oci/digest.ts';
 import { CacheError } from './blob-cache.ts';
 import { SharedFile } from './shared-file.ts';

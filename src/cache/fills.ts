@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import type { Digest } from '../oci/digest.ts';
-import type { BlobKey } from '../oci/transfer.ts';
+import type { BlobKey } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { CacheError, type Fetch } from './blob-cache.ts';
 import { Fill, type FillContext } from './fill.ts';

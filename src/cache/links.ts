@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import type { Digest } from '../oci/digest.ts';
-import type { RepositoryKey } from '../oci/target.ts';
+import type { RepositoryKey } from '../oci/names.ts';
 import type { CacheIndex, Link } from './index-port.ts';
 
 /** Answers kept in memory; some 200 bytes each. */

@@ -1,5 +1,5 @@
 import type { Digest } from '../oci/digest.ts';
-import type { RepositoryKey } from '../oci/target.ts';
+import type { RepositoryKey } from '../oci/names.ts';
 import type { CacheIndex, ManifestRow, TagRow } from './index-port.ts';
 
 /**

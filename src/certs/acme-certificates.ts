@@ -1,13 +1,12 @@
 import type { SecureContext } from 'node:tls';
 import type { Locks } from '../kit/locks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { iso } from '../kit/time.ts';
+import { type Clock, iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type Challenges, PendingChallenges } from './challenges.ts';
-import { type Clock, ClockSkew } from './clock.ts';
 import { HostStatus } from './host-status.ts';
-import { type Issuer, shortType } from './issuer.ts';
+import { ClockSkew, type Issuer, shortType } from './issuer.ts';
 import { isOrderable, ManagedHosts } from './managed-hosts.ts';
 import { type AttemptCounters, type AttemptSettings, OrderAttempts } from './order-attempt.ts';
 import { OrderManager } from './order-manager.ts';

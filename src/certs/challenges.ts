@@ -1,7 +1,7 @@
 import type { SecureContext } from 'node:tls';
-import { Reloader } from '../kit/reloader.ts';
+import { Reloader } from '../kit/async.ts';
+import { type Clock, systemClock } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { type Clock, systemClock } from './clock.ts';
 import { type ChainAndKey, contextOf, materialOf } from './contexts.ts';
 import type { ChallengeResponder } from './issuer.ts';
 

@@ -1,10 +1,10 @@
 import type { Config } from '../config/config.ts';
 import type { Locks } from '../kit/locks.ts';
+import { type Clock, systemClock } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { AcmeCertificates } from './acme-certificates.ts';
 import type { Challenges } from './challenges.ts';
-import { type Clock, systemClock } from './clock.ts';
 import { InternalCertificates } from './internal-certificates.ts';
 import type { Issuer } from './issuer.ts';
 import type { AttemptSettings } from './order-attempt.ts';

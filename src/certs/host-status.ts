@@ -1,5 +1,4 @@
-import { iso } from '../kit/time.ts';
-import type { Clock } from './clock.ts';
+import { type Clock, iso } from '../kit/time.ts';
 import { remediation } from './issuer.ts';
 import { isOrderable, type ManagedHosts } from './managed-hosts.ts';
 import { renewalTime } from './schedule.ts';

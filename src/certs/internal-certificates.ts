@@ -1,9 +1,8 @@
 import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import type { SecureContext } from 'node:tls';
-import { Mutex } from '../kit/mutex.ts';
+import { Mutex, Reloader } from '../kit/async.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { Reloader } from '../kit/reloader.ts';
 import { iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { CertificateMaterial } from './certificate.ts';

@@ -1,4 +1,5 @@
 import type { ChallengeType } from '../config/config.ts';
+import type { Logger } from '../telemetry/log.ts';
 import type { CertificateMaterial } from './certificate.ts';
 import type { StepListener } from './service.ts';
 
@@ -157,4 +158,43 @@ const UNKNOWN = "the CA's own words are all that is known";
 /** What an operator can do about a problem type, a CA's or ours. */
 export function remediation(type: string): string {
   return REMEDIES.get(shortType(type)) ?? UNKNOWN;
+}
+
+/** A larger difference is reported, ms: a certificate that was just issued may not look valid yet. */
+const TOLERATED = 60_000;
+
+/** Compares this machine's clock with those of the CAs, by the `Date` of their answers. */
+export class ClockSkew {
+  readonly #issuers: readonly Issuer[];
+  readonly #log: Logger;
+  /** Those whose difference has been logged. */
+  readonly #logged = new Set<Issuer>();
+
+  constructor(issuers: readonly Issuer[], log: Logger) {
+    this.#issuers = issuers;
+    this.#log = log;
+  }
+
+  warnings(): string[] {
+    return this.#issuers.map(skewWarning).filter((warning) => warning !== null);
+  }
+
+  /** Logs a difference once, and again only after the clock was right in between. */
+  check(): void {
+    for (const issuer of this.#issuers) {
+      const warning = skewWarning(issuer);
+      if (warning === null) this.#logged.delete(issuer);
+      else if (!this.#logged.has(issuer)) {
+        this.#logged.add(issuer);
+        this.#log.warn({ issuer: issuer.name, skew: issuer.clockSkew() }, warning);
+      }
+    }
+  }
+}
+
+function skewWarning(issuer: Issuer): string | null {
+  const skew = issuer.clockSkew();
+  if (skew === null || Math.abs(skew) <= TOLERATED) return null;
+  const seconds = Math.round(Math.abs(skew) / 1000);
+  return `this machine's clock is ${seconds} s ${skew > 0 ? 'ahead of' : 'behind'} that of ${issuer.name}: set it by NTP`;
 }

@@ -1,9 +1,8 @@
 import { isIP } from 'node:net';
 import type { SecureContext } from 'node:tls';
-import { Mutex } from '../kit/mutex.ts';
-import { Reloader } from '../kit/reloader.ts';
+import { Mutex, Reloader } from '../kit/async.ts';
+import type { Clock } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { Clock } from './clock.ts';
 import { type ChainAndKey, contextOf, LazyContexts } from './contexts.ts';
 import { ImportedCertificates } from './imported-certificates.ts';
 import { renewalTime } from './schedule.ts';

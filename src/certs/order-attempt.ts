@@ -1,6 +1,6 @@
 import type { ChallengeType } from '../config/config.ts';
+import type { Clock } from '../kit/time.ts';
 import type { CertificateMaterial } from './certificate.ts';
-import type { Clock } from './clock.ts';
 import { type ChallengeResponder, type Issuer, IssuerError, type OwnProblem } from './issuer.ts';
 import type { ManagedHosts } from './managed-hosts.ts';
 import type { RateLimits } from './rate-limits.ts';

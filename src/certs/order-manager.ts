@@ -1,8 +1,7 @@
 import type { Lock, Locks } from '../kit/locks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { iso } from '../kit/time.ts';
+import { type Clock, iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { Clock } from './clock.ts';
 import type { HostStatus } from './host-status.ts';
 import { type Issuer, IssuerError, remediation } from './issuer.ts';
 import type { ManagedHosts } from './managed-hosts.ts';

@@ -1,7 +1,7 @@
+import type { Clock } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { Clock, ClockSkew } from './clock.ts';
 import type { HostStatus } from './host-status.ts';
-import type { Issuer, RenewalInfo } from './issuer.ts';
+import type { ClockSkew, Issuer, RenewalInfo } from './issuer.ts';
 import type { ManagedHosts } from './managed-hosts.ts';
 import type { OrderManager } from './order-manager.ts';
 import { checkAfterFailure, firstCheck, recordRenewal } from './schedule.ts';

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { readBounded } from '../kit/bounded.ts';
+import { readBounded } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Session } from './session.ts';
 

@@ -1,7 +1,7 @@
 import { availableParallelism, constants } from 'node:os';
 import { Command, CommanderError } from 'commander';
 import { OperatorError } from '../kit/operator-error.ts';
-import { version } from '../kit/version.ts';
+import { version } from '../kit/process.ts';
 import { aliasCommands } from './alias.ts';
 import { cacheCommands } from './cache.ts';
 import { certCommands } from './cert.ts';

@@ -1,7 +1,7 @@
 import { flushCompileCache } from 'node:module';
 import { Command } from 'commander';
 import type { Config } from '../config/config.ts';
-import { collectAfterStart } from '../kit/process-start.ts';
+import { collectAfterStart } from '../kit/process.ts';
 import type { Session } from './session.ts';
 
 export function serveCommand(session: Session): Command {

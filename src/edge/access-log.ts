@@ -1,4 +1,4 @@
-import type { What } from '../oci/target.ts';
+import type { What } from '../oci/names.ts';
 import type { PlainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { RequestContext } from './request-context.ts';

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Grant } from '../access/access.ts';
+import { andThen } from '../kit/async.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
-import { andThen } from '../kit/maybe-promise.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import type { AccessRequest, Grant } from '../access/access.ts';
 import { NetworkList, parseAddress } from '../kit/networks.ts';
-import type { Target } from '../oci/target.ts';
+import type { Target } from '../oci/names.ts';
 import type { Reply } from '../proxy/reply.ts';
 import { type Connection, plainAddress, type Service } from './connections.ts';
 import { hostName } from './target.ts';

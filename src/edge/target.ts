@@ -2,8 +2,15 @@ import { isIP } from 'node:net';
 import { LRUCache } from 'lru-cache';
 import type { AliasEntry, TableSnapshot } from '../aliases/table.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { isRegistryHost, requireDigest, requireReference, requireRepository } from '../oci/names.ts';
-import type { Extra, Target, What } from '../oci/target.ts';
+import {
+  type Extra,
+  isRegistryHost,
+  requireDigest,
+  requireReference,
+  requireRepository,
+  type Target,
+  type What,
+} from '../oci/names.ts';
 
 /** What a host name leads to. */
 export type HostRole =

@@ -1,12 +1,5 @@
 import type { ByteSource } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/interval-set.ts';
-import type { Digest } from './digest.ts';
-import type { RepositoryKey } from './target.ts';
-
-/** Which blob, asked for through which repository. */
-export interface BlobKey extends RepositoryKey {
-  readonly digest: Digest;
-}
 
 /**
  * Where a download puts a blob's bytes: the upstream room writes, the cache implements.

@@ -2,12 +2,11 @@ import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { BlobCache, BlobHandle, OpenOptions } from '../cache/blob-cache.ts';
 import { CacheError } from '../cache/blob-cache.ts';
-import { SingleFlight } from '../kit/single-flight.ts';
+import { SingleFlight } from '../kit/async.ts';
 import type { Digest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
+import { type BlobKey, contentId, type RepositoryKey } from '../oci/names.ts';
 import { contentRange, parseRange, type RangeSpec, resolveRanges, unsatisfied } from '../oci/range.ts';
-import { contentId, type RepositoryKey } from '../oci/target.ts';
-import type { BlobKey } from '../oci/transfer.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { Passthrough } from './passthrough.ts';
 import { ColdRanges, exceeds, isFarAhead, multipart, WithCleanup } from './ranges.ts';
@@ -107,7 +106,7 @@ export class Blobs {
       const size = await this.#size(entry, key);
       return known ? notModified(key.digest, 'upstream') : head(key, size, 'upstream');
     }
-    const specs = rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
+    const specs = pull.range !== undefined && rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
     if (blobs === null || !blobs.accepts(key.digest)) return this.#passOn(pull, entry, key, specs, 'not-kept');
     const size = this.#options.sizes.get(key, key.digest);
     if (specs !== null && !this.#cold.startsFill(key, key.digest, specs, size)) {

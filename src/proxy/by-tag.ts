@@ -1,10 +1,10 @@
 import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
-import { SingleFlight } from '../kit/single-flight.ts';
+import { SingleFlight } from '../kit/async.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type AcceptClass, accepts, SHARED_VARIANTS, variantOf } from '../oci/media-types.ts';
-import { type Reference, type RepositoryKey, repositoryId } from '../oci/target.ts';
+import { type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import {
   type Found,

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { acceptClass } from '../oci/media-types.ts';
-import type { Reference } from '../oci/target.ts';
+import type { Reference } from '../oci/names.ts';
 import {
   type ProxyCore,
   type Pull,

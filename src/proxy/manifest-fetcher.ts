@@ -4,7 +4,7 @@ import type { ManifestStore } from '../cache/manifest-store.ts';
 import { type Digest, parseDigest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { AcceptClass } from '../oci/media-types.ts';
-import type { Reference, RepositoryKey } from '../oci/target.ts';
+import type { Reference, RepositoryKey } from '../oci/names.ts';
 import type { Upstream, UpstreamManifest } from '../upstream/upstream.ts';
 import type { BlobSizes } from './blobs.ts';
 import type { Reply } from './reply.ts';

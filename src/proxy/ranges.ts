@@ -6,8 +6,8 @@ import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/interval-set.ts';
 import type { Digest } from '../oci/digest.ts';
 import { BLOB } from '../oci/media-types.ts';
+import { contentId, type RepositoryKey } from '../oci/names.ts';
 import { contentRange, type RangeSpec } from '../oci/range.ts';
-import { contentId, type RepositoryKey } from '../oci/target.ts';
 
 /**
  * A range that starts further ahead of a fill than this is passed through. Nearer ones wait: at 2 MiB/s that is two seconds, about

@@ -3,7 +3,7 @@ import { createOperations } from '../admin/operations/index.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
 import type { Config } from '../config/config.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { version } from '../kit/version.ts';
+import { version } from '../kit/process.ts';
 import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { openState } from './state.ts';

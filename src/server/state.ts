@@ -5,7 +5,7 @@ import { seedRows } from '../aliases/yaml.ts';
 import { type Certificates, createCertificates } from '../certs/create.ts';
 import type { CoveredHost } from '../certs/service.ts';
 import type { Config } from '../config/config.ts';
-import { Lifecycle } from '../kit/lifecycle.ts';
+import { Lifecycle } from '../kit/process.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { openStores } from './stores.ts';

@@ -13,7 +13,7 @@ import type {
 } from '../cache/index-port.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Digest } from '../oci/digest.ts';
-import type { RepositoryKey } from '../oci/target.ts';
+import type { RepositoryKey } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { CACHE_SQL, type CacheStatements, fromBytes, prepareAll, RepositoryIds, toBytes } from './cache-statements.ts';
 import { type Database, openDatabase } from './database.ts';

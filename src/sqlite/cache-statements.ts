@@ -1,7 +1,7 @@
 import type { Statement } from 'better-sqlite3';
 import { LRUCache } from 'lru-cache';
 import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
-import type { RepositoryKey } from '../oci/target.ts';
+import type { RepositoryKey } from '../oci/names.ts';
 import type { Database } from './database.ts';
 
 /**

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
-import { readBounded } from '../kit/bounded.ts';
-import { SingleFlight } from '../kit/single-flight.ts';
+import { SingleFlight } from '../kit/async.ts';
+import { readBounded } from '../kit/http.ts';
 import { StatusError, TokenRefusedError } from './failures.ts';
 import type { Connections } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';

@@ -1,4 +1,4 @@
-import { TooLargeError } from '../kit/bounded.ts';
+import { TooLargeError } from '../kit/http.ts';
 import { type ErrorName, RegistryError } from '../oci/errors.ts';
 
 /** A response whose status is none of the expected ones. */

@@ -1,8 +1,8 @@
 import type { Config } from '../config/config.ts';
 import type { Digest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
-import type { Reference, RepositoryKey } from '../oci/target.ts';
-import type { BlobKey, BlobSink, BlobStream } from '../oci/transfer.ts';
+import type { BlobKey, Reference, RepositoryKey } from '../oci/names.ts';
+import type { BlobSink, BlobStream } from '../oci/transfer.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { Tokens } from './authorization.ts';

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { parseAccept } from '../oci/media-types.ts';
-import type { BlobKey } from '../oci/transfer.ts';
+import type { BlobKey } from '../oci/names.ts';
 import {
   type AuthScheme,
   basicAuthorization,

@@ -1,6 +1,6 @@
 import type { Digest } from '../oci/digest.ts';
-import type { Reference, RepositoryKey } from '../oci/target.ts';
-import type { BlobKey, BlobSink, BlobStream } from '../oci/transfer.ts';
+import type { BlobKey, Reference, RepositoryKey } from '../oci/names.ts';
+import type { BlobSink, BlobStream } from '../oci/transfer.ts';
 
 /** What is needed to fetch from a registry; a `RegistryEntry` of the alias table has it. */
 export interface Route {

@@ -5,7 +5,7 @@ import type { TableSnapshot } from '../aliases/table.ts';
 import { materialOf } from '../certs/contexts.ts';
 import type { ContextSnapshot } from '../certs/service.ts';
 import type { Config } from '../config/config.ts';
-import { Mutex } from '../kit/mutex.ts';
+import { Mutex } from '../kit/async.ts';
 import type { VersionedCore } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { addUp, type MetricValues } from '../telemetry/metrics.ts';

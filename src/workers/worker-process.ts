@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import type { Server } from 'node:net';
-import { forkOptions } from '../kit/process-start.ts';
+import { forkOptions } from '../kit/process.ts';
 import type { MetricValues } from '../telemetry/metrics.ts';
 import { Channel, type Port } from './channel.ts';
 

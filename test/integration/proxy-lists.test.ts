@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { nextQuery } from '../../src/oci/link.ts';
 import { OCI_INDEX } from '../../src/oci/media-types.ts';
-import type { Extra } from '../../src/oci/target.ts';
+import type { Extra } from '../../src/oci/names.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry/index.ts';
 import { type Answered, RegistryBed, refusalOf } from '../support/registry-bed.ts';
 

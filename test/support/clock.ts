@@ -1,4 +1,4 @@
-import type { Clock } from '../../src/certs/clock.ts';
+import type { Clock } from '../../src/kit/time.ts';
 
 /** A clock that the test moves; timers fire while it moves, in their order. Starts at the real time. */
 export class TestClock implements Clock {

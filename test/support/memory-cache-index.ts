@@ -9,7 +9,7 @@ import type {
   UsedBlob,
 } from '../../src/cache/index-port.ts';
 import type { Digest } from '../../src/oci/digest.ts';
-import type { RepositoryKey } from '../../src/oci/target.ts';
+import type { RepositoryKey } from '../../src/oci/names.ts';
 
 const DAY = 86_400_000;
 

@@ -5,7 +5,7 @@ import { request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { signCertificate } from '../../src/certs/signing.ts';
-import { readBounded } from '../../src/kit/bounded.ts';
+import { readBounded } from '../../src/kit/http.ts';
 import { eventually } from './eventually.ts';
 import { freePorts, runOk, type Surroundings, startProgram } from './processes.ts';
 import { programPath } from './programs.ts';

@@ -1,5 +1,5 @@
 import net, { isIP } from 'node:net';
-import { resolveHost } from '../../certs/resolve.ts';
+import { resolveHost } from '../../certs/self-check.ts';
 import type { ListenAddress } from '../../config/config.ts';
 import type { Check } from '../contract.ts';
 import type { OperationsDeps } from '../operation.ts';

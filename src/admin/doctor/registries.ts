@@ -1,4 +1,4 @@
-import { redactUrl } from '../../kit/redact.ts';
+import { redactUrl } from '../../kit/http.ts';
 import { EndpointCheck, type EndpointCheckResult } from '../../upstream/net/endpoint-check.ts';
 import type { Check } from '../contract.ts';
 import type { OperationsDeps } from '../operation.ts';

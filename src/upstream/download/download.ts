@@ -1,5 +1,6 @@
 import { jitter, sleep } from '../../kit/time.ts';
-import type { BlobKey, BlobSink } from '../../oci/transfer.ts';
+import type { BlobKey } from '../../oci/names.ts';
+import type { BlobSink } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
 import { tryEndpoints } from '../endpoints.ts';
 import {

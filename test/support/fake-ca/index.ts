@@ -13,7 +13,7 @@ import { CertificationRequest } from '@peculiar/asn1-csr';
 import { AsnConvert } from '@peculiar/asn1-schema';
 import { certificateId } from '../../../src/acme/directory.ts';
 import { signCertificate } from '../../../src/certs/signing.ts';
-import { readBounded } from '../../../src/kit/bounded.ts';
+import { readBounded } from '../../../src/kit/http.ts';
 import { readJws, thumbprint } from './jws.ts';
 import { validate } from './validate.ts';
 

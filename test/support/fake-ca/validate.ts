@@ -4,7 +4,7 @@ import { request } from 'node:http';
 import { connect } from 'node:tls';
 import { AsnConvert } from '@peculiar/asn1-schema';
 import { Certificate } from '@peculiar/asn1-x509';
-import { readBounded } from '../../../src/kit/bounded.ts';
+import { readBounded } from '../../../src/kit/http.ts';
 
 /** RFC 8737 §6.1: id-pe-acmeIdentifier. */
 const ACME_IDENTIFIER = '1.3.6.1.5.5.7.1.31';

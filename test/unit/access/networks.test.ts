@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { clientNetwork, NetworkRules } from '../../../src/access/networks.ts';
+import { clientNetwork, NetworkRules } from '../../../src/access/access.ts';
 
 describe('address rules', () => {
   test.each([

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { andThen } from '../../../src/kit/maybe-promise.ts';
+import { andThen } from '../../../src/kit/async.ts';
 
 const half = (value: number): number => {
   if (value % 2 === 1) throw new RangeError('odd');

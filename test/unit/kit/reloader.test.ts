@@ -1,6 +1,6 @@
 import { setTimeout as timer } from 'node:timers/promises';
 import { afterEach, expect, it, vi } from 'vitest';
-import { Reloader } from '../../../src/kit/reloader.ts';
+import { Reloader } from '../../../src/kit/async.ts';
 
 afterEach(() => vi.useRealTimers());
 

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { parseRetryAfter } from '../../../src/kit/retry-after.ts';
+import { parseRetryAfter } from '../../../src/kit/http.ts';
 
 const NOW = Date.parse('2026-01-01T00:00:00Z');
 

@@ -1,5 +1,15 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { getCompileCacheDir } from 'node:module';
 import { dirname } from 'node:path';
+
+/** The program's version, from its package.json: one directory above `src/`, two above `dist/src/`. */
+export function version(): string {
+  for (const place of ['../../package.json', '../../../package.json']) {
+    const file = new URL(place, import.meta.url);
+    if (existsSync(file)) return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+  }
+  return 'unknown';
+}
 
 /**
  * V8's flags of a serving process, which cannot be changed once it runs; `scripts/gateway` and `deploy/Dockerfile` give the same to the
@@ -37,4 +47,25 @@ export function collectAfterStart(): void {
   const { gc } = globalThis;
   if (gc === undefined) return;
   setTimeout(() => void gc({ type: 'major', execution: 'sync', flavor: 'last-resort' }), STARTED_AFTER).unref();
+}
+
+/** What was started, ended in the opposite order. One end that fails does not keep the others from ending. */
+export class Lifecycle {
+  readonly #ends: { readonly what: string; readonly end: () => unknown }[] = [];
+
+  /** Remembers how to end what was just started. */
+  defer(what: string, end: () => unknown): void {
+    this.#ends.push({ what, end });
+  }
+
+  /** Ends everything that is left, newest first; `failed` hears of what went wrong. */
+  async end(failed: (what: string, error: unknown) => void): Promise<void> {
+    for (let next = this.#ends.pop(); next !== undefined; next = this.#ends.pop()) {
+      try {
+        await next.end();
+      } catch (error) {
+        failed(next.what, error);
+      }
+    }
+  }
 }

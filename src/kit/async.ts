@@ -1,3 +1,44 @@
+export type MaybePromise<T> = T | Promise<T>;
+
+/**
+ * Calls `next` with the value: at once where it is there already, without the microtask that a promise costs on the path of every
+ * request. What `next` throws is thrown in the first case and rejects the returned promise in the second.
+ */
+export function andThen<T, R>(value: MaybePromise<T>, next: (value: T) => MaybePromise<R>): MaybePromise<R> {
+  return value instanceof Promise ? value.then(next) : next(value);
+}
+
+/** Runs tasks one after the other, in order of arrival (an asynchronous mutex). A task that fails does not stop the next. */
+export class Mutex {
+  #last: Promise<unknown> = Promise.resolve();
+
+  /** Resolves or rejects as the task does. A task that calls `run` of the same mutex and awaits it never ends. */
+  run<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(task);
+    this.#last = result.catch(() => {});
+    return result;
+  }
+}
+
+/** Runs one task per key at a time; whoever asks meanwhile gets the same outcome. */
+export class SingleFlight<T> {
+  readonly #running = new Map<string, Promise<T>>();
+
+  do(key: string, task: () => Promise<T>): Promise<T> {
+    const running = this.#running.get(key);
+    if (running !== undefined) return running;
+    const started = Promise.resolve()
+      .then(task)
+      .finally(() => this.#running.delete(key));
+    this.#running.set(key, started);
+    return started;
+  }
+
+  get size(): number {
+    return this.#running.size;
+  }
+}
+
 /** After a load that failed, ms: what changed must become known although no further change says so. */
 const RETRY = 5_000;
 
