@@ -61,13 +61,13 @@ export class SharedFile {
    */
   async write(chunks: readonly Uint8Array[], position: number, now = false): Promise<void> {
     const begun = now ? writevSync(this.#fd, chunks, position) : 0;
-    let rest = begun === 0 ? chunks : after(chunks, begun);
+    let rest = begun === 0 ? chunks : remaining(chunks, begun);
     let at = position + begun;
     while (rest.length > 0) {
       const count = await this.#writeSome(rest, at);
       if (count === 0) throw Object.assign(new Error('the disk took no bytes'), { code: 'ENOSPC' });
       at += count;
-      rest = after(rest, count);
+      rest = remaining(rest, count);
     }
   }
 
@@ -96,7 +96,7 @@ export class SharedFile {
 }
 
 /** What is left of the chunks once `count` bytes are written: a nearly full disk takes a part. */
-function after(chunks: readonly Uint8Array[], count: number): readonly Uint8Array[] {
+function remaining(chunks: readonly Uint8Array[], count: number): readonly Uint8Array[] {
   let rest = count;
   for (const [index, chunk] of chunks.entries()) {
     if (rest < chunk.length) return [chunk.subarray(rest), ...chunks.slice(index + 1)];
