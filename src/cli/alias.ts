@@ -1,17 +1,9 @@
 import { Command } from 'commander';
 import type { AliasAdded, AliasDetails, AliasRow } from '../admin/contract.ts';
 import type { ImportResult } from '../aliases/import-export.ts';
-import { collect, readGiven, readInput } from './arguments.ts';
-import { formatWhen } from './format.ts';
-import type { Cell, Tone } from './output.ts';
-import type { Session } from './session.ts';
-
-const TONES: Record<string, Tone> = { valid: 'good', pending: 'warn', failed: 'bad', expired: 'bad', none: 'dim' };
-
-/** A certificate's state as a cell. */
-export function stateCell(state: string): Cell {
-  return { text: state, tone: TONES[state] ?? 'plain' };
-}
+import { stateCell } from './cert.ts';
+import { formatWhen } from './output.ts';
+import { collect, readGiven, readInput, type Session } from './session.ts';
 
 export function aliasCommands(session: Session): Command {
   const { output } = session;

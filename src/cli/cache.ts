@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import type { CacheStats, Progress, Pruned, Verified } from '../cache/admin.ts';
-import { formatBytes } from './format.ts';
+import { formatBytes } from './output.ts';
 import type { Session } from './session.ts';
 
 export function cacheCommands(session: Session): Command {

@@ -1,9 +1,14 @@
 import { Command } from 'commander';
 import type { CertificateInfo, Explanation } from '../certs/service.ts';
-import { stateCell } from './alias.ts';
-import { readGiven } from './arguments.ts';
-import { formatWhen } from './format.ts';
-import type { Session } from './session.ts';
+import { type Cell, formatWhen, type Tone } from './output.ts';
+import { readGiven, type Session } from './session.ts';
+
+const TONES: Record<string, Tone> = { valid: 'good', pending: 'warn', failed: 'bad', expired: 'bad', none: 'dim' };
+
+/** A certificate's state as a cell. */
+export function stateCell(state: string): Cell {
+  return { text: state, tone: TONES[state] ?? 'plain' };
+}
 
 export function certCommands(session: Session): Command {
   const { output } = session;

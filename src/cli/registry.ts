@@ -1,9 +1,8 @@
 import { Command } from 'commander';
 import type { RegistryDetails, RegistryRow } from '../admin/contract.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { collect, readSecret } from './arguments.ts';
-import { formatWhen } from './format.ts';
-import type { Session } from './session.ts';
+import { formatWhen } from './output.ts';
+import { collect, readSecret, type Session } from './session.ts';
 
 interface SetOptions {
   endpoint?: string[];

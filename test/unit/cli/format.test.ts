@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { formatBytes, formatSpan, formatWhen } from '../../../src/cli/format.ts';
+import { formatBytes, formatSpan, formatWhen } from '../../../src/cli/output.ts';
 
 test.each([
   [0, '0 B'],
