@@ -95,8 +95,8 @@ export class Edge {
   }
 
   /** The listening socket of the registry API once it is bound, for other processes to accept connections from it as well. */
-  get server(): Server | null {
-    return this.#listeners.server(this.#options.certificates === null ? 'http' : 'https');
+  share(): Server | null {
+    return this.#listeners.share(this.#options.certificates === null ? 'http' : 'https');
   }
 
   /** Accepts connections from the registry API's listening socket that another process has bound. */

@@ -195,8 +195,9 @@ function startWorkers(
 ): void {
   const { config, log, metrics, lifecycle, ticketKeys } = base;
   const { https, http } = bound;
+  const server = config.listen.workers === 1 ? null : edge.share();
   const workers =
-    config.listen.workers === 1 || edge.server === null
+    server === null
       ? null
       : new WorkerSupervisor({
           size: config.listen.workers - 1,
@@ -213,7 +214,7 @@ function startWorkers(
             ready: () => base.ready,
           },
           access,
-          server: edge.server,
+          server,
           log,
         });
   lifecycle.defer('the listeners', () => Promise.all([edge, workers].map((part) => part?.close({ graceMs: GRACE }))));
