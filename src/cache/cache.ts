@@ -6,20 +6,18 @@ import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, RepositoryKey } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { type CacheAdmin, CacheAdministration, CacheCounters } from './admin.ts';
+import { type CacheAdmin, CacheAdministration } from './admin.ts';
 import { type BlobCache, type BlobHandle, CacheError, type Fetch } from './blob-cache.ts';
 import { type BlobTier, SecondLevel } from './blob-tier.ts';
-import { DiskHealth } from './disk-health.ts';
 import { Eviction } from './eviction.ts';
 import { dropPartial, Layout } from './files.ts';
 import { FILL_LIMITS, type Fill, type FillLimits } from './fill.ts';
-import { Fills } from './fills.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
-import { Links } from './links.ts';
 import { Maintenance, type MaintenanceContext } from './maintenance.ts';
 import { IndexedManifestStore, type ManifestStore } from './manifest-store.ts';
-import { type OpenBlob, OpenBlobHandle, OpenBlobs } from './open-blobs.ts';
+import { Fills, type OpenBlob, OpenBlobHandle, OpenBlobs } from './open-blobs.ts';
 import { BlobReader } from './reader.ts';
+import { CacheCounters, Links, Uses } from './write-behind.ts';
 
 /** Uses, links and counters are written to the index this often, ms: off the path of a pull, and little is lost to kill -9. */
 const FLUSH_INTERVAL = 1_000;
@@ -52,6 +50,7 @@ export class Cache implements BlobCache {
   readonly #options: CacheOptions;
   readonly #layout: Layout;
   readonly #index: CacheIndex;
+  readonly #uses: Uses;
   readonly #links: Links;
   readonly #manifests: IndexedManifestStore;
   readonly #counters: CacheCounters;
@@ -62,7 +61,6 @@ export class Cache implements BlobCache {
   readonly #secondLevel: SecondLevel | null;
   readonly #maintenance: Maintenance;
   readonly #flusher: NodeJS.Timeout;
-  #uses = new Map<Digest, number>();
   #closed = false;
 
   constructor(options: CacheOptions) {
@@ -70,6 +68,7 @@ export class Cache implements BlobCache {
     this.#options = options;
     this.#index = index;
     this.#layout = new Layout(options.dataDir);
+    this.#uses = new Uses(index);
     this.#links = new Links(index);
     const writeErrors = metrics.counter('cache_write_errors_total', 'Failed writes to the cache, by code', ['code']);
     this.#disk = new DiskHealth(log, (code) => writeErrors.inc({ code }));
@@ -100,7 +99,7 @@ export class Cache implements BlobCache {
     if (blob === null) return null;
     // The client that started the fill finds it right after, and has been counted as a miss.
     if (!this.#fills.claim(digest)) this.#counters.add('hits');
-    this.#uses.set(digest, Date.now());
+    this.#uses.add(digest);
     return this.#handle(digest, blob);
   }
 
@@ -255,11 +254,7 @@ export class Cache implements BlobCache {
 
   #flush(): void {
     this.#try(() => {
-      const uses = this.#uses;
-      if (uses.size > 0) {
-        this.#uses = new Map();
-        this.#index.touchBlobs(uses);
-      }
+      this.#uses.flush();
       this.#links.flush();
       this.#manifests.flush();
       this.#counters.flush();
@@ -288,5 +283,58 @@ export class Cache implements BlobCache {
         this.#diskFailed(path, error);
       }
     }
+  }
+}
+
+/** After a failure nothing new is kept for so long, ms; doubled while failures go on. Long enough that not every pull tries. */
+const FIRST_PAUSE = 5_000;
+const LONGEST_PAUSE = 60_000;
+/** A failing disk is logged once in this time, ms, not at every pull. */
+const LOG_INTERVAL = 60_000;
+
+/** Remembers that the disk fails, so that pulls go on without the cache for a while. */
+class DiskHealth {
+  readonly #log: Logger;
+  readonly #onError: (reason: string) => void;
+  #pause = FIRST_PAUSE;
+  #until = 0;
+  #loggedAt = Number.NEGATIVE_INFINITY;
+  #unlogged = 0;
+
+  constructor(log: Logger, onError: (reason: string) => void) {
+    this.#log = log;
+    this.#onError = onError;
+  }
+
+  get failing(): boolean {
+    return performance.now() < this.#until;
+  }
+
+  failed(error: CacheError): void {
+    const now = performance.now();
+    const cause = error.cause as NodeJS.ErrnoException | undefined;
+    this.#onError(cause?.code ?? error.reason);
+    if (error.reason !== 'no-room' && now >= this.#until) {
+      // The first failure after a pause counts; those of fills that ran already do not lengthen it.
+      this.#until = now + this.#pause;
+      this.#pause = Math.min(LONGEST_PAUSE, this.#pause * 2);
+    }
+    if (now - this.#loggedAt < LOG_INTERVAL) {
+      this.#unlogged++;
+      return;
+    }
+    this.#log.error(
+      { err: error, code: cause?.code, more: this.#unlogged },
+      error.reason === 'no-room'
+        ? 'all that the cache holds is being read; what does not fit beside it goes straight through: raise cache.maxSize'
+        : 'the cache cannot write; pulls go straight through to the upstream until it can: free space or repair the disk',
+    );
+    this.#loggedAt = now;
+    this.#unlogged = 0;
+  }
+
+  worked(): void {
+    if (this.failing) return;
+    this.#pause = FIRST_PAUSE;
   }
 }

@@ -16,9 +16,9 @@ import {
   promote,
   type RecordLimits,
   reopenPartial,
+  SharedFile,
 } from './files.ts';
 import { GrowingFile } from './growing-file.ts';
-import { SharedFile } from './shared-file.ts';
 import type { FileView, Outcome } from './shared-read.ts';
 
 /** What a fill needs of the cache around it. */

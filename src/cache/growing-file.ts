@@ -1,7 +1,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { CacheError } from './blob-cache.ts';
-import type { SharedFile } from './shared-file.ts';
+import type { SharedFile } from './files.ts';
 
 /** Bytes that may be queued for the disk before the writer has to wait: enough to keep it busy, little enough for hundreds of fills. */
 const QUEUE_LIMIT = 256 * 1024;

@@ -4,9 +4,8 @@ import { sleep } from '../kit/time.ts';
 import { type Digest, parseDigest } from '../oci/digest.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Eviction } from './eviction.ts';
-import { type Layout, parseHeld } from './files.ts';
+import { hashFile, type Layout, parseHeld } from './files.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
-import { hashFile } from './shared-file.ts';
 
 /** Maintenance begins so long after the start, ms: readiness and the first pulls come first. */
 const FIRST_AFTER = 2_000;

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { type Digest, digestAlgorithm, VerifiedSource } from '../oci/digest.ts';
 import { CacheError } from './blob-cache.ts';
-import type { SharedFile } from './shared-file.ts';
+import type { SharedFile } from './files.ts';
 import type { FilePlace, FileSource, FileView, SharedRead } from './shared-read.ts';
 
 /** What a reader reads: a blob of this process's cache, or the view of one that another process fills. */

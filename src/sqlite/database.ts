@@ -1,6 +1,6 @@
 import { chmodSync, closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
-import Database from 'better-sqlite3';
+import Database, { type Statement } from 'better-sqlite3';
 import { OperatorError } from '../kit/operator-error.ts';
 
 export type { Database } from 'better-sqlite3';
@@ -130,4 +130,13 @@ function explain(path: string, error: unknown): unknown {
     next: 'check that the data directory is writable by this user, has free space, and is on a local disk',
     cause: error,
   });
+}
+
+/** Prepares each statement once, under its name. */
+export function prepareAll<K extends string>(
+  database: Database.Database,
+  sql: Readonly<Record<K, string>>,
+): Readonly<Record<K, Statement>> {
+  const names = Object.keys(sql) as K[];
+  return Object.fromEntries(names.map((name) => [name, database.prepare(sql[name])])) as Record<K, Statement>;
 }

@@ -1,6 +1,5 @@
 import type { Statement } from 'better-sqlite3';
-import { prepareAll } from './cache-statements.ts';
-import type { Database } from './database.ts';
+import { type Database, prepareAll } from './database.ts';
 
 /** The statements of the log; each finds its rows by a key. */
 export const USE_SQL = {

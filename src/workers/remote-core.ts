@@ -1,6 +1,6 @@
 import { CacheError } from '../cache/blob-cache.ts';
+import { SharedFile } from '../cache/files.ts';
 import { BlobReader, type Readable } from '../cache/reader.ts';
-import { SharedFile } from '../cache/shared-file.ts';
 import type { FileSource, FileView, Outcome } from '../cache/shared-read.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { RegistryError } from '../oci/errors.ts';

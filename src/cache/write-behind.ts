@@ -1,0 +1,144 @@
+import { LRUCache } from 'lru-cache';
+import type { Digest } from '../oci/digest.ts';
+import type { RepositoryKey } from '../oci/names.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { CacheIndex, Counter, Link } from './index-port.ts';
+
+// What pulls change in the index without waiting for it: it is kept in memory, and written in batches by `flush`.
+
+/** When blobs were used last, for the eviction. */
+export class Uses {
+  readonly #index: CacheIndex;
+  #pending = new Map<Digest, number>();
+
+  constructor(index: CacheIndex) {
+    this.#index = index;
+  }
+
+  /** The blob is used now. */
+  add(digest: Digest): void {
+    this.#pending.set(digest, Date.now());
+  }
+
+  /** @throws the index's errors */
+  flush(): void {
+    const uses = this.#pending;
+    if (uses.size === 0) return;
+    this.#pending = new Map();
+    this.#index.touchBlobs(uses);
+  }
+}
+
+/** Answers kept in memory; some 200 bytes each. */
+const MAX_ANSWERS = 20_000;
+
+/** Which repository is known to hold which content. Answers are kept in memory; new links are written in batches, off the path of a pull. */
+export class Links {
+  readonly #index: CacheIndex;
+  readonly #answers = new LRUCache<string, 'public' | 'private'>({ max: MAX_ANSWERS });
+  #pending = new Map<string, Link>();
+
+  constructor(index: CacheIndex) {
+    this.#index = index;
+  }
+
+  /** @throws the index's errors */
+  accessOf(repository: RepositoryKey, digest: Digest): 'public' | 'private' | null {
+    const key = keyOf(repository, digest);
+    const known = this.#answers.get(key);
+    if (known !== undefined) return known;
+    const links = [this.#pending.get(key), this.#index.linkOf(repository, digest)].filter((link) => link != null);
+    if (links.length === 0) return null;
+    const access = links.every((link) => link.private) ? 'private' : 'public';
+    this.#answers.set(key, access);
+    return access;
+  }
+
+  link(repository: RepositoryKey, digests: readonly Digest[], isPrivate: boolean): void {
+    for (const digest of digests) {
+      const key = keyOf(repository, digest);
+      const known = this.#answers.get(key);
+      if (known === 'public' || (known === 'private' && isPrivate)) continue;
+      this.#pending.set(key, { repository, digest, private: isPrivate });
+      // Public wins over private. A private link leaves the answer open: the index may have a public one.
+      if (!isPrivate) this.#answers.set(key, 'public');
+    }
+  }
+
+  /** Writes new links. @throws the index's errors */
+  flush(): void {
+    if (this.#pending.size === 0) return;
+    const links = [...this.#pending.values()];
+    this.#pending = new Map();
+    this.#index.link(links, Date.now());
+  }
+
+  /** Rows were dropped from the index directly: answers in memory may be wrong. */
+  invalidate(): void {
+    this.#answers.clear();
+  }
+}
+
+function keyOf(repository: RepositoryKey, digest: Digest): string {
+  return `${repository.registry}/${repository.repository}@${digest}`;
+}
+
+const HELP: Readonly<Record<Counter, string>> = {
+  hits: 'Blobs that were in the cache, whole or growing, when they were asked for',
+  misses: 'Blobs that had to be fetched',
+  fetched: 'Bytes that fills brought from upstreams',
+  served: 'Bytes of blobs that clients read from the cache',
+  evictions: 'Blobs dropped to make room',
+};
+const METRIC: Readonly<Record<Counter, string>> = {
+  hits: 'cache_hits_total',
+  misses: 'cache_misses_total',
+  fetched: 'cache_fetched_bytes_total',
+  served: 'cache_served_bytes_total',
+  evictions: 'cache_evictions_total',
+};
+const COUNTERS = Object.keys(HELP) as Counter[];
+
+/** The cache's counters: plain additions on the path of a pull, given to the metrics and to the index by `flush`. */
+export class CacheCounters {
+  readonly #index: CacheIndex;
+  readonly #metrics: Readonly<Record<Counter, { inc(by: number): void }>>;
+  #fresh: Record<Counter, number> = zero();
+
+  constructor(index: CacheIndex, metrics: Metrics) {
+    this.#index = index;
+    const make = (counter: Counter) => metrics.counter(METRIC[counter], HELP[counter]);
+    this.#metrics = {
+      hits: make('hits'),
+      misses: make('misses'),
+      fetched: make('fetched'),
+      served: make('served'),
+      evictions: make('evictions'),
+    };
+  }
+
+  add(counter: Counter, by = 1): void {
+    this.#fresh[counter] += by;
+  }
+
+  /** Since the cache directory was made: by this process and earlier ones. */
+  totals(): Readonly<Record<Counter, number>> {
+    const stored = this.#index.counters();
+    return Object.fromEntries(COUNTERS.map((name) => [name, stored[name] + this.#fresh[name]])) as Record<
+      Counter,
+      number
+    >;
+  }
+
+  flush(): void {
+    const fresh = this.#fresh;
+    if (COUNTERS.every((name) => fresh[name] === 0)) return;
+    this.#fresh = zero();
+    for (const name of COUNTERS) this.#metrics[name].inc(fresh[name]);
+    this.#index.count(fresh);
+  }
+}
+
+function zero(): Record<Counter, number> {
+  return { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0 };
+}
