@@ -16,7 +16,6 @@ import type {
   CertificateInfo,
   CertificateOperations,
   CertificateService,
-  ContextSnapshot,
   CoveredHost,
   Explanation,
   StepListener,
@@ -47,6 +46,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   readonly #skew: ClockSkew;
   readonly #scheduler: RenewalScheduler;
   readonly #closing = new AbortController();
+  readonly contexts: ManagedHosts['contexts'];
 
   /** Loads what is stored; nothing is ordered before `start`. */
   static async open(options: AcmeCertificatesOptions): Promise<AcmeCertificates> {
@@ -62,6 +62,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     this.#log = log;
     this.#clock = clock;
     this.#hosts = hosts;
+    this.contexts = hosts.contexts;
     this.#challenges = challenges;
     const status = new HostStatus(hosts, clock);
     const skew = new ClockSkew(issuers, log);
@@ -88,10 +89,6 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   cover(hosts: readonly CoveredHost[]): void {
     this.#hosts.cover(hosts);
     this.#scheduler.look();
-  }
-
-  contexts(): ContextSnapshot {
-    return this.#hosts.contexts;
   }
 
   httpChallenge(token: string): string | null {

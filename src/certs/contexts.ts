@@ -1,6 +1,7 @@
 import { constants } from 'node:crypto';
 import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls';
 import type { CertificateMaterial } from './certificate.ts';
+import type { ContextSnapshot } from './service.ts';
 
 /** What the gateway speaks with clients, for every context that a handshake meets. Forward secrecy only. */
 export const PROTOCOL: SecureContextOptions = {
@@ -49,20 +50,74 @@ export function materialOf(context: SecureContext): ChainAndKey | null {
   return origin.get(context) ?? null;
 }
 
+/** A ready context, and the time in which it may be served: before `from` and from `until` on it is looked up anew. Epoch milliseconds. */
+export interface ReadyContext {
+  readonly context: SecureContext;
+  readonly from: number;
+  readonly until: number;
+}
+
+/** A context that is served as long as the snapshot that has it. */
+export function always(context: SecureContext): ReadyContext {
+  return { context, from: Number.NEGATIVE_INFINITY, until: Number.POSITIVE_INFINITY };
+}
+
+function isReady(ready: ReadyContext | undefined, now: number): ready is ReadyContext {
+  return ready !== undefined && now >= ready.from && now < ready.until;
+}
+
+/** What handshakes read: a snapshot of all contexts, which is swapped whole after each change. */
+export class ServedContexts {
+  readonly #now: () => number;
+  #snapshot: ContextSnapshot = { byHost: new Map(), fallback: null };
+
+  /** @param now epoch milliseconds */
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  /** Bound, so that a service can have it as its own method. */
+  readonly snapshot = (): ContextSnapshot => this.#snapshot;
+
+  /**
+   * @param make the context of one of `hosts`; undefined where there is none
+   * @param makeFallback the context for clients that name no host
+   */
+  swap(
+    hosts: ReadonlySet<string> | ReadonlyMap<string, unknown>,
+    make: (host: string) => ReadyContext | undefined,
+    makeFallback: () => ReadyContext,
+  ): void {
+    const now = this.#now;
+    let fallback: ReadyContext | undefined;
+    this.#snapshot = {
+      byHost: new LazyContexts(hosts, make, now),
+      get fallback() {
+        if (!isReady(fallback, now())) fallback = makeFallback();
+        return fallback.context;
+      },
+    };
+  }
+}
+
 /**
- * Hosts to contexts, where a context is built when its host is first asked for: ten thousand hosts must neither delay
- * a start by seconds nor hold 160 MiB for names that nobody uses.
+ * Hosts to contexts, where a context is made when its host is first asked for: ten thousand hosts must neither delay
+ * a start by seconds nor hold 160 MiB for names that nobody uses. It is made anew only when its time has passed.
  */
-export class LazyContexts implements ReadonlyMap<string, SecureContext> {
+class LazyContexts implements ReadonlyMap<string, SecureContext> {
   readonly #hosts: ReadonlySet<string> | ReadonlyMap<string, unknown>;
-  readonly #make: (host: string) => SecureContext | undefined;
+  readonly #make: (host: string) => ReadyContext | undefined;
+  readonly #now: () => number;
+  readonly #ready = new Map<string, ReadyContext>();
 
   constructor(
     hosts: ReadonlySet<string> | ReadonlyMap<string, unknown>,
-    make: (host: string) => SecureContext | undefined,
+    make: (host: string) => ReadyContext | undefined,
+    now: () => number,
   ) {
     this.#hosts = hosts;
     this.#make = make;
+    this.#now = now;
   }
 
   get size(): number {
@@ -74,7 +129,11 @@ export class LazyContexts implements ReadonlyMap<string, SecureContext> {
   }
 
   get(host: string): SecureContext | undefined {
-    return this.#hosts.has(host) ? this.#make(host) : undefined;
+    const ready = this.#ready.get(host);
+    if (isReady(ready, this.#now())) return ready.context;
+    const made = this.#hosts.has(host) ? this.#make(host) : undefined;
+    if (made !== undefined) this.#ready.set(host, made);
+    return made?.context;
   }
 
   keys(): MapIterator<string> {
@@ -83,7 +142,7 @@ export class LazyContexts implements ReadonlyMap<string, SecureContext> {
 
   *entries(): MapIterator<[string, SecureContext]> {
     for (const host of this.#hosts.keys()) {
-      const context = this.#make(host);
+      const context = this.get(host);
       if (context !== undefined) yield [host, context];
     }
   }

@@ -6,7 +6,7 @@ import { OperatorError } from '../kit/operator-error.ts';
 import { iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { CertificateMaterial } from './certificate.ts';
-import { contextOf, LazyContexts } from './contexts.ts';
+import { contextOf, type ReadyContext, ServedContexts } from './contexts.ts';
 import { ImportedCertificates } from './imported-certificates.ts';
 import { InternalCa, openInternalRoot } from './internal-ca.ts';
 import { renewalTime } from './schedule.ts';
@@ -14,7 +14,6 @@ import type {
   CertificateInfo,
   CertificateOperations,
   CertificateService,
-  ContextSnapshot,
   CoveredHost,
   Explanation,
   StepListener,
@@ -47,8 +46,9 @@ export class InternalCertificates implements CertificateService, CertificateOper
   readonly #mutex = new Mutex();
   readonly #reloader: Reloader;
   readonly #unwatch: () => void;
+  readonly #served: ServedContexts;
+  readonly contexts: ServedContexts['snapshot'];
   #hosts: ReadonlySet<string> = new Set();
-  #snapshot: ContextSnapshot;
 
   /** Opens the local CA (made at the first start), and loads what was imported. @throws {OperatorError} where the CA is damaged */
   static async open(options: InternalCertificatesOptions): Promise<InternalCertificates> {
@@ -63,19 +63,17 @@ export class InternalCertificates implements CertificateService, CertificateOper
     this.#ca = new InternalCa(openInternalRoot(options.dataDir, this.#now()), this.#now);
     this.#imports = new ImportedCertificates(options.store, this.#now);
     this.#own = ownNames(options.domain);
-    this.#snapshot = this.#publish();
+    this.#served = new ServedContexts(this.#now);
+    this.contexts = this.#served.snapshot;
+    this.#publish();
     this.#reloader = new Reloader(
       async () => {
         await this.#mutex.run(async () => this.#imports.replace(await options.store.certificates()));
-        this.#snapshot = this.#publish();
+        this.#publish();
       },
       (error) => this.#log.error({ err: error }, 'imported certificates could not be read; it is tried again'),
     );
     this.#unwatch = options.store.watch(this.#reloader.request);
-  }
-
-  contexts(): ContextSnapshot {
-    return this.#snapshot;
   }
 
   async start(hosts: readonly CoveredHost[]): Promise<void> {
@@ -91,14 +89,14 @@ export class InternalCertificates implements CertificateService, CertificateOper
     for (const { host } of hosts) next.add(host);
     for (const host of this.#hosts) if (!next.has(host)) this.#ca.forget(host);
     this.#hosts = next;
-    this.#snapshot = this.#publish();
+    this.#publish();
   }
 
   async obtain(host: string, options: { onStep: StepListener; force?: boolean }): Promise<CertificateInfo> {
     if (!this.#hosts.has(host)) this.cover([...this.#hosts, host].map((name) => ({ host: name, order: true })));
     if (options.force === true && this.#imports.find(host) === null) {
       this.#ca.renew(this.#names(host));
-      this.#snapshot = this.#publish();
+      this.#publish();
     }
     const material = this.#material(host);
     contextOf(material);
@@ -159,7 +157,7 @@ export class InternalCertificates implements CertificateService, CertificateOper
 
   async importCertificate(chain: string, key: string): Promise<{ names: readonly string[]; notAfter: string }> {
     const stored = await this.#mutex.run(() => this.#imports.add(chain, key));
-    this.#snapshot = this.#publish();
+    this.#publish();
     this.#log.info({ names: stored.names, notAfter: iso(stored.notAfter) }, 'an imported certificate is in use');
     return { names: stored.names, notAfter: iso(stored.notAfter) };
   }
@@ -197,15 +195,23 @@ export class InternalCertificates implements CertificateService, CertificateOper
     await this.#reloader.close();
   }
 
-  #publish(): ContextSnapshot {
-    const serve = (host: string): SecureContext => contextOf(this.#material(host));
-    const own = this.#own[0];
-    return {
-      byHost: new LazyContexts(this.#hosts, serve),
-      get fallback() {
-        return serve(own);
-      },
-    };
+  #publish(): void {
+    const [own] = this.#own;
+    this.#served.swap(
+      this.#hosts,
+      (host) => this.#ready(host),
+      () => this.#ready(own),
+    );
+  }
+
+  /** Looked up anew when the leaf is due for renewal, when the imported certificate runs out, and where the clock was turned back. */
+  #ready(host: string): ReadyContext {
+    const material = this.#material(host);
+    const context = contextOf(material);
+    const imported = this.#imports.find(host);
+    if (material === imported) return { context, from: Number.NEGATIVE_INFINITY, until: imported.notAfter };
+    const from = Math.max(material.notBefore, imported?.notAfter ?? Number.NEGATIVE_INFINITY);
+    return { context, from, until: renewalTime(material, null) };
   }
 
   #material(host: string): CertificateMaterial {

@@ -1,12 +1,11 @@
 import { isIP } from 'node:net';
-import type { SecureContext } from 'node:tls';
 import { Mutex, Reloader } from '../kit/async.ts';
 import type { Clock } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { type ChainAndKey, contextOf, LazyContexts } from './contexts.ts';
+import { always, type ChainAndKey, contextOf, ServedContexts } from './contexts.ts';
 import { ImportedCertificates } from './imported-certificates.ts';
 import { renewalTime } from './schedule.ts';
-import type { ContextSnapshot, CoveredHost } from './service.ts';
+import type { CoveredHost } from './service.ts';
 import { selfSigned } from './signing.ts';
 import {
   type CertificateEvent,
@@ -37,8 +36,10 @@ export class ManagedHosts {
   readonly #mutex = new Mutex();
   readonly #reloader: Reloader;
   readonly #unwatch: () => void;
+  readonly #served: ServedContexts;
+  /** What the edge serves; immutable, and replaced whole after each change. */
+  readonly contexts: ServedContexts['snapshot'];
   #hosts: ReadonlyMap<string, CoveredHost> = new Map();
-  #contexts: ContextSnapshot;
   #placeholder: ChainAndKey | null = null;
   #reloaded: () => void = () => {};
 
@@ -60,7 +61,9 @@ export class ManagedHosts {
     this.#clock = options.clock;
     this.#log = options.log;
     this.#imported = new ImportedCertificates(options.store, options.clock.now);
-    this.#contexts = this.#makeContexts();
+    this.#served = new ServedContexts(options.clock.now);
+    this.contexts = this.#served.snapshot;
+    this.#publish();
     this.#reloader = new Reloader(
       () => this.#load(),
       (error) => this.#log.error({ err: error }, 'stored certificates could not be read; it is tried again'),
@@ -98,11 +101,6 @@ export class ManagedHosts {
   }
 
   // Certificates
-
-  /** What the edge serves; immutable, and replaced whole after each change. */
-  get contexts(): ContextSnapshot {
-    return this.#contexts;
-  }
 
   /** The certificate that a CA issued for this very host. */
   issued(host: string): StoredCertificate | null {
@@ -210,28 +208,18 @@ export class ManagedHosts {
     this.#reloaded();
   }
 
-  #publish(): void {
-    this.#contexts = this.#makeContexts();
-  }
-
   /** Copying the names of a thousand hosts takes microseconds; contexts are kept from one snapshot to the next. */
-  #makeContexts(): ContextSnapshot {
+  #publish(): void {
     const served = new Map<string, StoredCertificate>();
     for (const host of this.#hosts.keys()) {
       const certificate = this.served(host);
       if (certificate !== null) served.set(host, certificate);
     }
-    const make = (host: string): SecureContext | undefined => {
+    const make = (host: string) => {
       const certificate = served.get(host);
-      return certificate === undefined ? undefined : contextOf(certificate);
+      return certificate === undefined ? undefined : always(contextOf(certificate));
     };
-    const fallback = () => make(this.#domain) ?? contextOf(this.#ownPlaceholder());
-    return {
-      byHost: new LazyContexts(served, make),
-      get fallback() {
-        return fallback();
-      },
-    };
+    this.#served.swap(served, make, () => make(this.#domain) ?? always(contextOf(this.#ownPlaceholder())));
   }
 
   /** For clients without SNI until the domain has its certificate: self-signed, so that health checks by address get an answer. */

@@ -6,9 +6,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { materialOf } from '../../../src/certs/contexts.ts';
 import { InternalCertificates } from '../../../src/certs/internal-certificates.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { MemoryCertStore } from '../../support/cert-store.ts';
+import { makeTestCa } from '../../support/test-ca.ts';
 
 const DAY = 24 * 3_600_000;
 let dataDir: string;
@@ -142,4 +144,46 @@ it('never signs a leaf that outlasts the root', async () => {
   expect(Date.parse(service.info('a.localhost')?.notAfter ?? '')).toBeLessThanOrEqual(
     new X509Certificate(service.root().pem).validToDate.getTime(),
   );
+});
+
+it('serves one ready context until its leaf is due, then another, within one snapshot', async () => {
+  const service = await open('gateway.test');
+  service.cover([{ host: 'hub.gateway.test', order: true }]);
+  const snapshot = service.contexts();
+  const ready = () => [snapshot.byHost.get('hub.gateway.test'), snapshot.fallback];
+  const [leaf, own] = ready();
+  expect(leaf).toBeDefined();
+  expect(own).not.toBe(leaf);
+  clock += 50 * DAY;
+  expect(ready()[0]).toBe(leaf);
+  expect(ready()[1]).toBe(own);
+  clock += 30 * DAY;
+  const [laterLeaf, laterOwn] = ready();
+  expect(laterLeaf).not.toBe(leaf);
+  expect(laterOwn).not.toBe(own);
+  expect(ready()[0]).toBe(laterLeaf);
+  clock -= 81 * DAY;
+  expect(ready()[0]).not.toBe(laterLeaf);
+  expect(service.contexts()).toBe(snapshot);
+});
+
+it('serves an imported certificate until it runs out, and then one of its own', async () => {
+  const service = await open('gateway.test');
+  service.cover([{ host: 'hub.gateway.test', order: true }]);
+  const served = () => {
+    const context = service.contexts().byHost.get('hub.gateway.test');
+    return context === undefined ? undefined : materialOf(context)?.chain;
+  };
+  const before = served();
+  expect(before).toBeDefined();
+  const { cert, key } = makeTestCa().issue(['hub.gateway.test']);
+  await service.importCertificate(cert, key);
+  const imported = served();
+  expect(imported).not.toBe(before);
+  clock += 0.9 * DAY;
+  expect(served()).toBe(imported);
+  clock += 0.2 * DAY;
+  expect(served()).toBe(before);
+  clock -= 0.2 * DAY;
+  expect(served()).toBe(imported);
 });
