@@ -12,8 +12,6 @@ const FILE_PIECE = 64 * 1024;
 const BATCH_MS = 5;
 /** Bytes that wait for an output that takes nothing, at most; what is logged beyond it is lost, and counted. */
 const MAX_WAITING = 8 * 1024 * 1024;
-/** Buffers kept for the next pieces: more than wait while one is written, unless the output is slow. */
-const MAX_SPARES = 8;
 /** Until a write is repeated: of a pipe that was full, and after an error such as a full disk, ms. */
 const FULL_MS = 10;
 const FAILED_MS = 1_000;
@@ -43,10 +41,10 @@ export class LineWriter {
   readonly #fd: number;
   readonly #onLost: OnLost;
   readonly #sonic: BufferDestination;
+  /** Bytes of a piece, at most, unless one line is longer. */
+  readonly #pieceBytes: number;
   /** Lines that are not yet a piece, their bytes and their count. */
-  #batch: Buffer;
-  /** Buffers of pieces that are written, for the next batches: a fresh one for each would cost more than to fill it. */
-  readonly #spares: Buffer[] = [];
+  #batch = '';
   #batchBytes = 0;
   #batchLines = 0;
   #batchTimer: NodeJS.Timeout | null = null;
@@ -65,7 +63,7 @@ export class LineWriter {
   constructor(fd: number, onLost: OnLost) {
     this.#fd = fd;
     this.#onLost = onLost;
-    this.#batch = Buffer.allocUnsafeSlow(fstatSync(fd).isFile() ? FILE_PIECE : PIPE_PIECE);
+    this.#pieceBytes = fstatSync(fd).isFile() ? FILE_PIECE : PIPE_PIECE;
     this.#sonic = pino.destination({
       dest: fd,
       sync: false,
@@ -91,12 +89,9 @@ export class LineWriter {
   write(line: string): void {
     if (this.#closed) return;
     const bytes = Buffer.byteLength(line);
-    if (this.#batchBytes + bytes > this.#batch.length) this.#flush();
-    if (bytes > this.#batch.length) {
-      this.#send(Buffer.from(line), 1);
-      return;
-    }
-    this.#batchBytes += this.#batch.write(line, this.#batchBytes);
+    if (this.#batchBytes + bytes > this.#pieceBytes) this.#flush();
+    this.#batch += line;
+    this.#batchBytes += bytes;
     this.#batchLines += 1;
     // While a write is under way, what comes waits for it, so that few long writes are made of many lines.
     if (!this.#writing) this.#batchTimer ??= setTimeout(this.#flush, BATCH_MS);
@@ -110,7 +105,7 @@ export class LineWriter {
     if (this.#closed) return;
     const [first, ...others] = this.#pieces;
     const rest = first === undefined || this.#writing ? [] : [first.subarray(this.#writtenOfFirst)];
-    const pieces = [...rest, ...others, this.#batch.subarray(0, this.#batchBytes)];
+    const pieces = [...rest, ...others, Buffer.from(this.#batch)];
     this.#closed = true;
     // So that pino, which flushes at the process's end what it made, leaves it.
     this.#sonic.destroy();
@@ -121,8 +116,8 @@ export class LineWriter {
     if (this.#batchTimer !== null) clearTimeout(this.#batchTimer);
     this.#batchTimer = null;
     if (this.#batchBytes === 0 || this.#closed) return;
-    this.#send(this.#batch.subarray(0, this.#batchBytes), this.#batchLines);
-    this.#batch = this.#spares.pop() ?? Buffer.allocUnsafeSlow(this.#batch.length);
+    this.#send(Buffer.from(this.#batch), this.#batchLines);
+    this.#batch = '';
     this.#batchBytes = 0;
     this.#batchLines = 0;
   };
@@ -147,9 +142,6 @@ export class LineWriter {
     ) {
       this.#writtenOfFirst -= first.length;
       this.#pieces.shift();
-      const { buffer } = first;
-      if (buffer.byteLength === this.#batch.length && this.#spares.length < MAX_SPARES)
-        this.#spares.push(Buffer.from(buffer));
     }
   }
 
