@@ -12,12 +12,15 @@ export interface FakeBed {
   close(): Promise<void>;
 }
 
-/** `cache` is that part of the gateway's configuration. */
-export async function startFakeBed(cache: Record<string, unknown> = {}): Promise<FakeBed> {
+/** `cache` and `upstream` are those parts of the gateway's configuration. */
+export async function startFakeBed(
+  cache: Record<string, unknown> = {},
+  upstreamConfig: Record<string, unknown> = {},
+): Promise<FakeBed> {
   const upstream = await FakeRegistry.start();
   let gateway: TestGateway | undefined;
   try {
-    gateway = await startGateway({ config: { listen: { workers: 1 }, cache } });
+    gateway = await startGateway({ config: { listen: { workers: 1 }, cache, upstream: upstreamConfig } });
     await gateway.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);
     return bedOf(upstream, gateway, openClient(gateway));
   } catch (error) {
