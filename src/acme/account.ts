@@ -1,7 +1,7 @@
 import acme from 'acme-client';
 import { IssuerError } from '../certs/issuer.ts';
-import { newKeyPair } from '../certs/signing.ts';
 import type { AccountRecord, CertStore } from '../certs/store.ts';
+import { newKeyPair } from '../certs/x509.ts';
 import type { IssuerConfig } from '../config/config.ts';
 import type { Locks } from '../kit/locks.ts';
 

@@ -1,6 +1,6 @@
-import type { CertificateMaterial } from '../certs/certificate.ts';
 import { type IssueRequest, type Issuer, IssuerError, type RenewalInfo } from '../certs/issuer.ts';
 import type { CertStore } from '../certs/store.ts';
+import type { CertificateMaterial } from '../certs/x509.ts';
 import type { IssuerConfig } from '../config/config.ts';
 import type { Locks } from '../kit/locks.ts';
 import { Account, accountIsUnknown } from './account.ts';

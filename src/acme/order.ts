@@ -1,8 +1,7 @@
 import acme from 'acme-client';
-import { type CertificateMaterial, coversHost, readMaterial } from '../certs/certificate.ts';
 import { type IssueRequest, IssuerError } from '../certs/issuer.ts';
-import { newKeyPair } from '../certs/signing.ts';
 import type { CertStore, OrderRecord } from '../certs/store.ts';
+import { type CertificateMaterial, coversHost, newKeyPair, readMaterial } from '../certs/x509.ts';
 import { sleep } from '../kit/time.ts';
 import { describeProblem, type Transport } from './transport.ts';
 

@@ -95,7 +95,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     return this.#challenges.keyAuthorization(token);
   }
 
-  alpnChallenges(): ReadonlyMap<string, SecureContext> {
+  get alpnChallenges(): ReadonlyMap<string, SecureContext> {
     return this.#challenges.alpnContexts;
   }
 

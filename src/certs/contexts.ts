@@ -1,7 +1,7 @@
 import { constants } from 'node:crypto';
 import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls';
-import type { CertificateMaterial } from './certificate.ts';
 import type { ContextSnapshot } from './service.ts';
+import type { CertificateMaterial } from './x509.ts';
 
 /** What the gateway speaks with clients, for every context that a handshake meets. Forward secrecy only. */
 export const PROTOCOL: SecureContextOptions = {

@@ -1,8 +1,8 @@
 import { OperatorError } from '../kit/operator-error.ts';
 import { iso } from '../kit/time.ts';
-import { coversHost, readMaterial } from './certificate.ts';
 import { contextOf } from './contexts.ts';
 import type { CertStore, StoredCertificate } from './store.ts';
+import { coversHost, readMaterial } from './x509.ts';
 
 /** The operator's own certificates (`cert import`): each covers every host that matches one of its names, wildcards included. */
 export class ImportedCertificates {

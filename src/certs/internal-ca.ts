@@ -12,9 +12,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { OperatorError } from '../kit/operator-error.ts';
-import { type CertificateMaterial, readFacts } from './certificate.ts';
 import { renewalTime } from './schedule.ts';
-import { newKeyPair, type Signer, signCertificate } from './signing.ts';
+import { type CertificateMaterial, newKeyPair, readFacts, type Signer, signCertificate } from './x509.ts';
 
 /** The local CA: its key in `<dataDir>/ca.key` (mode 0600), its certificate in `<dataDir>/ca.crt` for clients to trust. */
 export interface InternalRoot extends Signer {

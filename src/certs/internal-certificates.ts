@@ -5,7 +5,6 @@ import { Mutex, Reloader } from '../kit/async.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { CertificateMaterial } from './certificate.ts';
 import { contextOf, type ReadyContext, ServedContexts } from './contexts.ts';
 import { ImportedCertificates } from './imported-certificates.ts';
 import { InternalCa, openInternalRoot } from './internal-ca.ts';
@@ -19,12 +18,10 @@ import type {
   StepListener,
 } from './service.ts';
 import type { CertStore } from './store.ts';
+import type { CertificateMaterial } from './x509.ts';
 
 /** A list signs at most so many leaves that nobody has asked for yet: a quarter of a second, where 10,000 would stop pulls for ten. */
 const LISTED_SIGNATURES = 200;
-
-/** The local CA validates nothing. */
-const NO_CHALLENGES: ReadonlyMap<string, SecureContext> = new Map();
 
 export interface InternalCertificatesOptions {
   readonly domain: string;
@@ -48,6 +45,8 @@ export class InternalCertificates implements CertificateService, CertificateOper
   readonly #unwatch: () => void;
   readonly #served: ServedContexts;
   readonly contexts: ServedContexts['snapshot'];
+  /** There is no CA that could want to validate. */
+  readonly alpnChallenges: ReadonlyMap<string, SecureContext> = new Map();
   #hosts: ReadonlySet<string> = new Set();
 
   /** Opens the local CA (made at the first start), and loads what was imported. @throws {OperatorError} where the CA is damaged */
@@ -180,10 +179,6 @@ export class InternalCertificates implements CertificateService, CertificateOper
 
   httpChallenge(): null {
     return null;
-  }
-
-  alpnChallenges(): ReadonlyMap<string, SecureContext> {
-    return NO_CHALLENGES;
   }
 
   root(): { pem: string; fingerprint: string } {

@@ -1,7 +1,7 @@
 import type { ChallengeType } from '../config/config.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { CertificateMaterial } from './certificate.ts';
 import type { StepListener } from './service.ts';
+import type { CertificateMaterial } from './x509.ts';
 
 /** Port: a CA with an account of its own. src/acme/ implements it. */
 export interface Issuer {

@@ -6,7 +6,6 @@ import { always, type ChainAndKey, contextOf, ServedContexts } from './contexts.
 import { ImportedCertificates } from './imported-certificates.ts';
 import { renewalTime } from './schedule.ts';
 import type { CoveredHost } from './service.ts';
-import { selfSigned } from './signing.ts';
 import {
   type CertificateEvent,
   type CertStore,
@@ -14,6 +13,7 @@ import {
   type HostRecord,
   type StoredCertificate,
 } from './store.ts';
+import { selfSigned } from './x509.ts';
 
 const HOUR = 3_600_000;
 /** No client trusts the placeholder, so its end matters little; a process is restarted more often than this, ms. */

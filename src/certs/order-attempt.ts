@@ -1,12 +1,12 @@
 import type { ChallengeType } from '../config/config.ts';
 import type { Clock } from '../kit/time.ts';
-import type { CertificateMaterial } from './certificate.ts';
 import { type ChallengeResponder, type Issuer, IssuerError, type OwnProblem } from './issuer.ts';
 import type { ManagedHosts } from './managed-hosts.ts';
 import type { RateLimits } from './rate-limits.ts';
 import { type SelfCheckResult, selfCheck } from './self-check.ts';
 import type { StepListener } from './service.ts';
 import type { HostRecord, StoredCertificate } from './store.ts';
+import type { CertificateMaterial } from './x509.ts';
 
 /** What one attempt changes in a host's record, whether it succeeds or not. */
 export interface AttemptNotes {

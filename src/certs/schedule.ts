@@ -1,7 +1,7 @@
 import { jitter } from '../kit/time.ts';
-import type { CertificateFacts } from './certificate.ts';
 import type { RenewalInfo } from './issuer.ts';
 import type { RenewalRecord } from './store.ts';
+import type { CertificateFacts } from './x509.ts';
 
 /**
  * Every time that counts: when a certificate is renewed, when its CA is asked about that, and when a failed attempt is repeated.

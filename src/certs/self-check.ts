@@ -8,7 +8,7 @@ import type { ChallengeType } from '../config/config.ts';
 import { readBounded } from '../kit/http.ts';
 import { ACME_TLS } from './client-hello.ts';
 import type { ChallengeResponder } from './issuer.ts';
-import { selfSigned } from './signing.ts';
+import { selfSigned } from './x509.ts';
 
 /** What a CA would find if it validated now. */
 export interface SelfCheckResult {

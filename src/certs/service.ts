@@ -89,7 +89,7 @@ export interface CertificateService {
   /** Body of `/.well-known/acme-challenge/<token>` (RFC 8555 §8.3), null where no such token is pending. */
   httpChallenge(token: string): string | null;
   /** Contexts for `acme-tls/1` handshakes (RFC 8737) by host: of the TLS-ALPN-01 challenges that are pending now; another map after each change. */
-  alpnChallenges(): ReadonlyMap<string, SecureContext>;
+  readonly alpnChallenges: ReadonlyMap<string, SecureContext>;
   /** The local CA that clients must trust (`tls.mode: internal`), offered as a download on the HTTP port; null with ACME. */
   root(): { readonly pem: string; readonly fingerprint: string } | null;
   close(): Promise<void>;

@@ -1,5 +1,5 @@
 import type { ChallengeType } from '../config/config.ts';
-import type { CertificateMaterial } from './certificate.ts';
+import type { CertificateMaterial } from './x509.ts';
 
 /**
  * Port: what must never be lost about certificates. Every method is atomic, and durable when it resolves.

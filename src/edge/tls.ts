@@ -72,7 +72,7 @@ export class TlsTerminator {
     const bound = setTimeout(() => this.#fail(raw, 'ERR_TLS_HANDSHAKE_TIMEOUT'), this.#options.handshakeMs);
     raw.once('close', () => clearTimeout(bound));
     const done = (): void => clearTimeout(bound);
-    if (this.#options.certificates.alpnChallenges().size > 0) void this.#peek(raw, connection, done);
+    if (this.#options.certificates.alpnChallenges.size > 0) void this.#peek(raw, connection, done);
     else this.#handshake(raw, connection, done);
   }
 
@@ -107,7 +107,7 @@ export class TlsTerminator {
 
   /** RFC 8737 §3: the handshake alone is the answer. */
   #challenge(raw: Socket, host: string | null, done: () => void): void {
-    const context = host === null ? undefined : this.#options.certificates.alpnChallenges().get(host);
+    const context = host === null ? undefined : this.#options.certificates.alpnChallenges.get(host);
     if (context === undefined) {
       raw.write(UNRECOGNIZED_NAME);
       this.#fail(raw, 'UNRECOGNIZED_NAME');

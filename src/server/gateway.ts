@@ -210,7 +210,7 @@ function startWorkers(
             table: () => state.table.snapshot(),
             users: () => state.users.rows(),
             certificates: () => state.certificates?.contexts() ?? null,
-            challenges: () => state.certificates?.alpnChallenges() ?? null,
+            challenges: () => state.certificates?.alpnChallenges ?? null,
             ready: () => base.ready,
           },
           access,

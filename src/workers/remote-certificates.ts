@@ -38,7 +38,7 @@ export class RemoteCertificates {
     return this.#snapshot;
   }
 
-  alpnChallenges(): ReadonlyMap<string, SecureContext> {
+  get alpnChallenges(): ReadonlyMap<string, SecureContext> {
     return this.#challenges;
   }
 

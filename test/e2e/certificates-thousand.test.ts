@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, it } from 'vitest';
-import { readMaterial } from '../../src/certs/certificate.ts';
+import { readMaterial } from '../../src/certs/x509.ts';
 import { SqliteCertStore } from '../../src/sqlite/cert-store.ts';
 import { openDatabase } from '../../src/sqlite/database.ts';
 import { gatewayMigrations } from '../../src/sqlite/migrations/gateway.ts';

@@ -420,7 +420,7 @@ describe('challenges and issuers', () => {
     expect(second.steps.filter(({ step }) => step === 'challenge').map(({ message }) => message.split(':')[0])).toEqual(
       ['tls-alpn-01'],
     );
-    expect(rig.service.alpnChallenges().size).toBe(0);
+    expect(rig.service.alpnChallenges.size).toBe(0);
   });
 
   it('tells of every kind of challenge why it failed', async () => {

@@ -10,7 +10,7 @@ import path from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { signCertificate } from '../../src/certs/signing.ts';
+import { signCertificate } from '../../src/certs/x509.ts';
 import { run } from '../../src/cli/run.ts';
 
 // Commands that act on a gateway which runs: a real one, as a process of its own, with its embedded defaults on free ports.

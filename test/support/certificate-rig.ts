@@ -60,9 +60,7 @@ export async function openListeners() {
       socket.off('data', look).pause();
       socket.unshift(seen);
       const hello = peeked.state === 'hello' ? peeked.hello : null;
-      const context = hello?.protocols.includes(ACME_TLS)
-        ? current?.alpnChallenges().get(hello.serverName ?? '')
-        : null;
+      const context = hello?.protocols.includes(ACME_TLS) ? current?.alpnChallenges.get(hello.serverName ?? '') : null;
       if (context) {
         const wrapped = new TLSSocket(socket, { isServer: true, secureContext: context, ALPNProtocols: [ACME_TLS] });
         wrapped.on('error', () => {}).on('secure', () => wrapped.end());

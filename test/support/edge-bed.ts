@@ -68,10 +68,13 @@ export class TestCertificates {
   }
 
   service(): CertificateService {
+    const challenges = () => this.challenges;
     const part: Pick<CertificateService, 'contexts' | 'httpChallenge' | 'alpnChallenges'> = {
       contexts: () => ({ byHost: this.byHost, fallback: this.fallback }),
       httpChallenge: (token) => this.tokens.get(token) ?? null,
-      alpnChallenges: () => this.challenges,
+      get alpnChallenges() {
+        return challenges();
+      },
     };
     return part as CertificateService;
   }

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { signCertificate } from '../../src/certs/signing.ts';
+import { signCertificate } from '../../src/certs/x509.ts';
 import { readBounded } from '../../src/kit/http.ts';
 import { eventually } from './eventually.ts';
 import { freePorts, runOk, type Surroundings, startProgram } from './processes.ts';

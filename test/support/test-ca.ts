@@ -1,6 +1,6 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
-import { signCertificate } from '../../src/certs/signing.ts';
+import { signCertificate } from '../../src/certs/x509.ts';
 
 const DAY = 24 * 3_600_000;
 

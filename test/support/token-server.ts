@@ -2,7 +2,7 @@ import { generateKeyPairSync, type KeyObject, randomUUID, sign } from 'node:cryp
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { signCertificate } from '../../src/certs/signing.ts';
+import { signCertificate } from '../../src/certs/x509.ts';
 
 /** A token service as the distribution project specifies it (*Token Authentication*), whose tokens docker-registry accepts. */
 export interface TokenServer {

@@ -12,7 +12,7 @@ import type { AddressInfo } from 'node:net';
 import { CertificationRequest } from '@peculiar/asn1-csr';
 import { AsnConvert } from '@peculiar/asn1-schema';
 import { certificateId } from '../../../src/acme/directory.ts';
-import { signCertificate } from '../../../src/certs/signing.ts';
+import { signCertificate } from '../../../src/certs/x509.ts';
 import { readBounded } from '../../../src/kit/http.ts';
 import { readJws, thumbprint } from './jws.ts';
 import { validate } from './validate.ts';

@@ -1,8 +1,7 @@
 import { generateKeyPairSync, type X509Certificate } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
-import { coversHost, readMaterial } from '../../../src/certs/certificate.ts';
 import { remediation } from '../../../src/certs/issuer.ts';
-import { signCertificate } from '../../../src/certs/signing.ts';
+import { coversHost, readMaterial, signCertificate } from '../../../src/certs/x509.ts';
 
 const NOW = Math.floor(Date.now() / 1000) * 1000;
 

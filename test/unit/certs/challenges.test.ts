@@ -1,6 +1,6 @@
 import { expect, it, onTestFinished, vi } from 'vitest';
 import { PendingChallenges } from '../../../src/certs/challenges.ts';
-import { selfSigned } from '../../../src/certs/signing.ts';
+import { selfSigned } from '../../../src/certs/x509.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { MemoryChallenges } from '../../support/challenges.ts';
 import { TestClock } from '../../support/clock.ts';
