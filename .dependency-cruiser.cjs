@@ -57,6 +57,14 @@ module.exports = {
     ...belowRules,
     ...packageRules,
     {
+      name: 'stores-are-chosen-in-one-file',
+      comment:
+        'only src/server/stores.ts names the implementations of the store ports, so that another database is one file away',
+      severity: 'error',
+      from: { path: '^src/', pathNot: ['^src/sqlite/', '^src/server/stores\\.ts$'] },
+      to: { path: '^src/sqlite/' },
+    },
+    {
       name: 'no-cycles',
       comment: 'files that import each other cannot be understood, tested or moved alone',
       severity: 'error',

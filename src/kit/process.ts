@@ -33,7 +33,7 @@ export function forkOptions(): { readonly execArgv: string[]; readonly env: Node
   const directory = getCompileCacheDir();
   const compileCache = directory === undefined ? {} : { NODE_COMPILE_CACHE: dirname(directory) };
   return {
-    execArgv: [...V8_FLAGS, ...process.execArgv],
+    execArgv: [...V8_FLAGS.filter((flag) => !process.execArgv.includes(flag)), ...process.execArgv],
     env: { ...MALLOC, ...process.env, ...compileCache },
   };
 }

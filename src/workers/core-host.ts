@@ -11,9 +11,9 @@ import {
   type ViewMessage,
 } from './protocol.ts';
 
-/** A reader that has read this much less than what is there is told at once; below it, growth is reported in steps. */
+/** Growth of a blob by this much is reported to a reader at once, bytes. */
 const STEP = 256 * 1024;
-/** Growth below a step is reported after this, ms. */
+/** Less growth is reported after this, ms, together with what comes meanwhile. */
 const STEP_WAIT = 5;
 /** The most that one pull of a streamed body carries. */
 const MAX_PULL = 256 * 1024;

@@ -173,6 +173,8 @@ export class WorkerSupervisor {
       known = this.#version;
       await worker.callOrEnd('state', this.#message(), UPDATE_TIMEOUT);
     }
+    // The listening socket is closed by now; the worker is being drained.
+    if (this.#closing) return;
     // From here on every update waits for it, so that it never accepts a connection with an older state.
     worker.informed = true;
     await worker.callOrEnd('listen', null, UPDATE_TIMEOUT, server);
