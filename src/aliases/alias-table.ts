@@ -100,9 +100,8 @@ export class AliasTable {
     return this.#reloader.close();
   }
 
-  snapshot(): TableSnapshot {
-    return this.#snapshot;
-  }
+  /** The table as it is now. Bound: it is given to whatever reads the table. */
+  readonly snapshot = (): TableSnapshot => this.#snapshot;
 
   /** The listener must not throw. Returns what ends the subscription. */
   subscribe(listener: Listener): () => void {

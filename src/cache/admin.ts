@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { sleep } from '../kit/time.ts';
-import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
+import { type Digest, digestAlgorithm, digestHex } from '../oci/names.ts';
 import { hashFile } from './files.ts';
 import type { BlobRow } from './index-port.ts';
 import { type MaintenanceContext, reconcile } from './maintenance.ts';

@@ -1,6 +1,5 @@
 import type { ByteSource } from '../kit/byte-source.ts';
-import type { Digest } from '../oci/digest.ts';
-import type { BlobKey, RepositoryKey } from '../oci/names.ts';
+import type { BlobKey, Digest, RepositoryKey } from '../oci/names.ts';
 import type { BlobSink } from '../oci/transfer.ts';
 
 /** Brings to a sink what it lacks of a blob, from the upstream. */

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import type { ByteSource } from '../kit/byte-source.ts';
 import { type Extent, IntervalSet } from '../kit/interval-set.ts';
-import type { Digest } from '../oci/digest.ts';
+import type { Digest } from '../oci/names.ts';
 import type { BlobSink } from '../oci/transfer.ts';
 import type { Logger } from '../telemetry/log.ts';
 

@@ -1,9 +1,8 @@
 import { mkdirSync } from 'node:fs';
 import type { Config } from '../config/config.ts';
 import { Mutex } from '../kit/async.ts';
-import type { Digest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
-import type { BlobKey, RepositoryKey } from '../oci/names.ts';
+import type { BlobKey, Digest, RepositoryKey } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type CacheAdmin, CacheAdministration } from './admin.ts';

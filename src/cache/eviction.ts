@@ -2,7 +2,7 @@ import { statfsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { setImmediate as turn } from 'node:timers/promises';
 import { Mutex } from '../kit/async.ts';
-import type { Digest } from '../oci/digest.ts';
+import type { Digest } from '../oci/names.ts';
 import { CacheError } from './blob-cache.ts';
 import type { Layout } from './files.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';

@@ -4,7 +4,7 @@ import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Mutex } from '../kit/async.ts';
 import type { Extent, IntervalSet } from '../kit/interval-set.ts';
-import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../oci/digest.ts';
+import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../oci/names.ts';
 import { CacheError } from './blob-cache.ts';
 
 /**

@@ -1,9 +1,8 @@
 import { rm } from 'node:fs/promises';
 import type { Mutex } from '../kit/async.ts';
 import type { Extent } from '../kit/interval-set.ts';
-import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
-import type { BlobKey } from '../oci/names.ts';
+import { type BlobKey, type Digest, digestAlgorithm, digestHex } from '../oci/names.ts';
 import type { BlobSink } from '../oci/transfer.ts';
 import { CacheError, type Fetch } from './blob-cache.ts';
 import type { SecondLevel } from './blob-tier.ts';

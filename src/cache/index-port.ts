@@ -1,5 +1,4 @@
-import type { Digest } from '../oci/digest.ts';
-import type { RepositoryKey } from '../oci/names.ts';
+import type { Digest, RepositoryKey } from '../oci/names.ts';
 
 /** A blob that is complete in the cache. Times are ms since 1970. */
 export interface BlobRow {

@@ -1,7 +1,7 @@
 import { readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sleep } from '../kit/time.ts';
-import { type Digest, parseDigest } from '../oci/digest.ts';
+import { type Digest, parseDigest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Eviction } from './eviction.ts';
 import { hashFile, type Layout, parseHeld } from './files.ts';

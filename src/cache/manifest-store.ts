@@ -1,5 +1,4 @@
-import type { Digest } from '../oci/digest.ts';
-import type { RepositoryKey } from '../oci/names.ts';
+import type { Digest, RepositoryKey } from '../oci/names.ts';
 import type { CacheIndex, ManifestRow, TagRow } from './index-port.ts';
 
 /**

@@ -1,7 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import type { ByteSource } from '../kit/byte-source.ts';
-import type { Digest } from '../oci/digest.ts';
-import type { BlobKey } from '../oci/names.ts';
+import type { BlobKey, Digest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { type BlobHandle, CacheError, type Fetch, type OpenOptions } from './blob-cache.ts';
 import { SharedFile } from './files.ts';

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
-import { type Digest, digestAlgorithm, VerifiedSource } from '../oci/digest.ts';
+import { type Digest, digestAlgorithm } from '../oci/names.ts';
+import { VerifiedSource } from '../oci/transfer.ts';
 import { CacheError } from './blob-cache.ts';
 import type { SharedFile } from './files.ts';
 import type { FilePlace, FileSource, FileView, SharedRead } from './shared-read.ts';

@@ -1,6 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import type { Digest } from '../oci/digest.ts';
-import type { RepositoryKey } from '../oci/names.ts';
+import type { Digest, RepositoryKey } from '../oci/names.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { CacheIndex, Counter, Link } from './index-port.ts';
 

@@ -1,9 +1,8 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import { SingleFlight } from '../kit/async.ts';
-import type { Digest } from '../oci/digest.ts';
 import { type AcceptClass, accepts } from '../oci/media-types.ts';
-import { contentId, type RepositoryKey } from '../oci/names.ts';
+import { contentId, type Digest, type RepositoryKey } from '../oci/names.ts';
 import {
   type Found,
   type KnownManifest,

@@ -1,8 +1,7 @@
 import type { RegistryEntry } from '../aliases/table.ts';
-import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
 import { renderNext } from '../oci/link.ts';
 import { OCI_INDEX, parseAccept } from '../oci/media-types.ts';
-import type { Extra, RepositoryKey } from '../oci/names.ts';
+import { type Digest, digestAlgorithm, digestHex, type Extra, type RepositoryKey } from '../oci/names.ts';
 import type { ListPage, Upstream } from '../upstream/upstream.ts';
 import type { ManifestsByTag } from './by-tag.ts';
 import { listHeaders, type Pull, type Reply } from './reply.ts';

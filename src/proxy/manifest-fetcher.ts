@@ -1,10 +1,9 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { ManifestRow } from '../cache/index-port.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
-import { type Digest, parseDigest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { AcceptClass } from '../oci/media-types.ts';
-import type { Reference, RepositoryKey } from '../oci/names.ts';
+import { type Digest, parseDigest, type Reference, type RepositoryKey } from '../oci/names.ts';
 import type { Upstream, UpstreamManifest } from '../upstream/upstream.ts';
 import type { BlobSizes } from './blobs.ts';
 import type { Reply } from './reply.ts';

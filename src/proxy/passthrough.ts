@@ -1,8 +1,8 @@
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/interval-set.ts';
-import { VerifiedSource } from '../oci/digest.ts';
 import type { BlobKey } from '../oci/names.ts';
 import { contentRange } from '../oci/range.ts';
+import { VerifiedSource } from '../oci/transfer.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { blobHeaders, type Reply } from './reply.ts';
 

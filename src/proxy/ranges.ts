@@ -4,9 +4,8 @@ import type { BlobHandle } from '../cache/blob-cache.ts';
 import type { FileSource, SharedRead } from '../cache/shared-read.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/interval-set.ts';
-import type { Digest } from '../oci/digest.ts';
 import { BLOB } from '../oci/media-types.ts';
-import { contentId, type RepositoryKey } from '../oci/names.ts';
+import { contentId, type Digest, type RepositoryKey } from '../oci/names.ts';
 import { contentRange, type RangeSpec } from '../oci/range.ts';
 
 /**

@@ -1,7 +1,6 @@
 import type { ByteSource } from '../kit/byte-source.ts';
-import type { Digest } from '../oci/digest.ts';
 import { BLOB } from '../oci/media-types.ts';
-import type { Target } from '../oci/names.ts';
+import type { Digest, Target } from '../oci/names.ts';
 import type { Metrics, Tally } from '../telemetry/metrics.ts';
 
 /** A pull as the core sees it: no socket, no URL, no web framework. */

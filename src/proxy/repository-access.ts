@@ -1,9 +1,8 @@
 import { LRUCache } from 'lru-cache';
 import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import type { BlobCache } from '../cache/blob-cache.ts';
-import type { Digest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { type RepositoryKey, repositoryId } from '../oci/names.ts';
+import { type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import type { Pull } from './reply.ts';
 
 /** Repositories remembered as closed; more than an attacker's guesses push out is asked again at the next tag. */

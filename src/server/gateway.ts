@@ -132,8 +132,7 @@ async function startState(base: Base): Promise<State> {
 
 function startUpstream(base: Base, { state: { table } }: Pick<Parts, 'state'>): Upstream {
   const { config, log, metrics, lifecycle } = base;
-  const routes = (registry: string) => table.snapshot().registries.get(registry);
-  const upstream = createUpstream({ routes, config: config.upstream, log, metrics });
+  const upstream = createUpstream({ table: table.snapshot, config: config.upstream, log, metrics });
   lifecycle.defer('the upstream connections', () => upstream.close());
   return upstream;
 }
@@ -152,7 +151,7 @@ function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'c
     upstream,
     blobs: config.cache.maxSize === 0 ? null : cache,
     manifests: cache.manifests,
-    table: () => table.snapshot(),
+    table: table.snapshot,
     config: config.cache,
     log,
     metrics,
@@ -175,7 +174,7 @@ function buildEdge(base: Base, { state, core, access }: Pick<Parts, 'state' | 'c
   const { config, log, metrics, ticketKeys } = base;
   return new Edge({
     config,
-    table: () => state.table.snapshot(),
+    table: state.table.snapshot,
     certificates: state.certificates,
     proxy: new ManifestCache({ core, replies: base.replies }),
     access,
@@ -207,7 +206,7 @@ function startWorkers(
           ticketKeys,
           core,
           state: {
-            table: () => state.table.snapshot(),
+            table: state.table.snapshot,
             users: () => state.users.rows(),
             certificates: () => state.certificates?.contexts() ?? null,
             challenges: () => state.certificates?.alpnChallenges ?? null,

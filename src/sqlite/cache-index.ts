@@ -13,8 +13,7 @@ import type {
   UsedBlob,
 } from '../cache/index-port.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { type Digest, digestAlgorithm, digestHex } from '../oci/digest.ts';
-import type { RepositoryKey } from '../oci/names.ts';
+import { type Digest, digestAlgorithm, digestHex, type RepositoryKey } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { type Database, openDatabase, prepareAll } from './database.ts';
 import { cacheMigrations } from './migrations/cache.ts';

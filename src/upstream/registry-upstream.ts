@@ -1,7 +1,6 @@
 import type { Config } from '../config/config.ts';
-import type { Digest } from '../oci/digest.ts';
 import { RegistryError } from '../oci/errors.ts';
-import type { BlobKey, Reference, RepositoryKey } from '../oci/names.ts';
+import type { BlobKey, Digest, Reference, RepositoryKey } from '../oci/names.ts';
 import type { BlobSink, BlobStream } from '../oci/transfer.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -31,8 +30,8 @@ const DOWNLOADS = { total: 128 };
 const NO_REFERRERS_API = new Set([400, 404, 405, 501]);
 
 export interface UpstreamOptions {
-  /** Looks a registry up; undefined where there is none. */
-  readonly routes: (registry: string) => Route | undefined;
+  /** The table as it is now: the registries there are, by host. */
+  readonly table: () => { readonly registries: ReadonlyMap<string, Route> };
   readonly config: Config['upstream'];
   readonly log: Logger;
   readonly metrics: Metrics;
@@ -45,12 +44,12 @@ export function createUpstream(options: UpstreamOptions): Upstream {
 }
 
 class RegistryUpstream implements Upstream {
-  readonly #routes: UpstreamOptions['routes'];
+  readonly #table: UpstreamOptions['table'];
   readonly #connections: Connections;
   readonly #context: UpstreamContext;
 
-  constructor({ routes, config, log, metrics, environment }: UpstreamOptions) {
-    this.#routes = routes;
+  constructor({ table, config, log, metrics, environment }: UpstreamOptions) {
+    this.#table = table;
     this.#connections = new Connections(new ProxyChoice(config.proxy, environment));
     const sockets = new Semaphore(SOCKETS);
     const downloads = new Semaphore(DOWNLOADS);
@@ -145,7 +144,7 @@ class RegistryUpstream implements Upstream {
   }
 
   health(registry: string): EndpointHealth[] {
-    const route = this.#routes(registry);
+    const route = this.#table().registries.get(registry);
     return route === undefined ? [] : this.#context.endpoints.health(route);
   }
 
@@ -185,7 +184,7 @@ class RegistryUpstream implements Upstream {
   }
 
   #route(registry: string): Route {
-    const route = this.#routes(registry);
+    const route = this.#table().registries.get(registry);
     if (route === undefined) throw new RegistryError('registryUnknown', { facts: { registry } });
     return route;
   }

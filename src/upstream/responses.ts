@@ -1,10 +1,9 @@
 import { createHash } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import { parseRetryAfter, readBounded } from '../kit/http.ts';
-import { type Digest, digestAlgorithm, parseDigest } from '../oci/digest.ts';
 import { nextQuery } from '../oci/link.ts';
 import { essence } from '../oci/media-types.ts';
-import type { Reference } from '../oci/names.ts';
+import { type Digest, digestAlgorithm, parseDigest, type Reference } from '../oci/names.ts';
 import { InvalidResponseError, StatusError } from './failures.ts';
 import type { Headers, RawResponse } from './net/connections.ts';
 import type { ListPage, UpstreamManifest } from './upstream.ts';

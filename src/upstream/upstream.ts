@@ -1,5 +1,4 @@
-import type { Digest } from '../oci/digest.ts';
-import type { BlobKey, Reference, RepositoryKey } from '../oci/names.ts';
+import type { BlobKey, Digest, Reference, RepositoryKey } from '../oci/names.ts';
 import type { BlobSink, BlobStream } from '../oci/transfer.ts';
 
 /** What is needed to fetch from a registry; a `RegistryEntry` of the alias table has it. */

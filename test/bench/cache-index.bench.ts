@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, test } from 'vitest';
 import type { UsedBlob } from '../../src/cache/index-port.ts';
-import type { Digest } from '../../src/oci/digest.ts';
+import type { Digest } from '../../src/oci/names.ts';
 import { SqliteCacheIndex } from '../../src/sqlite/cache-index.ts';
 import { openDatabase } from '../../src/sqlite/database.ts';
 import { cacheMigrations } from '../../src/sqlite/migrations/cache.ts';

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { BlobRow, CacheIndex, UsedBlob } from '../../src/cache/index-port.ts';
-import { type Digest, parseDigest } from '../../src/oci/digest.ts';
+import { type Digest, parseDigest } from '../../src/oci/names.ts';
 
 const DAY = 86_400_000;
 const APP = { registry: 'docker.io', repository: 'library/app' };

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import type { Digest } from '../../src/oci/digest.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
+import type { Digest } from '../../src/oci/names.ts';
 import type { Content } from '../support/fake-registry/index.ts';
 import { FakeRegistry, type FakeRegistryOptions, generated, QUIRKS } from '../support/fake-registry/index.ts';
 import { MemorySink } from '../support/memory-sink.ts';

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { type ByteSource, TruncatedError } from '../../src/kit/byte-source.ts';
-import type { Digest } from '../../src/oci/digest.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
+import type { Digest } from '../../src/oci/names.ts';
 import type { Route } from '../../src/upstream/upstream.ts';
 import {
   FakeRegistry,

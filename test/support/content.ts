@@ -1,5 +1,5 @@
 import { createCipheriv, createHash } from 'node:crypto';
-import type { Digest } from '../../src/oci/digest.ts';
+import type { Digest } from '../../src/oci/names.ts';
 
 /** Bytes that can be read at any offset: given ones, or generated ones that are never held whole. */
 export interface Content {

@@ -8,8 +8,7 @@ import type {
   TagRow,
   UsedBlob,
 } from '../../src/cache/index-port.ts';
-import type { Digest } from '../../src/oci/digest.ts';
-import type { RepositoryKey } from '../../src/oci/names.ts';
+import type { Digest, RepositoryKey } from '../../src/oci/names.ts';
 
 const DAY = 86_400_000;
 

@@ -1,7 +1,7 @@
 import type { BlobTier } from '../../src/cache/blob-tier.ts';
 import type { ByteSource } from '../../src/kit/byte-source.ts';
 import type { Extent } from '../../src/kit/interval-set.ts';
-import type { Digest } from '../../src/oci/digest.ts';
+import type { Digest } from '../../src/oci/names.ts';
 import { sourceOf } from './byte-source.ts';
 import { readAll } from './cache-rig.ts';
 

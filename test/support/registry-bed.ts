@@ -1,7 +1,6 @@
 import type { RegistryEntry, TableSnapshot } from '../../src/aliases/table.ts';
-import { type Digest, parseDigest } from '../../src/oci/digest.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
-import { requireReference, type What } from '../../src/oci/names.ts';
+import { type Digest, parseDigest, requireReference, type What } from '../../src/oci/names.ts';
 import { createProxyCore, type ManagedProxyCore } from '../../src/proxy/core.ts';
 import { ManifestCache } from '../../src/proxy/manifest-cache.ts';
 import { type ProxyCore, type Pull, type Reply, repliesTally } from '../../src/proxy/reply.ts';

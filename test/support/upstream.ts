@@ -22,7 +22,7 @@ export function startUpstream(
   for (const [host, route] of Object.entries(routes))
     table.set(host, { host, proxy: null, credentials: null, ...route });
   const upstream = createUpstream({
-    routes: (host) => table.get(host),
+    table: () => ({ registries: table }),
     config: {
       proxy: options.proxy ?? null,
       stallTimeout: options.stallTimeout ?? 10_000,

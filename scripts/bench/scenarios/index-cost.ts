@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import type { CacheIndex, UsedBlob } from '../../../src/cache/index-port.ts';
-import { type Digest, parseDigest } from '../../../src/oci/digest.ts';
+import { type Digest, parseDigest } from '../../../src/oci/names.ts';
 import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { runOver } from '../process.ts';

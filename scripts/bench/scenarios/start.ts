@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { join } from 'node:path';
-import { parseDigest } from '../../../src/oci/digest.ts';
+import { parseDigest } from '../../../src/oci/names.ts';
 import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { addAliases } from '../aliases-file.ts';

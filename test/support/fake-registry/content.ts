@@ -1,4 +1,4 @@
-import type { Digest } from '../../../src/oci/digest.ts';
+import type { Digest } from '../../../src/oci/names.ts';
 import { type Content, contentOf, sha256 } from '../content.ts';
 
 export const MEDIA = {

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { type ByteSource, TruncatedError } from '../../../src/kit/byte-source.ts';
-import { type Digest, VerifiedSource } from '../../../src/oci/digest.ts';
+import type { Digest } from '../../../src/oci/names.ts';
+import { VerifiedSource } from '../../../src/oci/transfer.ts';
 import { SkippingSource } from '../../../src/proxy/passthrough.ts';
 import { multipart, WithCleanup } from '../../../src/proxy/ranges.ts';
 import { readAll, readUntilEnd } from '../../support/cache-rig.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { Digest } from '../../../src/oci/digest.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
+import type { Digest } from '../../../src/oci/names.ts';
 import { parseRange } from '../../../src/oci/range.ts';
 import { FAILURE_PAUSE, StaleIfError } from '../../../src/proxy/by-tag.ts';
 import { fallbackTag } from '../../../src/proxy/lists.ts';

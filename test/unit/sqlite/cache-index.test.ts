@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Digest } from '../../../src/oci/digest.ts';
+import type { Digest } from '../../../src/oci/names.ts';
 import { CACHE_SQL, openCacheIndex, SqliteCacheIndex, toBytes } from '../../../src/sqlite/cache-index.ts';
 import { openDatabase } from '../../../src/sqlite/database.ts';
 import { cacheMigrations } from '../../../src/sqlite/migrations/cache.ts';
