@@ -21,7 +21,8 @@ const STANDING: Readonly<Record<string, string>> = {
   'src/edge/a.ts': "import '../proxy/a.ts';\n",
   'src/admin/a.ts': 'export {};\n',
   'src/workers/a.ts': 'export {};\n',
-  'src/server/a.ts': "import '../sqlite/a.ts';\nimport '../edge/a.ts';\n",
+  'src/server/a.ts': "import './stores.ts';\nimport '../edge/a.ts';\n",
+  'src/server/stores.ts': "import '../sqlite/a.ts';\n",
   'src/main.ts': "import './cli/a.ts';\n",
   'src/cli/a.ts': "import '../server/a.ts';\n",
   'package.json': JSON.stringify({
@@ -58,6 +59,7 @@ const BREAKING: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'better-sqlite3-only-in-sqlite': { 'src/cache/b.ts': "import 'better-sqlite3';\n" },
   'acme-client-only-in-acme': { 'src/certs/b.ts': "import type {} from 'acme-client';\n" },
   'undici-only-in-upstream': { 'src/edge/b.ts': "import 'undici';\n" },
+  'stores-are-chosen-in-one-file': { 'src/server/b.ts': "import '../sqlite/a.ts';\n" },
   'no-cycles': { 'src/cache/b.ts': "import './c.ts';\n", 'src/cache/c.ts': "import './b.ts';\n" },
   'src-stands-alone': { 'src/cli/b.ts': "import '../../test/b.ts';\n", 'test/b.ts': 'export {};\n' },
   'no-dev-packages': { 'src/cli/b.ts': "import 'vitest';\n" },
