@@ -7,10 +7,9 @@ import { parseAddress } from '../kit/networks.ts';
 import { RegistryError, renderError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { errorAnswer, type SmallAnswer, textAnswer } from './answers.ts';
-import type { Service } from './connections.ts';
 import { renderPage } from './page.ts';
-import type { AccessPort, RequestContext, RequestKind } from './request-context.ts';
+import type { AccessPort, RequestContext, RequestKind, Service } from './request-context.ts';
+import { errorAnswer, type SmallAnswer, textAnswer } from './response-writer.ts';
 import { hostUnknown, parsePing, pathUnknown, requireRegistry, roleOf } from './target.ts';
 
 /** What Hono's handlers get beside the request. */
@@ -40,7 +39,7 @@ const PING_HEADERS = { 'content-type': 'application/json', 'docker-distribution-
 
 /**
  * Everything small, on every port, by what the request's listener offers. Methods other than GET are refused before it; a HEAD comes as a
- * GET, and its body is left out where the answer is written. Pulls never come here: they are streamed (pull.ts).
+ * GET, and its body is left out where the answer is written. Pulls never come here: the dispatcher serves them.
  */
 export function createApp(deps: AppDeps): EdgeApp {
   const app: EdgeApp = new Hono<EdgeBindings>();

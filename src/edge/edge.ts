@@ -7,16 +7,13 @@ import type { Config } from '../config/config.ts';
 import type { ProxyCore } from '../proxy/reply.ts';
 import { type LineSink, type Logger, plainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { AccessLog } from './access-log.ts';
 import { createApp, type EdgeApp } from './app.ts';
-import { Connections, EDGE_LIMITS, type EdgeLimits, type Service } from './connections.ts';
 import { createDispatcher } from './dispatcher.ts';
 import { type EdgeAddresses, type ListenerPlan, Listeners } from './listeners.ts';
 import { BufferPool, Reads } from './reads.ts';
-import { type AccessPort, ForwardedHeaders } from './request-context.ts';
-import { HttpServers } from './servers.ts';
+import { AccessLog, type AccessPort, Connections, ForwardedHeaders } from './request-context.ts';
+import { EDGE_LIMITS, type EdgeLimits, HttpServers, TlsTerminator } from './servers.ts';
 import { Routes } from './target.ts';
-import { TlsTerminator } from './tls.ts';
 
 /** What the edge needs of the certificates. */
 export type EdgeCertificates = Pick<CertificateService, 'contexts' | 'httpChallenge' | 'alpnChallenges'>;
@@ -52,8 +49,8 @@ export class Edge {
   readonly #options: EdgeOptions;
   readonly #connections: Connections;
   readonly #servers: HttpServers;
-  /** Null with `tls.mode: off`. */
-  readonly #tls: TlsTerminator | null;
+  /** Takes connections of the registry API, through TLS unless `tls.mode` is `off`. */
+  readonly #acceptRegistry: (socket: Socket) => void;
   readonly #listeners: Listeners;
   #closing = false;
 
@@ -68,7 +65,6 @@ export class Edge {
     const { handshakeMs, stallMs } = limits;
 
     this.#options = options;
-    this.#listeners = new Listeners(this.#plans());
     const connections = new Connections(metrics);
     const accessLog = new AccessLog(plainLog(log, options.logLines ?? null), metrics);
     const forwarded = new ForwardedHeaders(config.trustedProxies);
@@ -78,9 +74,11 @@ export class Edge {
     const dispatch = createDispatcher({ app, routes, pulls, forwarded, accessLog, log });
     const servers = new HttpServers(dispatch, connections, limits);
     const tls = { connections, servers, ticketKeys, handshakeMs, metrics, log };
-    this.#tls = certificates === null ? null : new TlsTerminator({ certificates, ...tls });
     this.#connections = connections;
     this.#servers = servers;
+    this.#acceptRegistry =
+      certificates === null ? servers.acceptor('registry') : new TlsTerminator({ certificates, ...tls }).accept;
+    this.#listeners = new Listeners(this.#plans());
     this.app = app;
   }
 
@@ -116,8 +114,7 @@ export class Edge {
   #plans(): readonly ListenerPlan[] {
     const { config, certificates } = this.#options;
     const { https, http } = config.listen;
-    const redirect = (socket: Socket): void => this.#acceptPlain('redirect', socket);
-    const metrics = (socket: Socket): void => this.#acceptPlain('metrics', socket);
+    const [redirect, metrics] = [this.#servers.acceptor('redirect'), this.#servers.acceptor('metrics')];
     const plans: ListenerPlan[] = [];
     if (certificates !== null && https !== null) {
       plans.push({ name: 'https', at: https, onConnection: this.#acceptRegistry });
@@ -129,15 +126,6 @@ export class Edge {
       plans.push({ name: 'metrics', at: config.metrics.listen, onConnection: metrics });
     }
     return plans;
-  }
-
-  readonly #acceptRegistry = (socket: Socket): void => {
-    if (this.#tls === null) this.#acceptPlain('registry', socket);
-    else this.#tls.accept(socket);
-  };
-
-  #acceptPlain(service: Service, socket: Socket): void {
-    this.#servers.serve(socket, this.#connections.add(socket, service));
   }
 
   /** Without TLS of its own the gateway is behind a terminator, which clients reach on the usual port. */

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { RegistryError } from '../oci/errors.ts';
-import type { SmallAnswer } from './answers.ts';
+import type { SmallAnswer } from './response-writer.ts';
 import type { HostRole } from './target.ts';
 
 export interface PageFacts {
