@@ -153,16 +153,19 @@ const networks = new LRUCache<string, string>({ max: 4096 });
 export class NetworkRules {
   readonly #allow: NetworkList;
   readonly #deny: NetworkList;
+  /** There are no rules. */
+  readonly #open: boolean;
 
   /** CIDRs as the configuration gives them, already checked. */
   constructor(rules: { readonly allow: readonly string[]; readonly deny: readonly string[] }) {
     this.#allow = new NetworkList(rules.allow);
     this.#deny = new NetworkList(rules.deny);
+    this.#open = this.#allow.isEmpty && this.#deny.isEmpty;
   }
 
   /** An address that cannot be read passes only where there are no rules. */
   allows(address: string): boolean {
-    if (this.#allow.isEmpty && this.#deny.isEmpty) return true;
+    if (this.#open) return true;
     if (this.#deny.contains(address)) return false;
     return this.#allow.isEmpty ? isIP(address) !== 0 : this.#allow.contains(address);
   }

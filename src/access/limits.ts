@@ -103,8 +103,7 @@ interface Tally {
  */
 export class Quotas {
   readonly #options: QuotaOptions;
-  /** Null where there is no limit, and so nothing to count. */
-  readonly #clients: LRUCache<string, Tally> | null;
+  readonly #clients: LRUCache<string, Tally>;
   /** Clients of `#clients` with pending bytes. */
   readonly #dirty = new Set<string>();
   readonly #mutex = new Mutex();
@@ -118,16 +117,16 @@ export class Quotas {
   private constructor(options: QuotaOptions) {
     this.#options = options;
     [this.#day, this.#month] = periodsAt(options.now());
-    const counts = options.bytesPerDay !== null || options.bytesPerMonth !== null;
-    this.#clients = counts
-      ? new LRUCache({ max: MAX_CLIENTS, dispose: (_tally, client) => void this.#dirty.delete(client) })
-      : null;
+    this.#clients = new LRUCache({
+      max: MAX_CLIENTS,
+      dispose: (_tally, client) => void this.#dirty.delete(client),
+    });
   }
 
-  /** Loads the counters of today and this month. */
-  static async open(options: QuotaOptions): Promise<Quotas> {
+  /** Loads the counters of today and this month. Null where there is no limit, and so nothing to count. */
+  static async open(options: QuotaOptions): Promise<Quotas | null> {
+    if (options.bytesPerDay === null && options.bytesPerMonth === null) return null;
     const quotas = new Quotas(options);
-    if (quotas.#clients === null) return quotas;
     quotas.#unwatch = options.store.watch(() => {
       quotas.#outdated = true;
     });
@@ -143,7 +142,6 @@ export class Quotas {
   /** Null where this client may go on. */
   exceeded(client: string): Exceeded | null {
     const { bytesPerDay, bytesPerMonth, now } = this.#options;
-    if (this.#clients === null) return null;
     this.#startPeriods();
     const date = new Date(now());
     if (bytesPerMonth !== null && sum(this.#all) >= bytesPerMonth) {
@@ -159,7 +157,7 @@ export class Quotas {
 
   count(client: string, bytes: number): void {
     const { bytesPerDay, bytesPerMonth } = this.#options;
-    if (this.#clients === null || bytes <= 0) return;
+    if (bytes <= 0) return;
     this.#startPeriods();
     if (bytesPerMonth !== null) this.#all.pending += bytes;
     if (bytesPerDay !== null) {
@@ -173,7 +171,6 @@ export class Quotas {
   /** Stores what was counted since the last time. Rejects as the store does; then the same bytes are added by the next flush. */
   flush(): Promise<void> {
     return this.#mutex.run(async () => {
-      if (this.#clients === null) return;
       await this.#add();
       if (this.#outdated) await this.#load();
     });
@@ -194,7 +191,7 @@ export class Quotas {
     };
     write(this.#all, month, EVERYONE);
     for (const client of this.#dirty) {
-      const tally = this.#clients?.peek(client);
+      const tally = this.#clients.peek(client);
       if (tally !== undefined) write(tally, day, client);
     }
     if (written.length === 0) return;
@@ -203,7 +200,7 @@ export class Quotas {
     // Meanwhile a period may have ended, or a client may have been forgotten and come back: such tallies are in use no more.
     for (const { tally, delta } of written) {
       tally.pending -= delta.bytes;
-      if (tally.pending === 0 && this.#clients?.peek(delta.client) === tally) this.#dirty.delete(delta.client);
+      if (tally.pending === 0 && this.#clients.peek(delta.client) === tally) this.#dirty.delete(delta.client);
     }
     this.#take(totals);
   }
@@ -225,7 +222,7 @@ export class Quotas {
         if (period === this.#month) this.#all.stored = bytes;
         continue;
       }
-      if (period !== this.#day || this.#clients === null) continue;
+      if (period !== this.#day) continue;
       const tally = this.#clients.peek(client);
       if (tally !== undefined) tally.stored = bytes;
       else if (this.#clients.size < MAX_CLIENTS) this.#clients.set(client, { stored: bytes, pending: 0 });
@@ -235,7 +232,7 @@ export class Quotas {
   /** Starts from nothing when a day or month is over. */
   #startPeriods(): void {
     const [day, month] = periodsAt(this.#options.now());
-    if (day !== this.#day) this.#clients?.clear();
+    if (day !== this.#day) this.#clients.clear();
     if (month !== this.#month) this.#all = { stored: 0, pending: 0 };
     this.#day = day;
     this.#month = month;

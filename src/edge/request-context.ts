@@ -239,11 +239,12 @@ interface Client {
 
 /** Believes `X-Forwarded-*` from the configured networks only (`trustedProxies`). */
 export class ForwardedHeaders {
-  readonly #trusted: NetworkList;
+  /** Null where no proxy is trusted. */
+  readonly #trusted: NetworkList | null;
 
   /** CIDRs or single addresses, already checked by the configuration. */
   constructor(trustedProxies: readonly string[]) {
-    this.#trusted = new NetworkList(trustedProxies);
+    this.#trusted = trustedProxies.length === 0 ? null : new NetworkList(trustedProxies);
   }
 
   read(peer: string, headers: IncomingHttpHeaders): Client {
@@ -256,7 +257,7 @@ export class ForwardedHeaders {
   }
 
   trusts(address: string): boolean {
-    return this.#trusted.contains(address);
+    return this.#trusted !== null && this.#trusted.contains(address);
   }
 
   /** From the right, the first address that is no trusted proxy: any client can have written what lies left of it. */
