@@ -49,10 +49,7 @@ export class Listeners {
   addresses: EdgeAddresses = { https: null, http: null, metrics: null };
 
   constructor(plans: readonly ListenerPlan[]) {
-    this.#plans = plans.map((plan) => {
-      const server = createServer({ noDelay: true }, (socket) => this.#accepted(server, socket, plan.onConnection));
-      return { ...plan, server };
-    });
+    this.#plans = plans.map((plan) => ({ ...plan, server: createServer({ noDelay: true }, plan.onConnection) }));
   }
 
   /** Opens all, or none. @throws {OperatorError} LISTEN_FAILED, naming the address and what to do */
@@ -75,18 +72,18 @@ export class Listeners {
   /** The listening socket of a port, for other processes to accept from it as well; null where the configuration has no such port. */
   share(name: ListenerName): Server | null {
     const server = this.#plans.find((plan) => plan.name === name)?.server ?? null;
-    if (server !== null) this.#shared.add(server);
+    if (server !== null) this.#shares(server);
     return server;
   }
 
   /** Accepts from a listening socket that another process has bound and sent; the kernel gives each connection to one of the processes. */
   acceptFrom(server: Server, onConnection: (socket: Socket) => void): void {
-    this.#shared.add(server);
     server.on('error', () => {});
     server.on('connection', (socket) => {
       socket.setNoDelay(true);
-      this.#accepted(server, socket, onConnection);
+      onConnection(socket);
     });
+    this.#shares(server);
   }
 
   /** Stops accepting in this process; connections go on. */
@@ -96,10 +93,12 @@ export class Listeners {
     }
   }
 
-  #accepted(server: Server, socket: Socket, onConnection: (socket: Socket) => void): void {
-    onConnection(socket);
+  /** This process accepts from a socket that others accept from as well: it pauses behind each connection that it has taken. */
+  #shares(server: Server): void {
+    if (this.#shared.has(server)) return;
+    this.#shared.add(server);
     // Nothing notifies it: Node has no other sleep of less than a millisecond.
-    if (this.#shared.has(server)) Atomics.wait(NEVER_NOTIFIED, 0, 0, PAUSE_AFTER_ACCEPT);
+    server.on('connection', () => void Atomics.wait(NEVER_NOTIFIED, 0, 0, PAUSE_AFTER_ACCEPT));
   }
 }
 
