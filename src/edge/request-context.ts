@@ -257,7 +257,7 @@ export class ForwardedHeaders {
   }
 
   trusts(address: string): boolean {
-    return this.#trusted !== null && this.#trusted.contains(address);
+    return this.#trusted?.contains(address) === true;
   }
 
   /** From the right, the first address that is no trusted proxy: any client can have written what lies left of it. */
