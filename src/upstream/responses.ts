@@ -4,7 +4,7 @@ import { parseRetryAfter, readBounded } from '../kit/http.ts';
 import { nextQuery } from '../oci/link.ts';
 import { essence } from '../oci/media-types.ts';
 import { type Digest, digestAlgorithm, parseDigest, type Reference } from '../oci/names.ts';
-import { InvalidResponseError, StatusError } from './failures.ts';
+import { InvalidResponseError, SinkError, StatusError } from './failures.ts';
 import type { Headers, RawResponse } from './net/connections.ts';
 import type { ListPage, UpstreamManifest } from './upstream.ts';
 
@@ -52,7 +52,7 @@ export function parseContentRange(
   return { from, to: last + 1, size };
 }
 
-// Bodies that are not read, and errors
+// Bodies and errors
 
 /** A body of more than this is cut off, not drained. */
 const DRAIN_LIMIT = 16 * 1024;
@@ -121,6 +121,76 @@ async function errorCode({ body }: RawResponse): Promise<string | undefined> {
     body.destroy();
     return undefined;
   }
+}
+
+/** Bytes that a writer has not finished with at which a body is paused, so that a slow disk slows down its upstream instead of filling memory. */
+const IN_FLIGHT_MAX = 256 * 1024;
+
+export interface BodyWriter {
+  /** Takes a chunk for good; resolves when the sink is ready for more. */
+  write(chunk: Uint8Array): Promise<unknown>;
+  /** Whether the rest of the body is not needed. */
+  isDone(): boolean;
+  paused(): void;
+  resumed(pauseMs: number): void;
+}
+
+/**
+ * Gives every chunk of a body to a writer, several writes at a time, until the body ends or the writer is done. The chunks are the network's
+ * own buffers, not copies. Resolves once all writes are finished; the body is closed then.
+ * @throws {SinkError} where a write failed; else what broke the body
+ */
+export function writeBody(body: Readable, writer: BodyWriter): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let inFlight = 0;
+    let pausedAt = 0;
+    let finished = false;
+    let failure: Error | null = null;
+
+    const finish = (error: Error | null): void => {
+      if (finished) return;
+      finished = true;
+      failure = error;
+      body.off('data', onData);
+      if (!body.readableEnded) body.destroy();
+      settle();
+    };
+    const settle = (): void => {
+      if (!finished || (inFlight > 0 && !(failure instanceof SinkError))) return;
+      if (failure === null) resolve();
+      else reject(failure);
+    };
+    const onData = (chunk: Uint8Array): void => {
+      const written = writer.write(chunk);
+      inFlight += chunk.length;
+      if (inFlight > IN_FLIGHT_MAX && pausedAt === 0) {
+        pausedAt = performance.now();
+        body.pause();
+        writer.paused();
+      }
+      written.then(
+        () => {
+          inFlight -= chunk.length;
+          if (finished) settle();
+          else if (pausedAt !== 0 && inFlight <= IN_FLIGHT_MAX / 2) {
+            writer.resumed(performance.now() - pausedAt);
+            pausedAt = 0;
+            body.resume();
+          }
+        },
+        (error: Error) => {
+          const sinkError = new SinkError(`the sink failed: ${error.message}`, { cause: error });
+          if (finished) reject(sinkError);
+          else finish(sinkError);
+        },
+      );
+      if (writer.isDone()) finish(null);
+    };
+    body.on('end', () => finish(null));
+    body.on('error', (error: Error) => finish(error));
+    body.on('close', () => finish(new Error('the body closed early')));
+    body.on('data', onData);
+  });
 }
 
 // Manifests and lists

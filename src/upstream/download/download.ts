@@ -13,11 +13,17 @@ import {
   TokenRefusedError,
 } from '../failures.ts';
 import { requestBlob } from '../request.ts';
-import { type BlobContent, blobError, cutOff, readBlobContent, type UpstreamResponse } from '../responses.ts';
+import {
+  type BlobContent,
+  blobError,
+  cutOff,
+  readBlobContent,
+  type UpstreamResponse,
+  writeBody,
+} from '../responses.ts';
 import type { Release } from '../semaphore.ts';
 import type { Route } from '../upstream.ts';
-import { DownloadConnection, writeBody } from './connection.ts';
-import { Parallelism, RangeScheduler } from './range-scheduler.ts';
+import { DownloadConnection, Parallelism, RangeScheduler } from './range-scheduler.ts';
 
 /** How often it is considered whether more connections would help. */
 const ADJUST_MS = 100;

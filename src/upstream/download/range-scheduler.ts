@@ -1,8 +1,128 @@
+import type { Readable } from 'node:stream';
 import { LRUCache } from 'lru-cache';
 import { type Extent, IntervalSet } from '../../kit/interval-set.ts';
 import type { Logger } from '../../telemetry/log.ts';
 import { isTimeout, StatusError } from '../failures.ts';
-import { type DownloadConnection, isSlow, SEGMENT_MIN, segmentSizeFor } from './connection.ts';
+
+/** A connection that brings nothing for so long is taken for stalled by the others of its download, well before the stall timeout ends it. */
+const STALLED_MS = 3_000;
+
+/** A connection's throughput is judged after this time. Less would measure TCP's slow start. */
+const JUDGE_AFTER_MS = 500;
+/** Less time than this spent waiting for bytes says nothing about the link: the process was busy with other work. */
+const MIN_WAIT_MS = 100;
+/** Slower than 128 Mbit/s is slow: a throttle or a long way limits it; above that one connection is as good as four. */
+const SLOW_BYTES_PER_S = 16 * 1024 * 1024;
+/** A transfer that ends sooner than this is not worth more connections. */
+const WORTH_MS = 2_000;
+/** How long the transfer of one segment takes: long against the round trips that it costs, short enough to bring the lowest bytes soon. */
+const SEGMENT_MS = 4_000;
+export const SEGMENT_MIN = 512 * 1024;
+const SEGMENT_MAX = 16 * 1024 * 1024;
+
+/** One connection of a download, over all the segments that it fetches. */
+export class DownloadConnection {
+  /** Opened beside the download's first connection, to make it faster. */
+  readonly additional: boolean;
+  /** The bytes that it is to fetch: bytes that have come are taken out, and so are those that another connection takes over. */
+  readonly assigned = new IntervalSet();
+  /** Offset in the blob of the next byte of its body, and of the body's end. */
+  offset = 0;
+  end = 0;
+  throughput = new Throughput();
+  /** Bytes that were given to the sink. */
+  written = 0;
+  /** It waits for a permit to open a socket. */
+  queued = false;
+  /** Its response has begun: what fails now is the body. */
+  responded = false;
+  /** When the last bytes came, or the response began (`performance.now()`). */
+  #lastByteAt = 0;
+  /** Its body is paused because the disk is slower. */
+  #paused = false;
+  /** Ends its body. */
+  cancel: () => void = () => {};
+  endpoint: URL | null = null;
+
+  constructor(additional: boolean) {
+    this.additional = additional;
+  }
+
+  /** A response has begun. */
+  begin(body: Readable): void {
+    this.responded = true;
+    this.#paused = false;
+    this.#lastByteAt = performance.now();
+    this.cancel = () => body.destroy();
+    this.throughput = new Throughput();
+  }
+
+  /** Counts bytes of the body that came. Returns the offset of the first. */
+  advance(bytes: number): number {
+    const start = this.offset;
+    this.offset += bytes;
+    this.throughput.add(bytes);
+    this.#lastByteAt = performance.now();
+    return start;
+  }
+
+  paused(): void {
+    this.#paused = true;
+  }
+
+  resumed(pauseMs: number): void {
+    this.#paused = false;
+    this.#lastByteAt = performance.now();
+    this.throughput.exclude(pauseMs);
+  }
+
+  get isStalled(): boolean {
+    const waits = this.responded && !this.#paused && !this.assigned.empty;
+    return waits && performance.now() - this.#lastByteAt > STALLED_MS;
+  }
+}
+
+/**
+ * Measures how fast one connection has been while this process waited for it. Time in which the process was busy, with other clients or with
+ * hashing, does not count, nor does time in which the disk made the connection wait: more connections would help against neither.
+ */
+class Throughput {
+  #started = performance.now();
+  #utilization = performance.eventLoopUtilization();
+  #bytes = 0;
+  #excludedMs = 0;
+
+  add(bytes: number): void {
+    if (this.#bytes === 0) {
+      this.#started = performance.now();
+      this.#utilization = performance.eventLoopUtilization();
+    }
+    this.#bytes += bytes;
+  }
+
+  exclude(ms: number): void {
+    this.#excludedMs += ms;
+  }
+
+  /** Bytes per second; null while it is too early to judge. */
+  rate(): number | null {
+    const elapsed = performance.now() - this.#started - this.#excludedMs;
+    const idle = performance.eventLoopUtilization(this.#utilization).idle - this.#excludedMs;
+    if (this.#bytes === 0 || elapsed < JUDGE_AFTER_MS || idle < MIN_WAIT_MS) return null;
+    return (this.#bytes * 1000) / idle;
+  }
+}
+
+/** Whether more connections are likely to speed a transfer up enough. `rate`: bytes per second of the only one, null where not known. */
+export function isSlow(rate: number | null, remainingBytes: number): boolean {
+  if (rate === null || rate >= SLOW_BYTES_PER_S || remainingBytes < 2 * SEGMENT_MIN) return false;
+  return (remainingBytes / rate) * 1000 >= WORTH_MS;
+}
+
+/** The size of the segments, in bytes, for connections of this rate, in bytes per second. */
+export function segmentSizeFor(rate: number): number {
+  return Math.round(Math.min(SEGMENT_MAX, Math.max(SEGMENT_MIN, (rate * SEGMENT_MS) / 1000)));
+}
 
 /** After an additional connection failed none is opened for this time; doubles with each further failure. */
 const REOPEN_AFTER_MS = 250;

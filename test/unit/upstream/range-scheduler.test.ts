@@ -1,6 +1,5 @@
 import { expect, it } from 'vitest';
-import { DownloadConnection, SEGMENT_MIN } from '../../../src/upstream/download/connection.ts';
-import { RangeScheduler } from '../../../src/upstream/download/range-scheduler.ts';
+import { DownloadConnection, RangeScheduler, SEGMENT_MIN } from '../../../src/upstream/download/range-scheduler.ts';
 
 const run = (from: number, to: number) => ({ from, to });
 const MIB = 1024 * 1024;
