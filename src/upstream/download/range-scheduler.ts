@@ -114,13 +114,13 @@ class Throughput {
 }
 
 /** Whether more connections are likely to speed a transfer up enough. `rate`: bytes per second of the only one, null where not known. */
-export function isSlow(rate: number | null, remainingBytes: number): boolean {
+function isSlow(rate: number | null, remainingBytes: number): boolean {
   if (rate === null || rate >= SLOW_BYTES_PER_S || remainingBytes < 2 * SEGMENT_MIN) return false;
   return (remainingBytes / rate) * 1000 >= WORTH_MS;
 }
 
 /** The size of the segments, in bytes, for connections of this rate, in bytes per second. */
-export function segmentSizeFor(rate: number): number {
+function segmentSizeFor(rate: number): number {
   return Math.round(Math.min(SEGMENT_MAX, Math.max(SEGMENT_MIN, (rate * SEGMENT_MS) / 1000)));
 }
 
