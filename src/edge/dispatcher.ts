@@ -140,7 +140,7 @@ function endAfterBody(request: IncomingMessage, response: ServerResponse): void 
   response.once('close', finish);
 }
 
-export interface PullDeps {
+interface PullDeps {
   readonly proxy: ProxyCore;
   readonly access: AccessPort;
   readonly reads: Reads;
@@ -186,7 +186,7 @@ class ClientPull implements Pull {
  * Serves one pull on Node's response, from the check of the client to the last byte. Never throws. An answer that is ready in memory is
  * written before this returns; every other follows later.
  */
-export function servePull(
+function servePull(
   deps: PullDeps,
   context: RequestContext,
   route: PullRoute,
