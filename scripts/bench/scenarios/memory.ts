@@ -48,7 +48,7 @@ export const memory: Scenario = async (bench, { runs, seconds }) => {
       note: 'of pages of the program’s file a process counts its share, which depends on who else runs it',
     });
     return [
-      result('idle, after its first pull', idle.slice(0, 1), 90),
+      result('idle, after its first pull', idle.slice(0, 1), 115),
       result('idle, after its first pull, without the program’s file', allocated.slice(0, 1)),
       result('idle again, after the load', idle.slice(1), 200),
       result(`${DOWNLOADS} concurrent downloads of 64 MiB`, busy, 200),
