@@ -225,7 +225,7 @@ function sendReply(
 ): Promise<void> | void {
   const { body } = reply;
   const headers: Record<string, string> = {
-    'docker-distribution-api-version': 'proxy/2.0',
+    'docker-distribution-api-version': 'registry/2.0',
     ...reply.headers,
     'x-request-id': context.id,
   };

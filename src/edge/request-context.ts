@@ -151,8 +151,6 @@ export class RequestContext {
   /** What the listener offers that the request came on, or `registry` where a trusted proxy took it by HTTPS from its client. */
   readonly service: Service;
   readonly method: string;
-  /** Host and port as the request itself names them; undefined with HTTP/1.0 alone. */
-  readonly authority: string | undefined;
   /** Lower case, without port. `X-Forwarded-Host` of a trusted proxy comes before the request's own host. */
   readonly host: string;
   /** Raw, still percent-encoded, never with a query. */
@@ -181,8 +179,7 @@ export class RequestContext {
     const headers = request.headers;
     const client = forwarded.read(connection.address, headers);
     const asked = splitTarget(request.url ?? '/');
-    this.authority = asked.host ?? authorityOf(headers);
-    this.host = hostName(client.host ?? this.authority);
+    this.host = hostName(client.host ?? asked.host ?? authorityOf(headers));
     this.path = asked.path;
     this.query = asked.query;
     this.clientAddress = client.address;

@@ -68,6 +68,7 @@ describe('the registry port', () => {
       Cookie: 'secret',
     });
     expect(answer.status).toBe(200);
+    expect(answer.headers['docker-distribution-api-version']).toBe('registry/2.0');
     expect(answer.headers['oci-namespace']).toBe('quay.io');
     expect(answer.headers['x-request-id']).toMatch(/^[0-9a-f-]{36}$/);
     const [pull] = bed.registry.pulls;
