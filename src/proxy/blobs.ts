@@ -132,14 +132,17 @@ export class Blobs {
     return this.#passOn(pull, entry, key, specs, 'cache-failed');
   }
 
-  /** Resolves when the blob has begun to come and this repository is known to hold it. */
+  /** Resolves when the blob has begun to come, or comes already, and this repository is known to hold it. */
   async #startFill(blobs: BlobCache, entry: RegistryEntry, key: BlobKey): Promise<void> {
     const { upstream, access } = this.#options;
-    const handle = blobs.fill(key, (sink, signal) => upstream.download(key, sink, signal));
+    // Another repository may have begun a fill since this one looked. That fill's bytes do not show that this repository holds the blob, and
+    // its failure does not show the contrary.
+    const other = blobs.find(key.digest);
+    const handle = other ?? blobs.fill(key, (sink, signal) => upstream.download(key, sink, signal));
     try {
-      await handle.size();
-      // Bytes from the second level of the cache prove nothing about this repository: its registry is asked, unless the answer is known.
-      if (!handle.fromTier) access.proved(entry, key, [key.digest]);
+      if (other === null) await handle.size();
+      // Nor do bytes from the second level of the cache. The registry is asked, unless its answer is known.
+      if (other === null && !handle.fromTier) access.proved(entry, key, [key.digest]);
       else if (!access.holds(entry, key, key.digest)) await this.#stat(entry, key);
     } finally {
       handle.release();

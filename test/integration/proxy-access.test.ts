@@ -117,6 +117,42 @@ describe('two registries', () => {
     expect([sha256(reply.body), await failing]).toEqual([blob.digest, 'blobUnknown']);
   });
 
+  test('that ask for the same blob at the same moment get it only where each holds it', async () => {
+    const holder = await startFake(false);
+    const other = await startFake(false);
+    const bed = await RegistryBed.start({ registries: { 'docker.io': { fake: holder }, 'quay.io': { fake: other } } });
+    closers.push(() => bed.stop());
+    other.repository('org/app');
+    const served = (digest: string) => bed.blob('docker.io', 'library/app', digest).then(({ body }) => sha256(body));
+    const refused = (digest: string) => refusalOf(bed.blob('quay.io', 'org/app', digest));
+    const [one, two] = [generated(50_000, 'one'), generated(50_000, 'two')];
+    for (const blob of [one, two]) holder.repository('library/app').addBlob(blob);
+    // Whichever begins the fill: neither its bytes nor its failure are the other’s.
+    expect(await Promise.all([served(one.digest), refused(one.digest)])).toEqual([one.digest, 'blobUnknown']);
+    expect(await Promise.all([refused(two.digest), served(two.digest)])).toEqual(['blobUnknown', two.digest]);
+    for (const { digest } of [one, two]) expect(await refused(digest)).toBe('blobUnknown');
+  });
+
+  test('do not share the failure of a fill that one began while the other was asked for a range', async () => {
+    const holder = await startFake(false);
+    const other = await startFake(false);
+    const bed = await RegistryBed.start({ registries: { 'docker.io': { fake: holder }, 'quay.io': { fake: other } } });
+    closers.push(() => bed.stop());
+    other.repository('org/app');
+    const blob = holder.repository('library/app').addBlob(generated(8 * 1024 * 1024, 'ranges'));
+    const digest = blob.digest;
+    const asked = (fake: FakeRegistry) => () => fake.log.count({ kind: 'blob' }) > 0;
+    // The holder answers the range with the whole blob, so that the whole is what comes; the other’s fill runs by then, and fails later.
+    holder.faults = () => ({ ignoreRange: true, delay: 300 });
+    other.faults = () => ({ delay: 600 });
+    const served = bed.blob('docker.io', 'library/app', digest, { range: 'bytes=0-99' });
+    await eventually('the holder is asked', asked(holder));
+    const refused = refusalOf(bed.blob('quay.io', 'org/app', digest));
+    await eventually('the other is asked', asked(other));
+    const { status, body } = await served;
+    expect([status, sha256(body), await refused]).toEqual([200, digest, 'blobUnknown']);
+  });
+
   test('what one holds is not the other’s to give while the other cannot be asked', async () => {
     const { open, closed, bed } = await start();
     const blob = closed.repository('org/secret').addBlob(generated(5000));
