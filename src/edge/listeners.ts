@@ -77,12 +77,11 @@ export class Listeners {
   }
 
   /** Accepts from a listening socket that another process has bound and sent; the kernel gives each connection to one of the processes. */
-  acceptFrom(server: Server, onConnection: (socket: Socket) => void): void {
+  acceptFrom(sent: Server, onConnection: (socket: Socket) => void): void {
+    const server = createServer({ noDelay: true }, onConnection);
     server.on('error', () => {});
-    server.on('connection', (socket) => {
-      socket.setNoDelay(true);
-      onConnection(socket);
-    });
+    // `sent` listens already, with Node's own backlog (511): that counts for the one socket, and so in every process. This sets ours again.
+    server.listen(sent, BACKLOG);
     this.#shares(server);
   }
 
