@@ -3,6 +3,7 @@ import { IssuerError } from '../certs/issuer.ts';
 import type { AccountRecord, CertStore } from '../certs/store.ts';
 import { newKeyPair } from '../certs/x509.ts';
 import type { IssuerConfig } from '../config/config.ts';
+import { SingleFlight } from '../kit/async.ts';
 import type { Locks } from '../kit/locks.ts';
 
 /** How long the lock of an account outlives a node that vanished while it registered, ms. */
@@ -10,13 +11,15 @@ const LEASE = { leaseMs: 60_000 };
 
 /**
  * The account at one CA. Its key is kept before the CA hears of it, so that a kill in between loses nothing: registering again with the
- * same key gives the same account (RFC 8555 §7.3.1). Many hosts start at once, on several nodes: one of them registers, under a lock.
+ * same key gives the same account (RFC 8555 §7.3.1). Many hosts start at once: one of them registers for all of this process, so that a
+ * CA that refuses or hangs costs them one attempt, not one each in turn; and under a lock, for the other nodes.
  */
 export class Account {
   readonly #config: IssuerConfig;
   readonly #email: string | null;
   readonly #store: CertStore;
   readonly #locks: Locks;
+  readonly #registering = new SingleFlight<AccountRecord>();
 
   constructor(config: IssuerConfig, email: string | null, store: CertStore, locks: Locks) {
     this.#config = config;
@@ -42,13 +45,16 @@ export class Account {
     });
   }
 
-  async #alone<T>(signal: AbortSignal, task: () => Promise<T>): Promise<T> {
-    const lock = await this.#locks.acquire(`account ${this.#config.directory}`, { ...LEASE, signal });
-    try {
-      return await task();
-    } finally {
-      await lock.release();
-    }
+  #alone(signal: AbortSignal, task: () => Promise<AccountRecord>): Promise<AccountRecord> {
+    const name = `account ${this.#config.directory}`;
+    return this.#registering.do(name, async () => {
+      const lock = await this.#locks.acquire(name, { ...LEASE, signal });
+      try {
+        return await task();
+      } finally {
+        await lock.release();
+      }
+    });
   }
 
   async #register(): Promise<AccountRecord> {
