@@ -32,6 +32,8 @@ export class ManagedHosts {
   readonly #imported: ImportedCertificates;
   readonly #issued = new Map<string, StoredCertificate>();
   readonly #records = new Map<string, HostRecord>();
+  /** Hosts whose record the store has not taken: the one in memory is newer. */
+  readonly #unstored = new Set<string>();
   /** Changes and loads take turns: a load must not bring back what a change has just replaced. */
   readonly #mutex = new Mutex();
   readonly #reloader: Reloader;
@@ -159,7 +161,9 @@ export class ManagedHosts {
     return this.#mutex.run(async () => {
       // In memory first: with a broken store, the wait before the next attempt holds all the same.
       this.#records.set(record.host, record);
+      this.#unstored.add(record.host);
       await this.#store.putRecord(record);
+      this.#unstored.delete(record.host);
     });
   }
 
@@ -184,7 +188,7 @@ export class ManagedHosts {
         this.#store.certificate('acme', host),
         this.#store.record(host),
       ]);
-      if (record !== null) this.#records.set(host, record);
+      if (record !== null) this.#takeRecord(record);
       if (certificate === null || certificate.fingerprint === this.issued(host)?.fingerprint) return;
       this.#issued.set(host, certificate);
       this.#publish();
@@ -202,10 +206,14 @@ export class ManagedHosts {
           this.#issued.set(certificate.name, certificate);
         }
       }
-      for (const record of records) this.#records.set(record.host, record);
+      for (const record of records) this.#takeRecord(record);
       this.#publish();
     });
     this.#reloaded();
+  }
+
+  #takeRecord(record: HostRecord): void {
+    if (!this.#unstored.has(record.host)) this.#records.set(record.host, record);
   }
 
   /** Copying the names of a thousand hosts takes microseconds; contexts are kept from one snapshot to the next. */
