@@ -16,7 +16,7 @@ export interface Challenges {
   remove(challenge: Challenge): Promise<void>;
   /** Those that have not expired by then (epoch milliseconds); the store may forget the others. */
   list(now: number): Promise<Challenge[]>;
-  /** Calls `listener` after another holder of the same store has changed something. The function returned ends that. */
+  /** Calls `listener` after another holder's change; it may also be called after one's own. The function returned ends that. */
   watch(listener: () => void): () => void;
 }
 
@@ -106,8 +106,9 @@ export class PendingChallenges implements ChallengeResponder {
 
   async close(): Promise<void> {
     this.#unwatch();
-    this.#cancelExpiry();
     await this.#reloader.close();
+    // Last: a load that was still running has set it anew.
+    this.#cancelExpiry();
   }
 
   /** In the store, and answered by every process of this gateway, when it resolves. */
