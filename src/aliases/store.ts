@@ -29,7 +29,8 @@ export interface AliasStore {
   load(): Promise<StoredTable>;
   /**
    * Applies all of the change or nothing, if the table still has the version `basedOn`. The new version; null where another holder
-   * has changed the table since, and nothing was applied.
+   * has changed the table since, and nothing was applied. Rejects, with nothing applied, where an alias would stand for a registry that is
+   * not in the table.
    */
   apply(change: TableChange, basedOn: number): Promise<number | null>;
   /** Calls `listener` after another holder's change; it may also be called after one's own. The function returned ends that. */

@@ -2,8 +2,8 @@ import type { ChallengeType } from '../config/config.ts';
 import type { CertificateMaterial } from './x509.ts';
 
 /**
- * Port: what must never be lost about certificates. Every method is atomic, and durable when it resolves.
- * test/conformance/cert-store.ts is its contract. Times in epoch milliseconds.
+ * Port: what must never be lost about certificates; several holders may share one store. Every method is atomic, and what it changed is
+ * durable when its promise resolves. test/conformance/cert-store.ts is its contract. Times in epoch milliseconds.
  */
 export interface CertStore {
   certificates(): Promise<StoredCertificate[]>;
@@ -16,8 +16,8 @@ export interface CertStore {
   putRecord(record: HostRecord): Promise<void>;
 
   /**
-   * Calls `listener` after another holder of the same store has changed a certificate or a host's record, which holders keep in memory.
-   * What else changes is read when it is needed, and is not announced. The function returned ends that.
+   * Calls `listener` after another holder has changed a certificate or a host's record, which holders keep in memory; it may also be
+   * called after one's own change. What else changes is read when it is needed, and is not announced. The function returned ends that.
    */
   watch(listener: () => void): () => void;
 

@@ -30,6 +30,6 @@ export interface Lock {
   readonly fence: number;
   /** Aborted with a reason when the lease could not be renewed in time: another may hold the lock by then. */
   readonly lost: AbortSignal;
-  /** May be called more than once, and after the lock was lost. */
+  /** May be called more than once, and after the lock was lost. Never rejects: what cannot be given back ends with its lease. */
   release(): Promise<void>;
 }

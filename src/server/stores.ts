@@ -5,6 +5,7 @@ import type { AliasStore } from '../aliases/store.ts';
 import type { CacheIndex } from '../cache/index-port.ts';
 import type { Challenges } from '../certs/challenges.ts';
 import type { CertStore } from '../certs/store.ts';
+import type { Config } from '../config/config.ts';
 import type { Locks } from '../kit/locks.ts';
 import type { Lifecycle } from '../kit/process.ts';
 import { SqliteAliasStore } from '../sqlite/alias-store.ts';
@@ -34,7 +35,11 @@ export interface Stores {
  * @param activity what this process does with the directory, for the message to another one that is refused it meanwhile
  * @throws {OperatorError} `DATA_DIR_IN_USE`, `DATABASE_NEWER` …
  */
-export function openStores(dataDir: string, activity: string, lifecycle: Lifecycle): Stores {
+export async function openStores(
+  { dataDir }: Pick<Config, 'dataDir'>,
+  activity: string,
+  lifecycle: Lifecycle,
+): Promise<Stores> {
   const lock = acquireInstanceLock(dataDir, activity);
   lifecycle.defer('the lock of the data directory', () => lock.release());
   const database = openDatabase(join(dataDir, 'gateway.db'), gatewayMigrations, { durability: 'full' });
