@@ -196,20 +196,20 @@ function servePull(
   context.kind = route.target.what.kind;
   context.target = route.target;
   const { headers } = request;
-  const asker = { address: context.clientAddress, authorization: headers.authorization, host: context.host };
+  const client = { address: context.clientAddress, authorization: headers.authorization, host: context.host };
   const serve = (grant: Grant) => {
     context.user = grant.user;
     const reply = deps.proxy.serve(new ClientPull(context, route, headers, grant.authenticated));
     return andThen(reply, (ready) => andThen(sendReply(deps, context, route, ready, response), () => count(grant)));
   };
   const count = (grant: Grant): void => {
-    if (context.bytes > 0) deps.access.countBytes(asker, grant, context.bytes);
+    if (context.bytes > 0) deps.access.countBytes(client, grant, context.bytes);
   };
   const fail = (error: unknown): void => {
     if (!context.left) sendAnswer(response, context, errorAnswer(error, context, deps.log));
   };
   try {
-    const served = andThen(deps.access.check(asker), serve);
+    const served = andThen(deps.access.check(client), serve);
     if (served instanceof Promise) served.catch(fail);
   } catch (error) {
     fail(error);

@@ -129,9 +129,9 @@ export type RequestKind =
 /** Port: users, address rules and limits, as the edge needs them. */
 export interface AccessPort {
   /** @throws {RegistryError} unauthorized (with its challenge), clientDenied, tooManyRequests */
-  check(asker: AccessRequest): Grant | Promise<Grant>;
+  check(request: AccessRequest): Grant | Promise<Grant>;
   /** Body bytes that this client was sent. */
-  countBytes(asker: AccessRequest, grant: Grant, bytes: number): void;
+  countBytes(request: AccessRequest, grant: Grant, bytes: number): void;
 }
 
 /** The reason of a request's aborted signal. */

@@ -103,8 +103,8 @@ class Worker {
     const { access: rules, limits } = this.#start.config;
     if (Object.values(limits).some((limit) => limit !== null)) {
       return {
-        check: (asker: AccessRequest) => channel.call<Grant>('check', asker),
-        countBytes: (asker, grant, bytes) => channel.tell('sent', { asker, grant, bytes }),
+        check: (request: AccessRequest) => channel.call<Grant>('check', request),
+        countBytes: (request, grant, bytes) => channel.tell('sent', { request, grant, bytes }),
       };
     }
     const users = () => this.#users;

@@ -57,8 +57,8 @@ export interface SupervisorOptions {
   readonly state: WorkerState;
   /** Users, rules and limits, decided here where they must hold for all processes together. */
   readonly access: {
-    check(asker: never): unknown;
-    countBytes(asker: never, grant: never, bytes: number): void;
+    check(request: never): unknown;
+    countBytes(request: never, grant: never, bytes: number): void;
   };
   /** The owner's listening socket, which every worker accepts from as well: the kernel gives each connection to one that is idle. */
   readonly server: Server;
@@ -186,9 +186,9 @@ export class WorkerSupervisor {
     const { core, access } = this.#options;
     new CoreHost(core, channel);
     channel.handle('certificate', ({ host }: { host: string | null }) => this.#certificate(host));
-    channel.handle('check', (asker: never) => access.check(asker));
-    channel.on('sent', ({ asker, grant, bytes }: { asker: never; grant: never; bytes: number }) =>
-      access.countBytes(asker, grant, bytes),
+    channel.handle('check', (request: never) => access.check(request));
+    channel.on('sent', ({ request, grant, bytes }: { request: never; grant: never; bytes: number }) =>
+      access.countBytes(request, grant, bytes),
     );
   }
 
