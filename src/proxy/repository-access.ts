@@ -5,9 +5,12 @@ import { RegistryError } from '../oci/errors.ts';
 import { type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import type { Pull } from './reply.ts';
 
-/** Repositories remembered as closed; more than an attacker's guesses push out is asked again at the next tag. */
+/**
+ * Repositories remembered as closed. One that many others push out is served from the cache again until its registry refuses it once more, at the
+ * latest when a tag of it is revalidated.
+ */
 const CLOSED_KEPT = 10_000;
-/** Repositories whose replies may be ready in manifest caches: more than one of their size has room for (16 MiB, 1 KiB and more each). */
+/** Repositories whose replies may be in manifest caches: more than one of 16 MiB has room for, with at least 1 KiB for each reply. */
 const REUSED_KEPT = 20_000;
 
 /** Answers of an upstream that close what it opened before. A missing image is no such answer: it only ends its own tag. */
@@ -60,6 +63,8 @@ export class RepositoryAccess {
 
   /**
    * Whether a client may use a registry at all. Called before anything of it is looked up, so that a refusal does not depend on what exists.
+   * Manifest caches give replies again without calling it: it may decide only by the target, by `authenticated` and by the table, whose change
+   * calls `invalidate`. What else a refusal depends on (the client's address, the time) belongs in src/access/access.ts, which every request asks.
    * @throws {RegistryError} registryUnknown, privateContent
    */
   admit(pull: Pull): RegistryEntry {
