@@ -66,7 +66,7 @@ export class Fill implements FileView {
   size: number | undefined;
   available = 0;
   outcome: Outcome | null = null;
-  /** What the sizes and bytes come from at the moment is the second level, not the upstream. */
+  /** The second level, not the upstream, is giving the size and the bytes at the moment. */
   fromTier = false;
   /** Null until the file is open. Readers keep it open by themselves. */
   file: SharedFile | null = null;

@@ -45,7 +45,7 @@ export interface IndexTotals {
 }
 
 /** Counters that outlive the process. */
-export type Counter = 'hits' | 'misses' | 'fetched' | 'served' | 'evictions';
+export type CacheCounter = 'hits' | 'misses' | 'fetched' | 'served' | 'evictions';
 
 /**
  * The port behind which the cache remembers what it holds. Synchronous, since it is always local: its implementations answer from memory or
@@ -98,8 +98,8 @@ export interface CacheIndex {
   /** Forgets this registry's links and tags; no more than `limit` of each at once. Returns whether there may be more. */
   forgetRegistry(registry: string, limit: number): boolean;
 
-  count(increments: Readonly<Partial<Record<Counter, number>>>): void;
-  counters(): Readonly<Record<Counter, number>>;
+  count(increments: Readonly<Partial<Record<CacheCounter, number>>>): void;
+  counters(): Readonly<Record<CacheCounter, number>>;
 
   close(): void;
 }

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import type { CacheIndex, Counter, Link } from './index-port.ts';
+import type { CacheCounter, CacheIndex, Link } from './index-port.ts';
 
 // What pulls change in the index without waiting for it: it is kept in memory, and written in batches by `flush`.
 
@@ -82,31 +82,31 @@ function keyOf(repository: RepositoryKey, digest: Digest): string {
   return `${repository.registry}/${repository.repository}@${digest}`;
 }
 
-const HELP: Readonly<Record<Counter, string>> = {
+const HELP: Readonly<Record<CacheCounter, string>> = {
   hits: 'Blobs that were in the cache, whole or growing, when they were asked for',
   misses: 'Blobs that had to be fetched',
   fetched: 'Bytes that fills brought from upstreams',
   served: 'Bytes of blobs that clients read from the cache',
   evictions: 'Blobs dropped to make room',
 };
-const METRIC: Readonly<Record<Counter, string>> = {
+const METRIC: Readonly<Record<CacheCounter, string>> = {
   hits: 'cache_hits_total',
   misses: 'cache_misses_total',
   fetched: 'cache_fetched_bytes_total',
   served: 'cache_served_bytes_total',
   evictions: 'cache_evictions_total',
 };
-const COUNTERS = Object.keys(HELP) as Counter[];
+const COUNTERS = Object.keys(HELP) as CacheCounter[];
 
 /** The cache's counters: plain additions on the path of a pull, given to the metrics and to the index by `flush`. */
 export class CacheCounters {
   readonly #index: CacheIndex;
-  readonly #metrics: Readonly<Record<Counter, { inc(by: number): void }>>;
-  #fresh: Record<Counter, number> = zero();
+  readonly #metrics: Readonly<Record<CacheCounter, { inc(by: number): void }>>;
+  #fresh: Record<CacheCounter, number> = zero();
 
   constructor(index: CacheIndex, metrics: Metrics) {
     this.#index = index;
-    const make = (counter: Counter) => metrics.counter(METRIC[counter], HELP[counter]);
+    const make = (counter: CacheCounter) => metrics.counter(METRIC[counter], HELP[counter]);
     this.#metrics = {
       hits: make('hits'),
       misses: make('misses'),
@@ -116,15 +116,15 @@ export class CacheCounters {
     };
   }
 
-  add(counter: Counter, by = 1): void {
+  add(counter: CacheCounter, by = 1): void {
     this.#fresh[counter] += by;
   }
 
   /** Since the cache directory was made: by this process and earlier ones. */
-  totals(): Readonly<Record<Counter, number>> {
+  totals(): Readonly<Record<CacheCounter, number>> {
     const stored = this.#index.counters();
     return Object.fromEntries(COUNTERS.map((name) => [name, stored[name] + this.#fresh[name]])) as Record<
-      Counter,
+      CacheCounter,
       number
     >;
   }
@@ -138,6 +138,6 @@ export class CacheCounters {
   }
 }
 
-function zero(): Record<Counter, number> {
+function zero(): Record<CacheCounter, number> {
   return { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0 };
 }

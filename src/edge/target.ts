@@ -46,8 +46,8 @@ export function roleOf(host: string, table: TableSnapshot): HostRole {
   return UNKNOWN;
 }
 
-/** A request as far as routing goes. */
-export interface Address {
+/** The URL of a request, as far as routing reads it. */
+export interface RequestUrl {
   /** As `hostName` returns it. */
   readonly host: string;
   /** Raw path, still percent-encoded: `/v2/quay.io/org/app/manifests/1`. */
@@ -79,23 +79,23 @@ const SHOWN = 200;
  * Null where the path is none of the registry API's content routes (a ping, the page, anything else).
  * @throws {RegistryError} hostUnknown, registryUnknown, pathUnknown, nameInvalid, tagInvalid, digestInvalid
  */
-export function resolvePull(address: Address, table: TableSnapshot): PullRoute | null {
-  const split = splitPath(address.path);
+export function resolvePull(url: RequestUrl, table: TableSnapshot): PullRoute | null {
+  const split = splitPath(url.path);
   if (split === null) return null;
-  const role = roleOf(address.host, table);
-  if (role.kind === 'unknown') throw hostUnknown(address.host);
+  const role = roleOf(url.host, table);
+  if (role.kind === 'unknown') throw hostUnknown(url.host);
 
-  const params = address.query === '' ? undefined : new URLSearchParams(address.query);
+  const params = url.query === '' ? undefined : new URLSearchParams(url.query);
   const ns = params?.get('ns')?.toLowerCase() || undefined;
   const found = splitName(split.rest);
-  if (found === null) throw pathUnknown(address.path);
+  if (found === null) throw pathUnknown(url.path);
   let name = found.name;
   let registry: string;
   let base = '/v2/';
 
   if (role.kind === 'alias') {
     // The shape with the registry in front belongs to the bare domain; here a segment that looks like one is part of the name.
-    if (split.registry !== undefined) throw pathUnknown(address.path);
+    if (split.registry !== undefined) throw pathUnknown(url.path);
     registry = role.alias.registry;
   } else if (split.registry !== undefined) {
     registry = requireRegistry(split.registry, table);
@@ -161,17 +161,17 @@ export class Routes {
   }
 
   /** As `resolvePull`; what it throws, and what is no pull, is not remembered. @throws {RegistryError} */
-  resolve(address: Address): PullRoute | null {
+  resolve(url: RequestUrl): PullRoute | null {
     const table = this.#table();
     if (table !== this.#foundIn) {
       this.#found.clear();
       this.#foundIn = table;
     }
-    // The first space and the first question mark part them: a host has no space, and a path no question mark.
-    const key = `${address.host} ${address.path}?${address.query}`;
+    // No two requests share a key: a host has no space, and a path no question mark.
+    const key = `${url.host} ${url.path}?${url.query}`;
     const found = this.#found.get(key);
     if (found !== undefined) return found;
-    const route = resolvePull(address, table);
+    const route = resolvePull(url, table);
     if (route !== null && key.length <= MAX_ROUTE_LENGTH) this.#found.set(key, route);
     return route;
   }

@@ -43,8 +43,8 @@ export class SingleFlight<T> {
 const RETRY = 5_000;
 
 /**
- * Loads again whenever it is asked to, one load at a time. Requests that arrive while one waits for its turn share it, so a burst of
- * changes costs two loads at most. It is what a holder of a snapshot hangs behind a store's `watch`.
+ * Loads again on request, one load at a time. Requests that arrive while a load waits for its turn share that load, so a burst of changes
+ * costs two loads at most. A holder of a snapshot gives `request` to its store's `watch`.
  */
 export class Reloader {
   readonly #load: () => Promise<void>;

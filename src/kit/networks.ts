@@ -53,7 +53,7 @@ export class Network {
   }
 }
 
-/** Addresses whose answer a list remembers: parsing one costs more than all else that is asked of a small request's address. */
+/** Addresses for which a list remembers its answer: to parse an address costs more than everything else that a small request needs it for. */
 const REMEMBERED = 1024;
 
 /** A list of networks, such as `access.allow` or `trustedProxies`. */

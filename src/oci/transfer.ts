@@ -8,7 +8,7 @@ import { type Digest, digestAlgorithm, digestHex } from './names.ts';
  * Chunks may arrive out of order and from several connections; they never overlap what is held.
  */
 export interface BlobSink {
-  /** What is on disk already (a fill taken up after a restart); sorted, disjoint. Fetch only the rest. */
+  /** What the sink has already (on disk from an earlier fill, or from the second level of the cache); sorted, disjoint. Fetch only the rest. */
   readonly held: readonly Extent[];
   /**
    * Says the blob's whole size as soon as it is known, before the first `write`; undefined if the upstream never says.

@@ -106,7 +106,7 @@ export class Blobs {
       return known ? notModified(key.digest, 'upstream') : head(key, size, 'upstream');
     }
     const specs = pull.range !== undefined && rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
-    if (blobs === null || !blobs.accepts(key.digest)) return this.#passOn(pull, entry, key, specs, 'not-kept');
+    if (blobs === null || !blobs.accepts(key.digest)) return this.#passThrough(pull, entry, key, specs, 'not-kept');
     const size = this.#options.sizes.get(key, key.digest);
     if (specs !== null && !this.#cold.startsFill(key, key.digest, specs, size)) {
       const reply = await this.#part(pull, entry, key, specs);
@@ -119,17 +119,17 @@ export class Blobs {
       await this.#proofs.do(contentId(key, key.digest), () => this.#startFill(blobs, entry, key));
     } catch (error) {
       if (!(error instanceof CacheError)) throw error;
-      return this.#passOn(pull, entry, key, specs, 'cache-failed');
+      return this.#passThrough(pull, entry, key, specs, 'cache-failed');
     }
     const handle = blobs.find(key.digest);
     // It came whole but could not be kept, or failed just now; the upstream says which.
-    if (handle === null) return this.#passOn(pull, entry, key, specs, 'cache-failed');
+    if (handle === null) return this.#passThrough(pull, entry, key, specs, 'cache-failed');
     try {
       if (await isBegun(handle)) return await this.#fromHandle(pull, key, handle);
     } finally {
       handle.release();
     }
-    return this.#passOn(pull, entry, key, specs, 'cache-failed');
+    return this.#passThrough(pull, entry, key, specs, 'cache-failed');
   }
 
   /** Resolves when the blob has begun to come, or comes already, and this repository is known to hold it. */
@@ -256,7 +256,7 @@ export class Blobs {
   }
 
   /** Nothing is kept of this blob: a single part or the whole, straight from the upstream. */
-  async #passOn(
+  async #passThrough(
     pull: Pull,
     entry: RegistryEntry,
     key: BlobKey,

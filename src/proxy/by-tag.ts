@@ -25,7 +25,7 @@ export interface ManifestsByTagOptions {
   readonly now: () => number;
 }
 
-/** One request for what a tag stands for. */
+/** One request for a tag. */
 interface TagRequest {
   readonly entry: RegistryEntry;
   readonly key: RepositoryKey;
@@ -36,7 +36,7 @@ interface TagRequest {
   readonly id: string;
 }
 
-/** What a tag stood for when the upstream last said so. */
+/** The manifest that a tag named when the upstream was last asked. */
 interface TagAnswer extends KnownManifest {
   /** Milliseconds since 1970. */
   readonly checkedAt: number;
@@ -61,7 +61,7 @@ export class ManifestsByTag {
   }
 
   /**
-   * What the tag stands for, for a client of this class. For GET the manifest has a body.
+   * The manifest that the tag names, for a client of this class. For GET it has a body.
    * @throws {RegistryError} the upstream's, where nothing that is kept may be served in its place
    */
   find(
@@ -82,7 +82,7 @@ export class ManifestsByTag {
     const { id, method } = request;
     this.#missing.check(id);
     const fallback = kept !== null && this.#age(kept) <= this.#options.config.staleFor ? kept : null;
-    // Whoever asks while the upstream is known to fail is not worth a log line each.
+    // No log line for each request while the upstream is known to fail.
     if (fallback !== null && this.#staleIfError.isFailing(id)) return { manifest: fallback, from: 'stale' };
     const flight = this.#flights.do(`${method} ${id}`, () => this.#ask(request, kept));
     if (fallback === null) return this.#reusable(await flight, 'upstream');
@@ -156,7 +156,7 @@ export class ManifestsByTag {
     return newest;
   }
 
-  /** The upstream has just said that the tag stands for this. */
+  /** The upstream has just answered that the tag names this manifest. */
   #keep({ key, tag, client }: TagRequest, manifest: KnownManifest): TagAnswer {
     const checkedAt = this.#options.now();
     const variant = variantOf(client, manifest.mediaType);
@@ -183,7 +183,7 @@ export class ManifestsByTag {
     return { manifest: answer, from: 'stale' };
   }
 
-  /** Milliseconds since the upstream said so. */
+  /** Milliseconds since the upstream was asked. */
   #age({ checkedAt }: TagAnswer): number {
     return this.#options.now() - checkedAt;
   }
@@ -229,7 +229,7 @@ export class StaleIfError {
     this.#failingUntil.delete(id);
   }
 
-  /** The outcome, or null if it takes too long: whoever asks next does not wait at all, until it comes or another try is due. */
+  /** Resolves to the outcome, or to null if it takes too long: later requests do not wait at all, until it comes or another try is due. */
   async within<T>(id: string, running: Promise<T>): Promise<T | null> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<null>((resolve) => {

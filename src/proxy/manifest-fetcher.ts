@@ -19,7 +19,7 @@ export interface KnownManifest {
   readonly body: Uint8Array | null;
 }
 
-/** What a reference stands for, and how that was found out. */
+/** The manifest that a reference names, and where it came from. */
 export interface Found {
   readonly manifest: KnownManifest;
   readonly from: Extract<Reply['from'], 'cache' | 'upstream' | 'stale'>;

@@ -25,7 +25,7 @@ export interface Pull {
 /** An answer; HEAD has the headers of GET and a null body. Header names are lower-case. */
 export interface Reply {
   readonly status: number;
-  readonly headers: Headers;
+  readonly headers: ReplyHeaders;
   readonly body: Uint8Array | ByteSource | null;
   /**
    * The body once more, as a text of one character a byte (latin1), where the manifest cache keeps it. Node puts a header and a text together
@@ -53,7 +53,7 @@ export interface VersionedCore extends ProxyCore {
   readonly generation: number;
 }
 
-export type Headers = Readonly<Record<string, string>>;
+export type ReplyHeaders = Readonly<Record<string, string>>;
 
 /** Docker's clients take a registry for version 2 by this header; every answer has it. */
 const API_VERSION = 'registry/2.0';
@@ -62,7 +62,7 @@ const API_VERSION = 'registry/2.0';
 const STALE = '110 - "Response is Stale"';
 
 /** What every client needs of a manifest: type without parameters, exact length, digest, quoted tag. */
-export function manifestHeaders(mediaType: string, size: number, digest: Digest): Headers {
+export function manifestHeaders(mediaType: string, size: number, digest: Digest): ReplyHeaders {
   return {
     'docker-distribution-api-version': API_VERSION,
     'content-type': mediaType,
@@ -73,7 +73,7 @@ export function manifestHeaders(mediaType: string, size: number, digest: Digest)
 }
 
 /** A blob, or a part of one: `length` is that of the body, undefined where the upstream never says. */
-export function blobHeaders(digest: Digest, length: number | undefined, contentType: string = BLOB): Headers {
+export function blobHeaders(digest: Digest, length: number | undefined, contentType: string = BLOB): ReplyHeaders {
   const headers: Record<string, string> = {
     'docker-distribution-api-version': API_VERSION,
     'content-type': contentType,
@@ -87,7 +87,7 @@ export function blobHeaders(digest: Digest, length: number | undefined, contentT
   return headers;
 }
 
-export function listHeaders(mediaType: string, length: number): Headers {
+export function listHeaders(mediaType: string, length: number): ReplyHeaders {
   return {
     'docker-distribution-api-version': API_VERSION,
     'content-type': mediaType,
@@ -95,7 +95,7 @@ export function listHeaders(mediaType: string, length: number): Headers {
   };
 }
 
-export function staleHeaders(headers: Headers): Headers {
+export function staleHeaders(headers: ReplyHeaders): ReplyHeaders {
   return { ...headers, warning: STALE };
 }
 

@@ -4,8 +4,8 @@ import type { Statement } from 'better-sqlite3';
 import { LRUCache } from 'lru-cache';
 import type {
   BlobRow,
+  CacheCounter,
   CacheIndex,
-  Counter,
   IndexTotals,
   Link,
   ManifestRow,
@@ -313,14 +313,14 @@ export class SqliteCacheIndex implements CacheIndex {
     return more;
   }
 
-  count(increments: Readonly<Partial<Record<Counter, number>>>): void {
+  count(increments: Readonly<Partial<Record<CacheCounter, number>>>): void {
     this.#transaction(() => {
       for (const [name, by] of Object.entries(increments)) if (by !== 0) this.#run.count.run(name, by);
     });
   }
 
-  counters(): Readonly<Record<Counter, number>> {
-    const rows = this.#run.counters.all() as { name: Counter; value: number }[];
+  counters(): Readonly<Record<CacheCounter, number>> {
+    const rows = this.#run.counters.all() as { name: CacheCounter; value: number }[];
     const counted = Object.fromEntries(rows.map(({ name, value }) => [name, value]));
     return { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0, ...counted };
   }

@@ -2,13 +2,13 @@ import { LRUCache } from 'lru-cache';
 import { SingleFlight } from '../kit/async.ts';
 import { readBounded } from '../kit/http.ts';
 import { StatusError, TokenRefusedError } from './failures.ts';
-import type { Connections } from './net/connections.ts';
+import type { OutgoingConnections } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
 import { discard, header, retryAfterOf } from './responses.ts';
 import type { Semaphore } from './semaphore.ts';
 
 /** One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1); scheme and parameter names in lower case. */
-export interface Challenge {
+export interface AuthChallenge {
   readonly scheme: string;
   readonly params: ReadonlyMap<string, string>;
 }
@@ -19,7 +19,7 @@ const TOKEN = /[!#$%&'*+\-.^_`|~0-9A-Za-z]/;
  * Parses a `WWW-Authenticate` header: several challenges in one, commas within quotes, any case. Malformed parts are skipped, since some
  * registries send them.
  */
-export function parseChallenges(header: string): Challenge[] {
+export function parseChallenges(header: string): AuthChallenge[] {
   const found: { scheme: string; params: Map<string, string> }[] = [];
   let at = 0;
 
@@ -86,7 +86,7 @@ export type AuthScheme = { readonly kind: 'basic' } | { readonly kind: 'bearer';
  * where there is none.
  */
 export function chooseScheme(
-  challenges: readonly Challenge[],
+  challenges: readonly AuthChallenge[],
   credentials: Credentials | null,
   repository: string,
 ): AuthScheme | null {
@@ -123,12 +123,12 @@ export interface TokenContext {
 
 /** Bearer tokens (distribution *Token Authentication*), kept by realm, service, scope and credentials; at most one request runs for each. */
 export class Tokens {
-  readonly #connections: Connections;
+  readonly #connections: OutgoingConnections;
   readonly #sockets: Semaphore;
   readonly #kept = new LRUCache<string, string>({ max: MAX_TOKENS });
   readonly #flights = new SingleFlight<string>();
 
-  constructor(connections: Connections, sockets: Semaphore) {
+  constructor(connections: OutgoingConnections, sockets: Semaphore) {
     this.#connections = connections;
     this.#sockets = sockets;
   }

@@ -11,9 +11,9 @@ import { download } from './download/download.ts';
 import { SingleConnectionHosts } from './download/range-scheduler.ts';
 import { Endpoints, tryEndpoints } from './endpoints.ts';
 import { type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
-import { Connections } from './net/connections.ts';
+import { OutgoingConnections } from './net/connections.ts';
 import { ProxyChoice } from './net/egress.ts';
-import { manifestHeaders, Requester } from './request.ts';
+import { manifestRequestHeaders, Requester } from './request.ts';
 import { readList, readManifest, readManifestHead, statusError, type UpstreamResponse } from './responses.ts';
 import { Semaphore } from './semaphore.ts';
 import type { EndpointHealth, ListPage, Route, Upstream, UpstreamManifest } from './upstream.ts';
@@ -45,12 +45,12 @@ export function createUpstream(options: UpstreamOptions): Upstream {
 
 class RegistryUpstream implements Upstream {
   readonly #table: UpstreamOptions['table'];
-  readonly #connections: Connections;
+  readonly #connections: OutgoingConnections;
   readonly #context: UpstreamContext;
 
   constructor({ table, config, log, metrics, environment }: UpstreamOptions) {
     this.#table = table;
-    this.#connections = new Connections(new ProxyChoice(config.proxy, environment));
+    this.#connections = new OutgoingConnections(new ProxyChoice(config.proxy, environment));
     const sockets = new Semaphore(SOCKETS);
     const downloads = new Semaphore(DOWNLOADS);
     const tokens = new Tokens(this.#connections, sockets);
@@ -73,7 +73,7 @@ class RegistryUpstream implements Upstream {
   ): Promise<UpstreamManifest> {
     const text = reference.kind === 'tag' ? reference.tag : reference.digest;
     const path = `/v2/${key.repository}/manifests/${text}`;
-    const headers = manifestHeaders(accept);
+    const headers = manifestRequestHeaders(accept);
     return this.#tryEndpoints(subjectOf(key, 'manifestUnknown', text), signal, async (route, endpoint) => {
       const request = {
         route,

@@ -2,9 +2,9 @@ import { LRUCache } from 'lru-cache';
 import { parseAccept } from '../oci/media-types.ts';
 import type { BlobKey } from '../oci/names.ts';
 import {
+  type AuthChallenge,
   type AuthScheme,
   basicAuthorization,
-  type Challenge,
   type Credentials,
   chooseScheme,
   parseChallenges,
@@ -13,7 +13,7 @@ import {
   USER_AGENT,
 } from './authorization.ts';
 import { RedirectError } from './failures.ts';
-import type { Connections, RawResponse } from './net/connections.ts';
+import type { OutgoingConnections, RawResponse } from './net/connections.ts';
 import { follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
 import { discardWhole, header, headerList, type UpstreamResponse } from './responses.ts';
 import type { Purpose, Semaphore } from './semaphore.ts';
@@ -37,14 +37,14 @@ export interface UpstreamRequest {
 
 /** Sends a request to one endpoint, and authorises it and follows redirects as needed. No retries. */
 export class Requester {
-  readonly #connections: Connections;
+  readonly #connections: OutgoingConnections;
   readonly #tokens: Tokens;
   readonly #sockets: Semaphore;
   readonly #stallTimeout: number;
   /** How a repository's requests to one origin are authorised, so that the next one is not refused first. */
   readonly #schemes = new LRUCache<string, AuthScheme>({ max: MAX_SCHEMES });
 
-  constructor(connections: Connections, tokens: Tokens, sockets: Semaphore, stallTimeout: number) {
+  constructor(connections: OutgoingConnections, tokens: Tokens, sockets: Semaphore, stallTimeout: number) {
     this.#connections = connections;
     this.#sockets = sockets;
     this.#tokens = tokens;
@@ -148,7 +148,7 @@ export class Requester {
 }
 
 /** The headers of a request for a manifest. */
-export function manifestHeaders(accept: string | undefined): Record<string, string> {
+export function manifestRequestHeaders(accept: string | undefined): Record<string, string> {
   // ghcr.io answers MANIFEST_UNKNOWN for an index where Accept lacks its type, so for a client without Accept all types are named.
   return { accept: accept ?? parseAccept(undefined).header };
 }
@@ -175,7 +175,7 @@ export function requestBlob(
   return requester.send({ route, endpoint, path, repository: key.repository, method, headers, signal, purpose });
 }
 
-function challengesOf(response: RawResponse): Challenge[] {
+function challengesOf(response: RawResponse): AuthChallenge[] {
   return parseChallenges(headerList(response.headers, 'www-authenticate'));
 }
 

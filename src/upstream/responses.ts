@@ -5,7 +5,7 @@ import { nextQuery } from '../oci/link.ts';
 import { essence } from '../oci/media-types.ts';
 import { type Digest, digestAlgorithm, parseDigest, type Reference } from '../oci/names.ts';
 import { InvalidResponseError, SinkError, StatusError } from './failures.ts';
-import type { Headers, RawResponse } from './net/connections.ts';
+import type { RawResponse, ResponseHeaders } from './net/connections.ts';
 import type { ListPage, UpstreamManifest } from './upstream.ts';
 
 /** The last response after challenges and redirects; its body is to be read to the end or destroyed. */
@@ -17,19 +17,19 @@ export interface UpstreamResponse extends RawResponse {
 // Headers
 
 /** One value of a header: the first of several. */
-export function header(headers: Headers, name: string): string | undefined {
+export function header(headers: ResponseHeaders, name: string): string | undefined {
   const value = headers[name];
   return Array.isArray(value) ? value[0] : value;
 }
 
 /** All values of a header that may be repeated, as one list (RFC 9110 §5.3). */
-export function headerList(headers: Headers, name: string): string {
+export function headerList(headers: ResponseHeaders, name: string): string {
   const value = headers[name];
   return Array.isArray(value) ? value.join(', ') : (value ?? '');
 }
 
 /** The wait that a response asks for, in seconds; undefined where it asks for none. */
-export function retryAfterOf(headers: Headers): number | undefined {
+export function retryAfterOf(headers: ResponseHeaders): number | undefined {
   const ms = parseRetryAfter(header(headers, 'retry-after'));
   return ms === null ? undefined : ms / 1000;
 }

@@ -1,7 +1,7 @@
 import type {
   BlobRow,
+  CacheCounter,
   CacheIndex,
-  Counter,
   IndexTotals,
   Link,
   ManifestRow,
@@ -18,7 +18,7 @@ export class MemoryCacheIndex implements CacheIndex {
   readonly #links = new Map<string, Link & { seen: number }>();
   readonly #manifests = new Map<Digest, ManifestRow & { lastUse: number }>();
   readonly #tags = new Map<string, TagRow>();
-  readonly #counters: Record<Counter, number> = { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0 };
+  readonly #counters: Record<CacheCounter, number> = { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0 };
 
   blob(digest: Digest): BlobRow | null {
     const row = this.#blobs.get(digest);
@@ -185,11 +185,11 @@ export class MemoryCacheIndex implements CacheIndex {
     return false;
   }
 
-  count(increments: Readonly<Partial<Record<Counter, number>>>): void {
-    for (const [name, by] of Object.entries(increments)) this.#counters[name as Counter] += by;
+  count(increments: Readonly<Partial<Record<CacheCounter, number>>>): void {
+    for (const [name, by] of Object.entries(increments)) this.#counters[name as CacheCounter] += by;
   }
 
-  counters(): Readonly<Record<Counter, number>> {
+  counters(): Readonly<Record<CacheCounter, number>> {
     return { ...this.#counters };
   }
 

@@ -13,12 +13,12 @@ const KEEP_ALIVE_MS = 15_000;
 const MAX_HEADER_BYTES = 64 * 1024;
 
 /** Names in lower case. */
-export type Headers = Readonly<Record<string, string | string[] | undefined>>;
+export type ResponseHeaders = Readonly<Record<string, string | string[] | undefined>>;
 
 /** The response to one request, before redirects and challenges. */
 export interface RawResponse {
   readonly status: number;
-  readonly headers: Headers;
+  readonly headers: ResponseHeaders;
   /** The caller reads it to the end or destroys it. */
   readonly body: Readable;
 }
@@ -38,7 +38,7 @@ export interface RawRequest {
  * Every outgoing HTTP connection to registries. There is a pool for each proxy and reach: a connection that was opened to an address which
  * only the operator may name must never carry a request to where a registry pointed.
  */
-export class Connections {
+export class OutgoingConnections {
   readonly #choice: ProxyChoice;
   readonly #agents = new Map<string, Agent>();
   /** By origin of an endpoint: whether every connection to it led to an address in a private network. */

@@ -1,7 +1,7 @@
 import type { Config } from '../../config/config.ts';
 import { reasonOf } from '../failures.ts';
 import type { Route } from '../upstream.ts';
-import { Connections } from './connections.ts';
+import { OutgoingConnections } from './connections.ts';
 import { ProxyChoice } from './egress.ts';
 
 /** Milliseconds: enough for a slow link, and not too long for a person who waits for `doctor`. */
@@ -24,10 +24,10 @@ export interface EndpointCheckResult {
  * a pull nor the health that is kept of an endpoint is affected.
  */
 export class EndpointCheck {
-  readonly #connections: Connections;
+  readonly #connections: OutgoingConnections;
 
   constructor(config: Config['upstream'], environment: Readonly<Record<string, string | undefined>> = process.env) {
-    this.#connections = new Connections(new ProxyChoice(config.proxy, environment));
+    this.#connections = new OutgoingConnections(new ProxyChoice(config.proxy, environment));
   }
 
   async ask(route: Route, endpoint: string, signal: AbortSignal): Promise<EndpointCheckResult> {
