@@ -9,17 +9,16 @@ import {
   type OrderRecord,
   type StoredCertificate,
 } from '../../src/certs/store.ts';
-import { Watchers } from './watchers.ts';
+import { SharedBacking } from './store-harness.ts';
 
 /** What several holders share. */
-class Shared {
+class Shared extends SharedBacking {
   readonly certificates = new Map<string, StoredCertificate>();
   readonly records = new Map<string, HostRecord>();
   readonly events = new Map<string, CertificateEvent[]>();
   readonly accounts = new Map<string, AccountRecord>();
   readonly orders = new Map<string, OrderRecord>();
   readonly ledgers = new Map<string, LedgerEntry[]>();
-  readonly watchers = new Watchers();
 }
 
 /** A certificate store that lives as long as the test. */
@@ -40,12 +39,12 @@ export class MemoryCertStore implements CertStore {
   }
 
   async putCertificate(certificate: StoredCertificate): Promise<void> {
-    const { certificates, orders, watchers } = this.#shared;
+    const { certificates, orders } = this.#shared;
     certificates.set(`${certificate.source} ${certificate.name}`, certificate);
     if (certificate.source === 'acme') {
       for (const [key, { host }] of orders) if (host === certificate.name) orders.delete(key);
     }
-    watchers.changed(this);
+    this.#shared.changedBy(this);
   }
 
   async records(): Promise<HostRecord[]> {
@@ -58,11 +57,11 @@ export class MemoryCertStore implements CertStore {
 
   async putRecord(record: HostRecord): Promise<void> {
     this.#shared.records.set(record.host, record);
-    this.#shared.watchers.changed(this);
+    this.#shared.changedBy(this);
   }
 
   watch(listener: () => void): () => void {
-    return this.#shared.watchers.add(this, listener);
+    return this.#shared.watch(this, listener);
   }
 
   async events(host: string): Promise<CertificateEvent[]> {

@@ -1,30 +1,35 @@
 import type { Challenge, Challenges } from '../../src/certs/challenges.ts';
-import { Watchers } from './watchers.ts';
+import { SharedBacking } from './store-harness.ts';
 
 const idOf = (challenge: Challenge) =>
   `${challenge.type} ${challenge.type === 'http-01' ? challenge.token : challenge.host}`;
 const answerOf = (challenge: Challenge) =>
   challenge.type === 'http-01' ? challenge.keyAuthorization : challenge.chain + challenge.key;
 
+/** What several holders share. */
+class Shared extends SharedBacking {
+  readonly pending = new Map<string, Challenge>();
+}
+
 /** Challenges that live as long as the test. */
 export class MemoryChallenges implements Challenges {
-  readonly #shared: { readonly pending: Map<string, Challenge>; readonly watchers: Watchers };
+  readonly #shared: Shared;
 
   /** @param twin another holder of the same store */
   constructor(twin?: MemoryChallenges) {
-    this.#shared = twin === undefined ? { pending: new Map(), watchers: new Watchers() } : twin.#shared;
+    this.#shared = twin === undefined ? new Shared() : twin.#shared;
   }
 
   async put(challenge: Challenge): Promise<void> {
     this.#shared.pending.set(idOf(challenge), challenge);
-    this.#shared.watchers.changed(this);
+    this.#shared.changedBy(this);
   }
 
   async remove(challenge: Challenge): Promise<void> {
     const held = this.#shared.pending.get(idOf(challenge));
     if (held === undefined || answerOf(held) !== answerOf(challenge)) return;
     this.#shared.pending.delete(idOf(challenge));
-    this.#shared.watchers.changed(this);
+    this.#shared.changedBy(this);
   }
 
   async list(now: number): Promise<Challenge[]> {
@@ -32,6 +37,6 @@ export class MemoryChallenges implements Challenges {
   }
 
   watch(listener: () => void): () => void {
-    return this.#shared.watchers.add(this, listener);
+    return this.#shared.watch(this, listener);
   }
 }
