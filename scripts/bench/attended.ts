@@ -3,21 +3,21 @@ import { endEverything } from './process.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 /** Servers are killed after 5 s; what does not come back even then is left behind, ms. */
-const PATIENCE = 15_000;
+const TIMEOUT = 15_000;
 
 /**
  * Runs `work`. When it is done, when it fails, and when this process is told to end (Ctrl-C, SIGTERM), every server and command
  * that it started ends too; then `cleanUp` runs. Ended by a signal, this process says so and exits as a shell expects.
  */
 export async function attended(work: () => Promise<void>, cleanUp: () => void): Promise<void> {
-  let told: (typeof SIGNALS)[number] | null = null;
+  let endedBy: (typeof SIGNALS)[number] | null = null;
   const end = (signal: (typeof SIGNALS)[number]): void => {
-    told ??= signal;
-    process.exitCode = 128 + constants.signals[told];
+    endedBy ??= signal;
+    process.exitCode = 128 + constants.signals[endedBy];
     setTimeout(() => {
       cleanUp();
       process.exit();
-    }, PATIENCE).unref();
+    }, TIMEOUT).unref();
     // What waits for a server or a command fails now, and so `work` does.
     void endEverything();
   };
@@ -25,8 +25,8 @@ export async function attended(work: () => Promise<void>, cleanUp: () => void): 
   try {
     await work();
   } catch (error) {
-    if (told === null) throw error;
-    console.error(`ended by ${told}`);
+    if (endedBy === null) throw error;
+    console.error(`ended by ${endedBy}`);
   } finally {
     await endEverything();
     cleanUp();

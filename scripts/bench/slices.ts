@@ -5,7 +5,7 @@ import { CLIENT_CORE, runOver } from './process.ts';
 
 /** How long a server must have done nothing to be through with what its client left, and how long that may take, ms. */
 const QUIET = 6;
-const PATIENCE = 1_000;
+const TIMEOUT = 1_000;
 /** The share of a core that counts as nothing: a timer, a collection of garbage. */
 const NOTHING = 0.1;
 
@@ -95,7 +95,7 @@ export async function slice({ client, done, cpu }: Loaded, ms: number): Promise<
 
 /** Waits until a server has done what its client asked before it was held: it would take from the next one's turn. */
 async function quiet(cpu: () => number): Promise<void> {
-  const deadline = performance.now() + PATIENCE;
+  const deadline = performance.now() + TIMEOUT;
   for (let still = false; !still && performance.now() < deadline; ) {
     const before = { cpu: cpu(), at: performance.now() };
     await sleep(QUIET);

@@ -7,7 +7,7 @@ export interface FloorsReport {
   readonly files: number;
   /** Those of them that dependency-cruiser read. */
   readonly seen: number;
-  /** One line each; empty where the house stands. */
+  /** One line each; empty where nothing is wrong. */
   readonly problems: readonly string[];
   /** Names of the rules that were broken. */
   readonly broken: readonly string[];

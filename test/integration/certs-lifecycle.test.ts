@@ -10,7 +10,7 @@ const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 const HOST = 'hub.gw.test';
 /** Generous: other tests share the cores. */
-const PATIENCE = { timeout: 20_000, interval: 20 };
+const TIMEOUT = { timeout: 20_000, interval: 20 };
 
 /** A CA, and a gateway's certificates that use it, on one clock. */
 async function open(ca: Partial<FakeCaOptions> = {}, rig: Partial<RigOptions> = {}) {
@@ -21,12 +21,12 @@ async function open(ca: Partial<FakeCaOptions> = {}, rig: Partial<RigOptions> = 
   return { clock, listeners, fake, rig: await CertificateRig.open(listeners, { issuers: [fake], clock, ...rig }) };
 }
 
-const issued = (fake: FakeCa, count: number) => vi.waitFor(() => expect(fake.issued).toHaveLength(count), PATIENCE);
+const issued = (fake: FakeCa, count: number) => vi.waitFor(() => expect(fake.issued).toHaveLength(count), TIMEOUT);
 const state = (rig: CertificateRig, host = HOST) => rig.service.info(host);
 /** Nothing is due: an order that has begun would not have reached the CA yet, so its absence there shows nothing. */
 const quiet = (rig: CertificateRig) =>
   expect(Date.parse(state(rig)?.nextAttempt ?? '')).toBeGreaterThan(rig.clock.now());
-const until = (check: () => void | Promise<void>) => vi.waitFor(check, PATIENCE);
+const until = (check: () => void | Promise<void>) => vi.waitFor(check, TIMEOUT);
 
 describe('obtaining', () => {
   it('reports each step and has the certificate in use at the end', async () => {

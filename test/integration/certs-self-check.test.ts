@@ -10,7 +10,7 @@ import { FakeCa } from '../support/fake-ca/index.ts';
 const HOST = 'hub.gw.test';
 const HOUR = 3_600_000;
 /** Generous: other tests share the cores. */
-const PATIENCE = { timeout: 20_000, interval: 20 };
+const TIMEOUT = { timeout: 20_000, interval: 20 };
 
 async function open(
   records: Parameters<typeof dnsServer>[0],
@@ -82,7 +82,7 @@ describe('a self-check that fails', () => {
     expect(asked()).toBe(1);
     await rig.restart(HOST);
     clock.advance(90_000);
-    await vi.waitFor(() => expect(rig.service.info(HOST)?.lastError?.type).toBe('selfCheck'), PATIENCE);
+    await vi.waitFor(() => expect(rig.service.info(HOST)?.lastError?.type).toBe('selfCheck'), TIMEOUT);
     for (let minutes = 0; minutes < 50; minutes += 10) {
       clock.advance(600_000);
       await rig.obtain(HOST);
@@ -121,10 +121,10 @@ describe('a self-check that fails', () => {
     for (let round = 2; round <= 4; round++) {
       await vi.waitFor(
         async () => expect((await rig.store.certificates())[0]?.serial).toBe(ca.issued.at(-1)?.serialNumber),
-        PATIENCE,
+        TIMEOUT,
       );
       clock.advance(31_000);
-      await vi.waitFor(() => expect(ca.issued).toHaveLength(round), PATIENCE);
+      await vi.waitFor(() => expect(ca.issued).toHaveLength(round), TIMEOUT);
     }
   });
 });

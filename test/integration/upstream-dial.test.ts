@@ -7,7 +7,7 @@ import { parseProxy } from '../../src/upstream/net/egress.ts';
 import { describeWith } from '../support/programs.ts';
 
 /** Far more than any of these needs. */
-const PATIENCE_MS = 20_000;
+const TIMEOUT_MS = 20_000;
 const cleanups: (() => Promise<unknown> | unknown)[] = [];
 
 afterEach(async () => {
@@ -68,7 +68,7 @@ describeWith(['linux'], 'a host of several addresses', () => {
     const { port, accepted } = await listener('127.0.0.3');
     await silentAddress('127.0.0.2', port);
     await expect(dialAny(['127.0.0.2'], port, 600)).rejects.toMatchObject({ code: 'ETIMEDOUT' });
-    const socket = await dialAny(['127.0.0.2', '127.0.0.3'], port, PATIENCE_MS);
+    const socket = await dialAny(['127.0.0.2', '127.0.0.3'], port, TIMEOUT_MS);
     cleanups.push(() => socket.destroy());
     expect(socket.remoteAddress).toBe('127.0.0.3');
     await expect.poll(accepted).toBe(1);
@@ -76,7 +76,7 @@ describeWith(['linux'], 'a host of several addresses', () => {
 
   it('is reached though the first ones refuse', async () => {
     const { port } = await listener('127.0.0.3');
-    const socket = await dialAny(['127.0.0.4', '127.0.0.5', '127.0.0.3'], port, PATIENCE_MS);
+    const socket = await dialAny(['127.0.0.4', '127.0.0.5', '127.0.0.3'], port, TIMEOUT_MS);
     cleanups.push(() => socket.destroy());
     expect(socket.remoteAddress).toBe('127.0.0.3');
   });
@@ -84,7 +84,7 @@ describeWith(['linux'], 'a host of several addresses', () => {
   it('is not asked at the second where the first answers', async () => {
     const first = await listener('127.0.0.2');
     const second = await listener('127.0.0.3', first.port);
-    const socket = await dialAny(['127.0.0.2', '127.0.0.3'], first.port, PATIENCE_MS);
+    const socket = await dialAny(['127.0.0.2', '127.0.0.3'], first.port, TIMEOUT_MS);
     cleanups.push(() => socket.destroy());
     await expect.poll(first.accepted).toBe(1);
     expect(second.accepted()).toBe(0);
@@ -93,7 +93,7 @@ describeWith(['linux'], 'a host of several addresses', () => {
   it('leaves no connection behind but the one that won', async () => {
     const { port, open } = await listener('127.0.0.3');
     await silentAddress('127.0.0.2', port);
-    const socket = await dialAny(['127.0.0.2', '127.0.0.3', '127.0.0.3'], port, PATIENCE_MS);
+    const socket = await dialAny(['127.0.0.2', '127.0.0.3', '127.0.0.3'], port, TIMEOUT_MS);
     await expect.poll(() => open.size).toBe(1);
     socket.destroy();
     await expect.poll(() => open.size).toBe(0);
@@ -101,7 +101,7 @@ describeWith(['linux'], 'a host of several addresses', () => {
 
   it('fails with the reason of the last where all refuse', async () => {
     const { port } = await listener('127.0.0.3');
-    await expect(dialAny(['127.0.0.4', '127.0.0.5'], port, PATIENCE_MS)).rejects.toMatchObject({
+    await expect(dialAny(['127.0.0.4', '127.0.0.5'], port, TIMEOUT_MS)).rejects.toMatchObject({
       code: 'ECONNREFUSED',
     });
   });
@@ -110,7 +110,7 @@ describeWith(['linux'], 'a host of several addresses', () => {
 it('what a public registry points to is refused where its name leads inside', async () => {
   const { port, accepted } = await listener('127.0.0.1');
   await expect(resolveHost('localhost', 'public')).rejects.toMatchObject({ code: 'EADDRFORBIDDEN' });
-  const way = { reach: 'public', proxy: null, timeout: PATIENCE_MS } as const;
+  const way = { reach: 'public', proxy: null, timeout: TIMEOUT_MS } as const;
   for (const host of ['localhost', '127.0.0.1', '[::1]', '::ffff:127.0.0.1']) {
     await expect(openSocket(host, port, way)).rejects.toMatchObject({ code: 'EADDRFORBIDDEN' });
   }

@@ -1,7 +1,7 @@
 import type { Migration } from '../database.ts';
 
 /**
- * Certificates with their keys, ACME accounts, orders on their way, how things stand with each host, its story, and what counts
+ * Certificates with their keys, ACME accounts, unfinished orders, the status of each host and its events, and what counts
  * against a CA's limits. Times in epoch milliseconds; `names`, `last_error`, `holds` and `renewal` are JSON.
  */
 export const certificates: Migration = {
