@@ -5,6 +5,8 @@ import { type Content, generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures } from '../support/gateway.ts';
 
 const MIB = 1024 * 1024;
+/** Bytes of the blob that forty want. A long run asks for more: GATEWAY_TEST_BLOB_MIB=512. */
+const LARGE = Number(process.env.GATEWAY_TEST_BLOB_MIB ?? 256) * MIB;
 const REPOSITORY = 'library/app';
 
 describe('blobs through the running gateway', () => {
@@ -26,8 +28,8 @@ describe('blobs through the running gateway', () => {
   const kept = (blobs: number) =>
     eventually(`${blobs} blobs to be kept`, async () => (await bed.stats()).blobs === blobs);
 
-  it('40 clients at once get one cold blob of 512 MiB: it is fetched once, and everybody’s first byte comes early', async () => {
-    const content = add(generated(512 * MIB, 'forty'));
+  it(`40 clients at once get one cold blob of ${LARGE / MIB} MiB: it is fetched once, and everybody’s first byte comes early`, async () => {
+    const content = add(generated(LARGE, 'forty'));
     const before = (await bed.stats()).blobs ?? 0;
     const quarter = content.size / 4;
     const fetchedAtFirstByte: number[] = [];
@@ -54,10 +56,10 @@ describe('blobs through the running gateway', () => {
     expect(fetchedAtFirstByte).toHaveLength(40);
     expect(Math.max(...fetchedAtFirstByte)).toBeLessThan(quarter);
     // Memory does not grow with the blob, or with the clients times the blob.
-    expect(resident).toBeLessThan(content.size / 2);
+    expect(resident).toBeLessThan(256 * MIB);
     await kept(before + 1);
     await bed.gateway.ok('cache', 'prune');
-    // 20 GiB through TLS, both ends on this machine.
+    // All of it 40 times through TLS, both ends on this machine.
   }, 600_000);
 
   it('a fill outlives the client that started it, and the next client gets it from here', async () => {

@@ -16,6 +16,8 @@ import {
 } from './processes.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+/** As people start it: with the flags and variables that keep its memory small. */
+const STARTER = fileURLToPath(new URL('../../scripts/gateway', import.meta.url));
 
 /** What a log shows of a failed test, characters from its end. */
 const SHOWN_LOG = 4_000;
@@ -128,7 +130,7 @@ export async function prepareGateway(options: GatewayOptions = {}): Promise<Test
     },
     launch() {
       if (program !== undefined) earlier += program.output();
-      program = startProgram(command(['serve']));
+      program = startProgram({ ...command([]), command: STARTER, args: ['--config', configFile, 'serve'] });
     },
     async ready() {
       if (program === undefined) throw new Error('the gateway was not launched');
