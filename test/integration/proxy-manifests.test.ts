@@ -238,7 +238,7 @@ describe('while the upstream fails', () => {
     expect([reply.status, reply.from, reply.headers.warning]).toEqual([200, 'stale', '110 - "Response is Stale"']);
     expect(reply.body).toEqual(image.body);
     expect(await bed.counter('registry_stale_served_total')).toBe(1);
-    // The next asker does not wait for the same failure.
+    // The next request does not wait for the same failure.
     const asked = fake.log.count();
     expect((await bed.manifest('docker.io', REPOSITORY, '1', { method: 'HEAD' })).from).toBe('stale');
     expect(fake.log.count()).toBe(asked);

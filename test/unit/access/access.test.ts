@@ -35,7 +35,7 @@ async function access(options: {
 }
 
 const basic = (name: string, token: string) => `Basic ${Buffer.from(`${name}:${token}`).toString('base64')}`;
-const asker = (change: Partial<AccessRequest> = {}) => ({
+const accessRequest = (change: Partial<AccessRequest> = {}) => ({
   address: '192.0.2.1',
   authorization: undefined,
   host: 'cr.example.com',
@@ -56,7 +56,7 @@ describe('who may pull', () => {
   test('everyone while there is no user, whatever they send', async () => {
     const one = await access({});
     for (const authorization of [undefined, basic('hub', 'password'), 'Bearer x', 'nonsense']) {
-      expect(one.check(asker({ authorization }))).toEqual({ user: null, authenticated: false });
+      expect(one.check(accessRequest({ authorization }))).toEqual({ user: null, authenticated: false });
     }
   });
 
@@ -64,36 +64,41 @@ describe('who may pull', () => {
     const users = await Users.open(new MemoryUserStore(), silentLog());
     const one = await access({ users });
     const { token } = await users.add('ci');
-    expect(refused(() => one.check(asker())).kind).toBe('unauthorized');
-    expect(refused(() => one.check(asker({ authorization: 'Bearer x' }))).kind).toBe('unauthorized');
-    expect(one.check(asker({ authorization: basic('ci', token) }))).toEqual({ user: 'ci', authenticated: true });
+    expect(refused(() => one.check(accessRequest())).kind).toBe('unauthorized');
+    expect(refused(() => one.check(accessRequest({ authorization: 'Bearer x' }))).kind).toBe('unauthorized');
+    expect(one.check(accessRequest({ authorization: basic('ci', token) }))).toEqual({
+      user: 'ci',
+      authenticated: true,
+    });
     await users.remove('ci');
-    expect(one.check(asker()).authenticated).toBe(false);
+    expect(one.check(accessRequest()).authenticated).toBe(false);
   });
 
   test('anonymous: true keeps it open; wrong credentials are refused all the same', async () => {
     const users = await Users.open(new MemoryUserStore(), silentLog());
     const one = await access({ users, rules: { anonymous: true } });
     const { token } = await users.add('ci');
-    expect(one.check(asker()).authenticated).toBe(false);
-    expect(one.check(asker({ authorization: basic('ci', token) })).authenticated).toBe(true);
-    expect(refused(() => one.check(asker({ authorization: basic('ci', 'wrong') }))).kind).toBe('unauthorized');
-    expect(one.check(asker({ authorization: 'Bearer of-another-registry' })).authenticated).toBe(false);
+    expect(one.check(accessRequest()).authenticated).toBe(false);
+    expect(one.check(accessRequest({ authorization: basic('ci', token) })).authenticated).toBe(true);
+    expect(refused(() => one.check(accessRequest({ authorization: basic('ci', 'wrong') }))).kind).toBe('unauthorized');
+    expect(one.check(accessRequest({ authorization: 'Bearer of-another-registry' })).authenticated).toBe(false);
   });
 
   test('anonymous: false is closed even without users', async () => {
     const closed = await access({ rules: { anonymous: false } });
-    expect(refused(() => closed.check(asker())).kind).toBe('unauthorized');
+    expect(refused(() => closed.check(accessRequest())).kind).toBe('unauthorized');
   });
 
   test('the challenge is Basic, and nothing of the host breaks out of it', async () => {
     const one = await access({ rules: { anonymous: false } });
-    const { status, headers } = renderError(refused(() => one.check(asker())));
+    const { status, headers } = renderError(refused(() => one.check(accessRequest())));
     expect(status).toBe(401);
     expect(headers['www-authenticate']).toBe('Basic realm="cr.example.com", charset="UTF-8"');
-    const evil = renderError(refused(() => one.check(asker({ host: 'a", Bearer realm="https://evil"\r\nx: y' }))));
+    const evil = renderError(
+      refused(() => one.check(accessRequest({ host: 'a", Bearer realm="https://evil"\r\nx: y' }))),
+    );
     expect(evil.headers['www-authenticate']).toMatch(/^Basic realm="[A-Za-z0-9.:-]+", charset="UTF-8"$/);
-    const none = renderError(refused(() => one.check(asker({ host: '' }))));
+    const none = renderError(refused(() => one.check(accessRequest({ host: '' }))));
     expect(none.headers['www-authenticate']).toContain('realm="registry gateway"');
   });
 
@@ -101,7 +106,7 @@ describe('who may pull', () => {
     const users = await Users.open(new MemoryUserStore(), silentLog());
     const { token } = await users.add('ci');
     const one = await access({ users, rules: { deny: ['192.0.2.0/24'] } });
-    const error = refused(() => one.check(asker({ authorization: basic('ci', token) })));
+    const error = refused(() => one.check(accessRequest({ authorization: basic('ci', token) })));
     expect(error.kind).toBe('clientDenied');
     expect(error.message).toContain('192.0.2.1');
   });
@@ -113,15 +118,15 @@ describe('limits', () => {
     const { token } = await users.add('ci');
     const one = await access({ users, rules: { anonymous: true }, limits: { requestsPerMinute: 2 } });
     const authorization = basic('ci', token);
-    one.check(asker({ address: '2001:db8::1' }));
-    one.check(asker({ address: '2001:db8::2' }));
-    const error = refused(() => one.check(asker({ address: '2001:db8::3' })));
+    one.check(accessRequest({ address: '2001:db8::1' }));
+    one.check(accessRequest({ address: '2001:db8::2' }));
+    const error = refused(() => one.check(accessRequest({ address: '2001:db8::3' })));
     expect(error.kind).toBe('tooManyRequests');
     expect(renderError(error).headers['retry-after']).toBe('30');
-    one.check(asker({ address: '2001:db8::3', authorization }));
-    one.check(asker({ address: '192.0.2.9', authorization }));
-    expect(refused(() => one.check(asker({ authorization }))).kind).toBe('tooManyRequests');
-    one.check(asker());
+    one.check(accessRequest({ address: '2001:db8::3', authorization }));
+    one.check(accessRequest({ address: '192.0.2.9', authorization }));
+    expect(refused(() => one.check(accessRequest({ authorization }))).kind).toBe('tooManyRequests');
+    one.check(accessRequest());
   });
 
   test('guesses count against the address', async () => {
@@ -129,7 +134,7 @@ describe('limits', () => {
     await users.add('ci');
     const one = await access({ users, limits: { requestsPerMinute: 3 } });
     const kinds = [1, 2, 3, 4].map(
-      (n) => refused(() => one.check(asker({ authorization: basic('ci', `guess${n}`) }))).kind,
+      (n) => refused(() => one.check(accessRequest({ authorization: basic('ci', `guess${n}`) }))).kind,
     );
     expect(kinds).toEqual(['unauthorized', 'unauthorized', 'unauthorized', 'tooManyRequests']);
   });
@@ -137,25 +142,25 @@ describe('limits', () => {
   test('bytes outlive a restart', async () => {
     const counters = new MemoryCounterStore();
     const first = await access({ counters, limits: { bytesPerDay: 100 } });
-    first.countBytes(asker(), first.check(asker()), 100);
-    const error = refused(() => first.check(asker()));
+    first.countBytes(accessRequest(), first.check(accessRequest()), 100);
+    const error = refused(() => first.check(accessRequest()));
     expect(error.message).toContain('100 bytes of today');
     expect(renderError(error).headers['retry-after']).toBe('86400');
     await first.close();
     const second = await access({ counters, limits: { bytesPerDay: 100 } });
-    expect(refused(() => second.check(asker())).kind).toBe('tooManyRequests');
+    expect(refused(() => second.check(accessRequest())).kind).toBe('tooManyRequests');
   });
 
   test('bytes a month stop everyone', async () => {
     const one = await access({ limits: { bytesPerMonth: 100 } });
-    one.countBytes(asker(), one.check(asker()), 100);
-    expect(refused(() => one.check(asker({ address: '198.51.100.1' }))).message).toContain('this month');
+    one.countBytes(accessRequest(), one.check(accessRequest()), 100);
+    expect(refused(() => one.check(accessRequest({ address: '198.51.100.1' }))).message).toContain('this month');
   });
 
   test('a store that fails does not fail a pull, nor the end', async () => {
     const counters = new MemoryCounterStore();
     const one = await access({ counters, limits: { bytesPerDay: 100 } });
-    one.countBytes(asker(), one.check(asker()), 1);
+    one.countBytes(accessRequest(), one.check(accessRequest()), 1);
     counters.add = async () => {
       throw new Error('disk full');
     };

@@ -4,7 +4,7 @@ import { type Purpose, type Release, Semaphore } from '../../../src/upstream/sem
 const forever = new AbortController().signal;
 
 /** Asks for permits and notes in which order they are granted. */
-function asker(semaphore: Semaphore) {
+function requestsTo(semaphore: Semaphore) {
   const granted: string[] = [];
   const releases: Release[] = [];
   const ask = async (purpose: Purpose, key: string, name = `${purpose} ${key}`, signal = forever) => {
@@ -18,7 +18,7 @@ const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 it('grants documents before fills, and fills before segments', async () => {
   const semaphore = new Semaphore({ total: 1 });
-  const { granted, releases, ask } = asker(semaphore);
+  const { granted, releases, ask } = requestsTo(semaphore);
   for (const purpose of ['fill', 'segment', 'fill', 'document'] as const) void ask(purpose, 'a');
   await settle();
   expect(granted).toEqual(['fill a']);
@@ -33,7 +33,7 @@ it('grants documents before fills, and fills before segments', async () => {
 
 it('lets keys take turns, so that one registry with a hundred layers holds up no other', async () => {
   const semaphore = new Semaphore({ total: 1 });
-  const { granted, releases, ask } = asker(semaphore);
+  const { granted, releases, ask } = requestsTo(semaphore);
   for (let i = 0; i < 4; i++) void ask('fill', 'greedy');
   void ask('fill', 'modest');
   for (let i = 0; i < 5; i++) {
@@ -45,7 +45,7 @@ it('lets keys take turns, so that one registry with a hundred layers holds up no
 
 it('keeps to the limits of a purpose and of a key', async () => {
   const semaphore = new Semaphore({ total: 10, fill: 2, segment: 3, segmentPerKey: 2 });
-  const { granted, ask } = asker(semaphore);
+  const { granted, ask } = requestsTo(semaphore);
   for (let i = 0; i < 3; i++) void ask('fill', 'a');
   for (let i = 0; i < 3; i++) void ask('segment', 'a');
   for (let i = 0; i < 3; i++) void ask('segment', 'b');
@@ -57,7 +57,7 @@ it('keeps to the limits of a purpose and of a key', async () => {
 
 it('forgets who leaves, and counts a release once', async () => {
   const semaphore = new Semaphore({ total: 1 });
-  const { granted, releases, ask } = asker(semaphore);
+  const { granted, releases, ask } = requestsTo(semaphore);
   void ask('fill', 'a', 'first');
   await settle();
   const leaving = new AbortController();
