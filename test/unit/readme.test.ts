@@ -4,13 +4,9 @@ import { floors } from '../../scripts/lib/floors.ts';
 import { CLIENT_KINDS } from '../../src/admin/contract.ts';
 import { seedRows } from '../../src/aliases/yaml.ts';
 import { KEY_ROWS, type KeyRow } from '../../src/config/settings.ts';
-import { CATALOGUE } from '../../src/oci/errors.ts';
 
 const root = (name: string) => new URL(`../../${name}`, import.meta.url);
 const read = (name: string) => readFileSync(root(name), 'utf8');
-
-/** Text as a cell of a Markdown table shows it. */
-const cell = (text: string) => text.replace(/[<|]/g, '\\$&');
 
 /** The first two cells of a key's row. */
 const rowStart = ({ key, variable }: KeyRow) => `| \`${key}\` |${variable === null ? '' : ` \`${variable}\``} |`;
@@ -65,13 +61,6 @@ describe('README.md', () => {
 
   it('has what is declared of every key, word for word', () => {
     expect(configurationRows(readme).map(({ doc }) => doc)).toEqual(KEY_ROWS.map(({ doc }) => doc));
-  });
-
-  it('has the catalogue of errors, row by row', () => {
-    const expected = Object.values(CATALOGUE).map(
-      ({ status, code, message, next }) => `| ${status} | \`${code}\` | ${cell(message)} | ${cell(next)} |`,
-    );
-    expect(readme.split('\n').filter((line) => /^\| \d{3} \|/.test(line))).toEqual(expected);
   });
 
   it('has the aliases of a new table', () => {
