@@ -110,7 +110,6 @@ describeWith(
 
     afterEach(async () => {
       await gateway?.close();
-      gateway = undefined;
     });
 
     afterAll(async () => {

@@ -65,6 +65,9 @@ export class OutgoingConnections {
         origin: `http://${proxy.host.includes(':') ? `[${proxy.host}]` : proxy.host}:${proxy.port}`,
         path: `${url.origin}${url.pathname}${url.search}`,
         headers: { ...request.headers, host: url.host, ...proxyAuthorization(proxy) },
+        // A connection for each request: some proxies (tinyproxy) end theirs after a response without saying so (RFC 9112 §9.6), and the
+        // next request on it would be lost.
+        reset: true,
       });
       if (response.statusCode === 407) {
         response.body.on('error', () => {}).destroy();
