@@ -23,6 +23,8 @@ export interface Grant {
   /** Null for an anonymous client. */
   readonly user: string | null;
   readonly authenticated: boolean;
+  /** Who counts as one client: `user:<name>`, else the IPv4 address or the /64 of the IPv6 address. */
+  readonly client: string;
 }
 
 export interface AccessOptions {
@@ -38,8 +40,6 @@ export interface AccessOptions {
 
 /** How often the counters are stored, ms. A process that is killed loses the bytes counted since then; each flush is one small write. */
 const FLUSH_EVERY = 10_000;
-
-const ANONYMOUS: Grant = { user: null, authenticated: false };
 
 /** Decides who may pull, and how much: address rules, users, limits. */
 export class Access {
@@ -63,19 +63,19 @@ export class Access {
     if (!this.#networks.allows(request.address)) {
       throw new RegistryError('clientDenied', { facts: { address: request.address } });
     }
-    const grant = this.#identify(request);
+    const user = this.#user(request);
     // A request with wrong credentials counts for its address, so that guessing passwords is limited too.
-    const client = clientKey(request, grant ?? ANONYMOUS);
+    const client = typeof user === 'string' ? `user:${user}` : clientNetwork(request.address);
     this.#limit(client);
-    if (grant === null) throw unauthorized(request.host);
+    if (user === undefined) throw unauthorized(request.host);
     const exceeded = this.#options.quotas?.exceeded(client) ?? null;
     if (exceeded !== null) throw overQuota(exceeded);
-    return grant;
+    return { user, authenticated: user !== null, client };
   }
 
   /** Body bytes that this client was sent. */
-  countBytes(request: AccessRequest, grant: Grant, bytes: number): void {
-    this.#options.quotas?.count(clientKey(request, grant), bytes);
+  countBytes(_request: AccessRequest, grant: Grant, bytes: number): void {
+    this.#options.quotas?.count(grant.client, bytes);
   }
 
   /** Writes the counters a last time; never rejects. */
@@ -86,17 +86,17 @@ export class Access {
   }
 
   /**
-   * Null: the client must log in. Where there are users, wrong credentials are refused even if anonymous clients may pull, since `docker login`
+   * The user's name; null: an anonymous client; undefined: the client must log in. Where there are users, wrong credentials are refused even if anonymous clients may pull, since `docker login`
    * takes an answer of 200 for correct ones. Where there are none, credentials are ignored: some clients send theirs for another registry.
    */
-  #identify({ authorization }: AccessRequest): Grant | null {
+  #user({ authorization }: AccessRequest): string | null | undefined {
     const { users, rules } = this.#options;
     if (authorization !== undefined && users.count > 0) {
       const user = users.verify(authorization);
-      if (user !== null) return { user, authenticated: true };
-      if (/^basic\b/i.test(authorization)) return null;
+      if (user !== null) return user;
+      if (/^basic\b/i.test(authorization)) return undefined;
     }
-    return (rules.anonymous ?? users.count === 0) ? ANONYMOUS : null;
+    return (rules.anonymous ?? users.count === 0) ? null : undefined;
   }
 
   #limit(client: string): void {
@@ -119,11 +119,6 @@ export class Access {
       );
     }
   }
-}
-
-/** The prefix keeps users apart from addresses. */
-function clientKey(request: AccessRequest, grant: Grant): string {
-  return grant.user === null ? clientNetwork(request.address) : `user:${grant.user}`;
 }
 
 function unauthorized(host: string | undefined): RegistryError {

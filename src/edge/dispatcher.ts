@@ -160,18 +160,20 @@ class ClientPull implements Pull {
   readonly ifRange: string | undefined;
   readonly ifNoneMatch: string | undefined;
   readonly authenticated: boolean;
+  readonly client: string;
   readonly base: string;
   readonly ns: string | undefined;
   readonly #context: RequestContext;
 
-  constructor(context: RequestContext, route: PullRoute, headers: IncomingHttpHeaders, authenticated: boolean) {
+  constructor(context: RequestContext, route: PullRoute, headers: IncomingHttpHeaders, grant: Grant) {
     this.target = route.target;
     this.method = context.method === 'HEAD' ? 'HEAD' : 'GET';
     this.accept = headers.accept;
     this.range = headers.range;
     this.ifRange = headers['if-range'] as string | undefined;
     this.ifNoneMatch = headers['if-none-match'];
-    this.authenticated = authenticated;
+    this.authenticated = grant.authenticated;
+    this.client = grant.client;
     this.base = route.base;
     this.ns = route.ns;
     this.#context = context;
@@ -199,7 +201,7 @@ function servePull(
   const client = { address: context.clientAddress, authorization: headers.authorization, host: context.host };
   const serve = (grant: Grant) => {
     context.user = grant.user;
-    const reply = deps.proxy.serve(new ClientPull(context, route, headers, grant.authenticated));
+    const reply = deps.proxy.serve(new ClientPull(context, route, headers, grant));
     return andThen(reply, (ready) => andThen(sendReply(deps, context, route, ready, response), () => count(grant)));
   };
   const count = (grant: Grant): void => {

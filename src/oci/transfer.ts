@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
-import type { Extent } from '../kit/interval-set.ts';
+import type { Extent, IntervalSet } from '../kit/interval-set.ts';
 import { type Digest, digestAlgorithm, digestHex } from './names.ts';
 
 /**
@@ -20,6 +20,25 @@ export interface BlobSink {
    * still wait for the disk when this resolves, so the writer must not reuse its memory. A rejection ends the download; it is not the upstream's failure.
    */
   write(offset: number, chunk: Uint8Array): Promise<void>;
+  /** What is wanted of the blob, and in which order; left out where all of it is, from its first byte to its last. */
+  readonly wishes?: Wishes;
+}
+
+/** A wish for bytes that are missing: what is fetched next. */
+export interface Wish extends Extent {
+  /** A reader waits for these bytes now, so that another connection for them is worth its cost. */
+  readonly urgent: boolean;
+}
+
+/**
+ * What readers want of a blob that is being fetched. A download asks whenever one of its connections is free, and goes on in the order of the
+ * answers; it ends, although bytes are missing, when nothing is wanted and nothing is under way.
+ */
+export interface Wishes {
+  /** The bytes to be fetched next: a part of one extent of `missing` (what is neither held nor assigned to a connection); null where nothing more is wanted now. */
+  next(missing: IntervalSet): Wish | null;
+  /** Calls the listener whenever there is a new wish, until the function returned is called. */
+  onChange(listener: () => void): () => void;
 }
 
 /** A blob's body streamed straight through, for a range that lies far ahead of a fill, or with no cache. */

@@ -72,7 +72,7 @@ export class Blobs {
     const handle = blobs?.find(key.digest) ?? null;
     if (handle === null) return this.#notHere(pull, entry, key);
     try {
-      if (!access.holds(entry, key, key.digest)) await this.#prove(entry, key);
+      if (!access.mayServe(entry, key, key.digest)) await this.#prove(entry, key);
       // A fill that fails before it began may be another repository's: that failure says nothing about this repository, and its reason is not for this client.
       if (await isBegun(handle)) return await this.#fromHandle(pull, key, handle);
     } finally {
@@ -142,8 +142,8 @@ export class Blobs {
     try {
       if (other === null) await handle.size();
       // Nor do bytes from the second level of the cache. The registry is asked, unless its answer is known.
-      if (other === null && !handle.fromTier) access.proved(entry, key, [key.digest]);
-      else if (!access.holds(entry, key, key.digest)) await this.#stat(entry, key);
+      if (other === null && !handle.fromTier) access.said(entry, key, [key.digest]);
+      else if (!access.mayServe(entry, key, key.digest)) await this.#stat(entry, key);
     } finally {
       handle.release();
     }
@@ -166,7 +166,7 @@ export class Blobs {
 
   async #size(entry: RegistryEntry, key: BlobKey): Promise<number | undefined> {
     const { access, sizes } = this.#options;
-    const size = access.holds(entry, key, key.digest) ? sizes.get(key, key.digest) : undefined;
+    const size = access.mayServe(entry, key, key.digest) ? sizes.get(key, key.digest) : undefined;
     return size ?? this.#stat(entry, key);
   }
 
@@ -174,7 +174,7 @@ export class Blobs {
     const { upstream, access, sizes, signal } = this.#options;
     return this.#stats.do(contentId(key, key.digest), async () => {
       const { size } = await upstream.statBlob(key, signal);
-      access.proved(entry, key, [key.digest]);
+      access.said(entry, key, [key.digest]);
       if (size !== undefined) sizes.set(key, key.digest, size);
       return size;
     });
@@ -266,7 +266,7 @@ export class Blobs {
     this.#options.onPassthrough(reason);
     const part = specs === null ? null : await this.#part(pull, entry, key, specs);
     const reply = part ?? (await this.#passthrough.whole(key, pull.signal));
-    this.#options.access.proved(entry, key, [key.digest]);
+    this.#options.access.said(entry, key, [key.digest]);
     return reply;
   }
 
@@ -284,7 +284,7 @@ export class Blobs {
       range = extent;
     }
     const reply = await this.#passthrough.part(key, range, pull.signal);
-    if (reply !== null) this.#options.access.proved(entry, key, [key.digest]);
+    if (reply !== null) this.#options.access.said(entry, key, [key.digest]);
     return reply;
   }
 }

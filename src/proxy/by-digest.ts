@@ -44,7 +44,7 @@ export class ManifestsByDigest {
     method: Method,
   ): Promise<Found> | Found {
     const { access, store } = this.#options;
-    const row = access.holds(entry, key, digest) ? store.getManifest(digest) : null;
+    const row = access.mayServe(entry, key, digest) ? store.getManifest(digest) : null;
     if (row !== null && accepts(client, row.mediaType)) return this.#reusable(knownManifest(row), 'cache');
     return this.#fetch(entry, key, digest, client, method);
   }
@@ -83,7 +83,7 @@ export class ManifestsByDigest {
     // It is here for another repository: this one only has to show that it has it too.
     if (row !== null && accepts(client, row.mediaType)) {
       await request('HEAD');
-      access.proved(entry, key, [digest]);
+      access.said(entry, key, [digest]);
       fetcher.learnBlobs(entry, key, row.body);
       return this.#reusable(knownManifest(row), 'upstream');
     }

@@ -132,7 +132,7 @@ export class ManifestsByTag {
     if (digest === undefined) return null;
     const { entry, key } = request;
     const { store, access, fetcher, now } = this.#options;
-    access.proved(entry, key, [digest]);
+    access.said(entry, key, [digest]);
     const row = store.getManifest(digest);
     if (row !== null) {
       fetcher.learnBlobs(entry, key, row.body);
@@ -148,7 +148,7 @@ export class ManifestsByTag {
     for (const variant of client.variants) {
       const kept = store.getTag(key, tag, variant);
       if (kept === null || (newest !== null && newest.checkedAt >= kept.checkedAt)) continue;
-      if (!access.holds(entry, key, kept.digest)) continue;
+      if (!access.mayServe(entry, key, kept.digest)) continue;
       const row = store.getManifest(kept.digest);
       const fits = row !== null && (variant === client.key || accepts(client, row.mediaType));
       if (fits) newest = { ...knownManifest(row), checkedAt: kept.checkedAt };

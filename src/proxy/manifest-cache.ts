@@ -122,8 +122,8 @@ function keyOf(pull: Pull, reference: Reference): string {
 /** The whole reply is asked for, so that it can be kept for clients that do not have it. */
 function withoutCondition(pull: Pull): Pull {
   if (pull.ifNoneMatch === undefined) return pull;
-  const { target, method, accept, authenticated, base, ns, signal } = pull;
-  return { target, method, accept, authenticated, base, ns, signal };
+  const { target, method, accept, authenticated, client, base, ns, signal } = pull;
+  return { target, method, accept, authenticated, client, base, ns, signal };
 }
 
 /** A body that is a part of a larger buffer (a message of another process, Node's pool) would keep that whole buffer in memory: it is copied. */

@@ -77,7 +77,7 @@ export class ManifestFetcher {
     const { digest, mediaType, body } = manifest;
     if (digest === undefined || body === null) throw new TypeError('a GET without body or digest');
     this.#options.store.putManifest({ digest, mediaType, body });
-    this.#options.access.proved(entry, key, [digest]);
+    this.#options.access.gave(entry, key, digest);
     this.learnBlobs(entry, key, body);
     return { digest, mediaType, body, size: body.length };
   }
@@ -86,7 +86,7 @@ export class ManifestFetcher {
   learnBlobs(entry: RegistryEntry, key: RepositoryKey, body: Uint8Array): void {
     const blobs = blobDescriptors(body);
     if (blobs.length === 0) return;
-    this.#options.access.proved(
+    this.#options.access.said(
       entry,
       key,
       blobs.map(({ digest }) => digest),

@@ -14,6 +14,8 @@ export interface Pull {
   readonly ifNoneMatch?: string | undefined;
   /** True where the client showed credentials that the gateway knows. */
   readonly authenticated: boolean;
+  /** Who shares limits, allowances and turns with whom: `Grant.client`. No answer's content depends on it. */
+  readonly client: string;
   /** Path in front of `<name>/tags/list` in the shape that the client used, for `Link`: `/v2/`, `/v2/quay.io/`, `/quay.io/v2/`. */
   readonly base: string;
   /** `ns=<registry>` where the client sent one, to be carried into `Link`. */

@@ -77,18 +77,31 @@ export class RepositoryAccess {
     return entry;
   }
 
-  /** Whether kept content may be served through this repository without asking its registry. */
-  holds(entry: RegistryEntry, key: RepositoryKey, digest: Digest): boolean {
+  /** Whether kept content may be given through this repository without asking its registry. */
+  mayServe(entry: RegistryEntry, key: RepositoryKey, digest: Digest): boolean {
     if (this.#links === null || this.#isClosed(key)) return false;
     const access = this.#links.accessOf(key, digest);
     // What only credentials opened must be opened without them first, once the registry's row has none any more.
     return access === 'public' || (access === 'private' && entry.credentials !== null);
   }
 
-  /** The registry has just shown that this repository holds these. */
-  proved(entry: RegistryEntry, key: RepositoryKey, digests: readonly Digest[]): void {
+  /**
+   * Whether this repository is known to hold the content: it *said* or *gave* it. Enough to be given what its own registry is just bringing
+   * (a growing file is one registry's); kept content asks {@link mayServe}.
+   */
+  knows(entry: RegistryEntry, key: RepositoryKey, digest: Digest): boolean {
+    return this.mayServe(entry, key, digest);
+  }
+
+  /** This repository *said* that it holds these: a manifest that it gave names them, or its HEAD claims it. */
+  said(entry: RegistryEntry, key: RepositoryKey, digests: readonly Digest[]): void {
     this.#closed.delete(repositoryId(key));
     this.#links?.link(key, digests, { private: entry.credentials !== null });
+  }
+
+  /** This repository *gave* it: a GET there brought the bytes, and their digest was right. */
+  gave(entry: RegistryEntry, key: RepositoryKey, digest: Digest): void {
+    this.said(entry, key, [digest]);
   }
 
   /**

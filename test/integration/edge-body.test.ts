@@ -20,7 +20,7 @@ beforeAll(async () => {
   bed = await startEdgeBed({
     limits: { stallMs: 500 },
     access: {
-      check: () => ({ user: null, authenticated: false }),
+      check: () => ({ user: null, authenticated: false, client: '192.0.2.1' }),
       countBytes: (_asker, _grant, bytes) => counted.push(bytes),
     },
   });

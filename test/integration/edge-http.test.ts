@@ -80,6 +80,7 @@ describe('the registry port', () => {
       ifRange: '"x"',
       ifNoneMatch: '"y"',
       authenticated: false,
+      client: '192.0.2.1',
       base: '/v2/quay.io/',
       ns: 'docker.io',
     });
@@ -350,7 +351,7 @@ describe('clients and proxies in front', () => {
           headers: { 'www-authenticate': 'Basic realm="x"' },
         });
       }
-      return { user: 'ada', authenticated: true };
+      return { user: 'ada', authenticated: true, client: 'user:ada' };
     },
     countBytes: () => {},
   };

@@ -122,6 +122,7 @@ export class RegistryBed {
       target: { registry, repository, what },
       method: 'GET',
       authenticated: false,
+      client: '192.0.2.1',
       base: '/v2/',
       signal: new AbortController().signal,
       ...options,

@@ -56,7 +56,11 @@ describe('who may pull', () => {
   test('everyone while there is no user, whatever they send', async () => {
     const one = await access({});
     for (const authorization of [undefined, basic('hub', 'password'), 'Bearer x', 'nonsense']) {
-      expect(one.check(accessRequest({ authorization }))).toEqual({ user: null, authenticated: false });
+      expect(one.check(accessRequest({ authorization }))).toEqual({
+        user: null,
+        authenticated: false,
+        client: '192.0.2.1',
+      });
     }
   });
 
@@ -69,6 +73,7 @@ describe('who may pull', () => {
     expect(one.check(accessRequest({ authorization: basic('ci', token) }))).toEqual({
       user: 'ci',
       authenticated: true,
+      client: 'user:ci',
     });
     await users.remove('ci');
     expect(one.check(accessRequest()).authenticated).toBe(false);

@@ -15,6 +15,7 @@ function pull(more: Partial<Pull> & { reference?: string; repository?: string; r
     method: 'GET',
     accept: OCI_INDEX,
     authenticated: false,
+    client: '192.0.2.1',
     base: '/v2/',
     signal: new AbortController().signal,
     ...rest,
