@@ -22,11 +22,16 @@ export interface BlobSink {
   write(offset: number, chunk: Uint8Array): Promise<void>;
   /** What is wanted of the blob, and in which order; left out where all of it is, from its first byte to its last. */
   readonly wishes?: Wishes;
+  /** The blob's size, where it is known before anything of it was fetched (its descriptor in a manifest): an answer with another one is wrong. */
+  readonly expectedSize?: number | undefined;
 }
 
 /** A wish for bytes that are missing: what is fetched next. */
 export interface Wish extends Extent {
-  /** A reader waits for these bytes now, so that another connection for them is worth its cost. */
+  /**
+   * A reader waits for the first of these bytes now, so that another connection for them is worth its cost. What it needs only after bytes
+   * that are under way is a wish, but not an urgent one.
+   */
   readonly urgent: boolean;
 }
 
@@ -35,7 +40,13 @@ export interface Wish extends Extent {
  * answers; it ends, although bytes are missing, when nothing is wanted and nothing is under way.
  */
 export interface Wishes {
-  /** The bytes to be fetched next: a part of one extent of `missing` (what is neither held nor assigned to a connection); null where nothing more is wanted now. */
+  /**
+   * The bytes to be fetched next: a part of one extent of `missing`, which is what is neither held nor about to come on a connection; null where
+   * nothing more is wanted now. The extent may be as long as it is wanted: a wish from 0 to the end (Infinity while the size is unknown) is
+   * one plain GET, any other a request for just this range, so that what is wanted as parts should be wished for in parts of 1 to 8 MiB.
+   * While nothing is known of the size, a wish for the first byte tells it. Asking takes nothing: the same question has the same answer until
+   * bytes have come or `missing` has changed.
+   */
   next(missing: IntervalSet): Wish | null;
   /** Calls the listener whenever there is a new wish, until the function returned is called. */
   onChange(listener: () => void): () => void;

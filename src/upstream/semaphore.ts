@@ -9,6 +9,14 @@ const BY_URGENCY: readonly Purpose[] = ['document', 'fill', 'segment'];
 /** Returns a permit; may be called more than once. */
 export type Release = () => void;
 
+/** Who holds a permit that may be asked back before it is returned. */
+export interface PermitHolder {
+  /** Bytes per second that it brings, for the choice of who rests. */
+  pace(): number;
+  /** Asks for the permit: the holder stops what it does, returns the permit, and queues for another one. */
+  rest(): void;
+}
+
 export interface SemaphoreLimits {
   /** Permits in all. */
   readonly total: number;
@@ -54,7 +62,7 @@ export class Semaphore {
   }
 
   /** Resolves when a permit is granted; rejects with the signal's reason where that comes first. */
-  acquire(purpose: Purpose, key: string, signal: AbortSignal): Promise<Release> {
+  acquire(purpose: Purpose, key: string, signal: AbortSignal, _holder?: PermitHolder): Promise<Release> {
     return new Promise((resolve, reject) => {
       if (signal.aborted) {
         reject(signal.reason as Error);
