@@ -54,6 +54,8 @@ export interface RegistryRow {
   /** Whether there are any; what they are is never shown. */
   readonly credentials: boolean;
   readonly public: boolean;
+  /** Hosts outside its own domain that may be sent its credentials. */
+  readonly realms: readonly string[];
 }
 
 export interface AliasAdded {

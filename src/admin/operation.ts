@@ -67,11 +67,14 @@ export function registryRow(entry: RegistryEntry): RegistryRow {
     proxy: entry.proxy === null ? null : redactUrl(entry.proxy),
     credentials: entry.credentials !== null,
     public: entry.public,
+    realms: entry.realms,
   };
 }
 
 /** Longest text that a name, host or URL of the table can be; what is longer is a mistake before it is anything else. */
 const MAX_TEXT = 2048;
+/** Hosts that may be sent one registry's credentials; a registry has one token service, seldom two. */
+const MAX_REALMS = 100;
 
 /** What each operation takes, by its name; those that are not here take nothing. */
 function inputShapes({ z }: typeof import('zod')) {
@@ -109,6 +112,7 @@ function inputShapes({ z }: typeof import('zod')) {
         .nullable()
         .optional(),
       public: z.boolean().optional(),
+      realms: z.array(text).max(MAX_REALMS).optional(),
     }),
     'registry.rm': HostInput,
     'cert.show': HostInput,

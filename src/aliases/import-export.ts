@@ -18,6 +18,7 @@ export interface RegistryDeclaration {
   readonly endpoints?: readonly string[];
   readonly proxy?: string | null;
   readonly public?: boolean;
+  readonly realms?: readonly string[];
   /** Read where a person wrote it; never exported. */
   readonly credentials?: { readonly username: string; readonly password: string };
   readonly aliases: readonly AliasDeclaration[];
@@ -34,11 +35,12 @@ export function exportRows(snapshot: TableSnapshot): RegistryDeclaration[] {
   const byText = (one: string, other: string): number => (one < other ? -1 : one > other ? 1 : 0);
   return [...snapshot.registries.values()]
     .sort((one, other) => byText(one.host, other.host))
-    .map(({ host, endpoints, proxy, public: open }) => ({
+    .map(({ host, endpoints, proxy, public: open, realms }) => ({
       host,
       endpoints,
       proxy: proxy === null ? null : withoutPassword(proxy),
       public: open,
+      realms,
       aliases: (aliases.get(host) ?? [])
         .sort((one, other) => byText(one.name, other.name))
         .map(({ name, certificate }) => ({ name, certificate })),

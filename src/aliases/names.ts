@@ -56,21 +56,26 @@ export function parseRegistryHost(text: string): string {
     });
   if (text.includes('://')) throw refuse('is a URL; a registry is only the host (URLs are given with --endpoint)');
   if (text.includes('/')) throw refuse('has a path; a registry is only the host, with a port if need be');
-  const match = /^(\[[^\]]*\]|[^:]*)(?::(.*))?$/s.exec(text);
-  if (match === null) throw refuse('is no host with an optional port; an IPv6 address stands in brackets');
-  const [, hostPart = '', port] = match;
-  if (port !== undefined && !(/^\d{1,5}$/.test(port) && Number(port) >= 1 && Number(port) <= 65_535)) {
-    throw refuse('has no port from 1 to 65535 after the colon');
-  }
-  const host = registryHost(hostPart, refuse);
-  const whole = port === undefined ? host : `${host}:${Number(port)}`;
+  const whole = hostWithPort(text, refuse);
   if (!whole.includes('.') && !whole.includes(':') && whole !== 'localhost') {
     throw refuse('has neither a dot nor a port, so image names cannot tell it from a part of their path');
   }
   return whole;
 }
 
-function registryHost(text: string, refuse: (problem: string) => OperatorError): string {
+/** A host in its one stored form, with its port if it has one. */
+function hostWithPort(text: string, refuse: (problem: string) => OperatorError): string {
+  const match = /^(\[[^\]]*\]|[^:]*)(?::(.*))?$/s.exec(text);
+  if (match === null) throw refuse('is no host with an optional port; an IPv6 address stands in brackets');
+  const [, hostPart = '', port] = match;
+  if (port !== undefined && !(/^\d{1,5}$/.test(port) && Number(port) >= 1 && Number(port) <= 65_535)) {
+    throw refuse('has no port from 1 to 65535 after the colon');
+  }
+  const host = plainHost(hostPart, refuse);
+  return port === undefined ? host : `${host}:${Number(port)}`;
+}
+
+function plainHost(text: string, refuse: (problem: string) => OperatorError): string {
   if (text.startsWith('[')) {
     const address = text.slice(1, -1);
     if (isIP(address) !== 6) throw refuse('has no IPv6 address in its brackets');
@@ -113,6 +118,24 @@ export function defaultEndpoints(registry: string): string[] {
   return [DEFAULT_ENDPOINTS[registry] ?? `https://${registry}`];
 }
 
+/**
+ * A host that may be sent a registry's credentials: a name or an address, with a port where only that one is meant.
+ * @throws {OperatorError} usage, `REALM_INVALID`
+ */
+export function parseRealm(text: string): string {
+  const refuse = (problem: string) =>
+    new OperatorError('REALM_INVALID', `the realm "${shown(text)}" ${problem}`, {
+      next: 'write the host alone, as in auth.example.com or auth.example.com:8443',
+    });
+  if (text.includes('://') || text.includes('/')) throw refuse('is a URL; a realm is only the host');
+  return hostWithPort(text, refuse);
+}
+
+/** Parses each, and drops repetitions. @throws {OperatorError} usage */
+export function parseRealms(texts: readonly string[]): string[] {
+  return [...new Set(texts.map(parseRealm))];
+}
+
 /** @throws {OperatorError} usage, `PROXY_INVALID`; the URL is not repeated, since it may hold a password. */
 export function parseRegistryProxy(text: string): string {
   try {
@@ -124,7 +147,7 @@ export function parseRegistryProxy(text: string): string {
   }
 }
 
-/** RFC 7617: a user name has no colon, neither part a control character. @throws {OperatorError} usage, `CREDENTIALS_INVALID` */
+/** RFC 7617: a user name has no colon and no control character. @throws {OperatorError} usage, `CREDENTIALS_INVALID` */
 export function parseCredentials(given: {
   username: string;
   password: string;
@@ -138,7 +161,7 @@ export function parseCredentials(given: {
   if (username.includes(':')) throw refuse('the user name has a colon');
   if (password === '') throw refuse('the password is empty');
   if (/\p{Cc}/u.test(username)) throw refuse('the user name has a control character');
-  if (/\p{Cc}/u.test(password)) throw refuse('the password has a control character, perhaps a line break');
+  // The password may have line breaks: Google's `_json_key` is a key file of several lines, and goes out in base64 like every other.
   return { username, password };
 }
 
@@ -152,14 +175,15 @@ export interface RegistrySettings {
   readonly proxy?: string | null | undefined;
   readonly credentials?: { readonly username: string; readonly password: string } | null | undefined;
   readonly public?: boolean | undefined;
+  readonly realms?: readonly string[] | undefined;
 }
 
 export function newRegistry(host: string): RegistryEntry {
-  return { host, endpoints: defaultEndpoints(host), proxy: null, credentials: null, public: false };
+  return { host, endpoints: defaultEndpoints(host), proxy: null, credentials: null, public: false, realms: [] };
 }
 
 export function applySettings(entry: RegistryEntry, settings: RegistrySettings): RegistryEntry {
-  const { endpoints, proxy, credentials, public: open } = settings;
+  const { endpoints, proxy, credentials, public: open, realms } = settings;
   return {
     host: entry.host,
     endpoints: endpoints === undefined || endpoints.length === 0 ? entry.endpoints : parseEndpoints(endpoints),
@@ -167,6 +191,7 @@ export function applySettings(entry: RegistryEntry, settings: RegistrySettings):
     credentials:
       credentials === undefined ? entry.credentials : credentials === null ? null : parseCredentials(credentials),
     public: open ?? entry.public,
+    realms: realms === undefined ? entry.realms : parseRealms(realms),
   };
 }
 
@@ -180,6 +205,7 @@ export function sameRegistry(one: RegistryEntry, other: RegistryEntry | undefine
     sameList(one.endpoints, other.endpoints) &&
     one.proxy === other.proxy &&
     one.public === other.public &&
+    sameList(one.realms, other.realms) &&
     one.credentials?.username === other.credentials?.username &&
     one.credentials?.password === other.credentials?.password
   );

@@ -8,6 +8,8 @@ export interface RegistryEntry {
   readonly credentials: { readonly username: string; readonly password: string } | null;
   /** What the credentials open is served to anonymous clients too. */
   readonly public: boolean;
+  /** Hosts outside its own domain that may be sent its credentials: `auth.example.com`, or with a port that must match. */
+  readonly realms: readonly string[];
 }
 
 /** An alias: a DNS label under the domain, or a full host name, that stands for one registry. */

@@ -5,7 +5,14 @@ import { didYouMean } from '../kit/did-you-mean.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { parseYaml, yamlLibrary } from '../kit/yaml-text.ts';
 import type { AliasDeclaration, RegistryDeclaration } from './import-export.ts';
-import { parseAliasName, parseCredentials, parseEndpoint, parseRegistryHost, parseRegistryProxy } from './names.ts';
+import {
+  parseAliasName,
+  parseCredentials,
+  parseEndpoint,
+  parseRealm,
+  parseRegistryHost,
+  parseRegistryProxy,
+} from './names.ts';
 
 const HEADER = ` Registries and the aliases that stand for them. The format is described in aliases/registries.yaml of the program.
  Passwords are not exported: neither a registry's credentials nor the password of a proxy. Set them again with
@@ -21,6 +28,7 @@ export function writeAliasYaml(rows: readonly RegistryDeclaration[]): string {
         ...(row.endpoints === undefined ? {} : { endpoints: row.endpoints }),
         ...(row.proxy ? { proxy: row.proxy } : {}),
         ...(row.public === true ? { public: true } : {}),
+        ...(row.realms === undefined || row.realms.length === 0 ? {} : { realms: row.realms }),
         aliases: row.aliases.map((alias) =>
           alias.certificate ? alias.name : { name: alias.name, certificate: false },
         ),
@@ -48,7 +56,7 @@ function shortLists(registries: unknown): void {
 type Path = (string | number)[];
 type Note = (path: Path, message: string) => void;
 
-const REGISTRY_KEYS = ['endpoints', 'proxy', 'public', 'credentials', 'aliases'];
+const REGISTRY_KEYS = ['endpoints', 'proxy', 'public', 'realms', 'credentials', 'aliases'];
 
 /**
  * Reads the format that `aliases/registries.yaml` describes. Names are checked here against no domain; the table checks them once more against its own.
@@ -93,6 +101,8 @@ function readRegistry(host: string, value: unknown, note: Note): RegistryDeclara
   const endpoints = readTexts(value.endpoints, [...path, 'endpoints'], note);
   for (const [index, one] of (endpoints ?? []).entries())
     check([...path, 'endpoints', index], note, () => parseEndpoint(one));
+  const realms = readTexts(value.realms, [...path, 'realms'], note);
+  for (const [index, one] of (realms ?? []).entries()) check([...path, 'realms', index], note, () => parseRealm(one));
   if (typeof proxy === 'string') check([...path, 'proxy'], note, () => parseRegistryProxy(proxy));
   else if (proxy !== undefined && proxy !== null) note([...path, 'proxy'], 'proxy is not the URL of a proxy');
   if (open !== undefined && typeof open !== 'boolean') note([...path, 'public'], 'public is neither true nor false');
@@ -101,6 +111,7 @@ function readRegistry(host: string, value: unknown, note: Note): RegistryDeclara
     ...(endpoints === undefined ? {} : { endpoints }),
     ...(typeof proxy === 'string' ? { proxy } : {}),
     ...(typeof open === 'boolean' ? { public: open } : {}),
+    ...(realms === undefined ? {} : { realms }),
     ...readCredentials(credentials, [...path, 'credentials'], note),
     aliases: readAliases(value.aliases ?? [], [...path, 'aliases'], note),
   };

@@ -10,6 +10,7 @@ interface SetOptions {
   username?: string;
   passwordStdin?: boolean;
   public?: boolean;
+  realm?: string[];
 }
 
 export function registryCommands(session: Session): Command {
@@ -59,6 +60,7 @@ export function registryCommands(session: Session): Command {
         ['proxy', row.proxy ?? 'none of its own'],
         ['credentials', row.credentials ? 'yes' : 'none'],
         ['public', row.public ? 'yes' : 'no'],
+        ['realms', row.realms.length === 0 ? 'its own domain' : row.realms],
         ['aliases', row.aliases],
       ]);
     });
@@ -77,6 +79,11 @@ export function registryCommands(session: Session): Command {
     .option('--password-stdin', 'read the password from standard input')
     .option('--public', 'what its credentials open is served to anonymous clients too')
     .option('--no-public', 'what its credentials open is served to logged-in clients only')
+    .option(
+      '--realm <host>',
+      'may be sent its credentials though it is outside its domain; several replace the old ones, "none" removes them',
+      collect,
+    )
     .action(async (host: string, options: SetOptions) => {
       if (options.passwordStdin === true && options.username === undefined) {
         throw new OperatorError('USERNAME_MISSING', '--password-stdin needs --username', {
@@ -97,6 +104,7 @@ export function registryCommands(session: Session): Command {
           ? {}
           : { credentials: options.username === '' ? null : { username: options.username, password } }),
         ...(options.public === undefined ? {} : { public: options.public }),
+        ...(options.realm === undefined ? {} : { realms: options.realm.filter((one) => one !== 'none') }),
       })) as RegistryRow;
       output.line(`${row.host} is fetched from ${row.endpoints.join(', ')}`);
     });

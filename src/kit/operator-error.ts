@@ -131,6 +131,10 @@ export const OPERATOR_ERRORS = {
     'the URL of an endpoint is not valid',
     'write it like https://registry-1.docker.io or http://10.0.0.5:5000',
   ),
+  REALM_INVALID: usage(
+    "a host that may be sent a registry's credentials is not valid",
+    'write the host alone, as in auth.example.com or auth.example.com:8443',
+  ),
   PROXY_INVALID: usage(
     'the URL of a proxy is not valid',
     'write it like http://proxy.example:3128 or socks5h://127.0.0.1:1080',

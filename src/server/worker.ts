@@ -128,7 +128,7 @@ function tableOf(domain: string, state: StateMessage): TableSnapshot {
   const registries = new Map(
     state.registries.map((host): [string, RegistryEntry] => [
       host,
-      { host, endpoints: [], proxy: null, credentials: null, public: false },
+      { host, endpoints: [], proxy: null, credentials: null, public: false, realms: [] },
     ]),
   );
   const aliases = new Map<string, AliasEntry>();

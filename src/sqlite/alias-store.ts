@@ -11,6 +11,7 @@ interface RegistryRecord {
   username: string | null;
   password: string | null;
   public: number;
+  realms: string;
 }
 
 /** The alias table in `gateway.db`. A change is one transaction, so kill -9 leaves all of it or nothing. */
@@ -22,10 +23,11 @@ export class SqliteAliasStore implements AliasStore {
   constructor(database: Database) {
     this.#database = database;
     const putRegistry = database.prepare(`
-      INSERT INTO registries (host, endpoints, proxy, username, password, public)
-      VALUES (:host, :endpoints, :proxy, :username, :password, :public)
+      INSERT INTO registries (host, endpoints, proxy, username, password, public, realms)
+      VALUES (:host, :endpoints, :proxy, :username, :password, :public, :realms)
       ON CONFLICT (host) DO UPDATE SET endpoints = excluded.endpoints, proxy = excluded.proxy,
-        username = excluded.username, password = excluded.password, public = excluded.public`);
+        username = excluded.username, password = excluded.password, public = excluded.public,
+        realms = excluded.realms`);
     const putAlias = database.prepare(`
       INSERT INTO aliases (name, registry, certificate) VALUES (?, ?, ?)
       ON CONFLICT (name) DO UPDATE SET registry = excluded.registry, certificate = excluded.certificate`);
@@ -88,6 +90,7 @@ function toRecord(entry: RegistryEntry): RegistryRecord {
     username: entry.credentials?.username ?? null,
     password: entry.credentials?.password ?? null,
     public: Number(entry.public),
+    realms: JSON.stringify(entry.realms),
   };
 }
 
@@ -99,5 +102,6 @@ function fromRecord(record: RegistryRecord): RegistryEntry {
     proxy,
     credentials: username === null || password === null ? null : { username, password },
     public: record.public === 1,
+    realms: JSON.parse(record.realms) as string[],
   };
 }

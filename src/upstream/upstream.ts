@@ -7,6 +7,8 @@ export interface Route {
   readonly endpoints: readonly string[];
   readonly proxy: string | null;
   readonly credentials: { readonly username: string; readonly password: string } | null;
+  /** Hosts outside its own domain that may be sent its credentials. */
+  readonly realms: readonly string[];
 }
 
 export interface UpstreamManifest {

@@ -9,6 +9,7 @@ const quay: RegistryEntry = {
   proxy: 'socks5h://127.0.0.1:1080',
   credentials: { username: 'bot', password: 'sécret:"\'' },
   public: true,
+  realms: ['auth.example.com', '[::1]:8443'],
 };
 const plain: RegistryEntry = {
   host: 'localhost:5000',
@@ -16,6 +17,7 @@ const plain: RegistryEntry = {
   proxy: null,
   credentials: null,
   public: false,
+  realms: [],
 };
 const alias = (name: string, registry: string, certificate = true): StoredAlias => ({ name, registry, certificate });
 
@@ -63,7 +65,7 @@ export function aliasStoreConformance(name: string, open: () => StoreHarness<Ali
     test('replaces by key, also a registry that aliases stand for', async () => {
       const { store } = open();
       await apply(store, { putRegistries: [quay, plain], putAliases: [alias('a', 'quay.io')] });
-      const changed = { ...quay, credentials: null, proxy: null, public: false };
+      const changed = { ...quay, credentials: null, proxy: null, public: false, realms: [] };
       await apply(store, { putRegistries: [changed], putAliases: [alias('a', 'localhost:5000', false)] });
       expect((await store.load()).registries).toContainEqual(changed);
       expect((await store.load()).aliases).toEqual([alias('a', 'localhost:5000', false)]);

@@ -128,6 +128,7 @@ describe('aliases and registries', () => {
       proxy: null,
       credentials: false,
       public: false,
+      realms: [],
     });
     const [certificate] = await json('cert ls --json');
     expect(Object.keys(certificate)).toEqual(
@@ -196,6 +197,24 @@ describe('aliases and registries', () => {
       public: false,
       proxy: null,
     });
+  });
+
+  test('a key file of several lines is taken as a password; realms are set, replaced, exported and removed', async () => {
+    const stdin = '{\n  "type": "service_account",\n  "private_key": "-----BEGIN\\n"\n}\n';
+    const set =
+      'registry set gcr.example --username _json_key --password-stdin --realm auth.example --realm 10.0.0.9:8443';
+    expect(await cli(set, { stdin })).toMatchObject({ code: 0, err: '' });
+    expect(await json('registry show gcr.example --json')).toMatchObject({
+      credentials: true,
+      realms: ['auth.example', '10.0.0.9:8443'],
+    });
+    expect((await cli('registry show gcr.example')).out).toMatch(/realms: +auth\.example/);
+    await cli('registry set gcr.example --realm sso.example');
+    expect((await json('registry show gcr.example --json')).realms).toEqual(['sso.example']);
+    expect((await cli('alias export')).out).toContain('realms: [sso.example]');
+    await cli('registry set gcr.example --realm none');
+    expect((await json('registry show gcr.example --json')).realms).toEqual([]);
+    expect(await cli('registry set gcr.example --realm https://sso.example')).toMatchObject({ code: 2 });
   });
 
   test('what is exported can be imported, from a file and from standard input', async () => {

@@ -232,9 +232,15 @@ describe('credentials', () => {
     fake.repository('library/app').addImage('latest', ['x']);
     const upstream = upstreamOf([fake.url]);
     await failure(get(upstream));
-    upstream.routes.set('r.test', { host: 'r.test', endpoints: [fake.url], proxy: null, credentials });
+    upstream.routes.set('r.test', { host: 'r.test', endpoints: [fake.url], proxy: null, credentials, realms: [] });
     await get(upstream);
-    upstream.routes.set('r.test', { host: 'r.test', endpoints: [fake.url], proxy: null, credentials: null });
+    upstream.routes.set('r.test', {
+      host: 'r.test',
+      endpoints: [fake.url],
+      proxy: null,
+      credentials: null,
+      realms: [],
+    });
     await failure(get(upstream));
   });
 });

@@ -39,7 +39,7 @@ export function snapshotOf(
 }
 
 function registryEntry(host: string): RegistryEntry {
-  return { host, endpoints: [`https://${host}`], proxy: null, credentials: null, public: false };
+  return { host, endpoints: [`https://${host}`], proxy: null, credentials: null, public: false, realms: [] };
 }
 
 /** Certificates of a local CA, with everything that the edge reads in a test's hands. */

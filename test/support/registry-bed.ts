@@ -14,6 +14,7 @@ export interface BedRegistry {
   readonly fake: FakeRegistry;
   readonly credentials?: { readonly username: string; readonly password: string };
   readonly public?: boolean;
+  readonly realms?: readonly string[];
 }
 
 export interface BedOptions {
@@ -95,6 +96,7 @@ export class RegistryBed {
       proxy: null,
       credentials: row.credentials ?? null,
       public: row.public ?? false,
+      realms: row.realms ?? [],
     });
   }
 

@@ -20,7 +20,7 @@ export function startUpstream(
 ): TestUpstream {
   const table = new Map<string, Route>();
   for (const [host, route] of Object.entries(routes))
-    table.set(host, { host, proxy: null, credentials: null, ...route });
+    table.set(host, { host, proxy: null, credentials: null, realms: [], ...route });
   const upstream = createUpstream({
     table: () => ({ registries: table }),
     config: {

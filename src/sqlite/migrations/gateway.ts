@@ -4,6 +4,7 @@ import { certificates } from './002-certificates.ts';
 import { access } from './003-access.ts';
 import { challengesAndLocks } from './004-challenges-and-locks.ts';
 import { aliasTableVersion } from './005-alias-table-version.ts';
+import { realms } from './006-realms.ts';
 
 /** Schema of `gateway.db`: what must never be lost. */
 export const gatewayMigrations: readonly Migration[] = [
@@ -12,4 +13,5 @@ export const gatewayMigrations: readonly Migration[] = [
   access,
   challengesAndLocks,
   aliasTableVersion,
+  realms,
 ];

@@ -155,7 +155,15 @@ describe('changes', () => {
       proxy: 'socks5h://127.0.0.1:1080',
       credentials,
       public: true,
+      realms: [],
     });
+    const realms = ['Auth.Example.com', 'auth.example.com', '10.0.0.9:8443'];
+    expect((await one.setRegistry('localhost:5000', { realms })).registry.realms).toEqual([
+      'auth.example.com',
+      '10.0.0.9:8443',
+    ]);
+    expect((await one.setRegistry('localhost:5000', { public: true })).changed).toBe(false);
+    expect((await one.setRegistry('localhost:5000', { realms: [] })).registry.realms).toEqual([]);
     expect((await one.setRegistry('localhost:5000', { proxy: null, credentials: null })).registry).toMatchObject({
       proxy: null,
       credentials: null,

@@ -5,6 +5,7 @@ import {
   parseCredentials,
   parseEndpoint,
   parseEndpoints,
+  parseRealm,
   parseRegistryHost,
   parseRegistryProxy,
 } from '../../../src/aliases/names.ts';
@@ -160,6 +161,25 @@ describe('endpoints', () => {
   });
 });
 
+describe('realms', () => {
+  test.each([
+    ['Auth.Example.com', 'auth.example.com'],
+    ['auth.example.com:08443', 'auth.example.com:8443'],
+    ['10.0.0.5', '10.0.0.5'],
+    ['[2001:DB8::1]:443', '[2001:db8::1]:443'],
+    ['sso', 'sso'],
+  ])('%s is %s', (text, host) => {
+    expect(parseRealm(text)).toBe(host);
+  });
+
+  test.each(['https://auth.example.com', 'auth.example.com/token', '', 'a b', '*.example.com', 'x:0'])(
+    '%j is none',
+    (text) => {
+      expect(refusal(() => parseRealm(text))).toMatchObject({ code: 'REALM_INVALID', usage: true });
+    },
+  );
+});
+
 describe('proxies and credentials', () => {
   test.each(['http://p:3128', 'https://p', 'socks5://127.0.0.1:1080', 'socks5h://u:p@host:1'])(
     '%s is a proxy',
@@ -176,10 +196,17 @@ describe('proxies and credentials', () => {
     ['', 'x'],
     ['a:b', 'x'],
     ['a', ''],
-    ['a', 'x\n'],
     ['a\t', 'x'],
   ])('the credentials %j %j are refused without repeating the password', (username, password) => {
     const error = refusal(() => parseCredentials({ username, password }));
     expect(error).toMatchObject({ code: 'CREDENTIALS_INVALID', usage: true });
+  });
+
+  test('a key file of several lines is a password', () => {
+    const key = '{\n\t"type": "service_account"\r\n}\n';
+    expect(parseCredentials({ username: '_json_key', password: key })).toEqual({
+      username: '_json_key',
+      password: key,
+    });
   });
 });

@@ -36,6 +36,7 @@ test('what is written reads the same', () => {
       endpoints: ['http://10.0.0.5:5000', 'https://b.example/mirror'],
       proxy: 'socks5h://127.0.0.1:1080',
       public: true,
+      realms: ['auth.example.com:8443'],
       aliases: [
         { name: 'corp', certificate: true },
         { name: 'hub.corp.example', certificate: false },
