@@ -125,6 +125,7 @@ export const CATALOGUE = {
     'try again; if it stays, tell the operator of that registry',
   ),
   unavailable: entry(503, 'UNAVAILABLE', 'the gateway cannot serve this now: {reason}', 'try again shortly'),
+  gatewayBusy: entry(503, 'UNAVAILABLE', 'the gateway is busy with {what}', 'try again in {seconds} s'),
   upstreamTimeout: entry(
     504,
     'UNAVAILABLE',
@@ -156,6 +157,11 @@ export interface RegistryErrorOptions {
   /** More response headers, lower-case (`www-authenticate`, `content-range`, `allow`). */
   readonly headers?: Readonly<Record<string, string>>;
   readonly cause?: unknown;
+  /**
+   * A denial that counts: every endpoint that was asked answered a GET with 401 or 403, or its realm refused a token for it. What a HEAD, a
+   * redirect's target or only some of the endpoints answered is none.
+   */
+  readonly denied?: boolean;
 }
 
 /** A failure whose reason the client gets to see; every other error becomes `internal`. */

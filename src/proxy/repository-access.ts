@@ -18,7 +18,7 @@ const DENIALS: ReadonlySet<string> = new Set(['unauthorized', 'upstreamUnauthori
 
 /**
  * Failures that say nothing about the image, so that a kept answer may stand in: network, 408, 429, 5xx, and an answer that is no
- * registry's at all (a portal or a proxy's page in between).
+ * registry's at all (a portal or a proxy's page in between); or the gateway itself was too busy to ask.
  */
 const TRANSIENT: ReadonlySet<string> = new Set([
   'upstreamFailed',
@@ -26,6 +26,7 @@ const TRANSIENT: ReadonlySet<string> = new Set([
   'upstreamRateLimited',
   'upstreamWrong',
   'unavailable',
+  'gatewayBusy',
 ]);
 
 /**

@@ -4,8 +4,8 @@ import { readBounded } from '../kit/http.ts';
 import { StatusError, TokenRefusedError } from './failures.ts';
 import type { OutgoingConnections } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
+import type { Pools } from './pools.ts';
 import { discard, header, retryAfterOf } from './responses.ts';
-import type { Semaphore } from './semaphore.ts';
 
 /** One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1); scheme and parameter names in lower case. */
 export interface AuthChallenge {
@@ -116,6 +116,9 @@ const MAX_TOKENS = 4096;
 
 /** On whose behalf a token is fetched. */
 export interface TokenContext {
+  /** The row of the table, and the repository: whose share of the connections the request uses. */
+  readonly registry: string;
+  readonly repository: string;
   readonly endpoint: URL;
   readonly proxy: string | null;
   readonly stallTimeout: number;
@@ -124,13 +127,13 @@ export interface TokenContext {
 /** Bearer tokens (distribution *Token Authentication*), kept by realm, service, scope and credentials; at most one request runs for each. */
 export class Tokens {
   readonly #connections: OutgoingConnections;
-  readonly #sockets: Semaphore;
+  readonly #pools: Pools;
   readonly #kept = new LRUCache<string, string>({ max: MAX_TOKENS });
   readonly #flights = new SingleFlight<string>();
 
-  constructor(connections: OutgoingConnections, sockets: Semaphore) {
+  constructor(connections: OutgoingConnections, pools: Pools) {
     this.#connections = connections;
-    this.#sockets = sockets;
+    this.#pools = pools;
   }
 
   /** The token that is kept, null where it must be fetched. */
@@ -147,7 +150,8 @@ export class Tokens {
   /** @throws {TokenRefusedError} where the realm refuses, {StatusError} where it fails, and what connections throw. */
   fetch(demand: TokenDemand, credentials: Credentials | null, context: TokenContext): Promise<string> {
     const key = keyOf(demand, credentials);
-    return this.#flights.do(key, async () => {
+    // A flight for each registry: one that names another's realm must not have that one wait in its own queue.
+    return this.#flights.do(`${context.registry} ${key}`, async () => {
       const { token, lifetime } = await this.#request(demand, credentials, context);
       this.#kept.set(key, token, { ttl: (lifetime - EXPIRY_MARGIN_S) * 1000 });
       return token;
@@ -175,7 +179,7 @@ export class Tokens {
     // Not the signal of one caller: others wait for the same token.
     const signal = AbortSignal.timeout(context.stallTimeout * 2);
     for (let hops = 0; ; hops++) {
-      const release = await this.#sockets.acquire('document', url.host, signal);
+      const release = await this.#pools.acquire('document', context.registry, signal, { group: context.repository });
       const response = await this.#connections
         .request(url, {
           method: 'GET',

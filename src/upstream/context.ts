@@ -4,18 +4,15 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { SingleConnectionHosts } from './download/range-scheduler.ts';
 import type { Endpoints } from './endpoints.ts';
+import { type Pools, PURPOSES } from './pools.ts';
 import type { Requester } from './request.ts';
-import type { Semaphore } from './semaphore.ts';
 
 /** What all requests and downloads share. */
 export interface UpstreamContext {
   readonly requester: Requester;
   readonly endpoints: Endpoints;
   readonly singleConnectionHosts: SingleConnectionHosts;
-  /** A permit for each whole download, shared fairly by registry. */
-  readonly downloads: Semaphore;
-  /** A permit for each connection in use, shared fairly by host. */
-  readonly sockets: Semaphore;
+  readonly pools: Pools;
   readonly config: Config['upstream'];
   readonly log: Logger;
   readonly metrics: UpstreamMetrics;
@@ -27,18 +24,14 @@ export interface UpstreamMetrics {
   readonly parallel: Counter<'registry'>;
 }
 
-export function upstreamMetrics(
-  metrics: Metrics,
-  { downloads, sockets }: { downloads: Semaphore; sockets: Semaphore },
-): UpstreamMetrics {
-  const permits = (name: string, help: string, semaphore: Semaphore): void => {
-    metrics.gauge(name, help, ['state'], (gauge) => {
-      gauge.set({ state: 'running' }, semaphore.inUse);
-      gauge.set({ state: 'waiting' }, semaphore.waiting);
-    });
-  };
-  permits('upstream_downloads', 'Blob downloads from registries.', downloads);
-  permits('upstream_connections', 'Connections to registries in use, and requests that wait for one.', sockets);
+export function upstreamMetrics(metrics: Metrics, pools: Pools): UpstreamMetrics {
+  const help = 'Connections to registries in use, and who waits for one, by purpose.';
+  metrics.gauge('upstream_connections', help, ['purpose', 'state'], (gauge) => {
+    for (const purpose of PURPOSES) {
+      gauge.set({ purpose, state: 'running' }, pools.inUse(purpose));
+      gauge.set({ purpose, state: 'waiting' }, pools.waiting(purpose));
+    }
+  });
   return {
     bytes: metrics.counter('upstream_bytes_total', 'Bytes of blobs and manifests fetched from registries.', [
       'registry',

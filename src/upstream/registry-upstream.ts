@@ -13,18 +13,24 @@ import { Endpoints, tryEndpoints } from './endpoints.ts';
 import { type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
 import { OutgoingConnections } from './net/connections.ts';
 import { ProxyChoice } from './net/egress.ts';
+import { type PoolLimits, Pools, type Purpose } from './pools.ts';
 import { manifestRequestHeaders, Requester } from './request.ts';
 import { readList, readManifest, readManifestHead, statusError, type UpstreamResponse } from './responses.ts';
-import { Semaphore } from './semaphore.ts';
 import type { EndpointHealth, ListPage, Route, Upstream, UpstreamManifest } from './upstream.ts';
 
 /**
- * Connections in use at one time: a quarter of the 1024 file descriptors that every process may open. Some of them are for manifests and
- * tokens only, and for one host there are no more additional ones than a handful of downloads can use.
+ * Connections in use at one time: a third of the 1024 file descriptors that every process may open.
+ *
+ * A fill holds a file too, up to 256 KiB that wait for the disk, and the last 128 KiB that came; it can rest at any time. A document can
+ * only be ended, so that a quarter of those permits is never lent, and those who wait have patience. For one registry there are no more
+ * additional connections than a handful of downloads can use; they need not rest, since they end with their downloads.
  */
-const SOCKETS = { total: 256, fill: 192, segment: 96, segmentPerKey: 24 };
-/** Downloads at one time; each holds a file, up to 256 KiB that wait for the disk, and the last 128 KiB that came. */
-const DOWNLOADS = { total: 128 };
+const POOLS: Readonly<Record<Purpose, PoolLimits>> = {
+  document: { permits: 64, perRegistry: 48, perGroup: 24, safeFor: 2_000, turn: 5_000 },
+  fill: { permits: 128, perRegistry: 128, perGroup: 96, safeFor: 0, turn: 5_000 },
+  passing: { permits: 64, perRegistry: 64, perGroup: 48, safeFor: 0, turn: 5_000 },
+  segment: { permits: 96, perRegistry: 24, perGroup: 24, safeFor: 0, turn: 5_000 },
+};
 
 /** Statuses of registries without a referrers API. */
 const NO_REFERRERS_API = new Set([400, 404, 405, 501]);
@@ -51,18 +57,16 @@ class RegistryUpstream implements Upstream {
   constructor({ table, config, log, metrics, environment }: UpstreamOptions) {
     this.#table = table;
     this.#connections = new OutgoingConnections(new ProxyChoice(config.proxy, environment));
-    const sockets = new Semaphore(SOCKETS);
-    const downloads = new Semaphore(DOWNLOADS);
-    const tokens = new Tokens(this.#connections, sockets);
+    const pools = new Pools(POOLS);
+    const tokens = new Tokens(this.#connections, pools);
     this.#context = {
-      requester: new Requester(this.#connections, tokens, sockets, config.stallTimeout),
+      requester: new Requester(this.#connections, tokens, pools, config.stallTimeout),
       endpoints: new Endpoints(),
       singleConnectionHosts: new SingleConnectionHosts(),
-      downloads,
-      sockets,
+      pools,
       config,
       log: log.child({ room: 'upstream' }),
-      metrics: upstreamMetrics(metrics, { downloads, sockets }),
+      metrics: upstreamMetrics(metrics, pools),
     };
   }
 

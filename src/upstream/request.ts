@@ -15,8 +15,8 @@ import {
 import { RedirectError } from './failures.ts';
 import type { OutgoingConnections, RawResponse } from './net/connections.ts';
 import { follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
+import type { Pools, Purpose } from './pools.ts';
 import { discardWhole, header, headerList, type UpstreamResponse } from './responses.ts';
-import type { Purpose, Semaphore } from './semaphore.ts';
 import type { Route } from './upstream.ts';
 
 /** How many pairs of origin and repository have their authorisation scheme remembered. */
@@ -39,14 +39,14 @@ export interface UpstreamRequest {
 export class Requester {
   readonly #connections: OutgoingConnections;
   readonly #tokens: Tokens;
-  readonly #sockets: Semaphore;
+  readonly #pools: Pools;
   readonly #stallTimeout: number;
   /** How a repository's requests to one origin are authorised, so that the next one is not refused first. */
   readonly #schemes = new LRUCache<string, AuthScheme>({ max: MAX_SCHEMES });
 
-  constructor(connections: OutgoingConnections, tokens: Tokens, sockets: Semaphore, stallTimeout: number) {
+  constructor(connections: OutgoingConnections, tokens: Tokens, pools: Pools, stallTimeout: number) {
     this.#connections = connections;
-    this.#sockets = sockets;
+    this.#pools = pools;
     this.#tokens = tokens;
     this.#stallTimeout = stallTimeout;
   }
@@ -70,7 +70,13 @@ export class Requester {
   async #authorised(url: URL, request: UpstreamRequest): Promise<RawResponse> {
     const credentials = url.origin === request.endpoint.origin ? request.route.credentials : null;
     const key = JSON.stringify([url.origin, request.repository, credentials?.username]);
-    const context = { endpoint: request.endpoint, proxy: request.route.proxy, stallTimeout: this.#stallTimeout };
+    const context = {
+      registry: request.route.host,
+      repository: request.repository,
+      endpoint: request.endpoint,
+      proxy: request.route.proxy,
+      stallTimeout: this.#stallTimeout,
+    };
     const known = this.#schemes.get(key);
 
     if (known !== undefined) {
@@ -122,7 +128,9 @@ export class Requester {
   /** @param authorization the header's value; null or empty for none */
   async #once(url: URL, request: UpstreamRequest, authorization: string | null): Promise<RawResponse> {
     const release =
-      request.purpose === null ? () => {} : await this.#sockets.acquire(request.purpose, url.host, request.signal);
+      request.purpose === null
+        ? () => {}
+        : await this.#pools.acquire(request.purpose, request.route.host, request.signal, { group: request.repository });
     try {
       const response = await this.#connections.request(url, {
         method: request.method,

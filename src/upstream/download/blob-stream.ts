@@ -78,7 +78,7 @@ export async function openBlob(
     method: 'GET',
     range,
     signal,
-    purpose: 'fill',
+    purpose: 'passing',
   });
   const count = (bytes: number): void => context.metrics.bytes.inc({ registry: route.host }, bytes);
   const content = readBlobContent(response, range?.from ?? null);

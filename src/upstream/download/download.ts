@@ -12,6 +12,7 @@ import {
   StatusError,
   TokenRefusedError,
 } from '../failures.ts';
+import type { Release } from '../pools.ts';
 import { requestBlob } from '../request.ts';
 import {
   type BlobContent,
@@ -21,7 +22,6 @@ import {
   type UpstreamResponse,
   writeBody,
 } from '../responses.ts';
-import type { Release } from '../semaphore.ts';
 import type { Route } from '../upstream.ts';
 import { DownloadConnection, Parallelism, RangeScheduler } from './range-scheduler.ts';
 
@@ -40,7 +40,7 @@ export async function download(
   sink: BlobSink,
   signal: AbortSignal,
 ): Promise<void> {
-  const release = await context.downloads.acquire('fill', route.host, signal);
+  const release = await context.pools.acquire('fill', route.host, signal, { group: key.repository });
   try {
     await new Download(context, route, key, sink, signal).run();
   } finally {
@@ -158,14 +158,13 @@ class Download {
 
   /** Waits for a permit to open a socket; null where nothing is left to fetch meanwhile. */
   async #acquireSocket(connection: DownloadConnection): Promise<Release | null> {
-    const { additional } = connection;
-    connection.queued = additional;
-    const host = connection.endpoint?.host ?? new URL(this.#route.endpoints[0] ?? 'https://none.invalid').host;
-    const signal = additional ? this.#finished.signal : this.#stop.signal;
+    // The download's own permit is that of its first connection.
+    if (!connection.additional) return () => {};
+    connection.queued = true;
+    const options = { group: this.#key.repository, patient: true };
     try {
-      return await this.#context.sockets.acquire(additional ? 'segment' : 'fill', host, signal);
-    } catch (error) {
-      if (!additional) throw error;
+      return await this.#context.pools.acquire('segment', this.#route.host, this.#finished.signal, options);
+    } catch {
       return null;
     } finally {
       connection.queued = false;
