@@ -6,7 +6,10 @@ export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 export const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json';
 export const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
 export const DOCKER_SCHEMA1_SIGNED = 'application/vnd.docker.distribution.manifest.v1+prettyjws';
-const DOCKER_SCHEMA1 = 'application/vnd.docker.distribution.manifest.v1+json';
+export const DOCKER_SCHEMA1 = 'application/vnd.docker.distribution.manifest.v1+json';
+
+/** What ORAS wrote before image-spec 1.1 took artifacts into the image manifest. */
+export const OCI_ARTIFACT = 'application/vnd.oci.artifact.manifest.v1+json';
 
 /** Blobs have no type of their own: the manifest says what they are. */
 export const BLOB = 'application/octet-stream';
@@ -47,6 +50,11 @@ export function essence(contentType: string): string {
   return (semicolon < 0 ? contentType : contentType.slice(0, semicolon)).trim().toLowerCase();
 }
 
+/** A type and a subtype of RFC 6838 §4.2, without parameters; a star may stand for either. */
+export function isMediaType(text: string): boolean {
+  return /^[!#$&^_.+*\w-]{1,127}\/[!#$&^_.+*\w-]{1,127}$/.test(text);
+}
+
 /** Unlisted types a client may name before its further ones are left out. */
 const MAX_OTHERS = 16;
 
@@ -62,8 +70,7 @@ export function parseAccept(header: string | undefined): AcceptClass {
   const others = new Set<string>();
   for (const part of header.split(',')) {
     const type = essence(part);
-    if (!/^[!#$&^_.+*\w-]{1,127}\/[!#$&^_.+*\w-]{1,127}$/.test(type) || /;\s*q=0(?:\.0*)?\s*(?:;|$)/i.test(part))
-      continue;
+    if (!isMediaType(type) || /;\s*q=0(?:\.0*)?\s*(?:;|$)/i.test(part)) continue;
     const index = KNOWN.findIndex((row) => row.type === type);
     if (type === '*/*' || type === 'application/*') any = true;
     else if (index >= 0) known |= 1 << index;

@@ -1,0 +1,202 @@
+import { isObject, parseJsonObject } from '../kit/json.ts';
+import {
+  DOCKER_LIST,
+  DOCKER_MANIFEST,
+  DOCKER_SCHEMA1,
+  DOCKER_SCHEMA1_SIGNED,
+  essence,
+  isMediaType,
+  OCI_ARTIFACT,
+  OCI_INDEX,
+  OCI_MANIFEST,
+} from './media-types.ts';
+import { type Digest, isTag, parseDigest } from './names.ts';
+
+// What the documents of a registry say: manifests, lists of tags and of referrers. Every reading is null for what is no such document.
+// Whoever has bytes of a registry calls `readDocument`, which does it in a thread where they are many.
+
+/** Content that a manifest names (image-spec, *Content Descriptors*). */
+export interface NamedContent {
+  readonly digest: Digest;
+  /** What the descriptor says, undefined where it says none. */
+  readonly size: number | undefined;
+  readonly kind: 'blob' | 'manifest';
+}
+
+export interface ManifestReading {
+  /** The media type that it carries itself; empty where it carries none. */
+  readonly mediaType: string;
+  /** What it names where its media type defines it, each digest once, in the order of the document. */
+  readonly named: readonly NamedContent[];
+}
+
+/** No real image names more; what is beyond is asked of the registry when a client wants it. */
+const MAX_NAMED = 1_000;
+
+/**
+ * Where each media type names other content (image-spec, *Image Manifest* and *Image Index*; Docker's image manifest v2, schemas 1 and 2; the
+ * artifact manifest that ORAS wrote). A field that a type does not define is one that its registry does not check.
+ */
+const NAMES_IN: Readonly<Record<string, { readonly blobs: readonly string[]; readonly manifests: readonly string[] }>> =
+  {
+    [OCI_MANIFEST]: { blobs: ['config', 'layers'], manifests: ['subject'] },
+    [OCI_INDEX]: { blobs: [], manifests: ['manifests', 'subject'] },
+    [OCI_ARTIFACT]: { blobs: ['blobs'], manifests: ['subject'] },
+    [DOCKER_MANIFEST]: { blobs: ['config', 'layers'], manifests: [] },
+    [DOCKER_LIST]: { blobs: [], manifests: ['manifests'] },
+    [DOCKER_SCHEMA1]: { blobs: ['fsLayers'], manifests: [] },
+    [DOCKER_SCHEMA1_SIGNED]: { blobs: ['fsLayers'], manifests: [] },
+  };
+
+export interface ManifestQuestion {
+  /** The media type that the registry gave it, in lower case without parameters; empty or any general one where the manifest's own counts. */
+  readonly mediaType: string;
+}
+
+function readManifest(bytes: Uint8Array, { mediaType }: ManifestQuestion): ManifestReading | null {
+  const manifest = parseJsonObject(bytes);
+  if (manifest === null) return null;
+  const own = typeof manifest.mediaType === 'string' ? essence(manifest.mediaType) : '';
+  const { blobs, manifests } = NAMES_IN[mediaType] ?? NAMES_IN[own] ?? { blobs: [], manifests: [] };
+  const named = new Map<Digest, NamedContent>();
+  const take = (fields: readonly string[], kind: NamedContent['kind']): void => {
+    for (const descriptor of fields.flatMap((field) => manifest[field] ?? [])) {
+      if (named.size === MAX_NAMED) return;
+      const found = isObject(descriptor) ? namedBy(descriptor, kind) : null;
+      if (found !== null && !named.has(found.digest)) named.set(found.digest, found);
+    }
+  };
+  take(blobs, 'blob');
+  take(manifests, 'manifest');
+  return { mediaType: isMediaType(own) ? own : '', named: [...named.values()] };
+}
+
+function namedBy(descriptor: Readonly<Record<string, unknown>>, kind: NamedContent['kind']): NamedContent | null {
+  const text = descriptor.digest ?? descriptor.blobSum;
+  const digest = typeof text === 'string' ? parseDigest(text) : null;
+  return digest === null ? null : { digest, size: isSize(descriptor.size) ? descriptor.size : undefined, kind };
+}
+
+function isSize(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+export interface TagsQuestion {
+  /** The repository as the client calls it. */
+  readonly name: string;
+  /** What the client asked for. Both undefined where it follows a link, which says all there is to say. */
+  readonly n: number | undefined;
+  readonly last: string | undefined;
+  /** The answer has a link to a next page. */
+  readonly hasNext: boolean;
+}
+
+export interface TagsReading {
+  /** `{"name", "tags"}`, written anew. */
+  readonly body: Uint8Array;
+  /** What the next page begins after, where the list was cut here; null where the upstream's own link, if any, leads on. */
+  readonly cutAfter: string | null;
+}
+
+/**
+ * A page of tags (distribution-spec, *Listing Tags*). What pages comes in its registry's own order, which its links follow. A list
+ * without a link may be a whole one, of a registry that knows no pages (distribution before version 3): what the client asked for is then made
+ * good here, no more than `n`, in order, after `last`. Names that no tag can have are left out: nobody could pull them.
+ */
+function readTags(bytes: Uint8Array, { name, n, last, hasNext }: TagsQuestion): TagsReading | null {
+  const list = parseJsonObject(bytes);
+  // An empty repository's list is null at some registries.
+  const found: unknown = list?.tags === null ? [] : list?.tags;
+  if (!Array.isArray(found) || !found.every((tag) => typeof tag === 'string')) return null;
+  const all = found.filter(isTag);
+  const write = (tags: readonly string[], cut: boolean): TagsReading => ({
+    body: Buffer.from(JSON.stringify({ name, tags })),
+    cutAfter: cut ? (tags.at(-1) ?? null) : null,
+  });
+  const tooMany = n !== undefined && all.length > n;
+  if (hasNext) return write(tooMany ? all.slice(0, n) : all, tooMany);
+  const startsOver = last !== undefined && all.includes(last);
+  if (!tooMany && !startsOver && (last !== undefined || isOrdered(all))) return write(all, false);
+  const rest = all.sort().filter((tag) => last === undefined || tag > last);
+  const tags = n === undefined ? rest : rest.slice(0, n);
+  return write(tags, tags.length < rest.length);
+}
+
+/** In one of the orders that the specification's versions call lexical. */
+function isOrdered(tags: readonly string[]): boolean {
+  const inOrder = (keys: readonly string[]) => keys.every((key, at) => at === 0 || (keys[at - 1] ?? '') <= key);
+  return inOrder(tags) || inOrder(tags.map((tag) => tag.toLowerCase()));
+}
+
+export interface ReferrersQuestion {
+  /** Only descriptors of this type are wanted, where the upstream has not chosen them. */
+  readonly artifactType: string | undefined;
+}
+
+/** Writes an image index anew (image-spec, *Image Index*): the fields that the specification knows, of its types. */
+function readReferrers(bytes: Uint8Array, { artifactType }: ReferrersQuestion): Uint8Array | null {
+  const index = parseJsonObject(bytes);
+  if (index === null || index.schemaVersion !== 2 || !Array.isArray(index.manifests)) return null;
+  if (index.mediaType !== undefined && index.mediaType !== OCI_INDEX) return null;
+  const manifests = index.manifests.map(descriptorOf);
+  if (!manifests.every((row) => row !== null)) return null;
+  return Buffer.from(
+    JSON.stringify({
+      schemaVersion: 2,
+      mediaType: OCI_INDEX,
+      manifests: artifactType === undefined ? manifests : manifests.filter((row) => row.artifactType === artifactType),
+      annotations: textsOf(index.annotations),
+    }),
+  );
+}
+
+function descriptorOf(value: unknown) {
+  if (!isObject(value)) return null;
+  const { mediaType, digest, size, artifactType, annotations, platform, urls, data } = value;
+  if (typeof mediaType !== 'string' || !isMediaType(mediaType) || !isSize(size)) return null;
+  if (typeof digest !== 'string' || parseDigest(digest) === null) return null;
+  return {
+    mediaType,
+    digest,
+    size,
+    artifactType: textOf(artifactType),
+    annotations: textsOf(annotations),
+    platform: platformOf(platform),
+    urls: listOf(urls),
+    data: textOf(data),
+  };
+}
+
+function platformOf(value: unknown) {
+  if (!isObject(value)) return undefined;
+  const { architecture, os, variant } = value;
+  return {
+    architecture: textOf(architecture),
+    os: textOf(os),
+    variant: textOf(variant),
+    'os.version': textOf(value['os.version']),
+    'os.features': listOf(value['os.features']),
+  };
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined;
+}
+
+function listOf(value: unknown): string[] | undefined {
+  return Array.isArray(value) ? value.filter((item) => typeof item === 'string') : undefined;
+}
+
+function textsOf(value: unknown): Record<string, string> | undefined {
+  if (!isObject(value)) return undefined;
+  return Object.fromEntries(
+    Object.entries(value).filter((pair): pair is [string, string] => typeof pair[1] === 'string'),
+  );
+}
+
+/** The readings there are, by name. */
+export const READINGS = { manifest: readManifest, tags: readTags, referrers: readReferrers } as const;
+
+export type ReadingName = keyof typeof READINGS;
+export type Question<N extends ReadingName> = Parameters<(typeof READINGS)[N]>[1];
+export type Reading<N extends ReadingName> = ReturnType<(typeof READINGS)[N]>;
