@@ -67,7 +67,7 @@ export async function waitUntilServed(
   context: OperationContext,
 ): Promise<void> {
   await live.settled();
-  const deadline = Date.now() + SERVED_TIMEOUT;
+  const deadline = performance.now() + SERVED_TIMEOUT;
   for (;;) {
     const found = await probeOnce(live, host, context.signal);
     const problem = servedProblem(found, info);
@@ -76,7 +76,7 @@ export async function waitUntilServed(
       context.step('served', `the gateway answers ${host}/v2/${under}`);
       return;
     }
-    if (Date.now() > deadline) {
+    if (performance.now() > deadline) {
       throw new OperatorError(
         'NOT_SERVED',
         `the gateway's own listener does not serve ${host} as it should: ${problem}`,

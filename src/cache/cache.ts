@@ -1,6 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import type { Config } from '../config/config.ts';
-import { Mutex } from '../kit/async.ts';
+import { type MaybePromise, Mutex } from '../kit/async.ts';
+import { steadyNow } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, Digest, RepositoryKey } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -8,7 +9,7 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import { type CacheAdmin, CacheAdministration } from './admin.ts';
 import { type BlobCache, type BlobHandle, CacheError, type Fetch } from './blob-cache.ts';
 import { type BlobTier, SecondLevel } from './blob-tier.ts';
-import { Eviction } from './eviction.ts';
+import { Eviction, isForWantOfRoom } from './eviction.ts';
 import { dropPartial, Layout } from './files.ts';
 import { FILL_LIMITS, type Fill, type FillLimits } from './fill.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
@@ -33,7 +34,7 @@ export interface CacheOptions {
   /** Smaller ones for tests. */
   readonly limits?: Partial<FillLimits>;
   /** Free bytes of the disk; for tests of `minFree`. */
-  readonly freeBytes?: () => Promise<number>;
+  readonly freeBytes?: () => MaybePromise<number>;
   /** False: no work in the background; for commands that act on the directory, and for tests. */
   readonly maintain?: boolean;
 }
@@ -61,6 +62,7 @@ export class Cache implements BlobCache {
   readonly #maintenance: Maintenance;
   readonly #flusher: NodeJS.Timeout;
   #closed = false;
+  #makingRoom = false;
 
   constructor(options: CacheOptions) {
     const { index, log, metrics } = options;
@@ -140,7 +142,8 @@ export class Cache implements BlobCache {
       flush: () => this.#flush(),
       dropped: (digest, removed) => this.#openBlobs.removing(digest, removed),
       evicted: (count) => this.#counters.add('evictions', count),
-      dropPartial: (digest) => this.#dropPartial(digest),
+      dropPartial: (digest) => this.#dropPartial(digest as Digest),
+      indexFailed: (error) => this.#diskFailed('the index', error),
       ...(freeBytes === undefined ? {} : { freeBytes }),
     });
   }
@@ -156,7 +159,7 @@ export class Cache implements BlobCache {
         syncs: new Mutex(),
         limits: { ...FILL_LIMITS, ...limits },
         kept: (fill, size) => this.#kept(fill, size),
-        diskFailed: (error) => this.#disk.failed(error),
+        diskFailed: (error) => this.#failed(error),
         fetched: (bytes) => this.#counters.add('fetched', bytes),
       },
       openBlobs: this.#openBlobs,
@@ -169,6 +172,8 @@ export class Cache implements BlobCache {
   #openBlob(digest: Digest): OpenBlob | null {
     const open = this.#openBlobs.find(digest);
     if (open !== null) return open;
+    // Its file is going, and its row will.
+    if (this.#openBlobs.isBusy(digest)) return null;
     const row = this.#try(() => this.#index.blob(digest), null);
     if (row === null) return null;
     try {
@@ -199,10 +204,13 @@ export class Cache implements BlobCache {
   }
 
   /** A fill is complete and its file in its place. */
-  #kept(fill: Fill, size: number): void {
-    const now = Date.now();
+  async #kept(fill: Fill, size: number): Promise<void> {
     const { digest } = fill;
-    this.#index.addBlob({ digest, size, created: now, lastUse: now });
+    await this.#eviction.withRoom(() => {
+      const now = steadyNow();
+      this.#index.addBlob({ digest, size, created: now, lastUse: now });
+    });
+    this.#eviction.added(digest);
     this.#disk.worked();
     const blob = this.#openBlobs.find(digest);
     if (this.#secondLevel === null || fill.fromTier || blob === null) return;
@@ -223,7 +231,7 @@ export class Cache implements BlobCache {
     this.#options.log.warn({ digest: row.digest, reason }, 'a kept blob is missing or damaged; it is fetched anew');
     const open = this.#openBlobs.find(row.digest);
     if (open?.blob.path === this.#layout.blob(row.digest)) this.#openBlobs.detach(row.digest, open);
-    await this.#eviction.dropBlobs([row]).catch((error: unknown) => this.#diskFailed('the index', error));
+    await this.#eviction.dropBlobs([row], { damaged: true });
   }
 
   /** Of a fill that ended. A new fill of the same blob waits until this is done. */
@@ -271,7 +279,19 @@ export class Cache implements BlobCache {
   }
 
   #diskFailed(what: string, error: unknown): void {
-    this.#disk.failed(new CacheError('disk', `${what} failed: ${(error as Error).message}`, error));
+    this.#failed(new CacheError('disk', `${what} failed: ${(error as Error).message}`, error));
+  }
+
+  /** A disk that is only full is no reason to keep nothing for a while, as long as something can be dropped. */
+  #failed(error: CacheError): void {
+    if (!isForWantOfRoom(error)) this.#disk.failed(error);
+    else if (!this.#makingRoom) {
+      this.#makingRoom = true;
+      void this.#eviction.makeRoom().then((made) => {
+        this.#makingRoom = false;
+        if (!made) this.#disk.failed(error);
+      });
+    }
   }
 
   #makeDirectories(): void {

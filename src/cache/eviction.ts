@@ -1,20 +1,23 @@
 import { statfsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { setImmediate as turn } from 'node:timers/promises';
-import { Mutex } from '../kit/async.ts';
+import { type MaybePromise, Mutex } from '../kit/async.ts';
 import type { Digest } from '../oci/names.ts';
 import { CacheError } from './blob-cache.ts';
 import type { Layout } from './files.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
 
-/** Disk space that a fill has reserved before it writes. */
+/** What the cache has promised to a fill, and the room that the fill has taken of it. */
 export interface Reservation {
+  /** Bytes for which there is room now. */
   readonly bytes: number;
-  /** Resolves when the space is there; rejects with a `CacheError` (`too-large`, `no-room`, `min-free`) where it will not be. */
-  readonly ready: Promise<void>;
-  /** Reserves more, for a blob whose size is not known. @throws {CacheError} */
-  grow(bytes: number): Promise<void>;
-  /** So many of the reserved bytes are on the disk now, and no longer free there. */
+  /**
+   * Makes room for so many bytes of the file in all, and for some of those that will follow: for as many as have come, within bounds. Null
+   * where there is room already, or at once; else a promise that rejects with a `CacheError` where there will be none.
+   * @throws {CacheError} as the promise rejects
+   */
+  take(bytes: number): Promise<void> | null;
+  /** So many of the bytes are on the disk now, and no longer free there. */
   wrote(bytes: number): void;
   /** Ends the reservation: the blob is in the index now, or gone. */
   release(): void;
@@ -22,15 +25,48 @@ export interface Reservation {
 
 /** What a fill needs of the eviction. */
 export interface SpaceReserver {
-  reserve(digest: Digest, bytes: number): Reservation;
+  /**
+   * Admits a fill that will bring so many bytes; undefined where the upstream does not say. Nothing is dropped for what is only promised.
+   * `partial` names the fill's file, as for `addPartial`.
+   * @throws {CacheError} `too-large`; `no-room` where running fills were promised the rest of the cache; `min-free` where the disk has not so much
+   */
+  reserve(partial: string, promised: number | undefined): Reservation;
+  /** Runs what writes to the disk. Where the file system has no room for it, makes room and tries again. @throws as the task does in the end */
+  withRoom<T>(task: () => MaybePromise<T>): Promise<T>;
   /** An ended fill left so many bytes in its partial file, to be resumed later; they are the first to be dropped when space is needed. */
-  addPartial(digest: Digest, bytes: number): void;
+  addPartial(partial: string, bytes: number): void;
 }
 
 /** Eviction starts when the cache would be over its size, and goes on down to this share of it, so that it comes seldom. */
 const LOW_SHARE = 0.9;
 /** Rows looked at, dropped and unlinked between two turns of the event loop. */
 const BATCH = 64;
+/** Room is taken for what has come and for as much again, within these bounds: a fill that promises much and brings little takes little. */
+const LEAST_AHEAD = 64 * 1024;
+const MOST_AHEAD = 4 * 1024 * 1024;
+/** So many files the file system must still be able to make: a fill makes three, and many fills run at once. */
+const FREE_FILES = 32;
+/** What is dropped first when the file system refuses a write; twice as much each further time. */
+const REFUSED_BYTES = 1024 * 1024;
+const REFUSED_FILES = 4;
+/** Then it is not for room that it refuses, or others take the room as fast as it is made. */
+const MOST_REFUSALS = 7;
+/** The file of a partial, and its record. */
+const PARTIAL_FILES = 2;
+
+/** What a file system can run out of and an eviction gives back: bytes, files, and what one user may have of them. `SQLITE_FULL` is the same, met by the index. */
+const ROOM_CODES: ReadonlySet<unknown> = new Set(['ENOSPC', 'EDQUOT', 'SQLITE_FULL']);
+
+export function isForWantOfRoom(error: unknown): boolean {
+  const { code, cause } = error as { readonly code?: unknown; readonly cause?: unknown };
+  return ROOM_CODES.has(code) || (error instanceof CacheError && cause !== undefined && isForWantOfRoom(cause));
+}
+
+/** Bytes and files. */
+interface Room {
+  readonly bytes: number;
+  readonly files: number;
+}
 
 export interface EvictionOptions {
   readonly maxSize: number;
@@ -41,13 +77,15 @@ export interface EvictionOptions {
   readonly inUse: (digest: Digest) => boolean;
   /** Writes times of use to the index before the least recently used are picked. */
   readonly flush: () => void;
-  /** A blob left the index; `removed` resolves when its file is gone too. */
+  /** A blob is dropped; `removed` resolves when its file and its row are gone. Until then nobody may find it. */
   readonly dropped: (digest: Digest, removed: Promise<void>) => void;
   readonly evicted: (count: number) => void;
   /** Removes the partial file of an ended fill. */
-  readonly dropPartial: (digest: Digest) => Promise<void>;
+  readonly dropPartial: (partial: string) => Promise<void>;
+  /** The index failed while room was made. Fills go on. */
+  readonly indexFailed: (error: unknown) => void;
   /** Free bytes of the disk; replaced in tests of `minFree`. */
-  readonly freeBytes?: () => Promise<number>;
+  readonly freeBytes?: () => MaybePromise<number>;
 }
 
 /** Keeps the cache within its size and leaves the disk its `minFree`. Least recently used blobs go first; what is in use stays. */
@@ -56,61 +94,125 @@ export class Eviction implements SpaceReserver {
   /** One decision at a time, so that two fills never count on the same bytes. */
   readonly #mutex = new Mutex();
   /** Partial files of ended fills and their bytes, the oldest first. */
-  readonly #partials = new Map<Digest, number>();
+  readonly #partials = new Map<string, number>();
   #partialBytes = 0;
-  #reserved = 0;
-  /** Of what is reserved, the bytes that are not on the disk yet. */
+  /** Blobs whose file is gone, and whose row the index would not give up; it is asked again at the next eviction. */
+  readonly #unlinked = new Map<Digest, number>();
+  #unlinkedBytes = 0;
+  /** Bytes that running fills may still bring, and the room that they have. */
+  #promised = 0;
+  #taken = 0;
+  /** Of the room that fills have, the bytes that are not on the disk yet. */
   #unwritten = 0;
+  /** Bytes of the index's rows when it last said so. */
+  #known = 0;
+  #indexFailures = 0;
 
   constructor(options: EvictionOptions) {
     this.#options = options;
   }
 
-  /** Bytes that the cache takes, or has promised to fills. */
+  /** Bytes that the cache takes, or has given to fills. Manifests are part of the cache, and count. */
   get used(): number {
-    return this.#options.index.totals().bytes + this.#partialBytes + this.#reserved;
+    return this.#keptBytes() + this.#partialBytes + this.#taken - this.#unlinkedBytes;
   }
 
   get partials(): { readonly count: number; readonly bytes: number } {
     return { count: this.#partials.size, bytes: this.#partialBytes };
   }
 
-  reserve(digest: Digest, bytes: number): Reservation {
-    const held = this.#forgetPartial(digest);
-    const reservation = { bytes: 0, unwritten: 0, released: false };
-    const book = (count: number, unwritten: number): void => {
-      reservation.bytes += count;
-      reservation.unwritten += unwritten;
-      this.#reserved += count;
-      this.#unwritten += unwritten;
+  reserve(partial: string, promised: number | undefined): Reservation {
+    const { maxSize } = this.#options;
+    const expected = promised ?? 0;
+    const held = this.#partials.get(partial) ?? 0;
+    if (expected > maxSize)
+      throw new CacheError('too-large', `a blob of ${expected} bytes is larger than the whole cache`);
+    if (this.#promised + expected > maxSize)
+      throw new CacheError('no-room', 'the whole cache is promised to running fills');
+    this.#checkDisk(expected - held);
+    this.#forgetPartial(partial);
+    const state = { promised: 0, taken: 0, unwritten: 0, released: false };
+    const promise = (bytes: number): void => {
+      state.promised += bytes;
+      this.#promised += bytes;
     };
-    // Booked only when its turn comes: the first to ask gets the space, instead of all being refused because they ask at the same time.
-    const take = (more: number, onDisk: number): Promise<void> =>
-      this.#mutex.run(async () => {
-        if (reservation.released) return;
-        if (reservation.bytes + more > this.#options.maxSize) {
-          throw new CacheError('too-large', `${digest} is larger than the whole cache`);
+    const book = (bytes: number, unwritten: number): void => {
+      state.taken += bytes;
+      state.unwritten += unwritten;
+      this.#taken += bytes;
+      this.#unwritten += unwritten;
+      if (state.taken > state.promised) promise(state.taken - state.promised);
+    };
+    promise(expected);
+    book(held, 0);
+    const take = (bytes: number): Promise<void> | null => {
+      if (bytes <= state.taken || state.released) return null;
+      if (bytes > maxSize)
+        throw new CacheError('too-large', `a blob of more than ${maxSize} bytes is larger than the whole cache`);
+      const ahead = bytes + Math.min(MOST_AHEAD, Math.max(LEAST_AHEAD, bytes));
+      const target = Math.min(maxSize, promised === undefined ? ahead : Math.max(bytes, Math.min(promised, ahead)));
+      const more = target - state.taken;
+      if (this.#isThere(more)) {
+        book(more, more);
+        return null;
+      }
+      return this.#mutex.run(async () => {
+        const lacking = target - state.taken;
+        if (state.released || lacking <= 0) return;
+        book(lacking, lacking);
+        try {
+          await this.#makeSpace();
+        } catch (error) {
+          // As if it had not been asked for.
+          if (!state.released) book(-lacking, -lacking);
+          throw error;
         }
-        book(more, more - onDisk);
-        await this.#makeSpace();
       });
+    };
     return {
       get bytes() {
-        return reservation.bytes;
+        return state.taken;
       },
-      ready: take(bytes, Math.min(held, bytes)),
-      grow: (more) => take(more, 0),
-      wrote: (count) => book(0, -Math.min(count, reservation.unwritten)),
+      take,
+      wrote: (count) => {
+        const fewer = Math.min(count, state.unwritten);
+        state.unwritten -= fewer;
+        this.#unwritten -= fewer;
+      },
       release: () => {
-        reservation.released = true;
-        book(-reservation.bytes, -reservation.unwritten);
+        if (state.released) return;
+        state.released = true;
+        this.#promised -= state.promised;
+        this.#taken -= state.taken;
+        this.#unwritten -= state.unwritten;
       },
     };
   }
 
-  addPartial(digest: Digest, bytes: number): void {
-    this.#forgetPartial(digest);
-    this.#partials.set(digest, bytes);
+  async withRoom<T>(task: () => MaybePromise<T>): Promise<T> {
+    for (let refusals = 0; ; refusals++) {
+      try {
+        return await task();
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'EFBIG') {
+          throw new CacheError('too-large', 'the file system holds no file so large', error);
+        }
+        if (!isForWantOfRoom(error) || refusals === MOST_REFUSALS || !(await this.makeRoom(2 ** refusals))) throw error;
+      }
+    }
+  }
+
+  /** Drops something because the file system refused a write, `times` as much as at the first refusal. Returns whether anything was dropped. */
+  makeRoom(times = 1): Promise<boolean> {
+    return this.#mutex.run(async () => {
+      const freed = await this.#evict({ bytes: times * REFUSED_BYTES, files: times * REFUSED_FILES }, 'either');
+      return freed.files > 0;
+    });
+  }
+
+  addPartial(partial: string, bytes: number): void {
+    this.#forgetPartial(partial);
+    this.#partials.set(partial, bytes);
     this.#partialBytes += bytes;
   }
 
@@ -119,87 +221,183 @@ export class Eviction implements SpaceReserver {
     return this.#mutex.run(() => this.#makeSpace());
   }
 
+  /** A blob is in the index again, and its file in its place. */
+  added(digest: Digest): void {
+    this.#unlinkedBytes -= this.#unlinked.get(digest) ?? 0;
+    this.#unlinked.delete(digest);
+  }
+
   /** Drops partial files of ended fills, the oldest first, until so many bytes are free. Returns how many are. */
   async dropPartials(bytes = Number.POSITIVE_INFINITY): Promise<number> {
-    let freed = 0;
-    for (const [digest, size] of this.#partials) {
-      if (freed >= bytes) break;
-      this.#forgetPartial(digest);
-      await this.#options.dropPartial(digest);
-      freed += size;
-    }
-    return freed;
+    return (await this.#dropPartials((freed) => freed.bytes >= bytes)).bytes;
   }
 
-  /** Drops blobs that nobody uses: first the rows, in the same turn as the caller's check for that, then the files. */
-  async dropBlobs(rows: readonly BlobRow[]): Promise<void> {
-    if (rows.length === 0) return;
-    this.#options.index.removeBlobs(rows.map(({ digest }) => digest));
-    await Promise.all(
-      rows.map((row) => {
-        const removed = rm(this.#options.layout.blob(row.digest), { force: true }).catch(() => {});
-        this.#options.dropped(row.digest, removed);
-        return removed;
-      }),
+  /**
+   * Drops blobs that nobody uses: first the files, then the rows. A crash in between leaves a row without a file, which is found at its next
+   * use; a file without a row would take room that nobody counts. A file that cannot be removed keeps its row, unless it is damaged. Returns
+   * what was freed. Never rejects.
+   */
+  async dropBlobs(rows: readonly BlobRow[], { damaged = false } = {}): Promise<Room> {
+    if (rows.length === 0) return { bytes: 0, files: 0 };
+    const gone = this.#unlink(rows).then((unlinked) => {
+      this.#removeRows(damaged ? rows : unlinked);
+      return unlinked;
+    });
+    // In the same turn as the caller's look whether they are in use.
+    for (const { digest } of rows)
+      this.#options.dropped(
+        digest,
+        gone.then(() => {}),
+      );
+    const unlinked = await gone;
+    return { bytes: unlinked.reduce((sum, { size }) => sum + size, 0), files: unlinked.length };
+  }
+
+  /** Those whose file is gone now. */
+  async #unlink(rows: readonly BlobRow[]): Promise<BlobRow[]> {
+    const results = await Promise.allSettled(
+      rows.map(({ digest }) => rm(this.#options.layout.blob(digest), { force: true })),
     );
+    return rows.filter((_, place) => results[place]?.status === 'fulfilled');
   }
 
-  #forgetPartial(digest: Digest): number {
-    const bytes = this.#partials.get(digest) ?? 0;
-    this.#partials.delete(digest);
-    this.#partialBytes -= bytes;
-    return bytes;
+  #removeRows(rows: readonly BlobRow[]): void {
+    for (const { digest, size } of rows) {
+      if (!this.#unlinked.has(digest)) this.#unlinkedBytes += size;
+      this.#unlinked.set(digest, size);
+    }
+    try {
+      this.#options.index.removeBlobs([...this.#unlinked.keys()]);
+      this.#unlinked.clear();
+      this.#unlinkedBytes = 0;
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  #failed(error: unknown): void {
+    this.#indexFailures++;
+    this.#options.indexFailed(error);
+  }
+
+  #keptBytes(): number {
+    try {
+      const { bytes, manifestBytes } = this.#options.index.totals();
+      this.#known = bytes + manifestBytes;
+    } catch (error) {
+      this.#failed(error);
+    }
+    return this.#known;
+  }
+
+  #forgetPartial(partial: string): void {
+    this.#partialBytes -= this.#partials.get(partial) ?? 0;
+    this.#partials.delete(partial);
+  }
+
+  /** Whether there is room for so much more without dropping anything. */
+  #isThere(more: number): boolean {
+    const free = this.#free();
+    if (free instanceof Promise) return false;
+    const short = this.#shortage(free);
+    return this.used + more <= this.#options.maxSize && short.bytes + more <= 0 && short.files <= 0;
   }
 
   async #makeSpace(): Promise<void> {
     const { maxSize } = this.#options;
-    if (this.used > maxSize) await this.#evict(this.used - LOW_SHARE * maxSize);
-    if (this.used > maxSize) throw new CacheError('no-room', 'everything in the cache is in use');
-    const short = await this.#shortOfFree();
-    if (short <= 0) return;
+    const failures = this.#indexFailures;
+    if (this.used > maxSize) await this.#evict({ bytes: this.used - LOW_SHARE * maxSize, files: 0 });
+    // What the index cannot say or do now is no reason to end a fill; it is made good at the next eviction.
+    if (this.used > maxSize && failures === this.#indexFailures)
+      throw new CacheError('no-room', 'everything in the cache is in use');
+    const short = this.#shortage(await this.#free());
+    if (short.bytes <= 0 && short.files <= 0) return;
     await this.#evict(short);
-    if ((await this.#shortOfFree()) > 0) {
-      throw new CacheError(
-        'min-free',
-        `the disk has less than cache.minFree (${this.#options.minFree} bytes) to spare`,
-      );
-    }
+    if (this.#shortage(await this.#free()).bytes > 0) throw this.#minFree();
   }
 
-  /** Bytes by which the disk would fall below `minFree` once all that is reserved is written. */
-  async #shortOfFree(): Promise<number> {
-    let free: number;
-    try {
-      free = await (this.#options.freeBytes ?? (() => freeBytes(this.#options.layout.partials)))();
-    } catch {
-      // A disk that cannot even say that will fail the write, which is dealt with there.
-      return 0;
-    }
-    return this.#options.minFree + this.#unwritten - free;
+  /** Refuses what the disk could not hold even if everything were dropped. */
+  #checkDisk(promised: number): void {
+    const free = this.#free();
+    if (free instanceof Promise) return;
+    const evictable = this.#keptBytes() + this.#partialBytes;
+    const toCome = this.#promised - this.#taken + promised;
+    if (this.#shortage(free).bytes + toCome > evictable) throw this.#minFree();
   }
 
-  async #evict(bytes: number): Promise<void> {
-    let freed = await this.dropPartials(bytes);
-    if (freed >= bytes) return;
+  #minFree(): CacheError {
+    const { minFree } = this.#options;
+    return new CacheError('min-free', `the disk has less than cache.minFree (${minFree} bytes) to spare`);
+  }
+
+  /** What the disk would lack of `minFree`, and of files, once everything is written for which there is room. */
+  #shortage(free: Room): Room {
+    return { bytes: this.#options.minFree + this.#unwritten - free.bytes, files: FREE_FILES - free.files };
+  }
+
+  #free(): MaybePromise<Room> {
+    const { freeBytes, layout } = this.#options;
+    if (freeBytes === undefined) return freeOf(layout.partials);
+    const bytes = freeBytes();
+    const room = (count: number): Room => ({ bytes: count, files: Number.POSITIVE_INFINITY });
+    return bytes instanceof Promise ? bytes.then(room, () => UNKNOWN) : room(bytes);
+  }
+
+  /** Drops until so much is free: partial files first, then blobs. With `either`, bytes or files will do. */
+  async #evict(wanted: Room, until: 'both' | 'either' = 'both'): Promise<Room> {
+    const enough = ({ bytes, files }: Room): boolean =>
+      until === 'both'
+        ? bytes >= wanted.bytes && files >= wanted.files
+        : bytes >= wanted.bytes || files >= wanted.files;
+    let freed = await this.#dropPartials(enough);
+    if (enough(freed)) return freed;
     this.#options.flush();
-    for (const rows of this.#options.index.leastRecent(BATCH)) {
-      const victims: BlobRow[] = [];
-      for (const row of rows) {
-        if (freed >= bytes) break;
-        if (this.#options.inUse(row.digest)) continue;
-        victims.push(row);
-        freed += row.size;
+    try {
+      for (const rows of this.#options.index.leastRecent(BATCH)) {
+        const victims: BlobRow[] = [];
+        let hoped = freed;
+        for (const row of rows) {
+          if (enough(hoped)) break;
+          if (this.#options.inUse(row.digest) || this.#unlinked.has(row.digest)) continue;
+          victims.push(row);
+          hoped = { bytes: hoped.bytes + row.size, files: hoped.files + 1 };
+        }
+        const dropped = await this.dropBlobs(victims);
+        freed = { bytes: freed.bytes + dropped.bytes, files: freed.files + dropped.files };
+        this.#options.evicted(dropped.files);
+        if (enough(freed)) break;
+        await turn();
       }
-      await this.dropBlobs(victims);
-      this.#options.evicted(victims.length);
-      if (freed >= bytes) return;
-      await turn();
+    } catch (error) {
+      this.#failed(error);
     }
+    return freed;
+  }
+
+  async #dropPartials(enough: (freed: Room) => boolean): Promise<Room> {
+    let freed = { bytes: 0, files: 0 };
+    for (const [partial, size] of this.#partials) {
+      if (enough(freed)) break;
+      this.#forgetPartial(partial);
+      await this.#options.dropPartial(partial);
+      freed = { bytes: freed.bytes + size, files: freed.files + PARTIAL_FILES };
+    }
+    return freed;
   }
 }
 
-/** Free bytes for this user on the file system of a path. Synchronous: the first byte of every fill waits for it, and it takes microseconds. */
-async function freeBytes(path: string): Promise<number> {
-  const { bavail, bsize } = statfsSync(path);
-  return bavail * bsize;
+/** A disk that cannot even say what is free will fail the write, which is dealt with there. */
+const UNKNOWN: Room = { bytes: Number.POSITIVE_INFINITY, files: Number.POSITIVE_INFINITY };
+
+/**
+ * What this user may still write on the file system of a path. Synchronous: the first byte of every fill waits for it, and it takes
+ * microseconds. A file system that makes its inodes as they are needed says that it has none at all.
+ */
+function freeOf(path: string): Room {
+  try {
+    const { bavail, bsize, files, ffree } = statfsSync(path);
+    return { bytes: bavail * bsize, files: files === 0 ? Number.POSITIVE_INFINITY : ffree };
+  } catch {
+    return UNKNOWN;
+  }
 }

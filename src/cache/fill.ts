@@ -1,5 +1,5 @@
 import { rm } from 'node:fs/promises';
-import type { Mutex } from '../kit/async.ts';
+import type { MaybePromise, Mutex } from '../kit/async.ts';
 import type { Extent } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, type Digest, digestAlgorithm, digestHex } from '../oci/names.ts';
@@ -30,7 +30,7 @@ export interface FillContext {
   readonly syncs: Mutex;
   readonly limits: FillLimits;
   /** The blob is complete, verified, and at its final path. */
-  readonly kept: (fill: Fill, size: number) => void;
+  readonly kept: (fill: Fill, size: number) => Promise<void>;
   /** The disk failed this fill; for the log and for the metric. */
   readonly diskFailed: (error: CacheError) => void;
   /** Bytes that came from the upstream. */
@@ -50,9 +50,6 @@ export const FILL_LIMITS: FillLimits = {
   // … and a power cut so many ms.
   syncInterval: 30_000,
 };
-
-/** Space is reserved in steps of this where the upstream does not say the size. */
-const UNKNOWN_SIZE_STEP = 64 * 1024 * 1024;
 
 const NOTHING_HELD: Held = { size: undefined, extents: [] };
 
@@ -88,6 +85,8 @@ export class Fill implements FileView {
   #discard = false;
   #begun = false;
   #reservation: Reservation | null = null;
+  /** Bytes held at the start, and those that came since. */
+  #arrived = 0;
 
   constructor(key: BlobKey, context: FillContext) {
     this.digest = key.digest;
@@ -194,7 +193,7 @@ export class Fill implements FileView {
     const { layout } = this.#context;
     const resumed = reopenPartial(layout, this.digest);
     try {
-      if (resumed === null) this.file = SharedFile.openNew(this.path) ?? (await this.#replacePartial());
+      if (resumed === null) this.file = await this.#context.space.withRoom(() => this.#openNew());
       else {
         this.file = resumed.file;
         this.#held = {
@@ -211,6 +210,7 @@ export class Fill implements FileView {
       file: this.file,
       algorithm: digestAlgorithm(this.digest),
       held: this.#held.extents,
+      withRoom: (task) => this.#context.space.withRoom(task),
       onWritten: (bytes) => {
         this.#reservation?.wrote(bytes);
         this.#advance();
@@ -218,6 +218,10 @@ export class Fill implements FileView {
       onError: (error) => this.#fail(error),
     });
     this.#recorder.startFrom(this.#growing.written.bytes);
+  }
+
+  #openNew(): MaybePromise<SharedFile> {
+    return SharedFile.openNew(this.path) ?? this.#replacePartial();
   }
 
   /** A partial file is there of which no byte can be relied on. */
@@ -247,10 +251,12 @@ export class Fill implements FileView {
       this.#fail(this.#openError ?? new CacheError('disk', `${this.path} is not open`));
       return;
     }
-    const reservation = this.#context.space.reserve(this.digest, this.size ?? UNKNOWN_SIZE_STEP);
-    this.#reservation = reservation;
-    reservation.ready.catch((error: Error) => this.#fail(error));
-    this.#growing.waitFor(reservation.ready);
+    this.#arrived = this.#growing.written.bytes;
+    try {
+      this.#reservation = this.#context.space.reserve(this.digest, this.size);
+    } catch (error) {
+      this.#fail(error as Error);
+    }
   }
 
   async #write(offset: number, chunk: Uint8Array): Promise<void> {
@@ -258,21 +264,25 @@ export class Fill implements FileView {
     if (!this.#begun || this.#growing === null) throw new Error('write before begin');
     const end = offset + chunk.length;
     if (this.size !== undefined && end > this.size) throw this.#wrong(`more than the ${this.size} bytes it promised`);
-    if (this.size === undefined) await this.#growReservation(end);
+    this.#arrived += chunk.length;
+    const room = this.#takeRoom(this.#arrived);
+    if (room !== null) await room;
     if (!this.fromTier) this.#context.fetched(chunk.length);
     await this.#growing.write(offset, chunk);
   }
 
-  /** For a blob of unknown size: space is reserved in steps, as it grows. */
-  async #growReservation(end: number): Promise<void> {
-    const reservation = this.#reservation;
-    if (reservation === null) return;
+  /** Null where there is room already, as mostly. @throws what failed this fill meanwhile */
+  #takeRoom(bytes: number): Promise<void> | null {
     try {
-      await reservation.ready;
-      if (end > reservation.bytes) await reservation.grow(end - reservation.bytes + UNKNOWN_SIZE_STEP);
+      const room = this.#reservation?.take(bytes) ?? null;
+      return room === null ? null : room.catch((error: Error) => this.#fail(error)).then(() => this.#throwFailure());
     } catch (error) {
       this.#fail(error as Error);
+      throw error;
     }
+  }
+
+  #throwFailure(): void {
     if (this.#failure !== null) throw this.#failure;
   }
 
@@ -320,8 +330,8 @@ export class Fill implements FileView {
     try {
       await this.#recorder.idle();
       await syncs.run(() => file.sync(true));
-      this.path = await promote(layout, this.digest);
-      this.#context.kept(this, size);
+      this.path = await this.#context.space.withRoom(() => promote(layout, this.digest));
+      await this.#context.kept(this, size);
     } catch (error) {
       this.#context.diskFailed(
         new CacheError('disk', `cannot keep ${this.digest}: ${(error as Error).message}`, error),

@@ -1,6 +1,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { CacheError } from './blob-cache.ts';
+import type { SpaceReserver } from './eviction.ts';
 import type { SharedFile } from './files.ts';
 
 /** Bytes that may be queued for the disk before the writer has to wait: enough to keep it busy, little enough for hundreds of fills. */
@@ -32,9 +33,9 @@ export class GrowingFile {
   readonly #recent = new RecentBytes();
   /** Written or queued. */
   readonly #accepted: IntervalSet;
+  readonly #withRoom: SpaceReserver['withRoom'];
   readonly #onWritten: (bytes: number) => void;
   readonly #onError: (error: CacheError) => void;
-  #ready: Promise<void> = Promise.resolve();
   #queue: QueuedWrite[] = [];
   #queued = 0;
   #hashed = 0;
@@ -49,6 +50,8 @@ export class GrowingFile {
     file: SharedFile;
     algorithm: 'sha256' | 'sha512';
     held: readonly Extent[];
+    /** Runs each write, and again where the file system had no room for it. */
+    withRoom: SpaceReserver['withRoom'];
     /** After each write. */
     onWritten: (bytes: number) => void;
     /** The disk failed; called once. */
@@ -58,6 +61,7 @@ export class GrowingFile {
     this.#hash = createHash(options.algorithm);
     this.written = new IntervalSet(options.held);
     this.#accepted = new IntervalSet(options.held);
+    this.#withRoom = options.withRoom;
     this.#onWritten = options.onWritten;
     this.#onError = options.onError;
     this.#startCatchUp();
@@ -66,11 +70,6 @@ export class GrowingFile {
   /** What has been accepted of the file: written, or queued to be. */
   accepted(): Extent[] {
     return this.#accepted.list();
-  }
-
-  /** Writes wait for this: until there is space on the disk. */
-  waitFor(ready: Promise<void>): void {
-    this.#ready = ready;
   }
 
   /**
@@ -148,12 +147,13 @@ export class GrowingFile {
   async #flush(): Promise<void> {
     this.#flushing = true;
     try {
-      await this.#ready;
+      // Not in the caller's turn, which would wait for the first write.
+      await null;
       while (this.#queue.length > 0) {
         const run = this.#takeRun();
         // The first client waits for the first bytes of a blob.
         const first = this.written.bytes === 0 && run.bytes <= FIRST_BYTES;
-        await this.file.write(run.chunks, run.offset, first);
+        await this.#withRoom(() => this.file.write(run.chunks, run.offset, first));
         this.#queued -= run.bytes;
         this.written.add(run.offset, run.offset + run.bytes);
         this.#startCatchUp();

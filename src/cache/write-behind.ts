@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { steadyNow } from '../kit/time.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { CacheCounter, CacheIndex, Link } from './index-port.ts';
@@ -16,15 +17,15 @@ export class Uses {
 
   /** The blob is used now. */
   add(digest: Digest): void {
-    this.#pending.set(digest, Date.now());
+    this.#pending.set(digest, steadyNow());
   }
 
   /** @throws the index's errors */
   flush(): void {
-    const uses = this.#pending;
-    if (uses.size === 0) return;
+    if (this.#pending.size === 0) return;
+    // Kept until the index has them; the index itself bounds them: what is used was found in it.
+    this.#index.touchBlobs(this.#pending);
     this.#pending = new Map();
-    this.#index.touchBlobs(uses);
   }
 }
 
@@ -132,9 +133,9 @@ export class CacheCounters {
   flush(): void {
     const fresh = this.#fresh;
     if (COUNTERS.every((name) => fresh[name] === 0)) return;
-    this.#fresh = zero();
-    for (const name of COUNTERS) this.#metrics[name].inc(fresh[name]);
     this.#index.count(fresh);
+    for (const name of COUNTERS) this.#metrics[name].inc(fresh[name]);
+    this.#fresh = zero();
   }
 }
 

@@ -70,7 +70,7 @@ export function createSession(options: {
         signal,
         step: (step: string, message: string, data?: unknown) => onStep({ type: 'step', step, message, data }),
       };
-      const deadline = Date.now() + HELD_TIMEOUT;
+      const deadline = performance.now() + HELD_TIMEOUT;
       for (;;) {
         try {
           return await callAdmin(settings.dataDir, operation, input, context);
@@ -84,7 +84,7 @@ export function createSession(options: {
         } catch (error) {
           // Somebody holds the directory and does not answer yet: a gateway that starts, or another command.
           const held = error instanceof OperatorError && error.code === 'DATA_DIR_IN_USE';
-          if (!held || Date.now() > deadline) throw error;
+          if (!held || performance.now() > deadline) throw error;
         }
         await sleep(RETRY_EVERY, signal);
       }

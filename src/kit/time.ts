@@ -20,6 +20,37 @@ export function iso(time: number): string {
   return new Date(time).toISOString();
 }
 
+/** ms since this machine started, to a constant; the same clock in all of its processes, and nobody can set it. */
+function monotonic(): number {
+  return performance.now() + MONOTONIC_AT_START;
+}
+
+const MONOTONIC_AT_START = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+
+let startedAt = Date.now() - monotonic();
+
+/**
+ * ms since 1970 for times that are compared with each other: what the machine's clock said at the start of this gateway, and what has passed
+ * since. A clock that is put right meanwhile makes nothing young or old. Times that a person or another machine reads come from `Date.now`.
+ */
+export function steadyNow(): number {
+  return Math.floor(startedAt + monotonic());
+}
+
+/** What another process of the same gateway gives to `shareSteadyClock`, so that both give the same time. */
+export function steadyClock(): number {
+  return startedAt;
+}
+
+export function shareSteadyClock(clock: number): void {
+  startedAt = clock;
+}
+
+/** ms that have passed since `at`. A time that is still to come was kept while the clock was wrong, and counts as long ago. */
+export function elapsed(at: number, now: number = steadyNow()): number {
+  return at > now ? Number.POSITIVE_INFINITY : now - at;
+}
+
 /** Time, so that tests can let months pass. */
 export interface Clock {
   /** Epoch milliseconds. */

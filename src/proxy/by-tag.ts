@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import { SingleFlight } from '../kit/async.ts';
+import { elapsed } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type AcceptClass, accepts, SHARED_VARIANTS, variantOf } from '../oci/media-types.ts';
 import { type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
@@ -147,7 +148,7 @@ export class ManifestsByTag {
     let newest: TagAnswer | null = null;
     for (const variant of client.variants) {
       const kept = store.getTag(key, tag, variant);
-      if (kept === null || (newest !== null && newest.checkedAt >= kept.checkedAt)) continue;
+      if (kept === null || (newest !== null && this.#age(newest) <= this.#age(kept))) continue;
       if (!access.mayServe(entry, key, kept.digest)) continue;
       const row = store.getManifest(kept.digest);
       const fits = row !== null && (variant === client.key || accepts(client, row.mediaType));
@@ -184,8 +185,8 @@ export class ManifestsByTag {
   }
 
   /** Milliseconds since the upstream was asked. */
-  #age({ checkedAt }: TagAnswer): number {
-    return this.#options.now() - checkedAt;
+  #age({ checkedAt }: Pick<TagAnswer, 'checkedAt'>): number {
+    return elapsed(checkedAt, this.#options.now());
   }
 }
 

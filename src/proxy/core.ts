@@ -3,6 +3,7 @@ import type { BlobCache } from '../cache/blob-cache.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { Config } from '../config/config.ts';
 import { andThen } from '../kit/async.ts';
+import { steadyNow } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { acceptClass } from '../oci/media-types.ts';
 import type { Reference } from '../oci/names.ts';
@@ -35,7 +36,7 @@ export interface ProxyCoreOptions {
   readonly log: Logger;
   readonly metrics: Metrics;
   readonly replies: RepliesTally;
-  /** Milliseconds since 1970. */
+  /** Milliseconds since 1970, of a clock that never leaps. */
   readonly now?: () => number;
 }
 
@@ -64,7 +65,7 @@ class Core implements ManagedProxyCore {
   readonly #staleServed;
 
   constructor(options: ProxyCoreOptions) {
-    const { upstream, blobs, manifests: store, table, config, metrics, now = Date.now } = options;
+    const { upstream, blobs, manifests: store, table, config, metrics, now = steadyNow } = options;
     const log = options.log.child({ room: 'proxy' });
     const { signal } = this.#ending;
     const access = new RepositoryAccess(table, blobs);

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { steadyNow } from '../kit/time.ts';
 import { acceptClass } from '../oci/media-types.ts';
 import type { Reference } from '../oci/names.ts';
 import {
@@ -29,7 +30,7 @@ export interface ManifestCacheOptions {
   readonly core: VersionedCore;
   readonly replies: RepliesTally;
   readonly maxBytes?: number;
-  /** Milliseconds since 1970. */
+  /** Milliseconds since 1970, of the same clock as the core's. */
   readonly now?: () => number;
 }
 
@@ -46,7 +47,7 @@ export class ManifestCache implements ProxyCore {
   /** Of the core, when the entries were made. */
   #generation: number;
 
-  constructor({ core, replies, maxBytes = MAX_BYTES, now = Date.now }: ManifestCacheOptions) {
+  constructor({ core, replies, maxBytes = MAX_BYTES, now = steadyNow }: ManifestCacheOptions) {
     this.#core = core;
     this.#replies = replies;
     this.#now = now;

@@ -11,6 +11,7 @@ import type { Config, ListenAddress } from '../config/config.ts';
 import { Edge } from '../edge/edge.ts';
 import type { BoundAddress, EdgeAddresses } from '../edge/listeners.ts';
 import { Lifecycle, version } from '../kit/process.ts';
+import { steadyNow } from '../kit/time.ts';
 import { createProxyCore } from '../proxy/core.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { type RepliesTally, repliesTally } from '../proxy/reply.ts';
@@ -228,7 +229,7 @@ function liveGateway(base: Base, { upstream, core, bound }: Pick<Parts, 'upstrea
   const { metrics } = base;
   return {
     pid: process.pid,
-    startedAt: new Date(),
+    startedAt: new Date(steadyNow()),
     get workers() {
       return 1 + (base.workers?.ready ?? 0);
     },

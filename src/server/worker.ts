@@ -6,6 +6,7 @@ import { Edge } from '../edge/edge.ts';
 import type { AccessPort } from '../edge/request-context.ts';
 import { Mutex } from '../kit/async.ts';
 import { collectAfterStart } from '../kit/process.ts';
+import { shareSteadyClock } from '../kit/time.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { repliesTally } from '../proxy/reply.ts';
 import { createLog, type Logger } from '../telemetry/log.ts';
@@ -35,6 +36,7 @@ channel.onClose(() => process.exit(0));
 if (!process.connected) process.exit(0);
 
 channel.handle('start', async (start: StartMessage) => {
+  shareSteadyClock(start.clock);
   const worker = new Worker(start);
   await worker.update(start.state);
   channel.handle('state', (state: StateMessage) => worker.update(state));

@@ -176,13 +176,13 @@ export class LineWriter {
 
 /** Writes in this thread; gives up at the first error, and on a full pipe after EXIT_MS. */
 function writeNow(fd: number, pieces: readonly Buffer[]): void {
-  const deadline = Date.now() + EXIT_MS;
+  const deadline = performance.now() + EXIT_MS;
   for (let piece of pieces) {
     while (piece.length > 0) {
       try {
         piece = piece.subarray(writeSync(fd, piece));
       } catch (error) {
-        if (!isFull(error) || Date.now() > deadline) return;
+        if (!isFull(error) || performance.now() > deadline) return;
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, FULL_MS);
       }
     }

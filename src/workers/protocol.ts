@@ -16,6 +16,8 @@ export interface StartMessage {
   readonly version: string;
   /** Shared by all processes, so that a TLS session begun with one is resumed with any. */
   readonly ticketKeys: Uint8Array;
+  /** For `shareSteadyClock`: what the owner says is fresh until some time must be so here. */
+  readonly clock: number;
   readonly state: StateMessage;
 }
 

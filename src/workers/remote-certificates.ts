@@ -13,7 +13,10 @@ const KEPT_FOR = 10 * 60_000;
  */
 export class RemoteCertificates {
   readonly #channel: Channel;
-  readonly #ready = new Map<string, { readonly context: SecureContext; readonly until: number }>();
+  readonly #ready = new Map<
+    string,
+    { readonly context: SecureContext /** By `performance.now`. */; readonly until: number }
+  >();
   #hosts: ReadonlySet<string> = new Set();
   #version = -1;
   #snapshot: ContextSnapshot = { byHost: new Map(), fallback: null };
@@ -50,12 +53,12 @@ export class RemoteCertificates {
   async #find(host: string): Promise<SecureContext | null> {
     if (!this.#hosts.has(host)) return null;
     const ready = this.#ready.get(host);
-    if (ready !== undefined && ready.until > Date.now()) return ready.context;
+    if (ready !== undefined && ready.until > performance.now()) return ready.context;
     const version = this.#version;
     const context = await this.#fetch(host);
     // What was asked for before a swap may be older than it.
     if (context !== null && version === this.#version) {
-      this.#ready.set(host, { context, until: Date.now() + KEPT_FOR });
+      this.#ready.set(host, { context, until: performance.now() + KEPT_FOR });
     }
     return context;
   }

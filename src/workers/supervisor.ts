@@ -6,6 +6,7 @@ import { materialOf } from '../certs/contexts.ts';
 import type { ContextSnapshot } from '../certs/service.ts';
 import type { Config } from '../config/config.ts';
 import { Mutex } from '../kit/async.ts';
+import { steadyClock } from '../kit/time.ts';
 import type { VersionedCore } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { addUp, type MetricValues } from '../telemetry/metrics.ts';
@@ -165,7 +166,7 @@ export class WorkerSupervisor {
     });
     this.#workers.add(worker);
     this.#serve(worker);
-    const start: StartMessage = { config, version, ticketKeys, state: this.#message() };
+    const start: StartMessage = { config, version, ticketKeys, clock: steadyClock(), state: this.#message() };
     let known = this.#version;
     await worker.callOrEnd('start', start, START_TIMEOUT);
     // What changed while it started: it accepts its first connection with the newest state.

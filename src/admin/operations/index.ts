@@ -1,4 +1,5 @@
 import type { CertificateState } from '../../certs/service.ts';
+import { steadyNow } from '../../kit/time.ts';
 import { clientOperations } from '../clients.ts';
 import type { Operation, StatusReport } from '../contract.ts';
 import { doctorOperations } from '../doctor/doctor.ts';
@@ -49,7 +50,7 @@ function statusOperations(deps: OperationsDeps): Record<string, Operation> {
         domain: config.domain,
         pid: live?.pid ?? null,
         startedAt: live?.startedAt.toISOString() ?? null,
-        uptimeSeconds: live === null ? null : Math.floor((Date.now() - live.startedAt.getTime()) / 1000),
+        uptimeSeconds: live === null ? null : Math.floor((steadyNow() - live.startedAt.getTime()) / 1000),
         workers: live?.workers ?? null,
         addresses: live?.addresses ?? { https: [], http: [], metrics: null },
         tls: config.tls.mode,
