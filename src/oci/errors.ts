@@ -124,6 +124,12 @@ export const CATALOGUE = {
     '{registry} sent something other than what was asked for: {reason}',
     'try again; if it stays, tell the operator of that registry',
   ),
+  credentialsWithheld: entry(
+    502,
+    'UNAVAILABLE',
+    '{registry} wants its credentials sent to {realm}, which is outside its own domain: none were sent',
+    'its operator allows it, if that host is trusted: gateway registry set {registry} --realm {realm}',
+  ),
   unavailable: entry(503, 'UNAVAILABLE', 'the gateway cannot serve this now: {reason}', 'try again shortly'),
   gatewayBusy: entry(503, 'UNAVAILABLE', 'the gateway is busy with {what}', 'try again in {seconds} s'),
   upstreamTimeout: entry(

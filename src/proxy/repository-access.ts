@@ -25,6 +25,7 @@ const TRANSIENT: ReadonlySet<string> = new Set([
   'upstreamTimeout',
   'upstreamRateLimited',
   'upstreamWrong',
+  'credentialsWithheld',
   'unavailable',
   'gatewayBusy',
 ]);

@@ -1,7 +1,8 @@
 import { LRUCache } from 'lru-cache';
 import { SingleFlight } from '../kit/async.ts';
 import { readBounded } from '../kit/http.ts';
-import { StatusError, TokenRefusedError } from './failures.ts';
+import { type CredentialScope, isOwnRealm } from './credential-scope.ts';
+import { CredentialsWithheldError, StatusError, TokenRefusedError } from './failures.ts';
 import type { OutgoingConnections } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
 import type { Pools } from './pools.ts';
@@ -116,6 +117,8 @@ const MAX_TOKENS = 4096;
 
 /** On whose behalf a token is fetched. */
 export interface TokenContext {
+  /** Where the credentials belong. */
+  readonly scope: CredentialScope;
   /** The row of the table, and the repository: whose share of the connections the request uses. */
   readonly registry: string;
   readonly repository: string;
@@ -147,7 +150,7 @@ export class Tokens {
     if (this.#kept.peek(key) === token) this.#kept.delete(key);
   }
 
-  /** @throws {TokenRefusedError} where the realm refuses, {StatusError} where it fails, and what connections throw. */
+  /** @throws {CredentialsWithheldError} for a realm that may not have them, {TokenRefusedError} where it refuses, {StatusError} where it fails, and what connections throw. */
   fetch(demand: TokenDemand, credentials: Credentials | null, context: TokenContext): Promise<string> {
     const key = keyOf(demand, credentials);
     // A flight for each registry: one that names another's realm must not have that one wait in its own queue.
@@ -173,6 +176,7 @@ export class Tokens {
       'user-agent': USER_AGENT,
     };
     if (credentials !== null) {
+      requireOwnRealm(url, context.scope);
       url.searchParams.set('account', credentials.username);
       headers.authorization = basicAuthorization(credentials);
     }
@@ -198,10 +202,16 @@ export class Tokens {
         throw new StatusError(response.status, url.host, retryAfter);
       }
       const next = follow(header(response.headers, 'location'), url, context.endpoint);
-      if (next.origin !== url.origin) delete headers.authorization;
+      // Without them the realm would give a token that opens less than the operator was promised: better an error that says so.
+      if (credentials !== null) requireOwnRealm(next, context.scope);
       url = next;
     }
   }
+}
+
+/** @throws {CredentialsWithheldError} */
+export function requireOwnRealm(url: URL, scope: CredentialScope): void {
+  if (!isOwnRealm(url, scope)) throw new CredentialsWithheldError(url.host);
 }
 
 export const USER_AGENT = 'registry-gateway/0.1 (pull-through gateway)';

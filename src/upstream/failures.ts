@@ -32,6 +32,18 @@ export class TokenRefusedError extends Error {
   }
 }
 
+/** The registry wants its credentials sent to a host where they do not belong; nothing was sent there. */
+export class CredentialsWithheldError extends Error {
+  override readonly name = 'CredentialsWithheldError';
+  /** With its port, where that is not the default. */
+  readonly host: string;
+
+  constructor(host: string) {
+    super(`credentials are wanted by ${host}, which is outside the registry's own domain: none were sent`);
+    this.host = host;
+  }
+}
+
 /** A response that contradicts the request or an earlier response: another size, a range that was not asked for, no media type. */
 export class InvalidResponseError extends Error {
   override readonly name = 'InvalidResponseError';
@@ -115,7 +127,8 @@ export function isTimeout(error: unknown): boolean {
 /** Whether a failure is one of the endpoint itself, not of what was requested there. */
 export function isEndpointFault(error: unknown): boolean {
   if (error instanceof StatusError) return error.status >= 500 || error.status === 429 || error.status === 408;
-  return !(error instanceof TokenRefusedError || error instanceof RegistryError);
+  const others = [TokenRefusedError, CredentialsWithheldError, RegistryError];
+  return !others.some((type) => error instanceof type);
 }
 
 /** Whether the same request to the same endpoint may succeed a moment later. */
@@ -124,6 +137,7 @@ export function isWorthRetrying(error: unknown): boolean {
     return [500, 502, 503, 504].includes(error.status) && error.retryAfter === undefined;
   const final = [
     TokenRefusedError,
+    CredentialsWithheldError,
     RegistryError,
     ForbiddenAddressError,
     RedirectError,
@@ -155,6 +169,10 @@ export function toRegistryError(error: unknown, subject: RequestSubject): Regist
     if (error.status === 429) return make('upstreamRateLimited', error.retryAfter ?? DEFAULT_RETRY_AFTER_S);
     if (error.status === 408) return make('upstreamTimeout');
     return make('upstreamFailed', error.retryAfter);
+  }
+  if (error instanceof CredentialsWithheldError) {
+    // The host is named although the client may be a stranger: the registry tells it to whoever asks.
+    return new RegistryError('credentialsWithheld', { facts: { registry, realm: error.host }, cause: error });
   }
   const wrong = [InvalidResponseError, RedirectError, ForbiddenAddressError, TooLargeError];
   if (wrong.some((type) => error instanceof type)) return make('upstreamWrong');

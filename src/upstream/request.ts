@@ -8,13 +8,15 @@ import {
   type Credentials,
   chooseScheme,
   parseChallenges,
+  requireOwnRealm,
   type TokenContext,
   type Tokens,
   USER_AGENT,
 } from './authorization.ts';
-import { RedirectError } from './failures.ts';
+import { isOwnTarget } from './credential-scope.ts';
+import { CredentialsWithheldError, RedirectError, TokenRefusedError } from './failures.ts';
 import type { OutgoingConnections, RawResponse } from './net/connections.ts';
-import { follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
+import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
 import type { Pools, Purpose } from './pools.ts';
 import { discardWhole, header, headerList, type UpstreamResponse } from './responses.ts';
 import type { Route } from './upstream.ts';
@@ -64,13 +66,32 @@ export class Requester {
   }
 
   /**
-   * One hop. Each origin is authorised separately: the operator's credentials go to the endpoint's own origin only; where a redirect leads
-   * elsewhere (to another registry, as cr.l5d.io does, or to a CDN) the request carries an anonymous token or nothing.
+   * One hop. Each origin is authorised separately: where a redirect leads out of the registry's own domain (to another registry, as cr.l5d.io
+   * does, or to a CDN) the request carries an anonymous token or nothing.
+   * @throws {CredentialsWithheldError} where that is not enough, though there are credentials
    */
   async #authorised(url: URL, request: UpstreamRequest): Promise<RawResponse> {
-    const credentials = url.origin === request.endpoint.origin ? request.route.credentials : null;
+    const { route, endpoint } = request;
+    const { credentials } = route;
+    if (credentials === null || isOwnTarget(url, endpoint, route))
+      return await this.#authorisedAs(credentials, url, request);
+    try {
+      const response = await this.#authorisedAs(null, url, request);
+      const wanted = response.status === 401 && chooseScheme(challengesOf(response), credentials, request.repository);
+      if (!wanted) return response;
+      await discardWhole(response.body);
+      throw new CredentialsWithheldError(url.host);
+    } catch (error) {
+      if (route.credentials !== null && error instanceof TokenRefusedError)
+        throw new CredentialsWithheldError(url.host);
+      throw error;
+    }
+  }
+
+  async #authorisedAs(credentials: Credentials | null, url: URL, request: UpstreamRequest): Promise<RawResponse> {
     const key = JSON.stringify([url.origin, request.repository, credentials?.username]);
     const context = {
+      scope: request.route,
       registry: request.route.host,
       repository: request.repository,
       endpoint: request.endpoint,
@@ -121,6 +142,12 @@ export class Requester {
     signal: AbortSignal,
   ): Promise<string> {
     if (scheme.kind === 'basic') return credentials === null ? '' : basicAuthorization(credentials);
+    // Before a kept token is used, too: the operator may have taken the realm away.
+    if (credentials !== null) {
+      const realm = new URL(scheme.demand.realm);
+      checkTarget(realm, context.endpoint, 'a token realm');
+      requireOwnRealm(realm, context.scope);
+    }
     const kept = this.#tokens.kept(scheme.demand, credentials);
     return `Bearer ${kept ?? (await unlessAborted(this.#tokens.fetch(scheme.demand, credentials, context), signal))}`;
   }

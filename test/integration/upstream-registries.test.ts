@@ -227,6 +227,74 @@ describe('credentials', () => {
     expect(error.message + error.next).not.toContain('wrong-secret');
   });
 
+  /** A fake that is reached at 127.0.0.1 as the registry, and at another address as the realm that it names. */
+  async function withRealmElsewhere(host = '127.66.6.6') {
+    const auth = { scheme: 'bearer' as const, users, private: true as const, realm: '' };
+    const fake = await fakeRegistry({ host: '0.0.0.0', auth });
+    auth.realm = `http://${host}:${fake.port}/token`;
+    const image = fake.repository('library/app').addImage('latest', ['x']);
+    return { fake, image, endpoint: `http://127.0.0.1:${fake.port}` };
+  }
+
+  it('are not sent to a realm on another host, and the error says how its operator allows it', async () => {
+    const { fake, endpoint } = await withRealmElsewhere();
+    const error = await failure(get(upstreamOf([endpoint], { credentials })));
+    expect(error).toMatchObject({ kind: 'credentialsWithheld', status: 502 });
+    expect(error.next).toContain(`gateway registry set r.test --realm 127.66.6.6:${fake.port}`);
+    expect(error.message + error.next).not.toContain('pa:ss');
+    expect(fake.log.count({ kind: 'token' })).toBe(0);
+  });
+
+  it('are sent to a realm on another host that the operator named', async () => {
+    const { fake, image, endpoint } = await withRealmElsewhere();
+    const upstream = upstreamOf([endpoint], { credentials, realms: ['127.66.6.6'] });
+    expect((await get(upstream)).digest).toBe(image.digest);
+    expect(fake.log.of({ kind: 'token' })[0]?.headers).toMatchObject({
+      host: `127.66.6.6:${fake.port}`,
+      authorization: expect.stringMatching(/^Basic /),
+    });
+    // A token that is kept is not used any more once the operator has taken the realm away.
+    upstream.routes.set('r.test', { host: 'r.test', endpoints: [endpoint], proxy: null, credentials, realms: [] });
+    expect((await failure(get(upstream))).kind).toBe('credentialsWithheld');
+  });
+
+  it('are not sent where a realm redirects to another host', async () => {
+    const { fake, endpoint } = await withRealmElsewhere('127.0.0.1');
+    const elsewhere = await fakeRegistry({ host: '127.66.6.6' });
+    fake.faults = ({ kind }) =>
+      kind === 'token' ? { status: 307, headers: { location: `${elsewhere.url}/token` } } : undefined;
+    const error = await failure(get(upstreamOf([endpoint], { credentials })));
+    expect([error.kind, error.next]).toEqual([
+      'credentialsWithheld',
+      expect.stringContaining(`--realm ${elsewhere.host}`),
+    ]);
+    expect(elsewhere.log.count()).toBe(0);
+  });
+
+  it.each(['basic', 'bearer'] as const)('are not sent to a registry elsewhere that wants %s', async (scheme) => {
+    const auth = scheme === 'basic' ? { scheme, users } : { scheme, users, private: true as const, tokenRefusal: 401 };
+    const elsewhere = await fakeRegistry({ host: '127.66.6.6', auth });
+    const image = elsewhere.repository('library/app').addImage('latest', ['x']);
+    const fake = await fakeRegistry();
+    fake.faults = ({ path }) => ({ status: 307, headers: { location: `${elsewhere.url}${path}` } });
+    const error = await failure(get(upstreamOf([fake.url], { credentials })));
+    expect([error.kind, error.next]).toEqual([
+      'credentialsWithheld',
+      expect.stringContaining(`--realm ${elsewhere.host}`),
+    ]);
+    expect(elsewhere.log.all.filter(({ headers }) => headers.authorization?.startsWith('Basic'))).toEqual([]);
+    const named = upstreamOf([fake.url], { credentials, realms: ['127.66.6.6'] });
+    expect((await get(named)).digest).toBe(image.digest);
+  });
+
+  it('may be a key file of several lines', async () => {
+    const key = '{\n  "type": "service_account",\n  "private_key": "-----BEGIN"\n}';
+    const file = { username: '_json_key', password: key };
+    const fake = await fakeRegistry({ auth: { scheme: 'bearer', users: { _json_key: key }, private: true } });
+    const image = fake.repository('library/app').addImage('latest', ['x']);
+    expect((await get(upstreamOf([fake.url], { credentials: file }))).digest).toBe(image.digest);
+  });
+
   it('change the token that is used', async () => {
     const fake = await fakeRegistry({ auth: { scheme: 'bearer', users, private: true } });
     fake.repository('library/app').addImage('latest', ['x']);

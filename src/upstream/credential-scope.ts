@@ -1,0 +1,58 @@
+import { createRequire } from 'node:module';
+import { bareHost } from './net/egress.ts';
+import type { Route } from './upstream.ts';
+
+/** Loaded when it is first needed: the public suffix list takes 8 MiB, and most registries have no credentials. */
+const suffixList = (): typeof import('tldts') => createRequire(import.meta.url)('tldts') as typeof import('tldts');
+
+/**
+ * Suffixes under which a cloud gives each customer a name of its own, and which the public suffix list lacks. Alibaba's registries and their
+ * token servers are below one name for each region, its customers' buckets and functions below others.
+ */
+const CLOUD_SUFFIXES = ['azurecr.io', 'azurecr.cn', 'azurecr.us', 'pkg.dev', 'jfrog.io', 'aliyuncs.com'];
+
+/** Which hosts belong to a registry, as far as its credentials are concerned. */
+export type CredentialScope = Pick<Route, 'host' | 'endpoints' | 'realms'>;
+
+/**
+ * Whether a token endpoint may be sent a registry's credentials: it is on the registry's own registrable domain, or the operator named it with
+ * `--realm`. Where there is no such domain (addresses, single labels), it must be the same host. The operator wrote the registry's host
+ * and its endpoints; what a registry names itself proves nothing.
+ */
+export function isOwnRealm(url: URL, scope: CredentialScope): boolean {
+  const host = bareHost(url.hostname);
+  return isNamed(url, scope) || ownHosts(scope).includes(host) || isOwnDomain(host, scope);
+}
+
+/**
+ * Whether a host that a redirect led to may be sent a registry's credentials when it asks for them. Stricter than for a realm: on an address,
+ * another port is another service.
+ */
+export function isOwnTarget(url: URL, endpoint: URL, scope: CredentialScope): boolean {
+  return url.origin === endpoint.origin || isNamed(url, scope) || isOwnDomain(bareHost(url.hostname), scope);
+}
+
+function isNamed(url: URL, { realms }: CredentialScope): boolean {
+  return realms.some((realm) => {
+    const named = new URL(`${url.protocol}//${realm}`);
+    // A realm without a port means every port of its host; the default port is one that was written, too.
+    return named.hostname === url.hostname && (!/:\d+$/.test(realm) || named.port === url.port);
+  });
+}
+
+function isOwnDomain(host: string, scope: CredentialScope): boolean {
+  const domain = registrableDomain(host);
+  return domain !== null && ownHosts(scope).some((own) => registrableDomain(own) === domain);
+}
+
+function ownHosts({ host, endpoints }: CredentialScope): string[] {
+  return [new URL(`https://${host}`), ...endpoints.map((text) => new URL(text))].map((url) => bareHost(url.hostname));
+}
+
+/** The part of a name that one owner registered; null for addresses, single labels and public suffixes. */
+export function registrableDomain(host: string): string | null {
+  const suffix = CLOUD_SUFFIXES.find((one) => host.endsWith(`.${one}`));
+  if (suffix === undefined) return suffixList().getDomain(host, { allowPrivateDomains: true });
+  const labels = host.slice(0, -suffix.length - 1).split('.');
+  return `${labels.at(-1)}.${suffix}`;
+}
