@@ -2,10 +2,11 @@ import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import { LRUCache } from 'lru-cache';
 import type { Config } from '../config/config.ts';
-import { isIPv6, NetworkList, parseAddress } from '../kit/networks.ts';
+import { embeddedIPv4, isIPv6, NetworkList, parseAddress } from '../kit/networks.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { type Exceeded, type Quotas, RequestRate } from './limits.ts';
+import type { ByteQuota, Quotas } from './quotas.ts';
+import { RequestRate } from './request-rate.ts';
 import type { UserSnapshot } from './users.ts';
 
 /** What is known of a client that asks. */
@@ -34,7 +35,7 @@ export interface AccessOptions {
   /** Null where no bytes are counted. */
   readonly quotas: Quotas | null;
   readonly log: Logger;
-  /** Ms since 1970. */
+  /** Monotonic, ms. */
   readonly now?: () => number;
 }
 
@@ -47,15 +48,15 @@ export class Access {
   readonly #networks: NetworkRules;
   readonly #rate: RequestRate | null;
   readonly #now: () => number;
-  readonly #timer: NodeJS.Timeout;
+  readonly #timer: NodeJS.Timeout | null;
 
   constructor(options: AccessOptions) {
     const { rules, limits } = options;
     this.#options = options;
-    this.#now = options.now ?? Date.now;
+    this.#now = options.now ?? (() => performance.now());
     this.#networks = new NetworkRules(rules);
     this.#rate = limits.requestsPerMinute === null ? null : new RequestRate(limits.requestsPerMinute);
-    this.#timer = setInterval(() => void this.#flush(), FLUSH_EVERY).unref();
+    this.#timer = options.quotas === null ? null : setInterval(() => void this.#flush(), FLUSH_EVERY).unref();
   }
 
   /** Counts as one request. @throws {RegistryError} clientDenied, unauthorized with its challenge, tooManyRequests */
@@ -68,19 +69,18 @@ export class Access {
     const client = typeof user === 'string' ? `user:${user}` : clientNetwork(request.address);
     this.#limit(client);
     if (user === undefined) throw unauthorized(request.host);
-    const exceeded = this.#options.quotas?.exceeded(client) ?? null;
-    if (exceeded !== null) throw overQuota(exceeded);
+    this.#options.quotas?.check(client);
     return { user, authenticated: user !== null, client };
   }
 
-  /** Body bytes that this client was sent. */
-  countBytes(_request: AccessRequest, grant: Grant, bytes: number): void {
-    this.#options.quotas?.count(grant.client, bytes);
+  /** Asked before a body is sent; null where no bytes are counted. */
+  get quota(): ByteQuota | null {
+    return this.#options.quotas;
   }
 
   /** Writes the counters a last time; never rejects. */
   async close(): Promise<void> {
-    clearInterval(this.#timer);
+    if (this.#timer !== null) clearInterval(this.#timer);
     this.#options.quotas?.close();
     await this.#flush();
   }
@@ -130,14 +130,6 @@ function unauthorized(host: string | undefined): RegistryError {
   });
 }
 
-function overQuota({ what, limit, retryAfter }: Exceeded): RegistryError {
-  const message =
-    what === 'day'
-      ? `this client has had its ${limit} bytes of today (UTC)`
-      : `this gateway has served its ${limit} bytes of this month (UTC)`;
-  return new RegistryError('tooManyRequests', { facts: { what: message }, retryAfter });
-}
-
 /** First bits of an IPv6 address that name one customer's network (RFC 6177); within it the customer chooses addresses freely. */
 const CLIENT_PREFIX_V6 = 64;
 
@@ -166,7 +158,7 @@ export class NetworkRules {
   }
 }
 
-/** What counts as one client without credentials: an IPv4 address, or the /64 of an IPv6 address. */
+/** What counts as one client without credentials: an IPv4 address, also inside an IPv6 address, or the /64 of any other IPv6 address. */
 export function clientNetwork(address: string): string {
   let network = networks.get(address);
   if (network === undefined) {
@@ -180,6 +172,8 @@ function networkOf(address: string): string {
   const parsed = parseAddress(address);
   if (parsed === null) return 'unknown';
   if (!isIPv6(parsed)) return parsed.toString();
+  const embedded = embeddedIPv4(parsed);
+  if (embedded !== null) return embedded.toString();
   const parts = parsed.parts.map((part, index) => (index < CLIENT_PREFIX_V6 / 16 ? part : 0));
   return `${new ipaddr.IPv6(parts).toString()}/${CLIENT_PREFIX_V6}`;
 }

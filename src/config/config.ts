@@ -220,9 +220,12 @@ export const KEYS = {
     deny: list(parseCidr, 'none: CIDRs that are refused'),
   },
   limits: {
-    requestsPerMinute: optional(parseInteger(1, MAX_REQUESTS), 'none; of one client'),
-    bytesPerDay: optional(nonEmpty(parseSize, 'leave it out for no limit'), 'none; of one client'),
-    bytesPerMonth: optional(nonEmpty(parseSize, 'leave it out for no limit'), 'none; of all together'),
+    requestsPerMinute: optional(
+      parseInteger(1, MAX_REQUESTS),
+      'none; of one client: a user, an IPv4 address, or the /64 of an IPv6 address',
+    ),
+    bytesPerDay: optional(nonEmpty(parseSize, 'leave it out for no limit'), 'none; of one client: the larger of what it was sent and what was fetched for it'),
+    bytesPerMonth: optional(nonEmpty(parseSize, 'leave it out for no limit'), 'none; of all together: what they were sent and what was fetched for them'),
   },
   metrics: {
     listen: listen(() => loopback(9464), '`127.0.0.1:9464` (Prometheus); `off` allowed'),

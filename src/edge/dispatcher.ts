@@ -2,12 +2,14 @@ import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:
 import { constants } from 'node:http2';
 import { getRequestListener } from '@hono/node-server';
 import type { Grant } from '../access/access.ts';
+import type { Reservation } from '../access/quotas.ts';
 import { andThen } from '../kit/async.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { EdgeApp } from './app.ts';
+import { admitBody } from './quota.ts';
 import type { Reads } from './reads.ts';
 import {
   type AccessLog,
@@ -202,10 +204,7 @@ function servePull(
   const serve = (grant: Grant) => {
     context.user = grant.user;
     const reply = deps.proxy.serve(new ClientPull(context, route, headers, grant));
-    return andThen(reply, (ready) => andThen(sendReply(deps, context, route, ready, response), () => count(grant)));
-  };
-  const count = (grant: Grant): void => {
-    if (context.bytes > 0) deps.access.countBytes(client, grant, context.bytes);
+    return andThen(reply, (ready) => sendReply(deps, context, route, ready, response, grant));
   };
   const fail = (error: unknown): void => {
     if (!context.left) sendAnswer(response, context, errorAnswer(error, context, deps.log));
@@ -224,6 +223,7 @@ function sendReply(
   route: PullRoute,
   reply: Reply,
   response: ServerResponse,
+  { client }: Grant,
 ): Promise<void> | void {
   const { body } = reply;
   const headers: Record<string, string> = {
@@ -233,23 +233,44 @@ function sendReply(
   };
   if (route.ns !== undefined) headers['oci-namespace'] = route.target.registry;
   if (body !== null && body.length !== undefined) headers['content-length'] ??= String(body.length);
+  const { quota } = deps.access;
+  if (quota === null || body === null) return writeReply(deps, context, reply, headers, response, null);
+  const length = headers['content-length'];
+  const admitted = admitBody(quota, client, { body, from: reply.from }, length === undefined ? length : Number(length));
+  return andThen(admitted, ({ body: counted, reservation }) =>
+    writeReply(deps, context, { ...reply, body: counted }, headers, response, reservation),
+  );
+}
+
+function writeReply(
+  deps: PullDeps,
+  context: RequestContext,
+  reply: Reply,
+  headers: Readonly<Record<string, string>>,
+  response: ServerResponse,
+  reservation: Reservation | null,
+): Promise<void> | void {
+  const { body } = reply;
   context.status = reply.status;
   context.from = reply.from;
-
-  if (body === null || body instanceof Uint8Array) {
-    if (isGone(response)) return;
-    response.writeHead(reply.status, headers);
-    if (body === null) {
-      response.end();
-    } else {
-      context.bytes = body.length;
-      if (body.length > UNGUARDED_BYTES) guardStall(response, deps.stallMs);
-      if (reply.text === undefined) response.end(body);
-      else response.end(reply.text, 'latin1');
-    }
+  if (body !== null && !(body instanceof Uint8Array)) {
+    return sendStream(deps, context, { ...reply, headers, body }, response, reservation);
+  }
+  if (isGone(response)) {
+    reservation?.close();
     return;
   }
-  return sendStream(deps, context, { ...reply, headers, body }, response);
+  response.writeHead(reply.status, headers);
+  if (body === null) {
+    response.end();
+    return;
+  }
+  context.bytes = body.length;
+  if (body.length > UNGUARDED_BYTES) guardStall(response, deps.stallMs);
+  if (reply.text === undefined) response.end(body);
+  else response.end(reply.text, 'latin1');
+  reservation?.sent(body.length);
+  reservation?.close();
 }
 
 async function sendStream(
@@ -257,6 +278,21 @@ async function sendStream(
   context: RequestContext,
   reply: Reply & { readonly body: ByteSource },
   response: ServerResponse,
+  reservation: Reservation | null,
+): Promise<void> {
+  try {
+    await streamBody(deps, context, reply, response, reservation);
+  } finally {
+    reservation?.close();
+  }
+}
+
+async function streamBody(
+  deps: PullDeps,
+  context: RequestContext,
+  reply: Reply & { readonly body: ByteSource },
+  response: ServerResponse,
+  reservation: Reservation | null,
 ): Promise<void> {
   const { headers, body } = reply;
   if (isGone(response)) {
@@ -278,6 +314,7 @@ async function sendStream(
     begin,
     onBytes: (count) => {
       context.bytes += count;
+      reservation?.sent(count);
     },
   });
   if (end === 'unsent') throw reasonIn(error);

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { AccessRequest, Grant } from '../access/access.ts';
+import type { ByteQuota } from '../access/quotas.ts';
 import { NetworkList, parseAddress } from '../kit/networks.ts';
 import type { Target, What } from '../oci/names.ts';
 import type { Reply } from '../proxy/reply.ts';
@@ -130,8 +131,8 @@ export type RequestKind =
 export interface AccessPort {
   /** @throws {RegistryError} unauthorized (with its challenge), clientDenied, tooManyRequests */
   check(request: AccessRequest): Grant | Promise<Grant>;
-  /** Body bytes that this client was sent. */
-  countBytes(request: AccessRequest, grant: Grant, bytes: number): void;
+  /** Asked before a body is sent; null where no bytes are limited. */
+  readonly quota: ByteQuota | null;
 }
 
 /** The reason of a request's aborted signal. */

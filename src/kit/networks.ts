@@ -21,6 +21,33 @@ export function isIPv6(address: Address): address is ipaddr.IPv6 {
   return address.kind() === 'ipv6';
 }
 
+/**
+ * The IPv4 address that an IPv6 address stands for where a gateway between the two families wrote it: NAT64 (RFC 6052, RFC 8215), stateless
+ * translation (RFC 6145), 6to4 (RFC 3056) and Teredo (RFC 4380, which inverts its bits). Null for every other.
+ */
+export function embeddedIPv4(address: ipaddr.IPv6): ipaddr.IPv4 | null {
+  const { parts } = address;
+  const at = (index: number, inverted = 0): ipaddr.IPv4 => {
+    const [high, low] = [(parts[index] ?? 0) ^ inverted, (parts[index + 1] ?? 0) ^ inverted];
+    return new ipaddr.IPv4([high >> 8, high & 0xff, low >> 8, low & 0xff]);
+  };
+  switch (address.range()) {
+    case 'rfc6052': {
+      // A prefix shorter than the usual 96 bits has its IPv4 address elsewhere, and nothing in these.
+      const last = at(6);
+      return last.toString() === '0.0.0.0' ? null : last;
+    }
+    case 'rfc6145':
+      return at(6);
+    case '6to4':
+      return at(1);
+    case 'teredo':
+      return at(6, 0xffff);
+    default:
+      return null;
+  }
+}
+
 /** A network in CIDR notation (RFC 4632), or a single address. */
 export class Network {
   readonly #address: Address;

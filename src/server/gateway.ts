@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { extname } from 'node:path';
 import { Access } from '../access/access.ts';
-import { Quotas } from '../access/limits.ts';
+import { Quotas } from '../access/quotas.ts';
 import type { LiveGateway } from '../admin/operation.ts';
 import { createOperations } from '../admin/operations/index.ts';
 import { probeListener } from '../admin/probe.ts';
@@ -165,7 +165,7 @@ function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'c
 
 async function startAccess(base: Base, { state: { users, counters } }: Pick<Parts, 'state'>): Promise<Access> {
   const { config, log, lifecycle } = base;
-  const quotas = await Quotas.open({ ...config.limits, store: counters, now: Date.now });
+  const quotas = await Quotas.open({ ...config.limits, store: counters });
   const access = new Access({ rules: config.access, limits: config.limits, users, quotas, log });
   lifecycle.defer('the access rules', () => access.close());
   return access;

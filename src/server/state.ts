@@ -1,4 +1,4 @@
-import type { CounterStore } from '../access/limits.ts';
+import type { CounterStore } from '../access/quotas.ts';
 import { Users } from '../access/users.ts';
 import { AliasTable } from '../aliases/alias-table.ts';
 import { seedRows } from '../aliases/yaml.ts';

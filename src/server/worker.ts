@@ -1,5 +1,5 @@
 import type { Server } from 'node:net';
-import { Access, type AccessRequest, type Grant } from '../access/access.ts';
+import { Access } from '../access/access.ts';
 import { UserSnapshot } from '../access/users.ts';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import { Edge } from '../edge/edge.ts';
@@ -13,6 +13,7 @@ import { createLog, type Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { Channel } from '../workers/channel.ts';
 import type { StartMessage, StateMessage } from '../workers/protocol.ts';
+import { RemoteAccess } from '../workers/remote-access.ts';
 import { RemoteCertificates } from '../workers/remote-certificates.ts';
 import { RemoteCore } from '../workers/remote-core.ts';
 
@@ -103,12 +104,8 @@ class Worker {
   /** Limits hold for all processes together, so the owner counts; rules and users are looked up here. */
   #access(log: Logger): AccessPort {
     const { access: rules, limits } = this.#start.config;
-    if (Object.values(limits).some((limit) => limit !== null)) {
-      return {
-        check: (request: AccessRequest) => channel.call<Grant>('check', request),
-        countBytes: (request, grant, bytes) => channel.tell('sent', { request, grant, bytes }),
-      };
-    }
+    const countsBytes = limits.bytesPerDay !== null || limits.bytesPerMonth !== null;
+    if (countsBytes || limits.requestsPerMinute !== null) return new RemoteAccess(channel, { countsBytes });
     const users = () => this.#users;
     return new Access({
       rules,

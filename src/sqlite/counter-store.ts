@@ -1,4 +1,4 @@
-import type { Counter, CounterStore } from '../access/limits.ts';
+import type { Counter, CounterStore } from '../access/quotas.ts';
 import { changeFeed, type Database } from './database.ts';
 
 const TOPIC = 'counters';

@@ -10,6 +10,7 @@ import { steadyClock } from '../kit/time.ts';
 import type { VersionedCore } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { addUp, type MetricValues } from '../telemetry/metrics.ts';
+import { AccessHost, type SharedAccess } from './access-host.ts';
 import { CoreHost } from './core-host.ts';
 import type { CertificateMessage, StartMessage, StateMessage } from './protocol.ts';
 import { WorkerProcess } from './worker-process.ts';
@@ -57,10 +58,7 @@ export interface SupervisorOptions {
   readonly core: VersionedCore;
   readonly state: WorkerState;
   /** Users, rules and limits, decided here where they must hold for all processes together. */
-  readonly access: {
-    check(request: never): unknown;
-    countBytes(request: never, grant: never, bytes: number): void;
-  };
+  readonly access: SharedAccess;
   /** The owner's listening socket, which every worker accepts from as well: the kernel gives each connection to one that is idle. */
   readonly server: Server;
   readonly log: Logger;
@@ -186,11 +184,8 @@ export class WorkerSupervisor {
   #serve({ channel }: WorkerProcess): void {
     const { core, access } = this.#options;
     new CoreHost(core, channel);
+    new AccessHost(access, channel);
     channel.handle('certificate', ({ host }: { host: string | null }) => this.#certificate(host));
-    channel.handle('check', (request: never) => access.check(request));
-    channel.on('sent', ({ request, grant, bytes }: { request: never; grant: never; bytes: number }) =>
-      access.countBytes(request, grant, bytes),
-    );
   }
 
   #message(): StateMessage {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { CounterStore } from '../../src/access/limits.ts';
+import type { CounterStore } from '../../src/access/quotas.ts';
 import type { StoreHarness } from '../support/store-harness.ts';
 
 const KEEP = ['2026-11-22', '2026-11'];

@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { type ClientHttp2Session, connect as connectHttp2, constants } from 'node:http2';
 import { Agent, get } from 'node:https';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import type { ByteOrder, ByteQuota, Reservation } from '../../src/access/quotas.ts';
 import { TruncatedError } from '../../src/kit/byte-source.ts';
 import { readBounded } from '../../src/kit/http.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
@@ -14,19 +15,44 @@ import { tlsClient } from '../support/raw-client.ts';
 const MiB = 1024 * 1024;
 const BLOB = `/v2/app/blobs/sha256:${'a'.repeat(64)}`;
 
+/** Room for everything; remembers what was set aside, and what was sent of it. */
+class TestQuota implements ByteQuota {
+  replies: { order: ByteOrder; sent: number; settled: boolean }[] = [];
+
+  reserve(_client: string, order: ByteOrder): Reservation {
+    const reply = { order, sent: 0, settled: false };
+    this.replies.push(reply);
+    return {
+      bytes: order.bytes,
+      sent: (bytes) => {
+        reply.sent += bytes;
+      },
+      close: () => {
+        reply.settled = true;
+      },
+    };
+  }
+
+  get settled(): number {
+    return this.replies.filter(({ settled }) => settled).length;
+  }
+}
+
 let bed: EdgeBed;
-const counted: number[] = [];
+const quota = new TestQuota();
 beforeAll(async () => {
   bed = await startEdgeBed({
     limits: { stallMs: 500 },
     access: {
       check: () => ({ user: null, authenticated: false, client: '192.0.2.1' }),
-      countBytes: (_asker, _grant, bytes) => counted.push(bytes),
+      quota,
     },
   });
 });
 afterAll(() => bed.stop());
-beforeEach(() => counted.splice(0));
+beforeEach(() => {
+  quota.replies = [];
+});
 
 function serve(
   source: PatternSource,
@@ -94,7 +120,9 @@ describe('whole bodies', () => {
     expect(await drain(session.request({ ':path': BLOB }))).toEqual({ size, whole: true, right: true });
     await eventually('second.closed', () => second.closed);
     session.close();
-    expect(counted).toEqual(size === 0 ? [] : [size, size]);
+    await eventually('all settled', () => quota.settled === 2);
+    const reply = { order: { bytes: size, fetched: false }, sent: size, settled: true };
+    expect(quota.replies).toEqual([reply, reply]);
   });
 
   test('of unknown length: chunked, and whole', async () => {
@@ -221,8 +249,9 @@ describe('clients', () => {
     await eventually('source.closed', () => source.closed);
     expect(bed.registry.pulls.at(-1)?.signal.aborted).toBe(true);
     expect(source.at).toBeLessThan(512 * MiB);
-    await eventually('counted.length === 1', () => counted.length === 1);
-    expect(counted[0]).toBeLessThan(512 * MiB);
+    await eventually('it is settled', () => quota.settled === 1);
+    expect(quota.replies[0]?.order.bytes).toBe(512 * MiB);
+    expect(quota.replies[0]?.sent).toBeLessThan(512 * MiB);
   });
 
   test('one that leaves before the core has answered aborts the pull', async () => {

@@ -353,7 +353,7 @@ describe('clients and proxies in front', () => {
       }
       return { user: 'ada', authenticated: true, client: 'user:ada' };
     },
-    countBytes: () => {},
+    quota: null,
   };
   let direct: EdgeBed;
   let behind: EdgeBed;

@@ -49,7 +49,7 @@ class Bed {
         challenges: () => null,
         ready: () => this.known,
       },
-      access: { check: () => null, countBytes: () => {} },
+      access: { check: () => null, quota: null },
       server,
       log: pino({ level: 'debug' }, destination),
       ...(options.probeEvery === undefined ? {} : { probeEvery: options.probeEvery }),

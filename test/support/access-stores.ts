@@ -1,4 +1,4 @@
-import type { Counter, CounterStore } from '../../src/access/limits.ts';
+import type { Counter, CounterStore } from '../../src/access/quotas.ts';
 import type { StoredUser, UserStore } from '../../src/access/users.ts';
 import { SharedBacking } from './store-harness.ts';
 

@@ -145,7 +145,7 @@ export class PatternSource implements ByteSource {
 
 export const openAccess: AccessPort = {
   check: () => ({ user: null, authenticated: false, client: '192.0.2.1' }),
-  countBytes: () => {},
+  quota: null,
 };
 
 export interface EdgeBed {

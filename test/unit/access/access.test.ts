@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { Access, type AccessRequest } from '../../../src/access/access.ts';
-import { Quotas } from '../../../src/access/limits.ts';
+import { Quotas } from '../../../src/access/quotas.ts';
 import { Users } from '../../../src/access/users.ts';
 import type { Config } from '../../../src/config/config.ts';
 import type { AccessPort } from '../../../src/edge/request-context.ts';
@@ -18,17 +18,16 @@ async function access(options: {
   limits?: Partial<Config['limits']>;
   counters?: MemoryCounterStore;
   users?: Users;
-  now?: () => number;
 }): Promise<Access> {
-  const now = options.now ?? (() => Date.UTC(2026, 10, 22));
+  const clocks = { now: () => Date.UTC(2026, 10, 22), monotonic: () => 0 };
   const limits = { requestsPerMinute: null, bytesPerDay: null, bytesPerMonth: null, ...options.limits };
   const one = new Access({
     rules: { anonymous: null, allow: [], deny: [], ...options.rules },
     limits,
     users: options.users ?? (await Users.open(new MemoryUserStore(), silentLog())),
-    quotas: await Quotas.open({ ...limits, store: options.counters ?? new MemoryCounterStore(), now }),
+    quotas: await Quotas.open({ ...limits, store: options.counters ?? new MemoryCounterStore(), clocks }),
     log: silentLog(),
-    now,
+    now: clocks.monotonic,
   });
   open.push(one satisfies AccessPort);
   return one;
@@ -144,12 +143,20 @@ describe('limits', () => {
     expect(kinds).toEqual(['unauthorized', 'unauthorized', 'unauthorized', 'tooManyRequests']);
   });
 
+  /** A whole body for this client. */
+  async function send(one: Access, bytes: number): Promise<void> {
+    const { client } = one.check(accessRequest());
+    const reservation = await one.quota?.reserve(client, { bytes, fetched: false });
+    reservation?.sent(bytes);
+    reservation?.close();
+  }
+
   test('bytes outlive a restart', async () => {
     const counters = new MemoryCounterStore();
     const first = await access({ counters, limits: { bytesPerDay: 100 } });
-    first.countBytes(accessRequest(), first.check(accessRequest()), 100);
+    await send(first, 100);
     const error = refused(() => first.check(accessRequest()));
-    expect(error.message).toContain('100 bytes of today');
+    expect(error.message).toContain('100 bytes a day');
     expect(renderError(error).headers['retry-after']).toBe('86400');
     await first.close();
     const second = await access({ counters, limits: { bytesPerDay: 100 } });
@@ -158,14 +165,33 @@ describe('limits', () => {
 
   test('bytes a month stop everyone', async () => {
     const one = await access({ limits: { bytesPerMonth: 100 } });
-    one.countBytes(accessRequest(), one.check(accessRequest()), 100);
-    expect(refused(() => one.check(accessRequest({ address: '198.51.100.1' }))).message).toContain('this month');
+    await send(one, 100);
+    expect(refused(() => one.check(accessRequest({ address: '198.51.100.1' }))).message).toContain('a month');
+  });
+
+  test('bytes are one user’s from wherever, and one address’s in whatever form', async () => {
+    const users = await Users.open(new MemoryUserStore(), silentLog());
+    const { token } = await users.add('ci');
+    const one = await access({ users, rules: { anonymous: true } });
+    const authorization = basic('ci', token);
+    const clientOf = (address: string, authorization?: string) =>
+      one.check(accessRequest({ address, authorization })).client;
+    expect(
+      new Set(['192.0.2.9', '2001:db8::1', '::ffff:198.51.100.1'].map((at) => clientOf(at, authorization))),
+    ).toEqual(new Set(['user:ci']));
+    expect(new Set(['192.0.2.9', '::ffff:192.0.2.9', '64:ff9b::192.0.2.9'].map((at) => clientOf(at)))).toEqual(
+      new Set(['192.0.2.9']),
+    );
+  });
+
+  test('with no bytes limited nobody is asked before a body', async () => {
+    expect((await access({ limits: { requestsPerMinute: 10 } })).quota).toBeNull();
   });
 
   test('a store that fails does not fail a pull, nor the end', async () => {
     const counters = new MemoryCounterStore();
     const one = await access({ counters, limits: { bytesPerDay: 100 } });
-    one.countBytes(accessRequest(), one.check(accessRequest()), 1);
+    await send(one, 1);
     counters.add = async () => {
       throw new Error('disk full');
     };

@@ -11,7 +11,7 @@ let state: true | string = true;
 let access = openAccess;
 const app = createApp({
   table: () => table,
-  access: { check: (request) => access.check(request), countBytes: () => {} },
+  access: { check: (request) => access.check(request), quota: null },
   certificates: null,
   rootFile: null,
   ready: () => state,

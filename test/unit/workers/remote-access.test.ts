@@ -1,0 +1,66 @@
+import { describe, expect, test } from 'vitest';
+import { type Counter, Quotas } from '../../../src/access/quotas.ts';
+import { RegistryError } from '../../../src/oci/errors.ts';
+import { AccessHost } from '../../../src/workers/access-host.ts';
+import { RemoteAccess } from '../../../src/workers/remote-access.ts';
+import { MemoryCounterStore } from '../../support/access-stores.ts';
+import { channelPair } from '../../support/channel-pair.ts';
+import { eventually } from '../../support/eventually.ts';
+
+const MIB = 1024 * 1024;
+const reply = (bytes: number) => ({ bytes, fetched: false });
+
+/** An owner that counts, and its workers. */
+async function owner(bytesPerDay: number) {
+  const store = new MemoryCounterStore();
+  const clocks = { now: () => Date.UTC(2026, 10, 22), monotonic: () => 0 };
+  const quota = await Quotas.open({ bytesPerDay, bytesPerMonth: null, store, clocks });
+  if (quota === null) throw new Error('no quota');
+  return {
+    quota,
+    worker() {
+      const channels = channelPair();
+      new AccessHost({ check: () => null, quota }, channels.owner);
+      const access = new RemoteAccess(channels.worker, { countsBytes: true });
+      if (access.quota === null) throw new Error('no quota');
+      return { quota: access.quota, cut: channels.cut };
+    },
+    /** What the clients were sent, as it will be after a restart. */
+    async counted(): Promise<Counter[]> {
+      await quota.flush();
+      return store.load(['2026-11-22']);
+    },
+  };
+}
+
+describe('quotas of several processes', () => {
+  test('are one: what one sets aside is not there for another, and is there again when it is given back', async () => {
+    const one = await owner(100);
+    const [first, second] = [one.worker(), one.worker()];
+    const reservation = await first.quota.reserve('a', reply(60));
+    const refused = await Promise.resolve(second.quota.reserve('a', reply(41))).catch((error: unknown) => error);
+    expect(refused).toBeInstanceOf(RegistryError);
+    expect((refused as RegistryError).message).toContain('40 of them are left');
+    reservation.sent(10);
+    reservation.close();
+    await eventually('it is given back', async () => (await one.counted())[0]?.bytes === 10);
+    (await second.quota.reserve('a', reply(90))).close();
+  });
+
+  test('give back what a worker that died had not sent, and keep what it had', async () => {
+    const one = await owner(100 * MIB);
+    const worker = one.worker();
+    const reservation = await worker.quota.reserve('a', reply(100 * MIB));
+    for (let sent = 0; sent < 10; sent++) reservation.sent(MIB);
+    await eventually('the owner knows', async () => (await one.counted())[0]?.bytes === 10 * MIB);
+    expect(() => one.quota.reserve('a', reply(1))).toThrow('0 of them are left');
+    worker.cut();
+    expect(() => one.quota.reserve('a', reply(90 * MIB + 1))).toThrow(`${90 * MIB} of them are left`);
+    one.quota.reserve('a', reply(90 * MIB)).close();
+    expect(await one.counted()).toEqual([{ period: '2026-11-22', client: 'a', bytes: 10 * MIB }]);
+  });
+
+  test('are nobody’s question where no bytes are limited', () => {
+    expect(new RemoteAccess(channelPair().worker, { countsBytes: false }).quota).toBeNull();
+  });
+});
