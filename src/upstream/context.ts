@@ -2,7 +2,7 @@ import type { Counter } from 'prom-client';
 import type { Config } from '../config/config.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import type { SingleConnectionHosts } from './download/range-scheduler.ts';
+import type { SingleConnectionHosts } from './download/parallelism.ts';
 import type { Endpoints } from './endpoints.ts';
 import { type Pools, PURPOSES } from './pools.ts';
 import type { Requester } from './request.ts';

@@ -8,7 +8,7 @@ import { Tokens } from './authorization.ts';
 import { type UpstreamContext, upstreamMetrics } from './context.ts';
 import { openBlob, resumable, statBlob } from './download/blob-stream.ts';
 import { download } from './download/download.ts';
-import { SingleConnectionHosts } from './download/range-scheduler.ts';
+import { SingleConnectionHosts } from './download/parallelism.ts';
 import { Endpoints, tryEndpoints } from './endpoints.ts';
 import { type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
 import { OutgoingConnections } from './net/connections.ts';

@@ -1,19 +1,10 @@
-import { jitter, sleep } from '../../kit/time.ts';
+import { sleep } from '../../kit/time.ts';
 import type { BlobKey } from '../../oci/names.ts';
 import type { BlobSink } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
 import { tryEndpoints } from '../endpoints.ts';
-import {
-  InvalidResponseError,
-  isTimeout,
-  RedirectError,
-  reasonOf,
-  SinkError,
-  StatusError,
-  TokenRefusedError,
-} from '../failures.ts';
+import { InvalidResponseError, isTimeout, reasonOf, SinkError } from '../failures.ts';
 import type { Release } from '../pools.ts';
-import { requestBlob } from '../request.ts';
 import {
   type BlobContent,
   blobError,
@@ -23,7 +14,12 @@ import {
   writeBody,
 } from '../responses.ts';
 import type { Route } from '../upstream.ts';
-import { DownloadConnection, Parallelism, RangeScheduler } from './range-scheduler.ts';
+import { askForBlob, PATIENCE, RESUMING_PATIENCE, requirePossibleSize } from './ask.ts';
+import { type ConnectionRole, DownloadConnection } from './connection.ts';
+import { Pace } from './pace.ts';
+import { Parallelism } from './parallelism.ts';
+import { RangeScheduler } from './range-scheduler.ts';
+import { RetryPolicy } from './retry-policy.ts';
 
 /** How often it is considered whether more connections would help. */
 const ADJUST_MS = 100;
@@ -40,13 +36,28 @@ export async function download(
   sink: BlobSink,
   signal: AbortSignal,
 ): Promise<void> {
-  const release = await context.pools.acquire('fill', route.host, signal, { group: key.repository });
-  try {
-    await new Download(context, route, key, sink, signal).run();
-  } finally {
-    release();
+  const running = new Download(context, route, key, sink);
+  const options = { group: key.repository, pace: () => running.pace, rest: () => running.rest() };
+  for (let rested = false; ; ) {
+    // Whoever rested has readers who got a part already.
+    const release = await context.pools.acquire('fill', route.host, signal, { ...options, patient: rested });
+    try {
+      rested = await running.run(signal);
+    } finally {
+      release();
+    }
+    if (!rested) return;
   }
 }
+
+/** `to` is undefined where the range is open-ended. */
+interface RequestedRange {
+  readonly from: number;
+  readonly to: number | undefined;
+}
+
+/** Why the connections of a download end that was asked to rest. */
+const RESTED = new Error('the download rests');
 
 class Download {
   readonly #context: UpstreamContext;
@@ -58,10 +69,11 @@ class Download {
   readonly #ranges: RangeScheduler;
   readonly #parallelism: Parallelism;
   readonly #retries = new RetryPolicy();
-  /** Ends every connection: the caller's signal was aborted, or a failure ends the download. */
-  readonly #stop = new AbortController();
+  readonly #pace = new Pace();
+  /** Ends every connection: the caller's signal was aborted, a failure ends the download, or it is to rest. */
+  #stop = new AbortController();
   /** Ends the connections that wait for a socket, once nothing is left for them to fetch. */
-  readonly #finished = new AbortController();
+  #finished = new AbortController();
   /** How often each endpoint (by URL) failed in this download: those with fewer failures are asked first. */
   readonly #failures = new Map<string, number>();
   /** Endpoints (by URL) that respond to a range with the whole blob. */
@@ -69,51 +81,95 @@ class Download {
   #size: number | undefined;
   /** The sink knows the size, or that it is unknown. */
   #begun = false;
+  /** It will be looked at once more which connections are needed. */
+  #adjusting = false;
 
-  constructor(context: UpstreamContext, route: Route, key: BlobKey, sink: BlobSink, signal: AbortSignal) {
+  constructor(context: UpstreamContext, route: Route, key: BlobKey, sink: BlobSink) {
     this.#context = context;
     this.#route = route;
     this.#key = key;
     this.#sink = sink;
-    this.#ranges = new RangeScheduler(sink.held, () => this.#connections.keys(), context.config.connections);
+    this.#ranges = new RangeScheduler({
+      held: sink.held,
+      wishes: sink.wishes,
+      connections: () => this.#connections.keys(),
+      maxConnections: context.config.connections,
+    });
     this.#parallelism = new Parallelism({
       ranges: this.#ranges,
       singleConnectionHosts: context.singleConnectionHosts,
       log: context.log,
       onDivided: () => context.metrics.parallel.inc({ registry: route.host }),
     });
-    if (signal.aborted) this.#stop.abort(signal.reason);
-    else
-      signal.addEventListener('abort', () => this.#stop.abort(signal.reason), {
-        once: true,
-        signal: this.#finished.signal,
-      });
   }
 
-  async run(): Promise<void> {
-    const timer = setInterval(() => this.#adjust(), ADJUST_MS);
+  /** Bytes per second lately. */
+  get pace(): number {
+    return this.#pace.bytesPerSecond;
+  }
+
+  /** Ends its connections soon; nothing that came is lost. */
+  rest(): void {
+    this.#stop.abort(RESTED);
+  }
+
+  /** Goes on where it stopped, until all that is wanted is fetched. @returns whether it was asked to rest before that */
+  async run(signal: AbortSignal): Promise<boolean> {
+    signal.throwIfAborted();
+    const stop = new AbortController();
+    this.#stop = stop;
+    this.#retries.resume();
+    this.#pace.begin();
+    const onAbort = (): void => stop.abort(signal.reason);
+    signal.addEventListener('abort', onAbort, { once: true });
+    const timer = setInterval(() => {
+      this.#pace.tick();
+      this.#adjust();
+    }, ADJUST_MS);
+    const unsubscribe = this.#sink.wishes?.onChange(() => this.#adjustSoon());
     try {
       do {
         // Also where the first connection is done and the additional ones failed: what they left must be fetched.
-        if (this.#connections.size === 0) this.#open(false);
+        if (this.#connections.size === 0) this.#open('first');
         await Promise.race(this.#connections.values());
-      } while (this.#connections.size > 0 || (!this.#ranges.allAssigned && !this.#stop.signal.aborted));
+      } while (this.#connections.size > 0 || (!stop.signal.aborted && this.#ranges.hasNext));
     } finally {
       clearInterval(timer);
+      unsubscribe?.();
+      signal.removeEventListener('abort', onAbort);
       this.#finished.abort();
     }
-    this.#stop.signal.throwIfAborted();
+    if (stop.signal.reason === RESTED) return true;
+    stop.signal.throwIfAborted();
+    return false;
   }
 
   #adjust(): void {
-    if (this.#size !== undefined) this.#parallelism.adjust(this.#connections, () => this.#open(true));
+    if (!this.#begun || this.#stop.signal.aborted) return;
+    const roles = [...this.#connections.keys()].map(({ role }) => role);
+    // It has ended with nothing to do, while readers' parts were still under way.
+    const mayOpen = roles.length > 0 && roles.length < this.#parallelism.limit;
+    if (mayOpen && !roles.includes('first') && this.#ranges.hasNext) this.#open('first');
+    this.#parallelism.adjust(this.#connections, (role) => this.#open(role));
   }
 
-  #open(additional: boolean): void {
-    const connection = new DownloadConnection(additional);
+  /** Not within a call of the sink's, and once for many wishes. */
+  #adjustSoon(): void {
+    if (this.#adjusting) return;
+    this.#adjusting = true;
+    queueMicrotask(() => {
+      this.#adjusting = false;
+      this.#adjust();
+    });
+  }
+
+  #open(role: ConnectionRole): void {
+    const stop = this.#stop;
+    if (this.#finished.signal.aborted) this.#finished = new AbortController();
+    const connection = new DownloadConnection(role);
     const done = this.#fetchAll(connection)
       .catch((error: unknown) => {
-        if (!this.#stop.signal.aborted) this.#stop.abort(error);
+        if (!stop.signal.aborted) stop.abort(error);
       })
       .finally(() => {
         this.#connections.delete(connection);
@@ -123,9 +179,9 @@ class Download {
   }
 
   /** Connections that do not wait for a socket. */
-  #activeConnections(): number {
+  #activeConnections(counts: (role: ConnectionRole) => boolean = () => true): number {
     let count = 0;
-    for (const { queued } of this.#connections.keys()) if (!queued) count++;
+    for (const { queued, role } of this.#connections.keys()) if (!queued && counts(role)) count++;
     return count;
   }
 
@@ -138,6 +194,8 @@ class Download {
         release?.();
         return;
       }
+      // For the next reader that waits, now that this one is served.
+      if (connection.role === 'wish') this.#adjustSoon();
       const before = connection.written;
       let failure: unknown = null;
       try {
@@ -152,8 +210,14 @@ class Download {
       }
       this.#stop.signal.throwIfAborted();
       if (failure !== null && !(await this.#recover(connection, failure, connection.written - before))) return;
-      if (this.#activeConnections() > this.#ranges.maxConnections) return;
+      if (this.#isOneTooMany(connection)) return;
     }
+  }
+
+  /** Fewer connections than before are allowed now. */
+  #isOneTooMany({ role }: DownloadConnection): boolean {
+    if (role === 'wish') return this.#activeConnections() > this.#parallelism.limit;
+    return this.#activeConnections((other) => other !== 'wish') > this.#ranges.maxConnections;
   }
 
   /** Waits for a permit to open a socket; null where nothing is left to fetch meanwhile. */
@@ -213,14 +277,15 @@ class Download {
       async (endpoint) => {
         connection.endpoint = endpoint;
         const range = this.#rangeFor(connection, endpoint);
+        const patience = this.#begun ? RESUMING_PATIENCE : PATIENCE;
         const request = { method: 'GET', range, signal, purpose: null } as const;
-        const response = await requestBlob(this.#context.requester, this.#route, endpoint, this.#key, request);
+        const response = await askForBlob(this.#context, this.#route, endpoint, this.#key, request, patience);
         try {
           // Empty where another connection's body has brought the bytes meanwhile.
           const needed = !connection.assigned.empty;
           const content = needed ? readBlobContent(response, range?.from ?? null) : null;
           if (needed && content === null) throw await blobError(response, endpoint);
-          if (content !== null && this.#accept(connection, content, endpoint, range !== null)) return response;
+          if (content !== null && this.#accept(connection, content, endpoint, range)) return response;
           cutOff(response.body);
           endpoints.released(this.#route, endpoint);
           return null;
@@ -233,10 +298,10 @@ class Download {
   }
 
   /** The range to request for what is assigned; null for a plain GET of the whole blob. */
-  #rangeFor({ assigned }: DownloadConnection, endpoint: URL): { from: number; to: number | undefined } | null {
+  #rangeFor({ assigned }: DownloadConnection, endpoint: URL): RequestedRange | null {
     const { start, end } = assigned;
     const open = end === Number.POSITIVE_INFINITY;
-    const whole = start === 0 && (open || end === this.#size);
+    const whole = start === 0 && (open || end === (this.#size ?? this.#sink.expectedSize));
     if (whole || this.#rangeIgnored.has(endpoint.href)) return null;
     return { from: start, to: open ? undefined : end };
   }
@@ -254,39 +319,45 @@ class Download {
   }
 
   /** Notes which bytes a response brings; false where it brings none that are needed. */
-  #accept(connection: DownloadConnection, content: BlobContent, endpoint: URL, ranged: boolean): boolean {
+  #accept(connection: DownloadConnection, content: BlobContent, endpoint: URL, range: RequestedRange | null): boolean {
     this.#setSize(content.size);
     if (content.kind === 'end') return false;
     if (content.kind === 'segment') {
       connection.offset = content.from;
       connection.end = content.to;
-      if (connection.additional) {
-        this.#parallelism.rangesWork = true;
-        this.#context.singleConnectionHosts.succeeded(endpoint.host);
-      }
+      this.#ranges.noteRanges(true);
+      if (connection.additional) this.#context.singleConnectionHosts.succeeded(endpoint.host);
       return true;
     }
-    const { start } = connection.assigned;
-    if (ranged && start > 0) {
+    const ignored = range !== null && !(range.from === 0 && (range.to ?? 0) >= (content.size ?? Infinity));
+    if (ignored) {
       this.#rangeIgnored.add(endpoint.href);
+      this.#ranges.noteRanges(false);
       if (connection.additional) {
         throw new InvalidResponseError('the whole blob instead of the part that was asked for');
       }
     }
     if (content.ranges === false) this.#ranges.maxConnections = 1;
-    if (content.ranges === true) this.#parallelism.rangesWork = true;
+    if (content.ranges !== undefined && !ignored) this.#ranges.noteRanges(content.ranges);
     connection.offset = 0;
     connection.end = content.size ?? Number.POSITIVE_INFINITY;
     // The body brings everything from the start: take whatever is missing, skip what is held.
-    if (start > 0) this.#ranges.assignAll(connection);
+    if (ignored || connection.assigned.start > 0) this.#ranges.assignAll(connection);
     return true;
   }
 
-  /** Notes the size that a response states. A digest has one content, so two different sizes cannot both be right. @throws {InvalidResponseError} */
-  #setSize(size: number | undefined): void {
-    if (size !== undefined && this.#size !== undefined && size !== this.#size) {
-      throw new InvalidResponseError(`${size} bytes of a blob that has ${this.#size}`);
+  /**
+   * Notes the size that a response states, or else the one that is expected. A digest has one content, so two different sizes cannot both be
+   * right. @throws {InvalidResponseError}
+   */
+  #setSize(stated: number | undefined): void {
+    const { expectedSize } = this.#sink;
+    const known = this.#size ?? expectedSize;
+    if (stated !== undefined && known !== undefined && stated !== known) {
+      throw new InvalidResponseError(`${stated} bytes of a blob that has ${known}`);
     }
+    requirePossibleSize(this.#key.digest, stated);
+    const size = stated ?? expectedSize;
     if (size !== undefined && this.#size === undefined) {
       this.#size = size;
       this.#ranges.setSize(size);
@@ -298,6 +369,8 @@ class Download {
     } catch (error) {
       throw new SinkError('the sink refuses the size', { cause: error });
     }
+    // Readers may wait for other parts than the first response brings.
+    if (this.#sink.wishes !== undefined) this.#adjustSoon();
   }
 
   /** Gives those bytes of a chunk to the sink that are assigned to the connection. */
@@ -308,6 +381,8 @@ class Download {
     const assignedEnd = assigned.empty ? start : assigned.end;
     if (assignedEnd <= offset && assignedEnd < end) this.#ranges.extend(connection, assignedEnd);
     const wanted = assigned.remove(start, offset);
+    if (this.#ranges.shouldSkip(connection)) this.#ranges.release(connection);
+    this.#pace.add(chunk.length);
     const [first] = wanted;
     if (wanted.length === 1 && first !== undefined) {
       connection.written += first.to - first.from;
@@ -360,51 +435,4 @@ class Download {
     if (wait > 0) await sleep(wait, this.#stop.signal);
     return true;
   }
-}
-
-/** Attempts in a row that bring no byte, before a download is given up: with the waits between them some two minutes. */
-const MAX_IDLE_ATTEMPTS = 12;
-/** Refusals (401, 403, 404) in a row, before it is given up: a registry that sent a part of the blob may refuse the rest by mistake, but not for long. */
-const MAX_REFUSALS = 4;
-/** After an attempt that brought this many bytes the next one follows at once, so that a link which breaks every few MiB is not slowed down further. */
-const NO_WAIT_BYTES = 1024 * 1024;
-/** Wait after an attempt that brought fewer bytes. */
-const RESUME_MS = 100;
-/** Wait after the first attempt that brought nothing; doubles from there. */
-const BACKOFF_MS = 250;
-const BACKOFF_MAX_MS = 15_000;
-/** The longest `Retry-After` that is honoured; clients do not wait longer. */
-const RETRY_AFTER_MAX_MS = 60_000;
-
-/** Decides after each failed attempt of a download whether and when to go on. */
-export class RetryPolicy {
-  #idleAttempts = 0;
-  #refusals = 0;
-
-  /** Attempts in a row that brought nothing. */
-  get idleAttempts(): number {
-    return this.#idleAttempts;
-  }
-
-  /**
-   * @param broughtBytes what the failed attempt brought
-   * @returns milliseconds to wait before the next attempt; null to give up
-   */
-  next(error: unknown, broughtBytes: number): number | null {
-    this.#idleAttempts = broughtBytes > 0 ? 0 : this.#idleAttempts + 1;
-    this.#refusals = broughtBytes === 0 && isRefusal(error) ? this.#refusals + 1 : 0;
-    if (this.#idleAttempts >= MAX_IDLE_ATTEMPTS || this.#refusals >= MAX_REFUSALS) return null;
-    const retryAfter = error instanceof StatusError ? Math.min(RETRY_AFTER_MAX_MS, (error.retryAfter ?? 0) * 1000) : 0;
-    return Math.max(jitter(this.#wait(broughtBytes)), retryAfter);
-  }
-
-  #wait(broughtBytes: number): number {
-    if (broughtBytes >= NO_WAIT_BYTES) return 0;
-    return broughtBytes > 0 ? RESUME_MS : Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** (this.#idleAttempts - 1));
-  }
-}
-
-function isRefusal(error: unknown): boolean {
-  if (error instanceof StatusError) return error.status < 500 && error.status !== 429 && error.status !== 408;
-  return [TokenRefusedError, InvalidResponseError, RedirectError].some((type) => error instanceof type);
 }

@@ -1,165 +1,78 @@
-import type { Readable } from 'node:stream';
-import { LRUCache } from 'lru-cache';
 import { type Extent, IntervalSet } from '../../kit/interval-set.ts';
-import type { Logger } from '../../telemetry/log.ts';
-import { isTimeout, StatusError } from '../failures.ts';
+import type { Wish, Wishes } from '../../oci/transfer.ts';
+import type { DownloadConnection } from './connection.ts';
 
-/** A connection that brings nothing for so long is taken for stalled by the others of its download, well before the stall timeout ends it. */
-const STALLED_MS = 3_000;
-
-/** A connection's throughput is judged after this time. Less would measure TCP's slow start. */
-const JUDGE_AFTER_MS = 500;
-/** Less time than this spent waiting for bytes says nothing about the link: the process was busy with other work. */
-const MIN_WAIT_MS = 100;
-/** Slower than 128 Mbit/s is slow: a throttle or a long way limits it; above that one connection is as good as four. */
-const SLOW_BYTES_PER_S = 16 * 1024 * 1024;
-/** A transfer that ends sooner than this is not worth more connections. */
-const WORTH_MS = 2_000;
-/** How long the transfer of one segment takes: long against the round trips that it costs, short enough to bring the lowest bytes soon. */
-const SEGMENT_MS = 4_000;
+/** Less is not worth the round trips of a request of its own. */
 export const SEGMENT_MIN = 512 * 1024;
-const SEGMENT_MAX = 16 * 1024 * 1024;
+/**
+ * The most that a reader which waits is fetched at a time, or taken over for it from a connection that would bring it much later; wishes that
+ * follow each other are fetched with one request up to this size. Longer bodies would have to be cut off for others too often.
+ */
+export const WISH_MAX = 8 * 1024 * 1024;
+/** A body is read on past bytes that are not wanted of it up to this size: cutting it off would cost as much of what is on the way already. */
+const SKIP_MAX = 1024 * 1024;
 
-/** One connection of a download, over all the segments that it fetches. */
-export class DownloadConnection {
-  /** Opened beside the download's first connection, to make it faster. */
-  readonly additional: boolean;
-  /** The bytes that it is to fetch: bytes that have come are taken out, and so are those that another connection takes over. */
-  readonly assigned = new IntervalSet();
-  /** Offset in the blob of the next byte of its body, and of the body's end. */
-  offset = 0;
-  end = 0;
-  throughput = new Throughput();
-  /** Bytes that were given to the sink. */
-  written = 0;
-  /** It waits for a permit to open a socket. */
-  queued = false;
-  /** Its response has begun: what fails now is the body. */
-  responded = false;
-  /** When the last bytes came, or the response began (`performance.now()`). */
-  #lastByteAt = 0;
-  /** Its body is paused because the disk is slower. */
-  #paused = false;
-  /** Ends its body. */
-  cancel: () => void = () => {};
-  endpoint: URL | null = null;
+/** What is wanted where nobody says otherwise: all of it, from the first byte to the last. */
+const EVERYTHING: Pick<Wishes, 'next'> = {
+  next: (missing) => ({ from: missing.start, to: missing.endFrom(missing.start), urgent: false }),
+};
 
-  constructor(additional: boolean) {
-    this.additional = additional;
-  }
-
-  /** A response has begun. */
-  begin(body: Readable): void {
-    this.responded = true;
-    this.#paused = false;
-    this.#lastByteAt = performance.now();
-    this.cancel = () => body.destroy();
-    this.throughput = new Throughput();
-  }
-
-  /** Counts bytes of the body that came. Returns the offset of the first. */
-  advance(bytes: number): number {
-    const start = this.offset;
-    this.offset += bytes;
-    this.throughput.add(bytes);
-    this.#lastByteAt = performance.now();
-    return start;
-  }
-
-  paused(): void {
-    this.#paused = true;
-  }
-
-  resumed(pauseMs: number): void {
-    this.#paused = false;
-    this.#lastByteAt = performance.now();
-    this.throughput.exclude(pauseMs);
-  }
-
-  get isStalled(): boolean {
-    const waits = this.responded && !this.#paused && !this.assigned.empty;
-    return waits && performance.now() - this.#lastByteAt > STALLED_MS;
-  }
+export interface RangeSchedulerOptions {
+  readonly held: readonly Extent[];
+  readonly connections: () => Iterable<DownloadConnection>;
+  readonly maxConnections: number;
+  readonly wishes?: Pick<Wishes, 'next'> | undefined;
 }
 
 /**
- * Measures how fast one connection has been while this process waited for it. Time in which the process was busy, with other clients or with
- * hashing, does not count, nor does time in which the disk made the connection wait: more connections would help against neither.
+ * Divides what a download lacks among its connections: what readers wait for first, then what else is wanted, lowest offset first unless the
+ * wishes say otherwise.
  */
-class Throughput {
-  #started = performance.now();
-  #utilization = performance.eventLoopUtilization();
-  #bytes = 0;
-  #excludedMs = 0;
-
-  add(bytes: number): void {
-    if (this.#bytes === 0) {
-      this.#started = performance.now();
-      this.#utilization = performance.eventLoopUtilization();
-    }
-    this.#bytes += bytes;
-  }
-
-  exclude(ms: number): void {
-    this.#excludedMs += ms;
-  }
-
-  /** Bytes per second; null while it is too early to judge. */
-  rate(): number | null {
-    const elapsed = performance.now() - this.#started - this.#excludedMs;
-    const idle = performance.eventLoopUtilization(this.#utilization).idle - this.#excludedMs;
-    if (this.#bytes === 0 || elapsed < JUDGE_AFTER_MS || idle < MIN_WAIT_MS) return null;
-    return (this.#bytes * 1000) / idle;
-  }
-}
-
-/** Whether more connections are likely to speed a transfer up enough. `rate`: bytes per second of the only one, null where not known. */
-function isSlow(rate: number | null, remainingBytes: number): boolean {
-  if (rate === null || rate >= SLOW_BYTES_PER_S || remainingBytes < 2 * SEGMENT_MIN) return false;
-  return (remainingBytes / rate) * 1000 >= WORTH_MS;
-}
-
-/** The size of the segments, in bytes, for connections of this rate, in bytes per second. */
-function segmentSizeFor(rate: number): number {
-  return Math.round(Math.min(SEGMENT_MAX, Math.max(SEGMENT_MIN, (rate * SEGMENT_MS) / 1000)));
-}
-
-/** After an additional connection failed none is opened for this time; doubles with each further failure. */
-const REOPEN_AFTER_MS = 250;
-/** Additional connections that failed in one download, after which it goes on with one connection. */
-const MAX_FAILURES = 4;
-
-/** How long a host that refuses several connections gets only one. */
-const SINGLE_CONNECTION_MS = 10 * 60_000;
-/** Connections that broke before the first byte, after which a host is taken to refuse several. */
-const MAX_RESETS = 2;
-/** Hosts that are remembered. */
-const MAX_HOSTS = 1024;
-
-/** Divides what a download lacks among its connections, lowest offset first, so that readers at the front are served first. */
 export class RangeScheduler {
   /** Bytes that are neither held nor assigned; without an end while the size is unknown. */
   readonly #missing: IntervalSet;
   readonly #connections: () => Iterable<DownloadConnection>;
+  readonly #wishes: Pick<Wishes, 'next'>;
   /** How many connections the download may have. */
   maxConnections: number;
   /** Bytes that a connection is assigned at a time; null while one connection fetches everything. */
   segmentSize: number | null = null;
+  sizeKnown = false;
+  /** Whether the upstream serves ranges: it said so or sent one, or it sent the whole instead; undefined until then. */
+  #ranges: boolean | undefined;
 
-  constructor(held: readonly Extent[], connections: () => Iterable<DownloadConnection>, maxConnections: number) {
+  constructor({ held, connections, maxConnections, wishes }: RangeSchedulerOptions) {
     this.#missing = IntervalSet.complement(held);
     this.#connections = connections;
+    this.#wishes = wishes ?? EVERYTHING;
     this.maxConnections = maxConnections;
   }
 
-  /** Whether every missing byte is assigned to a connection. */
-  get allAssigned(): boolean {
-    return this.#missing.empty;
+  /** The upstream serves ranges, as far as is known. */
+  get honoured(): boolean {
+    return this.#ranges === true;
+  }
+
+  /** Notes whether the upstream serves ranges. One that has sent the whole instead is not asked for parts again: it comes in order then. */
+  noteRanges(honoured: boolean): void {
+    if (this.#ranges !== false) this.#ranges = honoured;
+  }
+
+  /** Whether something is wanted that is not assigned to a connection. */
+  get hasNext(): boolean {
+    return this.#next(this.#missing) !== null;
+  }
+
+  /** Whether a reader waits for bytes that no connection is about to bring. */
+  get someoneWaits(): boolean {
+    return this.#urgent() !== null;
   }
 
   /** Bytes that this connection would still have to fetch if there were no other. */
-  remainingFor(connection: DownloadConnection): number {
-    return this.#missing.bytes + connection.assigned.bytes;
+  remainingFor({ assigned }: DownloadConnection): number {
+    if (this.#wishes === EVERYTHING) return this.#missing.bytes + assigned.bytes;
+    const next = this.#next(this.#missing);
+    return assigned.bytes + (next === null ? 0 : next.to - next.from);
   }
 
   /** From now on one connection fetches everything. */
@@ -170,26 +83,30 @@ export class RangeScheduler {
 
   /** The blob's size has become known. */
   setSize(size: number): void {
+    this.sizeKnown = true;
     this.#missing.remove(size);
     for (const { assigned } of this.#connections()) assigned.remove(size);
   }
 
   /**
-   * Assigns to an idle connection the lowest bytes that nobody fetches, else all that a stalled connection has left, else half of what the
-   * busiest one has left; false where there is nothing for it.
+   * Assigns to an idle connection what a reader waits for, else what is wanted next; else, unless it was opened for such readers alone, all
+   * that a stalled connection has left, else half of what the busiest one has left. False where there is nothing for it.
    */
   assignNext(connection: DownloadConnection): boolean {
-    const next = this.#missing.takeNext(this.#nextSize());
-    if (next !== null) {
-      assign(connection, [next]);
+    if (this.#assignWish(connection)) {
+      // Segments of a divided download stay apart, so that its connections share the work.
+      while (this.segmentSize === null && this.#assignWish(connection));
       return true;
     }
+    if (connection.role === 'wish') return false;
     for (const other of this.#connections()) {
       if (other === connection || !other.isStalled) continue;
       assign(connection, other.assigned.clear());
       other.cancel();
       return true;
     }
+    // What is fetched for one reader is not taken apart for speed.
+    if (this.#wishes !== EVERYTHING && this.segmentSize === null) return false;
     // Half of less than this is not worth the round trips.
     const least = Math.max(2 * SEGMENT_MIN, (this.segmentSize ?? 0) / 8);
     let busiest: DownloadConnection | undefined;
@@ -202,10 +119,21 @@ export class RangeScheduler {
     return !connection.assigned.empty;
   }
 
-  /** Assigns what follows at `offset`, where the connection's body goes on: what nobody fetches, or what another has no response for yet. */
+  /**
+   * Assigns what follows at `offset`, where the connection's body goes on: what is wanted there and nobody fetches, or what another has no
+   * response for yet; nothing where a reader waits for other bytes.
+   */
   extend(connection: DownloadConnection, offset: number): void {
-    const next = this.#missing.takeAt(offset, this.#nextSize());
-    assign(connection, next === null ? this.#takeUnanswered(offset) : [next]);
+    if (this.#missing.endFrom(offset) === offset) {
+      assign(connection, this.#takeUnanswered(offset));
+      return;
+    }
+    const urgent = this.#urgent();
+    if (urgent === null ? connection.role === 'wish' : urgent.from !== offset) return;
+    const behind = new IntervalSet(this.#missing.list());
+    behind.remove(0, offset);
+    const wish = this.#next(behind);
+    if (wish?.from === offset) this.#claim(connection, wish);
   }
 
   /** Assigns everything that nobody fetches to a connection whose body brings the whole blob anyway. */
@@ -222,6 +150,63 @@ export class RangeScheduler {
   /** Frees for others what the connection has not fetched. */
   release(connection: DownloadConnection): void {
     this.#free(connection.assigned.clear());
+  }
+
+  /** Ends a body that has long to go, so that its connection fetches what a reader waits for, and goes on with the rest afterwards. */
+  interrupt(): void {
+    for (const connection of this.#connections()) {
+      if (!connection.responded || connection.assigned.bytes <= WISH_MAX) continue;
+      this.release(connection);
+      connection.cancel();
+      return;
+    }
+  }
+
+  /** Whether the connection's body brings so much that it is not to fetch, before the next bytes that it is, that another request is better. */
+  shouldSkip({ assigned, offset }: DownloadConnection): boolean {
+    return this.honoured && !assigned.empty && assigned.start - offset > SKIP_MAX;
+  }
+
+  /** Assigns what a reader waits for, else what is wanted next; to a connection that is assigned bytes already only what follows and fits one request. */
+  #assignWish(connection: DownloadConnection): boolean {
+    const wish = this.#urgent() ?? (connection.role === 'wish' ? null : this.#next(this.#missing));
+    if (wish === null) return false;
+    const { empty, end, bytes } = connection.assigned;
+    if (!empty && (wish.from !== end || bytes + wish.to - wish.from > WISH_MAX)) return false;
+    return this.#claim(connection, wish);
+  }
+
+  /** @param among the bytes that may be asked for */
+  #next(among: IntervalSet): Wish | null {
+    if (among.empty) return null;
+    const wish = this.#wishes.next(among);
+    if (wish === null) return null;
+    if (this.#ranges === false) return EVERYTHING.next(among);
+    const to = Math.min(wish.to, among.endFrom(wish.from));
+    return to > wish.from ? { ...wish, to } : null;
+  }
+
+  /** What a reader waits for, and neither is nor will soon be on its way. */
+  #urgent(): Wish | null {
+    if (this.#wishes === EVERYTHING || this.#ranges === false) return null;
+    const late = new IntervalSet(this.#missing.list());
+    for (const { assigned, reach } of this.#connections()) {
+      for (const { from, to } of assigned.list()) late.add(Math.max(from, reach), to);
+    }
+    const wish = this.#next(late);
+    return wish?.urgent === true ? wish : null;
+  }
+
+  /** Takes the bytes of a wish, at most as many as are assigned at a time, from what is missing, or from who would bring them much later. */
+  #claim(connection: DownloadConnection, { from, to }: Extent): boolean {
+    const free = this.#missing.endFrom(from);
+    const limit = connection.role === 'wish' || free === from ? Math.min(WISH_MAX, this.#nextSize()) : this.#nextSize();
+    const end = Math.min(to, free === from ? to : free, from + Math.ceil(limit));
+    assign(connection, this.#missing.remove(from, end));
+    for (const other of this.#connections()) {
+      if (other !== connection) assign(connection, other.assigned.remove(from, end));
+    }
+    return !connection.assigned.empty;
   }
 
   #free(extents: readonly Extent[]): void {
@@ -250,94 +235,4 @@ export class RangeScheduler {
 
 function assign({ assigned }: DownloadConnection, extents: readonly Extent[]): void {
   for (const { from, to } of extents) assigned.add(from, to);
-}
-
-export interface ParallelismOptions {
-  readonly ranges: RangeScheduler;
-  readonly singleConnectionHosts: SingleConnectionHosts;
-  readonly log: Logger;
-  /** Called when the download is divided among several connections for the first time. */
-  readonly onDivided: () => void;
-}
-
-/** Decides when a download opens more connections, and when it goes back to one. */
-export class Parallelism {
-  readonly #ranges: RangeScheduler;
-  readonly #singleConnectionHosts: SingleConnectionHosts;
-  readonly #log: Logger;
-  readonly #onDivided: () => void;
-  /** The upstream supports Range: it said so, or an additional connection got one. */
-  rangesWork = false;
-  #failures = 0;
-  #notBefore = 0;
-
-  constructor({ ranges, singleConnectionHosts, log, onDivided }: ParallelismOptions) {
-    this.#ranges = ranges;
-    this.#singleConnectionHosts = singleConnectionHosts;
-    this.#log = log;
-    this.#onDivided = onDivided;
-  }
-
-  /** Opens more connections where the transfer is slow. `open` adds one to `connections`. */
-  adjust(connections: ReadonlyMap<DownloadConnection, unknown>, open: () => void): void {
-    const ranges = this.#ranges;
-    if (ranges.maxConnections <= 1 || performance.now() < this.#notBefore) return;
-    const [first] = connections.keys();
-    const host = first?.endpoint?.host;
-    if (first === undefined || host === undefined || this.#singleConnectionHosts.has(host)) return;
-    if (connections.size === 1) {
-      const rate = first.throughput.rate();
-      const slow = rate !== null && isSlow(rate, ranges.remainingFor(first));
-      if (!slow && !(this.rangesWork && first.isStalled)) return;
-      if (rate !== null) {
-        if (ranges.segmentSize === null) this.#onDivided();
-        ranges.divide(first, segmentSizeFor(rate));
-      }
-      open();
-    }
-    // Until it is known whether ranges work, a single additional connection tries one; the others follow.
-    while (this.rangesWork && !ranges.allAssigned && connections.size < ranges.maxConnections) open();
-    const stalled = [...connections.keys()].some((connection) => connection.isStalled);
-    if (this.rangesWork && stalled && connections.size < ranges.maxConnections) open();
-  }
-
-  /**
-   * One of several connections failed without bringing anything. Where the host refuses several, or an endpoint does not support Range
-   * (`rangeIgnored`), the download goes on over one.
-   */
-  failed(connection: DownloadConnection, error: unknown, rangeIgnored: boolean, facts: object): void {
-    this.#failures++;
-    this.#notBefore = performance.now() + REOPEN_AFTER_MS * 2 ** this.#failures;
-    const host = connection.additional ? connection.endpoint?.host : undefined;
-    const refused = host !== undefined && this.#singleConnectionHosts.failed(host, error);
-    if (!refused && !rangeIgnored && this.#failures < MAX_FAILURES) return;
-    if (this.#ranges.maxConnections === 1) return;
-    this.#ranges.useOneConnection();
-    this.#log.info(facts, 'a download goes on over one connection');
-  }
-}
-
-/** Hosts that answer several connections with 429, 403, 503 or resets: for a while a download opens only one to each of them. */
-export class SingleConnectionHosts {
-  readonly #hosts = new LRUCache<string, true>({ max: MAX_HOSTS, ttl: SINGLE_CONNECTION_MS });
-  readonly #resets = new LRUCache<string, number>({ max: MAX_HOSTS });
-
-  has(host: string): boolean {
-    return this.#hosts.has(host);
-  }
-
-  /** Counts the failure of an additional connection before its first byte; true where the host gets only one from now on. */
-  failed(host: string, error: unknown): boolean {
-    const refused = error instanceof StatusError && [429, 403, 503].includes(error.downloadHostStatus ?? error.status);
-    const reset = !(error instanceof StatusError) && !isTimeout(error);
-    if (reset) this.#resets.set(host, (this.#resets.get(host) ?? 0) + 1);
-    if (!refused && (this.#resets.get(host) ?? 0) < MAX_RESETS) return false;
-    this.#resets.delete(host);
-    this.#hosts.set(host, true);
-    return true;
-  }
-
-  succeeded(host: string): void {
-    this.#resets.delete(host);
-  }
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { RetryPolicy } from '../../../src/upstream/download/download.ts';
+import { RetryPolicy } from '../../../src/upstream/download/retry-policy.ts';
 import { InvalidResponseError, StatusError } from '../../../src/upstream/failures.ts';
 
 const reset = Object.assign(new Error('reset'), { code: 'ECONNRESET' });
@@ -20,25 +20,52 @@ describe('RetryPolicy', () => {
     }
   });
 
-  it('backs off from attempts that bring nothing, up to a bound, and gives up after twelve', () => {
-    const policy = new RetryPolicy();
+  it('backs off from attempts that bring nothing, by a few seconds at most, and gives up after two minutes of them', () => {
+    let now = 0;
+    const policy = new RetryPolicy(() => now);
     let last = 0;
-    for (let i = 0; i < 11; i++) {
+    for (let i = 0; now < 120_000; i++) {
       const wait = policy.next(reset, 0);
       expect(wait).not.toBeNull();
-      // Doubled, each with a fifth of jitter either way; the bound lies at 15 s.
-      if (i > 0 && i < 6) expect(wait).toBeGreaterThan(last * 1.3);
-      expect(wait).toBeLessThanOrEqual(18_000);
+      // Doubled, each with a fifth of jitter either way; the bound lies at 4 s.
+      if (i > 0 && i < 4) expect(wait).toBeGreaterThan(last * 1.3);
+      expect(wait).toBeLessThanOrEqual(4_800);
       last = wait ?? 0;
+      now += last;
     }
     expect(policy.next(reset, 0)).toBeNull();
   });
 
-  it('begins anew once something came', () => {
-    const policy = new RetryPolicy();
+  it('gives up late where each attempt takes long', () => {
+    let now = 0;
+    const policy = new RetryPolicy(() => now);
+    for (let i = 0; i < 4; i++) {
+      now += 60_000;
+      expect(policy.next(reset, 0)).not.toBeNull();
+    }
+    now += 60_000;
+    expect(policy.next(reset, 0)).toBeNull();
+  });
+
+  it('does not count what was not sent: neither as an attempt nor for the wait', () => {
+    let now = 0;
+    const policy = new RetryPolicy(() => now);
+    for (; now < 100_000; now += 1_000) expect(policy.next(reset, 0, false)).toBeLessThan(301);
+    expect(policy.idleAttempts).toBe(0);
+    expect(policy.next(reset, 0)).toBeLessThan(301);
+  });
+
+  it('begins anew once something came, and after a rest', () => {
+    let now = 0;
+    const policy = new RetryPolicy(() => now);
     for (let i = 0; i < 11; i++) policy.next(reset, 0);
+    now += 200_000;
     expect(policy.next(reset, MIB)).toBe(0);
     expect(policy.next(reset, 0)).toBeLessThan(301);
+    for (let i = 0; i < 11; i++) policy.next(reset, 0);
+    now += 200_000;
+    policy.resume();
+    expect(policy.next(reset, 0)).not.toBeNull();
   });
 
   it('takes a refusal for final after four in a row, a failing server not', () => {
