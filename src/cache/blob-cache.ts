@@ -1,27 +1,41 @@
 import type { ByteSource } from '../kit/byte-source.ts';
 import type { BlobKey, Digest, RepositoryKey } from '../oci/names.ts';
 import type { BlobSink } from '../oci/transfer.ts';
+import type { FillKey } from './files.ts';
 
 /** Brings to a sink what it lacks of a blob, from the upstream. */
 export type Fetch = (sink: BlobSink, signal: AbortSignal) => Promise<void>;
 
+export interface FillOptions {
+  /** For whom the bytes are fetched: `Pull.client`; left out where nobody asked for them. */
+  readonly client?: string;
+  /** The second level may give the bytes: this repository may be given kept content of this digest. Otherwise only its registry may. */
+  readonly tier?: boolean;
+  /** Called when the registry's GET has brought the bytes and their digest has proved right. */
+  readonly gave?: () => void;
+}
+
 /**
- * Blobs as files: one fill for each digest, any number of readers behind it.
+ * Blobs as files: whole and verified ones belong to their digest; what is still growing, or was left half-fetched, belongs to the registry that it
+ * comes from, and only its readers see its bytes, its size and its pace. One fill for each, any number of readers behind it.
  * The cache remembers which repository holds a blob (`link`, `accessOf`); whether a client may have it is decided by the caller.
  */
 export interface BlobCache {
   /**
-   * False where a blob would not be kept: `cache.maxSize` is 0, the disk is failing, or the blob is known to be larger than the cache.
+   * False where a blob would not be kept: `cache.maxSize` is 0, the disk is failing, or this registry said that it is larger than the cache.
    * The caller then streams it through (`upstream.openBlob`).
    */
-  accepts(digest: Digest): boolean;
-  /** The blob, complete or growing; null where it is not here (a file that is missing or cut short is dropped and counts as not here). */
-  find(digest: Digest): BlobHandle | null;
+  accepts(key: FillKey): boolean;
+  /** The whole, verified blob; null where it is not here (a file that is missing or cut short is dropped and counts as not here). */
+  kept(digest: Digest): BlobHandle | null;
+  /** The blob as this registry is just bringing it; null where no fill of it runs. */
+  growing(key: FillKey): BlobHandle | null;
   /**
-   * Starts a fill, or joins the one that runs. Where there is a second level (`BlobTier`), it is asked first, and `fetch` brings only what it
-   * does not have. A fill goes on when every reader has left; it is aborted by `close`, and where the cache cannot go on.
+   * Starts a fill, or joins the one that runs, whether or not the blob is kept. Where there is a second level (`BlobTier`) and it may be used, it
+   * is asked first, and `fetch` brings only what it does not have. A fill goes on when every reader has left; it is aborted by `close`, and where
+   * the cache cannot go on. At its end the blob is kept; where it was kept before, the second copy is dropped.
    */
-  fill(key: BlobKey, fetch: Fetch): BlobHandle;
+  fill(key: BlobKey, fetch: Fetch, options?: FillOptions): BlobHandle;
   /** How this repository is known to hold the blob or manifest: `private` where only the operator's credentials open it; null where it is not known to. */
   accessOf(repository: RepositoryKey, digest: Digest): 'public' | 'private' | null;
   /** Remembers that this repository holds these (a manifest of it names them, or an upstream HEAD there succeeded). */
@@ -40,10 +54,12 @@ export interface BlobHandle {
   /** Bytes from offset 0 that can be read now. */
   readonly available: number;
   readonly complete: boolean;
-  /** The fill's bytes came from the second level. Its caller has no upstream's word then that the repository holds the blob. */
-  readonly fromTier: boolean;
+  /** The whole size where it is known by now. */
+  readonly knownSize: number | undefined;
   /** Bytes `[from, to)`; `to` undefined reads to the end. The source follows the fill. */
   open(range?: { from: number; to?: number | undefined }, options?: OpenOptions): ByteSource;
+  /** One more hold on the same blob, to be released by itself. */
+  hold(): BlobHandle;
   /** Ends this user's hold: the blob may be evicted once its handles are released and its sources closed. */
   release(): void;
 }

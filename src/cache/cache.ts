@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, statSync } from 'node:fs';
 import type { Config } from '../config/config.ts';
 import { type MaybePromise, Mutex } from '../kit/async.ts';
 import { steadyNow } from '../kit/time.ts';
@@ -7,15 +7,16 @@ import type { BlobKey, Digest, RepositoryKey } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type CacheAdmin, CacheAdministration } from './admin.ts';
-import { type BlobCache, type BlobHandle, CacheError, type Fetch } from './blob-cache.ts';
+import { type BlobCache, type BlobHandle, CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import { type BlobTier, SecondLevel } from './blob-tier.ts';
 import { Eviction, isForWantOfRoom } from './eviction.ts';
-import { dropPartial, Layout } from './files.ts';
+import { type FillKey, Layout, type PartialName, partialName } from './files.ts';
 import { FILL_LIMITS, type Fill, type FillLimits } from './fill.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
 import { Maintenance, type MaintenanceContext } from './maintenance.ts';
 import { IndexedManifestStore, type ManifestStore } from './manifest-store.ts';
 import { Fills, type OpenBlob, OpenBlobHandle, OpenBlobs } from './open-blobs.ts';
+import { dropPartial } from './partial-files.ts';
 import { BlobReader } from './reader.ts';
 import { CacheCounters, Links, Uses } from './write-behind.ts';
 
@@ -91,25 +92,34 @@ export class Cache implements BlobCache {
     this.#flusher.unref();
   }
 
-  accepts(digest: Digest): boolean {
-    return !this.#closed && this.#options.config.maxSize > 0 && !this.#disk.failing && !this.#fills.isTooLarge(digest);
+  accepts(key: FillKey): boolean {
+    return !this.#closed && this.#options.config.maxSize > 0 && !this.#disk.failing && !this.#fills.isTooLarge(key);
   }
 
-  find(digest: Digest): BlobHandle | null {
-    const blob = this.#openBlob(digest);
+  kept(digest: Digest): BlobHandle | null {
+    const blob = this.#openKept(digest);
+    if (blob === null) return null;
+    this.#counters.add('hits');
+    this.#uses.add(digest);
+    return this.#handle(digest, digest, blob);
+  }
+
+  growing(key: FillKey): BlobHandle | null {
+    const name = partialName(key);
+    const blob = this.#openBlobs.find(name);
     if (blob === null) return null;
     // The client that started the fill finds it right after, and has been counted as a miss.
-    if (!this.#fills.claim(digest)) this.#counters.add('hits');
-    this.#uses.add(digest);
-    return this.#handle(digest, blob);
+    if (!this.#fills.claim(name)) this.#counters.add('hits');
+    this.#uses.add(key.digest);
+    return this.#handle(key.digest, name, blob);
   }
 
-  fill(key: BlobKey, fetch: Fetch): BlobHandle {
-    const found = this.find(key.digest);
+  fill(key: BlobKey, fetch: Fetch, options: FillOptions = {}): BlobHandle {
+    const found = this.growing(key);
     if (found !== null) return found;
     if (this.#closed) throw new RegistryError('unavailable', { facts: { reason: 'it is stopping' } });
     this.#counters.add('misses');
-    return this.#handle(key.digest, this.#fills.start(key, fetch));
+    return this.#handle(key.digest, partialName(key), this.#fills.start(key, fetch, options));
   }
 
   accessOf(repository: RepositoryKey, digest: Digest): 'public' | 'private' | null {
@@ -142,7 +152,7 @@ export class Cache implements BlobCache {
       flush: () => this.#flush(),
       dropped: (digest, removed) => this.#openBlobs.removing(digest, removed),
       evicted: (count) => this.#counters.add('evictions', count),
-      dropPartial: (digest) => this.#dropPartial(digest as Digest),
+      dropPartial: (partial) => this.#dropPartial(partial as PartialName),
       indexFailed: (error) => this.#diskFailed('the index', error),
       ...(freeBytes === undefined ? {} : { freeBytes }),
     });
@@ -158,18 +168,18 @@ export class Cache implements BlobCache {
         secondLevel: this.#secondLevel,
         syncs: new Mutex(),
         limits: { ...FILL_LIMITS, ...limits },
+        isKept: (digest, size) => this.#isKept(digest, size),
         kept: (fill, size) => this.#kept(fill, size),
         diskFailed: (error) => this.#failed(error),
         fetched: (bytes) => this.#counters.add('fetched', bytes),
       },
       openBlobs: this.#openBlobs,
       log,
-      isKept: (digest) => this.#try(() => this.#index.blob(digest), null) !== null,
       ended: (outcome) => fillsEnded.inc({ outcome }),
     });
   }
 
-  #openBlob(digest: Digest): OpenBlob | null {
+  #openKept(digest: Digest): OpenBlob | null {
     const open = this.#openBlobs.find(digest);
     if (open !== null) return open;
     // Its file is going, and its row will.
@@ -186,21 +196,31 @@ export class Cache implements BlobCache {
     }
   }
 
-  #handle(digest: Digest, blob: OpenBlob): OpenBlobHandle {
+  #handle(digest: Digest, id: Digest | PartialName, blob: OpenBlob): OpenBlobHandle {
     return new OpenBlobHandle(digest, blob, {
       onRead: (bytes) => this.#counters.add('served', bytes),
-      onDamage: (reason) => this.#readFailed(digest, blob, reason),
+      onDamage: (reason) => this.#readFailed(digest, id, blob, reason),
     });
   }
 
   /** A blob that was replaced since it was opened says nothing about the one that is there now. */
-  #readFailed(digest: Digest, blob: OpenBlob, reason: string): void {
+  #readFailed(digest: Digest, id: Digest | PartialName, blob: OpenBlob, reason: string): void {
+    if (id !== digest && this.#openBlobs.find(id) === blob) {
+      const error = new CacheError('disk', `reading the growing ${digest} failed: ${reason}`);
+      if (this.#fills.stop(id as PartialName, error)) return;
+    }
     if (this.#openBlobs.find(digest) !== blob) return;
-    const error = new CacheError('disk', `reading the growing ${digest} failed: ${reason}`);
-    if (this.#fills.stop(digest, error)) return;
     this.#openBlobs.detach(digest, blob);
     const row = this.#try(() => this.#index.blob(digest), null);
     if (row !== null) void this.#dropDamaged(row, reason);
+  }
+
+  /** Whether the blob is here, with so many bytes: rows and files that do not agree count as not here. */
+  #isKept(digest: Digest, size: number): boolean {
+    const row = this.#try(() => this.#index.blob(digest), null);
+    if (row?.size !== size) return false;
+    if (this.#openBlobs.isOpen(digest)) return true;
+    return !this.#openBlobs.isBusy(digest) && sizeOf(this.#layout.blob(digest)) === size;
   }
 
   /** A fill is complete and its file in its place. */
@@ -219,7 +239,7 @@ export class Cache implements BlobCache {
       from: 0,
       to: undefined,
       continueFrom: undefined,
-      onDamage: (reason) => this.#readFailed(digest, blob, reason),
+      onDamage: (reason) => this.#readFailed(digest, digest, blob, reason),
       // No client reads it.
       onRead: () => {},
     });
@@ -235,10 +255,10 @@ export class Cache implements BlobCache {
   }
 
   /** Of a fill that ended. A new fill of the same blob waits until this is done. */
-  async #dropPartial(digest: Digest): Promise<void> {
-    if (this.#openBlobs.isOpen(digest)) return;
-    const removed = dropPartial(this.#layout, digest).catch(() => {});
-    this.#openBlobs.removing(digest, removed);
+  async #dropPartial(name: PartialName): Promise<void> {
+    if (this.#openBlobs.isOpen(name)) return;
+    const removed = dropPartial(this.#layout, name).catch(() => {});
+    this.#openBlobs.removing(name, removed);
     await removed;
   }
 
@@ -248,9 +268,9 @@ export class Cache implements BlobCache {
       index: this.#index,
       eviction: this.#eviction,
       log: this.#options.log,
-      busy: (digest) => this.#openBlobs.isBusy(digest),
+      busy: (id) => this.#openBlobs.isBusy(id),
       dropDamaged: (row, reason) => this.#dropDamaged(row, reason),
-      dropPartial: (digest) => this.#dropPartial(digest),
+      dropPartial: (name) => this.#dropPartial(name),
       flush: () => this.#flush(),
       invalidate: () => {
         this.#links.invalidate();
@@ -303,6 +323,11 @@ export class Cache implements BlobCache {
       }
     }
   }
+}
+
+/** Null where there is no such file. */
+function sizeOf(path: string): number | null {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? null;
 }
 
 /** After a failure nothing new is kept for so long, ms; doubled while failures go on. Long enough that not every pull tries. */

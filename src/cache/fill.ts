@@ -3,21 +3,13 @@ import type { MaybePromise, Mutex } from '../kit/async.ts';
 import type { Extent } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, type Digest, digestAlgorithm, digestHex } from '../oci/names.ts';
-import type { BlobSink } from '../oci/transfer.ts';
-import { CacheError, type Fetch } from './blob-cache.ts';
+import { type BlobSink, canHaveSize } from '../oci/transfer.ts';
+import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import type { SecondLevel } from './blob-tier.ts';
 import type { Reservation, SpaceReserver } from './eviction.ts';
-import {
-  dropPartial,
-  type Held,
-  HeldRecorder,
-  type Layout,
-  promote,
-  type RecordLimits,
-  reopenPartial,
-  SharedFile,
-} from './files.ts';
+import { type Layout, type PartialName, partialName, SharedFile } from './files.ts';
 import { GrowingFile } from './growing-file.ts';
+import { dropPartial, type Held, HeldRecorder, promote, type RecordLimits, reopenPartial } from './partial-files.ts';
 import type { FileView, Outcome } from './shared-read.ts';
 
 /** What a fill needs of the cache around it. */
@@ -29,6 +21,8 @@ export interface FillContext {
   /** Fills sync one after the other, so that they never hold every thread of the pool while clients wait to read. */
   readonly syncs: Mutex;
   readonly limits: FillLimits;
+  /** The blob is in the cache already: another registry's fill brought it, or it was closed to this one. */
+  readonly isKept: (digest: Digest, size: number) => boolean;
   /** The blob is complete, verified, and at its final path. */
   readonly kept: (fill: Fill, size: number) => Promise<void>;
   /** The disk failed this fill; for the log and for the metric. */
@@ -51,24 +45,27 @@ export const FILL_LIMITS: FillLimits = {
   syncInterval: 30_000,
 };
 
-const NOTHING_HELD: Held = { size: undefined, extents: [] };
+const NOTHING_HELD: Omit<Held, 'registry'> = { size: undefined, extents: [] };
 
 /**
- * One blob on its way from the upstream (or the second level) to the disk, fetched once for all of its readers. It is hashed as it comes:
+ * One blob on its way from one registry (or the second level) to the disk, fetched once for all of its readers. It is hashed as it comes:
  * readers follow behind what is written, and get the last bytes when the digest is right.
  */
 export class Fill implements FileView {
   readonly digest: Digest;
+  /** Of its file while it grows. */
+  readonly name: PartialName;
+  /** It came whole, and the cache has the blob now. */
+  kept = false;
   path: string;
   size: number | undefined;
   available = 0;
   outcome: Outcome | null = null;
-  /** The second level, not the upstream, is giving the size and the bytes at the moment. */
-  fromTier = false;
   /** Null until the file is open. Readers keep it open by themselves. */
   file: SharedFile | null = null;
   readonly #key: BlobKey;
   readonly #context: FillContext;
+  readonly #options: FillOptions;
   readonly #abort = new AbortController();
   readonly #sizeKnown = Promise.withResolvers<number | undefined>();
   readonly #listeners = new Set<() => void>();
@@ -77,7 +74,8 @@ export class Fill implements FileView {
   #held = NOTHING_HELD;
   /** The bytes on disk belong to a blob of another size than the upstream gives now. */
   #stale = false;
-  /** Some of the bytes came from the second level. */
+  /** The second level, not the upstream, is giving the bytes at the moment; it gave some of them. */
+  #fromTier = false;
   #usedTier = false;
   #openError: CacheError | null = null;
   #failure: Error | null = null;
@@ -88,14 +86,21 @@ export class Fill implements FileView {
   /** Bytes held at the start, and those that came since. */
   #arrived = 0;
 
-  constructor(key: BlobKey, context: FillContext) {
+  constructor(key: BlobKey, context: FillContext, options: FillOptions) {
     this.digest = key.digest;
+    this.name = partialName(key);
     this.#key = key;
     this.#context = context;
-    this.path = context.layout.partial(key.digest);
+    this.#options = options;
+    this.path = context.layout.partial(this.name);
     this.#sizeKnown.promise.catch(() => {});
     const { layout, syncs, limits, diskFailed } = context;
-    this.#recorder = new HeldRecorder({ layout, digest: key.digest, syncs, limits, failed: diskFailed });
+    this.#recorder = new HeldRecorder({ layout, key, syncs, limits, failed: diskFailed });
+  }
+
+  /** The second level gave the last of the bytes: it has the blob. */
+  get fromTier(): boolean {
+    return this.#fromTier;
   }
 
   /** @see BlobHandle.size */
@@ -155,7 +160,7 @@ export class Fill implements FileView {
   /** False where the upstream has to bring the rest. @throws what failed this fill meanwhile */
   async #fetchFromTier(): Promise<boolean> {
     const { secondLevel } = this.#context;
-    if (secondLevel === null) return false;
+    if (secondLevel === null || this.#options.tier !== true) return false;
     const done = await secondLevel.fetch(this.digest, this.#sink('tier'), this.#abort.signal);
     if (this.#failure !== null) throw this.#failure;
     if (this.#stale) throw new Error('the second level has another size than what is held');
@@ -166,8 +171,8 @@ export class Fill implements FileView {
     return {
       held: this.#growing?.accepted() ?? [],
       begin: (size) => {
-        this.fromTier = source === 'tier';
-        this.#usedTier ||= this.fromTier;
+        this.#fromTier = source === 'tier';
+        this.#usedTier ||= this.#fromTier;
         this.#begin(size);
       },
       write: (offset, chunk) => this.#write(offset, chunk),
@@ -185,13 +190,13 @@ export class Fill implements FileView {
     this.file = null;
     this.#growing = null;
     this.#held = NOTHING_HELD;
-    await dropPartial(this.#context.layout, this.digest);
+    await dropPartial(this.#context.layout, this.name);
     await this.#prepare();
   }
 
   async #prepare(): Promise<void> {
     const { layout } = this.#context;
-    const resumed = reopenPartial(layout, this.digest);
+    const resumed = reopenPartial(layout, this.#key);
     try {
       if (resumed === null) this.file = await this.#context.space.withRoom(() => this.#openNew());
       else {
@@ -226,11 +231,12 @@ export class Fill implements FileView {
 
   /** A partial file is there of which no byte can be relied on. */
   async #replacePartial(): Promise<SharedFile> {
-    await dropPartial(this.#context.layout, this.digest);
+    await dropPartial(this.#context.layout, this.name);
     return SharedFile.open(this.path, 'wx+');
   }
 
   #begin(size: number | undefined): void {
+    if (!canHaveSize(this.digest, size)) throw this.#wrong(`a length of ${size} bytes for ${this.digest}`);
     const known = this.#begun ? this.size : this.#held.size;
     if (size !== undefined && known !== undefined && size !== known) {
       this.#stale = !this.#begun;
@@ -253,7 +259,7 @@ export class Fill implements FileView {
     }
     this.#arrived = this.#growing.written.bytes;
     try {
-      this.#reservation = this.#context.space.reserve(this.digest, this.size);
+      this.#reservation = this.#context.space.reserve(this.name, this.size);
     } catch (error) {
       this.#fail(error as Error);
     }
@@ -267,7 +273,7 @@ export class Fill implements FileView {
     this.#arrived += chunk.length;
     const room = this.#takeRoom(this.#arrived);
     if (room !== null) await room;
-    if (!this.fromTier) this.#context.fetched(chunk.length);
+    if (!this.#fromTier) this.#context.fetched(chunk.length);
     await this.#growing.write(offset, chunk);
   }
 
@@ -318,6 +324,7 @@ export class Fill implements FileView {
     this.available = end;
     this.outcome = { kind: 'complete' };
     this.#sizeKnown.resolve(end);
+    if (!this.#usedTier) this.#options.gave?.();
     this.#wake();
   }
 
@@ -327,17 +334,24 @@ export class Fill implements FileView {
     const file = this.file;
     const size = this.size;
     if (file === null || size === undefined) return;
+    await this.#recorder.idle();
+    if (this.#context.isKept(this.digest, size)) {
+      this.path = layout.blob(this.digest);
+      this.kept = true;
+      await dropPartial(layout, this.name).catch(() => {});
+      return;
+    }
     try {
-      await this.#recorder.idle();
       await syncs.run(() => file.sync(true));
-      this.path = await this.#context.space.withRoom(() => promote(layout, this.digest));
+      this.path = await this.#context.space.withRoom(() => promote(layout, this.#key));
       await this.#context.kept(this, size);
+      this.kept = true;
     } catch (error) {
       this.#context.diskFailed(
         new CacheError('disk', `cannot keep ${this.digest}: ${(error as Error).message}`, error),
       );
-      await rm(layout.blob(this.digest), { force: true }).catch(() => {});
-      await dropPartial(layout, this.digest).catch(() => {});
+      if (!this.#context.isKept(this.digest, size)) await rm(layout.blob(this.digest), { force: true }).catch(() => {});
+      await dropPartial(layout, this.name).catch(() => {});
     }
   }
 
@@ -373,8 +387,8 @@ export class Fill implements FileView {
     await this.#recorder.idle();
     if (!this.#discard && growing !== null && growing.written.bytes > 0) {
       await this.#recorder.record({ file: growing.file, written: growing.written, size: this.size }, { sync: true });
-      this.#context.space.addPartial(this.digest, growing.written.bytes);
-    } else await dropPartial(this.#context.layout, this.digest).catch(() => {});
+      this.#context.space.addPartial(this.name, growing.written.bytes);
+    } else await dropPartial(this.#context.layout, this.name).catch(() => {});
   }
 }
 

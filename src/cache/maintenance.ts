@@ -4,8 +4,9 @@ import { sleep } from '../kit/time.ts';
 import { type Digest, parseDigest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Eviction } from './eviction.ts';
-import { hashFile, type Layout, parseHeld } from './files.ts';
+import { hashFile, type Layout, type PartialName, partialNameOf } from './files.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
+import { parseHeld } from './partial-files.ts';
 
 /** Maintenance begins so long after the start, ms: readiness and the first pulls come first. */
 const FIRST_AFTER = 2_000;
@@ -28,12 +29,12 @@ export interface MaintenanceContext {
   readonly index: CacheIndex;
   readonly eviction: Eviction;
   readonly log: Logger;
-  /** Read, filled or being removed now: its files must be left alone. */
-  readonly busy: (digest: Digest) => boolean;
+  /** Read, filled or being removed now: its file must be left alone. */
+  readonly busy: (id: Digest | PartialName) => boolean;
   /** Removes a kept blob whose file is damaged or gone, in use or not. Its readers continue from the upstream. */
   readonly dropDamaged: (row: BlobRow, reason: string) => Promise<void>;
   /** Removes the partial file of an ended fill, unless a new fill has resumed it. */
-  readonly dropPartial: (digest: Digest) => Promise<void>;
+  readonly dropPartial: (name: PartialName) => Promise<void>;
   /** Writes to the index what is only in memory yet. */
   readonly flush: () => void;
   /** Drops answers kept in memory, after rows were dropped from the index directly. */
@@ -128,22 +129,21 @@ export async function reconcile(context: MaintenanceContext, signal: AbortSignal
   return result;
 }
 
-/** Partial files: those that a later fill can resume are counted by the eviction; the rest is removed. */
+/** Partial files: those that a later fill can resume are counted by the eviction; the rest is removed, as are those that name no registry. */
 async function reconcilePartials(
   { layout, eviction, dropPartial, busy }: MaintenanceContext,
   result: Reconciled,
 ): Promise<void> {
-  const names = await readdir(layout.partials).catch(() => []);
-  const digests = new Set(names.map((name) => layout.partialDigest(name)));
-  for (const digest of digests) {
-    if (digest === null || busy(digest)) continue;
-    const held = parseHeld(await readFile(layout.held(digest), 'utf8').catch(() => ''));
-    const file = await stat(layout.partial(digest)).catch(() => null);
-    if (busy(digest)) continue;
+  const files = await readdir(layout.partials).catch(() => []);
+  for (const name of new Set(files.map((file) => partialNameOf(file)))) {
+    if (name === null || busy(name)) continue;
+    const held = parseHeld(await readFile(layout.held(name), 'utf8').catch(() => ''));
+    const file = await stat(layout.partial(name)).catch(() => null);
+    if (busy(name)) continue;
     if (held !== null && file !== null && file.mtimeMs > Date.now() - PARTIAL_MAX_AGE)
-      eviction.addPartial(digest, file.size);
+      eviction.addPartial(name, file.size);
     else {
-      await dropPartial(digest);
+      await dropPartial(name);
       result.leftovers++;
     }
   }

@@ -2,8 +2,8 @@ import { LRUCache } from 'lru-cache';
 import type { ByteSource } from '../kit/byte-source.ts';
 import type { BlobKey, Digest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { type BlobHandle, CacheError, type Fetch, type OpenOptions } from './blob-cache.ts';
-import { SharedFile } from './files.ts';
+import { type BlobHandle, CacheError, type Fetch, type FillOptions, type OpenOptions } from './blob-cache.ts';
+import { type FillKey, type PartialName, partialName, SharedFile } from './files.ts';
 import { Fill, type FillContext } from './fill.ts';
 import { BlobReader, type Readable } from './reader.ts';
 import type { FileView } from './shared-read.ts';
@@ -44,11 +44,6 @@ export class OpenBlob implements Readable {
     return this.#file ?? this.#fill?.file ?? null;
   }
 
-  /** The bytes come from the second-level cache, so that no upstream has shown that the repository holds the blob. */
-  get fromTier(): boolean {
-    return this.#fill?.fromTier ?? false;
-  }
-
   copyRecent(into: Uint8Array, length: number, position: number): number {
     return this.#fill?.copyRecent(into, length, position) ?? 0;
   }
@@ -76,23 +71,26 @@ function completeView(path: string, size: number): FileView {
   return { path, size, available: size, outcome: { kind: 'complete' }, onAdvance: () => {} };
 }
 
-/** The blobs in use, one `OpenBlob` for each digest, and those whose files are being removed. */
+/** A file of the cache: whole and verified content is one file for each digest, growing content one for each registry that it comes from. */
+export type FileId = Digest | PartialName;
+
+/** The blobs in use, one `OpenBlob` for each file, and those whose files are being removed. */
 export class OpenBlobs {
-  readonly #open = new Map<Digest, OpenBlob>();
-  readonly #removing = new Map<Digest, Promise<void>>();
+  readonly #open = new Map<FileId, OpenBlob>();
+  readonly #removing = new Map<FileId, Promise<void>>();
 
   /** The one that the next client is given. */
-  find(digest: Digest): OpenBlob | null {
-    return this.#open.get(digest) ?? null;
+  find(id: FileId): OpenBlob | null {
+    return this.#open.get(id) ?? null;
   }
 
-  isOpen(digest: Digest): boolean {
-    return this.#open.has(digest);
+  isOpen(id: FileId): boolean {
+    return this.#open.has(id);
   }
 
-  /** In use, or being removed: nobody else may touch its files. */
-  isBusy(digest: Digest): boolean {
-    return this.#open.has(digest) || this.#removing.has(digest);
+  /** In use, or being removed: nobody else may touch its file. */
+  isBusy(id: FileId): boolean {
+    return this.#open.has(id) || this.#removing.has(id);
   }
 
   /** @throws as `OpenBlob.complete` */
@@ -103,29 +101,39 @@ export class OpenBlobs {
   }
 
   openGrowing(fill: Fill): OpenBlob {
-    const blob = OpenBlob.growing(fill, (unused) => this.#close(fill.digest, unused));
-    this.#open.set(fill.digest, blob);
+    const blob = OpenBlob.growing(fill, (unused) => {
+      // Where it was kept meanwhile, it is found by its digest alone.
+      this.detach(fill.digest, unused);
+      this.#close(fill.name, unused);
+    });
+    this.#open.set(fill.name, blob);
     return blob;
   }
 
-  /** The next client does not find this one any more; its readers go on. Does nothing where another has taken its place. */
-  detach(digest: Digest, blob: OpenBlob): void {
-    if (this.#open.get(digest) === blob) this.#open.delete(digest);
+  /** A growing blob has proved right: clients of every registry that may have it find it. One that was kept before stays in its place. */
+  verified(fill: Fill, blob: OpenBlob): void {
+    this.detach(fill.name, blob);
+    if (!this.#open.has(fill.digest)) this.#open.set(fill.digest, blob);
   }
 
-  /** The blob's files are being removed until `removed` settles. */
-  removing(digest: Digest, removed: Promise<void>): void {
+  /** The next client does not find this one any more; its readers go on. Does nothing where another has taken its place. */
+  detach(id: FileId, blob: OpenBlob): void {
+    if (this.#open.get(id) === blob) this.#open.delete(id);
+  }
+
+  /** The file is being removed until `removed` settles. */
+  removing(id: FileId, removed: Promise<void>): void {
     const settled = removed
       .catch(() => {})
       .then(() => {
-        if (this.#removing.get(digest) === settled) this.#removing.delete(digest);
+        if (this.#removing.get(id) === settled) this.#removing.delete(id);
       });
-    this.#removing.set(digest, settled);
+    this.#removing.set(id, settled);
   }
 
-  /** Resolves when the removal of the blob's files, if there is one under way, is over. */
-  async removed(digest: Digest): Promise<void> {
-    await this.#removing.get(digest);
+  /** Resolves when the removal of the file, if there is one under way, is over. */
+  async removed(id: FileId): Promise<void> {
+    await this.#removing.get(id);
   }
 
   async allRemoved(): Promise<void> {
@@ -133,8 +141,8 @@ export class OpenBlobs {
   }
 
   /** The last user has left. Where another blob has taken its place, only the descriptor is closed. */
-  #close(digest: Digest, blob: OpenBlob): void {
-    this.detach(digest, blob);
+  #close(id: FileId, blob: OpenBlob): void {
+    this.detach(id, blob);
     blob.dispose();
   }
 }
@@ -170,8 +178,8 @@ export class OpenBlobHandle implements BlobHandle {
     return this.#blob.blob.outcome?.kind === 'complete';
   }
 
-  get fromTier(): boolean {
-    return this.#blob.fromTier;
+  get knownSize(): number | undefined {
+    return this.#blob.blob.size;
   }
 
   open(range: { from: number; to?: number | undefined } = { from: 0 }, options: OpenOptions = {}): ByteSource {
@@ -185,6 +193,11 @@ export class OpenBlobHandle implements BlobHandle {
     });
   }
 
+  hold(): BlobHandle {
+    if (this.#released) throw new Error('hold after release');
+    return new OpenBlobHandle(this.digest, this.#blob, this.#hooks);
+  }
+
   release(): void {
     if (this.#released) return;
     this.#released = true;
@@ -192,25 +205,23 @@ export class OpenBlobHandle implements BlobHandle {
   }
 }
 
-/** Digests remembered as too large to keep, so that only the first pull of each starts a fill in vain. */
+/** Blobs remembered as too large to keep, so that only the first pull of each starts a fill in vain. */
 const MAX_TOO_LARGE = 1_000;
 
 export interface FillsOptions {
   readonly context: FillContext;
   readonly openBlobs: OpenBlobs;
   readonly log: Logger;
-  /** Whether the blob is in the index. */
-  readonly isKept: (digest: Digest) => boolean;
   readonly ended: (outcome: string) => void;
 }
 
-/** The fills under way, one for each digest, and what is remembered of those that ended. */
+/** The fills under way, one for each digest and registry, and what is remembered of those that ended. */
 export class Fills {
   readonly #options: FillsOptions;
-  readonly #running = new Map<Digest, { readonly fill: Fill; readonly ended: Promise<void> }>();
-  readonly #tooLarge = new LRUCache<Digest, true>({ max: MAX_TOO_LARGE });
+  readonly #running = new Map<PartialName, { readonly fill: Fill; readonly ended: Promise<void> }>();
+  readonly #tooLarge = new LRUCache<PartialName, true>({ max: MAX_TOO_LARGE });
   /** Fills that no client has been given yet. */
-  readonly #unclaimed = new Set<Digest>();
+  readonly #unclaimed = new Set<PartialName>();
 
   constructor(options: FillsOptions) {
     this.#options = options;
@@ -220,29 +231,30 @@ export class Fills {
     return this.#running.size;
   }
 
-  isTooLarge(digest: Digest): boolean {
-    return this.#tooLarge.has(digest);
+  /** As large as this registry says; another may be right about the same digest. */
+  isTooLarge(key: FillKey): boolean {
+    return this.#tooLarge.size > 0 && this.#tooLarge.has(partialName(key));
   }
 
   /** True once for each fill: for the client that caused it, which has been counted as a miss already. */
-  claim(digest: Digest): boolean {
-    return this.#unclaimed.delete(digest);
+  claim(name: PartialName): boolean {
+    return this.#unclaimed.delete(name);
   }
 
   /** The fill counts as a user of its blob, so that the file stays open when every client has left. */
-  start(key: BlobKey, fetch: Fetch): OpenBlob {
-    const fill = new Fill(key, this.#options.context);
+  start(key: BlobKey, fetch: Fetch, options: FillOptions): OpenBlob {
+    const fill = new Fill(key, this.#options.context, options);
     const blob = this.#options.openBlobs.openGrowing(fill);
-    this.#unclaimed.add(key.digest);
+    this.#unclaimed.add(fill.name);
     blob.retain();
     const ended = this.#run(fill, blob, fetch);
-    this.#running.set(key.digest, { fill, ended });
+    this.#running.set(fill.name, { fill, ended });
     return blob;
   }
 
   /** Ends one that is still fetching; false where there is none. */
-  stop(digest: Digest, reason: Error): boolean {
-    const running = this.#running.get(digest);
+  stop(name: PartialName, reason: Error): boolean {
+    const running = this.#running.get(name);
     if (running === undefined || running.fill.outcome !== null) return false;
     running.fill.stop(reason);
     return true;
@@ -255,34 +267,40 @@ export class Fills {
   }
 
   async #run(fill: Fill, blob: OpenBlob, fetch: Fetch): Promise<void> {
-    const { openBlobs, isKept } = this.#options;
-    const { digest } = fill;
+    const { openBlobs } = this.#options;
+    const { name } = fill;
     try {
-      await openBlobs.removed(digest);
+      await openBlobs.removed(name);
       const running = fill.run(fetch);
       fill.onEnd(() => this.#ended(fill, blob, running));
       await running;
     } finally {
-      if (this.#running.get(digest)?.fill === fill) {
-        this.#running.delete(digest);
-        this.#unclaimed.delete(digest);
+      if (this.#running.get(name)?.fill === fill) {
+        this.#running.delete(name);
+        this.#unclaimed.delete(name);
       }
       // Complete but not kept: the next client must not find it.
-      if (!isKept(digest)) openBlobs.detach(digest, blob);
+      if (!fill.kept) openBlobs.detach(fill.digest, blob);
       blob.release();
     }
   }
 
-  /** Once a fill is known to have failed, the next client starts a new one, which waits until the old one's work on the files is over. */
+  /**
+   * Once a fill has ended, the next client does not join it: what is verified is found by its digest, what failed is begun anew. A new fill waits
+   * until the old one's work on the files is over.
+   */
   #ended(fill: Fill, blob: OpenBlob, running: Promise<void>): void {
     const { openBlobs, log, ended } = this.#options;
-    const { digest, outcome } = fill;
+    const { digest, name, outcome } = fill;
     ended(outcome?.kind ?? 'failed');
-    if (outcome?.kind !== 'failed') return;
-    openBlobs.detach(digest, blob);
-    openBlobs.removing(digest, running);
+    openBlobs.removing(name, running);
+    if (outcome?.kind !== 'failed') {
+      openBlobs.verified(fill, blob);
+      return;
+    }
+    openBlobs.detach(name, blob);
     if (outcome.error instanceof CacheError && outcome.error.reason === 'too-large') {
-      this.#tooLarge.set(digest, true);
+      this.#tooLarge.set(name, true);
     } else if (!(outcome.error instanceof CacheError)) {
       log.warn({ digest, err: outcome.error }, 'a fill failed');
     }

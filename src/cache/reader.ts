@@ -162,7 +162,7 @@ export class BlobReader implements FileSource {
       hash.update(buffer.subarray(0, count));
       at += count;
     }
-    return new VerifiedSource(await continueFrom(this.#offset), digest, hash);
+    return new VerifiedSource(await continueFrom(this.#offset), digest, { before: hash });
   }
 
   async #pullContinuation(source: ByteSource, into: Uint8Array, end: number | undefined): Promise<number> {

@@ -62,6 +62,13 @@ export interface BlobStream {
   readonly source: ByteSource;
 }
 
+const EMPTY: ReadonlySet<string> = new Set(['sha256', 'sha512'].map((name) => createHash(name).digest('hex')));
+
+/** Whether content of this digest can have this size, as far as that can be told without its bytes: only one content of each algorithm is empty. */
+export function canHaveSize(digest: Digest, size: number | undefined): boolean {
+  return size === undefined || (size === 0) === EMPTY.has(digestHex(digest));
+}
+
 /** Most bytes that are held back until the digest is known. */
 const HELD = 64 * 1024;
 
@@ -82,11 +89,21 @@ export class VerifiedSource implements ByteSource {
   #waiting: Uint8Array = NOTHING;
   #ended = false;
 
-  /** `before`: the hash of what the client has already, where `inner` goes on from there. */
-  constructor(inner: ByteSource, digest: Digest, before: Hash = createHash(digestAlgorithm(digest))) {
+  readonly #onRight: (() => void) | undefined;
+
+  /**
+   * @param options.before the hash of what the client has already, where `inner` goes on from there
+   * @param options.onRight called once when all bytes have come and their digest is right
+   */
+  constructor(
+    inner: ByteSource,
+    digest: Digest,
+    { before, onRight }: { before?: Hash; onRight?: (() => void) | undefined } = {},
+  ) {
     this.#inner = inner;
     this.#digest = digest;
-    this.#hash = before;
+    this.#hash = before ?? createHash(digestAlgorithm(digest));
+    this.#onRight = onRight;
   }
 
   get length(): number | undefined {
@@ -118,6 +135,7 @@ export class VerifiedSource implements ByteSource {
       }
       this.#waiting = NOTHING;
       this.#ended = true;
+      this.#onRight?.();
       return;
     }
     this.#waiting = buffer.subarray(0, count);

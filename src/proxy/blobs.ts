@@ -6,11 +6,12 @@ import { SingleFlight } from '../kit/async.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, contentId, type Digest, type RepositoryKey } from '../oci/names.ts';
 import { contentRange, parseRange, type RangeSpec, resolveRanges, unsatisfied } from '../oci/range.ts';
+import { canHaveSize } from '../oci/transfer.ts';
 import type { Upstream } from '../upstream/upstream.ts';
-import { Passthrough } from './passthrough.ts';
+import { ExactSource, Passthrough, wrongSize } from './passthrough.ts';
 import { ColdRanges, exceeds, isFarAhead, multipart, WithCleanup } from './ranges.ts';
 import { blobHeaders, matchesNone, notModified, type Pull, type Reply, rangeApplies } from './reply.ts';
-import { NegativeCache, type RepositoryAccess } from './repository-access.ts';
+import { isMissing, NegativeCache, type RepositoryAccess } from './repository-access.ts';
 
 /** Why a blob's bytes went past the cache, for the metric. */
 export type PassthroughReason = 'not-kept' | 'cache-failed' | 'range-cold' | 'range-ahead';
@@ -68,21 +69,37 @@ export class Blobs {
 
   /** @throws {RegistryError} the upstream's own, rangeNotSatisfiable */
   async serve(pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply> {
-    const { blobs, access } = this.#options;
-    const handle = blobs?.find(key.digest) ?? null;
-    if (handle === null) return this.#notHere(pull, entry, key);
-    try {
-      if (!access.mayServe(entry, key, key.digest)) await this.#prove(entry, key);
-      // A fill that fails before it began may be another repository's: that failure says nothing about this repository, and its reason is not for this client.
-      if (await isBegun(handle)) return await this.#fromHandle(pull, key, handle);
-    } finally {
-      handle.release();
-    }
-    return this.#notHere(pull, entry, key);
+    const { blobs } = this.#options;
+    return (
+      (await this.#serveFrom(blobs?.kept(key.digest) ?? null, pull, entry, key)) ??
+      (await this.#serveFrom(blobs?.growing(key) ?? null, pull, entry, key)) ??
+      this.#notHere(pull, entry, key)
+    );
   }
 
   clear(): void {
     this.#missing.clear();
+  }
+
+  /**
+   * From what the cache has: kept content where this repository may have it, what its own registry is just bringing where the repository is known
+   * to hold it. Null where neither is so; kept content may be closed to this registry, which then brings a copy of its own.
+   */
+  async #serveFrom(handle: BlobHandle | null, pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply | null> {
+    if (handle === null) return null;
+    const { access } = this.#options;
+    const { complete } = handle;
+    const may = () => (complete ? access.mayServe(entry, key, key.digest) : access.knows(entry, key, key.digest));
+    try {
+      if (!may()) {
+        if (!access.knows(entry, key, key.digest) && !(await this.#isProved(pull, entry, key, handle))) return null;
+        if (!may()) return null;
+      }
+      // A fill that fails before it began may be another repository's: that failure says nothing about this repository, and its reason is not for this client.
+      return (await isBegun(handle)) ? await this.#fromHandle(pull, key, handle) : null;
+    } finally {
+      handle.release();
+    }
   }
 
   async #notHere(pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply> {
@@ -99,14 +116,14 @@ export class Blobs {
 
   /** Nothing of the blob is in the cache. */
   async #fromUpstream(pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply> {
-    const { blobs } = this.#options;
+    const { blobs, access } = this.#options;
     const known = matchesNone(pull.ifNoneMatch, key.digest);
     if (pull.method === 'HEAD' || known) {
       const size = await this.#size(entry, key);
       return known ? notModified(key.digest, 'upstream') : head(key, size, 'upstream');
     }
     const specs = pull.range !== undefined && rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
-    if (blobs === null || !blobs.accepts(key.digest)) return this.#passThrough(pull, entry, key, specs, 'not-kept');
+    if (blobs === null || !blobs.accepts(key)) return this.#passThrough(pull, entry, key, specs, 'not-kept');
     const size = this.#options.sizes.get(key, key.digest);
     if (specs !== null && !this.#cold.startsFill(key, key.digest, specs, size)) {
       const reply = await this.#part(pull, entry, key, specs);
@@ -116,12 +133,12 @@ export class Blobs {
       }
     }
     try {
-      await this.#proofs.do(contentId(key, key.digest), () => this.#startFill(blobs, entry, key));
+      await this.#proofs.do(contentId(key, key.digest), () => this.#startFill(blobs, pull.client, entry, key));
     } catch (error) {
       if (!(error instanceof CacheError)) throw error;
       return this.#passThrough(pull, entry, key, specs, 'cache-failed');
     }
-    const handle = blobs.find(key.digest);
+    const handle = blobs.growing(key) ?? (access.mayServe(entry, key, key.digest) ? blobs.kept(key.digest) : null);
     // It came whole but could not be kept, or failed just now; the upstream says which.
     if (handle === null) return this.#passThrough(pull, entry, key, specs, 'cache-failed');
     try {
@@ -133,55 +150,77 @@ export class Blobs {
   }
 
   /** Resolves when the blob has begun to come, or comes already, and this repository is known to hold it. */
-  async #startFill(blobs: BlobCache, entry: RegistryEntry, key: BlobKey): Promise<void> {
+  async #startFill(blobs: BlobCache, client: string, entry: RegistryEntry, key: BlobKey): Promise<void> {
     const { upstream, access } = this.#options;
-    // Another repository may have begun a fill since this one looked. That fill's bytes do not show that this repository holds the blob, and
-    // its failure does not show the contrary.
-    const other = blobs.find(key.digest);
-    const handle = other ?? blobs.fill(key, (sink, signal) => upstream.download(key, sink, signal));
+    // Another repository of this registry may have begun a fill since this one looked. That fill's bytes do not show that this repository holds
+    // the blob, and its failure does not show the contrary.
+    const other = blobs.growing(key);
+    // What the second level has is some registry's: it serves whoever may be given kept content.
+    const tier = access.mayServe(entry, key, key.digest);
+    const gave = (): void => access.gave(entry, key, key.digest);
+    const handle =
+      other ?? blobs.fill(key, (sink, signal) => upstream.download(key, sink, signal), { client, tier, gave });
     try {
-      if (other === null) await handle.size();
-      // Nor do bytes from the second level of the cache. The registry is asked, unless its answer is known.
-      if (other === null && !handle.fromTier) access.said(entry, key, [key.digest]);
-      else if (!access.mayServe(entry, key, key.digest)) await this.#stat(entry, key);
+      if (other === null) {
+        await handle.size();
+        if (!tier) access.said(entry, key, [key.digest]);
+      } else if (!access.knows(entry, key, key.digest)) await this.#stat(entry, key);
     } finally {
       handle.release();
     }
   }
 
-  /** The blob is in the cache, but this repository is not known to hold it, or its registry has closed it since: the upstream decides. */
-  #prove(entry: RegistryEntry, key: BlobKey): Promise<void> {
+  /**
+   * The blob is in the cache, but this repository is not known to hold it, or its registry has closed it since: the upstream decides. Where its
+   * HEAD denies a blob or claims what cannot be true, only a GET can tell.
+   */
+  async #isProved(
+    pull: Pull,
+    entry: RegistryEntry,
+    key: BlobKey,
+    { complete, knownSize }: BlobHandle,
+  ): Promise<boolean> {
     const id = contentId(key, key.digest);
     this.#missing.check(id);
-    return this.#proofs.do(id, async () => {
-      try {
-        await this.#stat(entry, key);
-      } catch (error) {
-        this.#options.access.failed(key, error);
-        this.#missing.note(id, error);
-        throw error;
-      }
-    });
+    try {
+      await this.#proofs.do(id, async () => void (await this.#stat(entry, key, complete ? knownSize : undefined)));
+      return true;
+    } catch (error) {
+      this.#options.access.failed(key, error);
+      const hint = isMissing(error) || (error instanceof RegistryError && error.kind === 'upstreamWrong');
+      if (pull.method === 'GET' && hint) return false;
+      this.#missing.note(id, error);
+      throw error;
+    }
   }
 
   async #size(entry: RegistryEntry, key: BlobKey): Promise<number | undefined> {
     const { access, sizes } = this.#options;
-    const size = access.mayServe(entry, key, key.digest) ? sizes.get(key, key.digest) : undefined;
+    const size = access.knows(entry, key, key.digest) ? sizes.get(key, key.digest) : undefined;
     return size ?? this.#stat(entry, key);
   }
 
-  #stat(entry: RegistryEntry, key: BlobKey): Promise<number | undefined> {
-    const { upstream, access, sizes, signal } = this.#options;
+  /** @param right the size of the verified blob, where it is here: a registry that claims another has not shown that it holds it */
+  #stat(entry: RegistryEntry, key: BlobKey, right?: number): Promise<number | undefined> {
+    const { upstream, access, signal } = this.#options;
     return this.#stats.do(contentId(key, key.digest), async () => {
       const { size } = await upstream.statBlob(key, signal);
+      if (!canHaveSize(key.digest, size) || (right !== undefined && size !== undefined && size !== right)) {
+        throw wrongSize(key, size, right);
+      }
       access.said(entry, key, [key.digest]);
-      if (size !== undefined) sizes.set(key, key.digest, size);
       return size;
     });
   }
 
   async #fromHandle(pull: Pull, key: BlobKey, handle: BlobHandle): Promise<Reply> {
-    const size = await handle.size();
+    const announced = await handle.size();
+    // What a manifest of this repository says of a blob that is still coming: the verified one needs nobody's word.
+    const expected = handle.complete ? undefined : this.#options.sizes.get(key, key.digest);
+    if (announced !== undefined && expected !== undefined && announced !== expected) {
+      throw wrongSize(key, announced, expected);
+    }
+    const size = announced ?? expected;
     const from = handle.complete ? 'cache' : 'fill';
     if (matchesNone(pull.ifNoneMatch, key.digest)) return notModified(key.digest, from);
     if (pull.method === 'HEAD') return head(key, size, from);
@@ -192,14 +231,13 @@ export class Blobs {
         return this.#passthrough.rest(key, offset, pull.signal);
       },
     };
-    const whole = (): Reply => ({
-      status: 200,
-      headers: blobHeaders(key.digest, size),
-      body: handle.open(undefined, options),
-      from,
-    });
+    const whole = (): Reply => {
+      const body = handle.open(undefined, options);
+      const exact = announced === undefined && size !== undefined ? new ExactSource(body, size) : body;
+      return { status: 200, headers: blobHeaders(key.digest, size), body: exact, from };
+    };
     // A part of what has no known end cannot be described; the whole is the answer then (RFC 9110, 14.2).
-    if (specs === null || size === undefined) return whole();
+    if (specs === null || announced === undefined || size === undefined) return whole();
     const extents = resolveRanges(specs, size);
     const [extent] = extents;
     if (extent === undefined) throw notSatisfiable(pull, size);
@@ -235,22 +273,13 @@ export class Blobs {
     size: number,
     options: OpenOptions,
   ): Reply {
-    // Parts are opened one after the other; the first source keeps the blob from being evicted until the last is closed.
-    const pin = handle.open({ from: 0, to: 0 });
-    const blobs = this.#options.blobs;
-    const { source, contentType } = multipart(extents, size, (extent) => {
-      const again = blobs?.find(key.digest);
-      if (again == null) throw new Error('a pinned blob is gone');
-      try {
-        return again.open(extent, options);
-      } finally {
-        again.release();
-      }
-    });
+    // Parts are opened one after the other; until the last is closed the blob is not evicted.
+    const held = handle.hold();
+    const { source, contentType } = multipart(extents, size, (extent) => held.open(extent, options));
     return {
       status: 206,
       headers: blobHeaders(key.digest, source.length, contentType),
-      body: new WithCleanup(source, () => void pin.close()),
+      body: new WithCleanup(source, () => held.release()),
       from: handle.complete ? 'cache' : 'fill',
     };
   }
@@ -263,11 +292,12 @@ export class Blobs {
     specs: readonly RangeSpec[] | null,
     reason: PassthroughReason,
   ): Promise<Reply> {
-    this.#options.onPassthrough(reason);
+    const { access, sizes, onPassthrough } = this.#options;
+    onPassthrough(reason);
     const part = specs === null ? null : await this.#part(pull, entry, key, specs);
-    const reply = part ?? (await this.#passthrough.whole(key, pull.signal));
-    this.#options.access.said(entry, key, [key.digest]);
-    return reply;
+    if (part !== null) return part;
+    const gave = (): void => access.gave(entry, key, key.digest);
+    return this.#passthrough.whole(key, { expected: sizes.get(key, key.digest), gave }, pull.signal);
   }
 
   /** Null where the answer is rather the whole. */
@@ -283,9 +313,7 @@ export class Blobs {
       if (extent === undefined) throw notSatisfiable(pull, size);
       range = extent;
     }
-    const reply = await this.#passthrough.part(key, range, pull.signal);
-    if (reply !== null) this.#options.access.said(entry, key, [key.digest]);
-    return reply;
+    return this.#passthrough.part(key, range, pull.signal);
   }
 }
 

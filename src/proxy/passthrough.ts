@@ -1,8 +1,9 @@
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/interval-set.ts';
+import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey } from '../oci/names.ts';
 import { contentRange } from '../oci/range.ts';
-import { VerifiedSource } from '../oci/transfer.ts';
+import { canHaveSize, VerifiedSource } from '../oci/transfer.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { blobHeaders, type Reply } from './reply.ts';
 
@@ -14,13 +15,27 @@ export class Passthrough {
     this.#upstream = upstream;
   }
 
-  /** The whole blob, checked on its way. `signal` ends it when the client leaves. */
-  async whole(key: BlobKey, signal: AbortSignal): Promise<Reply> {
+  /**
+   * The whole blob, checked on its way. `signal` ends it when the client leaves.
+   * @param options.expected its size as a manifest of the repository says it; undefined where none does
+   * @param options.gave called when all of it has come and the digest is right
+   * @throws {RegistryError} the upstream's, and upstreamWrong where it announces another size
+   */
+  async whole(
+    key: BlobKey,
+    { expected, gave }: { expected: number | undefined; gave: () => void },
+    signal: AbortSignal,
+  ): Promise<Reply> {
     const { source, size } = await this.#upstream.openBlob(key, null, signal);
+    if (!canHaveSize(key.digest, size) || (expected ?? size) !== (size ?? expected)) {
+      await source.close();
+      throw wrongSize(key, size, expected);
+    }
+    const verified = new VerifiedSource(source, key.digest, { onRight: gave });
     return {
       status: 200,
-      headers: blobHeaders(key.digest, size),
-      body: new VerifiedSource(source, key.digest),
+      headers: blobHeaders(key.digest, size ?? expected),
+      body: size === undefined && expected !== undefined ? new ExactSource(verified, expected) : verified,
       from: 'upstream',
     };
   }
@@ -54,6 +69,47 @@ export class Passthrough {
 
 function bounds(range: { from: number; to?: number | undefined } | Extent): { from: number; to?: number } {
   return range.to === undefined ? { from: range.from } : { from: range.from, to: range.to };
+}
+
+export function wrongSize({ registry, digest }: BlobKey, size: number | undefined, right?: number): RegistryError {
+  const reason = `it announces ${size} bytes of ${digest}${right === undefined ? '' : `, which has ${right}`}`;
+  return new RegistryError('upstreamWrong', { facts: { registry, reason } });
+}
+
+/**
+ * A body that was announced with a length which its upstream did not say. The last byte is given only when nothing follows it, so that a body of
+ * another length never looks whole.
+ */
+export class ExactSource implements ByteSource {
+  readonly length: number;
+  readonly #inner: ByteSource;
+  #left: number;
+
+  constructor(inner: ByteSource, length: number) {
+    this.#inner = inner;
+    this.length = length;
+    this.#left = length;
+  }
+
+  async pull(into: Uint8Array): Promise<number> {
+    if (this.#left === 0) return 0;
+    if (this.#left > 1) {
+      const count = await this.#inner.pull(into.subarray(0, Math.min(into.length, this.#left - 1)));
+      if (count === 0) throw new TruncatedError('the upstream ended before the length that its manifest gives');
+      this.#left -= count;
+      return count;
+    }
+    const count = await this.#inner.pull(into.subarray(0, 1));
+    if (count === 0 || (await this.#inner.pull(new Uint8Array(1))) > 0) {
+      throw new TruncatedError('the upstream has not the length that its manifest gives');
+    }
+    this.#left = 0;
+    return 1;
+  }
+
+  close(): Promise<void> {
+    return this.#inner.close();
+  }
 }
 
 /** Reads past the first `skip` bytes, for an upstream that sends the whole where a part was asked for. */

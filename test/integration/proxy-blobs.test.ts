@@ -127,7 +127,7 @@ describe('a blob', () => {
     fake.faults = () => ({ wrongByteAt: MIB });
     const wrong = await get(blob.digest);
     expect([wrong.truncated, wrong.body.length < blob.size]).toEqual([true, true]);
-    await eventually('bed.rig.cache.find(blob.digest) === null', () => bed.rig.cache.find(blob.digest) === null);
+    await eventually('bed.rig.cache.kept(blob.digest) === null', () => bed.rig.cache.kept(blob.digest) === null);
     fake.faults = () => undefined;
     expect(sha256((await get(blob.digest)).body)).toBe(blob.digest);
   });

@@ -39,7 +39,7 @@ const verified = await cache.admin.verify(() => {}, new AbortController().signal
 const contents = order.seeds.map((seed) => contentOf(generated(order.size, seed).read(0, order.size)));
 let whole = 0;
 for (const { digest, bytes } of contents) {
-  const handle = cache.find(digest);
+  const handle = cache.kept(digest);
   if (handle === null) continue;
   if (!(await readAll(handle.open(), 65_536)).equals(bytes)) say({ wrong: digest });
   handle.release();
@@ -73,7 +73,7 @@ const right = await Promise.all(pulls);
 say({
   done: right.every(Boolean),
   takenUp,
-  accepts: cache.accepts(contents[0]!.digest),
+  accepts: cache.accepts(contents[0]!.key),
   metrics: await metrics.text(),
 });
 await cache.close();

@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Fetch } from '../../../src/cache/blob-cache.ts';
 import { TruncatedError } from '../../../src/kit/byte-source.ts';
 import {
   type Content,
@@ -41,10 +42,11 @@ const isKept = ({ digest }: Content) =>
 /** Fills from the upstream, or from the tier. Returns how often the upstream was asked. */
 async function pull(content: Content): Promise<number> {
   let asked = 0;
-  const handle = rig.cache.fill(content.key, (sink) => {
+  const fetch: Fetch = (sink) => {
     asked++;
     return fetchOf(content.bytes)(sink);
-  });
+  };
+  const handle = rig.cache.kept(content.digest) ?? rig.cache.fill(content.key, fetch, { tier: true });
   expect((await readAll(handle.open())).equals(content.bytes)).toBe(true);
   handle.release();
   await isKept(content);
@@ -75,27 +77,21 @@ describe('the second level of the cache', () => {
     expect(warnings).toEqual([]);
   });
 
-  it('tells the caller where the bytes come from', async () => {
-    const [known, unknown] = [someContent(), someContent()];
-    tier.blobs.set(known.digest, known.bytes);
-    for (const [content, fromTier] of [
-      [known, true],
-      [unknown, false],
-    ] as const) {
-      const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
-      expect([await handle.size(), handle.fromTier]).toEqual([SIZE, fromTier]);
-      handle.release();
-      await isKept(content);
-      const found = rig.cache.find(content.digest);
-      expect(found?.complete).toBe(true);
-      found?.release();
-    }
+  it('is not asked for a repository that may not be given kept content: only its registry can show that it holds the blob', async () => {
+    const content = someContent();
+    tier.blobs.set(content.digest, content.bytes);
+    let gave = 0;
+    const handle = rig.cache.fill(content.key, fetchOf(content.bytes), { gave: () => gave++ });
+    expect((await readAll(handle.open())).equals(content.bytes)).toBe(true);
+    handle.release();
+    await isKept(content);
+    expect([tier.calls.includes('stat'), rig.cache.admin.stats().bytesFetched, gave]).toEqual([false, SIZE, 1]);
   });
 
   it('brings only what an earlier fill did not', async () => {
     const content = someContent();
     const driven = new DrivenFetch();
-    const first = rig.cache.fill(content.key, driven.fetch);
+    const first = rig.cache.fill(content.key, driven.fetch, { tier: true });
     const sink = await driven.sink();
     sink.begin(SIZE);
     await sink.write(0, Buffer.from(content.bytes.subarray(0, 50_000)));
@@ -124,13 +120,16 @@ describe('the second level of the cache', () => {
     tier.blobs.set(content.digest, content.bytes.subarray(0, 120_000));
     tier.stat = async () => ({ size: SIZE });
     const held: unknown[] = [];
-    const handle = rig.cache.fill(content.key, (sink) => {
-      held.push(...sink.held);
-      return fetchOf(content.bytes)(sink);
-    });
+    const handle = rig.cache.fill(
+      content.key,
+      (sink) => {
+        held.push(...sink.held);
+        return fetchOf(content.bytes)(sink);
+      },
+      { tier: true },
+    );
     expect((await readAll(handle.open())).equals(content.bytes)).toBe(true);
     expect(held).toEqual([{ from: 0, to: 120_000 }]);
-    expect(handle.fromTier).toBe(false);
     handle.release();
     await isKept(content);
     expect(rig.cache.admin.stats().bytesFetched).toBe(SIZE - 120_000);
@@ -145,7 +144,7 @@ describe('the second level of the cache', () => {
     expect(await pull(content)).toBe(1);
     await eventually('it is logged', () => warnings.length === 1);
     expect(warnings[0]).toContain('storing a blob in the second-level cache failed');
-    expect(rig.cache.find(content.digest)?.complete).toBe(true);
+    expect(rig.cache.kept(content.digest)?.complete).toBe(true);
   });
 
   it('is checked by the digest: wrong bytes never come whole, are not kept, and are not asked for again', async () => {
@@ -153,7 +152,7 @@ describe('the second level of the cache', () => {
     const wrong = Buffer.from(content.bytes);
     wrong[SIZE / 2] = (wrong[SIZE / 2] ?? 0) ^ 1;
     tier.blobs.set(content.digest, wrong);
-    const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+    const handle = rig.cache.fill(content.key, fetchOf(content.bytes), { tier: true });
     const { bytes, error } = await readUntilEnd(handle.open());
     expect(bytes.length).toBeLessThan(SIZE);
     expect(error).toBeInstanceOf(TruncatedError);
@@ -170,7 +169,7 @@ describe('the second level of the cache', () => {
     const content = someContent();
     await rm(join(rig.dataDir, 'blobs'), { recursive: true });
     await rm(join(rig.dataDir, 'partial'), { recursive: true });
-    const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+    const handle = rig.cache.fill(content.key, fetchOf(content.bytes), { tier: true });
     await readUntilEnd(handle.open());
     handle.release();
     await eventually('the fill has ended', () => rig.cache.admin.stats().fills === 0);

@@ -53,7 +53,7 @@ describe('a cache at its limit', () => {
     for (const content of contents) {
       await put(content);
       // Used in between, so it stays.
-      await readAll(rig.cache.find(favourite.digest)!.open());
+      await readAll(rig.cache.kept(favourite.digest)!.open());
       expect(await bytesOnDisk()).toBeLessThanOrEqual(MIB);
       expect(rig.index.totals().bytes).toBeLessThanOrEqual(MIB);
     }
@@ -110,7 +110,7 @@ describe('a cache at its limit', () => {
     rig = await makeRig({ maxSize: 300_000 });
     const read = makeContent(100_000);
     await put(read);
-    const handle = rig.cache.find(read.digest)!;
+    const handle = rig.cache.kept(read.digest)!;
     const source = handle.open();
     handle.release();
     await source.pull(Buffer.alloc(10));
@@ -135,7 +135,7 @@ describe('a cache at its limit', () => {
     expect(await readAll(source)).toEqual(content.bytes);
     expect(offsets).toEqual([0]);
     handle.release();
-    expect(rig.cache.accepts(content.digest)).toBe(false);
+    expect(rig.cache.accepts(content.key)).toBe(false);
     await eventually('(await bytesOnDisk()) === 0', async () => (await bytesOnDisk()) === 0);
   });
 
@@ -156,14 +156,14 @@ describe('a cache at its limit', () => {
     rig = await makeRig({ maxSize: 150_000 });
     const read = makeContent(100_000);
     await put(read);
-    const held = rig.cache.find(read.digest)!;
+    const held = rig.cache.kept(read.digest)!;
     const content = makeContent(100_000);
     const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
     const source = handle.open(undefined, { continueFrom: async (at) => sourceOf(content.bytes.subarray(at)) });
     expect(await readAll(source)).toEqual(content.bytes);
     handle.release();
     held.release();
-    expect(rig.cache.accepts(content.digest)).toBe(true);
+    expect(rig.cache.accepts(content.key)).toBe(true);
     await put(content);
   });
 
@@ -215,7 +215,7 @@ describe('a cache at its limit', () => {
     expect(await readAll(source)).toEqual(next.bytes);
     handle.release();
     expect(rig.index.blob(old.digest)).toBeNull();
-    expect(rig.cache.accepts(next.digest)).toBe(false);
+    expect(rig.cache.accepts(next.key)).toBe(false);
     expect(await rig.metrics.text()).toContain('gateway_cache_write_errors_total{code="min-free"} 1');
   });
 });

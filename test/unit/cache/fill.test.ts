@@ -37,7 +37,7 @@ describe('a fill', () => {
     const hex = content.digest.slice(7);
     expect(await readFile(join(rig.dataDir, 'blobs', algorithm, hex.slice(0, 2), hex))).toEqual(content.bytes);
     expect(await filesOf('partial')).toEqual([]);
-    const found = rig.cache.find(content.digest);
+    const found = rig.cache.kept(content.digest);
     expect(found?.complete).toBe(true);
     expect(await readAll(found!.open({ from: 10, to: 20 }))).toEqual(content.bytes.subarray(10, 20));
     found?.release();
@@ -148,7 +148,7 @@ describe('a fill', () => {
     expect(driven.signal?.aborted).toBe(false);
     driven.finish();
     await eventually('rig.index.blob(content.digest) !== null', () => rig.index.blob(content.digest) !== null);
-    expect(await readAll(rig.cache.find(content.digest)!.open())).toEqual(content.bytes);
+    expect(await readAll(rig.cache.kept(content.digest)!.open())).toEqual(content.bytes);
   });
 
   it('takes pieces out of order and hashes them in order', async () => {
@@ -206,7 +206,7 @@ describe('a fill that gets wrong bytes', () => {
       }
       handle.release();
       await eventually('(await filesOf("partial")).length === 0', async () => (await filesOf('partial')).length === 0);
-      expect(rig.cache.find(content.digest)).toBeNull();
+      expect(rig.cache.kept(content.digest)).toBeNull();
       expect(await filesOf('blobs')).toEqual([]);
       const next = rig.cache.fill(content.key, fetchOf(content.bytes));
       expect(await readAll(next.open())).toEqual(content.bytes);
@@ -233,7 +233,7 @@ describe('a fill whose upstream fails', () => {
     const handle = rig.cache.fill(content.key, () => Promise.reject(denied));
     await expect(handle.size()).rejects.toBe(denied);
     handle.release();
-    expect(rig.cache.find(content.digest)).toBeNull();
+    expect(rig.cache.kept(content.digest)).toBeNull();
     await eventually('(await filesOf("partial")).length === 0', async () => (await filesOf('partial')).length === 0);
     const next = rig.cache.fill(content.key, fetchOf(content.bytes));
     expect(await readAll(next.open())).toEqual(content.bytes);

@@ -1,6 +1,7 @@
 import { chmod, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { partialName } from '../../../src/cache/files.ts';
 import { TruncatedError } from '../../../src/kit/byte-source.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import { sourceOf } from '../../support/byte-source.ts';
@@ -55,7 +56,7 @@ describe('a directory that cannot be written', () => {
     expect(offsets).toEqual([100]);
     expect((await readUntilEnd(handle.open())).error).toBeInstanceOf(TruncatedError);
     handle.release();
-    expect(rig.cache.accepts(content.digest)).toBe(false);
+    expect(rig.cache.accepts(content.key)).toBe(false);
     expect(await rig.metrics.total('cache_write_errors_total', { code: 'ENOTDIR' })).toBe(1);
   });
 
@@ -77,10 +78,10 @@ describe('a directory that cannot be written', () => {
     expect(await readAll(handle.open())).toEqual(content.bytes);
     handle.release();
     await eventually(
-      '!rig.cache.accepts(content.digest) && rig.cache.admin.stats().fills…',
-      () => !rig.cache.accepts(content.digest) && rig.cache.admin.stats().fills === 0,
+      '!rig.cache.accepts(content.key) && rig.cache.admin.stats().fills…',
+      () => !rig.cache.accepts(content.key) && rig.cache.admin.stats().fills === 0,
     );
-    expect(rig.cache.find(content.digest)).toBeNull();
+    expect(rig.cache.kept(content.digest)).toBeNull();
     await eventually(
       '(await readdir(join(rig.dataDir, "partial"))).length === 0',
       async () => (await readdir(join(rig.dataDir, 'partial'))).length === 0,
@@ -98,9 +99,9 @@ describe('a kept file that is not what it was', () => {
     const content = makeContent(50_000);
     await put(content);
     await harm(pathOf(content));
-    expect(rig.cache.find(content.digest)).toBeNull();
+    expect(rig.cache.kept(content.digest)).toBeNull();
     await put(content);
-    expect(await readAll(rig.cache.find(content.digest)!.open())).toEqual(content.bytes);
+    expect(await readAll(rig.cache.kept(content.digest)!.open())).toEqual(content.bytes);
     expect((await stat(pathOf(content))).size).toBe(50_000);
   });
 
@@ -108,13 +109,13 @@ describe('a kept file that is not what it was', () => {
     rig = await makeRig();
     const content = makeContent(50_000);
     await put(content);
-    const handle = rig.cache.find(content.digest)!;
+    const handle = rig.cache.kept(content.digest)!;
     const source = handle.open(undefined, { continueFrom: async (at) => sourceOf(content.bytes.subarray(at)) });
     await source.pull(Buffer.alloc(100));
     await truncate(pathOf(content), 20_000);
     expect((await readAll(source)).equals(content.bytes.subarray(100))).toBe(true);
     handle.release();
-    expect(rig.cache.find(content.digest)).toBeNull();
+    expect(rig.cache.kept(content.digest)).toBeNull();
     await put(content);
   });
 
@@ -122,7 +123,7 @@ describe('a kept file that is not what it was', () => {
     rig = await makeRig();
     const content = makeContent(50_000);
     await put(content);
-    const handle = rig.cache.find(content.digest)!;
+    const handle = rig.cache.kept(content.digest)!;
     const wrong = Buffer.from(content.bytes);
     wrong[40_000] = (wrong[40_000] ?? 0) ^ 1;
     const source = handle.open(undefined, { continueFrom: async (at) => sourceOf(wrong.subarray(at)) });
@@ -138,7 +139,7 @@ describe('a kept file that is not what it was', () => {
     rig = await makeRig();
     const content = makeContent(50_000);
     await put(content);
-    const handle = rig.cache.find(content.digest)!;
+    const handle = rig.cache.kept(content.digest)!;
     const sources = [handle.open(), handle.open(undefined, { continueFrom: () => Promise.reject(new Error('off')) })];
     for (const source of sources) await source.pull(Buffer.alloc(100));
     await truncate(pathOf(content), 20_000);
@@ -159,14 +160,21 @@ describe('taking up', () => {
     handle.release();
     await eventually('rig.cache.admin.stats().partials === 1', () => rig.cache.admin.stats().partials === 1);
   };
-  const partialOf = ({ digest }: Content): string => join(rig.dataDir, 'partial', `sha256-${digest.slice(7)}`);
+  const partialOf = ({ key }: Content): string => join(rig.dataDir, 'partial', partialName(key));
 
   it.each([
-    ['cut in two', (path: string) => writeFile(`${path}.held`, '{"size":50000,"extents":[[0,')],
-    ['out of order', (path: string) => writeFile(`${path}.held`, '{"size":50000,"extents":[[500,400]]}')],
+    ['cut in two', (path: string) => writeFile(`${path}.held`, '{"registry":"docker.io","size":50000,"extents":[[0,')],
+    [
+      'out of order',
+      (path: string) => writeFile(`${path}.held`, '{"registry":"docker.io","size":50000,"extents":[[500,400]]}'),
+    ],
     ['claiming more than the file has', (path: string) => truncate(path, 10)],
     ['of a file that is gone', (path: string) => rm(path)],
     ['gone', (path: string) => rm(`${path}.held`)],
+    [
+      'of another registry',
+      (path: string) => writeFile(`${path}.held`, '{"registry":"quay.io","size":50000,"extents":[[0,30000]]}'),
+    ],
   ])('a record %s starts from nothing', async (_, harm) => {
     rig = await makeRig();
     const content = makeContent(50_000);
@@ -196,7 +204,7 @@ describe('taking up', () => {
     rig = await makeRig();
     const content = makeContent(50_000);
     await begin(content);
-    await writeFile(`${partialOf(content)}.held`, '{"size":60000,"extents":[[0,30000]]}');
+    await writeFile(`${partialOf(content)}.held`, '{"registry":"docker.io","size":60000,"extents":[[0,30000]]}');
     const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
     expect(await handle.size()).toBe(50_000);
     expect(await readAll(handle.open())).toEqual(content.bytes);
@@ -239,15 +247,18 @@ describe('files and rows that do not agree', () => {
     await chmod(pathOf(wrong), 0o600);
     await writeFile(pathOf(wrong), Buffer.alloc(20_000));
     await rm(pathOf(gone));
-    await writeFile(join(rig.dataDir, 'partial', `sha256-${'a'.repeat(64)}`), 'an end without a record');
+    await writeFile(join(rig.dataDir, 'partial', `sha256-${'a'.repeat(64)}-0123456789ab`), 'an end without a record');
+    // As earlier versions named them: no registry's.
+    await writeFile(join(rig.dataDir, 'partial', `sha256-${'b'.repeat(64)}`), 'some bytes');
+    await writeFile(join(rig.dataDir, 'partial', `sha256-${'b'.repeat(64)}.held`), '{"size":90,"extents":[[0,10]]}');
     const notOurs = join(rig.dataDir, 'blobs', 'sha256', known.digest.slice(7, 9), 'README');
     await writeFile(notOurs, 'by hand');
     const done = await rig.cache.admin.verify(() => {}, new AbortController().signal);
     expect(done).toMatchObject({ blobs: 2, adopted: 1, removed: 1 });
     expect(done.dropped.map(({ digest }) => digest)).toEqual([gone.digest]);
-    expect(await readAll(rig.cache.find(forgotten.digest)!.open())).toEqual(forgotten.bytes);
-    expect(rig.cache.find(wrong.digest)).toBeNull();
-    expect(rig.cache.find(gone.digest)).toBeNull();
+    expect(await readAll(rig.cache.kept(forgotten.digest)!.open())).toEqual(forgotten.bytes);
+    expect(rig.cache.kept(wrong.digest)).toBeNull();
+    expect(rig.cache.kept(gone.digest)).toBeNull();
     expect(await readdir(join(rig.dataDir, 'partial'))).toEqual([]);
     expect((await stat(notOurs)).isFile()).toBe(true);
   });
@@ -265,7 +276,7 @@ describe('verify', () => {
     const body = Buffer.from('{"schemaVersion":2}');
     rig.cache.manifests.putManifest({ digest: contents[0]!.digest, mediaType: 'a/b', body });
     // In use: the reader keeps its descriptor, and new clients do not join it.
-    const handle = rig.cache.find(bad.digest)!;
+    const handle = rig.cache.kept(bad.digest)!;
     const steps: number[] = [];
     const done = await rig.cache.admin.verify(
       ({ done: bytesDone }) => steps.push(bytesDone),
@@ -276,7 +287,7 @@ describe('verify', () => {
       { digest: bad.digest, reason: 'its bytes are wrong' },
       { digest: contents[0]!.digest, reason: 'the bytes of the manifest are wrong' },
     ]);
-    expect(rig.cache.find(bad.digest)).toBeNull();
+    expect(rig.cache.kept(bad.digest)).toBeNull();
     expect(rig.cache.manifests.getManifest(contents[0]!.digest)).toBeNull();
     handle.release();
     await put(bad);
@@ -291,7 +302,7 @@ describe('prune', () => {
     const contents = Array.from({ length: 5 }, () => makeContent(20_000));
     for (const content of contents) await put(content);
     rig.cache.manifests.putManifest({ digest: contents[0]!.digest, mediaType: 'a/b', body: Buffer.from('{}') });
-    const handle = rig.cache.find(contents[0]!.digest)!;
+    const handle = rig.cache.kept(contents[0]!.digest)!;
     const done = await rig.cache.admin.prune({ all: true }, () => {}, signal);
     expect(done).toEqual({ blobs: 4, bytes: 80_000, manifests: 1, inUse: 1 });
     expect(rig.cache.manifests.getManifest(contents[0]!.digest)).toBeNull();
@@ -306,7 +317,7 @@ describe('prune', () => {
     rig.index.addBlob({ digest: old.digest, size: 1_000, created: 1, lastUse: Date.now() - 100_000 });
     const done = await rig.cache.admin.prune({ olderThan: 50_000 }, () => {}, signal);
     expect(done).toMatchObject({ blobs: 1, bytes: 1_000 });
-    expect(rig.cache.find(old.digest)).toBeNull();
+    expect(rig.cache.kept(old.digest)).toBeNull();
     expect(rig.index.blob(fresh.digest)).not.toBeNull();
   });
 
@@ -320,7 +331,7 @@ describe('prune', () => {
     expect(done).toMatchObject({ blobs: 1, bytes: 1_000 });
     expect(rig.cache.accessOf({ registry: 'docker.io', repository: 'library/app' }, shared.digest)).toBeNull();
     expect(rig.cache.accessOf({ registry: 'ghcr.io', repository: 'library/app' }, shared.digest)).not.toBeNull();
-    expect(rig.cache.find(shared.digest)).not.toBeNull();
+    expect(rig.cache.kept(shared.digest)).not.toBeNull();
   });
 });
 
