@@ -113,6 +113,8 @@ const LETS_ENCRYPT = 'https://acme-v02.api.letsencrypt.org/directory';
 const MAX_CONNECTIONS = 32;
 const MAX_WORKERS = 256;
 const MAX_REQUESTS = 1_000_000_000;
+/** No process has more descriptors. */
+const MAX_OPEN = 1_000_000_000;
 
 const workers = parseInteger(1, MAX_WORKERS);
 
@@ -224,8 +226,20 @@ export const KEYS = {
       parseInteger(1, MAX_REQUESTS),
       'none; of one client: a user, an IPv4 address, or the /64 of an IPv6 address',
     ),
-    bytesPerDay: optional(nonEmpty(parseSize, 'leave it out for no limit'), 'none; of one client: the larger of what it was sent and what was fetched for it'),
-    bytesPerMonth: optional(nonEmpty(parseSize, 'leave it out for no limit'), 'none; of all together: what they were sent and what was fetched for them'),
+    bytesPerDay: optional(
+      nonEmpty(parseSize, 'leave it out for no limit'),
+      'none; of one client: the larger of what it was sent and what was fetched for it',
+    ),
+    bytesPerMonth: optional(
+      nonEmpty(parseSize, 'leave it out for no limit'),
+      'none; of all together: what they were sent and what was fetched for them',
+    ),
+    connections: plain(parseInteger(1, MAX_OPEN), '1024', ' open at a time, of one client'),
+    minRate: plain(
+      nonEmpty(parseSize, 'write bytes a second, like 1KiB'),
+      '1KiB',
+      ' a second: a reader that takes less over two minutes is ended where it holds others up',
+    ),
   },
   metrics: {
     listen: listen(() => loopback(9464), '`127.0.0.1:9464` (Prometheus); `off` allowed'),

@@ -7,8 +7,9 @@ import { parseAddress } from '../kit/networks.ts';
 import { RegistryError, renderError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { Service } from './connections.ts';
 import { renderPage } from './page.ts';
-import type { AccessPort, RequestContext, RequestKind, Service } from './request-context.ts';
+import type { AccessPort, RequestContext, RequestKind } from './request-context.ts';
 import { errorAnswer, type SmallAnswer, textAnswer } from './response-writer.ts';
 import { hostUnknown, parsePing, pathUnknown, requireRegistry, roleOf } from './target.ts';
 

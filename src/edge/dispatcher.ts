@@ -9,15 +9,10 @@ import { RegistryError } from '../oci/errors.ts';
 import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { EdgeApp } from './app.ts';
+import type { Connection } from './connections.ts';
 import { admitBody } from './quota.ts';
 import type { Reads } from './reads.ts';
-import {
-  type AccessLog,
-  type AccessPort,
-  type Connection,
-  type ForwardedHeaders,
-  RequestContext,
-} from './request-context.ts';
+import { type AccessLog, type AccessPort, type ForwardedHeaders, RequestContext } from './request-context.ts';
 import {
   errorAnswer,
   guardStall,

@@ -1,25 +1,29 @@
-import { randomBytes } from 'node:crypto';
 import type { Server, Socket } from 'node:net';
 import { join } from 'node:path';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
 import type { Config } from '../config/config.ts';
+import { descriptorLimit } from '../kit/process.ts';
 import type { ProxyCore } from '../proxy/reply.ts';
 import { type LineSink, type Logger, plainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { createApp, type EdgeApp } from './app.ts';
+import { Connections, connectionsInAll } from './connections.ts';
 import { createDispatcher } from './dispatcher.ts';
 import { type EdgeAddresses, type ListenerPlan, Listeners } from './listeners.ts';
 import { BufferPool, Reads } from './reads.ts';
-import { AccessLog, type AccessPort, Connections, ForwardedHeaders } from './request-context.ts';
-import { EDGE_LIMITS, type EdgeLimits, HttpServers, TlsTerminator } from './servers.ts';
+import { AccessLog, type AccessPort, ForwardedHeaders } from './request-context.ts';
+import { EDGE_LIMITS, type EdgeLimits, HttpServers } from './servers.ts';
 import { Routes } from './target.ts';
+import { TicketKeys, TlsTerminator } from './tls.ts';
 
 /** What the edge needs of the certificates. */
 export type EdgeCertificates = Pick<CertificateService, 'contexts' | 'httpChallenge' | 'alpnChallenges'>;
 
 export interface EdgeOptions {
-  readonly config: Pick<Config, 'dataDir' | 'listen' | 'tls' | 'trustedProxies' | 'metrics'>;
+  readonly config: Pick<Config, 'dataDir' | 'listen' | 'tls' | 'trustedProxies' | 'metrics'> & {
+    readonly limits: Pick<Config['limits'], 'connections' | 'minRate'>;
+  };
   /** The table as it is now; read anew for each request. */
   readonly table: () => TableSnapshot;
   /** Null with `tls.mode: off`. */
@@ -33,8 +37,10 @@ export interface EdgeOptions {
   readonly logLines?: LineSink | null;
   readonly metrics: Metrics;
   readonly version: string;
-  /** 48 bytes that encrypt session tickets; several processes of one gateway share them. Default: fresh ones. */
-  readonly ticketKeys?: Buffer;
+  /** 48 bytes that encrypt session tickets, another buffer after each change; several processes of one gateway share them. Default: its own. */
+  readonly ticketKeys?: () => Buffer;
+  /** How many descriptors this process may have open; null: unknown. Default: what the system says. */
+  readonly descriptors?: number | null;
   /** For tests that must not wait for minutes. */
   readonly limits?: Partial<EdgeLimits>;
 }
@@ -61,13 +67,16 @@ export class Edge {
     const ready = () => (this.#closing ? 'shutting down' : options.ready());
     const port = () => this.#httpsPort();
     const rootFile = config.tls.mode === 'internal' ? join(config.dataDir, 'ca.crt') : null;
-    const ticketKeys = options.ticketKeys ?? randomBytes(48);
+    const ticketKeys = options.ticketKeys ?? new TicketKeys(limits.ticketKeysMs).current;
     const { handshakeMs, stallMs } = limits;
+    const { descriptors = descriptorLimit() } = options;
 
     this.#options = options;
-    const connections = new Connections(metrics);
     const accessLog = new AccessLog(plainLog(log, options.logLines ?? null), metrics);
     const forwarded = new ForwardedHeaders(config.trustedProxies);
+    const caps = { client: config.limits.connections, all: connectionsInAll(descriptors) };
+    const trusts = (address: string) => forwarded.trusts(address);
+    const connections = new Connections({ caps, trusts, metrics, log });
     const app = createApp({ table, access, certificates, rootFile, ready, port, metrics, version, log });
     const routes = new Routes(table);
     const pulls = { proxy, access, reads: new Reads(new BufferPool()), stallMs, log };

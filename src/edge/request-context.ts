@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
-import type { Socket } from 'node:net';
 import type { AccessRequest, Grant } from '../access/access.ts';
 import type { ByteQuota } from '../access/quotas.ts';
 import { NetworkList, parseAddress } from '../kit/networks.ts';
@@ -8,110 +7,8 @@ import type { Target, What } from '../oci/names.ts';
 import type { Reply } from '../proxy/reply.ts';
 import type { PlainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import { type Connection, plainAddress, type Service } from './connections.ts';
 import { hostName } from './target.ts';
-
-/**
- * What a listener offers: `registry` the registry API, the page and health; `redirect` (`listen.http` beside TLS) ACME's HTTP-01 challenges,
- * the internal CA's root, health and redirects to HTTPS; `metrics` (`metrics.listen`) metrics and health.
- */
-export type Service = 'registry' | 'redirect' | 'metrics';
-
-/** Where a socket or an HTTP/2 session keeps its connection. A WeakMap would cost the garbage collector more with each connection. */
-const CONNECTION = Symbol('connection');
-
-interface Carrier {
-  [CONNECTION]?: Connection;
-}
-
-/** One accepted connection, whichever protocol is spoken on it. */
-export class Connection {
-  readonly raw: Socket;
-  readonly address: string;
-  /** Of the listener that accepted it. */
-  readonly service: Service;
-  /** Requests that are being answered. */
-  active = 0;
-  /** No further request is taken; the connection ends with the last running one. */
-  draining = false;
-  /** Ends it in order, after what was written. Replaced when its protocol is known (TLS, HTTP/2). */
-  end: () => void;
-
-  constructor(raw: Socket, service: Service) {
-    this.raw = raw;
-    this.service = service;
-    this.address = plainAddress(raw.remoteAddress);
-    this.end = () => raw.destroy();
-  }
-
-  /** A request has been answered, or its client has left. */
-  settled(): void {
-    this.active -= 1;
-    if (this.draining && this.active === 0) this.end();
-  }
-
-  drain(): void {
-    this.draining = true;
-    if (this.active === 0) this.end();
-  }
-}
-
-/** All open connections of the edge, so that shutdown can end idle ones at once and wait for the rest. */
-export class Connections {
-  readonly #open = new Set<Connection>();
-  #draining = false;
-  #empty: (() => void) | null = null;
-
-  constructor(metrics: Pick<Metrics, 'gauge'>) {
-    metrics.gauge('http_connections', 'Open connections of clients', [], (gauge) => gauge.set(this.#open.size));
-  }
-
-  get size(): number {
-    return this.#open.size;
-  }
-
-  add(raw: Socket, service: Service): Connection {
-    const connection = new Connection(raw, service);
-    this.#open.add(connection);
-    this.bind(raw, connection);
-    // An error closes the socket, which is all that there is to do; without a listener it would end the process.
-    raw.on('error', () => {});
-    raw.once('close', () => {
-      this.#open.delete(connection);
-      if (this.#open.size === 0) this.#empty?.();
-    });
-    if (this.#draining) connection.drain();
-    return connection;
-  }
-
-  /** Lets `of` find the connection by the socket or session that a request carries. */
-  bind(carrier: object, connection: Connection): void {
-    (carrier as Carrier)[CONNECTION] = connection;
-  }
-
-  of(carrier: object): Connection | undefined {
-    return (carrier as Carrier)[CONNECTION];
-  }
-
-  /** Ends idle connections now and busy ones after their last answer, or at `graceMs`. */
-  async drain(graceMs: number): Promise<void> {
-    this.#draining = true;
-    for (const connection of [...this.#open]) connection.drain();
-    if (this.#open.size === 0) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#empty = resolve;
-    const bound = setTimeout(() => {
-      for (const connection of this.#open) connection.raw.destroy();
-    }, graceMs);
-    await promise;
-    clearTimeout(bound);
-  }
-}
-
-/** An address as a person writes it: `::ffff:192.0.2.1` is `192.0.2.1`. */
-export function plainAddress(address: string | undefined): string {
-  if (address === undefined) return '';
-  return address.startsWith('::ffff:') ? (parseAddress(address)?.toString() ?? address) : address;
-}
 
 /** Longest user agent that a log line carries. */
 const USER_AGENT_SHOWN = 200;

@@ -49,6 +49,16 @@ export function collectAfterStart(): void {
   setTimeout(() => void gc({ type: 'major', execution: 'sync', flavor: 'last-resort' }), STARTED_AFTER).unref();
 }
 
+/** How many descriptors this process may have open (the soft limit, which Node has raised to the hard one); null where the system does not say. */
+export function descriptorLimit(): number | null {
+  try {
+    const soft = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
+    return soft === undefined ? null : Number(soft);
+  } catch {
+    return null;
+  }
+}
+
 /** What was started, ended in the opposite order. One end that fails does not keep the others from ending. */
 export class Lifecycle {
   readonly #ends: { readonly what: string; readonly end: () => unknown }[] = [];

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { extname } from 'node:path';
 import { Access } from '../access/access.ts';
 import { Quotas } from '../access/quotas.ts';
@@ -10,6 +9,8 @@ import { type Cache, createCache } from '../cache/cache.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
 import { Edge } from '../edge/edge.ts';
 import type { BoundAddress, EdgeAddresses } from '../edge/listeners.ts';
+import { EDGE_LIMITS } from '../edge/servers.ts';
+import { TicketKeys } from '../edge/tls.ts';
 import { Lifecycle, version } from '../kit/process.ts';
 import { steadyNow } from '../kit/time.ts';
 import { createProxyCore } from '../proxy/core.ts';
@@ -51,7 +52,7 @@ interface Base {
   /** The other processes that serve; null before they are started, and where this process serves alone. */
   workers: WorkerSupervisor | null;
   /** Encrypt TLS session tickets, in every process of this gateway. */
-  readonly ticketKeys: Buffer;
+  readonly ticketKeys: TicketKeys;
 }
 
 /** What the steps have built so far; each step names the parts that it needs. */
@@ -88,7 +89,7 @@ export async function startGateway(options: {
     lifecycle: new Lifecycle(),
     ready: 'starting',
     workers: null,
-    ticketKeys: randomBytes(48),
+    ticketKeys: new TicketKeys(EDGE_LIMITS.ticketKeysMs),
   };
   const end = () => base.lifecycle.end((what, error) => log.error({ err: error }, `${what} did not end well`));
   for (const warning of warnings) log.warn(warning);
@@ -184,7 +185,7 @@ function buildEdge(base: Base, { state, core, access }: Pick<Parts, 'state' | 'c
     logLines: base.logLines,
     metrics,
     version: version(),
-    ticketKeys,
+    ticketKeys: ticketKeys.current,
   });
 }
 
@@ -204,7 +205,6 @@ function startWorkers(
           program: new URL(`./worker${extname(import.meta.filename)}`, import.meta.url),
           config: { ...config, listen: { ...config.listen, https: asListen(https), http: asListen(http) } },
           version: version(),
-          ticketKeys,
           core,
           state: {
             table: state.table.snapshot,
@@ -212,6 +212,7 @@ function startWorkers(
             certificates: () => state.certificates?.contexts() ?? null,
             challenges: () => state.certificates?.alpnChallenges ?? null,
             ready: () => base.ready,
+            ticketKeys: ticketKeys.current,
           },
           access,
           server,

@@ -58,13 +58,15 @@ class Worker {
   readonly #certificates = new RemoteCertificates(channel);
   readonly #updates = new Mutex();
   #state: StateMessage;
+  #ticketKeys: Buffer;
   #table;
   #users: UserSnapshot;
 
   constructor(start: StartMessage) {
-    const { config, version, ticketKeys, state } = start;
+    const { config, version, state } = start;
     this.#start = start;
     this.#state = state;
+    this.#ticketKeys = Buffer.from(state.ticketKeys);
     this.#table = tableOf(config.domain, state);
     this.#users = new UserSnapshot(state.users);
     // The owner's lines name no process: it is the gateway.
@@ -86,7 +88,7 @@ class Worker {
       logLines,
       metrics: this.metrics,
       version,
-      ticketKeys: Buffer.from(ticketKeys),
+      ticketKeys: () => this.#ticketKeys,
     });
   }
 
@@ -96,6 +98,7 @@ class Worker {
       await this.#certificates.update(state);
       this.#core.invalidate();
       this.#state = state;
+      if (!this.#ticketKeys.equals(state.ticketKeys)) this.#ticketKeys = Buffer.from(state.ticketKeys);
       this.#table = tableOf(this.#start.config.domain, state);
       this.#users = new UserSnapshot(state.users);
     });

@@ -14,8 +14,6 @@ export interface StartMessage {
   /** With the ports as the owner bound them. */
   readonly config: Config;
   readonly version: string;
-  /** Shared by all processes, so that a TLS session begun with one is resumed with any. */
-  readonly ticketKeys: Uint8Array;
   /** For `shareSteadyClock`: what the owner says is fresh until some time must be so here. */
   readonly clock: number;
   readonly state: StateMessage;
@@ -31,6 +29,8 @@ export interface StateMessage {
   readonly ready: true | string;
   /** Hosts that have a certificate, and a number that grows with each change of any. */
   readonly certificates: { readonly hosts: readonly string[]; readonly version: number } | null;
+  /** Shared by all processes, so that a TLS session begun with one is resumed with any; replaced from time to time. */
+  readonly ticketKeys: Uint8Array;
   /** TLS-ALPN-01 challenges (RFC 8737) that a CA may ask any process for now. */
   readonly challenges: readonly AlpnMessage[];
 }

@@ -44,6 +44,8 @@ export interface WorkerState {
   challenges(): ReadonlyMap<string, SecureContext> | null;
   /** True, or why the gateway is not ready. */
   ready(): true | string;
+  /** 48 bytes that encrypt session tickets. */
+  ticketKeys(): Uint8Array;
 }
 
 export interface SupervisorOptions {
@@ -54,7 +56,6 @@ export interface SupervisorOptions {
   /** With the ports as they were bound. */
   readonly config: Config;
   readonly version: string;
-  readonly ticketKeys: Uint8Array;
   readonly core: VersionedCore;
   readonly state: WorkerState;
   /** Users, rules and limits, decided here where they must hold for all processes together. */
@@ -134,6 +135,7 @@ export class WorkerSupervisor {
       state.users(),
       state.challenges(),
       state.ready(),
+      state.ticketKeys(),
       core.generation,
     ];
     if (now.every((part, index) => part === this.#sent[index])) return;
@@ -146,7 +148,7 @@ export class WorkerSupervisor {
   }
 
   async #spawn(failures: number): Promise<void> {
-    const { program, config, version, ticketKeys, server, log } = this.#options;
+    const { program, config, version, server, log } = this.#options;
     const startedAt = performance.now();
     const worker = new WorkerProcess(program, (how) => {
       this.#workers.delete(worker);
@@ -164,7 +166,7 @@ export class WorkerSupervisor {
     });
     this.#workers.add(worker);
     this.#serve(worker);
-    const start: StartMessage = { config, version, ticketKeys, clock: steadyClock(), state: this.#message() };
+    const start: StartMessage = { config, version, clock: steadyClock(), state: this.#message() };
     let known = this.#version;
     await worker.callOrEnd('start', start, START_TIMEOUT);
     // What changed while it started: it accepts its first connection with the newest state.
@@ -200,6 +202,7 @@ export class WorkerSupervisor {
       registries: [...registries.keys()],
       users: [...state.users().values()],
       ready: state.ready(),
+      ticketKeys: state.ticketKeys(),
       certificates:
         certificates === null ? null : { hosts: [...certificates.byHost.keys()], version: this.#certificates.version },
       challenges: [...(state.challenges() ?? [])].flatMap(([host, context]) => {

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { connect as connectHttp2 } from 'node:http2';
+import { connect as connectHttp2, constants } from 'node:http2';
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { OperatorError } from '../../src/kit/operator-error.ts';
@@ -78,6 +78,28 @@ describe('shutdown', () => {
     const sessionEnd = once(session, 'close');
     held.go();
     await Promise.all([streamEnd, sessionEnd, closed]);
+    expect(received).toBe(SIZE);
+  });
+
+  test('over HTTP/2 GOAWAY comes at once, new streams are refused, and the running one finishes', async () => {
+    bed = await startEdgeBed();
+    const { source, go } = heldPull();
+    const session = connectHttp2(`https://127.0.0.1:${bed.httpsPort}`, { ca: bed.certificates.root });
+    const stream = session.request({ ':path': BLOB });
+    let received = 0;
+    stream.on('data', (chunk) => {
+      received += chunk.length;
+    });
+    await eventually('the pull has begun', () => source.at > 0);
+    const told = once(session, 'goaway');
+    const closed = bed.edge.close({ graceMs: 60_000 });
+    const [code] = await told;
+    expect(code).toBe(constants.NGHTTP2_NO_ERROR);
+    const [refused] = await once(session.request({ ':path': '/v2/' }), 'error').catch((error: unknown) => [error]);
+    expect(refused).toMatchObject({ code: 'ERR_HTTP2_GOAWAY_SESSION' });
+    const ended = Promise.all([once(stream, 'end'), once(session, 'close')]);
+    go();
+    await Promise.all([ended, closed]);
     expect(received).toBe(SIZE);
   });
 

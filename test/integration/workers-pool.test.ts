@@ -10,7 +10,11 @@ import { Metrics } from '../../src/telemetry/metrics.ts';
 import { WorkerSupervisor } from '../../src/workers/supervisor.ts';
 import { eventually } from '../support/eventually.ts';
 
-const NOTHING = { table: { registries: new Map(), aliases: new Map() }, users: new Map() };
+const NOTHING = {
+  ticketKeys: new Uint8Array(48),
+  table: { registries: new Map(), aliases: new Map() },
+  users: new Map(),
+};
 
 /** Workers on a listener of the test's own, which accepts connections as well: its answers begin with `owner`. */
 interface BedOptions {
@@ -40,7 +44,6 @@ class Bed {
       program: new URL('../support/pool-worker.ts', import.meta.url),
       config: {} as Config,
       version: options.version ?? 'works',
-      ticketKeys: new Uint8Array(48),
       core: { generation: 0, serve: () => Promise.reject(new Error('not asked for here')) },
       state: {
         table: () => NOTHING.table as unknown as TableSnapshot,
@@ -48,6 +51,7 @@ class Bed {
         certificates: () => null,
         challenges: () => null,
         ready: () => this.known,
+        ticketKeys: () => NOTHING.ticketKeys,
       },
       access: { check: () => null, quota: null },
       server,

@@ -6,7 +6,6 @@ import type { AliasEntry, RegistryEntry, TableSnapshot } from '../../src/aliases
 import { contextOf } from '../../src/certs/contexts.ts';
 import { InternalCa, openInternalRoot } from '../../src/certs/internal-ca.ts';
 import type { CertificateService } from '../../src/certs/service.ts';
-import type { Config } from '../../src/config/config.ts';
 import { Edge, type EdgeOptions } from '../../src/edge/edge.ts';
 import type { EdgeAddresses } from '../../src/edge/listeners.ts';
 import type { AccessPort } from '../../src/edge/request-context.ts';
@@ -178,8 +177,9 @@ export async function startEdgeBed(
     tls: { mode: 'internal' },
     trustedProxies: [],
     metrics: { listen: LOOPBACK },
+    limits: { connections: 1024, minRate: 1024 },
     ...options.config,
-  } satisfies Pick<Config, 'dataDir' | 'listen' | 'tls' | 'trustedProxies' | 'metrics'>;
+  } satisfies EdgeOptions['config'];
   const bed = {
     table: snapshotOf('localhost', ['docker.io', 'k8s.gcr.io', 'quay.io', 'localhost:5000'], {
       hub: 'docker.io',

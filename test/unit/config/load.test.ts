@@ -49,7 +49,13 @@ describe('defaults', () => {
         cache: { maxSize: 20 * 2 ** 30, minFree: 2 ** 30, tagTtl: 60_000, staleFor: 7 * 86_400_000 },
         upstream: { proxy: null, stallTimeout: 20_000, connections: 4 },
         access: { anonymous: null, allow: [], deny: [] },
-        limits: { requestsPerMinute: null, bytesPerDay: null, bytesPerMonth: null },
+        limits: {
+          requestsPerMinute: null,
+          bytesPerDay: null,
+          bytesPerMonth: null,
+          connections: 1024,
+          minRate: 1024,
+        },
         metrics: { listen: { host: '127.0.0.1', port: 9464 } },
         log: { level: 'info', format: 'json' },
       },
@@ -95,7 +101,7 @@ acme:
 cache: {maxSize: 0, minFree: 10MiB, tagTtl: 0, staleFor: 1h}
 upstream: {proxy: "socks5h://u:p@127.0.0.1:1080", stallTimeout: 500ms, connections: 1}
 access: {anonymous: true, allow: [10.0.0.0/8], deny: [10.1.0.0/16]}
-limits: {requestsPerMinute: 60, bytesPerDay: 1GiB, bytesPerMonth: 1TiB}
+limits: {requestsPerMinute: 60, bytesPerDay: 1GiB, bytesPerMonth: 1TiB, connections: 64, minRate: 4KiB}
 metrics: {listen: off}
 log: {level: debug, format: pretty}
 `);
@@ -127,7 +133,7 @@ log: {level: debug, format: pretty}
       cache: { maxSize: 0, minFree: 10 * 2 ** 20, tagTtl: 0, staleFor: 3_600_000 },
       upstream: { proxy: 'socks5h://u:p@127.0.0.1:1080', stallTimeout: 500, connections: 1 },
       access: { anonymous: true, allow: ['10.0.0.0/8'], deny: ['10.1.0.0/16'] },
-      limits: { requestsPerMinute: 60, bytesPerDay: 2 ** 30, bytesPerMonth: 2 ** 40 },
+      limits: { requestsPerMinute: 60, bytesPerDay: 2 ** 30, bytesPerMonth: 2 ** 40, connections: 64, minRate: 4096 },
       metrics: { listen: null },
       log: { level: 'debug', format: 'pretty' },
     },
@@ -143,7 +149,13 @@ test('every key has its variable', () => {
       ...['CACHE_MAX_SIZE', 'CACHE_MIN_FREE', 'CACHE_TAG_TTL', 'CACHE_STALE_FOR'],
       ...['UPSTREAM_PROXY', 'UPSTREAM_STALL_TIMEOUT', 'UPSTREAM_CONNECTIONS'],
       ...['ACCESS_ANONYMOUS', 'ACCESS_ALLOW', 'ACCESS_DENY'],
-      ...['LIMITS_REQUESTS_PER_MINUTE', 'LIMITS_BYTES_PER_DAY', 'LIMITS_BYTES_PER_MONTH'],
+      ...[
+        'LIMITS_REQUESTS_PER_MINUTE',
+        'LIMITS_BYTES_PER_DAY',
+        'LIMITS_BYTES_PER_MONTH',
+        'LIMITS_CONNECTIONS',
+        'LIMITS_MIN_RATE',
+      ],
     ]
       .map((name) => `GATEWAY_${name}`)
       .sort(),

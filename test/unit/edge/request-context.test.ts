@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { ForwardedHeaders, plainAddress } from '../../../src/edge/request-context.ts';
+import { plainAddress } from '../../../src/edge/connections.ts';
+import { ForwardedHeaders } from '../../../src/edge/request-context.ts';
 
 const proxies = new ForwardedHeaders(['10.0.0.0/8', '2001:db8::/32', '192.0.2.7']);
 const clientOf = (peer: string, header: string | undefined): string =>

@@ -1,0 +1,217 @@
+import type { Socket } from 'node:net';
+import { clientNetwork } from '../access/access.ts';
+import { parseAddress } from '../kit/networks.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+
+/**
+ * What a listener offers: `registry` the registry API, the page and health; `redirect` (`listen.http` beside TLS) ACME's HTTP-01 challenges,
+ * the internal CA's root, health and redirects to HTTPS; `metrics` (`metrics.listen`) metrics and health.
+ */
+export type Service = 'registry' | 'redirect' | 'metrics';
+
+/** Where a socket or an HTTP/2 session keeps its connection. A WeakMap would cost the garbage collector more with each connection. */
+const CONNECTION = Symbol('connection');
+
+interface Carrier {
+  [CONNECTION]?: Connection;
+}
+
+/** One accepted connection, whichever protocol is spoken on it. */
+export class Connection {
+  readonly raw: Socket;
+  readonly address: string;
+  /** Of the listener that accepted it. */
+  readonly service: Service;
+  /** Whom it counts for: an address or a /64; null for a trusted proxy, which has many clients, and on the metrics port. */
+  readonly client: string | null;
+  /** Requests that are being answered. */
+  active = 0;
+  /** No further request is taken; the connection ends with the last running one. */
+  draining = false;
+  /** Ends it in order, after what was written. Replaced when its protocol is known (TLS, HTTP/2). */
+  end: () => void;
+  /** Tells the client at once that no further request is taken, where its protocol has words for it (HTTP/2). */
+  announceEnd: () => void = () => {};
+
+  constructor(raw: Socket, service: Service, address: string, client: string | null) {
+    this.raw = raw;
+    this.service = service;
+    this.address = address;
+    this.client = client;
+    this.end = () => raw.destroy();
+  }
+
+  /** A request has been answered, or its client has left. */
+  settled(): void {
+    this.active -= 1;
+    if (this.draining && this.active === 0) this.end();
+  }
+
+  drain(): void {
+    this.draining = true;
+    if (this.active === 0) this.end();
+    else this.announceEnd();
+  }
+}
+
+/** Most connections that are open at a time, in this process. */
+export interface ConnectionCaps {
+  /** Of one client. */
+  readonly client: number;
+  /** Of all clients together; infinite where the system does not say how many descriptors there are. */
+  readonly all: number;
+}
+
+/** Share of a process's descriptors that connections of clients leave for files, databases and upstream connections. */
+const RESERVED_SHARE = 1 / 4;
+/** The same, as a number: below it a single pull of many layers could run out. No more than half, where there are few in all. */
+const RESERVED_LEAST = 128;
+
+/** @param descriptors soft limit of the process; null: unknown */
+export function connectionsInAll(descriptors: number | null): number {
+  if (descriptors === null) return Number.POSITIVE_INFINITY;
+  const reserve = Math.max(RESERVED_LEAST, Math.ceil(descriptors * RESERVED_SHARE));
+  return descriptors - Math.min(reserve, Math.ceil(descriptors / 2));
+}
+
+/** A full cap stays full for readers that take next to nothing so long after a connection was refused, ms: clients come back. */
+const FULL_FOR = 120_000;
+
+/** How often refused connections are logged at most, ms. */
+const LOG_EVERY = 10_000;
+
+export interface ConnectionsOptions {
+  readonly caps: ConnectionCaps;
+  /** Whether an address is a proxy's, whose connections are many clients'. */
+  readonly trusts: (address: string) => boolean;
+  readonly metrics: Pick<Metrics, 'gauge' | 'counter'>;
+  readonly log: Pick<Logger, 'warn'>;
+}
+
+/** All open connections of the edge: within its caps, and so that shutdown can end idle ones at once and wait for the rest. */
+export class Connections {
+  readonly #options: ConnectionsOptions;
+  readonly #open = new Set<Connection>();
+  readonly #byClient = new Map<string, number>();
+  readonly #refused;
+  /** When a connection was refused because there were too many in all; monotonic. */
+  #fullAt = Number.NEGATIVE_INFINITY;
+  /** The same for clients that had too many. Bounded: a client that has no connection is none. */
+  readonly #clientsFullAt = new Map<string, number>();
+  #refusals = 0;
+  #loggedAt = Number.NEGATIVE_INFINITY;
+  #draining = false;
+  #empty: (() => void) | null = null;
+
+  constructor(options: ConnectionsOptions) {
+    const { metrics } = options;
+    this.#options = options;
+    metrics.gauge('http_connections', 'Open connections of clients', [], (gauge) => gauge.set(this.#open.size));
+    this.#refused = metrics.counter(
+      'http_connections_refused_total',
+      'Connections that were reset because too many were open: of their client, or in all',
+      ['cap'],
+    );
+  }
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  /** Null for a connection that is beyond a cap: it has been reset, which costs nothing and makes a client try again later. */
+  add(raw: Socket, service: Service): Connection | null {
+    // An error closes the socket, which is all that there is to do; without a listener it would end the process.
+    raw.on('error', () => {});
+    const address = plainAddress(raw.remoteAddress);
+    const uncounted = service === 'metrics' || this.#options.trusts(address);
+    const connection = new Connection(raw, service, address, uncounted ? null : clientNetwork(address));
+    const cap = service === 'metrics' ? null : this.#exceeded(connection.client);
+    if (cap !== null) {
+      this.#refuse(connection, cap);
+      return null;
+    }
+    this.#open.add(connection);
+    this.#count(connection.client, 1);
+    this.bind(raw, connection);
+    raw.once('close', () => {
+      this.#open.delete(connection);
+      this.#count(connection.client, -1);
+      if (this.#open.size === 0) this.#empty?.();
+    });
+    if (this.#draining) connection.drain();
+    return connection;
+  }
+
+  /** Whether others could not connect, a short while ago, because there were too many connections of this one's client, or in all. */
+  isFull({ client }: Connection): boolean {
+    const since = performance.now() - FULL_FOR;
+    return this.#fullAt > since || (client !== null && (this.#clientsFullAt.get(client) ?? 0) > since);
+  }
+
+  /** Lets `of` find the connection by the socket or session that a request carries. */
+  bind(carrier: object, connection: Connection): void {
+    (carrier as Carrier)[CONNECTION] = connection;
+  }
+
+  of(carrier: object): Connection | undefined {
+    return (carrier as Carrier)[CONNECTION];
+  }
+
+  /** Ends idle connections now and busy ones after their last answer, or at `graceMs`. */
+  async drain(graceMs: number): Promise<void> {
+    this.#draining = true;
+    for (const connection of [...this.#open]) connection.drain();
+    if (this.#open.size === 0) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#empty = resolve;
+    const bound = setTimeout(() => {
+      for (const connection of this.#open) connection.raw.destroy();
+    }, graceMs);
+    await promise;
+    clearTimeout(bound);
+  }
+
+  #exceeded(client: string | null): 'client' | 'all' | null {
+    const { caps } = this.#options;
+    if (this.#open.size >= caps.all) return 'all';
+    return client !== null && (this.#byClient.get(client) ?? 0) >= caps.client ? 'client' : null;
+  }
+
+  #refuse({ raw, address, client }: Connection, cap: 'client' | 'all'): void {
+    const { caps, log } = this.#options;
+    const now = performance.now();
+    if (cap === 'all') this.#fullAt = now;
+    else if (client !== null) this.#clientsFullAt.set(client, now);
+    this.#refused.inc({ cap });
+    this.#refusals += 1;
+    if (now - this.#loggedAt > LOG_EVERY) {
+      log.warn(
+        { client: address, cap, most: caps[cap], refused: this.#refusals },
+        cap === 'client'
+          ? 'connections were refused: their client has as many open as one may (limits.connections); a proxy that speaks for many belongs into trustedProxies'
+          : 'connections were refused: this process has as many open as its descriptors allow; raise its limit of open files (LimitNOFILE, ulimit -n)',
+      );
+      this.#loggedAt = now;
+      this.#refusals = 0;
+    }
+    raw.resetAndDestroy();
+  }
+
+  #count(client: string | null, by: 1 | -1): void {
+    if (client === null) return;
+    const count = (this.#byClient.get(client) ?? 0) + by;
+    if (count > 0) {
+      this.#byClient.set(client, count);
+    } else {
+      this.#byClient.delete(client);
+      this.#clientsFullAt.delete(client);
+    }
+  }
+}
+
+/** An address as a person writes it: `::ffff:192.0.2.1` is `192.0.2.1`. */
+export function plainAddress(address: string | undefined): string {
+  if (address === undefined) return '';
+  return address.startsWith('::ffff:') ? (parseAddress(address)?.toString() ?? address) : address;
+}

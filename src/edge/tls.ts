@@ -1,0 +1,318 @@
+import { randomBytes } from 'node:crypto';
+import { isIP, type Socket } from 'node:net';
+import { createServer, type SecureContext, type Server, type TLSSocket } from 'node:tls';
+import { ACME_TLS, type ClientHello, HELLO_MAX, peekClientHello } from '../certs/client-hello.ts';
+import { materialOf, PROTOCOL } from '../certs/contexts.ts';
+import type { CertificateService, ContextSnapshot } from '../certs/service.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { Connection, Connections } from './connections.ts';
+import type { HttpServers } from './servers.ts';
+
+/** Application protocols that are offered by ALPN, the preferred one first. */
+const PROTOCOLS = ['h2', 'http/1.1'];
+
+/**
+ * A fatal `unrecognized_name` alert (RFC 6066 §3, RFC 8446 §6) in a plaintext record: no key is agreed on yet when the
+ * name is known. Node's own refusal closes without an alert, and a client then takes it for a broken network.
+ */
+const UNRECOGNIZED_NAME = Buffer.from([0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70]);
+
+/** A hello and the record headers around it, even if each record carried a byte or two. */
+const PEEKED_MAX = 2 * HELLO_MAX;
+/** Each look at a hello that is not whole reads it from its beginning. Sent byte by byte it takes three; one cut into hundreds of records is no client's. */
+const MAX_LOOKS = 64;
+
+/** However busy the process is, a handshake may take so many times its limit: a stranger must not hold a descriptor for as long as the load lasts. */
+const BUSY_HANDSHAKE = 6;
+
+/** Reasons that are labels of the metric; all others count as `other`, because what a client sends must not make new labels. */
+const KNOWN_REASONS = new Set([
+  'UNRECOGNIZED_NAME',
+  'ECONNRESET',
+  'ERR_TLS_HANDSHAKE_TIMEOUT',
+  'ERR_SSL_NO_SHARED_CIPHER',
+  'ERR_SSL_UNSUPPORTED_PROTOCOL',
+  'ERR_SSL_WRONG_VERSION_NUMBER',
+  'ERR_SSL_HTTP_REQUEST',
+  'ERR_SSL_NO_APPLICATION_PROTOCOL',
+  'ERR_SSL_SSLV3_ALERT_BAD_CERTIFICATE',
+  'ERR_SSL_TLSV1_ALERT_UNKNOWN_CA',
+  'ERR_SSL_SSL/TLS_ALERT_CERTIFICATE_UNKNOWN',
+]);
+
+/** A name that has no certificate here, although the peeked hello was found to have one: they are asked for at two moments. */
+class UnknownNameError extends Error {
+  override readonly name = 'UnknownNameError';
+  readonly code = 'UNRECOGNIZED_NAME';
+}
+
+/** The keys that encrypt session tickets, replaced from time to time: who steals them can read what was said under them, and no more. */
+export class TicketKeys {
+  readonly #everyMs: number;
+  #current = randomBytes(48);
+  #madeAt = performance.now();
+
+  /** @param everyMs how long keys are used; a ticket under older ones costs its client a full handshake */
+  constructor(everyMs: number) {
+    this.#everyMs = everyMs;
+  }
+
+  /** 48 bytes, another buffer after each change. */
+  readonly current = (): Buffer => {
+    if (performance.now() - this.#madeAt >= this.#everyMs) {
+      this.#current = randomBytes(48);
+      this.#madeAt = performance.now();
+    }
+    return this.#current;
+  };
+}
+
+export interface TlsOptions {
+  readonly certificates: Pick<CertificateService, 'contexts' | 'alpnChallenges'>;
+  readonly connections: Connections;
+  readonly servers: HttpServers;
+  /** 48 bytes, shared by all processes of one gateway; another buffer after each change. */
+  readonly ticketKeys: () => Buffer;
+  readonly handshakeMs: number;
+  readonly metrics: Metrics;
+  readonly log: Logger;
+}
+
+/**
+ * Takes accepted connections of the HTTPS port through the TLS handshake and gives them to HTTP. The ClientHello is read first: it says
+ * whether a CA validates a challenge, and an unknown name is refused by an alert, for which Node's TLS server has no way. That server
+ * never listens; it guards the connection after the handshake too, against broken records and renegotiation.
+ */
+export class TlsTerminator {
+  readonly #options: TlsOptions;
+  readonly #server: Server;
+  readonly #challenges: Server;
+  /** Connections in their handshake by `endsOf`: Node's server gives the socket that it has made, and no way from it to the one beneath. */
+  readonly #handshaking = new Map<string, { readonly connection: Connection; readonly established: () => void }>();
+  readonly #handshakes;
+  readonly #failures;
+  #fallback: SecureContext | null = null;
+  #ticketKeys: Buffer;
+
+  constructor(options: TlsOptions) {
+    const { metrics, certificates } = options;
+    this.#options = options;
+    this.#handshakes = metrics.tally('tls_handshakes_total', 'TLS handshakes done', ['version', 'protocol', 'resumed']);
+    this.#failures = metrics.counter('tls_handshake_failures_total', 'TLS handshakes that failed', ['reason']);
+    this.#ticketKeys = options.ticketKeys();
+    this.#server = createServer({
+      ...this.#startingContext(null),
+      ALPNProtocols: PROTOCOLS,
+      SNICallback: (serverName, callback) => {
+        void lookUp(serverName, certificates.contexts(), (error, context) => {
+          if (context !== null) callback(null, context);
+          else callback(error ?? new UnknownNameError('its certificate is gone'));
+        });
+      },
+    });
+    this.#server.on('secureConnection', (socket) => this.#established(socket));
+    this.#server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
+      this.#failed(socket.remoteAddress, error.code ?? error.message);
+    });
+    // RFC 8737 §3: the handshake alone is the answer.
+    this.#challenges = createServer({
+      ...PROTOCOL,
+      ALPNProtocols: [ACME_TLS],
+      SNICallback: (serverName, callback) => {
+        const context = certificates.alpnChallenges.get(serverName.toLowerCase());
+        if (context === undefined) callback(new UnknownNameError('the challenge is over'));
+        else callback(null, context);
+      },
+    });
+    this.#challenges.on('secureConnection', (socket) => {
+      options.log.info({ host: socket.servername }, 'answered a TLS-ALPN-01 validation');
+      socket.on('error', () => {});
+      socket.destroySoon();
+    });
+    this.#challenges.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
+      this.#failed(socket.remoteAddress, error.code ?? error.message);
+    });
+  }
+
+  readonly accept = (raw: Socket): void => {
+    const connection = this.#options.connections.add(raw, 'registry');
+    if (connection === null) return;
+    const established = this.#limitHandshake(raw);
+    const ends = endsOf(raw);
+    this.#handshaking.set(ends, { connection, established });
+    raw.once('close', () => {
+      if (this.#handshaking.get(ends)?.connection === connection) this.#handshaking.delete(ends);
+    });
+    readClientHello(raw, (hello) => this.#begin(raw, hello));
+  };
+
+  /** @param hello null for what is none: the TLS server refuses it in its own words */
+  #begin(raw: Socket, hello: ClientHello | null): void {
+    const { certificates } = this.#options;
+    if (hello?.protocols.length === 1 && hello.protocols[0] === ACME_TLS && certificates.alpnChallenges.size > 0) {
+      if (certificates.alpnChallenges.has(hello.serverName ?? '')) this.#challenges.emit('connection', raw);
+      else this.#refuseName(raw);
+      return;
+    }
+    const contexts = certificates.contexts();
+    if (hello === null || hello.serverName === null) {
+      this.#handshake(raw, contexts);
+      return;
+    }
+    // With the context here, a CA's or another process's answer included, the TLS server's callback finds it at once.
+    lookUp(hello.serverName, contexts, (error, context) => {
+      if (raw.destroyed) return;
+      if (context !== null) this.#handshake(raw, contexts);
+      else if (error === null) this.#refuseName(raw);
+      else this.#fail(raw, error.message);
+    });
+  }
+
+  #handshake(raw: Socket, { fallback }: ContextSnapshot): void {
+    const ticketKeys = this.#options.ticketKeys();
+    if (fallback !== this.#fallback) {
+      this.#ticketKeys = ticketKeys;
+      this.#server.setSecureContext(this.#startingContext(fallback));
+      this.#fallback = fallback;
+    } else if (ticketKeys !== this.#ticketKeys) {
+      this.#ticketKeys = ticketKeys;
+      this.#server.setTicketKeys(ticketKeys);
+    }
+    this.#server.emit('connection', raw);
+  }
+
+  /**
+   * What every handshake begins with: the certificate for clients that name no host, and the keys of session tickets. It is made anew when
+   * that certificate changes; tickets survive it, because the keys stay. (Setting the certificate on each connection instead
+   * made a handshake 3 to 4 % dearer.)
+   * @param fallback built by `contextOf`
+   */
+  #startingContext(fallback: SecureContext | null) {
+    const material = fallback === null ? null : materialOf(fallback);
+    return {
+      ...PROTOCOL,
+      ...(material === null ? {} : { cert: material.chain, key: material.key }),
+      ticketKeys: this.#ticketKeys,
+      sessionIdContext: 'registry-gateway',
+    };
+  }
+
+  #established(socket: TLSSocket): void {
+    const ends = endsOf(socket);
+    const found = this.#handshaking.get(ends);
+    this.#handshaking.delete(ends);
+    // An error closes the socket, which is all that there is to do; without a listener it would end the process.
+    socket.on('error', () => {});
+    if (found === undefined) {
+      // The client has left already.
+      socket.destroy();
+      return;
+    }
+    const { connection, established } = found;
+    established();
+    // A client asks for it only to make us work: TLS 1.3 has none, and browsers and Go never use it (CVE-2011-1473).
+    socket.disableRenegotiation();
+    const [version, resumed] = [socket.getProtocol() ?? '', String(socket.isSessionReused())];
+    this.#handshakes.add(1, version, socket.alpnProtocol || 'none', resumed);
+    this.#options.servers.serve(socket, connection);
+    if (connection.draining) connection.drain();
+  }
+
+  /**
+   * Bounds a handshake. Only time in which this process waited for events counts: on a busy machine the client is not to blame for the rest.
+   * @returns ends the bound
+   */
+  #limitHandshake(raw: Socket): () => void {
+    const { handshakeMs } = this.#options;
+    const began = performance.now();
+    const loop = performance.eventLoopUtilization();
+    const check = (): void => {
+      const waited = performance.eventLoopUtilization(loop).idle;
+      if (waited >= handshakeMs || performance.now() - began >= BUSY_HANDSHAKE * handshakeMs) {
+        this.#fail(raw, 'ERR_TLS_HANDSHAKE_TIMEOUT');
+      } else timer = setTimeout(check, handshakeMs - waited);
+    };
+    let timer = setTimeout(check, handshakeMs);
+    const end = (): void => clearTimeout(timer);
+    raw.once('close', end);
+    return end;
+  }
+
+  #refuseName(raw: Socket): void {
+    raw.write(UNRECOGNIZED_NAME);
+    this.#fail(raw, 'UNRECOGNIZED_NAME');
+  }
+
+  #fail(raw: Socket, reason: string): void {
+    this.#failed(raw.remoteAddress, reason);
+    raw.destroySoon();
+  }
+
+  /** Scanners and clients that do not trust the CA are daily business: counted, and logged for debugging only. */
+  #failed(client: string | undefined, reason: string): void {
+    this.#failures.inc({ reason: KNOWN_REASONS.has(reason) ? reason : 'other' });
+    this.#options.log.debug({ client, reason }, 'a TLS handshake failed');
+  }
+}
+
+/** Names a TCP connection by its two ends, the same for a socket and for the TLS socket over it. */
+function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
+  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
+}
+
+/** The context for a name that a client asks for; neither context nor error where there is no such name here. */
+function lookUp(
+  serverName: string,
+  snapshot: ContextSnapshot,
+  found: (error: Error | null, context: SecureContext | null) => void,
+): void {
+  const name = (serverName.endsWith('.') ? serverName.slice(0, -1) : serverName).toLowerCase();
+  // RFC 6066 forbids addresses as server names; some clients send them all the same.
+  const ready = snapshot.byHost.get(name) ?? (isIP(name) === 0 ? null : snapshot.fallback);
+  if (ready !== null || snapshot.find === undefined) found(null, ready);
+  else
+    snapshot.find(name).then(
+      (context) => found(null, context),
+      (error: Error) => found(error, null),
+    );
+}
+
+/**
+ * Reads a connection's ClientHello, in however many pieces it arrives, and puts every byte back.
+ * Null where it is none; never called where the client leaves first.
+ */
+function readClientHello(socket: Socket, done: (hello: ClientHello | null) => void): void {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  /** It is not looked for before so many bytes are here. */
+  let least = 1;
+  let looks = 0;
+  const onData = (chunk: Buffer): void => {
+    chunks.push(chunk);
+    size += chunk.length;
+    if (size < least) return;
+    const bytes = chunks.length === 1 ? chunk : Buffer.concat(chunks, size);
+    const result = peekClientHello(bytes);
+    looks += 1;
+    if (result.state === 'more' && size <= PEEKED_MAX && looks < MAX_LOOKS) {
+      least = Math.max(size + 1, leastOf(bytes));
+      return;
+    }
+    socket.off('data', onData);
+    socket.off('end', onEnd);
+    socket.pause();
+    socket.unshift(bytes);
+    done(result.state === 'hello' ? result.hello : null);
+  };
+  const onEnd = (): void => void socket.destroy();
+  socket.on('data', onData);
+  socket.once('end', onEnd);
+}
+
+/** Bytes that a hello with this beginning has at least: it may be cut into more records, each with a header of its own. */
+function leastOf(bytes: Buffer): number {
+  const [header, type] = [5, 4];
+  if (bytes.length < header + type) return header + type;
+  return bytes.readUInt16BE(3) < type ? 0 : header + type + Math.min(bytes.readUIntBE(6, 3), HELLO_MAX);
+}
