@@ -168,7 +168,7 @@ export class Cache implements BlobCache {
         secondLevel: this.#secondLevel,
         syncs: new Mutex(),
         limits: { ...FILL_LIMITS, ...limits },
-        isKept: (digest, size) => this.#isKept(digest, size),
+        isKept: (fill, size) => this.#isKept(fill, size),
         kept: (fill, size) => this.#kept(fill, size),
         diskFailed: (error) => this.#failed(error),
         fetched: (bytes) => this.#counters.add('fetched', bytes),
@@ -215,12 +215,11 @@ export class Cache implements BlobCache {
     if (row !== null) void this.#dropDamaged(row, reason);
   }
 
-  /** Whether the blob is here, with so many bytes: rows and files that do not agree count as not here. */
-  #isKept(digest: Digest, size: number): boolean {
+  /** Whether the blob of a fill is here already, once nothing of it is being removed: rows and files that do not agree count as not here. */
+  async #isKept({ digest }: Fill, size: number): Promise<boolean> {
+    await this.#openBlobs.removed(digest);
     const row = this.#try(() => this.#index.blob(digest), null);
-    if (row?.size !== size) return false;
-    if (this.#openBlobs.isOpen(digest)) return true;
-    return !this.#openBlobs.isBusy(digest) && sizeOf(this.#layout.blob(digest)) === size;
+    return row?.size === size && sizeOf(this.#layout.blob(digest)) === size;
   }
 
   /** A fill is complete and its file in its place. */

@@ -22,7 +22,7 @@ export interface FillContext {
   readonly syncs: Mutex;
   readonly limits: FillLimits;
   /** The blob is in the cache already: another registry's fill brought it, or it was closed to this one. */
-  readonly isKept: (digest: Digest, size: number) => boolean;
+  readonly isKept: (fill: Fill, size: number) => Promise<boolean>;
   /** The blob is complete, verified, and at its final path. */
   readonly kept: (fill: Fill, size: number) => Promise<void>;
   /** The disk failed this fill; for the log and for the metric. */
@@ -335,7 +335,7 @@ export class Fill implements FileView {
     const size = this.size;
     if (file === null || size === undefined) return;
     await this.#recorder.idle();
-    if (this.#context.isKept(this.digest, size)) {
+    if (await this.#context.isKept(this, size)) {
       this.path = layout.blob(this.digest);
       this.kept = true;
       await dropPartial(layout, this.name).catch(() => {});
@@ -350,7 +350,7 @@ export class Fill implements FileView {
       this.#context.diskFailed(
         new CacheError('disk', `cannot keep ${this.digest}: ${(error as Error).message}`, error),
       );
-      if (!this.#context.isKept(this.digest, size)) await rm(layout.blob(this.digest), { force: true }).catch(() => {});
+      if (!(await this.#context.isKept(this, size))) await rm(layout.blob(this.digest), { force: true }).catch(() => {});
       await dropPartial(layout, this.name).catch(() => {});
     }
   }
