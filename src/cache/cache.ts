@@ -63,7 +63,7 @@ export class Cache implements BlobCache {
   readonly #maintenance: Maintenance;
   readonly #flusher: NodeJS.Timeout;
   #closed = false;
-  #makingRoom = false;
+  #makingRoom: Promise<boolean> | null = null;
 
   constructor(options: CacheOptions) {
     const { index, log, metrics } = options;
@@ -303,14 +303,16 @@ export class Cache implements BlobCache {
 
   /** A disk that is only full is no reason to keep nothing for a while, as long as something can be dropped. */
   #failed(error: CacheError): void {
-    if (!isForWantOfRoom(error)) this.#disk.failed(error);
-    else if (!this.#makingRoom) {
-      this.#makingRoom = true;
-      void this.#eviction.makeRoom().then((made) => {
-        this.#makingRoom = false;
-        if (!made) this.#disk.failed(error);
-      });
+    if (!isForWantOfRoom(error)) {
+      this.#disk.failed(error);
+      return;
     }
+    this.#makingRoom ??= this.#eviction.makeRoom().finally(() => {
+      this.#makingRoom = null;
+    });
+    void this.#makingRoom.then((made) => {
+      if (!made) this.#disk.failed(error);
+    });
   }
 
   #makeDirectories(): void {

@@ -38,6 +38,44 @@ describe('a disk that fills up', () => {
     expect(done?.metrics).toMatch(/gateway_cache_fills_total\{outcome="complete"\} [12]/);
   });
 
+  it.skipIf(!canMount)(
+    'by others, to the last byte: what is kept makes room for what is pulled, and nothing fails',
+    async () => {
+      const seeds = (from: number) => Array.from({ length: 20 }, (_, place) => from + place);
+      const order = {
+        ...ORDER,
+        dataDir,
+        past: false,
+        size: 120_000,
+        keptBefore: seeds(1),
+        seeds: seeds(101),
+        inTurn: true,
+      };
+      const { lines, errors, code } = await runCacheChild(order, { wrap: onTmpfs(dataDir, 'size=6m') });
+      const done = lines.find((line) => line.done !== undefined);
+      expect({ code, done: done?.done, accepts: done?.accepts }, errors).toEqual({
+        code: 0,
+        done: true,
+        accepts: true,
+      });
+      expect(done?.metrics).not.toMatch(/gateway_cache_write_errors_total\{/);
+      expect(done?.metrics).toContain('gateway_cache_fills_total{outcome="complete"} 40');
+      expect(done?.kept).toBeGreaterThan(10);
+    },
+  );
+
+  it.skipIf(!canMount)('of its inodes: files are room as bytes are', async () => {
+    const seeds = Array.from({ length: 50 }, (_, place) => place);
+    const order = { ...ORDER, dataDir, past: false, size: 10_000, seeds, inTurn: true };
+    const { lines, errors, code } = await runCacheChild(order, { wrap: onTmpfs(dataDir, 'size=50m,nr_inodes=110') });
+    const done = lines.find((line) => line.done !== undefined);
+    expect({ code, done: done?.done, accepts: done?.accepts }, errors).toEqual({ code: 0, done: true, accepts: true });
+    expect(done?.metrics).not.toMatch(/gateway_cache_write_errors_total\{/);
+    expect(done?.metrics).toContain('gateway_cache_fills_total{outcome="complete"} 50');
+    expect(done?.kept).toBeGreaterThan(10);
+    expect(done?.kept).toBeLessThan(50);
+  });
+
   it.skipIf(!canMount)('so small that not even the index fits: pulls go on all the same', async () => {
     const order = { ...ORDER, dataDir, seeds: [1, 2], size: 1024 * 1024 };
     const { lines, errors, code } = await runCacheChild(order, { wrap: onTmpfs(dataDir, 'size=400k') });

@@ -1,10 +1,12 @@
 // A process of its own around the cache, to be killed, or to be given a disk that is too small. Prints a JSON object a line.
+import { closeSync, openSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
 import { createCache } from '../../../src/cache/cache.ts';
 import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { sourceOf } from '../byte-source.ts';
-import { contentOf, MIB, readAll } from '../cache-rig.ts';
+import { type Content, contentOf, MIB, readAll } from '../cache-rig.ts';
 import { generated } from '../content.ts';
 
 interface Order {
@@ -19,6 +21,23 @@ interface Order {
   readonly past: boolean;
   /** The cache does not see how full the disk is, as when others fill it behind its back. */
   readonly blind?: boolean;
+  /** Contents that are kept before; then a file takes all that is left of the disk. */
+  readonly keptBefore?: readonly number[];
+  /** One pull after the other. */
+  readonly inTurn?: boolean;
+}
+
+/** Writes a file until not a byte more fits. */
+function fillDisk(path: string): void {
+  const fd = openSync(path, 'w');
+  for (let size = 65_536; size >= 1; ) {
+    try {
+      if (writeSync(fd, Buffer.alloc(size)) === 0) break;
+    } catch {
+      size = Math.floor(size / 16);
+    }
+  }
+  closeSync(fd);
 }
 
 const say = (line: unknown): void => void process.stdout.write(`${JSON.stringify(line)}\n`);
@@ -36,7 +55,8 @@ const cache = createCache({
 });
 
 const verified = await cache.admin.verify(() => {}, new AbortController().signal);
-const contents = order.seeds.map((seed) => contentOf(generated(order.size, seed).read(0, order.size)));
+const madeFrom = (seed: number) => contentOf(generated(order.size, seed).read(0, order.size));
+const contents = order.seeds.map(madeFrom);
 let whole = 0;
 for (const { digest, bytes } of contents) {
   const handle = cache.kept(digest);
@@ -49,7 +69,7 @@ say({ ready: true, dropped: verified.dropped, removed: verified.removed, adopted
 
 let takenUp = 0;
 let written = 0;
-const pulls = contents.map(async ({ key, bytes }) => {
+const pull = async ({ key, bytes }: Content): Promise<boolean> => {
   const handle = cache.fill(key, async (sink) => {
     takenUp += sink.held.length > 0 ? 1 : 0;
     sink.begin(bytes.length);
@@ -68,11 +88,21 @@ const pulls = contents.map(async ({ key, bytes }) => {
   const read = await readAll(handle.open(undefined, options), 65_536);
   handle.release();
   return read.equals(bytes);
-});
-const right = await Promise.all(pulls);
+};
+
+if (order.keptBefore !== undefined) {
+  for (const seed of order.keptBefore) await pull(madeFrom(seed));
+  while (cache.admin.stats().fills > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  fillDisk(join(order.dataDir, 'filler'));
+}
+const right: boolean[] = [];
+if (order.inTurn) for (const content of contents) right.push(await pull(content));
+else right.push(...(await Promise.all(contents.map(pull))));
+while (cache.admin.stats().fills > 0) await new Promise((resolve) => setTimeout(resolve, 10));
 say({
   done: right.every(Boolean),
   takenUp,
+  kept: contents.filter(({ digest }) => cache.kept(digest) !== null).length,
   accepts: cache.accepts(contents[0]!.key),
   metrics: await metrics.text(),
 });

@@ -15,6 +15,7 @@ export interface ChildLine {
   readonly whole?: number;
   readonly takenUp?: number;
   readonly accepts?: boolean;
+  readonly kept?: number;
   readonly metrics?: string;
 }
 

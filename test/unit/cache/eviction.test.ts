@@ -1,8 +1,11 @@
+import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { Layout } from '../../../src/cache/files.ts';
 import type { UsedBlob } from '../../../src/cache/index-port.ts';
 import type { RegistryError } from '../../../src/oci/errors.ts';
+import type { Digest } from '../../../src/oci/names.ts';
 import { sourceOf } from '../../support/byte-source.ts';
 import {
   type Content,
@@ -181,6 +184,65 @@ describe('a cache at its limit', () => {
     first.fail(new Error('over'));
     await expect(readUntilEnd(firstHandle.open())).resolves.toMatchObject({ bytes: Buffer.alloc(0) });
     firstHandle.release();
+  });
+
+  it('drops nothing for what is only announced, and little for little that came', async () => {
+    rig = await makeRig({ maxSize: MIB });
+    const kept = Array.from({ length: 9 }, () => makeContent(100_000));
+    for (const content of kept) await put(content);
+    const announced = makeContent(10);
+    const driven = new DrivenFetch();
+    const handle = rig.cache.fill(announced.key, driven.fetch);
+    const sink = await driven.sink();
+    sink.begin(1_000_000);
+    await sink.write(0, Buffer.alloc(70_000));
+    await eventually('the bytes are there', () => handle.available >= 60_000);
+    expect(rig.cache.admin.stats().evictions).toBe(0);
+    await sink.write(70_000, Buffer.alloc(200_000));
+    await eventually('the bytes are there', () => handle.available >= 200_000);
+    // For what came and as much again, and down to nine tenths.
+    expect(rig.cache.admin.stats().evictions).toBeLessThanOrEqual(6);
+    driven.fail(new Error('over'));
+    handle.release();
+  });
+
+  it('goes on where the index fails while room is made: every body is whole, and the rows go later', async () => {
+    let broken = false;
+    class Failing extends MemoryCacheIndex {
+      override removeBlobs(digests: readonly Digest[]): void {
+        if (broken) throw Object.assign(new Error('disk I/O error'), { code: 'SQLITE_IOERR' });
+        super.removeBlobs(digests);
+      }
+    }
+    rig = await makeRig({ maxSize: 300_000, index: new Failing() });
+    for (let count = 0; count < 3; count++) await put(makeContent(90_000));
+    broken = true;
+    const contents = Array.from({ length: 6 }, () => makeContent(90_000));
+    for (const content of contents) {
+      const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+      expect((await readAll(handle.open())).equals(content.bytes)).toBe(true);
+      handle.release();
+      await eventually('the fill has ended', () => rig.cache.admin.stats().fills === 0);
+    }
+    expect(await bytesOnDisk()).toBeLessThanOrEqual(300_000);
+    broken = false;
+    await put(makeContent(90_000));
+    await put(makeContent(90_000));
+    expect(rig.index.totals().bytes).toBe(await bytesOnDisk());
+  });
+
+  it('removes files before rows: a crash in between leaves no file that nobody counts', async () => {
+    const left: boolean[] = [];
+    class Watching extends MemoryCacheIndex {
+      override removeBlobs(digests: readonly Digest[]): void {
+        for (const digest of digests) left.push(existsSync(new Layout(rig.dataDir).blob(digest)));
+        super.removeBlobs(digests);
+      }
+    }
+    rig = await makeRig({ maxSize: 300_000, index: new Watching() });
+    for (let count = 0; count < 6; count++) await put(makeContent(90_000));
+    expect(left.length).toBeGreaterThan(2);
+    expect(left).not.toContain(true);
   });
 
   it('drops what ended fills left before it drops whole blobs', async () => {
