@@ -189,6 +189,8 @@ export interface GatewayOptions {
   /** A data directory that is filled already. */
   readonly dataDir?: string;
   readonly env?: NodeJS.ProcessEnv;
+  /** Endpoints of other registries, by host. */
+  readonly registries?: Readonly<Record<string, string>>;
 }
 
 /** The host that the gateway knows the origin by. */
@@ -216,10 +218,9 @@ export async function gateway(bench: Bench, name: string, origin: string, option
     GATEWAY_LOG_LEVEL: 'info',
     ...options.env,
   };
-  execFileSync(GATEWAY, ['registry', 'set', ORIGIN_HOST, '--endpoint', origin], {
-    env,
-    stdio: 'ignore',
-  });
+  for (const [host, endpoint] of Object.entries({ [ORIGIN_HOST]: origin, ...options.registries })) {
+    execFileSync(GATEWAY, ['registry', 'set', host, '--endpoint', endpoint], { env, stdio: 'ignore' });
+  }
   const server = await Server.start({
     command: GATEWAY,
     args: ['serve'],

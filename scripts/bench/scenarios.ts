@@ -1,8 +1,10 @@
 import type { Scenario } from './scenario.ts';
 import { coldBlob, coldCrowd } from './scenarios/cold.ts';
+import { fairness } from './scenarios/fairness.ts';
 import { handshakes } from './scenarios/handshakes.ts';
 import { indexCost } from './scenarios/index-cost.ts';
 import { memory } from './scenarios/memory.ts';
+import { rangeStorms } from './scenarios/range-storms.ts';
 import { coldOverSlowLink } from './scenarios/slow-link.ts';
 import { start } from './scenarios/start.ts';
 import { warmBlob, warmImage, warmManifest } from './scenarios/warm.ts';
@@ -18,6 +20,8 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   7: memory,
   8: start,
   9: indexCost,
+  10: fairness,
+  11: rangeStorms,
   slow: coldOverSlowLink,
   workers,
 };
