@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
 import { sleep } from '../kit/time.ts';
-import { type Digest, digestAlgorithm, digestHex } from '../oci/names.ts';
+import type { Digest } from '../oci/names.ts';
+import { isManifestDigest } from '../oci/schema1.ts';
 import { hashFile } from './files.ts';
 import type { BlobRow } from './index-port.ts';
 import { type MaintenanceContext, reconcile } from './maintenance.ts';
@@ -155,7 +155,7 @@ export class CacheAdministration implements CacheAdmin {
     let [count, last] = [0, null as Digest | null];
     for (let rows = index.manifestsAfter(null, BATCH); rows.length > 0; rows = index.manifestsAfter(last, BATCH)) {
       const wrong = rows.filter(({ digest, body }) => {
-        return createHash(digestAlgorithm(digest)).update(body).digest('hex') !== digestHex(digest);
+        return !isManifestDigest(body, digest);
       });
       index.removeManifests(wrong.map(({ digest }) => digest));
       if (wrong.length > 0) invalidate();

@@ -2,6 +2,7 @@ import { isIP } from 'node:net';
 import { LRUCache } from 'lru-cache';
 import type { AliasEntry, TableSnapshot } from '../aliases/table.ts';
 import { RegistryError } from '../oci/errors.ts';
+import { NEXT_MARK } from '../oci/link.ts';
 import {
   type Extra,
   isRegistryHost,
@@ -243,11 +244,13 @@ function whatOf(found: Found, params: URLSearchParams | undefined): What {
       return {
         kind: 'referrers',
         digest: requireDigest(found.last),
+        ...(params?.has(NEXT_MARK) ? nextOf(params) : {}),
         ...(artifactType === null || artifactType === undefined ? {} : { artifactType }),
         ...extraOf(params, ['artifactType']),
       };
     }
     case 'tags': {
+      if (params?.has(NEXT_MARK)) return { kind: 'tags', ...nextOf(params) };
       const n = params?.get('n');
       const last = params?.get('last');
       return {
@@ -265,6 +268,11 @@ function whatOf(found: Found, params: URLSearchParams | undefined): What {
 function extraOf(params: URLSearchParams | undefined, known: readonly string[]): { extra?: Extra } {
   const extra = [...(params ?? [])].filter(([name]) => name !== 'ns' && !known.includes(name));
   return extra.length === 0 ? {} : { extra };
+}
+
+/** The query of an upstream's own link, without what this gateway added to it. */
+function nextOf(params: URLSearchParams): { next: Extra } {
+  return { next: [...params].filter(([name]) => name !== 'ns' && name !== NEXT_MARK) };
 }
 
 function shown(text: string): string {

@@ -5,6 +5,12 @@ export interface Link {
   readonly params: ReadonlyMap<string, string>;
 }
 
+/**
+ * Marks the query of a link that came from an upstream: all else in it is the upstream's own, whatever it means there (ghcr.io: `n=0`), and is
+ * not what the client asked for.
+ */
+export const NEXT_MARK = '_next';
+
 /** Longest header looked at; a longer one is no page link of a registry. */
 const MAX_LENGTH = 8192;
 

@@ -91,17 +91,24 @@ export interface Target {
 export type What =
   | { readonly kind: 'manifest'; readonly reference: Reference }
   | { readonly kind: 'blob'; readonly digest: Digest }
-  | { readonly kind: 'tags'; readonly n?: number; readonly last?: string; readonly extra?: Extra }
+  | {
+      readonly kind: 'tags';
+      readonly n?: number;
+      readonly last?: string;
+      readonly extra?: Extra;
+      readonly next?: Extra;
+    }
   | {
       readonly kind: 'referrers';
       readonly digest: Digest;
       readonly artifactType?: string;
       readonly extra?: Extra;
+      readonly next?: Extra;
     };
 
 /**
  * What else the query had (not `ns`), as pairs: an upstream's own page link may carry more than the specification knows,
- * and gets it back as it was.
+ * and gets it back as it was. As `next`, all of the query of such a link, where the client follows one that this gateway marked.
  */
 export type Extra = readonly [name: string, value: string][];
 

@@ -6,6 +6,7 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { Tokens } from './authorization.ts';
 import { type UpstreamContext, upstreamMetrics } from './context.ts';
+import { readManifest, readManifestHead, readReferrers, readTags } from './documents.ts';
 import { openBlob, resumable, statBlob } from './download/blob-stream.ts';
 import { download } from './download/download.ts';
 import { SingleConnectionHosts } from './download/parallelism.ts';
@@ -15,8 +16,8 @@ import { OutgoingConnections } from './net/connections.ts';
 import { ProxyChoice } from './net/egress.ts';
 import { type PoolLimits, Pools, type Purpose } from './pools.ts';
 import { manifestRequestHeaders, Requester } from './request.ts';
-import { readList, readManifest, readManifestHead, statusError, type UpstreamResponse } from './responses.ts';
-import type { EndpointHealth, ListPage, Route, Upstream, UpstreamManifest } from './upstream.ts';
+import type { UpstreamResponse } from './responses.ts';
+import type { EndpointHealth, ListPage, Route, TagsRequest, Upstream, UpstreamManifest } from './upstream.ts';
 
 /**
  * Connections in use at one time: a third of the 1024 file descriptors that every process may open.
@@ -31,9 +32,6 @@ const POOLS: Readonly<Record<Purpose, PoolLimits>> = {
   passing: { permits: 64, perRegistry: 64, perGroup: 48, safeFor: 0, turn: 5_000 },
   segment: { permits: 96, perRegistry: 24, perGroup: 24, safeFor: 0, turn: 5_000 },
 };
-
-/** Statuses of registries without a referrers API. */
-const NO_REFERRERS_API = new Set([400, 404, 405, 501]);
 
 export interface UpstreamOptions {
   /** The table as it is now: the registries there are, by host. */
@@ -92,13 +90,14 @@ class RegistryUpstream implements Upstream {
         const head = await readManifestHead(
           await this.#context.requester.send({ ...request, method: 'HEAD' }),
           endpoint,
+          reference,
         );
         if (head !== null) return head;
       }
       const response = await this.#context.requester.send({ ...request, method: 'GET' });
       const manifest = await readManifest(response, endpoint, reference);
       this.#context.metrics.bytes.inc({ registry: route.host }, manifest.size ?? 0);
-      return method === 'HEAD' ? { ...manifest, body: null } : manifest;
+      return method === 'HEAD' ? { ...manifest, body: null, named: [] } : manifest;
     });
   }
 
@@ -129,21 +128,28 @@ class RegistryUpstream implements Upstream {
     }
   }
 
-  tags(key: RepositoryKey, query: URLSearchParams, signal: AbortSignal): Promise<ListPage> {
-    const path = `/v2/${key.repository}/tags/list${search(query)}`;
+  tags(key: RepositoryKey, request: TagsRequest, signal: AbortSignal): Promise<ListPage> {
+    const path = `/v2/${key.repository}/tags/list${search(request.query)}`;
     return this.#tryEndpoints(subjectOf(key, 'nameUnknown', 'tags/list'), signal, async (route, endpoint) =>
-      readList(await this.#get(route, endpoint, path, key, signal), endpoint),
+      readTags(await this.#get(route, endpoint, path, key, signal), endpoint, request),
     );
   }
 
   referrers(key: RepositoryKey, digest: Digest, query: URLSearchParams, signal: AbortSignal): Promise<ListPage | null> {
     const path = `/v2/${key.repository}/referrers/${digest}${search(query)}`;
     return this.#tryEndpoints(subjectOf(key, 'manifestUnknown', digest), signal, async (route, endpoint) => {
-      const response = await this.#get(route, endpoint, path, key, signal);
-      if (response.status === 200) return await readList(response, endpoint);
-      const error = await statusError(response, endpoint);
-      if (!NO_REFERRERS_API.has(error.status)) throw error;
-      return null;
+      let elsewhere = false;
+      const onRedirect = (to: URL): void => {
+        elsewhere = to.origin !== endpoint.origin;
+      };
+      try {
+        return await readReferrers(await this.#get(route, endpoint, path, key, signal, onRedirect), endpoint);
+      } catch (error) {
+        signal.throwIfAborted();
+        // That a web host cannot be reached is no failure of the registry that redirects to it.
+        if (elsewhere && !(error instanceof StatusError)) return null;
+        throw error;
+      }
     });
   }
 
@@ -156,7 +162,14 @@ class RegistryUpstream implements Upstream {
     return this.#connections.close();
   }
 
-  #get(route: Route, endpoint: URL, path: string, key: RepositoryKey, signal: AbortSignal): Promise<UpstreamResponse> {
+  #get(
+    route: Route,
+    endpoint: URL,
+    path: string,
+    key: RepositoryKey,
+    signal: AbortSignal,
+    onRedirect?: (to: URL) => void,
+  ): Promise<UpstreamResponse> {
     const { repository } = key;
     return this.#context.requester.send({
       route,
@@ -167,6 +180,7 @@ class RegistryUpstream implements Upstream {
       headers: { accept: 'application/json, */*' },
       signal,
       purpose: 'document',
+      onRedirect,
     });
   }
 

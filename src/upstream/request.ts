@@ -35,6 +35,8 @@ export interface UpstreamRequest {
   readonly signal: AbortSignal;
   /** The class in which a connection is acquired; null where the caller holds one. */
   readonly purpose: Purpose | null;
+  /** Called before a redirect is followed. */
+  readonly onRedirect?: ((to: URL) => void) | undefined;
 }
 
 /** Sends a request to one endpoint, and authorises it and follows redirects as needed. No retries. */
@@ -62,6 +64,7 @@ export class Requester {
       if (hops === MAX_REDIRECTS)
         throw new RedirectError(`more than ${MAX_REDIRECTS} redirects, the last from ${url.host}`);
       url = follow(header(response.headers, 'location'), url, request.endpoint);
+      request.onRedirect?.(url);
     }
   }
 

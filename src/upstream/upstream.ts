@@ -1,3 +1,4 @@
+import type { NamedContent } from '../oci/documents.ts';
 import type { BlobKey, Digest, Reference, RepositoryKey } from '../oci/names.ts';
 import type { BlobSink, BlobStream } from '../oci/transfer.ts';
 
@@ -19,15 +20,29 @@ export interface UpstreamManifest {
   readonly size: number | undefined;
   /** The exact bytes; null for HEAD. */
   readonly body: Uint8Array | null;
+  /** What the body names; empty for HEAD. */
+  readonly named: readonly NamedContent[];
 }
 
+/** A page of a list, as JSON that was read and written anew. */
 export interface ListPage {
   readonly body: Uint8Array;
-  readonly mediaType: string;
   /** The query of the `Link: rel="next"` target, to be sent unchanged for the next page; null on the last page. */
   readonly next: URLSearchParams | null;
-  /** `OCI-Filters-Applied`, where sent. */
-  readonly filtersApplied?: string;
+  /** The tag after which the next page begins, where the upstream sent more than was asked for; else null. */
+  readonly cutAfter: string | null;
+  /** Whether the upstream says that it has chosen the referrers by the `artifactType` that was asked for. */
+  readonly filtered?: boolean;
+}
+
+export interface TagsRequest {
+  /** Sent upstream. */
+  readonly query: URLSearchParams;
+  /** What the repository is called in the list. */
+  readonly name: string;
+  /** What the client wants, made good where the upstream knows no pages. Undefined where `query` is that of an upstream's own link. */
+  readonly n: number | undefined;
+  readonly last: string | undefined;
 }
 
 /**
@@ -50,8 +65,8 @@ export interface Upstream {
   openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream>;
   /** Fetches what the sink lacks, over as many connections, endpoints and attempts as needed. Resolves when every byte has been written. */
   download(key: BlobKey, sink: BlobSink, signal: AbortSignal): Promise<void>;
-  tags(key: RepositoryKey, query: URLSearchParams, signal: AbortSignal): Promise<ListPage>;
-  /** Null where the registry has no referrers API (404): the caller falls back to the tag scheme. */
+  tags(key: RepositoryKey, request: TagsRequest, signal: AbortSignal): Promise<ListPage>;
+  /** Null where the registry has no referrers API: the caller falls back to the tag scheme. */
   referrers(key: RepositoryKey, digest: Digest, query: URLSearchParams, signal: AbortSignal): Promise<ListPage | null>;
   /** The health of each endpoint, for `registry show` and metrics. */
   health(registry: string): EndpointHealth[];

@@ -1,9 +1,11 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
+import { resolvePull } from '../../src/edge/target.ts';
 import { nextQuery } from '../../src/oci/link.ts';
 import { OCI_INDEX } from '../../src/oci/media-types.ts';
-import type { Extra } from '../../src/oci/names.ts';
+import type { What } from '../../src/oci/names.ts';
+import { snapshotOf } from '../support/edge-bed.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry/index.ts';
 import { type Answered, RegistryBed, refusalOf } from '../support/registry-bed.ts';
 
@@ -20,6 +22,17 @@ async function start(fakeOptions: FakeRegistryOptions = {}) {
   const bed = await RegistryBed.start({ registries: { 'docker.io': { fake } } });
   closers.push(() => bed.stop());
   return { fake, bed, repository: fake.repository(REPOSITORY) };
+}
+
+/** What the edge makes of a link's target. */
+function followed(link: string | undefined): What {
+  const path = /<([^>]+)>/.exec(link ?? '')?.[1];
+  if (path === undefined) throw new Error(`no link: ${link}`);
+  const [plain = '', query = ''] = path.split('?');
+  const table = snapshotOf('cr.test', ['docker.io', 'quay.io'], {});
+  const route = resolvePull({ host: 'cr.test', path: plain, query }, table);
+  if (route === null) throw new Error(`no pull: ${path}`);
+  return route.target.what;
 }
 
 const json = (reply: Answered) => JSON.parse(reply.body.toString());
@@ -96,10 +109,85 @@ describe('tags', () => {
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     bed.put('quay.io', { fake: Object.create(fake, { url: { value: url } }) as FakeRegistry });
     const reply = await bed.ask('quay.io', 'org/app', { kind: 'tags', n: 1 }, { base: '/quay.io/v2/' });
-    expect(reply.headers.link).toBe('</quay.io/v2/org/app/tags/list?next_page=a%2Fb%3D&n=1>; rel="next"');
-    const extra: Extra = [['next_page', 'a/b=']];
-    await bed.ask('quay.io', 'org/app', { kind: 'tags', n: 1, extra });
+    expect(reply.headers.link).toBe('</quay.io/v2/org/app/tags/list?next_page=a%2Fb%3D&n=1&_next=1>; rel="next"');
+    expect(json(reply)).toEqual({ name: 'org/app', tags: ['a'] });
+    await bed.ask('quay.io', 'org/app', followed(reply.headers.link));
     expect(asked).toEqual(['/v2/org/app/tags/list?n=1', '/v2/org/app/tags/list?next_page=a%2Fb%3D&n=1']);
+  });
+});
+
+describe('a list of tags that an upstream pages', () => {
+  test('is whole to a client that follows the links, whatever they say (ghcr.io: n=0)', async () => {
+    const { bed, fake, repository } = await start({ tagPages: 10 });
+    const tags = Array.from({ length: 25 }, (_, at) => `v${String(at).padStart(2, '0')}`);
+    for (const tag of tags) repository.addImage(tag, ['x']);
+    for (const first of [{ kind: 'tags' }, { kind: 'tags', n: 10 }] as const) {
+      const pages: string[][] = [];
+      for (let what: What | null = first; what !== null; ) {
+        const reply = await bed.ask('docker.io', REPOSITORY, what, { base: '/v2/docker.io/' });
+        pages.push(json(reply).tags);
+        what = reply.headers.link === undefined ? null : followed(reply.headers.link);
+      }
+      expect(pages.map((page) => page.length)).toEqual([10, 10, 5]);
+      expect(pages.flat()).toEqual(tags);
+    }
+    expect(fake.log.of({ kind: 'tags' }).map(({ query }) => query)).toContain('?last=v09&n=0');
+  });
+
+  test('in an order of its own stays in that order, page for page', async () => {
+    const { bed, fake } = await start();
+    const newestFirst = ['v10', 'v9', 'v11', 'v1', 'v2'];
+    fake.faults = ({ query }) => {
+      const from = Number(new URLSearchParams(query).get('from') ?? 0);
+      const link = from + 2 < newestFirst.length ? { link: `<?from=${from + 2}>; rel="next"` } : {};
+      const body = JSON.stringify({ name: 'x', tags: newestFirst.slice(from, from + 2) });
+      return { status: 200, headers: { 'content-type': 'application/json', ...link }, body };
+    };
+    const seen: string[] = [];
+    for (let what: What | null = { kind: 'tags' }; what !== null; ) {
+      const reply = await bed.ask('docker.io', REPOSITORY, what);
+      seen.push(...json(reply).tags);
+      what = reply.headers.link === undefined ? null : followed(reply.headers.link);
+    }
+    expect(seen).toEqual(newestFirst);
+  });
+
+  test('is cut where it has more than the client asked for, and goes on behind that', async () => {
+    const { bed, repository } = await start({ tagPages: 4 });
+    const tags = ['a', 'b', 'c', 'd', 'e', 'f'];
+    for (const tag of tags) repository.addImage(tag, ['x']);
+    const first = await bed.ask('docker.io', REPOSITORY, { kind: 'tags', n: 3 });
+    expect([json(first).tags, followed(first.headers.link)]).toEqual([
+      ['a', 'b', 'c'],
+      { kind: 'tags', n: 3, last: 'c' },
+    ]);
+  });
+});
+
+describe('a list that is none is refused, and nothing of its bytes is passed on', () => {
+  const html = '<html><script>alert(1)</script></html>';
+
+  test.each([
+    ['text/html', html],
+    ['text/html', '{"name":"x","tags":["a"]}'],
+    ['application/json', html],
+    ['application/json', '{"tags":"a"}'],
+    ['application/json', '{"tags":[{"a":1}]}'],
+    ['application/json', '['.repeat(200_000)],
+    ['application/json', ''],
+  ])('tags as %s %.30s', async (type, body) => {
+    const { bed, fake } = await start();
+    fake.faults = () => ({ status: 200, headers: { 'content-type': type }, body });
+    expect(await refusalOf(bed.ask('docker.io', REPOSITORY, { kind: 'tags' }))).toBe('upstreamWrong');
+  });
+
+  test('and one with more in it comes without', async () => {
+    const { bed, fake } = await start();
+    const body = JSON.stringify({ name: html, tags: ['1', html, '2'], extra: html });
+    fake.faults = () => ({ status: 200, headers: { 'content-type': 'text/plain' }, body });
+    const reply = await bed.ask('docker.io', REPOSITORY, { kind: 'tags' }, { base: '/v2/docker.io/' });
+    expect(reply.headers['content-type']).toBe('application/json');
+    expect(json(reply)).toEqual({ name: `docker.io/${REPOSITORY}`, tags: ['1', '2'] });
   });
 });
 
@@ -114,8 +202,7 @@ describe('referrers', () => {
     expect([first.headers['content-type'], json(first).manifests.length]).toEqual([OCI_INDEX, 1]);
     expect(first.headers.link).toMatch(`</docker.io/v2/library/app/referrers/${image.digest}?`);
     const second = await bed.ask('docker.io', REPOSITORY, {
-      ...what,
-      extra: [...(nextQuery(first.headers.link) ?? [])],
+      ...followed(first.headers.link),
     });
     expect(json(second).manifests[0].digest).not.toBe(json(first).manifests[0].digest);
     const filtered = await bed.ask('docker.io', REPOSITORY, { ...what, artifactType: 'application/sbom' });
@@ -142,6 +229,63 @@ describe('referrers', () => {
     ]);
     const head = await bed.ask('docker.io', REPOSITORY, what, { method: 'HEAD' });
     expect([head.headers, head.body.length]).toEqual([all.headers, 0]);
+  });
+
+  const elsewhere: [string, (web: FakeRegistry) => string, number | undefined][] = [
+    ['answers 404 with a web page', (web) => `${web.url}/page`, 404],
+    ['answers 200 with a web page', (web) => `${web.url}/page`, 200],
+    ['fails', (web) => `${web.url}/page`, 500],
+    ['wants a login', (web) => `${web.url}/page`, 401],
+    ['redirects for ever', (web) => `${web.url}/page`, 302],
+    ['refuses connections', () => 'http://127.0.0.1:1/page', undefined],
+    ['is no host for it', () => 'http://169.254.169.254/page', undefined],
+  ];
+  test.each(elsewhere)(
+    'come from the fallback tag where a redirect leads to a web host that %s',
+    async (_, to, status) => {
+      const { bed, fake, repository } = await start();
+      const web = await FakeRegistry.start({ host: '127.66.6.6' });
+      closers.push(() => web.close());
+      const headers = { 'content-type': 'text/html', location: '/page' };
+      web.faults = () => ({ status: status ?? 500, headers, body: '<html>not here</html>' });
+      const image = repository.addImage('1', ['one']);
+      const descriptor = { mediaType: 'a/b', digest: image.digest, size: 1 };
+      const index = { schemaVersion: 2, mediaType: OCI_INDEX, manifests: [descriptor] };
+      repository.addManifest(index, OCI_INDEX, `sha256-${image.digest.slice('sha256:'.length)}`);
+      fake.faults = ({ kind }) => (kind === 'referrers' ? { status: 303, headers: { location: to(web) } } : undefined);
+      const what = { kind: 'referrers', digest: image.digest } as const;
+      for (let turn = 0; turn < 4; turn++) {
+        const reply = await bed.ask('docker.io', REPOSITORY, what);
+        expect([reply.status, reply.headers['content-type'], json(reply)]).toEqual([200, OCI_INDEX, index]);
+      }
+      // None of that counts against the registry.
+      expect((await bed.manifest('docker.io', REPOSITORY, '1')).status).toBe(200);
+    },
+  );
+
+  test.each([
+    ['text/html', '<html>'],
+    ['application/json', '{"errors":[]}'],
+    [OCI_INDEX, '{"schemaVersion":2,"manifests":[{"digest":"<script>"}]}'],
+    [OCI_INDEX, '<html>'],
+  ])('are empty where the registry answers 200 with %s %s', async (type, body) => {
+    const { bed, fake, repository } = await start();
+    const image = repository.addImage('1', ['one']);
+    fake.faults = ({ kind }) =>
+      kind === 'referrers' ? { status: 200, headers: { 'content-type': type }, body } : undefined;
+    const reply = await bed.ask('docker.io', REPOSITORY, { kind: 'referrers', digest: image.digest });
+    expect([reply.headers['content-type'], json(reply)]).toEqual([
+      OCI_INDEX,
+      { schemaVersion: 2, mediaType: OCI_INDEX, manifests: [] },
+    ]);
+  });
+
+  test('are none where the fallback tag is the subject itself (GitLab takes it for the digest)', async () => {
+    const { bed, repository } = await start({ referrers: false });
+    const index = repository.addIndex('1', [repository.addImage(undefined, ['one'])]);
+    repository.tags.set(`sha256-${index.digest.slice('sha256:'.length)}`, index.digest);
+    const reply = await bed.ask('docker.io', REPOSITORY, { kind: 'referrers', digest: index.digest });
+    expect(json(reply).manifests).toEqual([]);
   });
 
   test('of an upstream that fails are an error', async () => {

@@ -75,16 +75,22 @@ describe('a manifest', () => {
     expect([reply.from, sha256(reply.body)]).toEqual(['upstream', image.digest]);
   });
 
-  test.each([
-    'not json',
-    '[]',
-    'null',
-    '{"layers":7,"config":[1,{"digest":3}]}',
-    '{"layers":[{"digest":"sha256:zz"}]}',
-  ])('of the odd content %j is passed on as it is', async (body) => {
+  test.each(['{"layers":7,"config":[1,{"digest":3}]}', '{"layers":[{"digest":"sha256:zz"}]}'])(
+    'of the odd content %j is passed on as it is',
+    async (body) => {
+      const { bed, repository } = await start();
+      repository.addManifest(body, OCI_MANIFEST, 'odd');
+      expect((await bed.manifest('docker.io', REPOSITORY, 'odd')).body.toString()).toBe(body);
+    },
+  );
+
+  test.each(['not json', '[]', 'null', '"x"', '{"a":1', ''])('is an object in JSON, never %j', async (body) => {
     const { bed, repository } = await start();
-    repository.addManifest(body, OCI_MANIFEST, 'odd');
-    expect((await bed.manifest('docker.io', REPOSITORY, 'odd')).body.toString()).toBe(body);
+    const { digest } = repository.addManifest(body, OCI_MANIFEST, 'odd');
+    for (const reference of ['odd', digest]) {
+      expect(await refusalOf(bed.manifest('docker.io', REPOSITORY, reference))).toBe('upstreamWrong');
+    }
+    expect(bed.rig.cache.manifests.getManifest(digest)).toBeNull();
   });
 
   test('is never a web page', async () => {

@@ -3,7 +3,7 @@ import { RegistryError } from '../../src/oci/errors.ts';
 import { FakeRegistry, type FakeRegistryOptions, generated, QUIRKS } from '../support/fake-registry/index.ts';
 import { MemorySink } from '../support/memory-sink.ts';
 import { httpProxy, socksProxy, type TestProxy, type TestProxyOptions } from '../support/proxy-servers.ts';
-import { startUpstream, type TestUpstream } from '../support/upstream.ts';
+import { startUpstream, type TestUpstream, tagsRequest } from '../support/upstream.ts';
 
 const signal = new AbortController().signal;
 const REPOSITORY = { registry: 'r.test', repository: 'library/app' };
@@ -77,7 +77,7 @@ describe.each([
     const at = `127.0.0.1:${proxy.port}`;
     await pulls(upstreamOf({ 'r.test': { endpoints: [endpoint] } }, { proxy: `${scheme}://${login}@${at}` }), fake);
     const wrong = upstreamOf({ 'r.test': { endpoints: [endpoint] } }, { proxy: `${scheme}://a:secret@${at}` });
-    const error = await wrong.tags(REPOSITORY, new URLSearchParams(), signal).catch((thrown: unknown) => thrown);
+    const error = await wrong.tags(REPOSITORY, tagsRequest(), signal).catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(RegistryError);
     expect((error as RegistryError).status).toBe(502);
     expect((error as RegistryError).message).toContain('proxy');
@@ -102,7 +102,7 @@ describe.each([
     );
     for (const location of [inside.url, 'http://localhost/', 'http://[::1]/', 'http://vault/']) {
       fake.faults = () => ({ status: 302, headers: { location } });
-      const error = await upstream.tags(REPOSITORY, new URLSearchParams(), signal).catch((thrown: unknown) => thrown);
+      const error = await upstream.tags(REPOSITORY, tagsRequest(), signal).catch((thrown: unknown) => thrown);
       expect((error as RegistryError).kind).toBe('upstreamWrong');
     }
     expect(inside.log.count()).toBe(0);
@@ -147,7 +147,7 @@ describe('the environment', () => {
     const exempt = { ...environment, NO_PROXY: 'hidden.example' };
     const upstream = upstreamOf({ 'r.test': { endpoints: [endpoint] } }, { environment: exempt });
     const before = proxy.asked.length;
-    await expect(upstream.tags(REPOSITORY, new URLSearchParams(), signal)).rejects.toBeInstanceOf(RegistryError);
+    await expect(upstream.tags(REPOSITORY, tagsRequest(), signal)).rejects.toBeInstanceOf(RegistryError);
     expect(proxy.asked.length).toBe(before);
   });
 });
@@ -158,7 +158,7 @@ describe('a proxy that is off', () => {
     cleanups.push(() => fake.close());
     fake.repository('library/app');
     const upstream = upstreamOf({ 'r.test': { endpoints: [fake.url] } }, { proxy: 'http://127.0.0.1:1' });
-    const error = await upstream.tags(REPOSITORY, new URLSearchParams(), signal).catch((thrown: unknown) => thrown);
+    const error = await upstream.tags(REPOSITORY, tagsRequest(), signal).catch((thrown: unknown) => thrown);
     expect((error as RegistryError).status).toBe(502);
     expect(fake.log.count()).toBe(0);
   });

@@ -11,7 +11,7 @@ import {
   QUIRKS,
   sha256,
 } from '../support/fake-registry/index.ts';
-import { startUpstream, type TestUpstream } from '../support/upstream.ts';
+import { startUpstream, type TestUpstream, tagsRequest } from '../support/upstream.ts';
 
 const REPOSITORY = { registry: 'r.test', repository: 'library/app' };
 const LATEST = { kind: 'tag', tag: 'latest' } as const;
@@ -322,6 +322,7 @@ describe('HEAD', () => {
       digest: image.digest,
       size: image.body.length,
       body: null,
+      named: [],
     });
     expect(fake.log.count({ kind: 'manifest', method: 'GET' })).toBe(0);
   });
@@ -346,9 +347,9 @@ describe('lists', () => {
     const fake = await fakeRegistry({ pageSize: 2 });
     for (const tag of ['a', 'b', 'c']) fake.repository('library/app').addImage(tag, ['x']);
     const upstream = upstreamOf([fake.url]);
-    const first = await upstream.tags(REPOSITORY, new URLSearchParams(), signal);
+    const first = await upstream.tags(REPOSITORY, tagsRequest(), signal);
     expect(JSON.parse(Buffer.from(first.body).toString()).tags).toEqual(['a', 'b']);
-    const second = await upstream.tags(REPOSITORY, first.next ?? new URLSearchParams(), signal);
+    const second = await upstream.tags(REPOSITORY, tagsRequest(first.next), signal);
     expect(JSON.parse(Buffer.from(second.body).toString()).tags).toEqual(['c']);
     expect(second.next).toBeNull();
   });
@@ -356,7 +357,7 @@ describe('lists', () => {
   it('says NAME_UNKNOWN for a repository that is not there', async () => {
     const fake = await fakeRegistry();
     const upstream = upstreamOf([fake.url]);
-    expect((await failure(upstream.tags(REPOSITORY, new URLSearchParams(), signal))).code).toBe('NAME_UNKNOWN');
+    expect((await failure(upstream.tags(REPOSITORY, tagsRequest(), signal))).code).toBe('NAME_UNKNOWN');
     expect((await failure(get(upstream))).code).toBe('NAME_UNKNOWN');
     fake.repository('library/app');
     expect((await failure(get(upstream))).code).toBe('MANIFEST_UNKNOWN');
@@ -369,7 +370,7 @@ describe('lists', () => {
     const signature = repository.addImage(undefined, ['sig'], { subject, artifactType: 'application/x-sig' });
     const query = new URLSearchParams({ artifactType: 'application/x-sig' });
     const page = await upstreamOf([fake.url]).referrers(REPOSITORY, subject.digest, query, signal);
-    expect(page?.filtersApplied).toBe('artifactType');
+    expect(page?.filtered).toBe(true);
     expect(JSON.parse(Buffer.from(page?.body ?? []).toString()).manifests[0].digest).toBe(signature.digest);
     const bare = await fakeRegistry({ referrers: false });
     expect(await upstreamOf([bare.url]).referrers(REPOSITORY, subject.digest, query, signal)).toBeNull();

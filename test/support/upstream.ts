@@ -1,11 +1,16 @@
 import { silentLog } from '../../src/telemetry/log.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
 import { createUpstream } from '../../src/upstream/registry-upstream.ts';
-import type { Route, Upstream } from '../../src/upstream/upstream.ts';
+import type { Route, TagsRequest, Upstream } from '../../src/upstream/upstream.ts';
 
 export interface TestUpstream extends Upstream {
   /** Routes by registry; may be changed while the test runs. */
   readonly routes: Map<string, Route>;
+}
+
+/** A question for tags, by the query alone. */
+export function tagsRequest(query: URLSearchParams | null = null): TagsRequest {
+  return { query: query ?? new URLSearchParams(), name: 'app', n: undefined, last: undefined };
 }
 
 /** The real upstream over given endpoints. Proxies of the environment are ignored unless given. */

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { RegistryError } from '../../../src/oci/errors.ts';
 import { FakeRegistry } from '../fake-registry/index.ts';
-import { startUpstream } from '../upstream.ts';
+import { startUpstream, tagsRequest } from '../upstream.ts';
 
 /**
  * Pulls within a network namespace whose resolver changes its answer at each look-up of one name: `node main.ts '<JSON>'`. Prints
@@ -91,7 +91,7 @@ for (const pointed of ['redirect', 'realm']) {
     const upstream = startUpstream({ 'r.test': { endpoints: [`http://${REGISTRY}:${fake.port}`] } });
     try {
       const signal = AbortSignal.timeout(20_000);
-      await upstream.tags({ registry: 'r.test', repository: 'app' }, new URLSearchParams(), signal);
+      await upstream.tags({ registry: 'r.test', repository: 'app' }, tagsRequest(), signal);
     } catch (error) {
       refusals.push(`${pointed}: ${(error as RegistryError).kind}`);
     }

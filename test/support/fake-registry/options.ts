@@ -11,7 +11,7 @@ export interface Fault {
   /** Answers this instead. */
   readonly status?: number;
   readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: string;
+  readonly body?: string | Uint8Array;
   /** TCP reset after so many bytes. */
   readonly resetAfter?: number;
   /** No byte more after so many, the connection stays open. */
@@ -92,6 +92,8 @@ export interface FakeRegistryOptions {
   readonly referrers?: boolean;
   /** Most descriptors in one answer of referrers, most tags without `n`. */
   readonly pageSize?: number;
+  /** ghcr: pages of so many tags, whatever `n` is, and links that say `n=0`. */
+  readonly tagPages?: number;
   /** Filters referrers by artifactType itself and says so. Default true. */
   readonly filtersReferrers?: boolean;
   /** ghcr: an index is MANIFEST_UNKNOWN when `Accept` lacks its type. */

@@ -20,6 +20,7 @@ export const QUIRKS = {
     auth: { scheme: 'bearer', service: 'ghcr.io', pingScope: 'repository:user/image:pull', tokenRefusal: 403 },
     strictAccept: true,
     referrers: false,
+    tagPages: 100,
     redirect: { to: 'signed', lifetime: 60_000, status: 307 },
   },
   mcr: { redirect: { to: 'absolute', status: 307 } },

@@ -431,12 +431,13 @@ export class FakeRegistry {
     if (held === undefined)
       return this.#answer(record, response, 404, {}, errorBody('NAME_UNKNOWN', 'repository name not known'));
     const last = url.searchParams.get('last') ?? '';
-    const n = Number(url.searchParams.get('n') ?? this.#options.pageSize ?? Infinity);
+    const { pageSize = Infinity, tagPages } = this.#options;
+    const n = tagPages ?? Number(url.searchParams.get('n') ?? pageSize);
     const sorted = [...held.tags.keys()].sort().filter((tag) => tag > last);
     const page = sorted.slice(0, n);
     const headers: Record<string, string> = { 'content-type': 'application/json' };
     if (sorted.length > page.length) {
-      headers.link = `</v2/${record.repository}/tags/list?last=${page.at(-1) ?? last}&n=${n}>; rel="next"`;
+      headers.link = `</v2/${record.repository}/tags/list?last=${page.at(-1) ?? last}&n=${tagPages === undefined ? n : 0}>; rel="next"`;
     }
     this.#answer(record, response, 200, headers, JSON.stringify({ name: record.repository, tags: page }));
   }
