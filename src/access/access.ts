@@ -78,6 +78,16 @@ export class Access {
     return this.#options.quotas;
   }
 
+  /** Bytes that were fetched for this client, by a fill that it began. */
+  fetched(client: string, bytes: number): void {
+    this.#options.quotas?.fetched(client, bytes);
+  }
+
+  /** False for a client whose quota is used up. */
+  mayFetch(client: string): boolean {
+    return this.#options.quotas?.mayFetch(client) ?? true;
+  }
+
   /** Writes the counters a last time; never rejects. */
   async close(): Promise<void> {
     if (this.#timer !== null) clearInterval(this.#timer);

@@ -7,6 +7,7 @@ import type { BlobKey, Digest, RepositoryKey } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type CacheAdmin, CacheAdministration } from './admin.ts';
+import { ClientAllowance } from './allowance.ts';
 import { type BlobCache, type BlobHandle, CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import { type BlobTier, SecondLevel } from './blob-tier.ts';
 import { Eviction, isForWantOfRoom } from './eviction.ts';
@@ -23,6 +24,14 @@ import { CacheCounters, Links, Uses } from './write-behind.ts';
 /** Uses, links and counters are written to the index this often, ms: off the path of a pull, and little is lost to kill -9. */
 const FLUSH_INTERVAL = 1_000;
 
+/** Port: quotas, as the cache needs them. */
+export interface PayingClients {
+  /** So many bytes were fetched by a fill that this client began. */
+  fetched(client: string, bytes: number): void;
+  /** False where nothing more may be fetched for it. */
+  mayFetch(client: string): boolean;
+}
+
 export interface CacheOptions {
   /** Absolute. */
   readonly dataDir: string;
@@ -30,6 +39,8 @@ export interface CacheOptions {
   readonly index: CacheIndex;
   /** A second level between this directory and the upstream. */
   readonly tier?: BlobTier;
+  /** Who bears the cost of what is fetched; left out where nobody does. */
+  readonly clients?: PayingClients;
   readonly log: Logger;
   readonly metrics: Metrics;
   /** Smaller ones for tests. */
@@ -159,7 +170,7 @@ export class Cache implements BlobCache {
   }
 
   #createFills(): Fills {
-    const { log, metrics, limits } = this.#options;
+    const { log, metrics, limits, clients } = this.#options;
     const fillsEnded = metrics.counter('cache_fills_total', 'Fills that ended, by outcome', ['outcome']);
     return new Fills({
       context: {
@@ -171,7 +182,11 @@ export class Cache implements BlobCache {
         isKept: (fill, size) => this.#isKept(fill, size),
         kept: (fill, size) => this.#kept(fill, size),
         diskFailed: (error) => this.#failed(error),
-        fetched: (bytes) => this.#counters.add('fetched', bytes),
+        fetched: (client, bytes) => {
+          this.#counters.add('fetched', bytes);
+          if (client !== undefined) clients?.fetched(client, bytes);
+        },
+        allowance: new ClientAllowance({ mayFetch: (client) => clients?.mayFetch(client) ?? true }),
       },
       openBlobs: this.#openBlobs,
       log,

@@ -4,6 +4,7 @@ import type { Extent } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, type Digest, digestAlgorithm, digestHex } from '../oci/names.ts';
 import { type BlobSink, canHaveSize } from '../oci/transfer.ts';
+import type { FillAllowance } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import type { SecondLevel } from './blob-tier.ts';
 import type { Reservation, SpaceReserver } from './eviction.ts';
@@ -27,8 +28,10 @@ export interface FillContext {
   readonly kept: (fill: Fill, size: number) => Promise<void>;
   /** The disk failed this fill; for the log and for the metric. */
   readonly diskFailed: (error: CacheError) => void;
-  /** Bytes that came from the upstream. */
-  readonly fetched: (bytes: number) => void;
+  /** Bytes that came from the upstream, for the client that began the fill. */
+  readonly fetched: (client: string | undefined, bytes: number) => void;
+  /** Asked whether a fill may go on that its readers have left. */
+  readonly allowance: FillAllowance;
 }
 
 export interface FillLimits extends RecordLimits {
@@ -273,7 +276,7 @@ export class Fill implements FileView {
     this.#arrived += chunk.length;
     const room = this.#takeRoom(this.#arrived);
     if (room !== null) await room;
-    if (!this.#fromTier) this.#context.fetched(chunk.length);
+    if (!this.#fromTier) this.#context.fetched(this.#options.client, chunk.length);
     await this.#growing.write(offset, chunk);
   }
 
@@ -350,7 +353,8 @@ export class Fill implements FileView {
       this.#context.diskFailed(
         new CacheError('disk', `cannot keep ${this.digest}: ${(error as Error).message}`, error),
       );
-      if (!(await this.#context.isKept(this, size))) await rm(layout.blob(this.digest), { force: true }).catch(() => {});
+      if (!(await this.#context.isKept(this, size)))
+        await rm(layout.blob(this.digest), { force: true }).catch(() => {});
       await dropPartial(layout, this.name).catch(() => {});
     }
   }

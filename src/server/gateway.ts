@@ -96,9 +96,9 @@ export async function startGateway(options: {
   try {
     const state = await startState(base);
     const upstream = startUpstream(base, { state });
-    const cache = startCache(base);
-    const core = startProxyCore(base, { state, upstream, cache });
     const access = await startAccess(base, { state });
+    const cache = startCache(base, { access });
+    const core = startProxyCore(base, { state, upstream, cache });
     const edge = buildEdge(base, { state, core, access });
     await state.certificates?.start(state.coveredHosts());
     const bound = await edge.listen();
@@ -139,8 +139,11 @@ function startUpstream(base: Base, { state: { table } }: Pick<Parts, 'state'>): 
   return upstream;
 }
 
-function startCache({ config: { dataDir, cache: settings }, log, metrics, lifecycle }: Base): Cache {
-  const cache = createCache({ dataDir, config: settings, index: openIndex(dataDir, log), log, metrics });
+function startCache(base: Base, { access }: Pick<Parts, 'access'>): Cache {
+  const { config, log, metrics, lifecycle } = base;
+  const { dataDir } = config;
+  const index = openIndex(dataDir, log);
+  const cache = createCache({ dataDir, config: config.cache, index, clients: access, log, metrics });
   lifecycle.defer('the cache', () => cache.close());
   return cache;
 }

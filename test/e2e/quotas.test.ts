@@ -1,0 +1,101 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { eventually } from '../support/eventually.ts';
+import { type Content, FakeRegistry, generated } from '../support/fake-registry/index.ts';
+import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
+import { caOf, type Received, send } from '../support/http-client.ts';
+
+const MIB = 1024 * 1024;
+const REPOSITORY = 'library/app';
+
+let upstream: FakeRegistry;
+let gateway: TestGateway;
+showLogOfFailures(() => gateway);
+afterEach(async () => {
+  await gateway?.close();
+  await upstream?.close();
+});
+
+async function start(config: Readonly<Record<string, unknown>>): Promise<void> {
+  upstream = await FakeRegistry.start();
+  gateway = await startGateway({ config });
+  await gateway.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);
+}
+
+const blob = (size: number, seed: string): Content => upstream.repository(REPOSITORY).addBlob(generated(size, seed));
+
+/** From one of this machine's addresses, for a part or for the whole. */
+function get({ digest }: Content, range?: string, localAddress = '127.9.0.1'): Promise<Received> {
+  const path = `/v2/docker.io/${REPOSITORY}/blobs/${digest}`;
+  const headers = range === undefined ? {} : { range };
+  return send({ ca: caOf(gateway), port: gateway.httpsPort, path, headers, localAddress, agent: false });
+}
+
+const fetched = (): number => upstream.log.bytes({ kind: 'blob', method: 'GET' });
+
+/** Until the upstream has nothing to send any more. */
+const quiet = (): Promise<boolean> =>
+  eventually('the upstream is quiet', () => upstream.log.of({ kind: 'blob' }).every(({ done }) => done));
+
+describe('a quota of 8 MiB a day', () => {
+  const LIMIT = 8 * MIB;
+  const SIZE = 2 * MIB;
+
+  it('is not gone around by ranges of a byte, whatever they make the gateway fetch', async () => {
+    await start({ limits: { bytesPerDay: String(LIMIT) } });
+    let refused = 0;
+    for (let index = 0; index < 20; index++) {
+      const content = blob(SIZE, `byte ${index}`);
+      for (const at of [SIZE / 2, 0, SIZE - 1]) {
+        const { status } = await get(content, `bytes=${at}-${at}`);
+        if (status === 429) refused += 1;
+        else expect(status).toBe(206);
+      }
+      await quiet();
+    }
+    // What was under way when the limit was reached.
+    expect(fetched()).toBeLessThanOrEqual(LIMIT + SIZE);
+    expect(refused > 0 || fetched() <= LIMIT).toBe(true);
+    // Another client has a quota of its own.
+    expect((await get(blob(SIZE, 'another'), undefined, '127.9.0.2')).status).toBe(200);
+  });
+
+  it('holds for pulls at the same time, from the registry and from the cache', async () => {
+    await start({ limits: { bytesPerDay: String(LIMIT) } });
+    const cold = Array.from({ length: 10 }, (_, index) => blob(SIZE, `at once ${index}`));
+    const answers = await Promise.all(cold.map((content) => get(content)));
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200, 429]));
+    expect(answers.filter(({ status }) => status === 200).length).toBeLessThanOrEqual(LIMIT / SIZE);
+    for (const { status, whole, text, headers } of answers) {
+      expect(whole).toBe(true);
+      if (status === 429)
+        expect([headers['retry-after'] !== undefined, text]).toEqual([true, expect.stringContaining('a day')]);
+    }
+    // Ten pulls of what another client has brought: four fit, and nothing was fetched for them.
+    await get(cold[0] as Content, undefined, '127.9.0.2');
+    const warm = await Promise.all(Array.from({ length: 10 }, () => get(cold[0] as Content, undefined, '127.9.0.3')));
+    expect(warm.map(({ status }) => status).toSorted()).toEqual([200, 200, 200, 200, 429, 429, 429, 429, 429, 429]);
+  });
+});
+
+describe('a quota of 8 MiB a month', () => {
+  it('counts what passes through both as sent and as fetched, and is everybody’s', async () => {
+    await start({ limits: { bytesPerMonth: String(8 * MIB) }, cache: { maxSize: '0' } });
+    const content = blob(2 * MIB, 'passes');
+    expect((await get(content)).status).toBe(200);
+    expect((await get(content, undefined, '127.9.0.2')).status).toBe(200);
+    const refused = await get(content, undefined, '127.9.0.3');
+    expect(refused.status).toBe(429);
+    expect(refused.text).toContain('a month');
+    expect(fetched()).toBe(4 * MIB);
+  });
+
+  it('counts what was fetched once and sent twice three times', async () => {
+    await start({ limits: { bytesPerMonth: String(8 * MIB) } });
+    const content = blob(2 * MIB, 'kept');
+    expect((await get(content)).status).toBe(200);
+    await quiet();
+    expect((await get(content, undefined, '127.9.0.2')).status).toBe(200);
+    expect((await get(content, undefined, '127.9.0.3')).status).toBe(200);
+    expect((await get(content, undefined, '127.9.0.4')).status).toBe(429);
+  });
+});
