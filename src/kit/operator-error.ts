@@ -46,6 +46,10 @@ export const OPERATOR_ERRORS = {
     'the database was written by a newer version of this program',
     'start the newer version again, or restore a copy of the data directory from before the update',
   ),
+  DATABASE_LOCKED: failure(
+    'another program has the database open',
+    'end that program, or let it finish, and start again',
+  ),
   DATABASE_DAMAGED: failure('the database is damaged', 'restore it from a copy, or move it away to start anew'),
   DATABASE_UNUSABLE: failure(
     'the database cannot be opened or written',

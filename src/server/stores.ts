@@ -13,7 +13,7 @@ import { openCacheIndex } from '../sqlite/cache-index.ts';
 import { SqliteCertStore } from '../sqlite/cert-store.ts';
 import { SqliteChallenges } from '../sqlite/challenge-store.ts';
 import { SqliteCounterStore } from '../sqlite/counter-store.ts';
-import { openDatabase } from '../sqlite/database.ts';
+import { closeDatabase, openDatabase } from '../sqlite/database.ts';
 import { acquireInstanceLock } from '../sqlite/instance-lock.ts';
 import { SqliteLocks } from '../sqlite/locks.ts';
 import { gatewayMigrations } from '../sqlite/migrations/gateway.ts';
@@ -42,8 +42,11 @@ export async function openStores(
 ): Promise<Stores> {
   const lock = acquireInstanceLock(dataDir, activity);
   lifecycle.defer('the lock of the data directory', () => lock.release());
-  const database = openDatabase(join(dataDir, 'gateway.db'), gatewayMigrations, { durability: 'full' });
-  lifecycle.defer('gateway.db', () => database.close());
+  const database = openDatabase(join(dataDir, 'gateway.db'), gatewayMigrations, {
+    durability: 'full',
+    exclusive: true,
+  });
+  lifecycle.defer('gateway.db', () => closeDatabase(database));
   return {
     aliases: new SqliteAliasStore(database),
     certificates: new SqliteCertStore(database),

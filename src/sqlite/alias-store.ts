@@ -1,6 +1,6 @@
 import type { AliasStore, StoredTable, TableChange } from '../aliases/store.ts';
 import type { RegistryEntry } from '../aliases/table.ts';
-import { changeFeed, type Database } from './database.ts';
+import { changeFeed, type Database, durable } from './database.ts';
 
 const TOPIC = 'aliases';
 
@@ -73,7 +73,9 @@ export class SqliteAliasStore implements AliasStore {
 
   async apply(change: TableChange, basedOn: number): Promise<number | null> {
     const version = this.#apply(change, basedOn);
-    if (version !== null) changeFeed(this.#database).publish(TOPIC, this);
+    if (version === null) return null;
+    await durable(this.#database);
+    changeFeed(this.#database).publish(TOPIC, this);
     return version;
   }
 

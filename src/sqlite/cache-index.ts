@@ -15,7 +15,7 @@ import type {
 import { OperatorError } from '../kit/operator-error.ts';
 import { type Digest, digestAlgorithm, digestHex, type RepositoryKey } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { type Database, openDatabase, prepareAll } from './database.ts';
+import { closeDatabase, type Database, onLoss, openDatabase, prepareAll } from './database.ts';
 import { cacheMigrations } from './migrations/cache.ts';
 import { START, UseLog, type UsePlace } from './use-log.ts';
 
@@ -91,13 +91,13 @@ const MAX_NUMBERS = 10_000;
 export function openCacheIndex(dataDir: string, log: Logger): CacheIndex {
   const path = join(dataDir, 'cache.db');
   try {
-    return new SqliteCacheIndex(openDatabase(path, cacheMigrations, { durability: 'normal' }));
+    return new SqliteCacheIndex(openDatabase(path, cacheMigrations, { durability: 'normal', exclusive: true }));
   } catch (error) {
     if (!(error instanceof OperatorError) || error.code !== 'DATABASE_DAMAGED') throw error;
     log.error({ err: error }, 'the index of the cache is damaged; it is put aside as cache.db.damaged and made anew');
     renameSync(path, `${path}.damaged`);
     for (const rest of ['-wal', '-shm']) rmSync(path + rest, { force: true });
-    return new SqliteCacheIndex(openDatabase(path, cacheMigrations, { durability: 'normal' }));
+    return new SqliteCacheIndex(openDatabase(path, cacheMigrations, { durability: 'normal', exclusive: true }));
   }
 }
 
@@ -119,6 +119,10 @@ export class SqliteCacheIndex implements CacheIndex {
     for (const statement of [this.#run.numberOf, this.#run.addBlob, this.#run.removeBlob]) statement.pluck();
     this.#uses = new UseLog(database);
     this.#repositories = new RepositoryIds(database, this.#run);
+    onLoss(database, () => {
+      this.#uses.forget();
+      this.#numbers.clear();
+    });
   }
 
   blob(digest: Digest): BlobRow | null {
@@ -326,7 +330,7 @@ export class SqliteCacheIndex implements CacheIndex {
   }
 
   close(): void {
-    this.#database.close();
+    closeDatabase(this.#database);
   }
 
   #transaction<T>(task: () => T): T {

@@ -9,7 +9,7 @@ import {
   type OrderRecord,
   type StoredCertificate,
 } from '../certs/store.ts';
-import { type ChangeFeed, changeFeed, type Database } from './database.ts';
+import { type ChangeFeed, changeFeed, type Database, durable } from './database.ts';
 
 type Row = Record<string, unknown>;
 
@@ -48,6 +48,7 @@ export class SqliteCertStore implements CertStore {
       );
       if (certificate.source === 'acme') this.#run('DELETE FROM acme_orders WHERE host = @name', certificate);
     })();
+    await durable(this.#database);
     this.#feed.publish(TOPIC, this);
   }
 
@@ -72,6 +73,7 @@ export class SqliteCertStore implements CertStore {
         renewal: print(record.renewal),
       },
     );
+    await durable(this.#database);
     this.#feed.publish(TOPIC, this);
   }
 
@@ -90,6 +92,7 @@ export class SqliteCertStore implements CertStore {
         { host },
       );
     })();
+    await durable(this.#database);
   }
 
   async account(directory: string): Promise<AccountRecord | null> {
@@ -102,6 +105,7 @@ export class SqliteCertStore implements CertStore {
       'INSERT OR REPLACE INTO acme_accounts (directory, private_key, url) VALUES (@directory, @key, @url)',
       account,
     );
+    await durable(this.#database);
   }
 
   async order(host: string, directory: string): Promise<OrderRecord | null> {
@@ -119,10 +123,12 @@ export class SqliteCertStore implements CertStore {
        VALUES (@host, @directory, @url, @key, @createdAt)`,
       order,
     );
+    await durable(this.#database);
   }
 
   async removeOrder(host: string, directory: string): Promise<void> {
     this.#run('DELETE FROM acme_orders WHERE host = @host AND directory = @directory', { host, directory });
+    await durable(this.#database);
   }
 
   async ledger(directory: string, since: number): Promise<LedgerEntry[]> {
@@ -146,6 +152,7 @@ export class SqliteCertStore implements CertStore {
         before: entry.at - LEDGER_KEPT,
       });
     })();
+    await durable(this.#database);
   }
 
   #all(sql: string, values: object = {}): Row[] {

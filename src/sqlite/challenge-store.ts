@@ -1,5 +1,5 @@
 import type { AlpnChallenge, Challenge, Challenges } from '../certs/challenges.ts';
-import { type ChangeFeed, changeFeed, type Database } from './database.ts';
+import { type ChangeFeed, changeFeed, type Database, durable } from './database.ts';
 
 const TOPIC = 'challenges';
 
@@ -27,6 +27,7 @@ export class SqliteChallenges implements Challenges {
          VALUES (:type, :id, :answer, :expires_at)`,
       )
       .run(toRow(challenge));
+    await durable(this.#database);
     this.#feed.publish(TOPIC, this);
   }
 
@@ -34,7 +35,9 @@ export class SqliteChallenges implements Challenges {
     const { changes } = this.#database
       .prepare('DELETE FROM acme_challenges WHERE type = :type AND id = :id AND answer = :answer')
       .run(toRow(challenge));
-    if (changes > 0) this.#feed.publish(TOPIC, this);
+    if (changes === 0) return;
+    await durable(this.#database);
+    this.#feed.publish(TOPIC, this);
   }
 
   async list(now: number): Promise<Challenge[]> {

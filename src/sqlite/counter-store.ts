@@ -1,5 +1,5 @@
 import type { Counter, CounterStore } from '../access/quotas.ts';
-import { changeFeed, type Database } from './database.ts';
+import { changeFeed, type Database, durable } from './database.ts';
 
 const TOPIC = 'counters';
 
@@ -34,6 +34,7 @@ export class SqliteCounterStore implements CounterStore {
 
   async add(deltas: readonly Counter[], keep: readonly string[]): Promise<Counter[]> {
     const totals = this.#add(deltas, keep);
+    await durable(this.#database);
     changeFeed(this.#database).publish(TOPIC, this);
     return totals;
   }

@@ -1,7 +1,8 @@
-import { chmodSync, closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import Database, { type Statement } from 'better-sqlite3';
 import { OperatorError } from '../kit/operator-error.ts';
+import { type Durability, Journal } from './journal.ts';
 
 export type { Database } from 'better-sqlite3';
 
@@ -14,7 +15,12 @@ export interface Migration {
 
 export interface OpenOptions {
   /** `full`: a change that returned survives a power cut. `normal`: it survives kill -9; a power cut may undo the newest ones. */
-  readonly durability: 'full' | 'normal';
+  readonly durability: Durability;
+  /**
+   * For a process that serves: nobody is waited for. No other connection can read or write the database until it is closed (`closeDatabase`),
+   * and the disk is waited for by `durable` alone (see `Journal`). Left out: SQLite syncs as it commits, and others may open the file too.
+   */
+  readonly exclusive?: boolean;
 }
 
 /**
@@ -51,26 +57,54 @@ export function changeFeed(database: Database.Database): ChangeFeed {
   return feed;
 }
 
-/** How long a connection waits for another's write, ms. There is one writer while a gateway runs, so this only bridges start and commands. */
-const BUSY_TIMEOUT = 5_000;
+/** How long another program's lock is waited for at the start, ms: it may be a backup that is about to end. */
+const LOCK_WAIT = 3_000;
 /** The log is cut back to this after a checkpoint, bytes: one large change must not hold disk for ever. */
 const WAL_KEPT = 16 * 1024 * 1024;
 
+const journals = new WeakMap<Database.Database, Journal>();
+
+/** Resolves when what was changed in an open database survives a power cut, where it was opened with `full`. @throws where it could not be written */
+export async function durable(database: Database.Database): Promise<void> {
+  await journals.get(database)?.durable();
+}
+
+/** Calls where changes are lost that were made already, because the disk failed: what is known in memory of them is wrong. */
+export function onLoss(database: Database.Database, listener: () => void): void {
+  journals.get(database)?.onLoss(listener);
+}
+
+/** Makes a checkpoint now, without waiting for the disk on the event loop. */
+export async function checkpoint(database: Database.Database): Promise<void> {
+  await journals.get(database)?.checkpoint();
+}
+
+/** Syncs what is open of a database, and closes it. */
+export function closeDatabase(database: Database.Database): void {
+  journals.get(database)?.close();
+  database.close();
+}
+
 /**
  * Opens (or makes) a database in WAL mode, readable by its owner alone, and brings its schema up to date.
- * @throws {OperatorError} `DATABASE_NEWER` where a newer program wrote it, `DATABASE_DAMAGED`, `DATABASE_UNUSABLE`.
+ * @throws {OperatorError} `DATABASE_NEWER` where a newer program wrote it, `DATABASE_LOCKED` by another program, `DATABASE_DAMAGED`,
+ *   `DATABASE_UNUSABLE`.
  */
 export function openDatabase(path: string, migrations: readonly Migration[], options: OpenOptions): Database.Database {
   let database: Database.Database | undefined;
   try {
     makePrivate(path);
-    database = new Database(path, { timeout: BUSY_TIMEOUT });
+    database = new Database(path, { timeout: LOCK_WAIT });
+    if (options.exclusive) database.pragma('locking_mode = EXCLUSIVE');
     database.pragma('journal_mode = WAL');
+    // The lock comes with the first transaction.
+    if (options.exclusive) database.exec('BEGIN IMMEDIATE; COMMIT');
     database.pragma(`synchronous = ${options.durability === 'full' ? 'FULL' : 'NORMAL'}`);
     database.pragma(`journal_size_limit = ${WAL_KEPT}`);
     database.pragma('foreign_keys = OFF');
     migrate(database, path, migrations);
     database.pragma('foreign_keys = ON');
+    if (options.exclusive) journals.set(database, new Journal(database, path, options.durability));
     return database;
   } catch (error) {
     database?.close();
@@ -120,6 +154,13 @@ function explain(path: string, error: unknown): unknown {
   if (error instanceof OperatorError) return error;
   const code = (error as { code?: unknown }).code;
   const reason = error instanceof Error ? error.message : String(error);
+  if (typeof code === 'string' && code.startsWith('SQLITE_BUSY')) {
+    const holder = lockHolder(path);
+    return new OperatorError('DATABASE_LOCKED', `${path} is locked by ${holder ?? 'another program'}`, {
+      next: 'end that program, or let it finish, and start again; while the gateway runs nothing else may open its databases',
+      cause: error,
+    });
+  }
   if (code === 'SQLITE_NOTADB' || (typeof code === 'string' && code.startsWith('SQLITE_CORRUPT'))) {
     return new OperatorError('DATABASE_DAMAGED', `${path} is damaged: ${reason}`, {
       next: 'restore it from a copy, or move it away to start anew',
@@ -130,6 +171,22 @@ function explain(path: string, error: unknown): unknown {
     next: 'check that the data directory is writable by this user, has free space, and is on a local disk',
     cause: error,
   });
+}
+
+/** The program that has a lock of the kernel on a file; null where it cannot be told. */
+function lockHolder(path: string): string | null {
+  try {
+    const { ino } = statSync(path);
+    // `1: POSIX  ADVISORY  READ 4711 fd:00:1234 1073741826 1073742335`
+    for (const line of readFileSync('/proc/locks', 'utf8').split('\n')) {
+      const [, , , , pid, file] = line.trim().split(/\s+/);
+      if (file?.split(':')[2] !== String(ino) || Number(pid) === process.pid) continue;
+      return `process ${pid} (${readFileSync(`/proc/${pid}/comm`, 'utf8').trim()})`;
+    }
+  } catch {
+    // Not Linux, or a process of another container.
+  }
+  return null;
 }
 
 /** Prepares each statement once, under its name. */

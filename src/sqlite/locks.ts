@@ -1,5 +1,5 @@
 import type { LeaseOptions, Lock, Locks } from '../kit/locks.ts';
-import type { Database } from './database.ts';
+import { type Database, durable } from './database.ts';
 
 /** Fencing numbers taken from the database in one write; a restart skips those that were left. */
 const FENCES_RESERVED = 1_000;
@@ -45,7 +45,7 @@ export class SqliteLocks implements Locks {
     } finally {
       signal?.removeEventListener('abort', abort);
     }
-    const lock = this.#grant(name);
+    const lock = await this.#grant(name);
     // Aborted just after the previous holder had passed it on.
     if (signal?.aborted === true) await lock.release();
     signal?.throwIfAborted();
@@ -56,7 +56,7 @@ export class SqliteLocks implements Locks {
     return this.#table.waiting.has(name) ? null : this.#grant(name);
   }
 
-  #grant(name: string): Lock {
+  async #grant(name: string): Promise<Lock> {
     const { waiting } = this.#table;
     if (!waiting.has(name)) waiting.set(name, []);
     let held = true;
@@ -69,7 +69,10 @@ export class SqliteLocks implements Locks {
       else next();
     };
     try {
-      return { name, fence: this.#nextFence(), lost: new AbortController().signal, release };
+      const fence = this.#nextFence();
+      // No number is given before it is certain that none will ever be lower.
+      await durable(this.#database);
+      return { name, fence, lost: new AbortController().signal, release };
     } catch (error) {
       void release();
       throw error;

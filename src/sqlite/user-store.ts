@@ -1,5 +1,5 @@
 import type { StoredUser, UserStore } from '../access/users.ts';
-import { changeFeed, type Database } from './database.ts';
+import { changeFeed, type Database, durable } from './database.ts';
 
 const TOPIC = 'users';
 
@@ -31,8 +31,10 @@ export class SqliteUserStore implements UserStore {
     return changeFeed(this.#database).watch(TOPIC, this, listener);
   }
 
-  #published(changed: boolean): boolean {
-    if (changed) changeFeed(this.#database).publish(TOPIC, this);
-    return changed;
+  async #published(changed: boolean): Promise<boolean> {
+    if (!changed) return false;
+    await durable(this.#database);
+    changeFeed(this.#database).publish(TOPIC, this);
+    return true;
   }
 }

@@ -1,10 +1,14 @@
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import Sqlite from 'better-sqlite3';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { OperatorError } from '../../../src/kit/operator-error.ts';
 import { SqliteAliasStore } from '../../../src/sqlite/alias-store.ts';
-import { type Migration, openDatabase } from '../../../src/sqlite/database.ts';
+import { checkpoint, closeDatabase, durable, type Migration, openDatabase } from '../../../src/sqlite/database.ts';
 import { cacheMigrations } from '../../../src/sqlite/migrations/cache.ts';
 import { gatewayMigrations } from '../../../src/sqlite/migrations/gateway.ts';
 
@@ -17,6 +21,7 @@ afterEach(() => rmSync(dir, { recursive: true, force: true }));
 const one: Migration = { name: 'one', sql: 'CREATE TABLE a (x INTEGER PRIMARY KEY) STRICT' };
 const two: Migration = { name: 'two', sql: 'CREATE TABLE b (x INTEGER REFERENCES a (x)) STRICT' };
 const full = { durability: 'full' } as const;
+const alone = { durability: 'full', exclusive: true } as const;
 
 function failure(run: () => unknown): OperatorError {
   try {
@@ -82,6 +87,125 @@ test('a newer schema is refused and stays as it is', () => {
   const error = failure(() => openDatabase(path, [one], full));
   expect(error.code).toBe('DATABASE_NEWER');
   expect(error.message).toContain('schema 2, this one knows up to 1');
+});
+
+test('while it is open no other program reads or writes it, so nobody is waited for', () => {
+  const path = join(dir, 'x.db');
+  const database = openDatabase(path, [one], alone);
+  const other = new Sqlite(path, { timeout: 0 });
+  expect(() => other.exec('BEGIN IMMEDIATE')).toThrow(/locked/);
+  expect(() => other.prepare('SELECT * FROM a').all()).toThrow(/locked/);
+  other.close();
+  database.exec('INSERT INTO a VALUES (1)');
+  closeDatabase(database);
+});
+
+test('a database that another program has locked is waited for shortly, and then that program is named', async () => {
+  const path = join(dir, 'x.db');
+  closeDatabase(openDatabase(path, [one], alone));
+  const program = `
+    import Database from 'better-sqlite3';
+    const database = new Database(${JSON.stringify(path)});
+    database.exec('BEGIN IMMEDIATE');
+    console.log('locked');
+    setInterval(() => {}, 1000);`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  try {
+    await once(child.stdout, 'data');
+    const error = failure(() => openDatabase(path, [one], alone));
+    expect(error.code).toBe('DATABASE_LOCKED');
+    expect(error.message).toContain(path);
+    if (process.platform === 'linux') expect(error.message).toContain(`process ${child.pid}`);
+  } finally {
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+  }
+  closeDatabase(openDatabase(path, [one], alone));
+});
+
+test.each(['full', 'normal'] as const)(
+  'changes go on while a checkpoint syncs, are seen at once, and stay (%s)',
+  async (durability) => {
+    const path = join(dir, 'x.db');
+    const database = openDatabase(path, [one], { durability, exclusive: true });
+    const count = () => (database.prepare('SELECT count(*) AS n FROM a').get() as { n: number }).n;
+    const add = database.prepare('INSERT INTO a VALUES (?)');
+    for (let round = 0; round < 20; round++) {
+      add.run(3 * round);
+      const done = checkpoint(database);
+      add.run(3 * round + 1);
+      await new Promise((resolve) => setImmediate(resolve));
+      add.run(3 * round + 2);
+      expect(count()).toBe(3 * round + 3);
+      await Promise.all([done, durable(database)]);
+      expect(database.inTransaction).toBe(false);
+    }
+    await checkpoint(database);
+    closeDatabase(database);
+    const again = openDatabase(path, [one], alone);
+    expect((again.prepare('SELECT count(*) AS n FROM a').get() as { n: number }).n).toBe(60);
+    expect(again.pragma('integrity_check', { simple: true })).toBe('ok');
+    closeDatabase(again);
+  },
+);
+
+test('closing in the middle of a checkpoint loses nothing', async () => {
+  const path = join(dir, 'x.db');
+  const database = openDatabase(path, [one], alone);
+  database.exec('INSERT INTO a VALUES (1)');
+  const done = checkpoint(database);
+  await null;
+  database.exec('INSERT INTO a VALUES (2)');
+  closeDatabase(database);
+  await done;
+  const again = openDatabase(path, [one], alone);
+  expect(again.prepare('SELECT x FROM a ORDER BY x').pluck().all()).toEqual([1, 2]);
+  closeDatabase(again);
+});
+
+const hasStrace = process.platform === 'linux' && spawnSync('strace', ['true']).status === 0;
+
+test.skipIf(!hasStrace)('the event loop makes no sync: neither for commits nor for checkpoints (needs strace)', () => {
+  const path = join(dir, 'x.db');
+  const source = (file: string) =>
+    JSON.stringify(fileURLToPath(new URL(`../../../src/sqlite/${file}`, import.meta.url)));
+  const program = `
+    import { accessSync } from 'node:fs';
+    import { checkpoint, closeDatabase, durable, openDatabase } from ${source('database.ts')};
+    const steps = [{ name: 'one', sql: 'CREATE TABLE a (x INTEGER PRIMARY KEY, y BLOB) STRICT' }];
+    const mark = (name) => { try { accessSync('/mark-' + name); } catch {} };
+    for (const durability of ['full', 'normal']) {
+      const database = openDatabase(${JSON.stringify(path)} + durability, steps, { durability, exclusive: true });
+      const add = database.prepare('INSERT INTO a (y) VALUES (?)');
+      mark('begin');
+      for (let round = 0; round < 5; round++) {
+        for (let row = 0; row < 50; row++) add.run(Buffer.alloc(4000));
+        await durable(database);
+        await checkpoint(database);
+      }
+      mark('end');
+      closeDatabase(database);
+    }`;
+  const traced = join(dir, 'trace');
+  const args = ['-f', '-e', 'trace=fsync,fdatasync,access,faccessat,faccessat2', '-o', traced];
+  const run = spawnSync('strace', [...args, process.execPath, '--input-type=module', '-e', program], {
+    encoding: 'utf8',
+  });
+  expect(run.status, run.stderr).toBe(0);
+  let loop = '';
+  let serving = false;
+  const syncs = { loop: 0, elsewhere: 0 };
+  for (const line of readFileSync(traced, 'utf8').split('\n')) {
+    const [thread = ''] = line.split(' ');
+    if (line.includes('/mark-')) {
+      loop = thread;
+      serving = line.includes('begin');
+    } else if (serving && /f(data)?sync\(/.test(line)) syncs[thread === loop ? 'loop' : 'elsewhere']++;
+  }
+  expect(syncs.elsewhere).toBeGreaterThan(10);
+  expect(syncs.loop).toBe(0);
 });
 
 test('a damaged file is named', () => {
