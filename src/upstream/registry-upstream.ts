@@ -108,11 +108,11 @@ class RegistryUpstream implements Upstream {
   }
 
   async openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream> {
-    const open = (segment: typeof range): Promise<BlobStream> =>
+    const open = (segment: typeof range, goesOn: boolean): Promise<BlobStream> =>
       this.#tryEndpoints(subjectOf(key, 'blobUnknown', key.digest), signal, (route, endpoint) =>
-        openBlob(this.#context, route, endpoint, key, segment, signal),
+        openBlob(this.#context, route, endpoint, key, segment, signal, goesOn),
       );
-    return resumable(await open(range), open, signal);
+    return resumable(await open(range, false), (rest) => open(rest, true), signal);
   }
 
   async download(key: BlobKey, sink: BlobSink, signal: AbortSignal): Promise<void> {

@@ -196,7 +196,7 @@ export type BlobContent =
   | { readonly kind: 'segment'; readonly from: number; readonly to: number; readonly size: number | undefined }
   /** The blob from its start. `ranges`: whether the server says that it supports Range; undefined where it does not say. */
   | { readonly kind: 'whole'; readonly size: number | undefined; readonly ranges: boolean | undefined }
-  /** Nothing: the blob ends at the requested offset. */
+  /** Nothing: the blob ends at the requested offset or before it. */
   | { readonly kind: 'end'; readonly size: number };
 
 /**
@@ -225,8 +225,10 @@ export function readBlobContent(response: UpstreamResponse, from: number | null)
       ranges: acceptRanges === 'bytes' ? true : acceptRanges === 'none' ? false : undefined,
     };
   }
-  if (response.status === 416 && from !== null && unsatisfiedSize(response) === from)
-    return { kind: 'end', size: from };
+  if (response.status === 416 && from !== null) {
+    const size = unsatisfiedSize(response);
+    if (size !== undefined && size <= from) return { kind: 'end', size };
+  }
   return null;
 }
 
@@ -242,10 +244,16 @@ export function unsatisfiedSize({ headers }: UpstreamResponse): number | undefin
   return bytesOf(/^bytes \*\/(\d+)$/.exec(header(headers, 'content-range') ?? '')?.[1]);
 }
 
-/** The digest is not that of bytes which are compressed though `Accept-Encoding: identity` was sent. */
+/**
+ * The digest is not that of bytes which are compressed though `Accept-Encoding: identity` was sent. `aws-chunked` is how S3 clients send an
+ * object; some stores repeat it in their answers, where the bytes are the object's own.
+ */
 function requireIdentity({ headers, body }: UpstreamResponse): void {
-  const encoding = header(headers, 'content-encoding')?.trim().toLowerCase() ?? 'identity';
-  if (encoding === 'identity' || encoding === '') return;
+  const codings = headerList(headers, 'content-encoding').toLowerCase().split(',');
+  const other = codings
+    .map((coding) => coding.trim())
+    .filter((coding) => !['', 'identity', 'aws-chunked'].includes(coding));
+  if (other.length === 0) return;
   cutOff(body);
-  throw new InvalidResponseError(`a blob compressed with ${encoding}, though it was asked for as it is`);
+  throw new InvalidResponseError(`a blob compressed with ${other.join(', ')}, though it was asked for as it is`);
 }

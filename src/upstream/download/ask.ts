@@ -73,12 +73,12 @@ export function askForBlob(
   });
 }
 
-/** @throws {InvalidResponseError} for a blob of no bytes where the digest is another's than the empty one's */
-export function requirePossibleSize(digest: Digest, size: number | undefined): void {
-  if (size !== 0 || isEmptyDigest(digest)) return;
-  throw new InvalidResponseError(`an empty body for ${digest}`);
+/** Whether a blob can have the size that is stated: no bytes have one digest only. */
+export function isPossibleSize(digest: Digest, size: number | undefined): boolean {
+  return size !== 0 || createHash(digestAlgorithm(digest)).digest('hex') === digestHex(digest);
 }
 
-function isEmptyDigest(digest: Digest): boolean {
-  return createHash(digestAlgorithm(digest)).digest('hex') === digestHex(digest);
+/** @throws {InvalidResponseError} */
+export function requirePossibleSize(digest: Digest, size: number | undefined): void {
+  if (!isPossibleSize(digest, size)) throw new InvalidResponseError(`an empty body for ${digest}`);
 }

@@ -6,7 +6,6 @@ import type { BlobKey } from '../../oci/names.ts';
 import type { BlobStream } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
 import { reasonOf } from '../failures.ts';
-import { requestBlob } from '../request.ts';
 import {
   blobError,
   bytesOf,
@@ -16,9 +15,12 @@ import {
   parseContentRange,
   readBlobContent,
   statusError,
+  type UpstreamResponse,
   unsatisfiedSize,
 } from '../responses.ts';
 import type { Route } from '../upstream.ts';
+import { askForBlob, isPossibleSize, requirePossibleSize } from './ask.ts';
+import { Pace } from './pace.ts';
 
 /** Attempts in a row that bring no byte, before a stream is given up: with the waits between them half a minute, as long as clients wait. */
 const MAX_IDLE_ATTEMPTS = 6;
@@ -34,38 +36,47 @@ export async function statBlob(
   signal: AbortSignal,
 ): Promise<{ size: number | undefined }> {
   const purpose = 'document';
-  const head = await requestBlob(context.requester, route, endpoint, key, {
-    method: 'HEAD',
-    range: null,
-    signal,
-    purpose,
-  });
+  const head = await askForBlob(context, route, endpoint, key, { method: 'HEAD', range: null, signal, purpose });
   if (head.status === 200) {
     discard(head.body);
-    return { size: bytesOf(header(head.headers, 'content-length')) };
+    const size = bytesOf(header(head.headers, 'content-length'));
+    // Some registries say 0 in every response to HEAD.
+    if (isPossibleSize(key.digest, size)) return { size };
+  } else {
+    const error = await statusError(head, endpoint);
+    const refused = head.status >= 400 && head.status !== 429 && error.status !== 404 && head.status < 500;
+    if (!refused && head.status !== 501) throw error;
   }
-  const error = await statusError(head, endpoint);
-  const refused = head.status >= 400 && head.status !== 429 && error.status !== 404 && head.status < 500;
-  if (!refused && head.status !== 501) throw error;
   const range = { from: 0, to: 1 };
-  const first = await requestBlob(context.requester, route, endpoint, key, { method: 'GET', range, signal, purpose });
+  const first = await askForBlob(context, route, endpoint, key, { method: 'GET', range, signal, purpose });
+  const size = await sizeOf(first, endpoint);
+  requirePossibleSize(key.digest, size);
+  return { size };
+}
+
+/** What the response to a GET of the first byte says of the size. */
+async function sizeOf(first: UpstreamResponse, endpoint: URL): Promise<number | undefined> {
   if (first.status === 206) {
     discard(first.body);
-    return { size: parseContentRange(header(first.headers, 'content-range'))?.size };
+    return parseContentRange(header(first.headers, 'content-range'))?.size;
   }
   if (first.status === 200) {
     cutOff(first.body);
-    return { size: bytesOf(header(first.headers, 'content-length')) };
+    return bytesOf(header(first.headers, 'content-length'));
   }
   // An empty blob has no first byte.
   if (first.status === 416) {
     discard(first.body);
-    return { size: unsatisfiedSize(first) };
+    return unsatisfiedSize(first);
   }
   throw await statusError(first, endpoint);
 }
 
-/** One GET of a blob or a range of it, not resumed. */
+/**
+ * One GET of a blob or a range of it, not resumed. It holds a permit of what passes through until its body is closed. Where a permit is
+ * wanted elsewhere, the body of whoever reads slowest is closed: it breaks off for its reader, who may ask for the rest (see {@link resumable}).
+ * @param goesOn whether a client has a part of the answer already: it waits for a permit as long as it takes
+ */
 export async function openBlob(
   context: UpstreamContext,
   route: Route,
@@ -73,21 +84,49 @@ export async function openBlob(
   key: BlobKey,
   range: { from: number; to?: number } | null,
   signal: AbortSignal,
+  goesOn = false,
 ): Promise<BlobStream> {
-  const response = await requestBlob(context.requester, route, endpoint, key, {
-    method: 'GET',
-    range,
-    signal,
-    purpose: 'passing',
+  const pace = new Pace();
+  let body: Readable | undefined;
+  let rests = false;
+  const release = await context.pools.acquire('passing', route.host, signal, {
+    group: key.repository,
+    patient: goesOn,
+    pace: () => pace.bytesPerSecond,
+    rest: () => {
+      rests = true;
+      body?.destroy();
+    },
   });
-  const count = (bytes: number): void => context.metrics.bytes.inc({ registry: route.host }, bytes);
-  const content = readBlobContent(response, range?.from ?? null);
-  if (content?.kind === 'whole') {
-    const { size } = content;
-    return { status: 200, size, source: new BodySource(response.body, size, count) };
+  try {
+    const response = await askForBlob(context, route, endpoint, key, { method: 'GET', range, signal, purpose: null });
+    body = response.body.once('close', release);
+    if (rests) body.destroy();
+    return await streamOf(response, endpoint, key, range, (bytes) => {
+      pace.add(bytes);
+      context.metrics.bytes.inc({ registry: route.host }, bytes);
+    });
+  } catch (error) {
+    release();
+    throw error;
   }
-  if (content?.kind === 'segment') {
-    const { from, to, size } = content;
+}
+
+/** @param count is called with the length of every chunk that is read */
+async function streamOf(
+  response: UpstreamResponse,
+  endpoint: URL,
+  { digest }: BlobKey,
+  range: { from: number; to?: number } | null,
+  count: (bytes: number) => void,
+): Promise<BlobStream> {
+  const content = readBlobContent(response, range?.from ?? null);
+  if (content?.kind === 'whole' || content?.kind === 'segment') {
+    const { size } = content;
+    if (!isPossibleSize(digest, size)) cutOff(response.body);
+    requirePossibleSize(digest, size);
+    if (content.kind === 'whole') return { status: 200, size, source: new BodySource(response.body, size, count) };
+    const { from, to } = content;
     const length = bytesOf(header(response.headers, 'content-length')) ?? to - from;
     return {
       status: 206,

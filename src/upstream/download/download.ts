@@ -123,7 +123,8 @@ class Download {
     const onAbort = (): void => stop.abort(signal.reason);
     signal.addEventListener('abort', onAbort, { once: true });
     const timer = setInterval(() => {
-      this.#pace.tick();
+      // So that the pace is always that of the last seconds.
+      void this.pace;
       this.#adjust();
     }, ADJUST_MS);
     const unsubscribe = this.#sink.wishes?.onChange(() => this.#adjustSoon());
@@ -381,14 +382,14 @@ class Download {
     const assignedEnd = assigned.empty ? start : assigned.end;
     if (assignedEnd <= offset && assignedEnd < end) this.#ranges.extend(connection, assignedEnd);
     const wanted = assigned.remove(start, offset);
-    if (this.#ranges.shouldSkip(connection)) this.#ranges.release(connection);
     this.#pace.add(chunk.length);
     const [first] = wanted;
-    if (wanted.length === 1 && first !== undefined) {
-      connection.written += first.to - first.from;
-      const all = first.from === start && first.to === offset;
-      return this.#sink.write(first.from, all ? chunk : chunk.subarray(first.from - start, first.to - start));
+    if (first?.from === start && first.to === offset) {
+      connection.written += chunk.length;
+      return this.#sink.write(start, chunk);
     }
+    wanted.push(...this.#ranges.takePassing(start, offset));
+    if (this.#ranges.shouldSkip(connection)) this.#ranges.release(connection);
     return Promise.all(
       wanted.map(({ from, to }) => {
         connection.written += to - from;

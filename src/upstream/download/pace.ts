@@ -1,7 +1,7 @@
 /** Over how long a pace is measured: long against the pauses of a good link, short enough that a download which was fast once does not pass for fast. */
 const WINDOW_MS = 3_000;
 
-/** How fast a download has been lately, bytes per second. */
+/** How fast a transfer has been lately. */
 export class Pace {
   #since = performance.now();
   #bytes = 0;
@@ -18,17 +18,14 @@ export class Pace {
     this.#bytes += bytes;
   }
 
-  /** Called now and then, so that the window moves on. */
-  tick(): void {
-    const elapsed = performance.now() - this.#since;
-    if (elapsed < WINDOW_MS) return;
-    this.#measured = (this.#bytes * 1000) / elapsed;
-    this.#since += elapsed;
-    this.#bytes = 0;
-  }
-
-  /** Infinity until it has been measured, so that what has just begun is not taken for slow. */
+  /** Infinity until it has been measured, so that what has just begun is not taken for slow. To be asked now and then, so that the window moves on. */
   get bytesPerSecond(): number {
+    const elapsed = performance.now() - this.#since;
+    if (elapsed >= WINDOW_MS) {
+      this.#measured = (this.#bytes * 1000) / elapsed;
+      this.#since += elapsed;
+      this.#bytes = 0;
+    }
     return this.#measured;
   }
 }

@@ -141,6 +141,11 @@ export class RangeScheduler {
     assign(connection, this.#missing.clear());
   }
 
+  /** Takes what nobody fetches of the bytes that come by on a body: they cost nothing, whether they are wanted now or not. */
+  takePassing(from: number, to: number): Extent[] {
+    return this.#missing.remove(from, to);
+  }
+
   /** From now on a segment at a time is assigned: what the connection has beyond one becomes free for others. */
   divide(connection: DownloadConnection, segmentSize: number): void {
     this.segmentSize ??= segmentSize;

@@ -48,9 +48,10 @@ describe('readBlobContent', () => {
     expect(() => readBlobContent(answer(200, { 'content-encoding': 'gzip' }), null)).toThrow(InvalidResponseError);
   });
 
-  it('takes a 416 for the end only where the blob ends at the offset asked for', () => {
+  it('takes a 416 for the end only where the blob ends at the offset asked for or before it', () => {
     expect(readBlobContent(answer(416, { 'content-range': 'bytes */10' }), 10)).toEqual({ kind: 'end', size: 10 });
-    expect(readBlobContent(answer(416, { 'content-range': 'bytes */9' }), 10)).toBeNull();
+    expect(readBlobContent(answer(416, { 'content-range': 'bytes */9' }), 10)).toEqual({ kind: 'end', size: 9 });
+    expect(readBlobContent(answer(416, { 'content-range': 'bytes */11' }), 10)).toBeNull();
     expect(readBlobContent(answer(416), 10)).toBeNull();
   });
 
