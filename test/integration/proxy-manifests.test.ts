@@ -46,6 +46,19 @@ describe('a manifest', () => {
     expect([reply.status, reply.body.length, reply.headers.etag]).toEqual([304, 0, `"${image.digest}"`]);
   });
 
+  test('by a tag that was kept while the clock was a day ahead is asked for again, and the other variants with it', async () => {
+    const { bed, fake, repository } = await start();
+    const old = repository.addImage('1', ['old layer']);
+    bed.clock += 86_400_000;
+    expect((await bed.manifest('docker.io', REPOSITORY, '1')).body).toEqual(old.body);
+    // The clock is put right, and meanwhile the tag was moved. After a restart nothing is ready in memory.
+    bed.clock -= 86_400_000;
+    bed.core.invalidate();
+    const moved = repository.addImage('1', ['new layer']);
+    expect((await bed.manifest('docker.io', REPOSITORY, '1')).body).toEqual(moved.body);
+    expect(fake.log.count({ kind: 'manifest', reference: '1' })).toBeGreaterThan(1);
+  });
+
   test('that is missing is the client’s 404, remembered for seconds', async () => {
     const { bed, fake, repository } = await start();
     repository.addImage('1', ['layer']);
