@@ -24,6 +24,8 @@ export interface ManifestsByTagOptions {
   readonly config: { readonly tagTtl: number; readonly staleFor: number };
   readonly log: Logger;
   readonly now: () => number;
+  /** Whether a registry could not be connected to when it was last tried. */
+  readonly outOfReach: (registry: string) => boolean;
 }
 
 /** One request for a tag. */
@@ -87,6 +89,11 @@ export class ManifestsByTag {
     if (fallback !== null && this.#staleIfError.isFailing(id)) return { manifest: fallback, from: 'stale' };
     const flight = this.#flights.do(`${method} ${id}`, () => this.#ask(request, kept));
     if (fallback === null) return this.#reusable(await flight, 'upstream');
+    if (this.#options.outOfReach(request.key.registry)) {
+      // The request finds out whether that is still so; the next one has its answer.
+      flight.catch(() => {});
+      return this.#stale(request, fallback, 'it cannot be connected to');
+    }
     try {
       const answer = await this.#staleIfError.within(id, flight);
       if (answer === null) return this.#stale(request, fallback, 'it has not answered yet');
@@ -119,7 +126,10 @@ export class ManifestsByTag {
     const reference: Reference = { kind: 'tag', tag };
     // HEAD costs nothing at Docker Hub; where something is kept, it is most often all that is needed.
     if (kept !== null || method === 'HEAD') {
-      const answer = this.#fromHead(request, await fetcher.request(key, reference, 'HEAD', client));
+      const head = await fetcher.request(key, reference, 'HEAD', client);
+      // It took a GET to answer the HEAD.
+      if (head.body !== null) return this.#keep(request, fetcher.keep(entry, key, head));
+      const answer = this.#fromHead(request, head);
       if (answer !== null && (method === 'HEAD' || answer.body !== null)) return answer;
     }
     return this.#keep(request, fetcher.keep(entry, key, await fetcher.request(key, reference, 'GET', client)));

@@ -74,7 +74,15 @@ class Core implements ManagedProxyCore {
     this.#upstream = upstream;
     this.#store = store;
     this.#access = access;
-    this.#byTag = new ManifestsByTag({ fetcher, store, access, config, log, now });
+    this.#byTag = new ManifestsByTag({
+      fetcher,
+      store,
+      access,
+      config,
+      log,
+      now,
+      outOfReach: (registry) => upstream.outOfReach(registry),
+    });
     this.#byDigest = new ManifestsByDigest({ fetcher, store, access, now });
     const passed = metrics.counter('registry_blobs_passed_total', 'Blob replies that went past the cache, by reason', [
       'why',

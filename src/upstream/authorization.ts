@@ -2,8 +2,9 @@ import { LRUCache } from 'lru-cache';
 import { SingleFlight } from '../kit/async.ts';
 import { readBounded } from '../kit/http.ts';
 import { type CredentialScope, isOwnRealm } from './credential-scope.ts';
-import { CredentialsWithheldError, StatusError, TokenRefusedError } from './failures.ts';
-import type { OutgoingConnections } from './net/connections.ts';
+import { asDocument, DOCUMENT_MS, type DocumentWork } from './document.ts';
+import { CredentialsWithheldError, StatusError, TokenRefusedError, type Where } from './failures.ts';
+import type { OutgoingConnections, RawResponse, ResponseHeaders } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
 import type { Pools } from './pools.ts';
 import { discard, header, retryAfterOf } from './responses.ts';
@@ -122,6 +123,8 @@ export interface TokenContext {
   /** The row of the table, and the repository: whose share of the connections the request uses. */
   readonly registry: string;
   readonly repository: string;
+  /** Whose token it is: the endpoint's own, or that of a host that it redirects to. */
+  readonly where: Extract<Where, 'realm' | 'target'>;
   readonly endpoint: URL;
   readonly proxy: string | null;
   readonly stallTimeout: number;
@@ -154,7 +157,7 @@ export class Tokens {
   fetch(demand: TokenDemand, credentials: Credentials | null, context: TokenContext): Promise<string> {
     const key = keyOf(demand, credentials);
     // A flight for each registry: one that names another's realm must not have that one wait in its own queue.
-    return this.#flights.do(`${context.registry} ${key}`, async () => {
+    return this.#flights.do(`${context.registry} ${context.where} ${key}`, async () => {
       const { token, lifetime } = await this.#request(demand, credentials, context);
       this.#kept.set(key, token, { ttl: (lifetime - EXPIRY_MARGIN_S) * 1000 });
       return token;
@@ -166,7 +169,7 @@ export class Tokens {
     credentials: Credentials | null,
     context: TokenContext,
   ): Promise<{ token: string; lifetime: number }> {
-    let url = new URL(demand.realm);
+    const url = new URL(demand.realm);
     checkTarget(url, context.endpoint, 'a token realm');
     if (demand.service !== '') url.searchParams.set('service', demand.service);
     for (const scope of demand.scope.split(' ')) if (scope !== '') url.searchParams.append('scope', scope);
@@ -181,29 +184,46 @@ export class Tokens {
       headers.authorization = basicAuthorization(credentials);
     }
     // Not the signal of one caller: others wait for the same token.
-    const signal = AbortSignal.timeout(context.stallTimeout * 2);
+    const limits = { ms: Math.min(DOCUMENT_MS, context.stallTimeout * 2), what: "its token endpoint's answer" };
+    return await asDocument(context.registry, null, limits, (work) => this.#follow(url, headers, context, work));
+  }
+
+  async #follow(
+    first: URL,
+    headers: Record<string, string>,
+    context: TokenContext,
+    { signal, rest }: DocumentWork,
+  ): Promise<{ token: string; lifetime: number }> {
+    const { registry, repository, endpoint, where } = context;
+    let url = first;
     for (let hops = 0; ; hops++) {
-      const release = await this.#pools.acquire('document', context.registry, signal, { group: context.repository });
-      const response = await this.#connections
-        .request(url, {
+      const release = await this.#pools.acquire('document', registry, signal, { group: repository, rest });
+      let response: RawResponse;
+      try {
+        response = await this.#connections.request(url, {
           method: 'GET',
           headers,
-          reach: reachOf(url, context.endpoint, this.#connections),
+          reach: reachOf(url, endpoint, this.#connections),
+          where: url.origin === endpoint.origin ? 'endpoint' : where,
           proxy: context.proxy,
           signal,
           stallTimeout: context.stallTimeout,
-        })
-        .finally(release);
-      if (response.status === 200) return readToken(await readBounded(response.body, RESPONSE_LIMIT), url);
+        });
+      } catch (error) {
+        release();
+        throw error;
+      }
+      response.body.once('close', release);
+      if (response.status === 200) return readToken(await readBounded(response.body, RESPONSE_LIMIT), url, where);
       discard(response.body);
       if (!isRedirect(response.status) || hops >= MAX_REDIRECTS) {
-        const retryAfter = retryAfterOf(response.headers);
-        if ([400, 401, 403, 404].includes(response.status)) throw new TokenRefusedError(response.status, url.host);
-        throw new StatusError(response.status, url.host, retryAfter);
+        const { status } = response;
+        if ([400, 401, 403, 404].includes(status)) throw new TokenRefusedError(status, url.host, where);
+        throw realmError(status, url, where, `its token endpoint ${url.host} answered ${status}`, response.headers);
       }
-      const next = follow(header(response.headers, 'location'), url, context.endpoint);
+      const next = follow(header(response.headers, 'location'), url, endpoint);
       // Without them the realm would give a token that opens less than the operator was promised: better an error that says so.
-      if (credentials !== null) requireOwnRealm(next, context.scope);
+      if (headers.authorization !== undefined) requireOwnRealm(next, context.scope);
       url = next;
     }
   }
@@ -214,13 +234,25 @@ export function requireOwnRealm(url: URL, scope: CredentialScope): void {
   if (!isOwnRealm(url, scope)) throw new CredentialsWithheldError(url.host);
 }
 
+function realmError(
+  status: number,
+  url: URL,
+  where: Where,
+  reason: string,
+  headers: ResponseHeaders = {},
+): StatusError {
+  const error = new StatusError(status, url.host, retryAfterOf(headers), reason);
+  error.where = where;
+  return error;
+}
+
 export const USER_AGENT = 'registry-gateway/0.1 (pull-through gateway)';
 
 function keyOf(demand: TokenDemand, credentials: Credentials | null): string {
   return JSON.stringify([demand.realm, demand.service, demand.scope, credentials?.username, credentials?.password]);
 }
 
-function readToken(body: Buffer, url: URL): { token: string; lifetime: number } {
+function readToken(body: Buffer, url: URL, where: Where): { token: string; lifetime: number } {
   let document: unknown;
   try {
     document = JSON.parse(body.toString('utf8'));
@@ -231,7 +263,7 @@ function readToken(body: Buffer, url: URL): { token: string; lifetime: number } 
   const token = fields.token || fields.access_token;
   // It is sent in a header: visible ASCII only.
   if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token))
-    throw new StatusError(200, url.host, undefined, 'no token in the answer');
+    throw realmError(200, url, where, 'no token in the answer');
   const expiresIn = typeof fields.expires_in === 'number' && Number.isFinite(fields.expires_in) ? fields.expires_in : 0;
   return { token, lifetime: Math.min(MAX_LIFETIME_S, Math.max(MIN_LIFETIME_S, expiresIn)) };
 }

@@ -5,7 +5,7 @@ import { readBounded, TooLargeError } from '../kit/http.ts';
 import { readDocument } from '../oci/document-reader.ts';
 import { nextQuery } from '../oci/link.ts';
 import { essence, isMediaType, OCI_INDEX } from '../oci/media-types.ts';
-import { type Digest, parseDigest, type Reference } from '../oci/names.ts';
+import { type Digest, digestAlgorithm, parseDigest, type Reference } from '../oci/names.ts';
 import { isManifestDigest } from '../oci/schema1.ts';
 import { InvalidResponseError } from './failures.ts';
 import { bytesOf, discard, header, headerList, statusError, type UpstreamResponse } from './responses.ts';
@@ -85,30 +85,60 @@ async function readPlain(response: UpstreamResponse, limit: number): Promise<Buf
 
 // Manifests
 
-/** Reads the response to a HEAD; null where it does not say what clients need, or refuses, so that a GET decides. */
+/**
+ * Reads the response to a HEAD; null where it does not say what clients need, or says what cannot be true of a manifest or of this one, so that
+ * a GET decides.
+ */
 export async function readManifestHead(
   response: UpstreamResponse,
   endpoint: URL,
   reference: Reference,
 ): Promise<UpstreamManifest | null> {
-  const { status } = response;
-  if (status !== 200) {
-    // A failure and a limit are the same for GET. What is refused or not found may be so for HEAD alone: some registries, and storage behind
-    // URLs that are signed for GET, do not know it.
-    if (status === 429 || status === 408 || (status >= 500 && status !== 501))
-      throw await statusError(response, endpoint);
-    discard(response.body);
-    return null;
-  }
+  if (response.status !== 200) throw await statusError(response, endpoint);
   discard(response.body);
   const mediaType = mediaTypeOf(response);
-  const size = bytesOf(header(response.headers, 'content-length'));
-  const digest = parseDigest(header(response.headers, 'docker-content-digest') ?? '') ?? undefined;
+  const digest = claimedDigest(response);
+  const size = claimedSize(response);
+  if (mediaType === '' || isWebPage(response) || digest === null || size === null) return null;
   // No manifest is empty, and none of a length that nobody would read.
-  if (mediaType === '' || isWebPage(response) || size === undefined || size === 0 || size > MANIFEST_LIMIT) return null;
-  if (header(response.headers, 'content-encoding') !== undefined) return null;
-  if (reference.kind === 'digest' && digest !== undefined && digest !== reference.digest) return null;
+  if (size === 0 || (size ?? 0) > MANIFEST_LIMIT) return null;
+  if (reference.kind === 'digest' && (digest ?? reference.digest) !== reference.digest) return null;
+  // Where its bytes are kept, the digest says the length too.
+  if (size === undefined && digest === undefined) return null;
   return { mediaType, digest, size, body: null, named: [] };
+}
+
+/** `Docker-Content-Digest`; undefined where it is not sent, null where it is none. */
+function claimedDigest({ headers }: UpstreamResponse): Digest | undefined | null {
+  const text = header(headers, 'docker-content-digest');
+  return text === undefined ? undefined : parseDigest(text);
+}
+
+/** `Content-Length`; undefined where it is not sent, null where it is none, or that of an encoded body. */
+function claimedSize({ headers }: UpstreamResponse): number | undefined | null {
+  const encodings = headerList(headers, 'content-encoding').toLowerCase().split(',');
+  if (encodings.some((name) => DECODERS[name.trim()] !== undefined)) return null;
+  const text = header(headers, 'content-length');
+  return text === undefined ? undefined : (bytesOf(text) ?? null);
+}
+
+/** Reads the response to a HEAD of a blob; null where it says what cannot be true of this one, so that a GET must be sent. */
+export async function readBlobHead(
+  response: UpstreamResponse,
+  endpoint: URL,
+  digest: Digest,
+): Promise<{ readonly size: number | undefined } | null> {
+  if (response.status !== 200) throw await statusError(response, endpoint);
+  discard(response.body);
+  const size = claimedSize(response);
+  if (size === null || (claimedDigest(response) ?? digest) !== digest) return null;
+  return size === 0 && !isDigestOfNothing(digest) ? null : { size };
+}
+
+/** Whether it is the digest of no bytes at all: only then a length of 0 is true. */
+function isDigestOfNothing(digest: Digest): boolean {
+  const algorithm = digestAlgorithm(digest);
+  return digest === `${algorithm}:${createHash(algorithm).digest('hex')}`;
 }
 
 /**

@@ -1,138 +1,279 @@
 import { LRUCache } from 'lru-cache';
+import { unlessAborted } from '../kit/async.ts';
 import { iso, jitter, sleep } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { isEndpointFault, isTimeout, isWorthRetrying, reasonOf, SinkError, StatusError } from './failures.ts';
+import {
+  isBusy,
+  isFault,
+  isOutOfReach,
+  isTimeout,
+  isWorthRetrying,
+  reasonOf,
+  SinkError,
+  StatusError,
+} from './failures.ts';
 import type { EndpointHealth, Route } from './upstream.ts';
+import { verdict } from './verdict.ts';
 
-/** Failures in a row after which an endpoint is not asked for a while (its circuit opens). */
+/** Failures to connect in a row after which an endpoint counts as out of reach; a connection that did not come about in time is proof enough alone. */
 const OPEN_AFTER = 3;
-/** For how long, doubling with each failed probe; short at first, since a registry that restarts is back in seconds. */
-const OPEN_MS = 1_000;
-const OPEN_MAX_MS = 30_000;
-/** The longest `Retry-After` that is honoured in full. Docker Hub asks for hours, but one probe in ten minutes does it no harm. */
+/** Repositories in a row that failed at an endpoint after which other endpoints are asked first for every repository. */
+const DEMOTE_AFTER = 3;
+/** For how long an endpoint that fails is not tried by itself while others serve; doubles with each failure. Short at first: a restart takes seconds. */
+const PAUSE_MS = 1_000;
+const PAUSE_MAX_MS = 30_000;
+/** How long the others go on without it while one request tries whether it works again. */
+const TRIAL_MS = 30_000;
+/** The longest `Retry-After` that is honoured in full. Docker Hub asks for hours, but one request in ten minutes does it no harm. */
 const RATE_LIMIT_MAX_MS = 10 * 60_000;
 
-/** Endpoints with failures whose state is kept. */
+/** Endpoints, and repositories at endpoints, whose state is kept. */
 const MAX_STATES = 4096;
+const MAX_PATHS = 16_384;
+/** Repositories that failed lately, as `registry show` lists them. */
+const SHOWN_PATHS = 5;
 
 /** Waits between rounds over all endpoints before a response has begun: clients wait 30 s for headers at most. */
 const ROUND_WAITS_MS = [200, 800];
 /** A `Retry-After` of no more than this is waited for within the request (public.ecr.aws allows one request a second). */
 const SHORT_RETRY_AFTER_S = 2;
 
-/** State of an endpoint that has failed. */
-interface CircuitState {
+/** How often something failed, and since when it is left alone. Times are `performance.now()`. */
+interface Failing {
   failures: number;
-  /** Until when it is open (`performance.now()`); 0 while closed. */
+  /** Until when others are preferred. */
   until: number;
-  /** How often it has opened without a success in between. */
-  openings: number;
-  /** A request is under way to see whether it works again. */
-  probing: boolean;
-  lastError: string | null;
-  /** The last failure was a timeout, so that trying it as a last resort would cost a client much time. */
-  timedOut: boolean;
 }
 
-/** A circuit breaker for each endpoint of each registry: which may be asked, in which order. */
-export class Endpoints {
-  readonly #states = new LRUCache<string, CircuitState>({ max: MAX_STATES });
-  readonly #random: () => number;
+interface EndpointState extends Failing {
+  /** It cannot be connected to: a request joins the next attempt to do so, or makes it. */
+  open: boolean;
+  lastError: string;
+  /** The attempt to connect that is under way. */
+  probe: Promise<void> | null;
+}
 
-  constructor(random: () => number = Math.random) {
-    this.#random = random;
+interface PathState extends Failing {
+  readonly key: string;
+  readonly repository: string;
+  reason: string;
+  at: number;
+}
+
+export interface EndpointsOptions {
+  /** Tries to connect, and closes the connection. @throws {ConnectError} */
+  readonly connect: (endpoint: URL, route: Route) => Promise<void>;
+  readonly random?: () => number;
+}
+
+/**
+ * What is known of the endpoints of every registry: which cannot be connected to (a circuit breaker), which fail for which repository, and what
+ * they asked to be left alone about. A repository that is slow or fails counts for itself: it changes the order in which endpoints are asked
+ * for it, and nothing else.
+ */
+export class Endpoints {
+  readonly #options: Required<EndpointsOptions>;
+  readonly #states = new LRUCache<string, EndpointState>({ max: MAX_STATES });
+  readonly #paths = new LRUCache<string, PathState>({ max: MAX_PATHS });
+  /** Repositories in a row that failed at an endpoint. */
+  readonly #failedInARow = new LRUCache<string, Failing & { readonly repositories: Set<string> }>({ max: MAX_STATES });
+  /** What an endpoint limits, and until when. */
+  readonly #limits = new LRUCache<string, { readonly until: number; readonly host: string }>({ max: MAX_PATHS });
+
+  constructor(options: EndpointsOptions) {
+    this.#options = { random: Math.random, ...options };
   }
 
   /**
-   * Endpoints in the order to ask; the state of each is looked up when it is reached. First come those that are closed or due for a probe,
-   * in the operator's order, then, as a last resort, the open ones: an endpoint that fails fast costs nothing to ask, and may work again by
-   * now. One whose last failure was a timeout is left out.
+   * Endpoints in the order to ask: the operator's, but those that lately failed for the repository after the others, and those that could not
+   * be connected to at the end. Of those that have been left alone for a while, one request tries each again.
    */
-  *candidates(route: Route): Generator<URL> {
-    const open: URL[] = [];
-    for (const text of route.endpoints) {
+  candidates(route: Route, repository: string): URL[] {
+    const ranked = route.endpoints.map((text) => {
       const endpoint = new URL(text);
-      const state = this.#states.get(keyOf(route.host, endpoint.href));
-      if (state === undefined || state.until === 0) yield endpoint;
-      else if (state.until <= performance.now() && !state.probing) {
-        state.probing = true;
-        yield endpoint;
-      } else if (!state.timedOut) open.push(endpoint);
+      return { endpoint, rank: this.#rank(route, endpoint, repository) };
+    });
+    const best = Math.min(...ranked.map(({ rank }) => rank));
+    for (const { endpoint, rank } of ranked) {
+      // Otherwise it would be asked only where all others fail.
+      if (rank === 2 && best < 2) this.#probeInBackground(route, endpoint);
     }
-    yield* open;
+    return ranked.sort((a, b) => a.rank - b.rank).map(({ endpoint }) => endpoint);
   }
 
-  /** The last failure of an endpoint, for the error that the client gets where all are left out. */
-  lastError(route: Route): string {
-    const errors = route.endpoints.map((text) => this.#states.get(keyOf(route.host, text))?.lastError);
-    return errors.filter((error) => typeof error === 'string').at(-1) ?? 'no endpoint is known';
+  #rank(route: Route, endpoint: URL, repository: string): 0 | 1 | 2 {
+    if (this.#states.get(keyOf(route, endpoint))?.open === true) return 2;
+    if (route.endpoints.length === 1) return 0;
+    const row = this.#failedInARow.get(keyOf(route, endpoint));
+    if (row !== undefined && row.failures >= DEMOTE_AFTER && isLeftAlone(row)) return 1;
+    const path = this.#paths.get(pathKey(route, endpoint, repository));
+    return path !== undefined && isLeftAlone(path) ? 1 : 0;
   }
 
-  succeeded(route: Route, endpoint: URL): void {
-    this.#states.delete(keyOf(route.host, endpoint.href));
+  /**
+   * To be called before an endpoint is asked. Where it could not be connected to, waits for the attempt that is under way, or makes it.
+   * @param about what the request is about, where it may be limited: see {@link failed}
+   * @throws {ConnectError} where it still cannot be connected to; {StatusError} 429 where it asked to be left alone about this
+   */
+  async admit(route: Route, endpoint: URL, about: string | undefined, signal: AbortSignal): Promise<void> {
+    const limit = about === undefined ? undefined : this.#limits.get(pathKey(route, endpoint, about));
+    if (limit !== undefined) {
+      const left = limit.until - performance.now();
+      if (left > 0) throw new StatusError(429, limit.host, left / 1000, 'it asked for fewer requests a while ago');
+      this.#limits.delete(pathKey(route, endpoint, about ?? ''));
+    }
+    const state = this.#states.get(keyOf(route, endpoint));
+    if (state?.open === true) await unlessAborted(this.#probe(state, route, endpoint), signal);
   }
 
-  /** Counts a failure if it is the endpoint's own fault; any other shows that the endpoint works. */
-  failed(route: Route, endpoint: URL, error: unknown): void {
-    if (!isEndpointFault(error)) {
-      this.succeeded(route, endpoint);
+  /** Whether every endpoint of a registry could not be connected to when it was last tried. */
+  areOutOfReach(route: Route): boolean {
+    return (
+      this.#states.size > 0 &&
+      route.endpoints.every((text) => this.#states.peek(keyOf(route, new URL(text)))?.open === true)
+    );
+  }
+
+  /** A request was answered as it should be. */
+  succeeded(route: Route, endpoint: URL, repository: string): void {
+    this.#answered(route, endpoint);
+    this.#failedInARow.delete(keyOf(route, endpoint));
+    this.#paths.delete(pathKey(route, endpoint, repository));
+  }
+
+  /**
+   * Takes note of a failure where it was: that no connection came about for the endpoint, anything else for the repository.
+   * @param about what a 429 is remembered for; undefined where it says nothing about further requests (the host allows only one connection)
+   */
+  failed(route: Route, endpoint: URL, repository: string, error: unknown, about?: string): void {
+    if (isOutOfReach(error)) {
+      this.#couldNotConnect(route, endpoint, error);
       return;
     }
-    const key = keyOf(route.host, endpoint.href);
-    const state = this.#states.get(key) ?? {
-      failures: 0,
-      until: 0,
-      openings: 0,
-      probing: false,
-      lastError: null,
-      timedOut: false,
-    };
-    this.#states.set(key, state);
-    state.failures++;
-    state.lastError = reasonOf(error);
-    state.timedOut = isTimeout(error);
-    const limited = error instanceof StatusError && error.status === 429;
-    if (state.failures < OPEN_AFTER && !limited) return;
-    // It is open already: this request was sent before that.
-    if (state.until > performance.now()) return;
-    state.probing = false;
-    const wait = jitter(Math.min(OPEN_MAX_MS, OPEN_MS * 2 ** state.openings++), 0.2, this.#random);
-    const retryAfter = limited ? Math.min(RATE_LIMIT_MAX_MS, (error.retryAfter ?? 0) * 1000) : 0;
-    state.until = performance.now() + Math.max(wait, retryAfter);
-  }
-
-  /** A probe was abandoned without a result, so that the next request may probe. */
-  released(route: Route, endpoint: URL): void {
-    const state = this.#states.get(keyOf(route.host, endpoint.href));
-    if (state !== undefined) state.probing = false;
+    if (!isFault(error)) {
+      this.succeeded(route, endpoint, repository);
+      return;
+    }
+    this.#answered(route, endpoint);
+    if (error instanceof StatusError && error.status === 429) {
+      if (about === undefined || error.retryAfter === undefined || error.where !== 'endpoint') return;
+      const until = performance.now() + Math.min(RATE_LIMIT_MAX_MS, error.retryAfter * 1000);
+      const key = pathKey(route, endpoint, about);
+      if ((this.#limits.get(key)?.until ?? 0) < until) this.#limits.set(key, { until, host: error.host });
+      return;
+    }
+    const key = pathKey(route, endpoint, repository);
+    const path = this.#paths.get(key) ?? { failures: 0, until: 0, key, repository, reason: '', at: 0 };
+    path.reason = reasonOf(error);
+    path.at = performance.now();
+    this.#pause(path);
+    this.#paths.set(key, path);
+    const row = this.#failedInARow.get(keyOf(route, endpoint)) ?? { failures: 0, until: 0, repositories: new Set() };
+    if (row.repositories.size < DEMOTE_AFTER) row.repositories.add(repository);
+    row.failures = row.repositories.size;
+    if (row.failures >= DEMOTE_AFTER) row.until = path.at + this.#jittered(PAUSE_MAX_MS);
+    this.#failedInARow.set(keyOf(route, endpoint), row);
   }
 
   health(route: Route): EndpointHealth[] {
     const now = performance.now();
-    return route.endpoints.map((url) => {
-      const state = this.#states.peek(keyOf(route.host, url));
-      const open = state !== undefined && state.until > 0;
+    return route.endpoints.map((text) => {
+      const endpoint = new URL(text);
+      const state = this.#states.peek(keyOf(route, endpoint));
+      const failing = [...this.#paths.values()]
+        .filter(({ repository, key }) => key === pathKey(route, endpoint, repository))
+        .sort((a, b) => b.at - a.at)
+        .slice(0, SHOWN_PATHS)
+        .map(({ repository, reason, at }) => ({ repository, reason, at: iso(Date.now() + at - now) }));
+      const open = state?.open === true;
+      const [latest] = failing;
       return {
-        url,
-        state: !open ? 'closed' : state.until > now ? 'open' : 'half-open',
+        url: text,
+        state: !open ? 'closed' : state.probe === null ? 'open' : 'half-open',
         failures: state?.failures ?? 0,
-        lastError: state?.lastError ?? null,
-        retryAt: open ? iso(Date.now() + state.until - now) : null,
+        lastError: state?.lastError ?? (latest === undefined ? null : `${latest.repository}: ${latest.reason}`),
+        retryAt: open ? iso(Date.now() + Math.max(0, state.until - now)) : null,
+        failing,
       };
     });
   }
+
+  /** It has answered, whatever the answer was: it can be connected to. */
+  #answered(route: Route, endpoint: URL): void {
+    this.#states.delete(keyOf(route, endpoint));
+  }
+
+  #couldNotConnect(route: Route, endpoint: URL, error: unknown): void {
+    const key = keyOf(route, endpoint);
+    const state = this.#states.get(key) ?? { failures: 0, until: 0, open: false, lastError: '', probe: null };
+    this.#states.set(key, state);
+    state.lastError = reasonOf(error);
+    this.#pause(state);
+    state.open ||= state.failures >= OPEN_AFTER || isTimeout(error);
+  }
+
+  /** One attempt to connect for all who ask meanwhile. */
+  #probe(state: EndpointState, route: Route, endpoint: URL): Promise<void> {
+    state.probe ??= this.#options.connect(endpoint, route).then(
+      () => {
+        state.probe = null;
+        this.#answered(route, endpoint);
+      },
+      (error: unknown) => {
+        state.probe = null;
+        state.lastError = reasonOf(error);
+        this.#pause(state);
+        throw error;
+      },
+    );
+    return state.probe;
+  }
+
+  #probeInBackground(route: Route, endpoint: URL): void {
+    const state = this.#states.get(keyOf(route, endpoint));
+    if (state === undefined || state.probe !== null || state.until > performance.now()) return;
+    this.#probe(state, route, endpoint).catch(() => {
+      // It is noted in the state.
+    });
+  }
+
+  #pause(failing: Failing): void {
+    const pause = Math.min(PAUSE_MAX_MS, PAUSE_MS * 2 ** Math.min(16, failing.failures++));
+    failing.until = performance.now() + this.#jittered(pause);
+  }
+
+  #jittered(ms: number): number {
+    return jitter(ms, 0.2, this.#options.random);
+  }
 }
 
-function keyOf(registry: string, endpoint: string): string {
-  return `${registry} ${new URL(endpoint).href}`;
+/** Whether others go first; where the pause is over, the one who asks tries it, and the others go on without it meanwhile. */
+function isLeftAlone(failing: Failing): boolean {
+  const now = performance.now();
+  if (failing.until > now) return true;
+  failing.until = now + TRIAL_MS;
+  return false;
+}
+
+/** What can be connected to does not depend on the path of an endpoint, but on the proxy between. */
+function keyOf({ host, proxy }: Route, endpoint: URL): string {
+  return `${host} ${endpoint.origin} ${proxy ?? ''}`;
+}
+
+/** With other credentials an endpoint may answer otherwise. */
+function pathKey(route: Route, endpoint: URL, what: string): string {
+  return `${keyOf(route, endpoint)}${endpoint.pathname} ${route.credentials?.username ?? ''} ${what}`;
 }
 
 /** What `tryEndpoints` needs. */
 export interface FailoverOptions {
   readonly route: Route;
+  readonly repository: string;
   readonly endpoints: Endpoints;
   readonly log: Logger;
   readonly signal: AbortSignal;
+  /** What the request is about, for which a `Retry-After` is honoured: `GET manifests org/app`; none where it is not to be remembered. */
+  readonly about?: string;
   /** Another order than `Endpoints.candidates`. */
   readonly candidates?: () => Iterable<URL>;
   /** Milliseconds between rounds, in place of the usual ones. */
@@ -141,49 +282,51 @@ export interface FailoverOptions {
   readonly reportsSuccess?: boolean;
 }
 
-/** Every endpoint is open after a timeout. */
-class AllOpenError extends Error {
-  override readonly name = 'AllOpenError';
-  readonly code = 'ETIMEDOUT';
-}
-
 /**
- * Tries a registry's endpoints in turn until an attempt succeeds. After a 404, which may mean "not mirrored here", the next one is tried too;
- * the failure of the last endpoint is what is thrown. Short network failures are tried again, in further rounds.
+ * Tries a registry's endpoints in turn until an attempt succeeds, those whose failure may be short again in further rounds. A 404 may mean "not
+ * mirrored here", so that the next one is asked too.
+ * @throws the {@link verdict} on all their answers
  */
 export async function tryEndpoints<T>(
-  { route, endpoints, log, signal, ...options }: FailoverOptions,
+  { route, repository, endpoints, log, signal, about, ...options }: FailoverOptions,
   attempt: (endpoint: URL) => Promise<T>,
 ): Promise<T> {
   const waits = options.waits ?? ROUND_WAITS_MS;
+  const failures = new Map<string, unknown>();
   for (let round = 0; ; round++) {
-    let last: unknown = new AllOpenError(`no endpoint answered in time: ${endpoints.lastError(route)}`);
-    let again = false;
-    for (const endpoint of options.candidates?.() ?? endpoints.candidates(route)) {
+    for (const endpoint of options.candidates?.() ?? endpoints.candidates(route, repository)) {
+      // What it said before stands.
+      if (failures.has(endpoint.href) && !mayPass(failures.get(endpoint.href))) continue;
       try {
         signal.throwIfAborted();
+        await endpoints.admit(route, endpoint, about, signal);
         const result = await attempt(endpoint);
-        if (options.reportsSuccess !== true) endpoints.succeeded(route, endpoint);
+        if (options.reportsSuccess !== true) endpoints.succeeded(route, endpoint, repository);
         return result;
       } catch (error) {
         if (signal.aborted) {
-          endpoints.released(route, endpoint);
+          if (isTimeout(signal.reason)) endpoints.failed(route, endpoint, repository, signal.reason);
           throw signal.reason;
         }
-        if (error instanceof SinkError) throw error;
-        endpoints.failed(route, endpoint, error);
+        if (error instanceof SinkError || isBusy(error)) throw error;
+        endpoints.failed(route, endpoint, repository, error, about);
         log.debug(
-          { registry: route.host, endpoint: endpoint.host, round, reason: reasonOf(error) },
+          { registry: route.host, endpoint: endpoint.host, repository, round, reason: reasonOf(error) },
           'an endpoint failed',
         );
-        last = error;
-        again = isWorthRetrying(error) || waitsBriefly(error);
+        failures.set(endpoint.href, error);
       }
     }
+    const all = [...failures.values()];
     const wait = waits[round];
-    if (wait === undefined || !again) throw last;
-    await sleep(waitsBriefly(last) ? (last.retryAfter ?? 0) * 1000 : jitter(wait), signal);
+    if (wait === undefined || !all.some(mayPass)) throw verdict(all);
+    const asked = Math.max(...all.map((error) => (waitsBriefly(error) ? (error.retryAfter ?? 0) * 1000 : 0)));
+    await sleep(Math.max(asked, jitter(wait)), signal);
   }
+}
+
+function mayPass(error: unknown): boolean {
+  return isWorthRetrying(error) || waitsBriefly(error);
 }
 
 function waitsBriefly(error: unknown): error is StatusError {

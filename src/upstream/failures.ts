@@ -1,11 +1,20 @@
 import { TooLargeError } from '../kit/http.ts';
 import { type ErrorName, RegistryError } from '../oci/errors.ts';
 
+/**
+ * Where on the way to an answer something failed: at the endpoint itself, at the token endpoint that it names, or at a host that it redirects to
+ * (the token endpoint of that host included). Only what the endpoint itself does says something about the endpoint.
+ */
+export type Where = 'endpoint' | 'realm' | 'target';
+
 /** A response whose status is none of the expected ones. */
 export class StatusError extends Error {
   override readonly name = 'StatusError';
   readonly status: number;
   readonly host: string;
+  where: Where = 'endpoint';
+  /** A denial (401, 403) that every endpoint agrees to. */
+  denied = false;
   /** What its `Retry-After` asks for, seconds. */
   readonly retryAfter: number | undefined;
   /** The status of the download host (a CDN behind a redirect), where that is what failed. */
@@ -25,10 +34,42 @@ export class StatusError extends Error {
 export class TokenRefusedError extends Error {
   override readonly name = 'TokenRefusedError';
   readonly status: number;
+  readonly host: string;
+  readonly where: Where;
+  /** As that of {@link StatusError}. */
+  readonly denied: boolean;
 
-  constructor(status: number, host: string) {
+  constructor(status: number, host: string, where: Where = 'realm', denied = false) {
     super(`the token endpoint at ${host} answered ${status}`);
     this.status = status;
+    this.host = host;
+    this.where = where;
+    this.denied = denied;
+  }
+}
+
+/** No connection to a host came about: its name does not resolve, it refuses, does not answer, or fails at TLS; or the proxy did. */
+export class ConnectError extends Error {
+  override readonly name = 'ConnectError';
+  readonly host: string;
+  readonly where: Where;
+  /** The system's or the library's code of what failed. */
+  readonly code: string | undefined;
+
+  constructor(host: string, where: Where, cause: unknown) {
+    super(reasonOf(cause), { cause });
+    this.host = host;
+    this.where = where;
+    this.code = codeOf(cause);
+  }
+}
+
+/** A document (a manifest, a token, a list) did not come whole in the time that there is for one, however steadily it came. */
+export class SlowDocumentError extends Error {
+  override readonly name = 'TimeoutError';
+
+  constructor(what: string, ms: number) {
+    super(`${what} was not whole after ${Math.round(ms / 1000)} s`);
   }
 }
 
@@ -99,7 +140,7 @@ const WORDS: Readonly<Record<string, string>> = {
   EHOSTUNREACH: 'there is no route to it',
   ENETUNREACH: 'there is no route to it',
   UND_ERR_CONNECT_TIMEOUT: 'no connection came about',
-  ETIMEDOUT: 'no connection came about',
+  ETIMEDOUT: 'the connection timed out',
   UND_ERR_HEADERS_TIMEOUT: 'no answer began',
   UND_ERR_BODY_TIMEOUT: 'its answer stalled',
   CERT_HAS_EXPIRED: 'its certificate has expired',
@@ -115,8 +156,14 @@ const WORDS: Readonly<Record<string, string>> = {
 /** One sentence about a failure, with no secret in it: for errors, the log and `registry show`. */
 export function reasonOf(error: unknown): string {
   if (error instanceof ProxyError) return error.message;
+  if (error instanceof ConnectError && error.cause instanceof ProxyError) return error.cause.message;
   const code = codeOf(error);
-  return (code === undefined ? undefined : WORDS[code]) ?? (error instanceof Error ? error.message : String(error));
+  const said =
+    (code === undefined ? undefined : WORDS[code]) ?? (error instanceof Error ? error.message : String(error));
+  if (!(error instanceof ConnectError) || error.where === 'endpoint') return said;
+  // The words are about the registry otherwise.
+  const what = error.where === 'realm' ? 'its token endpoint' : 'the host that it redirects to,';
+  return `${what} ${error.host} cannot be connected to: ${said}`;
 }
 
 export function isTimeout(error: unknown): boolean {
@@ -124,11 +171,27 @@ export function isTimeout(error: unknown): boolean {
   return (code !== undefined && TIMEOUT_CODES.has(code)) || (error instanceof Error && error.name === 'TimeoutError');
 }
 
-/** Whether a failure is one of the endpoint itself, not of what was requested there. */
-export function isEndpointFault(error: unknown): boolean {
+/** Whether an endpoint could not be connected to, so that no request will reach it. */
+export function isOutOfReach(error: unknown): boolean {
+  return error instanceof ConnectError && error.where === 'endpoint';
+}
+
+/** Whether a failure says nothing about what was asked for: it may be there, but was not given. */
+export function isFault(error: unknown): boolean {
   if (error instanceof StatusError) return error.status >= 500 || error.status === 429 || error.status === 408;
-  const others = [TokenRefusedError, CredentialsWithheldError, RegistryError];
-  return !others.some((type) => error instanceof type);
+  if (error instanceof TokenRefusedError) return !isDenied(error);
+  return !(error instanceof CredentialsWithheldError || error instanceof RegistryError);
+}
+
+/** Whether it is a 401 or 403, whoever answered so. */
+export function isDenied(error: unknown): error is StatusError | TokenRefusedError {
+  const answered = error instanceof StatusError || error instanceof TokenRefusedError;
+  return answered && (error.status === 401 || error.status === 403);
+}
+
+/** Whether this gateway had no connection to spare for the request: no endpoint is at fault, and none can help. */
+export function isBusy(error: unknown): error is RegistryError {
+  return error instanceof RegistryError && error.kind === 'gatewayBusy';
 }
 
 /** Whether the same request to the same endpoint may succeed a moment later. */
@@ -155,8 +218,9 @@ export function toRegistryError(error: unknown, subject: RequestSubject): Regist
   if (error instanceof RegistryError) return error;
   const { registry, repository, reference } = subject;
   const facts = { registry, repository, reference, digest: reference, reason: reasonOf(error) };
+  const denied = isDenied(error) && error.denied ? { denied: true } : {};
   const make = (kind: ErrorName, retryAfter?: number): RegistryError =>
-    new RegistryError(kind, { facts, cause: error, ...(retryAfter === undefined ? {} : { retryAfter }) });
+    new RegistryError(kind, { facts, cause: error, ...(retryAfter === undefined ? {} : { retryAfter }), ...denied });
 
   if (error instanceof TokenRefusedError) {
     if (error.status === 401) return make('upstreamUnauthorized');

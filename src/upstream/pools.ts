@@ -45,7 +45,7 @@ export interface PoolLimits {
 }
 
 /** The longest wait for a permit, ms: clients wait 30 s for headers, and the request itself takes its time too. */
-const MAX_WAIT_MS = 15_000;
+export const MAX_WAIT_MS = 15_000;
 /** When a client that was refused is to come back, seconds: within this time every holder has had its turn. */
 const BUSY_RETRY_S = 5;
 /** How often it is looked whether a holder is to rest, while somebody waits, ms. */
@@ -59,11 +59,16 @@ const WORK: Readonly<Record<Purpose, string>> = {
   segment: 'downloads',
 };
 
+/** @param what what the gateway is busy with, in words */
+export function busyError(what: string): RegistryError {
+  return new RegistryError('gatewayBusy', { facts: { what, seconds: BUSY_RETRY_S }, retryAfter: BUSY_RETRY_S });
+}
+
 /** Permits for connections to registries, by purpose. */
 export class Pools {
   readonly #pools: Readonly<Record<Purpose, FairPool>>;
 
-  constructor(limits: Readonly<Record<Purpose, PoolLimits>>, maxWait = MAX_WAIT_MS) {
+  constructor(limits: Readonly<Record<Purpose, PoolLimits>>, maxWait: number) {
     const pool = (purpose: Purpose): FairPool => new FairPool(limits[purpose], WORK[purpose], maxWait);
     this.#pools = {
       document: pool('document'),
@@ -310,8 +315,7 @@ export class FairPool {
 
   #busy(registry: RegistryShare): RegistryError {
     const own = registry.inUse > 0;
-    const what = `${this.#work} from ${own ? registry.key : 'other registries'}`;
-    return new RegistryError('gatewayBusy', { facts: { what, seconds: BUSY_RETRY_S }, retryAfter: BUSY_RETRY_S });
+    return busyError(`${this.#work} from ${own ? registry.key : 'other registries'}`);
   }
 }
 
@@ -383,35 +387,5 @@ class LeastFirst<T> {
     // Levels are numbers of permits: there are no more of them than permits.
     for (const things of this.#levels) if (things !== undefined && things.size > 0) return things.values().next().value;
     return undefined;
-  }
-}
-
-/** Over how long a pace is measured, ms: a body that stopped counts as slow after a few seconds. */
-const PACE_WINDOW_MS = 2_000;
-
-/** How fast bytes have come lately. */
-export class Pace {
-  #bytes = 0;
-  #since = performance.now();
-  #previous = 0;
-
-  add(bytes: number): void {
-    this.#roll(performance.now());
-    this.#bytes += bytes;
-  }
-
-  /** Bytes per second over the last two to four seconds. */
-  rate(): number {
-    const now = performance.now();
-    this.#roll(now);
-    return ((this.#previous + this.#bytes) * 1000) / (PACE_WINDOW_MS + now - this.#since);
-  }
-
-  #roll(now: number): void {
-    const elapsed = now - this.#since;
-    if (elapsed < PACE_WINDOW_MS) return;
-    this.#previous = elapsed < 2 * PACE_WINDOW_MS ? this.#bytes : 0;
-    this.#bytes = 0;
-    this.#since = elapsed < 2 * PACE_WINDOW_MS ? this.#since + PACE_WINDOW_MS : now;
   }
 }

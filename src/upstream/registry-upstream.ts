@@ -6,15 +6,17 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { Tokens } from './authorization.ts';
 import { type UpstreamContext, upstreamMetrics } from './context.ts';
+import { asDocument, DOCUMENT_MS, type DocumentWork } from './document.ts';
 import { readManifest, readManifestHead, readReferrers, readTags } from './documents.ts';
 import { openBlob, resumable, statBlob } from './download/blob-stream.ts';
 import { download } from './download/download.ts';
 import { SingleConnectionHosts } from './download/parallelism.ts';
 import { Endpoints, tryEndpoints } from './endpoints.ts';
-import { type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
+import { isBusy, type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
+import { Heads } from './heads.ts';
 import { OutgoingConnections } from './net/connections.ts';
 import { ProxyChoice } from './net/egress.ts';
-import { type PoolLimits, Pools, type Purpose } from './pools.ts';
+import { MAX_WAIT_MS, type PoolLimits, Pools, type Purpose } from './pools.ts';
 import { manifestRequestHeaders, Requester } from './request.ts';
 import type { UpstreamResponse } from './responses.ts';
 import type { EndpointHealth, ListPage, Route, TagsRequest, Upstream, UpstreamManifest } from './upstream.ts';
@@ -26,12 +28,23 @@ import type { EndpointHealth, ListPage, Route, TagsRequest, Upstream, UpstreamMa
  * only be ended, so that a quarter of those permits is never lent, and those who wait have patience. For one registry there are no more
  * additional connections than a handful of downloads can use; they need not rest, since they end with their downloads.
  */
-const POOLS: Readonly<Record<Purpose, PoolLimits>> = {
+export const POOLS: Readonly<Record<Purpose, PoolLimits>> = {
   document: { permits: 64, perRegistry: 48, perGroup: 24, safeFor: 2_000, turn: 5_000 },
   fill: { permits: 128, perRegistry: 128, perGroup: 96, safeFor: 0, turn: 5_000 },
   passing: { permits: 64, perRegistry: 64, perGroup: 48, safeFor: 0, turn: 5_000 },
   segment: { permits: 96, perRegistry: 24, perGroup: 24, safeFor: 0, turn: 5_000 },
 };
+
+/** How much is done at a time, and how long it may take; tests have less. */
+export interface UpstreamLimits {
+  readonly pools: Readonly<Record<Purpose, PoolLimits>>;
+  /** The longest wait for a connection, ms. */
+  readonly wait: number;
+  /** The longest that a document takes, ms. */
+  readonly document: number;
+}
+
+const LIMITS: UpstreamLimits = { pools: POOLS, wait: MAX_WAIT_MS, document: DOCUMENT_MS };
 
 export interface UpstreamOptions {
   /** The table as it is now: the registries there are, by host. */
@@ -41,6 +54,7 @@ export interface UpstreamOptions {
   readonly metrics: Metrics;
   /** Where the usual proxy variables are read from; default `process.env`. */
   readonly environment?: Readonly<Record<string, string | undefined>>;
+  readonly limits?: Partial<UpstreamLimits>;
 }
 
 export function createUpstream(options: UpstreamOptions): Upstream {
@@ -51,15 +65,18 @@ class RegistryUpstream implements Upstream {
   readonly #table: UpstreamOptions['table'];
   readonly #connections: OutgoingConnections;
   readonly #context: UpstreamContext;
+  readonly #limits: UpstreamLimits;
 
-  constructor({ table, config, log, metrics, environment }: UpstreamOptions) {
+  constructor({ table, config, log, metrics, environment, limits }: UpstreamOptions) {
     this.#table = table;
+    this.#limits = { ...LIMITS, ...limits };
     this.#connections = new OutgoingConnections(new ProxyChoice(config.proxy, environment));
-    const pools = new Pools(POOLS);
+    const pools = new Pools(this.#limits.pools, this.#limits.wait);
     const tokens = new Tokens(this.#connections, pools);
     this.#context = {
       requester: new Requester(this.#connections, tokens, pools, config.stallTimeout),
-      endpoints: new Endpoints(),
+      endpoints: new Endpoints({ connect: (endpoint, { proxy }) => this.#connections.probe(endpoint, proxy) }),
+      heads: new Heads(),
       singleConnectionHosts: new SingleConnectionHosts(),
       pools,
       config,
@@ -76,40 +93,40 @@ class RegistryUpstream implements Upstream {
     const text = reference.kind === 'tag' ? reference.tag : reference.digest;
     const path = `/v2/${key.repository}/manifests/${text}`;
     const headers = manifestRequestHeaders(accept);
-    return this.#tryEndpoints(subjectOf(key, 'manifestUnknown', text), signal, async (route, endpoint) => {
+    const { requester, heads, metrics } = this.#context;
+    const subject = subjectOf(key, 'manifestUnknown', text);
+    return this.#document(subject, `${method} manifests`, signal, async (route, endpoint, { signal: within, rest }) => {
       const request = {
         route,
         endpoint,
         path,
-        repository: key.repository,
         headers,
-        signal,
+        signal: within,
         purpose: 'document',
+        holder: { rest },
       } as const;
-      if (method === 'HEAD') {
-        const head = await readManifestHead(
-          await this.#context.requester.send({ ...request, method: 'HEAD' }),
-          endpoint,
-          reference,
-        );
-        if (head !== null) return head;
-      }
-      const response = await this.#context.requester.send({ ...request, method: 'GET' });
-      const manifest = await readManifest(response, endpoint, reference);
-      this.#context.metrics.bytes.inc({ registry: route.host }, manifest.size ?? 0);
-      return method === 'HEAD' ? { ...manifest, body: null, named: [] } : manifest;
+      const send = (by: typeof method) => requester.send({ ...request, repository: key.repository, method: by });
+      const get = async (): Promise<UpstreamManifest> => {
+        const manifest = await readManifest(await send('GET'), endpoint, reference);
+        metrics.bytes.inc({ registry: route.host }, manifest.size ?? 0);
+        return manifest;
+      };
+      if (method === 'GET') return await get();
+      const head = async () => await readManifestHead(await send('HEAD'), endpoint, reference);
+      return await heads.ask(endpoint, 'manifest', within, { head, get });
     });
   }
 
   statBlob(key: BlobKey, signal: AbortSignal): Promise<{ readonly size: number | undefined }> {
-    return this.#tryEndpoints(subjectOf(key, 'blobUnknown', key.digest), signal, (route, endpoint) =>
-      statBlob(this.#context, route, endpoint, key, signal),
+    const subject = subjectOf(key, 'blobUnknown', key.digest);
+    return this.#document(subject, 'HEAD blobs', signal, (route, endpoint, work) =>
+      statBlob(this.#context, route, endpoint, key, work),
     );
   }
 
   async openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream> {
     const open = (segment: typeof range, goesOn: boolean): Promise<BlobStream> =>
-      this.#tryEndpoints(subjectOf(key, 'blobUnknown', key.digest), signal, (route, endpoint) =>
+      this.#tryEndpoints(subjectOf(key, 'blobUnknown', key.digest), 'GET blobs', signal, (route, endpoint) =>
         openBlob(this.#context, route, endpoint, key, segment, signal, goesOn),
       );
     return resumable(await open(range, false), (rest) => open(rest, true), signal);
@@ -130,27 +147,50 @@ class RegistryUpstream implements Upstream {
 
   tags(key: RepositoryKey, request: TagsRequest, signal: AbortSignal): Promise<ListPage> {
     const path = `/v2/${key.repository}/tags/list${search(request.query)}`;
-    return this.#tryEndpoints(subjectOf(key, 'nameUnknown', 'tags/list'), signal, async (route, endpoint) =>
-      readTags(await this.#get(route, endpoint, path, key, signal), endpoint, request),
+    const subject = subjectOf(key, 'nameUnknown', 'tags/list');
+    return this.#document(subject, 'GET tags', signal, async (route, endpoint, work) =>
+      readTags(await this.#get(route, endpoint, path, key, work), endpoint, request),
     );
   }
 
-  referrers(key: RepositoryKey, digest: Digest, query: URLSearchParams, signal: AbortSignal): Promise<ListPage | null> {
+  async referrers(
+    key: RepositoryKey,
+    digest: Digest,
+    query: URLSearchParams,
+    signal: AbortSignal,
+  ): Promise<ListPage | null> {
     const path = `/v2/${key.repository}/referrers/${digest}${search(query)}`;
-    return this.#tryEndpoints(subjectOf(key, 'manifestUnknown', digest), signal, async (route, endpoint) => {
-      let elsewhere = false;
-      const onRedirect = (to: URL): void => {
-        elsewhere = to.origin !== endpoint.origin;
-      };
-      try {
-        return await readReferrers(await this.#get(route, endpoint, path, key, signal, onRedirect), endpoint);
-      } catch (error) {
-        signal.throwIfAborted();
-        // That a web host cannot be reached is no failure of the registry that redirects to it.
-        if (elsewhere && !(error instanceof StatusError)) return null;
-        throw error;
-      }
-    });
+    const subject = subjectOf(key, 'manifestUnknown', digest);
+    const nothing = (endpoint: URL) => new StatusError(404, endpoint.host, undefined, 'it has no referrers API');
+    try {
+      return await this.#document(subject, 'GET referrers', signal, async (route, endpoint, work) => {
+        let elsewhere = false;
+        const onRedirect = (to: URL): void => {
+          elsewhere = to.origin !== endpoint.origin;
+        };
+        let page: ListPage | null;
+        try {
+          page = await readReferrers(await this.#get(route, endpoint, path, key, work, onRedirect), endpoint);
+        } catch (error) {
+          work.signal.throwIfAborted();
+          // That a web host cannot be reached is no failure of the registry that redirects to it.
+          if (elsewhere && !(error instanceof StatusError) && !isBusy(error)) throw nothing(endpoint);
+          throw error;
+        }
+        if (page === null) throw nothing(endpoint);
+        return page;
+      });
+    } catch (error) {
+      // Only where all endpoints said so: one that did not answer may have the API.
+      const { cause } = error as Error;
+      if (cause instanceof StatusError && cause.status === 404) return null;
+      throw error;
+    }
+  }
+
+  outOfReach(registry: string): boolean {
+    const route = this.#table().registries.get(registry);
+    return route !== undefined && this.#context.endpoints.areOutOfReach(route);
   }
 
   health(registry: string): EndpointHealth[] {
@@ -166,33 +206,51 @@ class RegistryUpstream implements Upstream {
     route: Route,
     endpoint: URL,
     path: string,
-    key: RepositoryKey,
-    signal: AbortSignal,
+    { repository }: RepositoryKey,
+    { signal, rest }: DocumentWork,
     onRedirect?: (to: URL) => void,
   ): Promise<UpstreamResponse> {
-    const { repository } = key;
-    return this.#context.requester.send({
-      route,
-      endpoint,
-      path,
-      repository,
-      method: 'GET',
-      headers: { accept: 'application/json, */*' },
-      signal,
-      purpose: 'document',
-      onRedirect,
-    });
+    const headers = { accept: 'application/json, */*' };
+    const request = { route, endpoint, path, repository, headers, signal, holder: { rest }, onRedirect };
+    return this.#context.requester.send({ ...request, method: 'GET', purpose: 'document' });
   }
 
-  async #tryEndpoints<T>(
+  /** Within the time of a document. */
+  #document<T>(
     subject: RequestSubject,
+    about: string,
+    signal: AbortSignal,
+    attempt: (route: Route, endpoint: URL, work: DocumentWork) => Promise<T>,
+  ): Promise<T> {
+    const limits = { ms: this.#limits.document, what: 'its answer' };
+    return this.#reporting(subject, signal, (route) =>
+      asDocument(route.host, signal, limits, (work) => {
+        const { endpoints, log } = this.#context;
+        const { repository } = subject;
+        const options = { route, repository, endpoints, log, signal: work.signal, about: `${about} ${repository}` };
+        return tryEndpoints(options, (endpoint) => attempt(route, endpoint, work));
+      }),
+    );
+  }
+
+  #tryEndpoints<T>(
+    subject: RequestSubject,
+    about: string,
     signal: AbortSignal,
     attempt: (route: Route, endpoint: URL) => Promise<T>,
   ): Promise<T> {
-    const route = this.#route(subject.registry);
     const { endpoints, log } = this.#context;
+    const { repository } = subject;
+    return this.#reporting(subject, signal, (route) => {
+      const options = { route, repository, endpoints, log, signal, about: `${about} ${repository}` };
+      return tryEndpoints(options, (endpoint) => attempt(route, endpoint));
+    });
+  }
+
+  /** Makes errors for clients of what went wrong. */
+  async #reporting<T>(subject: RequestSubject, signal: AbortSignal, run: (route: Route) => Promise<T>): Promise<T> {
     try {
-      return await tryEndpoints({ route, endpoints, log, signal }, (endpoint) => attempt(route, endpoint));
+      return await run(this.#route(subject.registry));
     } catch (error) {
       signal.throwIfAborted();
       // Some registries distinguish a repository that they do not know from a missing manifest.

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { unlessAborted } from '../kit/async.ts';
 import { parseAccept } from '../oci/media-types.ts';
 import type { BlobKey } from '../oci/names.ts';
 import {
@@ -17,7 +18,7 @@ import { isOwnTarget } from './credential-scope.ts';
 import { CredentialsWithheldError, RedirectError, TokenRefusedError } from './failures.ts';
 import type { OutgoingConnections, RawResponse } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
-import type { Pools, Purpose } from './pools.ts';
+import type { AcquireOptions, Pools, Purpose } from './pools.ts';
 import { discardWhole, header, headerList, type UpstreamResponse } from './responses.ts';
 import type { Route } from './upstream.ts';
 
@@ -37,6 +38,8 @@ export interface UpstreamRequest {
   readonly purpose: Purpose | null;
   /** Called before a redirect is followed. */
   readonly onRedirect?: ((to: URL) => void) | undefined;
+  /** How it holds its connection, where it acquires one. */
+  readonly holder?: AcquireOptions;
 }
 
 /** Sends a request to one endpoint, and authorises it and follows redirects as needed. No retries. */
@@ -97,10 +100,11 @@ export class Requester {
       scope: request.route,
       registry: request.route.host,
       repository: request.repository,
+      where: url.origin === request.endpoint.origin ? 'realm' : 'target',
       endpoint: request.endpoint,
       proxy: request.route.proxy,
       stallTimeout: this.#stallTimeout,
-    };
+    } as const;
     const known = this.#schemes.get(key);
 
     if (known !== undefined) {
@@ -160,7 +164,10 @@ export class Requester {
     const release =
       request.purpose === null
         ? () => {}
-        : await this.#pools.acquire(request.purpose, request.route.host, request.signal, { group: request.repository });
+        : await this.#pools.acquire(request.purpose, request.route.host, request.signal, {
+            group: request.repository,
+            ...request.holder,
+          });
     try {
       const response = await this.#connections.request(url, {
         method: request.method,
@@ -172,6 +179,7 @@ export class Requester {
           ...(authorization === null || authorization === '' ? {} : { authorization }),
         },
         reach: reachOf(url, request.endpoint, this.#connections),
+        where: url.origin === request.endpoint.origin ? 'endpoint' : 'target',
         proxy: request.route.proxy,
         signal: request.signal,
         stallTimeout: this.#stallTimeout,
@@ -197,6 +205,7 @@ export interface BlobRequest {
   readonly range: { readonly from: number; readonly to?: number | undefined } | null;
   readonly signal: AbortSignal;
   readonly purpose: UpstreamRequest['purpose'];
+  readonly holder?: AcquireOptions;
 }
 
 /** Requests a blob or a range of it; resolves to the response whatever its status. */
@@ -205,24 +214,14 @@ export function requestBlob(
   route: Route,
   endpoint: URL,
   key: BlobKey,
-  { method, range, signal, purpose }: BlobRequest,
+  { range, ...request }: BlobRequest,
 ): Promise<UpstreamResponse> {
   const headers: Record<string, string> = { accept: '*/*' };
   if (range !== null) headers.range = `bytes=${range.from}-${range.to === undefined ? '' : range.to - 1}`;
   const path = `/v2/${key.repository}/blobs/${key.digest}`;
-  return requester.send({ route, endpoint, path, repository: key.repository, method, headers, signal, purpose });
+  return requester.send({ route, endpoint, path, repository: key.repository, headers, ...request });
 }
 
 function challengesOf(response: RawResponse): AuthChallenge[] {
   return parseChallenges(headerList(response.headers, 'www-authenticate'));
-}
-
-/** Waits for what others wait for too; the signal ends only this wait. */
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason as Error);
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

@@ -96,9 +96,11 @@ export async function statusError(response: UpstreamResponse, endpoint: URL): Pr
     const reason = `the download host that it redirects to answered ${status}`;
     const error = new StatusError(502, url.host, undefined, reason);
     error.downloadHostStatus = status;
+    error.where = 'target';
     return error;
   }
   const error = new StatusError(status, url.host, retryAfterOf(response.headers));
+  if (url.origin !== endpoint.origin) error.where = 'target';
   error.code = code;
   return error;
 }

@@ -18,7 +18,7 @@ export interface UpstreamManifest {
   /** Computed from the body where there is one, else from `Docker-Content-Digest`; undefined for a HEAD without that header. */
   readonly digest: Digest | undefined;
   readonly size: number | undefined;
-  /** The exact bytes; null for HEAD. */
+  /** The exact bytes; null for HEAD, unless it took a GET to answer it. */
   readonly body: Uint8Array | null;
   /** What the body names; empty for HEAD. */
   readonly named: readonly NamedContent[];
@@ -68,6 +68,8 @@ export interface Upstream {
   tags(key: RepositoryKey, request: TagsRequest, signal: AbortSignal): Promise<ListPage>;
   /** Null where the registry has no referrers API: the caller falls back to the tag scheme. */
   referrers(key: RepositoryKey, digest: Digest, query: URLSearchParams, signal: AbortSignal): Promise<ListPage | null>;
+  /** Whether no endpoint of a registry could be connected to when it was last tried, so that an answer would be a surprise. */
+  outOfReach(registry: string): boolean;
   /** The health of each endpoint, for `registry show` and metrics. */
   health(registry: string): EndpointHealth[];
   close(): Promise<void>;
@@ -75,9 +77,14 @@ export interface Upstream {
 
 export interface EndpointHealth {
   readonly url: string;
+  /** `open`: it cannot be connected to. `half-open`: an attempt to connect is under way. */
   readonly state: 'closed' | 'open' | 'half-open';
+  /** Failures to connect in a row. */
   readonly failures: number;
+  /** Why it could not be connected to; else what went wrong last, and for which repository. */
   readonly lastError: string | null;
-  /** When an open one is tried again, ISO 8601. */
+  /** When an open one is tried again by itself, while other endpoints serve, ISO 8601; the next request that needs it does so sooner. */
   readonly retryAt: string | null;
+  /** Repositories that failed there last and have not been answered since, the latest first. */
+  readonly failing: readonly { readonly repository: string; readonly reason: string; readonly at: string }[];
 }

@@ -352,7 +352,7 @@ describe('several endpoints', () => {
     expect(upstream.health('r.test')[0]).toMatchObject({ state: 'closed', failures: 0 });
   });
 
-  it('leaves an endpoint alone that fails again and again, and shows its state', async () => {
+  it('are asked for a repository in another order while the first fails for it, and say what fails', async () => {
     const first = await fakeRegistry({ faults: () => ({ status: 500 }) });
     const second = await fakeRegistry();
     const content = layer(1000, first, second);
@@ -360,27 +360,9 @@ describe('several endpoints', () => {
     for (let i = 0; i < 10; i++) await downloads(upstream, content);
     expect(first.log.count()).toBeLessThan(6);
     const [state] = upstream.health('r.test');
-    expect(state).toMatchObject({ url: first.url, state: 'open' });
-    expect(state?.lastError).toContain('500');
-    expect(Date.parse(state?.retryAt ?? '')).toBeGreaterThan(Date.now());
-  });
-
-  it('is asked again after a probe that was broken off by whoever asked', async () => {
-    const only = await fakeRegistry({ faults: () => ({ hang: true }) });
-    const content = layer(4 * MIB, only);
-    const upstream = upstreamOf([only.url], { stallTimeout: 300 });
-    for (let i = 0; i < 3; i++) await failure(fetchInto(upstream, content.digest, new MemorySink()));
-    await expect.poll(() => upstream.health('r.test')[0]?.state, { timeout: 10_000 }).toBe('half-open');
-    // The probe begins to give the blob, and the one who asked leaves.
-    only.faults = () => ({ stallAfter: MIB });
-    const leaving = new AbortController();
-    const sink = new MemorySink();
-    const left = fetchInto(upstream, content.digest, sink, leaving.signal).catch((error: unknown) => error);
-    await expect.poll(() => sink.written, { timeout: 10_000 }).toBeGreaterThan(0);
-    leaving.abort(new Error('gone'));
-    expect(await left).toMatchObject({ message: 'gone' });
-    only.faults = () => undefined;
-    await downloads(upstream, content);
+    expect(state).toMatchObject({ url: first.url, state: 'closed', retryAt: null });
+    expect(state?.lastError).toMatch(/^library\/app: .* answered 500$/);
+    expect(state?.failing.map(({ repository }) => repository)).toEqual(['library/app']);
   });
 
   it('goes on at the second when the first stalls in the middle', async () => {

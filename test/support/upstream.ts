@@ -1,6 +1,6 @@
 import { silentLog } from '../../src/telemetry/log.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
-import { createUpstream } from '../../src/upstream/registry-upstream.ts';
+import { createUpstream, type UpstreamLimits } from '../../src/upstream/registry-upstream.ts';
 import type { Route, TagsRequest, Upstream } from '../../src/upstream/upstream.ts';
 
 export interface TestUpstream extends Upstream {
@@ -21,6 +21,7 @@ export function startUpstream(
     stallTimeout?: number;
     connections?: number;
     environment?: Record<string, string>;
+    limits?: Partial<UpstreamLimits>;
   } = {},
 ): TestUpstream {
   const table = new Map<string, Route>();
@@ -36,6 +37,7 @@ export function startUpstream(
     log: silentLog(),
     metrics: new Metrics(),
     environment: options.environment ?? {},
+    limits: options.limits ?? {},
   });
   return Object.assign(upstream, { routes: table });
 }

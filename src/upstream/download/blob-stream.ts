@@ -5,7 +5,10 @@ import { RegistryError } from '../../oci/errors.ts';
 import type { BlobKey } from '../../oci/names.ts';
 import type { BlobStream } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
+import type { DocumentWork } from '../document.ts';
+import { readBlobHead } from '../documents.ts';
 import { reasonOf } from '../failures.ts';
+import { busyError } from '../pools.ts';
 import {
   blobError,
   bytesOf,
@@ -33,25 +36,19 @@ export async function statBlob(
   route: Route,
   endpoint: URL,
   key: BlobKey,
-  signal: AbortSignal,
-): Promise<{ size: number | undefined }> {
-  const purpose = 'document';
-  const head = await askForBlob(context, route, endpoint, key, { method: 'HEAD', range: null, signal, purpose });
-  if (head.status === 200) {
-    discard(head.body);
-    const size = bytesOf(header(head.headers, 'content-length'));
-    // Some registries say 0 in every response to HEAD.
-    if (isPossibleSize(key.digest, size)) return { size };
-  } else {
-    const error = await statusError(head, endpoint);
-    const refused = head.status >= 400 && head.status !== 429 && error.status !== 404 && head.status < 500;
-    if (!refused && head.status !== 501) throw error;
-  }
-  const range = { from: 0, to: 1 };
-  const first = await askForBlob(context, route, endpoint, key, { method: 'GET', range, signal, purpose });
-  const size = await sizeOf(first, endpoint);
-  requirePossibleSize(key.digest, size);
-  return { size };
+  { signal, rest }: DocumentWork,
+): Promise<{ readonly size: number | undefined }> {
+  const ask = (method: 'GET' | 'HEAD', range: { from: number; to: number } | null): Promise<UpstreamResponse> => {
+    const request = { method, range, signal, purpose: 'document', holder: { rest } } as const;
+    return askForBlob(context, route, endpoint, key, request);
+  };
+  const head = async () => await readBlobHead(await ask('HEAD', null), endpoint, key.digest);
+  const get = async () => {
+    const size = await sizeOf(await ask('GET', { from: 0, to: 1 }), endpoint);
+    requirePossibleSize(key.digest, size);
+    return { size };
+  };
+  return await context.heads.ask(endpoint, 'blob', signal, { head, get });
 }
 
 /** What the response to a GET of the first byte says of the size. */
@@ -87,21 +84,17 @@ export async function openBlob(
   goesOn = false,
 ): Promise<BlobStream> {
   const pace = new Pace();
-  let body: Readable | undefined;
-  let rests = false;
+  const stop = new AbortController();
   const release = await context.pools.acquire('passing', route.host, signal, {
     group: key.repository,
     patient: goesOn,
     pace: () => pace.bytesPerSecond,
-    rest: () => {
-      rests = true;
-      body?.destroy();
-    },
+    rest: () => stop.abort(busyError(`downloads from ${route.host} that are not kept`)),
   });
   try {
-    const response = await askForBlob(context, route, endpoint, key, { method: 'GET', range, signal, purpose: null });
-    body = response.body.once('close', release);
-    if (rests) body.destroy();
+    const request = { method: 'GET', range, signal: AbortSignal.any([signal, stop.signal]), purpose: null } as const;
+    const response = await askForBlob(context, route, endpoint, key, request);
+    response.body.once('close', release);
     return await streamOf(response, endpoint, key, range, (bytes) => {
       pace.add(bytes);
       context.metrics.bytes.inc({ registry: route.host }, bytes);

@@ -206,8 +206,6 @@ class Download {
       } finally {
         release();
         this.#ranges.release(connection);
-        // Where the request ended without telling whether the endpoint works, the next request may probe it.
-        if (connection.endpoint !== null) this.#context.endpoints.released(this.#route, connection.endpoint);
       }
       this.#stop.signal.throwIfAborted();
       if (failure !== null && !(await this.#recover(connection, failure, connection.written - before))) return;
@@ -252,7 +250,8 @@ class Download {
       });
       if (connection.end === Number.POSITIVE_INFINITY) this.#setSize(connection.offset);
       if (!assigned.empty) throw Object.assign(new Error('the body ended short'), { code: 'UND_ERR_SOCKET' });
-      if (connection.endpoint !== null) this.#context.endpoints.succeeded(this.#route, connection.endpoint);
+      if (connection.endpoint !== null)
+        this.#context.endpoints.succeeded(this.#route, connection.endpoint, this.#key.repository);
     } catch (error) {
       // With nothing left to fetch another connection has taken over the rest and cancelled the body: no failure.
       if (error instanceof SinkError || !assigned.empty) throw error;
@@ -268,12 +267,14 @@ class Download {
     return tryEndpoints(
       {
         route: this.#route,
+        repository: this.#key.repository,
         endpoints,
         log,
         signal,
         candidates: () => this.#candidates(),
         reportsSuccess: true,
-        ...(connection.additional ? { waits: [] } : {}),
+        // What a host says to an additional connection may be about their number.
+        ...(connection.additional ? { waits: [] } : { about: `GET blobs ${this.#key.repository}` }),
       },
       async (endpoint) => {
         connection.endpoint = endpoint;
@@ -288,7 +289,6 @@ class Download {
           if (needed && content === null) throw await blobError(response, endpoint);
           if (content !== null && this.#accept(connection, content, endpoint, range)) return response;
           cutOff(response.body);
-          endpoints.released(this.#route, endpoint);
           return null;
         } catch (error) {
           cutOff(response.body);
@@ -308,15 +308,10 @@ class Download {
   }
 
   /** Endpoints in their usual order, but those that failed in this download after the others. */
-  *#candidates(): Generator<URL> {
-    const { endpoints } = this.#context;
-    const left = [...endpoints.candidates(this.#route)];
-    left.sort((a, b) => (this.#failures.get(a.href) ?? 0) - (this.#failures.get(b.href) ?? 0));
-    try {
-      for (let next = left.shift(); next !== undefined; next = left.shift()) yield next;
-    } finally {
-      for (const unasked of left) endpoints.released(this.#route, unasked);
-    }
+  #candidates(): URL[] {
+    const failures = (endpoint: URL): number => this.#failures.get(endpoint.href) ?? 0;
+    const candidates = this.#context.endpoints.candidates(this.#route, this.#key.repository);
+    return candidates.sort((a, b) => failures(a) - failures(b));
   }
 
   /** Notes which bytes a response brings; false where it brings none that are needed. */
@@ -418,7 +413,7 @@ class Download {
     if (endpoint !== null && (!progress || isTimeout(error))) {
       this.#failures.set(endpoint.href, (this.#failures.get(endpoint.href) ?? 0) + 1);
       // `tryEndpoints` has counted a failure before the response.
-      if (!progress && connection.responded) endpoints.failed(this.#route, endpoint, error);
+      if (!progress && connection.responded) endpoints.failed(this.#route, endpoint, this.#key.repository, error);
     }
     const alone = !connection.additional && this.#activeConnections() === 1;
     if (!alone && !progress) {

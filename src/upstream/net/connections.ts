@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import type { Readable } from 'node:stream';
 import { Agent, buildConnector, type Dispatcher } from 'undici';
-import { ProxyError } from '../failures.ts';
+import { ConnectError, ForbiddenAddressError, ProxyError, type Where } from '../failures.ts';
 import { dialProxy, openSocket, proxyAuthorization, requireName } from './dial.ts';
 import { bareHost, isInsideAddress, isInsideName, type ProxyChoice, type ProxyServer, type Reach } from './egress.ts';
 
@@ -27,6 +27,8 @@ export interface RawRequest {
   readonly method: 'GET' | 'HEAD';
   readonly headers: Record<string, string>;
   readonly reach: Reach;
+  /** What the host is to the request, for its errors. */
+  readonly where: Where;
   /** The registry's own proxy. */
   readonly proxy: string | null;
   readonly signal: AbortSignal;
@@ -48,7 +50,18 @@ export class OutgoingConnections {
     this.#choice = choice;
   }
 
+  /** @throws {ConnectError} where no connection comes about */
   async request(url: URL, request: RawRequest): Promise<RawResponse> {
+    try {
+      return await this.#request(url, request);
+    } catch (error) {
+      if (!(error instanceof ConnectError) || request.where === error.where) throw error;
+      // A connection may be for several requests.
+      throw new ConnectError(url.host, request.where, error.cause);
+    }
+  }
+
+  async #request(url: URL, request: RawRequest): Promise<RawResponse> {
     const proxy = this.#choice.for(url, request.proxy);
     const options = {
       method: request.method,
@@ -92,6 +105,22 @@ export class OutgoingConnections {
     return isInsideName(host) || (this.#inside.get(url.origin) ?? false);
   }
 
+  /** Tries whether a host can be connected to, TLS included. @throws {ConnectError} */
+  async probe(url: URL, proxy: string | null): Promise<void> {
+    const chosen = this.#choice.for(url, proxy);
+    const forwarded = url.protocol === 'http:' && chosen !== null && chosen.kind !== 'socks5';
+    const connect = forwarded ? forwardConnector(chosen) : this.#connector(chosen, 'operator');
+    const { protocol, host, hostname, port } = url;
+    await new Promise<void>((resolve, reject) => {
+      connect({ protocol, host, hostname, port }, (...[error, socket]) => {
+        if (error === null) {
+          socket.destroy();
+          resolve();
+        } else reject(error);
+      });
+    });
+  }
+
   async close(): Promise<void> {
     await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()));
   }
@@ -120,10 +149,15 @@ export class OutgoingConnections {
       openSocket(options.hostname, port, { reach, proxy, timeout: CONNECT_TIMEOUT_MS }).then(
         ({ socket, address }) => {
           if (reach === 'operator' && address !== null) this.#noteAddress(options, isInsideAddress(address));
-          if (options.protocol === 'https:') secure({ ...options, httpSocket: socket }, callback);
-          else callback(null, socket);
+          if (options.protocol !== 'https:') callback(null, socket);
+          else {
+            secure({ ...options, httpSocket: socket }, (...[error, secured]) => {
+              if (error === null) callback(null, secured);
+              else callback(connectError(options, error), null);
+            });
+          }
         },
-        (error: Error) => callback(error, null),
+        (error: Error) => callback(connectError(options, error), null),
       );
     };
   }
@@ -136,10 +170,15 @@ export class OutgoingConnections {
 
 /** Connects to the proxy itself, for plain HTTP that it forwards. */
 function forwardConnector(proxy: ProxyServer): buildConnector.connector {
-  return (_, callback) => {
+  return (options, callback) => {
     dialProxy(proxy, CONNECT_TIMEOUT_MS).then(
       (socket) => callback(null, socket),
-      (error: Error) => callback(error, null),
+      (error: Error) => callback(connectError(options, error), null),
     );
   };
+}
+
+/** An address that must not be connected to is no failure to connect. */
+function connectError({ hostname }: buildConnector.Options, cause: Error): Error {
+  return cause instanceof ForbiddenAddressError ? cause : new ConnectError(hostname, 'endpoint', cause);
 }

@@ -37,6 +37,7 @@ export class EndpointCheck {
         method: 'GET',
         headers: { accept: 'application/json, */*' },
         reach: 'operator',
+        where: 'endpoint',
         proxy: route.proxy,
         signal: AbortSignal.any([signal, AbortSignal.timeout(CHECK_TIMEOUT)]),
         stallTimeout: CHECK_TIMEOUT,

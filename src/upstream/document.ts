@@ -1,0 +1,37 @@
+import { SlowDocumentError } from './failures.ts';
+import { busyError } from './pools.ts';
+
+/** The longest that a document takes in all, however steadily it comes: every endpoint, token and redirect included. */
+export const DOCUMENT_MS = 60_000;
+
+/** What the requests for one document have in common. */
+export interface DocumentWork {
+  readonly signal: AbortSignal;
+  /** Ends it, because others wait for the connections that it holds. */
+  readonly rest: () => void;
+}
+
+/**
+ * Does what is to be done for a document (a manifest, a token, a list, a HEAD) within its time.
+ * @param what what is late then, in words
+ * @throws {SlowDocumentError} when the time is over; {RegistryError} gatewayBusy where it was asked to rest; the signal's reason
+ */
+export async function asDocument<T>(
+  registry: string,
+  signal: AbortSignal | null,
+  { ms, what }: { ms: number; what: string },
+  run: (work: DocumentWork) => Promise<T>,
+): Promise<T> {
+  signal?.throwIfAborted();
+  const controller = new AbortController();
+  const onAbort = (): void => controller.abort(signal?.reason);
+  signal?.addEventListener('abort', onAbort, { once: true });
+  const timer = setTimeout(() => controller.abort(new SlowDocumentError(what, ms)), ms);
+  try {
+    const rest = (): void => controller.abort(busyError(`requests from ${registry} that take long`));
+    return await run({ signal: controller.signal, rest });
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', onAbort);
+  }
+}
