@@ -5,8 +5,9 @@ import { readBounded, TooLargeError } from '../kit/http.ts';
 import { readDocument } from '../oci/document-reader.ts';
 import { nextQuery } from '../oci/link.ts';
 import { essence, isMediaType, OCI_INDEX } from '../oci/media-types.ts';
-import { type Digest, digestAlgorithm, parseDigest, type Reference } from '../oci/names.ts';
+import { type Digest, parseDigest, type Reference } from '../oci/names.ts';
 import { isManifestDigest } from '../oci/schema1.ts';
+import { canHaveSize } from '../oci/transfer.ts';
 import { InvalidResponseError } from './failures.ts';
 import { bytesOf, discard, header, headerList, statusError, type UpstreamResponse } from './responses.ts';
 import type { ListPage, TagsRequest, UpstreamManifest } from './upstream.ts';
@@ -132,13 +133,7 @@ export async function readBlobHead(
   discard(response.body);
   const size = claimedSize(response);
   if (size === null || (claimedDigest(response) ?? digest) !== digest) return null;
-  return size === 0 && !isDigestOfNothing(digest) ? null : { size };
-}
-
-/** Whether it is the digest of no bytes at all: only then a length of 0 is true. */
-function isDigestOfNothing(digest: Digest): boolean {
-  const algorithm = digestAlgorithm(digest);
-  return digest === `${algorithm}:${createHash(algorithm).digest('hex')}`;
+  return canHaveSize(digest, size) ? { size } : null;
 }
 
 /**
