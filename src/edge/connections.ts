@@ -29,6 +29,8 @@ export class Connection {
   active = 0;
   /** No further request is taken; the connection ends with the last running one. */
   draining = false;
+  /** A request on it was none that HTTP allows: what follows may be a part of that one which other programs take for the next. */
+  confused = false;
   /** Ends it in order, after what was written. Replaced when its protocol is known (TLS, HTTP/2). */
   end: () => void;
   /** Tells the client at once that no further request is taken, where its protocol has words for it (HTTP/2). */

@@ -19,6 +19,7 @@ import {
   http2Stream,
   isGone,
   methodNotAllowed,
+  requestInvalid,
   sendAnswer,
   sendBody,
 } from './response-writer.ts';
@@ -46,6 +47,8 @@ const REFUSED_BODY_MS = 1_000;
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   const { routes, pulls, forwarded, accessLog, log } = deps;
   return (request, response, connection) => {
+    // The connection ends with the answer before.
+    if (connection.confused) return;
     const context = new RequestContext(request, connection, forwarded);
     connection.active += 1;
     accessLog.begin();
@@ -61,9 +64,13 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       refuseMethod(context, request, response);
       return;
     }
-    // RFC 9112 §3.2; HTTP/1.0 has no Host.
-    if (request.httpVersion === '1.1' && request.headers.host === undefined) {
-      sendAnswer(response, context, { status: 400, headers: {}, body: 'a request needs a Host header\n' });
+    if (context.fault !== null) {
+      context.kind = 'refused';
+      if (http2Stream(response) === undefined) {
+        connection.confused = true;
+        response.setHeader('connection', 'close');
+      }
+      sendAnswer(response, context, requestInvalid(context.fault));
       return;
     }
     try {
@@ -88,7 +95,9 @@ function answerByApp({ app, log }: DispatcherDeps, context: RequestContext): Ret
     overrideGlobalObjects: false,
     errorHandler: (error) => {
       log.debug({ err: error }, 'a request that is no valid URL');
-      return new Response('bad request\n', { status: 400, headers: { 'content-type': 'text/plain' } });
+      const { status, headers, body } = requestInvalid('its host is no host name or address');
+      context.kind = 'refused';
+      return new Response(body, { status, headers });
     },
   });
 }

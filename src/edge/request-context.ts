@@ -8,7 +8,7 @@ import type { Reply } from '../proxy/reply.ts';
 import type { PlainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type Connection, plainAddress, type Service } from './connections.ts';
-import { hostName } from './target.ts';
+import { readRequestLine } from './request-line.ts';
 
 /** Longest user agent that a log line carries. */
 const USER_AGENT_SHOWN = 200;
@@ -54,6 +54,8 @@ export class RequestContext {
   /** Raw, still percent-encoded, never with a query. */
   readonly path: string;
   readonly query: string;
+  /** Why HTTP forbids the request, in words; null where it does not. */
+  readonly fault: string | null;
   readonly clientAddress: string;
   readonly userAgent: string;
 
@@ -76,10 +78,11 @@ export class RequestContext {
     this.method = request.method ?? '';
     const headers = request.headers;
     const client = forwarded.read(connection.address, headers);
-    const asked = splitTarget(request.url ?? '/');
-    this.host = hostName(client.host ?? asked.host ?? authorityOf(headers));
+    const asked = readRequestLine(request, client.host);
+    this.host = asked.host;
     this.path = asked.path;
     this.query = asked.query;
+    this.fault = asked.fault;
     this.clientAddress = client.address;
     // A proxy that took the request by HTTPS must not be redirected to HTTPS: it would come back here without end.
     this.service = connection.service === 'redirect' && client.https ? 'registry' : connection.service;
@@ -100,26 +103,6 @@ export class RequestContext {
     this.cut ??= 'client left';
     this.#leaving?.abort(new ClientLeftError());
   }
-}
-
-/** `:authority` of HTTP/2, else the Host header. */
-function authorityOf(headers: IncomingHttpHeaders): string | undefined {
-  const authority = headers[':authority'] ?? headers.host;
-  return typeof authority === 'string' ? authority : undefined;
-}
-
-/** Origin-form and absolute-form (RFC 9112 §3.2); the host of the latter wins over the Host header. */
-function splitTarget(url: string): { host: string | undefined; path: string; query: string } {
-  let rest = url;
-  let host: string | undefined;
-  const absolute = url.startsWith('/') ? null : /^https?:\/\/([^/?#]*)/i.exec(url);
-  if (absolute !== null) {
-    host = absolute[1];
-    rest = url.slice(absolute[0].length);
-    if (!rest.startsWith('/')) rest = `/${rest}`;
-  }
-  const mark = rest.indexOf('?');
-  return mark < 0 ? { host, path: rest, query: '' } : { host, path: rest.slice(0, mark), query: rest.slice(mark + 1) };
 }
 
 /** What the connection and, where its peer is trusted, `X-Forwarded-*` say about the client. */
@@ -160,13 +143,24 @@ export class ForwardedHeaders {
     const hops = (Array.isArray(header) ? header.join(',') : (header ?? '')).split(',');
     let client = peer;
     for (const hop of hops.reverse()) {
-      const address = hop.trim();
-      if (parseAddress(address) === null) break;
-      client = plainAddress(address);
+      const address = hopAddress(hop);
+      if (address === null) break;
+      client = address;
       if (!this.trusts(client)) break;
     }
     return client;
   }
+}
+
+/**
+ * The address of one hop: alone, or with a port as some proxies write it (`203.0.113.9:4711`, `[2001:db8::1]:443`). `Forwarded` (RFC 7239)
+ * is not read: a proxy that writes only the one header passes on the other as its client wrote it.
+ */
+function hopAddress(hop: string): string | null {
+  const text = hop.trim();
+  const [, v6, v4] = /^(?:\[([^\]]*)\](?::\d{1,5})?|([\d.]+):\d{1,5})$/.exec(text) ?? [];
+  const address = v6 ?? v4 ?? text;
+  return parseAddress(address) === null ? null : plainAddress(address);
 }
 
 function first(header: string | string[] | undefined): string | undefined {

@@ -2,7 +2,7 @@ import { type ServerResponse, STATUS_CODES } from 'node:http';
 import { constants, type ServerHttp2Stream } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
-import { RegistryError, renderError } from '../oci/errors.ts';
+import { type ErrorName, RegistryError, renderError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { BodyChunk, Reads } from './reads.ts';
 import type { RequestContext } from './request-context.ts';
@@ -164,11 +164,10 @@ export interface SmallAnswer {
   readonly body: string | Uint8Array;
 }
 
-/** The status for what Node's HTTP parser refuses, by its error code; everything else that it refuses is a 400. */
-const PARSER_STATUS: Readonly<Record<string, number>> = {
-  HPE_HEADER_OVERFLOW: 431,
-  ERR_HTTP_REQUEST_TIMEOUT: 408,
-  HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
+/** What Node's HTTP parser refuses for another reason than its syntax, by its error code. */
+const PARSER_ERRORS: Readonly<Record<string, ErrorName>> = {
+  HPE_HEADER_OVERFLOW: 'headerTooLarge',
+  ERR_HTTP_REQUEST_TIMEOUT: 'requestTimeout',
 };
 
 /** Plain text that no cache keeps. */
@@ -190,6 +189,11 @@ export function methodNotAllowed(method: string): SmallAnswer {
       headers: { allow: 'GET, HEAD' },
     }),
   );
+}
+
+/** @param fault why HTTP forbids the request, in words */
+export function requestInvalid(fault: string): SmallAnswer {
+  return renderError(new RegistryError('requestInvalid', { facts: { fault } }));
 }
 
 /**
@@ -222,7 +226,10 @@ export function answerParserError(error: Error & { code?: string }, socket: Dupl
     return;
   }
   if (error.code === 'HPE_INVALID_METHOD') sendToSocket(socket, methodNotAllowed('this method'));
-  else sendToSocket(socket, { status: PARSER_STATUS[error.code ?? ''] ?? 400, headers: {}, body: '' });
+  else {
+    const name = PARSER_ERRORS[error.code ?? ''];
+    sendToSocket(socket, name === undefined ? requestInvalid('it is no HTTP') : renderError(new RegistryError(name)));
+  }
 }
 
 /** Writes an answer to an HTTP/1.1 connection by hand and ends the connection. */

@@ -21,6 +21,12 @@ export const CATALOGUE = {
     'the tag {tag} is not valid',
     'use at most 128 letters, digits and . _ -, not starting with . or -',
   ),
+  requestInvalid: entry(
+    400,
+    'UNSUPPORTED',
+    'HTTP forbids this request: {fault}',
+    'look at the URL that the client is set up with, and at proxies on the way',
+  ),
   unauthorized: entry(
     401,
     'UNAUTHORIZED',
@@ -93,11 +99,23 @@ export const CATALOGUE = {
     '{method} is not supported: this gateway only serves pulls',
     'push to the registry itself',
   ),
+  requestTimeout: entry(
+    408,
+    'UNSUPPORTED',
+    'the request did not come whole in time',
+    'send it again on a new connection; if it stays, look at proxies on the way',
+  ),
   rangeNotSatisfiable: entry(
     416,
     'RANGE_INVALID',
     'the range {range} lies outside the {size} bytes of the blob',
     'ask for a range within it',
+  ),
+  headerTooLarge: entry(
+    431,
+    'UNSUPPORTED',
+    'the header of this request is larger than the 48 KiB that this gateway reads',
+    'ask for fewer ranges at a time, and send shorter headers',
   ),
   tooManyRequests: entry(429, 'TOOMANYREQUESTS', '{what}', 'try again after the time in Retry-After'),
   upstreamRateLimited: entry(
