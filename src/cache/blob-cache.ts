@@ -1,6 +1,7 @@
 import type { ByteSource } from '../kit/byte-source.ts';
-import type { BlobKey, Digest, RepositoryKey } from '../oci/names.ts';
+import type { BlobKey, Digest } from '../oci/names.ts';
 import type { BlobSink } from '../oci/transfer.ts';
+import type { FactStore } from './facts.ts';
 import type { FillKey } from './files.ts';
 
 /** Brings to a sink what it lacks of a blob, from the upstream. */
@@ -18,9 +19,10 @@ export interface FillOptions {
 /**
  * Blobs as files: whole and verified ones belong to their digest; what is still growing, or was left half-fetched, belongs to the registry that it
  * comes from, and only its readers see its bytes, its size and its pace. One fill for each, any number of readers behind it.
- * The cache remembers which repository holds a blob (`link`, `accessOf`); whether a client may have it is decided by the caller.
+ * The cache remembers which repository said and gave what (`facts`); whether a client may have it is decided by the caller.
  */
 export interface BlobCache {
+  readonly facts: FactStore;
   /**
    * False where a blob would not be kept: `cache.maxSize` is 0, the disk is failing, or this registry said that it is larger than the cache.
    * The caller then streams it through (`upstream.openBlob`).
@@ -36,10 +38,6 @@ export interface BlobCache {
    * the cache cannot go on. At its end the blob is kept; where it was kept before, the second copy is dropped.
    */
   fill(key: BlobKey, fetch: Fetch, options?: FillOptions): BlobHandle;
-  /** How this repository is known to hold the blob or manifest: `private` where only the operator's credentials open it; null where it is not known to. */
-  accessOf(repository: RepositoryKey, digest: Digest): 'public' | 'private' | null;
-  /** Remembers that this repository holds these (a manifest of it names them, or an upstream HEAD there succeeded). */
-  link(repository: RepositoryKey, digests: readonly Digest[], options?: { readonly private?: boolean }): void;
   /** Ends fills (what is on disk is resumed after the next start) and flushes the index. */
   close(): Promise<void>;
 }

@@ -3,7 +3,7 @@ import type { Config } from '../config/config.ts';
 import { type MaybePromise, Mutex } from '../kit/async.ts';
 import { steadyNow } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
-import type { BlobKey, Digest, RepositoryKey } from '../oci/names.ts';
+import type { BlobKey, Digest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type CacheAdmin, CacheAdministration } from './admin.ts';
@@ -11,6 +11,7 @@ import { ClientAllowance } from './allowance.ts';
 import { type BlobCache, type BlobHandle, CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import { type BlobTier, SecondLevel } from './blob-tier.ts';
 import { Eviction, isForWantOfRoom } from './eviction.ts';
+import { type FactStore, Facts } from './facts.ts';
 import { type FillKey, Layout, type PartialName, partialName } from './files.ts';
 import { FILL_LIMITS, type Fill, type FillLimits } from './fill.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
@@ -19,9 +20,9 @@ import { IndexedManifestStore, type ManifestStore } from './manifest-store.ts';
 import { Fills, type OpenBlob, OpenBlobHandle, OpenBlobs } from './open-blobs.ts';
 import { dropPartial } from './partial-files.ts';
 import { BlobReader } from './reader.ts';
-import { CacheCounters, Links, Uses } from './write-behind.ts';
+import { CacheCounters, Uses } from './write-behind.ts';
 
-/** Uses, links and counters are written to the index this often, ms: off the path of a pull, and little is lost to kill -9. */
+/** Uses, facts and counters are written to the index this often, ms: off the path of a pull, and little is lost to kill -9. */
 const FLUSH_INTERVAL = 1_000;
 
 /** Port: quotas, as the cache needs them. */
@@ -58,12 +59,13 @@ export function createCache(options: CacheOptions): Cache {
 
 export class Cache implements BlobCache {
   readonly manifests: ManifestStore;
+  readonly facts: FactStore;
   readonly admin: CacheAdmin;
   readonly #options: CacheOptions;
   readonly #layout: Layout;
   readonly #index: CacheIndex;
   readonly #uses: Uses;
-  readonly #links: Links;
+  readonly #facts: Facts;
   readonly #manifests: IndexedManifestStore;
   readonly #counters: CacheCounters;
   readonly #disk: DiskHealth;
@@ -82,11 +84,12 @@ export class Cache implements BlobCache {
     this.#index = index;
     this.#layout = new Layout(options.dataDir);
     this.#uses = new Uses(index);
-    this.#links = new Links(index);
     const writeErrors = metrics.counter('cache_write_errors_total', 'Failed writes to the cache, by code', ['code']);
     this.#disk = new DiskHealth(log, (code) => writeErrors.inc({ code }));
     this.#manifests = new IndexedManifestStore(index, (error) => this.#diskFailed('the index', error));
     this.manifests = this.#manifests;
+    this.#facts = new Facts(index, (error) => this.#diskFailed('the index', error));
+    this.facts = this.#facts;
     this.#counters = new CacheCounters(index, metrics);
     this.#secondLevel = options.tier === undefined ? null : new SecondLevel(options.tier, log);
     this.#eviction = this.#createEviction();
@@ -133,14 +136,6 @@ export class Cache implements BlobCache {
     return this.#handle(key.digest, partialName(key), this.#fills.start(key, fetch, options));
   }
 
-  accessOf(repository: RepositoryKey, digest: Digest): 'public' | 'private' | null {
-    return this.#try(() => this.#links.accessOf(repository, digest), null);
-  }
-
-  link(repository: RepositoryKey, digests: readonly Digest[], options: { readonly private?: boolean } = {}): void {
-    this.#links.link(repository, digests, options.private ?? false);
-  }
-
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -150,6 +145,7 @@ export class Cache implements BlobCache {
     await this.#secondLevel?.close();
     await this.#openBlobs.allRemoved();
     this.#flush();
+    this.#try(() => this.#facts.flushAll(), undefined);
     this.#index.close();
   }
 
@@ -285,9 +281,12 @@ export class Cache implements BlobCache {
       busy: (id) => this.#openBlobs.isBusy(id),
       dropDamaged: (row, reason) => this.#dropDamaged(row, reason),
       dropPartial: (name) => this.#dropPartial(name),
-      flush: () => this.#flush(),
+      flush: () => {
+        this.#flush();
+        this.#try(() => this.#facts.flushAll(), undefined);
+      },
       invalidate: () => {
-        this.#links.invalidate();
+        this.#facts.invalidate();
         this.#manifests.invalidate();
       },
     };
@@ -296,7 +295,7 @@ export class Cache implements BlobCache {
   #flush(): void {
     this.#try(() => {
       this.#uses.flush();
-      this.#links.flush();
+      this.#facts.flush();
       this.#manifests.flush();
       this.#counters.flush();
     }, undefined);

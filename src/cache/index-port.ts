@@ -11,18 +11,35 @@ export interface UsedBlob extends BlobRow {
   readonly lastUse: number;
 }
 
-/** A repository is known to hold a blob or manifest. */
-export interface Link {
+/** How far a proof reaches: what was shown without credentials, to anyone, or only to the operator's credentials. */
+export type Shown = 'anyone' | 'credential';
+
+/** What a repository said and gave of one digest, as it counts now. */
+export interface KnownFact {
+  /** A manifest that it gave names the digest, or its HEAD claims it; null where neither. */
+  readonly said: Shown | null;
+  /** A GET there brought the bytes, and their digest was right; null where none did. */
+  readonly gave: Shown | null;
+  /** What this repository calls the type of a manifest, without parameters; null where it never said, and for blobs. */
+  readonly mediaType: string | null;
+}
+
+/** What a repository has just said or given of one digest. */
+export interface Fact extends KnownFact {
   readonly repository: RepositoryKey;
   readonly digest: Digest;
-  /** The registry gave it to the operator's credentials, so it may not be open to everyone. */
-  readonly private: boolean;
+}
+
+/** Who gave a digest, as it counts now. */
+export interface Givers {
+  /** Some repository gave it without a credential. */
+  readonly open: boolean;
+  /** Hosts of registries that gave it to the operator's credentials. */
+  readonly closedTo: readonly string[];
 }
 
 export interface ManifestRow {
   readonly digest: Digest;
-  /** Without parameters. */
-  readonly mediaType: string;
   /** The exact bytes that the registry gave. */
   readonly body: Uint8Array;
 }
@@ -42,6 +59,8 @@ export interface IndexTotals {
   readonly bytes: number;
   readonly manifests: number;
   readonly manifestBytes: number;
+  readonly tags: number;
+  readonly facts: number;
 }
 
 /** Counters that outlive the process. */
@@ -71,11 +90,25 @@ export interface CacheIndex {
   blobsAfter(digest: Digest | null, limit: number): BlobRow[];
   totals(): IndexTotals;
 
-  /** A link that is there becomes public where one of the same is not private; never private again. */
-  link(links: readonly Link[], at: number): void;
-  linkOf(repository: RepositoryKey, digest: Digest): { readonly private: boolean } | null;
-  /** Drops links not renewed since `before` (ms; kept to the day) whose content is not here; looks at no more than `limit`. Returns whether there may be more. */
-  dropStaleLinks(before: number, limit: number): boolean;
+  /**
+   * Adds to what is known: of two proofs the one without a credential counts, and the media type of what was given is not changed by what is
+   * only said. What was known before the repository was last denied is replaced.
+   */
+  addFacts(facts: readonly Fact[], at: number): void;
+  factOf(repository: RepositoryKey, digest: Digest): KnownFact | null;
+  /** Looks at the newest 64 of each kind; what it overlooks is only fetched once more. */
+  giversOf(digest: Digest): Givers;
+  /** All that the repository said and gave until now is void. False where nothing of it is known since the last time: nothing is written then. */
+  denyRepository(repository: RepositoryKey): boolean;
+  /** What the repository said and gave of this digest is void. False where nothing is known. */
+  denyDigest(repository: RepositoryKey, digest: Digest): boolean;
+  /**
+   * Drops facts that are void, and those not renewed since `before` (ms; kept to the day) whose content is not here; looks at no more than
+   * `limit`, and goes on from there the next time. Returns whether it has not come to the end.
+   */
+  dropStaleFacts(before: number, limit: number): boolean;
+  /** Drops repositories of which nothing is known; looks at no more than `limit`, and goes on from there the next time. Returns whether it has not come to the end. */
+  dropEmptyRepositories(limit: number): boolean;
 
   manifest(digest: Digest): ManifestRow | null;
   addManifest(row: ManifestRow, at: number): void;
@@ -92,10 +125,12 @@ export interface CacheIndex {
   dropTag(repository: RepositoryKey, tag: string, variant: string): void;
   /** Drops tags last asked before `before`; no more than `limit` at once. Returns whether there may be more. */
   dropStaleTags(before: number, limit: number): boolean;
+  /** Drops the tags asked for longest ago until at most `rows` are left; no more than `limit` at once. */
+  shrinkTags(rows: number, limit: number): void;
 
-  /** Digests of what this registry's repositories hold, and only they; for `cache prune --registry`. */
+  /** Digests of what is here, and was given by this registry's repositories and no others; for `cache prune --registry`. */
   onlyOf(registry: string, after: Digest | null, limit: number): Digest[];
-  /** Forgets this registry's links and tags; no more than `limit` of each at once. Returns whether there may be more. */
+  /** Forgets this registry's facts and tags; no more than `limit` of each at once. Returns whether there may be more. */
   forgetRegistry(registry: string, limit: number): boolean;
 
   count(increments: Readonly<Partial<Record<CacheCounter, number>>>): void;

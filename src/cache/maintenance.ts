@@ -12,7 +12,7 @@ import { parseHeld } from './partial-files.ts';
 const FIRST_AFTER = 2_000;
 /** … and is repeated this often, ms. */
 const INTERVAL = 6 * 60 * 60 * 1000;
-/** A tag that nobody asked for, and a link whose content is gone, are dropped after this, ms. Far longer than any answer may be stale. */
+/** A tag that nobody asked for, and a fact whose content is gone, are dropped after this, ms. Far longer than any answer may be stale. */
 const FORGET_AFTER = 30 * 24 * 60 * 60 * 1000;
 /** Rows dropped in one go, and the pause between two, ms. */
 const DROP_BATCH = 256;
@@ -81,7 +81,8 @@ export class Maintenance {
     await eviction.enforce().catch(() => {});
     const before = Date.now() - FORGET_AFTER;
     while (index.dropStaleTags(before, DROP_BATCH)) await sleep(DROP_PAUSE, signal);
-    while (index.dropStaleLinks(before, DROP_BATCH)) await sleep(DROP_PAUSE, signal);
+    while (index.dropStaleFacts(before, DROP_BATCH)) await sleep(DROP_PAUSE, signal);
+    while (index.dropEmptyRepositories(DROP_BATCH)) await sleep(DROP_PAUSE, signal);
   }
 }
 

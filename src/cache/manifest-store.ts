@@ -19,8 +19,11 @@ export interface ManifestStore {
 
 /** Bytes of manifests in the index. At a few KiB each this is a hundred thousand images. */
 const MAX_BYTES = 512 * 1024 * 1024;
-/** Manifests that one flush drops at most, so that it takes no more than a few ms. */
+/** Tags in the index, some 200 bytes each: clients can ask a registry that has every tag for any number of them. */
+const MAX_TAGS = 100_000;
+/** Manifests and tags that one flush drops at most, so that it takes no more than a few ms. */
 const SHRINK_BATCH = 64;
+const TAGS_BATCH = 1_000;
 
 /**
  * The manifest store on the cache's index. Times of use are written in batches, by `flush`. Where the index fails, nothing is found and
@@ -72,6 +75,7 @@ export class IndexedManifestStore implements ManifestStore {
       this.#index.touchManifests(uses);
     }
     this.#index.shrinkManifests(MAX_BYTES, SHRINK_BATCH);
+    this.#index.shrinkTags(MAX_TAGS, TAGS_BATCH);
   }
 
   /** Rows were dropped from the index directly. */

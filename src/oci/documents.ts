@@ -21,6 +21,8 @@ export interface NamedContent {
   /** What the descriptor says, undefined where it says none. */
   readonly size: number | undefined;
   readonly kind: 'blob' | 'manifest';
+  /** Of a manifest, where the descriptor says one; a blob is never served with a type of its own. */
+  readonly mediaType?: string;
 }
 
 export interface ManifestReading {
@@ -33,20 +35,25 @@ export interface ManifestReading {
 /** No real image names more; what is beyond is asked of the registry when a client wants it. */
 const MAX_NAMED = 1_000;
 
+interface NamingFields {
+  readonly blobs: readonly string[];
+  readonly manifests: readonly string[];
+}
+
 /**
  * Where each media type names other content (image-spec, *Image Manifest* and *Image Index*; Docker's image manifest v2, schemas 1 and 2; the
  * artifact manifest that ORAS wrote). A field that a type does not define is one that its registry does not check.
  */
-const NAMES_IN: Readonly<Record<string, { readonly blobs: readonly string[]; readonly manifests: readonly string[] }>> =
-  {
-    [OCI_MANIFEST]: { blobs: ['config', 'layers'], manifests: ['subject'] },
-    [OCI_INDEX]: { blobs: [], manifests: ['manifests', 'subject'] },
-    [OCI_ARTIFACT]: { blobs: ['blobs'], manifests: ['subject'] },
-    [DOCKER_MANIFEST]: { blobs: ['config', 'layers'], manifests: [] },
-    [DOCKER_LIST]: { blobs: [], manifests: ['manifests'] },
-    [DOCKER_SCHEMA1]: { blobs: ['fsLayers'], manifests: [] },
-    [DOCKER_SCHEMA1_SIGNED]: { blobs: ['fsLayers'], manifests: [] },
-  };
+const NAMES_IN: ReadonlyMap<string, NamingFields> = new Map([
+  [OCI_MANIFEST, { blobs: ['config', 'layers'], manifests: ['subject'] }],
+  [OCI_INDEX, { blobs: [], manifests: ['manifests', 'subject'] }],
+  [OCI_ARTIFACT, { blobs: ['blobs'], manifests: ['subject'] }],
+  [DOCKER_MANIFEST, { blobs: ['config', 'layers'], manifests: [] }],
+  [DOCKER_LIST, { blobs: [], manifests: ['manifests'] }],
+  [DOCKER_SCHEMA1, { blobs: ['fsLayers'], manifests: [] }],
+  [DOCKER_SCHEMA1_SIGNED, { blobs: ['fsLayers'], manifests: [] }],
+]);
+const NOWHERE: NamingFields = { blobs: [], manifests: [] };
 
 export interface ManifestQuestion {
   /** The media type that the registry gave it, in lower case without parameters; empty or any general one where the manifest's own counts. */
@@ -57,7 +64,7 @@ function readManifest(bytes: Uint8Array, { mediaType }: ManifestQuestion): Manif
   const manifest = parseJsonObject(bytes);
   if (manifest === null) return null;
   const own = typeof manifest.mediaType === 'string' ? essence(manifest.mediaType) : '';
-  const { blobs, manifests } = NAMES_IN[mediaType] ?? NAMES_IN[own] ?? { blobs: [], manifests: [] };
+  const { blobs, manifests } = NAMES_IN.get(mediaType) ?? NAMES_IN.get(own) ?? NOWHERE;
   const named = new Map<Digest, NamedContent>();
   const take = (fields: readonly string[], kind: NamedContent['kind']): void => {
     for (const descriptor of fields.flatMap((field) => manifest[field] ?? [])) {
@@ -71,10 +78,19 @@ function readManifest(bytes: Uint8Array, { mediaType }: ManifestQuestion): Manif
   return { mediaType: isMediaType(own) ? own : '', named: [...named.values()] };
 }
 
+/** Null for no digest, and for what is elsewhere: registries take layers with `urls` on trust (image-spec, *Non-Distributable Layers*). */
 function namedBy(descriptor: Readonly<Record<string, unknown>>, kind: NamedContent['kind']): NamedContent | null {
+  // Schema 1 has no descriptors, only digests.
   const text = descriptor.digest ?? descriptor.blobSum;
   const digest = typeof text === 'string' ? parseDigest(text) : null;
-  return digest === null ? null : { digest, size: isSize(descriptor.size) ? descriptor.size : undefined, kind };
+  if (digest === null || (Array.isArray(descriptor.urls) && descriptor.urls.length > 0)) return null;
+  const type = kind === 'manifest' && typeof descriptor.mediaType === 'string' ? essence(descriptor.mediaType) : '';
+  return {
+    digest,
+    size: isSize(descriptor.size) ? descriptor.size : undefined,
+    kind,
+    ...(isMediaType(type) ? { mediaType: type } : {}),
+  };
 }
 
 function isSize(value: unknown): value is number {

@@ -25,16 +25,22 @@ const KNOWN: readonly { readonly type: string; readonly rank: number; readonly l
   { type: DOCKER_MANIFEST, rank: 1, label: 'docker' },
   { type: DOCKER_SCHEMA1_SIGNED, rank: 2, label: 'signed' },
   { type: DOCKER_SCHEMA1, rank: 2, label: 'schema1' },
+  // No registry makes one of something else.
+  { type: OCI_ARTIFACT, rank: 0, label: 'oci-artifact' },
 ];
 const ALL = (1 << KNOWN.length) - 1;
 /** Bits of the two indexes. */
 const INDEXES = 0b11;
 
-/** What one client can take, normalised: clients that differ only in order, case and weights share one. */
+/**
+ * What one client can take, normalised: clients that differ only in order, case and weights share one. There are few classes, one for each set of
+ * known types, since every class of every tag is asked upstream and kept for itself. Clients of one class may still differ in the unknown
+ * types that they name.
+ */
 export interface AcceptClass {
-  /** Same for equal classes; short. */
+  /** Names the class; short. */
   readonly key: string;
-  /** To be sent upstream. */
+  /** To be sent upstream: also with the unknown types. */
   readonly header: string;
   /** Bits of the known types. */
   readonly known: number;
@@ -53,6 +59,11 @@ export function essence(contentType: string): string {
 /** A type and a subtype of RFC 6838 §4.2, without parameters; a star may stand for either. */
 export function isMediaType(text: string): boolean {
   return /^[!#$&^_.+*\w-]{1,127}\/[!#$&^_.+*\w-]{1,127}$/.test(text);
+}
+
+/** What a web server sends to people: a login page, a portal's, an error with status 200. No manifest has such a type. */
+export function isWebPage(mediaType: string): boolean {
+  return mediaType === 'text/html' || mediaType === 'application/xhtml+xml';
 }
 
 /** Unlisted types a client may name before its further ones are left out. */
@@ -82,15 +93,20 @@ export function parseAccept(header: string | undefined): AcceptClass {
 
 function build(known: number, any: boolean, others: readonly string[]): AcceptClass {
   const types = KNOWN.filter((_, index) => (known & (1 << index)) !== 0).map((row) => row.type);
-  const key = `${known}${any ? '*' : ''}${others.map((type) => `,${type}`).join('')}`;
+  const key = any ? '*' : String(known);
   return {
     key,
     header: [...types, ...others, ...(any ? ['*/*'] : [])].join(', '),
     known,
     any,
     others,
-    variants: [...sharedVariants(known), key],
+    variants: [...sharedVariants(known), key, ...(others.length === 0 ? [] : [withOthers(key)])],
   };
+}
+
+/** The variant of an unknown type that was asked for by its name. */
+function withOthers(key: string): string {
+  return `${key}+`;
 }
 
 function sharedVariants(known: number): string[] {
@@ -129,14 +145,24 @@ export function accepts(client: AcceptClass, mediaType: string): boolean {
 /**
  * Names the variant of a tag's content that an upstream gave to `asked`. An index is what was pushed under the tag, so it is given to every
  * client that accepts it. A single manifest may have been chosen by the registry out of an index, for a client that cannot read one: its variant
- * names which indexes that client accepted, and it is given only to clients that accept no more of them. Anything else stays within its class.
+ * names which indexes that client accepted, and it is given only to clients that accept no more of them. Anything else stays within its class:
+ * an unknown type that was asked for by its name is for those who name it too ({@link mayHave}), and what the registry sent whatever was asked for is
+ * what it sends to the others of the class as well.
  */
 export function variantOf(asked: AcceptClass, mediaType: string): string {
   const row = KNOWN.find(({ type }) => type === mediaType);
   // Some registries send what they have, whatever was asked for.
+  if (row === undefined && asked.others.includes(mediaType)) return withOthers(asked.key);
   if (row === undefined || row.rank > 1 || !accepts(asked, mediaType)) return asked.key;
   return row.rank === 0 ? row.label : `${row.label}/${asked.known & INDEXES}`;
 }
 
-/** Every variant that is shared between classes; a tag that is gone loses them all. */
-export const SHARED_VARIANTS: readonly string[] = [...sharedVariants(INDEXES), ...sharedVariants(ALL & ~INDEXES)];
+/** Whether a client may be given a kept manifest of this type under one of its own variants. */
+export function mayHave(client: AcceptClass, variant: string, mediaType: string): boolean {
+  return variant === client.key || accepts(client, mediaType);
+}
+
+/** Whether an answer of this type to one client of a class is good for all of them. */
+export function isSharedByClass(client: AcceptClass, mediaType: string): boolean {
+  return !client.others.includes(mediaType);
+}

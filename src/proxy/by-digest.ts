@@ -1,16 +1,9 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import { SingleFlight } from '../kit/async.ts';
-import { type AcceptClass, accepts } from '../oci/media-types.ts';
+import { acceptClass } from '../oci/media-types.ts';
 import { contentId, type Digest, type RepositoryKey } from '../oci/names.ts';
-import {
-  type Found,
-  type KnownManifest,
-  knownManifest,
-  type ManifestFetcher,
-  type Method,
-  REPLY_TTL,
-} from './manifest-fetcher.ts';
+import { type Found, type KnownManifest, type ManifestFetcher, type Method, REPLY_TTL } from './manifest-fetcher.ts';
 import { NegativeCache, type RepositoryAccess } from './repository-access.ts';
 
 export interface ManifestsByDigestOptions {
@@ -20,7 +13,13 @@ export interface ManifestsByDigestOptions {
   readonly now: () => number;
 }
 
-/** Manifests by digest: kept for good, and given to repositories that are known to hold them. */
+/** Any manifest: bytes that are asked for by their digest cannot be others for another client. */
+const EVERYTHING = acceptClass(undefined).header;
+
+/**
+ * Manifests by digest: kept for good, and given to repositories that said or gave them. What a client accepts changes nothing: it asked for
+ * these bytes.
+ */
 export class ManifestsByDigest {
   readonly #options: ManifestsByDigestOptions;
   readonly #flights = new SingleFlight<Found>();
@@ -36,62 +35,45 @@ export class ManifestsByDigest {
   }
 
   /** For GET the manifest has a body. @throws {RegistryError} the upstream's */
-  find(
-    entry: RegistryEntry,
-    key: RepositoryKey,
-    digest: Digest,
-    client: AcceptClass,
-    method: Method,
-  ): Promise<Found> | Found {
-    const { access, store } = this.#options;
-    const row = access.mayServe(entry, key, digest) ? store.getManifest(digest) : null;
-    if (row !== null && accepts(client, row.mediaType)) return this.#reusable(knownManifest(row), 'cache');
-    return this.#fetch(entry, key, digest, client, method);
+  find(entry: RegistryEntry, key: RepositoryKey, digest: Digest, method: Method): Promise<Found> | Found {
+    const kept = this.#options.fetcher.kept(entry, key, digest);
+    return kept === null ? this.#fetch(entry, key, digest, method) : this.#reusable(kept, 'cache');
   }
 
   /** One upstream conversation about a digest, for all who ask at the same time. */
-  async #fetch(
-    entry: RegistryEntry,
-    key: RepositoryKey,
-    digest: Digest,
-    client: AcceptClass,
-    method: Method,
-  ): Promise<Found> {
-    const id = `${contentId(key, digest)} ${client.key}`;
+  async #fetch(entry: RegistryEntry, key: RepositoryKey, digest: Digest, method: Method): Promise<Found> {
+    const id = contentId(key, digest);
     this.#missing.check(id);
     return this.#flights.do(`${method} ${id}`, async () => {
       try {
-        return await this.#ask(entry, key, digest, client, method);
+        return await this.#ask(entry, key, digest, method);
       } catch (error) {
-        this.#options.access.failed(key, error);
+        this.#options.access.failed({ ...key, digest }, error);
         this.#missing.note(id, error);
         throw error;
       }
     });
   }
 
-  async #ask(
-    entry: RegistryEntry,
-    key: RepositoryKey,
-    digest: Digest,
-    client: AcceptClass,
-    method: Method,
-  ): Promise<Found> {
+  async #ask(entry: RegistryEntry, key: RepositoryKey, digest: Digest, method: Method): Promise<Found> {
     const { store, access, fetcher } = this.#options;
-    const request = (how: Method) => fetcher.request(key, { kind: 'digest', digest }, how, client);
+    const reference = { kind: 'digest', digest } as const;
     const row = store.getManifest(digest);
-    // It is here for another repository: this one only has to show that it has it too.
-    if (row !== null && accepts(client, row.mediaType)) {
-      await request('HEAD');
-      access.said(entry, key, [digest]);
-      fetcher.learnBlobs(entry, key, row.body);
-      return this.#reusable(knownManifest(row), 'upstream');
+    // Where it is here for another repository, a HEAD may be enough to show that this one has it too.
+    if (row !== null || method === 'HEAD') {
+      const head = await fetcher.head(entry, key, reference, EVERYTHING);
+      const { mediaType, size, body } = head;
+      if (body !== null) return this.#reusable({ digest, mediaType, body, size: body.length }, 'upstream');
+      if (row === null || size === undefined || size === row.body.length) {
+        if (head.digest !== undefined) access.said(entry, key, [{ digest, mediaType }]);
+        const kept = fetcher.kept(entry, key, digest);
+        if (kept !== null) return this.#reusable(kept, 'upstream');
+        if (method === 'HEAD' && size !== undefined) {
+          return { manifest: { digest, mediaType, size, body: null }, from: 'upstream' };
+        }
+      }
     }
-    if (method === 'HEAD') {
-      const { mediaType, size } = await request('HEAD');
-      if (size !== undefined) return { manifest: { digest, mediaType, size, body: null }, from: 'upstream' };
-    }
-    return this.#reusable(fetcher.keep(entry, key, await request('GET')), 'upstream');
+    return this.#reusable(await fetcher.get(entry, key, reference, EVERYTHING), 'upstream');
   }
 
   #reusable(manifest: KnownManifest, from: Found['from']): Found {

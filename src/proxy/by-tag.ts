@@ -4,18 +4,18 @@ import type { ManifestStore } from '../cache/manifest-store.ts';
 import { SingleFlight } from '../kit/async.ts';
 import { elapsed } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { type AcceptClass, accepts, SHARED_VARIANTS, variantOf } from '../oci/media-types.ts';
+import { type AcceptClass, isSharedByClass, mayHave, variantOf } from '../oci/media-types.ts';
 import { type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import {
   type Found,
   type KnownManifest,
-  knownManifest,
   type ManifestFetcher,
+  type ManifestHead,
   type Method,
   REPLY_TTL,
 } from './manifest-fetcher.ts';
-import { isDenial, isMissing, isTransient, NegativeCache, type RepositoryAccess } from './repository-access.ts';
+import { isMissing, isRefusal, isTransient, NegativeCache, type RepositoryAccess } from './repository-access.ts';
 
 export interface ManifestsByTagOptions {
   readonly fetcher: ManifestFetcher;
@@ -35,7 +35,7 @@ interface TagRequest {
   readonly tag: string;
   readonly client: AcceptClass;
   readonly method: Method;
-  /** Equal for requests whose answers are equal, apart from the method. */
+  /** Equal for requests whose answers are equal, apart from the method and unknown types. */
   readonly id: string;
 }
 
@@ -77,18 +77,18 @@ export class ManifestsByTag {
     const id = `${repositoryId(key)}:${tag} ${client.key}`;
     const request = { entry, key, tag, client, method, id };
     const kept = this.#kept(request);
-    if (kept !== null && this.#age(kept) < this.#options.config.tagTtl) return this.#reusable(kept, 'cache');
+    if (kept !== null && this.#age(kept) < this.#options.config.tagTtl) return this.#reusable(kept, 'cache', client);
     return this.#revalidate(request, kept);
   }
 
   async #revalidate(request: TagRequest, kept: TagAnswer | null): Promise<Found> {
-    const { id, method } = request;
+    const { id, method, client } = request;
     this.#missing.check(id);
     const fallback = kept !== null && this.#age(kept) <= this.#options.config.staleFor ? kept : null;
     // No log line for each request while the upstream is known to fail.
     if (fallback !== null && this.#staleIfError.isFailing(id)) return { manifest: fallback, from: 'stale' };
-    const flight = this.#flights.do(`${method} ${id}`, () => this.#ask(request, kept));
-    if (fallback === null) return this.#reusable(await flight, 'upstream');
+    const flight = this.#flights.do(`${method} ${id} ${client.header}`, () => this.#ask(request, kept));
+    if (fallback === null) return this.#reusable(await flight, 'upstream', client);
     if (this.#options.outOfReach(request.key.registry)) {
       // The request finds out whether that is still so; the next one has its answer.
       flight.catch(() => {});
@@ -97,7 +97,7 @@ export class ManifestsByTag {
     try {
       const answer = await this.#staleIfError.within(id, flight);
       if (answer === null) return this.#stale(request, fallback, 'it has not answered yet');
-      return this.#reusable(answer, answer.digest === fallback.digest ? 'cache' : 'upstream');
+      return this.#reusable(answer, answer.digest === fallback.digest ? 'cache' : 'upstream', client);
     } catch (error) {
       if (!this.#staleIfError.isFailing(id)) throw error;
       return this.#stale(request, fallback, error instanceof Error ? error.message : String(error));
@@ -113,7 +113,7 @@ export class ManifestsByTag {
       return answer;
     } catch (error) {
       this.#options.access.failed(key, error);
-      if (isMissing(error) || isDenial(error)) this.#drop(request);
+      if (isMissing(error) || isRefusal(error)) this.#drop(request);
       this.#missing.note(id, error);
       this.#staleIfError.failed(id, error);
       throw error;
@@ -126,43 +126,35 @@ export class ManifestsByTag {
     const reference: Reference = { kind: 'tag', tag };
     // HEAD costs nothing at Docker Hub; where something is kept, it is most often all that is needed.
     if (kept !== null || method === 'HEAD') {
-      const head = await fetcher.request(key, reference, 'HEAD', client);
-      // It took a GET to answer the HEAD.
-      if (head.body !== null) return this.#keep(request, fetcher.keep(entry, key, head));
-      const answer = this.#fromHead(request, head);
+      const answer = this.#fromHead(request, await fetcher.head(entry, key, reference, client.header));
       if (answer !== null && (method === 'HEAD' || answer.body !== null)) return answer;
     }
-    return this.#keep(request, fetcher.keep(entry, key, await fetcher.request(key, reference, 'GET', client)));
+    return this.#keep(request, await fetcher.get(entry, key, reference, client.header));
   }
 
-  /** Null where the HEAD says too little, so that a GET must. */
-  #fromHead(
-    request: TagRequest,
-    { digest, mediaType, size }: Awaited<ReturnType<ManifestFetcher['request']>>,
-  ): TagAnswer | null {
+  /** Null where the HEAD says too little, or of what is kept something else, so that a GET must. */
+  #fromHead(request: TagRequest, { digest, mediaType, size, body }: ManifestHead): TagAnswer | null {
     if (digest === undefined) return null;
+    if (body !== null) return this.#keep(request, { digest, mediaType, body, size: body.length });
     const { entry, key } = request;
     const { store, access, fetcher, now } = this.#options;
-    access.said(entry, key, [digest]);
     const row = store.getManifest(digest);
-    if (row !== null) {
-      fetcher.learnBlobs(entry, key, row.body);
-      return this.#keep(request, knownManifest(row));
-    }
+    if (row !== null && size !== undefined && size !== row.body.length) return null;
+    access.said(entry, key, [{ digest, mediaType }]);
+    const kept = fetcher.kept(entry, key, digest);
+    if (kept !== null) return this.#keep(request, kept);
     return size === undefined ? null : { digest, mediaType, size, body: null, checkedAt: now() };
   }
 
   /** The newest answer that this client may have through this registry's row, however old. */
   #kept({ entry, key, tag, client }: TagRequest): TagAnswer | null {
-    const { store, access } = this.#options;
+    const { store, fetcher } = this.#options;
     let newest: TagAnswer | null = null;
     for (const variant of client.variants) {
-      const kept = store.getTag(key, tag, variant);
-      if (kept === null || (newest !== null && this.#age(newest) <= this.#age(kept))) continue;
-      if (!access.mayServe(entry, key, kept.digest)) continue;
-      const row = store.getManifest(kept.digest);
-      const fits = row !== null && (variant === client.key || accepts(client, row.mediaType));
-      if (fits) newest = { ...knownManifest(row), checkedAt: kept.checkedAt };
+      const row = store.getTag(key, tag, variant);
+      if (row === null || (newest !== null && this.#age(newest) <= this.#age(row))) continue;
+      const kept = fetcher.kept(entry, key, row.digest);
+      if (kept !== null && mayHave(client, variant, kept.mediaType)) newest = { ...kept, checkedAt: row.checkedAt };
     }
     return newest;
   }
@@ -175,13 +167,14 @@ export class ManifestsByTag {
     return { ...manifest, checkedAt };
   }
 
-  /** The tag is gone, whatever the client accepts. */
+  /** Nothing is under the tag for a client that accepts this. Another class may be told of something else. */
   #drop({ key, tag, client }: TagRequest): void {
-    for (const variant of [...SHARED_VARIANTS, client.key]) this.#options.store.dropTag(key, tag, variant);
+    for (const variant of client.variants) this.#options.store.dropTag(key, tag, variant);
   }
 
-  #reusable(answer: TagAnswer, from: Found['from']): Found {
+  #reusable(answer: TagAnswer, from: Found['from'], client: AcceptClass): Found {
     const { config, now } = this.#options;
+    if (!isSharedByClass(client, answer.mediaType)) return { manifest: answer, from };
     return { manifest: answer, from, freshUntil: Math.min(answer.checkedAt + config.tagTtl, now() + REPLY_TTL) };
   }
 

@@ -13,6 +13,7 @@ import type { Upstream } from '../upstream/upstream.ts';
 import { BlobSizes, Blobs } from './blobs.ts';
 import { ManifestsByDigest } from './by-digest.ts';
 import { ManifestsByTag } from './by-tag.ts';
+import type { Denials } from './denials.ts';
 import { serveReferrers, serveTags } from './lists.ts';
 import { type Found, ManifestFetcher } from './manifest-fetcher.ts';
 import {
@@ -68,7 +69,7 @@ class Core implements ManagedProxyCore {
     const { upstream, blobs, manifests: store, table, config, metrics, now = steadyNow } = options;
     const log = options.log.child({ room: 'proxy' });
     const { signal } = this.#ending;
-    const access = new RepositoryAccess(table, blobs);
+    const access = new RepositoryAccess(table, blobs?.facts ?? null);
     const sizes = new BlobSizes();
     const fetcher = new ManifestFetcher({ upstream, store, access, sizes, signal });
     this.#upstream = upstream;
@@ -100,6 +101,10 @@ class Core implements ManagedProxyCore {
 
   get generation(): number {
     return this.#access.generation + this.#store.generation;
+  }
+
+  get denials(): Denials {
+    return this.#access.denials;
   }
 
   serve(pull: Pull): Promise<Reply> | Reply {
@@ -157,11 +162,10 @@ class Core implements ManagedProxyCore {
 
   #manifest(pull: Pull, entry: RegistryEntry, reference: Reference): Promise<Reply> | Reply {
     const { target, method } = pull;
-    const client = acceptClass(pull.accept);
     const found =
       reference.kind === 'tag'
-        ? this.#byTag.find(entry, target, reference.tag, client, method)
-        : this.#byDigest.find(entry, target, reference.digest, client, method);
+        ? this.#byTag.find(entry, target, reference.tag, acceptClass(pull.accept), method)
+        : this.#byDigest.find(entry, target, reference.digest, method);
     return andThen(found, (known) => this.#render(pull, known));
   }
 
@@ -170,7 +174,6 @@ class Core implements ManagedProxyCore {
     if (pull.method === 'GET' && body === null) throw new TypeError('an answer to GET without a body');
     const headers = manifestHeaders(mediaType, size, digest);
     if (from === 'stale') this.#staleServed.inc();
-    if (freshUntil !== undefined) this.#access.reused(pull.target);
     return withCondition(pull, {
       status: 200,
       headers: from === 'stale' ? staleHeaders(headers) : headers,

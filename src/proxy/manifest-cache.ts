@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import { steadyNow } from '../kit/time.ts';
 import { acceptClass } from '../oci/media-types.ts';
-import type { Reference } from '../oci/names.ts';
+import { type Reference, repositoryId } from '../oci/names.ts';
 import {
   type ProxyCore,
   type Pull,
@@ -10,7 +10,7 @@ import {
   type VersionedCore,
   withCondition,
 } from './reply.ts';
-import { isDenial, isMissing } from './repository-access.ts';
+import { isMissing, isRefusal } from './repository-access.ts';
 
 /** Some thousand images, and little against the memory that the gateway may take. */
 const MAX_BYTES = 16 * 1024 * 1024;
@@ -24,6 +24,14 @@ interface Entry {
   readonly get: Reply | null;
   readonly head: Reply;
   readonly freshUntil: number;
+  /** When it was asked for; a moment of the core's denials. */
+  readonly asked: number;
+}
+
+/** When the core was asked for a reply. */
+interface Moment {
+  readonly generation: number;
+  readonly asked: number;
 }
 
 export interface ManifestCacheOptions {
@@ -36,8 +44,8 @@ export interface ManifestCacheOptions {
 
 /**
  * The one layer of memory between clients and the index: manifests' replies that are ready to be sent, in front of a core of this process or
- * of another. A reply is given again for as long as the core said (`freshUntil`), to clients that the core would have answered alike, and all
- * are dropped when the core's generation changes. Everything but manifests goes straight through.
+ * of another. A reply is given again for as long as the core said (`freshUntil`), to clients that the core would have answered alike, until its
+ * repository is denied; all are dropped when the core's generation changes. Everything but manifests goes straight through.
  */
 export class ManifestCache implements ProxyCore {
   readonly #core: VersionedCore;
@@ -67,57 +75,68 @@ export class ManifestCache implements ProxyCore {
       this.#generation = generation;
     }
     const key = keyOf(pull, what.reference);
-    const reply = this.#find(key, pull.method);
+    const reply = this.#find(pull, key, pull.method);
     if (reply === null) return this.#ask(pull, key, generation);
     this.#replies.add(1, 'manifest', 'cache');
     return withCondition(pull, reply);
   }
 
-  #find(key: string, method: Pull['method']): Reply | null {
+  #find(pull: Pull, key: string, method: Pull['method']): Reply | null {
     const entry = this.#entries.get(key);
-    if (entry === undefined || this.#now() >= entry.freshUntil) return null;
+    if (entry === undefined || this.#now() >= entry.freshUntil || this.#isDenied(pull, entry.asked)) return null;
     return method === 'HEAD' ? entry.head : entry.get;
   }
 
   #ask(pull: Pull, key: string, generation: number): Promise<Reply> | Reply {
+    const asked = this.#core.denials.now;
     const answered = this.#core.serve(withoutCondition(pull));
-    if (answered instanceof Promise) return this.#answerLater(pull, key, generation, answered);
-    this.#keep(key, answered, generation);
+    if (answered instanceof Promise) return this.#answerLater(pull, key, { generation, asked }, answered);
+    this.#keep(pull, key, { generation, asked }, answered);
     return withCondition(pull, answered);
   }
 
-  async #answerLater(pull: Pull, key: string, generation: number, answered: Promise<Reply>): Promise<Reply> {
+  async #answerLater(pull: Pull, key: string, moment: Moment, answered: Promise<Reply>): Promise<Reply> {
     try {
       const reply = await answered;
-      this.#keep(key, reply, generation);
+      this.#keep(pull, key, moment, reply);
       return withCondition(pull, reply);
     } catch (error) {
       // A HEAD may have been answered before: what a GET is refused is no longer there.
-      if (isMissing(error) || isDenial(error)) this.#entries.delete(key);
+      if (isMissing(error) || isRefusal(error)) this.#entries.delete(key);
       throw error;
     }
   }
 
-  /** An answer from before a change of the core (`generation`: when it was asked) is not kept. */
-  #keep(key: string, { status, headers, body, freshUntil }: Reply, generation: number): void {
-    if (freshUntil === undefined || generation !== this.#core.generation) return;
+  /** An answer from before a change of the core, or a denial, is not kept. */
+  #keep(pull: Pull, key: string, { generation, asked }: Moment, reply: Reply): void {
+    const { status, headers, body, freshUntil } = reply;
+    if (freshUntil === undefined || generation !== this.#core.generation || this.#isDenied(pull, asked)) return;
     if (body !== null && !(body instanceof Uint8Array)) return;
     // What came meanwhile for a GET answers HEAD as well.
-    if (body === null && this.#find(key, 'GET') !== null) return;
+    if (body === null && this.#find(pull, key, 'GET') !== null) return;
     const ready = { status, headers, from: 'cache' } as const;
     this.#entries.set(key, {
       get: body === null ? null : { ...ready, ...kept(body) },
       head: { ...ready, body: null },
       freshUntil,
+      asked,
     });
+  }
+
+  #isDenied({ target }: Pull, asked: number): boolean {
+    const { denials } = this.#core;
+    return asked !== denials.now && denials.since(asked, repositoryId(target));
   }
 }
 
-/** All that a manifest's reply depends on besides its method and condition. None of the parts has a space. */
+/** All that a manifest's reply depends on besides its method and condition; by digest it is the same for every `Accept`. None of the parts has a space. */
 function keyOf(pull: Pull, reference: Reference): string {
   const { registry, repository } = pull.target;
-  const name = reference.kind === 'tag' ? `:${reference.tag}` : `@${reference.digest}`;
-  return `${pull.authenticated ? 'user' : 'anyone'} ${acceptClass(pull.accept).key} ${registry}/${repository}${name}`;
+  const name =
+    reference.kind === 'tag'
+      ? `${acceptClass(pull.accept).key} ${registry}/${repository}:${reference.tag}`
+      : `${registry}/${repository}@${reference.digest}`;
+  return `${pull.authenticated ? 'user' : 'anyone'} ${name}`;
 }
 
 /** The whole reply is asked for, so that it can be kept for clients that do not have it. */

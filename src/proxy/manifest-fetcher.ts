@@ -1,9 +1,7 @@
 import type { RegistryEntry } from '../aliases/table.ts';
-import type { ManifestRow } from '../cache/index-port.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
-import { RegistryError } from '../oci/errors.ts';
-import type { AcceptClass } from '../oci/media-types.ts';
-import { type Digest, parseDigest, type Reference, type RepositoryKey } from '../oci/names.ts';
+import { isWebPage } from '../oci/media-types.ts';
+import { type Digest, type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import type { Upstream, UpstreamManifest } from '../upstream/upstream.ts';
 import type { BlobSizes } from './blobs.ts';
 import type { Reply } from './reply.ts';
@@ -33,9 +31,6 @@ export interface Found {
  */
 export const REPLY_TTL = 60_000;
 
-/** What a web server sends to people. */
-const WEB_PAGE = new Set(['text/html', 'application/xhtml+xml']);
-
 export interface ManifestFetcherOptions {
   readonly upstream: Upstream;
   readonly store: ManifestStore;
@@ -43,6 +38,14 @@ export interface ManifestFetcherOptions {
   readonly sizes: BlobSizes;
   /** Ends what no client waits for any more when the gateway stops. */
   readonly signal: AbortSignal;
+}
+
+/** What a HEAD says of a manifest, or the manifest itself where only a GET could tell. A HEAD is a hint: it may be wrong. */
+export interface ManifestHead {
+  readonly digest: Digest | undefined;
+  readonly mediaType: string;
+  readonly size: number | undefined;
+  readonly body: Uint8Array | null;
 }
 
 /** Gets manifests from the upstream, and draws the conclusions from having seen one. */
@@ -53,92 +56,46 @@ export class ManifestFetcher {
     this.#options = options;
   }
 
-  /** @throws {RegistryError} the upstream's, and upstreamWrong for what is no such manifest */
-  async request(
-    key: RepositoryKey,
-    reference: Reference,
-    method: Method,
-    client: AcceptClass,
-  ): Promise<UpstreamManifest> {
-    const { upstream, signal } = this.#options;
-    const manifest = await upstream.manifest(key, reference, { method, accept: client.header, signal });
-    const wrong = (reason: string) => new RegistryError('upstreamWrong', { facts: { registry: key.registry, reason } });
-    // A login page must never take an image's place.
-    if (WEB_PAGE.has(manifest.mediaType)) throw wrong('a web page');
-    if (reference.kind === 'digest' && manifest.digest !== undefined && manifest.digest !== reference.digest) {
-      throw wrong(`a manifest whose digest is ${manifest.digest}`);
-    }
-    if (method === 'GET' && (manifest.body === null || manifest.digest === undefined)) throw wrong('no manifest');
+  /** A manifest that is kept, as this repository may give it without asking: with the type that this repository has for it. */
+  kept(entry: RegistryEntry, key: RepositoryKey, digest: Digest): KnownManifest | null {
+    const { access, store } = this.#options;
+    if (!access.mayServe(entry, key, digest)) return null;
+    const mediaType = access.mediaType(key, digest);
+    if (mediaType === null || isWebPage(mediaType)) return null;
+    const row = store.getManifest(digest);
+    if (row === null) return null;
+    return { digest, mediaType, body: row.body, size: row.body.length };
+  }
+
+  /** Asks by HEAD; where that is refused, or says what cannot be true, the GET that decides is kept. @throws {RegistryError} the upstream's */
+  async head(entry: RegistryEntry, key: RepositoryKey, reference: Reference, accept: string): Promise<ManifestHead> {
+    const { upstream, access, signal } = this.#options;
+    const asked = access.denials.now;
+    const answer = await upstream.manifest(key, reference, { method: 'HEAD', accept, signal });
+    return answer.body === null ? answer : this.#keep(entry, key, answer, asked);
+  }
+
+  /** Gets a manifest, and keeps it. @throws {RegistryError} the upstream's */
+  async get(entry: RegistryEntry, key: RepositoryKey, reference: Reference, accept: string): Promise<KnownManifest> {
+    const { upstream, access, signal } = this.#options;
+    const asked = access.denials.now;
+    return this.#keep(entry, key, await upstream.manifest(key, reference, { method: 'GET', accept, signal }), asked);
+  }
+
+  /** Keeps a manifest that the upstream gave, and what follows from it. `asked`: the moment of the request, in the count of denials. */
+  #keep(entry: RegistryEntry, key: RepositoryKey, answer: UpstreamManifest, asked: number): KnownManifest {
+    const { access, store, sizes } = this.#options;
+    const { digest, mediaType, body, named } = answer;
+    if (digest === undefined || body === null) throw new TypeError('a GET without body or digest');
+    const manifest = { digest, mediaType, body, size: body.length };
+    // What was asked before a denial proves nothing after it.
+    if (access.denials.since(asked, repositoryId(key))) return manifest;
+    store.putManifest({ digest, body });
+    // What it names was learnt when it came first.
+    if (access.hasGiven(entry, key, digest) && access.mediaType(key, digest) === mediaType) return manifest;
+    access.gave(entry, key, digest, mediaType);
+    if (named.length > 0) access.said(entry, key, named);
+    for (const blob of named) if (blob.size !== undefined) sizes.set(key, blob.digest, blob.size);
     return manifest;
   }
-
-  /** Stores a fetched manifest, and what follows from it: its repository holds it and the blobs that it names. */
-  keep(entry: RegistryEntry, key: RepositoryKey, manifest: UpstreamManifest): KnownManifest {
-    const { digest, mediaType, body } = manifest;
-    if (digest === undefined || body === null) throw new TypeError('a GET without body or digest');
-    this.#options.store.putManifest({ digest, mediaType, body });
-    this.#options.access.gave(entry, key, digest);
-    this.learnBlobs(entry, key, body);
-    return { digest, mediaType, body, size: body.length };
-  }
-
-  /** Remembers that a repository holds the blobs that a manifest of it names, and their sizes. */
-  learnBlobs(entry: RegistryEntry, key: RepositoryKey, body: Uint8Array): void {
-    const blobs = blobDescriptors(body);
-    if (blobs.length === 0) return;
-    this.#options.access.said(
-      entry,
-      key,
-      blobs.map(({ digest }) => digest),
-    );
-    for (const { digest, size } of blobs) if (size !== undefined) this.#options.sizes.set(key, digest, size);
-  }
-}
-
-export function knownManifest({ digest, mediaType, body }: ManifestRow): KnownManifest {
-  return { digest, mediaType, body, size: body.length };
-}
-
-/** What a manifest says of a blob (image-spec, *Content Descriptors*). */
-export interface BlobDescriptor {
-  readonly digest: Digest;
-  readonly size: number | undefined;
-}
-
-/** More than any real image has; what is beyond is asked of the upstream when a client wants it. */
-const MAX_DESCRIPTORS = 10_000;
-
-/**
- * The blobs that a manifest says its repository holds: config and layers, schema 1's fsLayers. Anything but JSON of that shape names none.
- * Two sorts of descriptors are left out, because registries take them on trust and so they prove nothing: foreign layers
- * (their `urls` lead elsewhere) and the manifests of an index.
- */
-export function blobDescriptors(body: Uint8Array): BlobDescriptor[] {
-  let manifest: unknown;
-  try {
-    manifest = JSON.parse(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8'));
-  } catch {
-    return [];
-  }
-  if (!isObject(manifest)) return [];
-  const { config, layers, blobs, fsLayers } = manifest;
-  const found: BlobDescriptor[] = [];
-  for (const descriptor of [config, ...listOf(layers), ...listOf(blobs), ...listOf(fsLayers)]) {
-    if (found.length === MAX_DESCRIPTORS) break;
-    if (!isObject(descriptor) || listOf(descriptor.urls).length > 0) continue;
-    const text = descriptor.digest ?? descriptor.blobSum;
-    const digest = typeof text === 'string' ? parseDigest(text) : null;
-    if (digest === null) continue;
-    const { size } = descriptor;
-    found.push({ digest, size: Number.isSafeInteger(size) && (size as number) >= 0 ? (size as number) : undefined });
-  }
-  return found;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
-}
-
-function listOf(value: unknown): unknown[] {
-  return Array.isArray(value) ? value : [];
 }

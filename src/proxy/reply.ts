@@ -2,6 +2,7 @@ import type { ByteSource } from '../kit/byte-source.ts';
 import { BLOB } from '../oci/media-types.ts';
 import type { Digest, Target } from '../oci/names.ts';
 import type { Metrics, Tally } from '../telemetry/metrics.ts';
+import type { Denials } from './denials.ts';
 
 /** A pull as the core sees it: no socket, no URL, no web framework. */
 export interface Pull {
@@ -38,7 +39,7 @@ export interface Reply {
   readonly from: 'cache' | 'fill' | 'upstream' | 'stale';
   /**
    * Until when, ms since 1970, this answer may be given again to the same question (target, method, class of Accept, authenticated or not)
-   * without asking the core, as long as the core's generation stays the same. Left out where it may not.
+   * without asking the core, as long as the core's generation stays the same and it is not denied. Left out where it may not.
    */
   readonly freshUntil?: number;
 }
@@ -51,8 +52,10 @@ export interface ProxyCore {
 
 /** A core that tells when answers with `freshUntil` are no longer good. */
 export interface VersionedCore extends ProxyCore {
-  /** Grows with every change after which no earlier answer may be given again: a registry was changed or refuses a repository, the cache was pruned. */
+  /** Grows with every change after which no earlier answer may be given again: a registry was changed, the cache was pruned. */
   readonly generation: number;
+  /** Repositories whose earlier answers may not be given again, because their registry refuses them. */
+  readonly denials: Denials;
 }
 
 export type ReplyHeaders = Readonly<Record<string, string>>;

@@ -1,20 +1,14 @@
 import { LRUCache } from 'lru-cache';
 import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
-import type { BlobCache } from '../cache/blob-cache.ts';
+import type { FactStore } from '../cache/facts.ts';
+import type { Shown } from '../cache/index-port.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
+import { type BlobKey, type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
+import { Denials } from './denials.ts';
 import type { Pull } from './reply.ts';
 
-/**
- * Repositories remembered as closed. One that many others push out is served from the cache again until its registry refuses it once more, at the
- * latest when a tag of it is revalidated.
- */
-const CLOSED_KEPT = 10_000;
-/** Repositories whose replies may be in manifest caches: more than one of 16 MiB has room for, with at least 1 KiB for each reply. */
-const REUSED_KEPT = 20_000;
-
-/** Answers of an upstream that close what it opened before. A missing image is no such answer: it only ends its own tag. */
-const DENIALS: ReadonlySet<string> = new Set(['unauthorized', 'upstreamUnauthorized', 'upstreamDenied']);
+/** Refusals of an upstream that a client is told of: what was given before must not be given again in their place. */
+const REFUSALS: ReadonlySet<string> = new Set(['upstreamUnauthorized', 'upstreamDenied']);
 
 /**
  * Failures that say nothing about the image, so that a kept answer may stand in: network, 408, 429, 5xx, and an answer that is no
@@ -30,37 +24,43 @@ const TRANSIENT: ReadonlySet<string> = new Set([
   'gatewayBusy',
 ]);
 
+/** Content that a repository says it holds; the media type of a manifest, without parameters, where it says that too. */
+export interface Claim {
+  readonly digest: Digest;
+  readonly mediaType?: string | undefined;
+}
+
 /**
- * Which client may be given what. Three rules: content that the operator's credentials open goes to authenticated clients only; kept content
- * goes to a repository only if that repository is known to hold it; a repository that its registry has closed to this gateway must be
- * opened by the registry again before anything kept of it is served.
+ * Which client may be given what, by what registries said and gave. What a registry says is proof for that registry alone:
+ *
+ * - Content is *open* while some repository gave it without a credential, or a registry that is `--public` now gave it; else it is closed to the
+ *   registries that gave it.
+ * - A repository gets kept content if it said or gave it itself, and it is open or its own registry gave it.
+ * - What was said or given to credentials counts for a registry only while its row has credentials.
+ * - A denial voids what the repository said and gave before; a denial by digest, what it said and gave of that digest.
+ *
+ * Clients that show no credentials of the gateway get nothing of registries with credentials that are not `--public`: see {@link admit}.
  */
 export class RepositoryAccess {
+  /** What was denied, for those who keep replies in memory. */
+  readonly denials = new Denials();
   readonly #table: () => TableSnapshot;
-  readonly #links: Pick<BlobCache, 'accessOf' | 'link'> | null;
-  readonly #closed = new LRUCache<string, true>({ max: CLOSED_KEPT });
-  readonly #reused = new LRUCache<string, true>({ max: REUSED_KEPT });
+  readonly #facts: FactStore | null;
   #generation = 0;
 
-  /** `links`: which repository holds what; null where nothing is kept. */
-  constructor(table: () => TableSnapshot, links: Pick<BlobCache, 'accessOf' | 'link'> | null) {
+  /** `facts`: null where nothing is kept. */
+  constructor(table: () => TableSnapshot, facts: FactStore | null) {
     this.#table = table;
-    this.#links = links;
+    this.#facts = facts;
   }
 
-  /** Grows with each change after which no reply that was given before may be given again. */
+  /** Grows with each change after which no reply that was given before may be given again. Denials are counted for themselves. */
   get generation(): number {
     return this.#generation;
   }
 
   invalidate(): void {
     this.#generation++;
-    this.#reused.clear();
-  }
-
-  /** A reply of this repository may be given again without being asked for here: see {@link failed}. */
-  reused(key: RepositoryKey): void {
-    this.#reused.set(repositoryId(key), true);
   }
 
   /**
@@ -81,10 +81,10 @@ export class RepositoryAccess {
 
   /** Whether kept content may be given through this repository without asking its registry. */
   mayServe(entry: RegistryEntry, key: RepositoryKey, digest: Digest): boolean {
-    if (this.#links === null || this.#isClosed(key)) return false;
-    const access = this.#links.accessOf(key, digest);
-    // What only credentials opened must be opened without them first, once the registry's row has none any more.
-    return access === 'public' || (access === 'private' && entry.credentials !== null);
+    const fact = this.#facts?.of(key, digest) ?? null;
+    if (fact === null) return false;
+    if (counts(fact.gave, entry)) return true;
+    return counts(fact.said, entry) && this.#isOpenTo(entry, digest);
   }
 
   /**
@@ -92,38 +92,75 @@ export class RepositoryAccess {
    * (a growing file is one registry's); kept content asks {@link mayServe}.
    */
   knows(entry: RegistryEntry, key: RepositoryKey, digest: Digest): boolean {
-    return this.mayServe(entry, key, digest);
+    const fact = this.#facts?.of(key, digest) ?? null;
+    return fact !== null && (counts(fact.said, entry) || counts(fact.gave, entry));
+  }
+
+  /** Whether a GET of this repository has brought it. */
+  hasGiven(entry: RegistryEntry, key: RepositoryKey, digest: Digest): boolean {
+    return counts(this.#facts?.of(key, digest)?.gave ?? null, entry);
+  }
+
+  /** What this repository calls the type of a manifest; null where it never said. No other registry's word counts. */
+  mediaType(key: RepositoryKey, digest: Digest): string | null {
+    return this.#facts?.of(key, digest)?.mediaType ?? null;
   }
 
   /** This repository *said* that it holds these: a manifest that it gave names them, or its HEAD claims it. */
-  said(entry: RegistryEntry, key: RepositoryKey, digests: readonly Digest[]): void {
-    this.#closed.delete(repositoryId(key));
-    this.#links?.link(key, digests, { private: entry.credentials !== null });
+  said(entry: RegistryEntry, key: RepositoryKey, claims: readonly (Digest | Claim)[]): void {
+    const said = shownTo(entry);
+    this.#facts?.add(
+      claims.map((claim) => {
+        const { digest, mediaType = null } = typeof claim === 'string' ? { digest: claim } : claim;
+        return { repository: key, digest, said, gave: null, mediaType };
+      }),
+    );
   }
 
-  /** This repository *gave* it: a GET there brought the bytes, and their digest was right. */
-  gave(entry: RegistryEntry, key: RepositoryKey, digest: Digest): void {
-    this.said(entry, key, [digest]);
+  /** This repository *gave* it: a GET there brought the bytes, and their digest was right. `mediaType`: of a manifest. */
+  gave(entry: RegistryEntry, key: RepositoryKey, digest: Digest, mediaType: string | null = null): void {
+    const gave = shownTo(entry);
+    this.#facts?.add([{ repository: key, digest, said: null, gave, mediaType }]);
   }
 
   /**
-   * Draws the conclusion from an upstream's failure: a denial closes the repository. Replies that were given before end with it, but only a
-   * repository that has such replies raises the generation: clients must not be able to empty every cache by asking for what is denied.
+   * Draws the conclusion from an upstream's failure: a denial voids what the repository said and gave; where one digest was asked for, what it said
+   * and gave of that. Only a denial of something known is remembered: clients must not be able to do anything to others by asking for what
+   * is denied.
    */
-  failed(key: RepositoryKey, error: unknown): void {
+  failed(asked: RepositoryKey | BlobKey, error: unknown): void {
     if (!isDenial(error)) return;
-    const id = repositoryId(key);
-    this.#closed.set(id, true);
-    if (this.#reused.has(id)) this.invalidate();
+    const known = this.#facts?.deny(asked, 'digest' in asked ? asked.digest : undefined) ?? true;
+    if (known) this.denials.add(repositoryId(asked));
   }
 
-  #isClosed(key: RepositoryKey): boolean {
-    return this.#closed.size > 0 && this.#closed.has(repositoryId(key));
+  #isOpenTo(entry: RegistryEntry, digest: Digest): boolean {
+    const { open, closedTo } = this.#facts?.giversOf(digest) ?? { open: false, closedTo: [] };
+    if (open) return true;
+    return closedTo.some((host) => {
+      const giver = this.#table().registries.get(host);
+      return giver != null && giver.credentials !== null && (giver.public || giver.host === entry.host);
+    });
   }
 }
 
+function shownTo(entry: RegistryEntry): Shown {
+  return entry.credentials === null ? 'anyone' : 'credential';
+}
+
+/** What only credentials opened must be opened without them first, once the registry's row has none any more. */
+function counts(shown: Shown | null, entry: RegistryEntry): boolean {
+  return shown === 'anyone' || (shown === 'credential' && entry.credentials !== null);
+}
+
+/** The registry itself refused a GET of this, wherever it was asked: what it gave before is closed. */
 export function isDenial(error: unknown): boolean {
-  return error instanceof RegistryError && DENIALS.has(error.kind);
+  return error instanceof RegistryError && error.options.denied === true;
+}
+
+/** 401 or 403, whoever says so. */
+export function isRefusal(error: unknown): boolean {
+  return error instanceof RegistryError && REFUSALS.has(error.kind);
 }
 
 export function isTransient(error: unknown): boolean {

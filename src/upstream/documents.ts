@@ -4,7 +4,7 @@ import { brotliDecompress, gunzip, inflate, inflateRaw, zstdDecompress } from 'n
 import { readBounded, TooLargeError } from '../kit/http.ts';
 import { readDocument } from '../oci/document-reader.ts';
 import { nextQuery } from '../oci/link.ts';
-import { essence, isMediaType, OCI_INDEX } from '../oci/media-types.ts';
+import { essence, isMediaType, isWebPage, OCI_INDEX } from '../oci/media-types.ts';
 import { type Digest, parseDigest, type Reference } from '../oci/names.ts';
 import { isManifestDigest } from '../oci/schema1.ts';
 import { canHaveSize } from '../oci/transfer.ts';
@@ -21,22 +21,15 @@ const LIST_LIMIT = 8 * 1024 * 1024;
 /** Encodings around one document. A proxy that compresses what is compressed already makes two. */
 const MAX_ENCODINGS = 3;
 
-/** What a web server sends to people: a login page, a portal's, an error with status 200. */
-const WEB_PAGES = new Set(['text/html', 'application/xhtml+xml']);
-
 /** The media type of a response, without parameters; empty where it says none that can be one. */
 export function mediaTypeOf({ headers }: Pick<UpstreamResponse, 'headers'>): string {
   const type = essence(header(headers, 'content-type') ?? '');
   return isMediaType(type) ? type : '';
 }
 
-export function isWebPage(response: Pick<UpstreamResponse, 'headers'>): boolean {
-  return WEB_PAGES.has(mediaTypeOf(response));
-}
-
 /** @throws {InvalidResponseError} */
 function requireNoWebPage(response: UpstreamResponse): void {
-  if (!isWebPage(response)) return;
+  if (!isWebPage(mediaTypeOf(response))) return;
   discard(response.body);
   throw new InvalidResponseError('a web page');
 }
@@ -100,7 +93,7 @@ export async function readManifestHead(
   const mediaType = mediaTypeOf(response);
   const digest = claimedDigest(response);
   const size = claimedSize(response);
-  if (mediaType === '' || isWebPage(response) || digest === null || size === null) return null;
+  if (mediaType === '' || isWebPage(mediaTypeOf(response)) || digest === null || size === null) return null;
   // No manifest is empty, and none of a length that nobody would read.
   if (size === 0 || (size ?? 0) > MANIFEST_LIMIT) return null;
   if (reference.kind === 'digest' && (digest ?? reference.digest) !== reference.digest) return null;
@@ -190,7 +183,8 @@ const NO_REFERRERS_API = new Set([400, 404, 405, 406, 410, 501]);
 export async function readReferrers(response: UpstreamResponse, endpoint: URL): Promise<ListPage | null> {
   const isRegistry = response.url.origin === endpoint.origin || response.url.pathname.startsWith('/v2/');
   if (response.status !== 200) {
-    if (isRegistry && !isWebPage(response) && isFailure(response.status)) throw await statusError(response, endpoint);
+    if (isRegistry && !isWebPage(mediaTypeOf(response)) && isFailure(response.status))
+      throw await statusError(response, endpoint);
     discard(response.body);
     return null;
   }

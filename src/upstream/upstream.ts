@@ -20,7 +20,7 @@ export interface UpstreamManifest {
   readonly size: number | undefined;
   /** The exact bytes; null for HEAD, unless it took a GET to answer it. */
   readonly body: Uint8Array | null;
-  /** What the body names; empty for HEAD. */
+  /** What the body names. */
   readonly named: readonly NamedContent[];
 }
 

@@ -1,8 +1,9 @@
 import type { FileSource, FileView, SharedRead } from '../cache/shared-read.ts';
 import type { ByteSource } from '../kit/byte-source.ts';
-import type { ProxyCore } from '../proxy/reply.ts';
+import type { VersionedCore } from '../proxy/reply.ts';
 import type { Channel } from './channel.ts';
 import {
+  type DeniedMessage,
   encodeFailure,
   type FileMessage,
   type PullMessage,
@@ -32,13 +33,13 @@ let nextNumber = 1;
  * and closes them all when the worker has gone.
  */
 export class CoreHost {
-  readonly #core: ProxyCore;
+  readonly #core: VersionedCore;
   readonly #sources = new Map<number, Source>();
   readonly #views = new Map<number, { readonly view: FileView; users: number }>();
   #nextSource = 1;
   #gone = false;
 
-  constructor(core: ProxyCore, channel: Channel) {
+  constructor(core: VersionedCore, channel: Channel) {
     this.#core = core;
     channel.handle('serve', (pull: PullMessage, { signal }) => this.#serve(pull, signal));
     channel.handle('advance', ({ blob, available }: { blob: number; available: number }, { signal }) =>
@@ -52,7 +53,12 @@ export class CoreHost {
       this.#sources.get(source)?.shared?.onDamage(reason),
     );
     channel.on('close', ({ source, read }: { source: number; read: number }) => void this.#close(source, read));
+    // In the order of the answers: none from before a denial comes after it.
+    const unsubscribe = core.denials.subscribe((repository) =>
+      channel.tell('denied', { repository } satisfies DeniedMessage),
+    );
     channel.onClose(() => {
+      unsubscribe();
       this.#gone = true;
       for (const id of [...this.#sources.keys()]) void this.#close(id, 0);
     });

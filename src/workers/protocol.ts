@@ -45,6 +45,11 @@ export interface AlpnMessage extends CertificateMessage {
   readonly host: string;
 }
 
+/** A registry denied a repository (as `repositoryId` names it): no reply of it that a worker has may be given again. */
+export interface DeniedMessage {
+  readonly repository: string;
+}
+
 export type PullMessage = Omit<Pull, 'signal'>;
 
 /** A reply whose body the worker itself reads from a file, or pulls from the owner, or has here. */

@@ -4,9 +4,11 @@ import { BlobReader, type Readable } from '../cache/reader.ts';
 import type { FileSource, FileView, Outcome } from '../cache/shared-read.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { RegistryError } from '../oci/errors.ts';
+import { Denials } from '../proxy/denials.ts';
 import type { Pull, Reply, VersionedCore } from '../proxy/reply.ts';
 import { type Channel, ChannelClosedError } from './channel.ts';
 import {
+  type DeniedMessage,
   decodeFailure,
   type FileMessage,
   isFile,
@@ -21,10 +23,13 @@ import {
 export class RemoteCore implements VersionedCore {
   readonly #channel: Channel;
   readonly #blobs = new Map<number, RemoteBlob>();
+  /** The owner tells of each as it happens. */
+  readonly denials = new Denials();
   #generation = 0;
 
   constructor(channel: Channel) {
     this.#channel = channel;
+    channel.on('denied', ({ repository }: DeniedMessage) => this.denials.add(repository));
   }
 
   get generation(): number {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { BlobRow, CacheIndex, UsedBlob } from '../../src/cache/index-port.ts';
-import { type Digest, parseDigest } from '../../src/oci/names.ts';
+import type { BlobRow, CacheIndex, Fact, KnownFact, UsedBlob } from '../../src/cache/index-port.ts';
+import { type Digest, parseDigest, type RepositoryKey } from '../../src/oci/names.ts';
 
 const DAY = 86_400_000;
 const APP = { registry: 'docker.io', repository: 'library/app' };
@@ -16,6 +16,15 @@ const blobOf = (seed: number, lastUse: number, size = 100): UsedBlob => ({
   size,
   created: 1,
   lastUse,
+});
+
+const factOf = (repository: RepositoryKey, seed: number, known: Partial<KnownFact>): Fact => ({
+  repository,
+  digest: digestOf(seed),
+  said: null,
+  gave: null,
+  mediaType: null,
+  ...known,
 });
 
 const rowOf = ({ digest, size, created }: UsedBlob): BlobRow => ({ digest, size, created });
@@ -157,40 +166,108 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       expect(new Set([...first, ...rest].map(({ digest }) => digest)).size).toBe(10);
     });
 
-    it('remembers which repository holds what; public wins over private', () => {
-      const link = (repository: typeof APP, seed: number, isPrivate: boolean) =>
-        index.link([{ repository, digest: digestOf(seed), private: isPrivate }], Date.now());
-      expect(index.linkOf(APP, digestOf(1))).toBeNull();
-      link(APP, 1, true);
-      expect(index.linkOf(APP, digestOf(1))).toEqual({ private: true });
-      expect(index.linkOf(TWIN, digestOf(1))).toBeNull();
-      expect(index.linkOf({ ...APP, repository: 'library/other' }, digestOf(1))).toBeNull();
-      link(APP, 1, false);
-      expect(index.linkOf(APP, digestOf(1))).toEqual({ private: false });
-      link(APP, 1, true);
-      expect(index.linkOf(APP, digestOf(1))).toEqual({ private: false });
+    it('remembers what each repository said and gave; of two proofs the one without a credential counts', () => {
+      const known = (fact: Partial<KnownFact>) => ({ said: null, gave: null, mediaType: null, ...fact });
+      expect(index.factOf(APP, digestOf(1))).toBeNull();
+      index.addFacts([factOf(APP, 1, { said: 'credential' })], 0);
+      expect(index.factOf(APP, digestOf(1))).toEqual(known({ said: 'credential' }));
+      expect(index.factOf(TWIN, digestOf(1))).toBeNull();
+      expect(index.factOf({ ...APP, repository: 'library/other' }, digestOf(1))).toBeNull();
+      index.addFacts([factOf(APP, 1, { gave: 'credential' }), factOf(APP, 1, { said: 'anyone' })], 0);
+      expect(index.factOf(APP, digestOf(1))).toEqual(known({ said: 'anyone', gave: 'credential' }));
+      index.addFacts(
+        [factOf(APP, 1, { said: 'credential', gave: 'anyone' }), factOf(APP, 1, { gave: 'credential' })],
+        0,
+      );
+      expect(index.factOf(APP, digestOf(1))).toEqual(known({ said: 'anyone', gave: 'anyone' }));
     });
 
-    it('drops old links of what is not here, a few at a time', () => {
+    it('keeps the media type that each repository states; what is said does not change that of what was given', () => {
+      const typeOf = (repository: typeof APP) => index.factOf(repository, digestOf(1))?.mediaType;
+      index.addFacts([factOf(APP, 1, { said: 'anyone', mediaType: 'a/said' })], 0);
+      index.addFacts([factOf(TWIN, 1, { gave: 'anyone', mediaType: 'text/html' })], 0);
+      expect([typeOf(APP), typeOf(TWIN)]).toEqual(['a/said', 'text/html']);
+      index.addFacts([factOf(APP, 1, { gave: 'anyone', mediaType: 'a/given' })], 0);
+      index.addFacts([factOf(APP, 1, { said: 'anyone', mediaType: 'a/lie' }), factOf(APP, 1, { gave: 'anyone' })], 0);
+      expect(typeOf(APP)).toBe('a/given');
+      index.addFacts([factOf(APP, 1, { gave: 'anyone', mediaType: 'a/new' })], 0);
+      expect([typeOf(APP), typeOf(TWIN)]).toEqual(['a/new', 'text/html']);
+    });
+
+    it('tells who gave a digest; nobody by only saying it', () => {
+      expect(index.giversOf(digestOf(1))).toEqual({ open: false, closedTo: [] });
+      index.addFacts([factOf(APP, 1, { said: 'anyone' }), factOf(TWIN, 1, { gave: 'credential' })], 0);
+      index.addFacts([factOf({ ...TWIN, repository: 'b' }, 1, { gave: 'credential' })], 0);
+      expect(index.giversOf(digestOf(1))).toEqual({ open: false, closedTo: ['ghcr.io'] });
+      index.addFacts([factOf(APP, 1, { gave: 'anyone' })], 0);
+      expect(index.giversOf(digestOf(1))).toEqual({ open: true, closedTo: ['ghcr.io'] });
+      expect(index.giversOf(digestOf(2))).toEqual({ open: false, closedTo: [] });
+    });
+
+    it('voids all that a repository said and gave, and nothing else', () => {
+      const gave = { gave: 'anyone', mediaType: 'a/old' } as const;
+      index.addFacts([factOf(APP, 1, gave), factOf(APP, 2, { said: 'anyone' }), factOf(TWIN, 1, gave)], 0);
+      expect(index.denyRepository(APP)).toBe(true);
+      expect([index.factOf(APP, digestOf(1)), index.factOf(APP, digestOf(2))]).toEqual([null, null]);
+      expect(index.factOf(TWIN, digestOf(1))).not.toBeNull();
+      expect(index.giversOf(digestOf(1)).open).toBe(true);
+      expect(index.denyRepository(TWIN)).toBe(true);
+      expect(index.giversOf(digestOf(1)).open).toBe(false);
+      // Nothing of before comes back with what is said after.
+      index.addFacts([factOf(APP, 1, { said: 'credential' })], 0);
+      expect(index.factOf(APP, digestOf(1))).toEqual({ said: 'credential', gave: null, mediaType: null });
+      expect(index.giversOf(digestOf(1)).open).toBe(false);
+      expect(index.denyRepository(APP)).toBe(true);
+      expect(index.factOf(APP, digestOf(1))).toBeNull();
+    });
+
+    it('is not changed by a denial of what it does not know', () => {
+      expect(index.denyRepository(APP)).toBe(false);
+      expect(index.denyDigest(APP, digestOf(1))).toBe(false);
+      index.addFacts([factOf(APP, 1, { gave: 'anyone' })], 0);
+      expect(index.denyRepository({ ...APP, repository: 'library/other' })).toBe(false);
+      expect([index.denyRepository(APP), index.denyRepository(APP)]).toEqual([true, false]);
+    });
+
+    it('voids one digest of a repository', () => {
+      index.addFacts([factOf(APP, 1, { gave: 'anyone' }), factOf(APP, 2, { gave: 'anyone' })], 0);
+      expect(index.denyDigest(APP, digestOf(1))).toBe(true);
+      expect(index.factOf(APP, digestOf(1))).toBeNull();
+      expect(index.giversOf(digestOf(1)).open).toBe(false);
+      expect(index.factOf(APP, digestOf(2))).not.toBeNull();
+      expect(index.denyDigest(APP, digestOf(1))).toBe(false);
+    });
+
+    it('drops old facts of what is not here, a few at a time', () => {
       index.addBlob(blobOf(1, 1));
-      index.addManifest({ digest: digestOf(2), mediaType: 'a/b', body: Buffer.from('{}') }, 1);
-      const digests = [1, 2, 3, 4].map((seed) => digestOf(seed));
-      index.link(
-        digests.map((digest) => ({ repository: APP, digest, private: false })),
+      index.addManifest({ digest: digestOf(2), body: Buffer.from('{}') }, 1);
+      const seeds = [1, 2, 3, 4];
+      index.addFacts(
+        seeds.map((seed) => factOf(APP, seed, { said: 'anyone' })),
         10 * DAY,
       );
-      index.link([{ repository: APP, digest: digestOf(4), private: false }], 20 * DAY);
-      for (let round = 0; index.dropStaleLinks(15 * DAY, 1); round++) expect(round).toBeLessThan(10);
-      expect(digests.map((digest) => index.linkOf(APP, digest) !== null)).toEqual([true, true, false, true]);
+      index.addFacts([factOf(APP, 4, { said: 'anyone' })], 20 * DAY);
+      for (let round = 0; index.dropStaleFacts(15 * DAY, 1); round++) expect(round).toBeLessThan(10);
+      expect(seeds.map((seed) => index.factOf(APP, digestOf(seed)) !== null)).toEqual([true, true, false, true]);
+      expect(index.totals().facts).toBe(3);
     });
 
-    it('keeps the exact bytes of manifests and their media type', () => {
+    it('forgets repositories of which nothing is known, and knows them again', () => {
+      index.addFacts([factOf(APP, 1, { said: 'anyone' }), factOf(TWIN, 1, { said: 'anyone' })], 0);
+      index.denyDigest(APP, digestOf(1));
+      for (let round = 0; index.dropEmptyRepositories(1); round++) expect(round).toBeLessThan(10);
+      expect(index.factOf(TWIN, digestOf(1))).not.toBeNull();
+      index.addFacts([factOf(APP, 1, { said: 'anyone' })], 0);
+      expect(index.factOf(APP, digestOf(1))).not.toBeNull();
+      expect(index.denyRepository(APP)).toBe(true);
+    });
+
+    it('keeps the exact bytes of manifests', () => {
       const body = Buffer.from([0, 255, 10, 13, 123]);
-      const row = { digest: digestOf('m'), mediaType: 'application/vnd.oci.image.index.v1+json', body };
+      const row = { digest: digestOf('m'), body };
       expect(index.manifest(row.digest)).toBeNull();
       index.addManifest(row, 5);
       const found = index.manifest(row.digest);
-      expect(found?.mediaType).toBe(row.mediaType);
       expect(Buffer.from(found!.body).equals(body)).toBe(true);
       expect(index.totals()).toMatchObject({ manifests: 1, manifestBytes: 5 });
       index.addManifest({ ...row, body: Buffer.alloc(9) }, 6);
@@ -204,7 +281,7 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
 
     it('drops the manifests used longest ago until few enough bytes are left', () => {
       for (let seed = 0; seed < 6; seed++) {
-        index.addManifest({ digest: digestOf(seed), mediaType: 'a/b', body: Buffer.alloc(10) }, seed);
+        index.addManifest({ digest: digestOf(seed), body: Buffer.alloc(10) }, seed);
       }
       index.touchManifests(new Map([[digestOf(0), 100]]));
       expect(index.shrinkManifests(60, 10)).toEqual([]);
@@ -216,7 +293,7 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
 
     it('drops the manifests that nobody used since', () => {
       for (let seed = 0; seed < 5; seed++) {
-        index.addManifest({ digest: digestOf(seed), mediaType: 'a/b', body: Buffer.alloc(10) }, seed);
+        index.addManifest({ digest: digestOf(seed), body: Buffer.alloc(10) }, seed);
       }
       expect(index.dropManifestsBefore(3, 2)).toHaveLength(2);
       expect(index.dropManifestsBefore(3, 2)).toEqual([digestOf(2)]);
@@ -226,13 +303,13 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
 
     it('forgets a registry', () => {
       for (const repository of [APP, TWIN]) {
-        index.link([{ repository, digest: digestOf(1), private: false }], 0);
+        index.addFacts([factOf(repository, 1, { gave: 'anyone' })], 0);
         index.putTag(repository, '1', 'oci', { digest: digestOf(1), checkedAt: 10 });
       }
       for (let round = 0; index.forgetRegistry('docker.io', 1); round++) expect(round).toBeLessThan(5);
-      expect(index.linkOf(APP, digestOf(1))).toBeNull();
+      expect(index.factOf(APP, digestOf(1))).toBeNull();
       expect(index.tag(APP, '1', 'oci')).toBeNull();
-      expect(index.linkOf(TWIN, digestOf(1))).not.toBeNull();
+      expect(index.factOf(TWIN, digestOf(1))).not.toBeNull();
       expect(index.tag(TWIN, '1', 'oci')).not.toBeNull();
     });
 
@@ -253,10 +330,24 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       expect(index.tag(APP, '1', 'oci')?.checkedAt).toBe(40);
     });
 
-    it('tells what only one registry holds', () => {
+    it('drops the tags asked for longest ago where there are too many', () => {
+      for (let seed = 0; seed < 6; seed++) {
+        index.putTag(APP, `${seed}`, 'oci', { digest: digestOf(1), checkedAt: (seed * 7) % 6 });
+      }
+      expect(index.totals().tags).toBe(6);
+      index.shrinkTags(10, 10);
+      index.shrinkTags(3, 2);
+      expect(index.totals().tags).toBe(4);
+      index.shrinkTags(3, 2);
+      const left = [0, 1, 2, 3, 4, 5].filter((seed) => index.tag(APP, `${seed}`, 'oci') !== null);
+      expect(left.map((seed) => (seed * 7) % 6).sort()).toEqual([3, 4, 5]);
+    });
+
+    it('tells what only one registry gave', () => {
       for (let seed = 1; seed <= 4; seed++) index.addBlob(blobOf(seed, seed));
-      const link = (repository: typeof APP, seed: number) => ({ repository, digest: digestOf(seed), private: false });
-      index.link([link(APP, 1), link(APP, 2), link(TWIN, 2), link(TWIN, 3), link(APP, 9)], 0);
+      const gave = (repository: typeof APP, seed: number) => factOf(repository, seed, { gave: 'anyone' });
+      index.addFacts([gave(APP, 1), gave(APP, 2), gave(TWIN, 2), gave(TWIN, 3), gave(APP, 9)], 0);
+      index.addFacts([factOf(TWIN, 1, { said: 'anyone' })], 0);
       expect(index.onlyOf('docker.io', null, 10)).toEqual([digestOf(1)]);
       expect(index.onlyOf('ghcr.io', null, 10)).toEqual([digestOf(3)]);
       expect(index.onlyOf('ghcr.io', digestOf(3), 10)).toEqual([]);

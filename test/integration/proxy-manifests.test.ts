@@ -228,8 +228,8 @@ describe('a tag', () => {
     });
     closers.push(async () => again.core.close());
     await eventually(
-      'bed.rig.index.linkOf({ registry: "docker.io", repository: REPOSITOR…',
-      () => bed.rig.index.linkOf({ registry: 'docker.io', repository: REPOSITORY }, image.digest) !== null,
+      'bed.rig.index.factOf({ registry: "docker.io", repository: REPOSITOR…',
+      () => bed.rig.index.factOf({ registry: 'docker.io', repository: REPOSITORY }, image.digest) !== null,
     );
     fake.faults = () => ({ refuse: true });
     again.clock = bed.clock + 30_000;

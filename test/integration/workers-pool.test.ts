@@ -6,6 +6,7 @@ import { pino } from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { TableSnapshot } from '../../src/aliases/table.ts';
 import type { Config } from '../../src/config/config.ts';
+import { Denials } from '../../src/proxy/denials.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
 import { WorkerSupervisor } from '../../src/workers/supervisor.ts';
 import { eventually } from '../support/eventually.ts';
@@ -44,7 +45,7 @@ class Bed {
       program: new URL('../support/pool-worker.ts', import.meta.url),
       config: {} as Config,
       version: options.version ?? 'works',
-      core: { generation: 0, serve: () => Promise.reject(new Error('not asked for here')) },
+      core: { generation: 0, denials: new Denials(), serve: () => Promise.reject(new Error('not asked for here')) },
       state: {
         table: () => NOTHING.table as unknown as TableSnapshot,
         users: () => NOTHING.users,

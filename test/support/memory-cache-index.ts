@@ -2,9 +2,12 @@ import type {
   BlobRow,
   CacheCounter,
   CacheIndex,
+  Fact,
+  Givers,
   IndexTotals,
-  Link,
+  KnownFact,
   ManifestRow,
+  Shown,
   TagRow,
   UsedBlob,
 } from '../../src/cache/index-port.ts';
@@ -15,7 +18,7 @@ const DAY = 86_400_000;
 /** The cache's index in memory: plain maps, sorted when asked. For tests; it forgets when the process ends. */
 export class MemoryCacheIndex implements CacheIndex {
   readonly #blobs = new Map<Digest, UsedBlob>();
-  readonly #links = new Map<string, Link & { seen: number }>();
+  readonly #facts = new Map<string, Fact & { seen: number }>();
   readonly #manifests = new Map<Digest, ManifestRow & { lastUse: number }>();
   readonly #tags = new Map<string, TagRow>();
   readonly #counters: Record<CacheCounter, number> = { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0 };
@@ -71,36 +74,65 @@ export class MemoryCacheIndex implements CacheIndex {
       bytes: blobs.reduce((sum, { size }) => sum + size, 0),
       manifests: manifests.length,
       manifestBytes: manifests.reduce((sum, { body }) => sum + body.length, 0),
+      tags: this.#tags.size,
+      facts: this.#facts.size,
     };
   }
 
-  link(links: readonly Link[], at: number): void {
-    for (const link of links) {
-      const key = linkKey(link.repository, link.digest);
-      const isPrivate = link.private && (this.#links.get(key)?.private ?? true);
-      this.#links.set(key, { ...link, private: isPrivate, seen: Math.floor(at / DAY) });
+  addFacts(facts: readonly Fact[], at: number): void {
+    for (const fact of facts) {
+      const key = factKey(fact.repository, fact.digest);
+      const known = this.#facts.get(key);
+      const wins = fact.gave !== null || known?.gave == null;
+      this.#facts.set(key, {
+        ...fact,
+        said: further(fact.said, known?.said),
+        gave: further(fact.gave, known?.gave),
+        mediaType: (wins ? (fact.mediaType ?? known?.mediaType) : (known?.mediaType ?? fact.mediaType)) ?? null,
+        seen: Math.max(known?.seen ?? 0, Math.floor(at / DAY)),
+      });
     }
   }
 
-  linkOf(repository: RepositoryKey, digest: Digest): { readonly private: boolean } | null {
-    const link = this.#links.get(linkKey(repository, digest));
-    return link === undefined ? null : { private: link.private };
+  factOf(repository: RepositoryKey, digest: Digest): KnownFact | null {
+    const fact = this.#facts.get(factKey(repository, digest));
+    return fact === undefined ? null : { said: fact.said, gave: fact.gave, mediaType: fact.mediaType };
   }
 
-  dropStaleLinks(before: number, limit: number): boolean {
+  giversOf(digest: Digest): Givers {
+    const given = [...this.#facts.values()].filter((fact) => fact.digest === digest && fact.gave !== null);
+    const closed = given.filter(({ gave }) => gave === 'credential').map(({ repository }) => repository.registry);
+    return { open: given.some(({ gave }) => gave === 'anyone'), closedTo: [...new Set(closed)] };
+  }
+
+  denyRepository(repository: RepositoryKey): boolean {
+    const keys = [...this.#facts.keys()].filter((key) => key.startsWith(factKey(repository, '' as Digest)));
+    for (const key of keys) this.#facts.delete(key);
+    return keys.length > 0;
+  }
+
+  denyDigest(repository: RepositoryKey, digest: Digest): boolean {
+    return this.#facts.delete(factKey(repository, digest));
+  }
+
+  dropStaleFacts(before: number, limit: number): boolean {
     let dropped = 0;
-    for (const [key, { digest, seen }] of this.#links) {
+    for (const [key, { digest, seen }] of this.#facts) {
       if (dropped >= limit) return true;
       if (seen >= Math.floor(before / DAY) || this.#blobs.has(digest) || this.#manifests.has(digest)) continue;
-      this.#links.delete(key);
+      this.#facts.delete(key);
       dropped++;
     }
     return false;
   }
 
+  dropEmptyRepositories(): boolean {
+    return false;
+  }
+
   manifest(digest: Digest): ManifestRow | null {
     const row = this.#manifests.get(digest);
-    return row === undefined ? null : { digest, mediaType: row.mediaType, body: row.body };
+    return row === undefined ? null : { digest, body: row.body };
   }
 
   addManifest(row: ManifestRow, at: number): void {
@@ -139,7 +171,7 @@ export class MemoryCacheIndex implements CacheIndex {
   manifestsAfter(digest: Digest | null, limit: number): ManifestRow[] {
     return sortedAfter(this.#manifests, digest)
       .slice(0, limit)
-      .map(({ digest: found, mediaType, body }) => ({ digest: found, mediaType, body }));
+      .map(({ digest: found, body }) => ({ digest: found, body }));
   }
 
   tag(repository: RepositoryKey, tag: string, variant: string): TagRow | null {
@@ -165,10 +197,17 @@ export class MemoryCacheIndex implements CacheIndex {
     return false;
   }
 
+  shrinkTags(rows: number, limit: number): void {
+    const oldest = [...this.#tags].sort(([, a], [, b]) => a.checkedAt - b.checkedAt);
+    const over = Math.min(limit, oldest.length - rows);
+    for (const [key] of oldest.slice(0, Math.max(0, over))) this.#tags.delete(key);
+  }
+
   onlyOf(registry: string, after: Digest | null, limit: number): Digest[] {
     const others = new Set<Digest>();
     const own = new Set<Digest>();
-    for (const { repository, digest } of this.#links.values()) {
+    for (const { repository, digest, gave } of this.#facts.values()) {
+      if (gave === null) continue;
       (repository.registry === registry ? own : others).add(digest);
     }
     return [...own]
@@ -179,7 +218,7 @@ export class MemoryCacheIndex implements CacheIndex {
   }
 
   forgetRegistry(registry: string): boolean {
-    for (const map of [this.#links, this.#tags]) {
+    for (const map of [this.#facts, this.#tags]) {
       for (const key of map.keys()) if (key.startsWith(`${registry}/`)) map.delete(key);
     }
     return false;
@@ -200,6 +239,10 @@ function unused({ digest, size, created }: UsedBlob): BlobRow {
   return { digest, size, created };
 }
 
+function further(one: Shown | null, other: Shown | null | undefined): Shown | null {
+  return one === 'anyone' || other === 'anyone' ? 'anyone' : (one ?? other ?? null);
+}
+
 function sortedAfter<T extends { readonly digest: Digest }>(rows: Map<Digest, T>, after: Digest | null): T[] {
   return [...rows.values()]
     .filter(({ digest }) => after === null || compare(digest, after) > 0)
@@ -210,7 +253,7 @@ function compare(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-function linkKey({ registry, repository }: RepositoryKey, digest: Digest): string {
+function factKey({ registry, repository }: RepositoryKey, digest: Digest): string {
   return `${registry}/${repository}@${digest}`;
 }
 

@@ -121,5 +121,65 @@ const useLog: Migration = {
   `,
 };
 
+/**
+ * Links become facts: what a repository said and gave. `said` and `gave` are 0 for nothing, 1 with the operator's credentials, 2 without. A fact
+ * counts while its generation is its repository's; a denial raises that one number. `live`: facts were added since it was last raised.
+ *
+ * Links had one kind. What is here and has a private link was given by the repositories of its private links, with credentials, and to nobody
+ * else; anything else that is here was given without. Of what is not here nothing was given: its links may be anybody's claims. The media types of
+ * manifests are now the facts'; their old column is left, since SQLite would have to write all manifests anew to drop it.
+ */
+const facts: Migration = {
+  name: 'facts',
+  sql: `
+    ALTER TABLE repositories ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE repositories ADD COLUMN live INTEGER NOT NULL DEFAULT 1 CHECK (live IN (0, 1));
+
+    CREATE TABLE facts (
+      repository INTEGER NOT NULL REFERENCES repositories (id),
+      digest BLOB NOT NULL,
+      said INTEGER NOT NULL CHECK (said BETWEEN 0 AND 2),
+      gave INTEGER NOT NULL CHECK (gave BETWEEN 0 AND 2),
+      generation INTEGER NOT NULL,
+      seen INTEGER NOT NULL,
+      media_type TEXT,
+      PRIMARY KEY (repository, digest)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TEMP TABLE closed (digest BLOB PRIMARY KEY) WITHOUT ROWID;
+    INSERT OR IGNORE INTO closed SELECT digest FROM links WHERE private = 1;
+    INSERT INTO facts
+      SELECT links.repository, links.digest, 2 - links.private,
+        CASE
+          WHEN manifests.id IS NULL AND NOT EXISTS (SELECT 1 FROM blobs WHERE blobs.digest = links.digest) THEN 0
+          WHEN links.private = 1 THEN 1
+          WHEN EXISTS (SELECT 1 FROM closed WHERE closed.digest = links.digest) THEN 0
+          ELSE 2
+        END,
+        0, links.seen, manifests.media_type
+      FROM links LEFT JOIN manifests ON manifests.digest = links.digest
+      ORDER BY links.repository, links.digest;
+    DROP TABLE closed;
+    DROP TABLE links;
+    CREATE INDEX facts_given ON facts (digest, gave, seen) WHERE gave > 0;
+
+    ALTER TABLE totals ADD COLUMN tags INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE totals ADD COLUMN facts INTEGER NOT NULL DEFAULT 0;
+    UPDATE totals SET tags = (SELECT count(*) FROM tags), facts = (SELECT count(*) FROM facts);
+    CREATE TRIGGER tag_in AFTER INSERT ON tags BEGIN
+      UPDATE totals SET tags = tags + 1;
+    END;
+    CREATE TRIGGER tag_out AFTER DELETE ON tags BEGIN
+      UPDATE totals SET tags = tags - 1;
+    END;
+    CREATE TRIGGER fact_in AFTER INSERT ON facts BEGIN
+      UPDATE totals SET facts = facts + 1;
+    END;
+    CREATE TRIGGER fact_out AFTER DELETE ON facts BEGIN
+      UPDATE totals SET facts = facts - 1;
+    END;
+  `,
+};
+
 /** Schema of `cache.db`: what the cache directory holds. It has a file of its own, since losing it loses nothing and it is written to often. */
-export const cacheMigrations: readonly Migration[] = [inventory, useLog];
+export const cacheMigrations: readonly Migration[] = [inventory, useLog, facts];

@@ -274,7 +274,7 @@ describe('verify', () => {
     bytes[7] = (bytes[7] ?? 0) ^ 255;
     await writeFile(pathOf(bad), bytes);
     const body = Buffer.from('{"schemaVersion":2}');
-    rig.cache.manifests.putManifest({ digest: contents[0]!.digest, mediaType: 'a/b', body });
+    rig.cache.manifests.putManifest({ digest: contents[0]!.digest, body });
     // In use: the reader keeps its descriptor, and new clients do not join it.
     const handle = rig.cache.kept(bad.digest)!;
     const steps: number[] = [];
@@ -301,7 +301,7 @@ describe('prune', () => {
     rig = await makeRig();
     const contents = Array.from({ length: 5 }, () => makeContent(20_000));
     for (const content of contents) await put(content);
-    rig.cache.manifests.putManifest({ digest: contents[0]!.digest, mediaType: 'a/b', body: Buffer.from('{}') });
+    rig.cache.manifests.putManifest({ digest: contents[0]!.digest, body: Buffer.from('{}') });
     const handle = rig.cache.kept(contents[0]!.digest)!;
     const done = await rig.cache.admin.prune({ all: true }, () => {}, signal);
     expect(done).toEqual({ blobs: 4, bytes: 80_000, manifests: 1, inUse: 1 });
@@ -325,30 +325,15 @@ describe('prune', () => {
     rig = await makeRig();
     const [own, shared] = [makeContent(1_000), makeContent(1_000)];
     for (const content of [own, shared]) await put(content);
-    rig.cache.link({ registry: 'docker.io', repository: 'library/app' }, [own.digest, shared.digest]);
-    rig.cache.link({ registry: 'ghcr.io', repository: 'library/app' }, [shared.digest]);
+    const app = { registry: 'docker.io', repository: 'library/app' };
+    const twin = { ...app, registry: 'ghcr.io' };
+    const gave = { said: null, gave: 'anyone', mediaType: null } as const;
+    rig.cache.facts.add([own, shared].map(({ digest }) => ({ ...gave, repository: app, digest })));
+    rig.cache.facts.add([{ ...gave, repository: twin, digest: shared.digest }]);
     const done = await rig.cache.admin.prune({ registry: 'docker.io' }, () => {}, signal);
     expect(done).toMatchObject({ blobs: 1, bytes: 1_000 });
-    expect(rig.cache.accessOf({ registry: 'docker.io', repository: 'library/app' }, shared.digest)).toBeNull();
-    expect(rig.cache.accessOf({ registry: 'ghcr.io', repository: 'library/app' }, shared.digest)).not.toBeNull();
+    expect(rig.cache.facts.of(app, shared.digest)).toBeNull();
+    expect(rig.cache.facts.of(twin, shared.digest)).not.toBeNull();
     expect(rig.cache.kept(shared.digest)).not.toBeNull();
-  });
-});
-
-describe('who holds what', () => {
-  it('is by registry and repository; public wins over private, before and after it is written', async () => {
-    rig = await makeRig();
-    const { digest } = makeContent(10);
-    const app = { registry: 'docker.io', repository: 'library/app' };
-    expect(rig.cache.accessOf(app, digest)).toBeNull();
-    rig.cache.link(app, [digest], { private: true });
-    expect(rig.cache.accessOf(app, digest)).toBe('private');
-    expect(rig.cache.accessOf({ ...app, registry: 'ghcr.io' }, digest)).toBeNull();
-    rig.cache.link(app, [digest]);
-    expect(rig.cache.accessOf(app, digest)).toBe('public');
-    rig.cache.link(app, [digest], { private: true });
-    expect(rig.cache.accessOf(app, digest)).toBe('public');
-    await rig.cache.close();
-    expect(rig.index.linkOf(app, digest)).toEqual({ private: false });
   });
 });

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import { DOCKER_MANIFEST, OCI_INDEX } from '../../../src/oci/media-types.ts';
 import { requireReference } from '../../../src/oci/names.ts';
+import { Denials } from '../../../src/proxy/denials.ts';
 import { ManifestCache } from '../../../src/proxy/manifest-cache.ts';
 import { type Pull, type Reply, repliesTally, type VersionedCore } from '../../../src/proxy/reply.ts';
 import { Metrics } from '../../../src/telemetry/metrics.ts';
@@ -36,6 +37,7 @@ function reply(more: Partial<Reply> = {}): Reply {
 /** Answers what a test says; HEAD without a body. */
 class TestCore implements VersionedCore {
   generation = 0;
+  readonly denials = new Denials();
   asked: Pull[] = [];
   answer: (pull: Pull) => Reply | Promise<Reply> = () => reply();
 

@@ -4,44 +4,12 @@ import type { Digest } from '../../../src/oci/names.ts';
 import { parseRange } from '../../../src/oci/range.ts';
 import { FAILURE_PAUSE, StaleIfError } from '../../../src/proxy/by-tag.ts';
 import { fallbackTag } from '../../../src/proxy/lists.ts';
-import { blobDescriptors } from '../../../src/proxy/manifest-fetcher.ts';
 import { ColdRanges, exceeds, LARGE_PART, PARTS_BYTES, SMALL_BLOB } from '../../../src/proxy/ranges.ts';
 import { matchesNone, rangeApplies } from '../../../src/proxy/reply.ts';
-import { NEGATIVE_TTL, NegativeCache, RepositoryAccess } from '../../../src/proxy/repository-access.ts';
+import { NEGATIVE_TTL, NegativeCache } from '../../../src/proxy/repository-access.ts';
 
 const digest = (digit: string) => `sha256:${digit.repeat(64)}` as Digest;
 const key = { registry: 'docker.io', repository: 'library/app' };
-
-describe('the blobs that a manifest names', () => {
-  const names = (manifest: unknown) =>
-    blobDescriptors(Buffer.from(JSON.stringify(manifest))).map(({ digest: text }) => text);
-  it('are config, layers, and schema 1’s fsLayers', () => {
-    const config = { digest: digest('a'), size: 1 };
-    const layers = [{ digest: digest('b'), size: 2 }, { digest: digest('c') }];
-    expect(blobDescriptors(Buffer.from(JSON.stringify({ config, layers })))).toEqual([
-      { digest: digest('a'), size: 1 },
-      { digest: digest('b'), size: 2 },
-      { digest: digest('c'), size: undefined },
-    ]);
-    expect(names({ fsLayers: [{ blobSum: digest('d') }] })).toEqual([digest('d')]);
-  });
-  it('are none of those that registries take on trust', () => {
-    expect(
-      names({ layers: [{ digest: digest('a'), urls: ['https://x'] }], manifests: [{ digest: digest('b') }] }),
-    ).toEqual([]);
-  });
-  it.each(['', 'x', 'null', '7', '[]', '{"layers":{}}', '{"config":null,"layers":[null,1,"x",{}]}'])(
-    'are none in %j',
-    (text) => expect(blobDescriptors(Buffer.from(text))).toEqual([]),
-  );
-  it('have a size only where it is one', () => {
-    for (const size of [-1, 1.5, '7', 2 ** 60]) {
-      expect(
-        blobDescriptors(Buffer.from(JSON.stringify({ config: { digest: digest('a'), size } })))[0]?.size,
-      ).toBeUndefined();
-    }
-  });
-});
 
 describe('conditions', () => {
   it('If-None-Match compares weakly, in lists', () => {
@@ -156,21 +124,4 @@ it('a slow upstream is waited for once, until it answers', async () => {
 it('the fallback tag is cut as the specification says', () => {
   expect(fallbackTag(digest('a'))).toBe(`sha256-${'a'.repeat(64)}`);
   expect(fallbackTag(`sha512:${'b'.repeat(128)}` as Digest)).toBe(`sha512-${'b'.repeat(64)}`);
-});
-
-describe('a denial', () => {
-  it('raises the generation where replies may have been kept, and there alone, once', () => {
-    const access = new RepositoryAccess(() => ({}) as never, null);
-    const denied = new RegistryError('upstreamDenied');
-    access.failed(key, denied);
-    expect(access.generation).toBe(0);
-    access.reused(key);
-    access.failed({ ...key, repository: 'library/other' }, denied);
-    access.failed(key, new RegistryError('manifestUnknown'));
-    access.failed(key, new RegistryError('upstreamFailed'));
-    expect(access.generation).toBe(0);
-    access.failed(key, denied);
-    access.failed(key, denied);
-    expect(access.generation).toBe(1);
-  });
 });

@@ -1,0 +1,216 @@
+import { LRUCache } from 'lru-cache';
+import { steadyNow } from '../kit/time.ts';
+import { contentId, type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
+import type { CacheIndex, Fact, Givers, KnownFact, Shown } from './index-port.ts';
+
+/**
+ * What repositories said and gave, as the proxy core keeps it. Every answer is synchronous. What follows from it for a client is decided by
+ * the core, not here.
+ */
+export interface FactStore {
+  /** Null where this repository neither said nor gave it. */
+  of(repository: RepositoryKey, digest: Digest): KnownFact | null;
+  giversOf(digest: Digest): Givers;
+  add(facts: readonly Fact[]): void;
+  /**
+   * A registry refuses a repository, or one digest of it: what was said and gave of that until now is void at once, and after a restart. False
+   * where nothing of it was known, so that clients cannot make anything grow by asking for what is refused.
+   */
+  deny(repository: RepositoryKey, digest?: Digest): boolean;
+}
+
+/** Answers kept in memory; some 200 bytes each. */
+const MAX_ANSWERS = 20_000;
+/** Facts that wait to be written; what is only said beyond them is not remembered, which costs its repository one HEAD for each. */
+const MAX_PENDING = 20_000;
+/** Facts written in one go, so that it takes no more than a few ms. */
+const BATCH = 500;
+/**
+ * Facts in the index, some 150 bytes each. While there are more, those whose content is not here are swept, and what is only said is not
+ * remembered: whoever made so many pays with HEADs, and what others gave stays.
+ */
+const MAX_FACTS = 1_000_000;
+/** Denials that the index could not take yet; with more of them nothing in the index is believed. */
+const MAX_UNWRITTEN = 1_000;
+
+const NOBODY: Givers = { open: false, closedTo: [] };
+
+/** The facts on the cache's index: answers are kept in memory, and new facts are written in batches, off the path of a pull. */
+export class Facts implements FactStore {
+  readonly #index: CacheIndex;
+  readonly #onFailure: (error: unknown) => void;
+  readonly #answers = new LRUCache<string, KnownFact>({ max: MAX_ANSWERS });
+  readonly #givers = new LRUCache<Digest, Givers>({ max: MAX_ANSWERS });
+  /** By `contentId`, in the order in which they came. */
+  readonly #pending = new Map<string, Fact>();
+  /** Keys of those pending facts that gave the digest. */
+  readonly #given = new Map<Digest, Set<string>>();
+  /** Repositories whose denial the index could not take: what it says of them is not believed. */
+  readonly #unwritten = new Map<string, RepositoryKey>();
+  #full = false;
+  #next: NodeJS.Immediate | undefined;
+
+  /** `onFailure` is called with every error of the index; the answer is then as if nothing were known. */
+  constructor(index: CacheIndex, onFailure: (error: unknown) => void) {
+    this.#index = index;
+    this.#onFailure = onFailure;
+  }
+
+  of(repository: RepositoryKey, digest: Digest): KnownFact | null {
+    const key = contentId(repository, digest);
+    const known = this.#answers.get(key);
+    if (known !== undefined) return known;
+    const kept = this.#isBelieved(repository) ? this.#try(() => this.#index.factOf(repository, digest), null) : null;
+    const fact = merge(kept, this.#pending.get(key) ?? null);
+    if (fact !== null) this.#answers.set(key, fact);
+    return fact;
+  }
+
+  giversOf(digest: Digest): Givers {
+    const known = this.#givers.get(digest);
+    if (known !== undefined) return known;
+    const kept = this.#unwritten.size === 0 ? this.#try(() => this.#index.giversOf(digest), NOBODY) : NOBODY;
+    let { open } = kept;
+    const closedTo = new Set(kept.closedTo);
+    for (const key of this.#given.get(digest) ?? []) {
+      const fact = this.#pending.get(key);
+      if (fact?.gave === 'anyone') open = true;
+      else if (fact?.gave === 'credential') closedTo.add(fact.repository.registry);
+    }
+    const givers = { open, closedTo: [...closedTo] };
+    this.#givers.set(digest, givers);
+    return givers;
+  }
+
+  add(facts: readonly Fact[]): void {
+    for (const fact of facts) {
+      const { repository, digest } = fact;
+      const key = contentId(repository, digest);
+      const known = this.#answers.get(key);
+      if (known !== undefined && addsNothing(known, fact)) continue;
+      if (fact.gave === null && (this.#full || this.#pending.size >= MAX_PENDING)) continue;
+      const waiting = this.#pending.get(key);
+      this.#pending.set(key, waiting === undefined ? fact : { ...fact, ...merge(waiting, fact) });
+      this.#answers.delete(key);
+      if (fact.gave === null) continue;
+      this.#given.set(digest, (this.#given.get(digest) ?? new Set()).add(key));
+      this.#givers.delete(digest);
+    }
+  }
+
+  deny(repository: RepositoryKey, digest?: Digest): boolean {
+    const dropped = this.#dropPending(repository, digest);
+    let known = dropped;
+    try {
+      const kept =
+        digest === undefined ? this.#index.denyRepository(repository) : this.#index.denyDigest(repository, digest);
+      known = kept || dropped;
+    } catch (error) {
+      this.#onFailure(error);
+      known = true;
+      // Of the whole repository: more than was denied, but only until the index can be written.
+      this.#unwritten.set(repositoryId(repository), repository);
+    }
+    if (known) this.invalidate();
+    return known;
+  }
+
+  /** Writes denials that are not written yet, and some of the new facts; the rest follows by itself. @throws the index's errors */
+  flush(): void {
+    this.#writeDenials();
+    const batch = [...this.#take(BATCH)];
+    if (batch.length > 0) this.#index.addFacts(batch, steadyNow());
+    this.#full = this.#index.totals().facts > MAX_FACTS;
+    // All whose content is not here, however new.
+    if (this.#full) this.#index.dropStaleFacts(Number.MAX_SAFE_INTEGER, BATCH);
+    if (this.#pending.size === 0 || this.#next !== undefined) return;
+    this.#next = setImmediate(() => {
+      this.#next = undefined;
+      this.#try(() => this.flush(), undefined);
+    });
+  }
+
+  /** Writes everything. @throws the index's errors */
+  flushAll(): void {
+    clearImmediate(this.#next);
+    this.#next = undefined;
+    this.#writeDenials();
+    const facts = [...this.#take(Number.POSITIVE_INFINITY)];
+    if (facts.length > 0) this.#index.addFacts(facts, steadyNow());
+  }
+
+  /** Rows were dropped from the index directly: answers in memory may be wrong. */
+  invalidate(): void {
+    this.#answers.clear();
+    this.#givers.clear();
+  }
+
+  *#take(count: number): Generator<Fact> {
+    let taken = 0;
+    for (const [key, fact] of this.#pending) {
+      if (taken++ >= count) return;
+      this.#forget(key, fact);
+      yield fact;
+    }
+  }
+
+  #writeDenials(): void {
+    for (const [id, repository] of this.#unwritten) {
+      this.#index.denyRepository(repository);
+      this.#unwritten.delete(id);
+    }
+  }
+
+  #dropPending(repository: RepositoryKey, digest: Digest | undefined): boolean {
+    let dropped = false;
+    const id = repositoryId(repository);
+    for (const [key, fact] of this.#pending) {
+      if (repositoryId(fact.repository) !== id || (digest !== undefined && fact.digest !== digest)) continue;
+      this.#forget(key, fact);
+      dropped = true;
+    }
+    return dropped;
+  }
+
+  #forget(key: string, { digest, gave }: Fact): void {
+    this.#pending.delete(key);
+    if (gave === null) return;
+    const keys = this.#given.get(digest);
+    keys?.delete(key);
+    if (keys?.size === 0) this.#given.delete(digest);
+  }
+
+  #isBelieved(repository: RepositoryKey): boolean {
+    const { size } = this.#unwritten;
+    return size === 0 || (size <= MAX_UNWRITTEN && !this.#unwritten.has(repositoryId(repository)));
+  }
+
+  #try<T>(task: () => T, otherwise: T): T {
+    try {
+      return task();
+    } catch (error) {
+      this.#onFailure(error);
+      return otherwise;
+    }
+  }
+}
+
+/** Of two proofs the one without a credential counts; the type of what was given is not changed by what is only said. */
+function merge(known: KnownFact | null, added: KnownFact | null): KnownFact | null {
+  if (known === null || added === null) return known ?? added;
+  const addedFirst = added.gave !== null || known.gave === null;
+  return {
+    said: further(known.said, added.said),
+    gave: further(known.gave, added.gave),
+    mediaType: addedFirst ? (added.mediaType ?? known.mediaType) : (known.mediaType ?? added.mediaType),
+  };
+}
+
+function addsNothing(known: KnownFact, added: KnownFact): boolean {
+  const { said, gave, mediaType } = merge(known, added) ?? known;
+  return said === known.said && gave === known.gave && mediaType === known.mediaType;
+}
+
+function further(one: Shown | null, other: Shown | null): Shown | null {
+  return one === 'anyone' || other === 'anyone' ? 'anyone' : (one ?? other);
+}
