@@ -318,7 +318,8 @@ async function streamBody(
     begin,
     onBytes: (count) => {
       context.bytes += count;
-      reservation?.sent(count);
+      if (reservation?.sent(count) === false)
+        throw new TruncatedError('the quota of this month ends in the middle of the body');
     },
   });
   if (end === 'unsent') throw reasonIn(error);

@@ -67,7 +67,8 @@ class MeteredSource implements ByteSource {
     if (this.#left === 0 && !(await this.#goOn())) return 0;
     const count = await this.#inner.pull(into.subarray(0, Math.min(into.length, this.#left)));
     this.#left -= count;
-    this.#reservation.sent(count);
+    // What others have used up meanwhile is not there for the next piece.
+    if (!this.#reservation.sent(count)) this.#left = 0;
     return count;
   }
 
@@ -79,6 +80,7 @@ class MeteredSource implements ByteSource {
 
   /** False at the end of the body. @throws {TruncatedError} where it goes on and nothing is left for it */
   async #goOn(): Promise<boolean> {
+    this.#reservation.close();
     try {
       this.#reservation = await this.#more();
     } catch (cause) {

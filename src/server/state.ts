@@ -1,4 +1,4 @@
-import type { CounterStore } from '../access/quotas.ts';
+import type { CounterStore } from '../access/counters.ts';
 import { Users } from '../access/users.ts';
 import { AliasTable } from '../aliases/alias-table.ts';
 import { seedRows } from '../aliases/yaml.ts';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { CounterStore } from '../access/quotas.ts';
+import type { CounterStore } from '../access/counters.ts';
 import type { UserStore } from '../access/users.ts';
 import type { AliasStore } from '../aliases/store.ts';
 import type { CacheIndex } from '../cache/index-port.ts';

@@ -1,4 +1,4 @@
-import type { Counter, CounterStore } from '../access/quotas.ts';
+import type { Counter, CounterStore } from '../access/counters.ts';
 import { changeFeed, type Database, durable } from './database.ts';
 
 const TOPIC = 'counters';
@@ -6,7 +6,7 @@ const TOPIC = 'counters';
 /** Counters of the limits in `gateway.db`. */
 export class SqliteCounterStore implements CounterStore {
   readonly #database: Database;
-  readonly #add: (deltas: readonly Counter[], keep: readonly string[]) => Counter[];
+  readonly #add: (deltas: readonly Counter[]) => Counter[];
 
   constructor(database: Database) {
     this.#database = database;
@@ -15,13 +15,10 @@ export class SqliteCounterStore implements CounterStore {
         INSERT INTO counters (period, client, bytes) VALUES (:period, :client, :bytes)
         ON CONFLICT (period, client) DO UPDATE SET bytes = bytes + excluded.bytes RETURNING bytes`)
       .pluck();
-    const forget = database.prepare('DELETE FROM counters WHERE period NOT IN (SELECT value FROM json_each(?))');
-    const transaction = database.transaction((deltas: readonly Counter[], keep: readonly string[]): Counter[] => {
-      const totals = deltas.map((delta) => ({ ...delta, bytes: add.get(delta) ?? delta.bytes }));
-      forget.run(JSON.stringify(keep));
-      return totals;
-    });
-    this.#add = (deltas, keep) => transaction.immediate(deltas, keep);
+    const transaction = database.transaction((deltas: readonly Counter[]): Counter[] =>
+      deltas.map((delta) => ({ ...delta, bytes: add.get(delta) ?? delta.bytes })),
+    );
+    this.#add = (deltas) => transaction.immediate(deltas);
   }
 
   async load(periods: readonly string[]): Promise<Counter[]> {
@@ -32,11 +29,18 @@ export class SqliteCounterStore implements CounterStore {
       .all(JSON.stringify(periods));
   }
 
-  async add(deltas: readonly Counter[], keep: readonly string[]): Promise<Counter[]> {
-    const totals = this.#add(deltas, keep);
+  async add(deltas: readonly Counter[]): Promise<Counter[]> {
+    const totals = this.#add(deltas);
     await durable(this.#database);
     changeFeed(this.#database).publish(TOPIC, this);
     return totals;
+  }
+
+  async keepOnly(periods: readonly string[]): Promise<void> {
+    this.#database
+      .prepare('DELETE FROM counters WHERE period NOT IN (SELECT value FROM json_each(?))')
+      .run(JSON.stringify(periods));
+    await durable(this.#database);
   }
 
   watch(listener: () => void): () => void {

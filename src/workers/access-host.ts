@@ -23,9 +23,9 @@ export class AccessHost {
     channel.handle('reserve', ({ client, order }: { client: string; order: ByteOrder }) =>
       this.#reserve(client, order),
     );
-    channel.on('sent', ({ reservation, bytes }: { reservation: number; bytes: number }) =>
-      this.#reservations.get(reservation)?.sent(bytes),
-    );
+    channel.on('sent', ({ reservation, bytes }: { reservation: number; bytes: number }) => {
+      if (this.#reservations.get(reservation)?.sent(bytes) === false) channel.tell('cut', { reservation });
+    });
     channel.on('settle', ({ reservation }: { reservation: number }) => this.#settle(reservation));
     channel.onClose(() => {
       this.#gone = true;

@@ -13,7 +13,7 @@ export class RemoteAccess {
 
   constructor(channel: Channel, { countsBytes }: { readonly countsBytes: boolean }) {
     this.#channel = channel;
-    this.quota = countsBytes ? { reserve: (client, order) => reserve(channel, client, order) } : null;
+    this.quota = countsBytes ? new RemoteQuota(channel) : null;
   }
 
   check(request: AccessRequest): Promise<Grant> {
@@ -21,28 +21,65 @@ export class RemoteAccess {
   }
 }
 
-async function reserve(channel: Channel, client: string, order: ByteOrder): Promise<Reservation> {
-  const { reservation, bytes } = await channel.call<{ reservation: number; bytes: number }>('reserve', {
-    client,
-    order,
-  });
-  let untold = 0;
-  let closed = false;
-  const tell = (): void => {
-    if (untold > 0) channel.tell('sent', { reservation, bytes: untold });
-    untold = 0;
-  };
-  return {
-    bytes,
-    sent(count) {
-      untold += count;
-      if (untold >= TOLD_EVERY) tell();
-    },
-    close() {
-      if (closed) return;
-      closed = true;
-      tell();
-      channel.tell('settle', { reservation });
-    },
-  };
+class RemoteQuota implements ByteQuota {
+  readonly #channel: Channel;
+  /** Those whose replies run, by the owner's numbers. */
+  readonly #reservations = new Map<number, RemoteReservation>();
+
+  constructor(channel: Channel) {
+    this.#channel = channel;
+    channel.on('cut', ({ reservation }: { reservation: number }) => this.#reservations.get(reservation)?.cut());
+  }
+
+  async reserve(client: string, order: ByteOrder): Promise<Reservation> {
+    const channel = this.#channel;
+    const { reservation: id, bytes } = await channel.call<{ reservation: number; bytes: number }>('reserve', {
+      client,
+      order,
+    });
+    const reservation = new RemoteReservation(channel, id, bytes, () => this.#reservations.delete(id));
+    this.#reservations.set(id, reservation);
+    return reservation;
+  }
+}
+
+class RemoteReservation implements Reservation {
+  readonly bytes: number;
+  readonly #channel: Channel;
+  readonly #id: number;
+  readonly #onClose: () => void;
+  #untold = 0;
+  #isCut = false;
+  #closed = false;
+
+  constructor(channel: Channel, id: number, bytes: number, onClose: () => void) {
+    this.#channel = channel;
+    this.#id = id;
+    this.bytes = bytes;
+    this.#onClose = onClose;
+  }
+
+  sent(bytes: number): boolean {
+    this.#untold += bytes;
+    if (this.#untold >= TOLD_EVERY) this.#tell();
+    return !this.#isCut;
+  }
+
+  /** The owner says that no more may be sent. */
+  cut(): void {
+    this.#isCut = true;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#onClose();
+    this.#tell();
+    this.#channel.tell('settle', { reservation: this.#id });
+  }
+
+  #tell(): void {
+    if (this.#untold > 0) this.#channel.tell('sent', { reservation: this.#id, bytes: this.#untold });
+    this.#untold = 0;
+  }
 }

@@ -26,6 +26,7 @@ class TestQuota implements ByteQuota {
       bytes: order.bytes,
       sent: (bytes) => {
         reply.sent += bytes;
+        return true;
       },
       close: () => {
         reply.settled = true;

@@ -1,4 +1,4 @@
-import type { Counter, CounterStore } from '../../src/access/quotas.ts';
+import type { Counter, CounterStore } from '../../src/access/counters.ts';
 import type { StoredUser, UserStore } from '../../src/access/users.ts';
 import { SharedBacking } from './store-harness.ts';
 
@@ -58,18 +58,21 @@ export class MemoryCounterStore implements CounterStore {
     return [...this.#backing.counters.values()].filter((one) => periods.includes(one.period));
   }
 
-  async add(deltas: readonly Counter[], keep: readonly string[]): Promise<Counter[]> {
+  async add(deltas: readonly Counter[]): Promise<Counter[]> {
     const totals = deltas.map((delta) => {
       const key = `${delta.period} ${delta.client}`;
       const total = { ...delta, bytes: (this.#backing.counters.get(key)?.bytes ?? 0) + delta.bytes };
       this.#backing.counters.set(key, total);
       return total;
     });
-    for (const [key, { period }] of this.#backing.counters) {
-      if (!keep.includes(period)) this.#backing.counters.delete(key);
-    }
     this.#backing.changedBy(this);
     return totals;
+  }
+
+  async keepOnly(periods: readonly string[]): Promise<void> {
+    for (const [key, { period }] of this.#backing.counters) {
+      if (!periods.includes(period)) this.#backing.counters.delete(key);
+    }
   }
 
   watch(listener: () => void): () => void {

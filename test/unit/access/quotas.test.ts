@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
+import type { Counter } from '../../../src/access/counters.ts';
 import type { Clocks } from '../../../src/access/period.ts';
-import { type Counter, Quotas } from '../../../src/access/quotas.ts';
+import { Quotas } from '../../../src/access/quotas.ts';
 import { RegistryError, renderError } from '../../../src/oci/errors.ts';
 import { MemoryCounterStore } from '../../support/access-stores.ts';
 
@@ -156,9 +157,9 @@ describe('bytes', () => {
   function heldUp(store: MemoryCounterStore): () => Promise<(error?: Error) => void> {
     const add = store.add.bind(store);
     const calls: ((error?: Error) => void)[] = [];
-    store.add = (deltas: readonly Counter[], keep: readonly string[]) =>
+    store.add = (deltas: readonly Counter[]) =>
       new Promise((resolve, reject) => {
-        calls.push((error) => (error === undefined ? resolve(add(deltas, keep)) : reject(error)));
+        calls.push((error) => (error === undefined ? resolve(add(deltas)) : reject(error)));
       });
     return async () => {
       await expect.poll(() => calls.length).toBe(1);
@@ -290,11 +291,11 @@ describe('what replies are going to cost', () => {
 
   test('is set aside of the month of all, too', async () => {
     const one = await open(noon(), undefined, { day: null, month: 100 });
-    const first = one.reserve('a', reply(60));
-    const { message } = refusal(() => one.reserve('b', reply(41)));
-    expect(message).toContain('send and fetch 100 bytes a month (UTC); 40 of them are left');
+    const first = one.reserve('a', reply(40));
+    const { message } = refusal(() => one.reserve('b', reply(61)));
+    expect(message).toContain('send and fetch 100 bytes a month (UTC); 60 of them are left');
     first.close();
-    send(one, 'b', 41);
+    send(one, 'b', 61);
   });
 
   test('counts twice in the month where it is fetched for that client alone', async () => {
@@ -326,6 +327,53 @@ describe('what replies are going to cost', () => {
     reservation.sent(40);
     refusal(() => one.reserve('a', reply(61)));
     send(one, 'a', 60);
+  });
+});
+
+describe('a month of which much is set aside', () => {
+  const month = () => open(new TestClocks('2026-11-22T12:00:00Z'), undefined, { day: null, month: 1000 });
+  const reply = (bytes: number) => ({ bytes, fetched: false });
+
+  test('is there for others: nobody keeps them out by asking for much and reading nothing', async () => {
+    const one = await month();
+    const lazy = one.reserve('lazy', reply(1000));
+    for (let pull = 0; pull < 2; pull++) send(one, 'honest', 300);
+    // No more than half of what is left, beside one who has so much set aside.
+    refusal(() => one.reserve('another', reply(201)));
+    send(one, 'another', 200);
+    lazy.close();
+    send(one, 'honest', 200);
+    refusal(() => one.check('anybody'));
+  });
+
+  test('is not there for those who have the most set aside themselves', async () => {
+    const one = await month();
+    one.reserve('a', reply(600));
+    refusal(() => one.reserve('a', reply(401)));
+    refusal(() => one.reserve('b', reply(501)));
+    one.reserve('b', reply(500));
+    refusal(() => one.reserve('b', reply(1)));
+  });
+
+  test('ends for all where its bytes do, should all be read in the end', async () => {
+    const one = await month();
+    const lazy = one.reserve('lazy', reply(1000));
+    const honest = one.reserve('honest', reply(400));
+    expect(honest.sent(300)).toBe(true);
+    expect(lazy.sent(690)).toBe(true);
+    // Whole is whole.
+    expect(honest.sent(100)).toBe(true);
+    expect(lazy.sent(1)).toBe(false);
+    lazy.close();
+    honest.close();
+    refusal(() => one.check('lazy'));
+  });
+
+  test('cuts no body that was set aside while there was room for it', async () => {
+    const one = await month();
+    const reservation = one.reserve('a', reply(800));
+    one.fetched('a', 800);
+    for (let piece = 0; piece < 8; piece++) expect(reservation.sent(100)).toBe(true);
   });
 });
 

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { type Counter, Quotas } from '../../../src/access/quotas.ts';
+import type { Counter } from '../../../src/access/counters.ts';
+import { Quotas } from '../../../src/access/quotas.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import { AccessHost } from '../../../src/workers/access-host.ts';
 import { RemoteAccess } from '../../../src/workers/remote-access.ts';
@@ -11,10 +12,10 @@ const MIB = 1024 * 1024;
 const reply = (bytes: number) => ({ bytes, fetched: false });
 
 /** An owner that counts, and its workers. */
-async function owner(bytesPerDay: number) {
+async function owner(bytesPerDay: number | null, bytesPerMonth: number | null = null) {
   const store = new MemoryCounterStore();
   const clocks = { now: () => Date.UTC(2026, 10, 22), monotonic: () => 0 };
-  const quota = await Quotas.open({ bytesPerDay, bytesPerMonth: null, store, clocks });
+  const quota = await Quotas.open({ bytesPerDay, bytesPerMonth, store, clocks });
   if (quota === null) throw new Error('no quota');
   return {
     quota,
@@ -58,6 +59,17 @@ describe('quotas of several processes', () => {
     expect(() => one.quota.reserve('a', reply(90 * MIB + 1))).toThrow(`${90 * MIB} of them are left`);
     one.quota.reserve('a', reply(90 * MIB)).close();
     expect(await one.counted()).toEqual([{ period: '2026-11-22', client: 'a', bytes: 10 * MIB }]);
+  });
+
+  test('cut a worker’s body where the month ends although it was set aside', async () => {
+    const one = await owner(null, 10 * MIB);
+    const worker = one.worker();
+    const lazy = await worker.quota.reserve('lazy', reply(10 * MIB));
+    const honest = await one.quota.reserve('honest', reply(5 * MIB));
+    honest.sent(5 * MIB);
+    for (let sent = 0; sent < 5; sent++) lazy.sent(MIB);
+    await eventually('the owner has said so', () => !lazy.sent(1));
+    lazy.close();
   });
 
   test('are nobody’s question where no bytes are limited', () => {
