@@ -6,6 +6,8 @@ export interface Fault {
   readonly delay?: number;
   /** Never answers. */
   readonly hang?: boolean;
+  /** A body that comes a byte each so many milliseconds, and never ends. */
+  readonly drip?: number;
   /** Breaks the connection before any answer. */
   readonly refuse?: boolean;
   /** Answers this instead. */

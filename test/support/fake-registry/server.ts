@@ -175,6 +175,14 @@ export class FakeRegistry {
       await closed(response);
       return true;
     }
+    if (fault.drip !== undefined) {
+      record.status = 200;
+      response.writeHead(200, { 'content-type': MEDIA.manifest, ...fault.headers });
+      const timer = setInterval(() => response.write(' '), fault.drip);
+      await closed(response);
+      clearInterval(timer);
+      return true;
+    }
     if (fault.status !== undefined) {
       record.status = fault.status;
       response.writeHead(fault.status, { 'content-type': 'application/json', ...fault.headers });
