@@ -258,40 +258,27 @@ function writeReply(
   context.status = reply.status;
   context.from = reply.from;
   if (body !== null && !(body instanceof Uint8Array)) {
-    return sendStream(deps, context, { ...reply, headers, body }, response, reservation);
+    const sent = sendStream(deps, context, { ...reply, headers, body }, response, reservation);
+    return reservation === null ? sent : sent.finally(() => reservation.close());
   }
-  if (isGone(response)) {
-    reservation?.close();
-    return;
-  }
-  response.writeHead(reply.status, headers);
-  if (body === null) {
-    response.end();
-    return;
-  }
-  context.bytes = body.length;
-  if (body.length > UNGUARDED_BYTES) guardStall(response, deps.stallMs);
-  if (reply.text === undefined) response.end(body);
-  else response.end(reply.text, 'latin1');
-  reservation?.sent(body.length);
-  reservation?.close();
-}
-
-async function sendStream(
-  deps: PullDeps,
-  context: RequestContext,
-  reply: Reply & { readonly body: ByteSource },
-  response: ServerResponse,
-  reservation: Reservation | null,
-): Promise<void> {
   try {
-    await streamBody(deps, context, reply, response, reservation);
+    if (isGone(response)) return;
+    response.writeHead(reply.status, headers);
+    if (body === null) {
+      response.end();
+      return;
+    }
+    context.bytes = body.length;
+    if (body.length > UNGUARDED_BYTES) guardStall(response, deps.stallMs);
+    if (reply.text === undefined) response.end(body);
+    else response.end(reply.text, 'latin1');
+    reservation?.sent(body.length);
   } finally {
     reservation?.close();
   }
 }
 
-async function streamBody(
+async function sendStream(
   deps: PullDeps,
   context: RequestContext,
   reply: Reply & { readonly body: ByteSource },
