@@ -4,12 +4,22 @@ import { brotliDecompress, gunzip, inflate, inflateRaw, zstdDecompress } from 'n
 import { readBounded, TooLargeError } from '../kit/http.ts';
 import { readDocument } from '../oci/document-reader.ts';
 import { nextQuery } from '../oci/link.ts';
-import { essence, isMediaType, isWebPage, OCI_INDEX } from '../oci/media-types.ts';
+import { isWebPage, OCI_INDEX } from '../oci/media-types.ts';
 import { type Digest, parseDigest, type Reference } from '../oci/names.ts';
 import { isManifestDigest } from '../oci/schema1.ts';
 import { canHaveSize } from '../oci/transfer.ts';
 import { InvalidResponseError } from './failures.ts';
-import { bytesOf, discard, header, headerList, statusError, type UpstreamResponse } from './responses.ts';
+import {
+  blobContradiction,
+  bytesOf,
+  compressionOf,
+  discard,
+  header,
+  headerList,
+  mediaTypeOf,
+  statusError,
+  type UpstreamResponse,
+} from './responses.ts';
 import type { ListPage, TagsRequest, UpstreamManifest } from './upstream.ts';
 
 // What a registry answers in one piece: manifests, lists of tags, indexes of referrers. A 200 is believed only if it can be what was asked for.
@@ -20,12 +30,6 @@ const MANIFEST_LIMIT = 4 * 1024 * 1024;
 const LIST_LIMIT = 8 * 1024 * 1024;
 /** Encodings around one document. A proxy that compresses what is compressed already makes two. */
 const MAX_ENCODINGS = 3;
-
-/** The media type of a response, without parameters; empty where it says none that can be one. */
-export function mediaTypeOf({ headers }: Pick<UpstreamResponse, 'headers'>): string {
-  const type = essence(header(headers, 'content-type') ?? '');
-  return isMediaType(type) ? type : '';
-}
 
 /** @throws {InvalidResponseError} */
 function requireNoWebPage(response: UpstreamResponse): void {
@@ -110,8 +114,7 @@ function claimedDigest({ headers }: UpstreamResponse): Digest | undefined | null
 
 /** `Content-Length`; undefined where it is not sent, null where it is none, or that of an encoded body. */
 function claimedSize({ headers }: UpstreamResponse): number | undefined | null {
-  const encodings = headerList(headers, 'content-encoding').toLowerCase().split(',');
-  if (encodings.some((name) => DECODERS[name.trim()] !== undefined)) return null;
+  if (compressionOf(headers) !== undefined) return null;
   const text = header(headers, 'content-length');
   return text === undefined ? undefined : (bytesOf(text) ?? null);
 }
@@ -124,8 +127,8 @@ export async function readBlobHead(
 ): Promise<{ readonly size: number | undefined } | null> {
   if (response.status !== 200) throw await statusError(response, endpoint);
   discard(response.body);
-  const size = claimedSize(response);
-  if (size === null || (claimedDigest(response) ?? digest) !== digest) return null;
+  const size = claimedSize(response) ?? null;
+  if (size === null || claimedDigest(response) === null || blobContradiction(response, digest) !== null) return null;
   return canHaveSize(digest, size) ? { size } : null;
 }
 

@@ -15,11 +15,11 @@ import {
   USER_AGENT,
 } from './authorization.ts';
 import { isOwnTarget } from './credential-scope.ts';
-import { CredentialsWithheldError, RedirectError, TokenRefusedError } from './failures.ts';
+import { CredentialsWithheldError, InvalidResponseError, RedirectError, TokenRefusedError } from './failures.ts';
 import type { OutgoingConnections, RawResponse } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
 import type { AcquireOptions, Pools, Purpose } from './pools.ts';
-import { discardWhole, header, headerList, type UpstreamResponse } from './responses.ts';
+import { blobContradiction, cutOff, discardWhole, header, headerList, type UpstreamResponse } from './responses.ts';
 import type { Route } from './upstream.ts';
 
 /** How many pairs of origin and repository have their authorisation scheme remembered. */
@@ -208,8 +208,11 @@ export interface BlobRequest {
   readonly holder?: AcquireOptions;
 }
 
-/** Requests a blob or a range of it; resolves to the response whatever its status. */
-export function requestBlob(
+/**
+ * Requests a blob or a range of it; resolves to the response whatever its status.
+ * @throws {InvalidResponseError} for a response to GET with the status of success that cannot be it
+ */
+export async function requestBlob(
   requester: Requester,
   route: Route,
   endpoint: URL,
@@ -219,7 +222,12 @@ export function requestBlob(
   const headers: Record<string, string> = { accept: '*/*' };
   if (range !== null) headers.range = `bytes=${range.from}-${range.to === undefined ? '' : range.to - 1}`;
   const path = `/v2/${key.repository}/blobs/${key.digest}`;
-  return requester.send({ route, endpoint, path, repository: key.repository, headers, ...request });
+  const response = await requester.send({ route, endpoint, path, repository: key.repository, headers, ...request });
+  const isSuccess = response.status === 200 || response.status === 206;
+  const wrong = request.method === 'GET' && isSuccess ? blobContradiction(response, key.digest) : null;
+  if (wrong === null) return response;
+  cutOff(response.body);
+  throw new InvalidResponseError(wrong);
 }
 
 function challengesOf(response: RawResponse): AuthChallenge[] {

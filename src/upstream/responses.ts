@@ -1,5 +1,7 @@
 import type { Readable } from 'node:stream';
 import { parseRetryAfter, readBounded } from '../kit/http.ts';
+import { essence, isMediaType, isWebPage } from '../oci/media-types.ts';
+import { type Digest, digestAlgorithm, parseDigest } from '../oci/names.ts';
 import { InvalidResponseError, SinkError, StatusError } from './failures.ts';
 import type { RawResponse, ResponseHeaders } from './net/connections.ts';
 
@@ -45,6 +47,12 @@ export function parseContentRange(
   const size = match[3] === '*' ? undefined : Number(match[3]);
   if (last < from || (size !== undefined && last >= size)) return null;
   return { from, to: last + 1, size };
+}
+
+/** The media type of a response, without parameters; empty where it says none that can be one. */
+export function mediaTypeOf({ headers }: Pick<UpstreamResponse, 'headers'>): string {
+  const type = essence(header(headers, 'content-type') ?? '');
+  return isMediaType(type) ? type : '';
 }
 
 // Bodies and errors
@@ -246,16 +254,29 @@ export function unsatisfiedSize({ headers }: UpstreamResponse): number | undefin
   return bytesOf(/^bytes \*\/(\d+)$/.exec(header(headers, 'content-range') ?? '')?.[1]);
 }
 
-/**
- * The digest is not that of bytes which are compressed though `Accept-Encoding: identity` was sent. `aws-chunked` is how S3 clients send an
- * object; some stores repeat it in their answers, where the bytes are the object's own.
- */
+/** Encodings that change the bytes (RFC 9110 §18.6; Zstandard: RFC 8878). What else stands in the header (`aws-chunked`, `utf-8`) leaves them as they are. */
+const COMPRESSIONS = new Set(['gzip', 'x-gzip', 'deflate', 'compress', 'x-compress', 'br', 'zstd']);
+
+/** The digest is not that of bytes which are compressed though `Accept-Encoding: identity` was sent. */
 function requireIdentity({ headers, body }: UpstreamResponse): void {
-  const codings = headerList(headers, 'content-encoding').toLowerCase().split(',');
-  const other = codings
-    .map((coding) => coding.trim())
-    .filter((coding) => !['', 'identity', 'aws-chunked'].includes(coding));
-  if (other.length === 0) return;
+  const compression = compressionOf(headers);
+  if (compression === undefined) return;
   cutOff(body);
-  throw new InvalidResponseError(`a blob compressed with ${other.join(', ')}, though it was asked for as it is`);
+  throw new InvalidResponseError(`a blob compressed with ${compression}, though it was asked for as it is`);
+}
+
+export function compressionOf(headers: ResponseHeaders): string | undefined {
+  const encodings = headerList(headers, 'content-encoding').toLowerCase().split(',');
+  return encodings.map((encoding) => encoding.trim()).find((encoding) => COMPRESSIONS.has(encoding));
+}
+
+/** Why a 200 or 206 cannot be the blob that was asked for, or a part of it; null where it can. The bytes are what proves it in the end. */
+export function blobContradiction(response: UpstreamResponse, digest: Digest): string | null {
+  const claimed = parseDigest(header(response.headers, 'docker-content-digest') ?? '');
+  if (claimed !== null && claimed !== digest && digestAlgorithm(claimed) === digestAlgorithm(digest)) {
+    return `a blob whose digest is ${claimed}`;
+  }
+  // A blob may be a page; what a registry calls its digest is one.
+  if (claimed === null && isWebPage(mediaTypeOf(response))) return 'a web page';
+  return null;
 }
