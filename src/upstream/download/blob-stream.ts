@@ -10,10 +10,8 @@ import { readBlobHead } from '../documents.ts';
 import { reasonOf } from '../failures.ts';
 import { busyError } from '../pools.ts';
 import {
-  blobContradiction,
   blobError,
   bytesOf,
-  compressionOf,
   cutOff,
   discard,
   header,
