@@ -3,6 +3,7 @@ import type { BlobKey, Digest } from '../oci/names.ts';
 import type { BlobSink } from '../oci/transfer.ts';
 import type { FactStore } from './facts.ts';
 import type { FillKey } from './files.ts';
+import type { Asked } from './wishes.ts';
 
 /** Brings to a sink what it lacks of a blob, from the upstream. */
 export type Fetch = (sink: BlobSink, signal: AbortSignal) => Promise<void>;
@@ -12,6 +13,12 @@ export interface FillOptions {
   readonly client?: string;
   /** The second level may give the bytes: this repository may be given kept content of this digest. Otherwise only its registry may. */
   readonly tier?: boolean;
+  /** What is asked for at first: only parts are fetched until more is; left out where all of it is wanted. */
+  readonly part?: Asked;
+  /** The repository is known to hold the blob, so that what an earlier fill left may be given without asking its registry again. */
+  readonly known?: boolean;
+  /** As a manifest of the repository says it. */
+  readonly expectedSize?: number | undefined;
   /** Called when the registry's GET has brought the bytes and their digest has proved right. */
   readonly gave?: () => void;
 }
@@ -49,7 +56,7 @@ export interface BlobHandle {
    * Rejects with the fetch's own error when that fails before, so that the client gets the upstream's real answer.
    */
   size(): Promise<number | undefined>;
-  /** Bytes from offset 0 that can be read now. */
+  /** Bytes from offset 0 that a reader of the whole can have now. */
   readonly available: number;
   readonly complete: boolean;
   /** The whole size where it is known by now. */
@@ -63,6 +70,10 @@ export interface BlobHandle {
 }
 
 export interface OpenOptions {
+  /** The client named no end of its range, and may leave after a few bytes: no more is fetched ahead of it than it has taken, within bounds. */
+  readonly openEnded?: boolean;
+  /** One reply carries the whole blob, this range being a part of it: its end waits for the digest. Left out where the range itself is the whole. */
+  readonly wholeReply?: boolean;
   /**
    * Opens the upstream at this offset, to the end of the blob. Used when the cache itself fails in the middle (full or broken disk, damaged file,
    * a blob too large to keep): the client must get its bytes all the same. Without it the source ends short.

@@ -1,46 +1,44 @@
-import { rm } from 'node:fs/promises';
-import type { MaybePromise, Mutex } from '../kit/async.ts';
-import type { Extent } from '../kit/interval-set.ts';
+import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { type BlobKey, type Digest, digestAlgorithm, digestHex } from '../oci/names.ts';
+import { type BlobKey, type Digest, digestHex } from '../oci/names.ts';
 import { type BlobSink, canHaveSize } from '../oci/transfer.ts';
 import type { FillAllowance } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import type { SecondLevel } from './blob-tier.ts';
-import type { Reservation, SpaceReserver } from './eviction.ts';
-import { type Layout, type PartialName, partialName, SharedFile } from './files.ts';
-import { GrowingFile } from './growing-file.ts';
-import { dropPartial, type Held, HeldRecorder, promote, type RecordLimits, reopenPartial } from './partial-files.ts';
-import type { FileView, Outcome } from './shared-read.ts';
+import type { PartialName, SharedFile } from './files.ts';
+import { FillFile, type FillFileContext } from './fill-file.ts';
+import { type FileView, type Outcome, readableFrom } from './shared-read.ts';
+import { Waiters } from './waiters.ts';
+import { type Asked, ReadWishes, type Want } from './wishes.ts';
 
 /** What a fill needs of the cache around it. */
-export interface FillContext {
-  readonly layout: Layout;
-  readonly space: SpaceReserver;
+export interface FillContext extends FillFileContext {
+  readonly limits: FillLimits;
   /** Asked before the upstream; null where there is no second level. */
   readonly secondLevel: SecondLevel | null;
-  /** Fills sync one after the other, so that they never hold every thread of the pool while clients wait to read. */
-  readonly syncs: Mutex;
-  readonly limits: FillLimits;
   /** The blob is in the cache already: another registry's fill brought it, or it was closed to this one. */
   readonly isKept: (fill: Fill, size: number) => Promise<boolean>;
   /** The blob is complete, verified, and at its final path. */
   readonly kept: (fill: Fill, size: number) => Promise<void>;
-  /** The disk failed this fill; for the log and for the metric. */
-  readonly diskFailed: (error: CacheError) => void;
   /** Bytes that came from the upstream, for the client that began the fill. */
   readonly fetched: (client: string | undefined, bytes: number) => void;
   /** Asked whether a fill may go on that its readers have left. */
   readonly allowance: FillAllowance;
+  /** A fill has all that is wanted of it for now, or goes on. */
+  readonly rests: (fill: Fill, resting: boolean) => void;
+  /** Nothing is fetched at the moment. */
+  readonly idle: () => boolean;
 }
 
-export interface FillLimits extends RecordLimits {
-  /** Bytes at the end that readers get only once the digest is right, so that a client never has a complete wrong body. */
-  readonly tail: number;
-}
+export type FillLimits = FillFileContext['limits'] & {
+  /** A fill that has all that was wanted waits so long, ms, for another wish; then it goes on with the whole, if nothing else is fetched, or ends. */
+  readonly linger: number;
+};
 
 export const FILL_LIMITS: FillLimits = {
   tail: 64 * 1024,
+  // Lazy pullers (stargz, nydus, SOCI) read in bursts of a few seconds.
+  linger: 15_000,
   // A restart loses at most so many bytes of a fast transfer, or so many ms of a slow one …
   recordBytes: 8 * 1024 * 1024,
   recordInterval: 2_000,
@@ -48,57 +46,81 @@ export const FILL_LIMITS: FillLimits = {
   syncInterval: 30_000,
 };
 
-const NOTHING_HELD: Omit<Held, 'registry'> = { size: undefined, extents: [] };
+/** Downloads in a row that end without a byte although some are wanted: then the upstream has no more, and the digest decides. */
+const MOST_IDLE_FETCHES = 3;
+
+/** A fill ended although nothing is wrong: nobody wants more of it for now. What it has is left for the next. */
+export class RestedError extends Error {
+  override readonly name = 'RestedError';
+}
 
 /**
- * One blob on its way from one registry (or the second level) to the disk, fetched once for all of its readers. It is hashed as it comes:
- * readers follow behind what is written, and get the last bytes when the digest is right.
+ * One blob on its way from one registry (or the second level) to the disk, fetched once for all of its readers: all of it, or only those parts
+ * that readers ask for, until that is the better half. It is hashed as it comes, and readers get the end of it when the digest is right.
  */
 export class Fill implements FileView {
   readonly digest: Digest;
-  /** Of its file while it grows. */
-  readonly name: PartialName;
   /** It came whole, and the cache has the blob now. */
   kept = false;
-  path: string;
   size: number | undefined;
-  available = 0;
+  tail = 0;
   outcome: Outcome | null = null;
-  /** Null until the file is open. Readers keep it open by themselves. */
-  file: SharedFile | null = null;
+  /** Nothing is being fetched, since nothing more is wanted now. */
+  resting = false;
   readonly #key: BlobKey;
   readonly #context: FillContext;
   readonly #options: FillOptions;
+  readonly #file: FillFile;
+  readonly #wishes: ReadWishes;
   readonly #abort = new AbortController();
   readonly #sizeKnown = Promise.withResolvers<number | undefined>();
-  readonly #listeners = new Set<() => void>();
-  readonly #recorder: HeldRecorder;
-  #growing: GrowingFile | null = null;
-  #held = NOTHING_HELD;
+  readonly #waiters = new Waiters();
+  readonly #endListeners: (() => void)[] = [];
   /** The bytes on disk belong to a blob of another size than the upstream gives now. */
   #stale = false;
   /** The second level, not the upstream, is giving the bytes at the moment; it gave some of them. */
   #fromTier = false;
   #usedTier = false;
-  #openError: CacheError | null = null;
   #failure: Error | null = null;
   /** The bytes are wrong, or the disk failed: nothing is kept for a later fill. */
   #discard = false;
   #begun = false;
-  #reservation: Reservation | null = null;
   /** Bytes held at the start, and those that came since. */
   #arrived = 0;
+  #hasReaders = true;
+  #leaving: NodeJS.Immediate | null = null;
+  /** It goes on although its readers have left, and counts among what its client is allowed. */
+  #isAllowed = false;
 
   constructor(key: BlobKey, context: FillContext, options: FillOptions) {
     this.digest = key.digest;
-    this.name = partialName(key);
     this.#key = key;
     this.#context = context;
     this.#options = options;
-    this.path = context.layout.partial(this.name);
     this.#sizeKnown.promise.catch(() => {});
-    const { layout, syncs, limits, diskFailed } = context;
-    this.#recorder = new HeldRecorder({ layout, key, syncs, limits, failed: diskFailed });
+    this.#file = new FillFile(key, context, {
+      written: (extent) => this.#advance(extent),
+      error: (error) => this.#fail(error),
+    });
+    this.#wishes = new ReadWishes(options.part, (required) => this.#goWhole(required));
+  }
+
+  /** Of its file while it grows. */
+  get name(): PartialName {
+    return this.#file.name;
+  }
+
+  get path(): string {
+    return this.#file.path;
+  }
+
+  get file(): SharedFile | null {
+    return this.#file.file;
+  }
+
+  /** All of it is being fetched, from now on to the end. */
+  get whole(): boolean {
+    return this.#wishes.whole;
   }
 
   /** The second level gave the last of the bytes: it has the blob. */
@@ -111,22 +133,38 @@ export class Fill implements FileView {
     return this.#sizeKnown.promise;
   }
 
-  /** @see Readable.copyRecent */
-  copyRecent(into: Uint8Array, length: number, position: number): number {
-    return this.#growing?.copyRecent(into, length, position) ?? 0;
+  writtenFrom(offset: number): number {
+    return this.#begun ? (this.#file.growing?.written.endFrom(offset) ?? offset) : offset;
   }
 
-  onAdvance(listener: () => void): void {
-    this.#listeners.add(listener);
+  onReadable(offset: number, wholeReply: boolean, listener: () => void): () => void {
+    return this.#waiters.add(offset, wholeReply, listener);
+  }
+
+  /** @see Readable.copyRecent */
+  copyRecent(into: Uint8Array, length: number, position: number): number {
+    return this.#file.growing?.copyRecent(into, length, position) ?? 0;
+  }
+
+  /** A reader's wish; undefined where nothing more will come. */
+  want(asked: Asked): Want | undefined {
+    return this.outcome === null ? this.#wishes.add(asked) : undefined;
   }
 
   /** Calls once, when it is known how the fill ends; work on its files may go on after that. */
   onEnd(listener: () => void): void {
-    const check = (): void => {
-      if (this.outcome === null) this.onAdvance(check);
-      else listener();
-    };
-    check();
+    if (this.outcome === null) this.#endListeners.push(listener);
+    else listener();
+  }
+
+  /** Readers have come, or the last one has left: what is fetched from then on is on its client's account. */
+  setReaders(has: boolean): void {
+    this.#hasReaders = has;
+    if (this.#leaving !== null) clearImmediate(this.#leaving);
+    this.#leaving = null;
+    if (has) this.#endAllowance();
+    // Whoever began it may only be about to read.
+    else this.#leaving = setImmediate(() => this.#left());
   }
 
   /** Ends it early; a later fill resumes what is on disk. */
@@ -134,30 +172,75 @@ export class Fill implements FileView {
     this.#fail(reason);
   }
 
+  /** Ends it where it has nothing to do and no reader. */
+  endRest(): void {
+    if (this.resting && !this.#hasReaders) this.#fail(new RestedError('other blobs are read more'));
+  }
+
   /** Fetches, verifies, keeps. Resolves when nothing is under way any more; how it ended is in `outcome`. Never rejects. */
   async run(fetch: Fetch): Promise<void> {
     try {
-      await this.#prepare();
+      await this.#open();
+      await this.#fetchWanted(fetch);
+      await this.#verify();
+      await this.#keep();
+    } catch (error) {
+      this.#fail(error instanceof Error ? error : new Error(String(error)));
+      await (this.#discard ? this.#file.drop() : this.#file.leave(this.size));
+    } finally {
+      this.#endAllowance();
+      this.#file.release();
+    }
+  }
+
+  async #open(): Promise<void> {
+    await this.#file.open();
+    this.#wishes.held(this.#file.held.extents);
+    if (this.whole) this.#file.growing?.hashAll();
+  }
+
+  /** Fetches what is wanted, as often as more is, until all of it is there. */
+  async #fetchWanted(fetch: Fetch): Promise<void> {
+    this.#beginFromRecord();
+    for (let idle = 0; ; ) {
+      this.#throwFailure();
+      if (this.#begun && !this.#isWanted) {
+        await this.#rest();
+        continue;
+      }
+      const before = this.#arrived;
       await this.#fetch(fetch).catch(async (error: unknown) => {
         if (!this.#stale) throw error;
         await this.#startOver();
         await this.#fetch(fetch);
       });
-      await this.#verify();
-      await this.#keep();
-    } catch (error) {
-      await this.#cleanUp(this.#failure ?? (error instanceof Error ? error : new Error(String(error))));
-    } finally {
-      this.#growing?.freeMemory();
-      this.#reservation?.release();
+      if (this.size === undefined || this.#missing().empty) return;
+      idle = this.#arrived === before ? idle + 1 : 0;
+      if (idle === MOST_IDLE_FETCHES) return;
     }
   }
 
+  get #isWanted(): boolean {
+    return this.#wishes.next(this.#missing()) !== null;
+  }
+
+  /** Bytes that have not come. */
+  #missing(): IntervalSet {
+    return IntervalSet.complement(this.#file.growing?.accepted() ?? [], this.size);
+  }
+
+  /** Where the parts that earlier readers asked for are all that is wanted, the upstream need not be asked again. */
+  #beginFromRecord(): void {
+    const { size, extents } = this.#file.held;
+    if (this.#options.known !== true || size === undefined || this.whole) return;
+    if (this.#wishes.next(IntervalSet.complement(extents, size)) === null) this.#begin(size);
+  }
+
   async #fetch(fetch: Fetch): Promise<void> {
-    if (this.#failure !== null) throw this.#failure;
+    this.#throwFailure();
     if (await this.#fetchFromTier()) return;
     await fetch(this.#sink('upstream'), this.#abort.signal);
-    if (this.#failure !== null) throw this.#failure;
+    this.#throwFailure();
   }
 
   /** False where the upstream has to bring the rest. @throws what failed this fill meanwhile */
@@ -165,20 +248,21 @@ export class Fill implements FileView {
     const { secondLevel } = this.#context;
     if (secondLevel === null || this.#options.tier !== true) return false;
     const done = await secondLevel.fetch(this.digest, this.#sink('tier'), this.#abort.signal);
-    if (this.#failure !== null) throw this.#failure;
+    this.#throwFailure();
     if (this.#stale) throw new Error('the second level has another size than what is held');
     return done;
   }
 
   #sink(source: 'tier' | 'upstream'): BlobSink {
     return {
-      held: this.#growing?.accepted() ?? [],
+      held: this.#file.growing?.accepted() ?? [],
       begin: (size) => {
         this.#fromTier = source === 'tier';
         this.#usedTier ||= this.#fromTier;
         this.#begin(size);
       },
       write: (offset, chunk) => this.#write(offset, chunk),
+      ...(source === 'tier' ? {} : { wishes: this.#wishes, expectedSize: this.#options.expectedSize }),
     };
   }
 
@@ -186,61 +270,14 @@ export class Fill implements FileView {
   async #startOver(): Promise<void> {
     this.#stale = false;
     this.#usedTier = false;
-    this.#growing?.fail(new Error('started over'));
-    await this.#growing?.idle();
-    await this.#recorder.idle();
-    this.file?.release();
-    this.file = null;
-    this.#growing = null;
-    this.#held = NOTHING_HELD;
-    await dropPartial(this.#context.layout, this.name);
-    await this.#prepare();
-  }
-
-  async #prepare(): Promise<void> {
-    const { layout } = this.#context;
-    const resumed = reopenPartial(layout, this.#key);
-    try {
-      if (resumed === null) this.file = await this.#context.space.withRoom(() => this.#openNew());
-      else {
-        this.file = resumed.file;
-        this.#held = {
-          size: resumed.size,
-          extents: withoutTail(resumed.extents, resumed.size, this.#context.limits.tail),
-        };
-      }
-    } catch (error) {
-      // The upstream is asked all the same: the client gets its answer, and then the bytes without the cache.
-      this.#openError = new CacheError('disk', `cannot make ${this.path}: ${(error as Error).message}`, error);
-      return;
-    }
-    this.#growing = new GrowingFile({
-      file: this.file,
-      algorithm: digestAlgorithm(this.digest),
-      held: this.#held.extents,
-      withRoom: (task) => this.#context.space.withRoom(task),
-      onWritten: (bytes) => {
-        this.#reservation?.wrote(bytes);
-        this.#advance();
-      },
-      onError: (error) => this.#fail(error),
-    });
-    this.#recorder.startFrom(this.#growing.written.bytes);
-  }
-
-  #openNew(): MaybePromise<SharedFile> {
-    return SharedFile.openNew(this.path) ?? this.#replacePartial();
-  }
-
-  /** A partial file is there of which no byte can be relied on. */
-  async #replacePartial(): Promise<SharedFile> {
-    await dropPartial(this.#context.layout, this.name);
-    return SharedFile.open(this.path, 'wx+');
+    await this.#file.startOver();
+    if (this.whole) this.#file.growing?.hashAll();
   }
 
   #begin(size: number | undefined): void {
     if (!canHaveSize(this.digest, size)) throw this.#wrong(`a length of ${size} bytes for ${this.digest}`);
-    const known = this.#begun ? this.size : this.#held.size;
+    const { held } = this.#file;
+    const known = this.#begun ? this.size : held.size;
     if (size !== undefined && known !== undefined && size !== known) {
       this.#stale = !this.#begun;
       if (this.#stale) throw new Error(`what is held is of a blob of ${known} bytes`);
@@ -251,39 +288,55 @@ export class Fill implements FileView {
     this.size ??= size ?? known;
     // Before anything of the cache can fail: the size is what the upstream said, and is right without the cache too.
     this.#sizeKnown.resolve(this.size);
-    if (first) this.#reserveSpace();
-    this.#advance();
+    if (!first) return;
+    // Parts of what has no known end cannot be told from the rest.
+    if (this.size === undefined) this.#wishes.wantAll();
+    this.#arrived = this.#file.growing?.written.bytes ?? 0;
+    this.#reserve(this.whole);
+    if (this.size !== undefined) this.#wishes.setSize(this.size);
+    for (const extent of held.extents) this.#advance(extent);
   }
 
-  #reserveSpace(): void {
-    if (this.#growing === null) {
-      this.#fail(this.#openError ?? new CacheError('disk', `${this.path} is not open`));
-      return;
-    }
-    this.#arrived = this.#growing.written.bytes;
+  #reserve(whole: boolean): void {
     try {
-      this.#reservation = this.#context.space.reserve(this.name, this.size);
+      this.#file.reserve(whole ? this.size : undefined);
     } catch (error) {
       this.#fail(error as Error);
     }
   }
 
+  /** All of it is to be fetched. False where the cache has no room for that, and parts will do. */
+  #goWhole(required: boolean): boolean {
+    if (this.#begun && this.size !== undefined) {
+      try {
+        this.#file.reserve(this.size);
+      } catch (error) {
+        if (required) this.#fail(error as Error);
+        else this.#reserve(false);
+        return false;
+      }
+    }
+    this.#file.growing?.hashAll();
+    return true;
+  }
+
   async #write(offset: number, chunk: Uint8Array): Promise<void> {
-    if (this.#failure !== null) throw this.#failure;
-    if (!this.#begun || this.#growing === null) throw new Error('write before begin');
+    this.#throwFailure();
+    const { growing } = this.#file;
+    if (!this.#begun || growing === null) throw new Error('write before begin');
     const end = offset + chunk.length;
     if (this.size !== undefined && end > this.size) throw this.#wrong(`more than the ${this.size} bytes it promised`);
     this.#arrived += chunk.length;
     const room = this.#takeRoom(this.#arrived);
     if (room !== null) await room;
-    if (!this.#fromTier) this.#context.fetched(this.#options.client, chunk.length);
-    await this.#growing.write(offset, chunk);
+    if (!this.#fromTier) this.#fetched(chunk.length);
+    await growing.write(offset, chunk);
   }
 
   /** Null where there is room already, as mostly. @throws what failed this fill meanwhile */
   #takeRoom(bytes: number): Promise<void> | null {
     try {
-      const room = this.#reservation?.take(bytes) ?? null;
+      const room = this.#file.takeRoom(bytes);
       return room === null ? null : room.catch((error: Error) => this.#fail(error)).then(() => this.#throwFailure());
     } catch (error) {
       this.#fail(error as Error);
@@ -291,32 +344,77 @@ export class Fill implements FileView {
     }
   }
 
+  #fetched(bytes: number): void {
+    const { client } = this.#options;
+    const { fetched, allowance } = this.#context;
+    fetched(client, bytes);
+    if (!this.#isAllowed || client === undefined || allowance.fetched(client, bytes)) return;
+    this.#fail(new RestedError('its readers have left, and its client has had enough fetched'));
+    this.#throwFailure();
+  }
+
   #throwFailure(): void {
     if (this.#failure !== null) throw this.#failure;
   }
 
-  /** Lets readers have all that is written without a gap but the tail; they get the tail when the digest is right. */
-  #advance(): void {
-    const growing = this.#growing;
+  /** Wakes the readers who can go on now that these bytes are written. */
+  #advance({ from, to }: Extent): void {
+    const { growing } = this.#file;
     if (growing === null || this.outcome !== null || !this.#begun) return;
-    const end = growing.written.endFrom(0);
-    const available = Math.max(0, Math.min(end, (this.size ?? end) - this.#context.limits.tail));
-    if (available > this.available) {
-      this.available = available;
-      this.#wake();
-    }
-    this.#recorder.grown({ file: growing.file, written: growing.written, size: this.size });
+    const before = this.tail;
+    this.tail = Math.max(0, (this.size ?? growing.written.end) - this.#context.limits.tail);
+    this.#waiters.wake(
+      (offset) => (offset >= from && offset < to) || (offset >= before && offset < this.tail),
+      (offset, wholeReply) => readableFrom(this, offset, wholeReply) > offset,
+    );
+    this.#file.grown(this.size);
   }
 
-  #wake(): void {
-    const listeners = [...this.#listeners];
-    this.#listeners.clear();
-    for (const listener of listeners) listener();
+  /** Nothing more is wanted. Resolves when something is. @throws {RestedError} where nothing is for a while, and nobody reads */
+  async #rest(): Promise<void> {
+    this.#setResting(true);
+    try {
+      while (!this.#isWanted) {
+        const wanted = await this.#wishes.changed(this.#context.limits.linger, this.#abort.signal);
+        this.#throwFailure();
+        if (wanted) continue;
+        if (this.#context.idle() && this.#mayGoOn()) this.#wishes.wantAll(false);
+        else if (!this.#hasReaders) throw new RestedError('nobody wants more of it');
+      }
+    } finally {
+      this.#setResting(false);
+    }
+  }
+
+  #setResting(resting: boolean): void {
+    this.resting = resting;
+    this.#context.rests(this, resting);
+  }
+
+  /** Its last reader has left. */
+  #left(): void {
+    this.#leaving = null;
+    if (this.outcome !== null || !this.whole || this.resting || this.#mayGoOn()) return;
+    this.#fail(new RestedError('its readers have left, and its client may have no more fetched'));
+  }
+
+  #mayGoOn(): boolean {
+    const { client } = this.#options;
+    const { allowance } = this.#context;
+    if (this.#hasReaders || this.#isAllowed || client === undefined) return true;
+    this.#isAllowed = allowance.begin(client);
+    return this.#isAllowed;
+  }
+
+  #endAllowance(): void {
+    if (this.#isAllowed && this.#options.client !== undefined) this.#context.allowance.end(this.#options.client);
+    this.#isAllowed = false;
   }
 
   async #verify(): Promise<void> {
-    const growing = this.#growing;
-    if (growing === null) throw this.#openError ?? new CacheError('disk', `${this.path} is not open`);
+    const { growing, error, path } = this.#file;
+    if (growing === null) throw error ?? new CacheError('disk', `${path} is not open`);
+    growing.hashAll();
     await growing.drain();
     const end = growing.written.endFrom(0);
     if (growing.written.bytes !== end || end !== (this.size ?? end)) {
@@ -324,38 +422,29 @@ export class Fill implements FileView {
     }
     if (growing.digestHex() !== digestHex(this.digest)) throw this.#wrong(`its bytes are not those of ${this.digest}`);
     this.size = end;
-    this.available = end;
-    this.outcome = { kind: 'complete' };
+    this.tail = Number.POSITIVE_INFINITY;
     this.#sizeKnown.resolve(end);
     if (!this.#usedTier) this.#options.gave?.();
-    this.#wake();
+    this.#end({ kind: 'complete' });
   }
 
   /** Readers have everything by now, whether the blob can be kept or not. */
   async #keep(): Promise<void> {
-    const { layout, syncs } = this.#context;
-    const file = this.file;
-    const size = this.size;
-    if (file === null || size === undefined) return;
-    await this.#recorder.idle();
-    if (await this.#context.isKept(this, size)) {
-      this.path = layout.blob(this.digest);
+    const { isKept, kept, diskFailed, layout } = this.#context;
+    const { size = 0 } = this;
+    if (await isKept(this, size)) {
+      await this.#file.drop();
+      this.#file.path = layout.blob(this.digest);
       this.kept = true;
-      await dropPartial(layout, this.name).catch(() => {});
       return;
     }
     try {
-      await syncs.run(() => file.sync(true));
-      this.path = await this.#context.space.withRoom(() => promote(layout, this.#key));
-      await this.#context.kept(this, size);
+      await this.#file.promote();
+      await kept(this, size);
       this.kept = true;
     } catch (error) {
-      this.#context.diskFailed(
-        new CacheError('disk', `cannot keep ${this.digest}: ${(error as Error).message}`, error),
-      );
-      if (!(await this.#context.isKept(this, size)))
-        await rm(layout.blob(this.digest), { force: true }).catch(() => {});
-      await dropPartial(layout, this.name).catch(() => {});
+      diskFailed(new CacheError('disk', `cannot keep ${this.digest}: ${(error as Error).message}`, error));
+      await this.#file.drop({ promoted: !(await isKept(this, size)) });
     }
   }
 
@@ -376,28 +465,15 @@ export class Fill implements FileView {
       this.#discard = true;
       if (error.reason !== 'too-large') this.#context.diskFailed(error);
     }
-    this.outcome = { kind: 'failed', error };
     this.#sizeKnown.reject(error);
-    this.#growing?.fail(error);
+    this.#file.growing?.fail(error);
     this.#abort.abort(error);
-    this.#wake();
+    this.#end({ kind: 'failed', error });
   }
 
-  /** After a failure: keeps what a later fill can resume, and removes the rest. */
-  async #cleanUp(error: Error): Promise<void> {
-    this.#fail(error);
-    const growing = this.#growing;
-    await growing?.idle();
-    await this.#recorder.idle();
-    if (!this.#discard && growing !== null && growing.written.bytes > 0) {
-      await this.#recorder.record({ file: growing.file, written: growing.written, size: this.size }, { sync: true });
-      this.#context.space.addPartial(this.name, growing.written.bytes);
-    } else await dropPartial(this.#context.layout, this.name).catch(() => {});
+  #end(outcome: Outcome): void {
+    this.outcome = outcome;
+    for (const listener of this.#endListeners.splice(0)) listener();
+    this.#waiters.wakeAll();
   }
-}
-
-/** Even of a file that is held completely the tail is fetched again: only the upstream's answer shows that it still gives this blob. */
-function withoutTail(extents: readonly Extent[], size: number | undefined, tail: number): readonly Extent[] {
-  const limit = (size ?? Math.max(...extents.map(({ to }) => to))) - Math.max(1, tail);
-  return extents.map(({ from, to }) => ({ from, to: Math.min(to, limit) })).filter(({ from, to }) => from < to);
 }

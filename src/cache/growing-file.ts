@@ -23,7 +23,7 @@ interface QueuedWrite {
 
 /**
  * A file that is written in chunks, in any order, and hashed from its first byte to its last as it grows. A chunk that continues the hash is
- * hashed from memory; one that came early is read back (from the page cache) when the hash has reached it.
+ * hashed from memory; one that came early is read back (from the page cache) when the hash has reached it, and all of it is wanted.
  */
 export class GrowingFile {
   readonly written: IntervalSet;
@@ -34,11 +34,12 @@ export class GrowingFile {
   /** Written or queued. */
   readonly #accepted: IntervalSet;
   readonly #withRoom: SpaceReserver['withRoom'];
-  readonly #onWritten: (bytes: number) => void;
+  readonly #onWritten: (extent: Extent) => void;
   readonly #onError: (error: CacheError) => void;
   #queue: QueuedWrite[] = [];
   #queued = 0;
   #hashed = 0;
+  #hashesAll = false;
   #flushing = false;
   #catchingUp = false;
   #error: Error | null = null;
@@ -53,7 +54,7 @@ export class GrowingFile {
     /** Runs each write, and again where the file system had no room for it. */
     withRoom: SpaceReserver['withRoom'];
     /** After each write. */
-    onWritten: (bytes: number) => void;
+    onWritten: (extent: Extent) => void;
     /** The disk failed; called once. */
     onError: (error: CacheError) => void;
   }) {
@@ -64,6 +65,11 @@ export class GrowingFile {
     this.#withRoom = options.withRoom;
     this.#onWritten = options.onWritten;
     this.#onError = options.onError;
+  }
+
+  /** All of the file is to come: what is there is read for the hash. */
+  hashAll(): void {
+    this.#hashesAll = true;
     this.#startCatchUp();
   }
 
@@ -157,7 +163,7 @@ export class GrowingFile {
         this.#queued -= run.bytes;
         this.written.add(run.offset, run.offset + run.bytes);
         this.#startCatchUp();
-        this.#onWritten(run.bytes);
+        this.#onWritten({ from: run.offset, to: run.offset + run.bytes });
         this.#wake();
       }
     } catch (error) {
@@ -184,7 +190,7 @@ export class GrowingFile {
   }
 
   #startCatchUp(): void {
-    if (!this.#catchingUp && this.written.endFrom(this.#hashed) > this.#hashed) void this.#catchUp();
+    if (this.#hashesAll && !this.#catchingUp && this.written.endFrom(this.#hashed) > this.#hashed) void this.#catchUp();
   }
 
   async #catchUp(): Promise<void> {

@@ -4,9 +4,10 @@ import type { BlobKey, Digest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { type BlobHandle, CacheError, type Fetch, type FillOptions, type OpenOptions } from './blob-cache.ts';
 import { type FillKey, type PartialName, partialName, SharedFile } from './files.ts';
-import { Fill, type FillContext } from './fill.ts';
+import { Fill, type FillContext, RestedError } from './fill.ts';
 import { BlobReader, type Readable } from './reader.ts';
-import type { FileView } from './shared-read.ts';
+import { type FileView, readableFrom } from './shared-read.ts';
+import type { Asked, Want } from './wishes.ts';
 
 /** A blob in use, complete or growing: its one file descriptor, and the number of its users. While there are any it is not evicted. */
 export class OpenBlob implements Readable {
@@ -52,12 +53,19 @@ export class OpenBlob implements Readable {
     return this.#fill?.sizeKnown() ?? Promise.resolve(this.blob.size);
   }
 
+  want(asked: Asked): Want | undefined {
+    return this.#fill?.want(asked);
+  }
+
   retain(): void {
     this.#users++;
+    // The first user of a growing blob is its fill.
+    if (this.#users === 2) this.#fill?.setReaders(true);
   }
 
   release(): void {
     this.#users--;
+    if (this.#users === 1 && this.#fill?.outcome === null) this.#fill.setReaders(false);
     if (this.#users === 0) this.#onUnused(this);
   }
 
@@ -68,7 +76,15 @@ export class OpenBlob implements Readable {
 }
 
 function completeView(path: string, size: number): FileView {
-  return { path, size, available: size, outcome: { kind: 'complete' }, onAdvance: () => {} };
+  return {
+    path,
+    size,
+    tail: Number.POSITIVE_INFINITY,
+    whole: true,
+    outcome: { kind: 'complete' },
+    writtenFrom: (offset) => Math.max(offset, size),
+    onReadable: () => () => {},
+  };
 }
 
 /** A file of the cache: whole and verified content is one file for each digest, growing content one for each registry that it comes from. */
@@ -171,7 +187,7 @@ export class OpenBlobHandle implements BlobHandle {
   }
 
   get available(): number {
-    return this.#blob.blob.available;
+    return readableFrom(this.#blob.blob, 0, true);
   }
 
   get complete(): boolean {
@@ -184,11 +200,16 @@ export class OpenBlobHandle implements BlobHandle {
 
   open(range: { from: number; to?: number | undefined } = { from: 0 }, options: OpenOptions = {}): ByteSource {
     if (this.#released) throw new Error('open after release');
+    const { from, to } = range;
+    const { openEnded = false, wholeReply, continueFrom } = options;
+    const want = this.#blob.want({ from, to, openEnded });
     return new BlobReader(this.#blob, {
       digest: this.digest,
-      from: range.from,
-      to: range.to,
-      continueFrom: options.continueFrom,
+      from,
+      to,
+      continueFrom,
+      wholeReply,
+      want,
       ...this.#hooks,
     });
   }
@@ -208,8 +229,11 @@ export class OpenBlobHandle implements BlobHandle {
 /** Blobs remembered as too large to keep, so that only the first pull of each starts a fill in vain. */
 const MAX_TOO_LARGE = 1_000;
 
+/** Fills at rest without a reader: a hundredth of what a process may have open, and enough for the layers of some images at once. */
+const MAX_RESTING = 64;
+
 export interface FillsOptions {
-  readonly context: FillContext;
+  readonly context: Omit<FillContext, 'rests' | 'idle'>;
   readonly openBlobs: OpenBlobs;
   readonly log: Logger;
   readonly ended: (outcome: string) => void;
@@ -222,13 +246,22 @@ export class Fills {
   readonly #tooLarge = new LRUCache<PartialName, true>({ max: MAX_TOO_LARGE });
   /** Fills that no client has been given yet. */
   readonly #unclaimed = new Set<PartialName>();
+  /** They have what is wanted of them for now; the one that has waited longest is the first. */
+  readonly #resting = new Set<Fill>();
+  readonly #context: FillContext;
 
   constructor(options: FillsOptions) {
     this.#options = options;
+    this.#context = {
+      ...options.context,
+      rests: (fill, resting) => this.#rests(fill, resting),
+      idle: () => this.count === 0,
+    };
   }
 
+  /** Fills that fetch. */
   get count(): number {
-    return this.#running.size;
+    return this.#running.size - this.#resting.size;
   }
 
   /** As large as this registry says; another may be right about the same digest. */
@@ -243,7 +276,7 @@ export class Fills {
 
   /** The fill counts as a user of its blob, so that the file stays open when every client has left. */
   start(key: BlobKey, fetch: Fetch, options: FillOptions): OpenBlob {
-    const fill = new Fill(key, this.#options.context, options);
+    const fill = new Fill(key, this.#context, options);
     const blob = this.#options.openBlobs.openGrowing(fill);
     this.#unclaimed.add(fill.name);
     blob.retain();
@@ -264,6 +297,17 @@ export class Fills {
     const running = [...this.#running.values()];
     for (const { fill } of running) fill.stop(reason);
     await Promise.allSettled(running.map(({ ended }) => ended));
+  }
+
+  #rests(fill: Fill, resting: boolean): void {
+    this.#resting.delete(fill);
+    if (!resting) return;
+    this.#resting.add(fill);
+    let over = this.#resting.size - MAX_RESTING;
+    for (const oldest of this.#resting) {
+      if (over-- <= 0) break;
+      oldest.endRest();
+    }
   }
 
   async #run(fill: Fill, blob: OpenBlob, fetch: Fetch): Promise<void> {
@@ -292,7 +336,8 @@ export class Fills {
   #ended(fill: Fill, blob: OpenBlob, running: Promise<void>): void {
     const { openBlobs, log, ended } = this.#options;
     const { digest, name, outcome } = fill;
-    ended(outcome?.kind ?? 'failed');
+    const rested = outcome?.kind === 'failed' && outcome.error instanceof RestedError;
+    ended(rested ? 'rested' : (outcome?.kind ?? 'failed'));
     openBlobs.removing(name, running);
     if (outcome?.kind !== 'failed') {
       openBlobs.verified(fill, blob);
@@ -301,7 +346,7 @@ export class Fills {
     openBlobs.detach(name, blob);
     if (outcome.error instanceof CacheError && outcome.error.reason === 'too-large') {
       this.#tooLarge.set(name, true);
-    } else if (!(outcome.error instanceof CacheError)) {
+    } else if (!rested && !(outcome.error instanceof CacheError)) {
       log.warn({ digest, err: outcome.error }, 'a fill failed');
     }
   }

@@ -4,7 +4,8 @@ import { type Digest, digestAlgorithm } from '../oci/names.ts';
 import { VerifiedSource } from '../oci/transfer.ts';
 import { CacheError } from './blob-cache.ts';
 import type { SharedFile } from './files.ts';
-import type { FilePlace, FileSource, FileView, SharedRead } from './shared-read.ts';
+import { type FilePlace, type FileSource, type FileView, readableFrom, type SharedRead } from './shared-read.ts';
+import type { Want } from './wishes.ts';
 
 /** What a reader reads: a blob of this process's cache, or the view of one that another process fills. */
 export interface Readable {
@@ -32,16 +33,23 @@ export interface ReaderOptions {
   /** Called where the file is not what was put there. */
   readonly onDamage: (reason: string) => void;
   readonly onRead: (bytes: number) => void;
+  /** One reply carries the whole content; left out where `from` and `to` say so. */
+  readonly wholeReply?: boolean | undefined;
+  /** Says to the fill what is read; undefined where there is none, or it fetches everything in order. */
+  readonly want?: Want | undefined;
 }
 
 /**
- * Reads a blob from an offset of its own, up to what is available, and waits for more. Where the cache fails (not the upstream), it continues
+ * Reads a blob from an offset of its own, as far as its bytes are there, and waits for more. Where the cache fails (not the upstream), it continues
  * from the upstream at the same offset.
  */
 export class BlobReader implements FileSource {
   readonly #readable: Readable;
   readonly #options: ReaderOptions;
+  readonly #want: Want | undefined;
   #offset: number;
+  /** Ends the wait for bytes. */
+  #wake: (() => void) | null = null;
   /** The upstream's body, once the cache has failed. */
   #continuation: ByteSource | null = null;
   #closed = false;
@@ -50,6 +58,7 @@ export class BlobReader implements FileSource {
     this.#readable = readable;
     this.#options = options;
     this.#offset = options.from;
+    this.#want = options.want;
     readable.retain();
   }
 
@@ -65,7 +74,8 @@ export class BlobReader implements FileSource {
       const end = this.#end();
       if (end !== undefined && this.#offset >= end) return 0;
       if (this.#continuation !== null) return this.#pullContinuation(this.#continuation, into, end);
-      const length = Math.min(into.length, Math.min(blob.available, end ?? blob.available) - this.#offset);
+      const readable = readableFrom(blob, this.#offset, this.#wholeReply);
+      const length = Math.min(into.length, Math.min(readable, end ?? readable) - this.#offset);
       if (length > 0) {
         const count = await this.#read(into, length);
         if (count > 0) return count;
@@ -78,33 +88,47 @@ export class BlobReader implements FileSource {
   async ready(): Promise<boolean> {
     const { blob } = this.#readable;
     while (!this.#closed && this.#continuation === null && this.#offset !== this.#end()) {
-      if (this.#offset < blob.available) return true;
+      if (readableFrom(blob, this.#offset, this.#wholeReply) > this.#offset) return true;
       if (blob.outcome !== null) return false;
-      await new Promise<void>((resolve) => blob.onAdvance(resolve));
+      this.#want?.waits(this.#offset);
+      await this.#wait();
     }
     return false;
+  }
+
+  #wait(): Promise<void> {
+    return new Promise((resolve) => {
+      const end = this.#readable.blob.onReadable(this.#offset, this.#wholeReply, resolve);
+      this.#wake = () => {
+        end();
+        resolve();
+      };
+    });
   }
 
   place(): FilePlace | null {
     if (this.#continuation !== null || this.#closed) return null;
     const { blob, users } = this.#readable;
-    const end = Math.min(blob.available, this.#end() ?? blob.available);
+    const readable = readableFrom(blob, this.#offset, this.#wholeReply);
+    const end = Math.min(readable, this.#end() ?? readable);
     return { file: this.#readable, position: this.#offset, end, shared: users > 1 };
   }
 
   pass(count: number): void {
-    this.#offset += count;
-    this.#options.onRead(count);
+    this.#advance(count);
   }
 
   share(): SharedRead | null {
     if (this.#continuation !== null || this.#closed) return null;
-    return { ...this.#options, view: this.#readable.blob, from: this.#offset };
+    const wholeReply = this.#wholeReply;
+    return { ...this.#options, view: this.#readable.blob, from: this.#offset, wholeReply, want: this.#want };
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#want?.close();
+    this.#wake?.();
     this.#readable.release();
     await this.#continuation?.close();
   }
@@ -115,6 +139,19 @@ export class BlobReader implements FileSource {
     return to === undefined ? size : Math.min(to, size ?? to);
   }
 
+  /** The end of what one reply carries from the first byte on waits for the digest. */
+  get #wholeReply(): boolean {
+    const { wholeReply, from, to } = this.#options;
+    if (wholeReply !== undefined) return wholeReply;
+    return from === 0 && (to === undefined || to >= (this.#readable.blob.size ?? Number.POSITIVE_INFINITY));
+  }
+
+  #advance(count: number): void {
+    this.#offset += count;
+    this.#options.onRead(count);
+    this.#want?.moved(this.#offset);
+  }
+
   async #read(into: Uint8Array, length: number): Promise<number> {
     const { file } = this.#readable;
     let reason = 'it is shorter than it was';
@@ -122,8 +159,7 @@ export class BlobReader implements FileSource {
       const near = this.#readable.copyRecent?.(into, length, this.#offset) ?? 0;
       const count = near > 0 ? near : ((await file?.read(into, length, this.#offset)) ?? 0);
       if (count > 0) {
-        this.#offset += count;
-        this.#options.onRead(count);
+        this.#advance(count);
         return count;
       }
     } catch (error) {
@@ -153,7 +189,8 @@ export class BlobReader implements FileSource {
   /** A reader of the whole blob gets the end of it only if the digest is right, from the upstream too. */
   async #openUpstream(continueFrom: (offset: number) => Promise<ByteSource>): Promise<ByteSource> {
     const { digest, from, to } = this.#options;
-    if (digest === undefined || from !== 0 || to !== undefined) return continueFrom(this.#offset);
+    const all = from === 0 && (to === undefined || to === this.#readable.blob.size);
+    if (digest === undefined || !all) return continueFrom(this.#offset);
     const hash = createHash(digestAlgorithm(digest));
     const buffer = this.#offset === 0 ? null : Buffer.allocUnsafe(HASH_STEP);
     for (let at = 0; buffer !== null && at < this.#offset; ) {

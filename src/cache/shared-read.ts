@@ -1,4 +1,5 @@
 import type { ByteSource } from '../kit/byte-source.ts';
+import type { Want } from './wishes.ts';
 
 /**
  * A body whose bytes may lie in a file of the cache. Two readers of the same file can then share one read, and another process of this
@@ -29,18 +30,34 @@ export interface FilePlace {
   readonly shared: boolean;
 }
 
-/** A file that may still grow: where its bytes lie, how far they may be read, and how the growth ended. */
+/** A file that may still grow, in any order: where its bytes lie, which of them may be read, and how the growth ended. */
 export interface FileView {
   /** Where the bytes lie now; it changes once, when the content is complete. */
   readonly path: string;
   /** Undefined until known. */
   readonly size: number | undefined;
-  /** Bytes from offset 0 that may be read; all of them only once the content is verified. */
-  readonly available: number;
+  /** Where the bytes end that are there from an offset on without a gap; the offset itself where its byte is not there. */
+  writtenFrom(offset: number): number;
+  /** The bytes from here on are the tail, which waits for the digest in a reply that carries the whole content; Infinity once it is verified. */
+  readonly tail: number;
+  /** All of the content is being fetched, so that the tail can wait for the digest in every reply. */
+  readonly whole: boolean;
   /** Null while it grows. */
   readonly outcome: Outcome | null;
-  /** Calls once, at the next change of `available` or `outcome`. */
-  onAdvance(listener: () => void): void;
+  /**
+   * Calls once, when the byte at an offset can be read (see {@link readableFrom}) or the growth has ended.
+   * @returns what ends the wait
+   */
+  onReadable(offset: number, wholeReply: boolean, listener: () => void): () => void;
+}
+
+/**
+ * Where the bytes end that may be read from an offset on; the offset itself where there is none yet.
+ * @param wholeReply one reply carries the content from its first byte to its last: it gets the end of it only once the digest is right
+ */
+export function readableFrom(view: FileView, offset: number, wholeReply: boolean): number {
+  const end = view.writtenFrom(offset);
+  return wholeReply || view.whole ? Math.max(offset, Math.min(end, view.tail)) : end;
 }
 
 /** How the growth ended. */
@@ -59,4 +76,8 @@ export interface SharedRead {
   readonly onDamage: (reason: string) => void;
   /** Counts bytes that were read. */
   readonly onRead: (bytes: number) => void;
+  /** One reply carries the whole content, in this body or in several that follow each other. */
+  readonly wholeReply: boolean;
+  /** To be told where the reader waits; undefined where nobody has to know, since the bytes come in order or are there. */
+  readonly want: Pick<Want, 'waits'> | undefined;
 }

@@ -6,8 +6,8 @@ export interface Extent {
 
 /**
  * A set of byte offsets, kept as sorted, disjoint extents that never touch. It serves for the bytes that are there (the cache) as well as
- * for those that are missing or that a connection is to fetch (upstream). There are few extents at any time, about one for each connection,
- * so a search from the front is the fastest.
+ * for those that are missing or that a connection is to fetch (upstream). Mostly there are few extents, about one for each connection, but a blob
+ * of which only parts are read has thousands: what is asked often searches by halves.
  */
 export class IntervalSet {
   readonly #extents: { from: number; to: number }[] = [];
@@ -49,18 +49,27 @@ export class IntervalSet {
     return this.#extents.map(({ from, to }) => ({ from, to }));
   }
 
+  /** How many extents. */
+  get count(): number {
+    return this.#extents.length;
+  }
+
   /** Whether any byte of `[from, to)` is in the set. */
   overlaps(from: number, to: number): boolean {
-    return this.#extents.some((extent) => extent.from < to && from < extent.to);
+    const extent = this.#extents[this.#indexOfEndAtLeast(from + 1)];
+    return extent !== undefined && extent.from < to && from < to;
   }
 
   /** The end of the extent that covers `offset`; `offset` itself where that byte is not in the set. */
   endFrom(offset: number): number {
-    for (const { from, to } of this.#extents) {
-      if (from > offset) break;
-      if (to > offset) return to;
-    }
-    return offset;
+    const extent = this.#extents[this.#indexOfEndAtLeast(offset + 1)];
+    return extent !== undefined && extent.from <= offset ? extent.to : offset;
+  }
+
+  /** The nearest bytes at or behind `offset`: one extent, or the rest of one; null where there are none. */
+  nextFrom(offset: number): Extent | null {
+    const extent = this.#extents[this.#indexOfEndAtLeast(offset + 1)];
+    return extent === undefined ? null : { from: Math.max(extent.from, offset), to: extent.to };
   }
 
   /** Puts `[from, to)` in; it may overlap what is there, and joins with what it touches. */
@@ -124,8 +133,12 @@ export class IntervalSet {
   /** The first extent that ends at or behind `offset`: those before it neither overlap nor touch what begins there. */
   #indexOfEndAtLeast(offset: number): number {
     const extents = this.#extents;
-    let index = 0;
-    for (let extent = extents[0]; extent !== undefined && extent.to < offset; extent = extents[++index]);
-    return index;
+    let [low, high] = [0, extents.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((extents[middle]?.to ?? offset) < offset) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 }

@@ -1,8 +1,9 @@
-import type { FileSource, FileView, SharedRead } from '../cache/shared-read.ts';
+import { type FileSource, type FileView, readableFrom, type SharedRead } from '../cache/shared-read.ts';
 import type { ByteSource } from '../kit/byte-source.ts';
 import type { VersionedCore } from '../proxy/reply.ts';
 import type { Channel } from './channel.ts';
 import {
+  type AdvanceMessage,
   type DeniedMessage,
   encodeFailure,
   type FileMessage,
@@ -42,8 +43,9 @@ export class CoreHost {
   constructor(core: VersionedCore, channel: Channel) {
     this.#core = core;
     channel.handle('serve', (pull: PullMessage, { signal }) => this.#serve(pull, signal));
-    channel.handle('advance', ({ blob, available }: { blob: number; available: number }, { signal }) =>
-      this.#advance(blob, available, signal),
+    channel.handle('advance', (message: AdvanceMessage, { signal }) => this.#advance(message, signal));
+    channel.on('wait', ({ source, offset }: { source: number; offset: number }) =>
+      this.#sources.get(source)?.shared?.want?.waits(offset),
     );
     channel.handle('pull', ({ source, size }: { source: number; size: number }) => this.#pull(source, size));
     channel.handle('continue', ({ source, offset }: { source: number; offset: number }) =>
@@ -78,8 +80,18 @@ export class CoreHost {
     // The answer to a worker that ended meanwhile reaches nobody.
     if (this.#gone) queueMicrotask(() => void this.#close(source, 0));
     if (shared === null) return { kind: 'stream', source, length: bytes.length };
-    const { view, from, to } = shared;
-    return { kind: 'file', source, blob: this.#hold(view), from, to, length: bytes.length, view: describe(view) };
+    const { view, from, to, wholeReply, want } = shared;
+    return {
+      kind: 'file',
+      source,
+      blob: this.#hold(view),
+      from,
+      to,
+      length: bytes.length,
+      view: describe(view, from),
+      wholeReply,
+      wanted: want !== undefined && view.outcome === null,
+    };
   }
 
   #hold(view: FileView): number {
@@ -91,15 +103,18 @@ export class CoreHost {
     return number;
   }
 
-  /** Answers once the blob has grown beyond `known`, or ended. */
-  async #advance(blob: number, known: number, signal: AbortSignal): Promise<ViewMessage> {
+  /** Answers once the byte at an offset can be read, or the growth has ended. */
+  async #advance({ blob, offset, wholeReply }: AdvanceMessage, signal: AbortSignal): Promise<ViewMessage> {
     const view = this.#views.get(blob)?.view;
     if (view === undefined) throw new Error('the blob was closed');
-    while (view.outcome === null && view.available <= known && !signal.aborted) await advanced(view, signal);
-    if (known > 0 && view.outcome === null && view.available - known < STEP && !signal.aborted) {
+    const grown = (): number => readableFrom(view, offset, wholeReply) - offset;
+    // The first bytes are reported at once.
+    const goesOn = offset > 0 && view.writtenFrom(offset - 1) >= offset;
+    if (view.outcome === null && grown() === 0) await readable(view, offset, wholeReply, signal);
+    if (goesOn && view.outcome === null && grown() < STEP && !signal.aborted) {
       await new Promise((resolve) => setTimeout(resolve, STEP_WAIT));
     }
-    return describe(view);
+    return describe(view, offset);
   }
 
   async #pull(source: number, size: number): Promise<Uint8Array> {
@@ -150,19 +165,33 @@ class Unshared implements ByteSource {
   }
 }
 
-/** The view's next change, or the end of the wait for it. */
-function advanced(view: FileView, signal: AbortSignal): Promise<void> {
+/** Resolves when the byte at an offset can be read, the growth has ended, or nobody waits any more. */
+function readable(view: FileView, offset: number, wholeReply: boolean, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    view.onAdvance(resolve);
-    signal.addEventListener('abort', () => resolve(), { once: true });
+    if (signal.aborted) {
+      resolve();
+      return;
+    }
+    const abort = (): void => {
+      end();
+      resolve();
+    };
+    const end = view.onReadable(offset, wholeReply, () => {
+      signal.removeEventListener('abort', abort);
+      resolve();
+    });
+    signal.addEventListener('abort', abort, { once: true });
   });
 }
 
-function describe({ path, size, available, outcome }: FileView): ViewMessage {
+function describe(view: FileView, offset: number): ViewMessage {
+  const { path, size, tail, whole, outcome } = view;
   return {
     path,
     size,
-    available,
+    written: { from: offset, to: view.writtenFrom(offset) },
+    tail,
+    whole,
     outcome:
       outcome === null ? null : outcome.kind === 'complete' ? 'complete' : { failure: encodeFailure(outcome.error) },
   };

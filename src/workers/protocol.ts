@@ -3,6 +3,7 @@ import type { AliasEntry } from '../aliases/table.ts';
 import { CacheError, type CacheErrorReason } from '../cache/blob-cache.ts';
 import type { Config } from '../config/config.ts';
 import { TruncatedError } from '../kit/byte-source.ts';
+import type { Extent } from '../kit/interval-set.ts';
 import { OperatorError, type SentOperatorError } from '../kit/operator-error.ts';
 import { type ErrorName, RegistryError } from '../oci/errors.ts';
 import type { Pull, Reply } from '../proxy/reply.ts';
@@ -67,6 +68,10 @@ export interface FileMessage {
   readonly to: number | undefined;
   readonly length: number | undefined;
   readonly view: ViewMessage;
+  /** One reply carries the whole content: the end of it waits for the digest. */
+  readonly wholeReply: boolean;
+  /** The owner is to be told where the reader waits: what is fetched next depends on it. */
+  readonly wanted: boolean;
 }
 
 export interface StreamMessage {
@@ -75,11 +80,22 @@ export interface StreamMessage {
   readonly length: number | undefined;
 }
 
-/** A growing file as it is at one moment. */
+/** What a reader waits for: the growth of a blob at an offset. */
+export interface AdvanceMessage {
+  readonly blob: number;
+  readonly offset: number;
+  readonly wholeReply: boolean;
+}
+
+/** A growing file as it is at one moment, seen from one offset. */
 export interface ViewMessage {
   readonly path: string;
   readonly size: number | undefined;
-  readonly available: number;
+  /** The bytes that are there from the offset on; none where `from` is `to`. */
+  readonly written: Extent;
+  /** As in `FileView`. */
+  readonly tail: number;
+  readonly whole: boolean;
   /** Null while it grows; `failure` as `encodeFailure` made it. */
   readonly outcome: { readonly failure: Failure } | 'complete' | null;
 }

@@ -2,12 +2,15 @@ import { CacheError } from '../cache/blob-cache.ts';
 import { SharedFile } from '../cache/files.ts';
 import { BlobReader, type Readable } from '../cache/reader.ts';
 import type { FileSource, FileView, Outcome } from '../cache/shared-read.ts';
+import type { Want } from '../cache/wishes.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
+import { IntervalSet } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { Denials } from '../proxy/denials.ts';
 import type { Pull, Reply, VersionedCore } from '../proxy/reply.ts';
 import { type Channel, ChannelClosedError } from './channel.ts';
 import {
+  type AdvanceMessage,
   type DeniedMessage,
   decodeFailure,
   type FileMessage,
@@ -79,9 +82,30 @@ export class RemoteCore implements VersionedCore {
       onRead: (bytes) => {
         read += bytes;
       },
+      wholeReply: message.wholeReply,
+      want: message.wanted ? new RemoteWant(channel, source) : undefined,
     });
     return closing(reader, () => channel.tell('close', { source, read }));
   }
+}
+
+/** The owner learns where a reader waits; with the source it learns that the reader has left. */
+class RemoteWant implements Want {
+  readonly #channel: Channel;
+  readonly #source: number;
+
+  constructor(channel: Channel, source: number) {
+    this.#channel = channel;
+    this.#source = source;
+  }
+
+  moved(): void {}
+
+  waits(offset: number): void {
+    this.#channel.tell('wait', { source: this.#source, offset });
+  }
+
+  close(): void {}
 }
 
 /** The owner's source is closed with the worker's, which knows then how much was read. */
@@ -112,17 +136,19 @@ class RemoteBlob implements Readable, FileView {
   readonly #channel: Channel;
   readonly #number: number;
   readonly #onIdle: () => void;
-  readonly #listeners: (() => void)[] = [];
+  /** Who waits, by what was asked of the owner: readers at the same place ask once. */
+  readonly #asked = new Map<string, Set<() => void>>();
+  readonly #written = new IntervalSet();
   #file: SharedFile | null = null;
   #users = 0;
-  #asking = false;
   /** Ends the wait for growth that nobody is waiting for any more. */
   readonly #idle = new AbortController();
   /** The path that could not be opened the last time. */
   #missing: string | null = null;
   path: string;
   size: number | undefined;
-  available = 0;
+  tail = 0;
+  whole = false;
   outcome: Outcome | null = null;
 
   constructor(channel: Channel, number: number, view: ViewMessage, onIdle: () => void) {
@@ -163,21 +189,30 @@ class RemoteBlob implements Readable, FileView {
     this.#take(view);
   }
 
-  onAdvance(listener: () => void): void {
-    this.#listeners.push(listener);
-    if (!this.#asking) void this.#ask();
+  writtenFrom(offset: number): number {
+    return this.#written.endFrom(offset);
   }
 
-  async #ask(): Promise<void> {
-    this.#asking = true;
+  onReadable(offset: number, wholeReply: boolean, listener: () => void): () => void {
+    const question = `${offset} ${wholeReply}`;
+    const waiting = this.#asked.get(question) ?? new Set();
+    waiting.add(listener);
+    if (waiting.size === 1 && this.#asked.get(question) === undefined) {
+      this.#asked.set(question, waiting);
+      void this.#ask({ blob: this.#number, offset, wholeReply }, question);
+    }
+    return () => waiting.delete(listener);
+  }
+
+  async #ask(message: AdvanceMessage, question: string): Promise<void> {
     try {
-      const params = { blob: this.#number, available: this.available };
-      this.#take(await this.#channel.call<ViewMessage>('advance', params, this.#idle.signal));
+      this.#take(await this.#channel.call<ViewMessage>('advance', message, this.#idle.signal));
     } catch (error) {
       this.outcome ??= { kind: 'failed', error: error as Error };
     }
-    this.#asking = false;
-    for (const listener of this.#listeners.splice(0)) listener();
+    const waiting = this.#asked.get(question) ?? [];
+    this.#asked.delete(question);
+    for (const listener of waiting) listener();
   }
 
   /** Opens the file before anyone may read: a path that has just been renamed is found under the new name in the next view. */
@@ -186,7 +221,8 @@ class RemoteBlob implements Readable, FileView {
     if (this.#idle.signal.aborted) return;
     this.path = view.path;
     this.size = view.size;
-    if (view.available > 0) {
+    const { from, to } = view.written;
+    if (from < to) {
       try {
         this.#file ??= SharedFile.open(view.path, 'r');
       } catch (error) {
@@ -197,10 +233,14 @@ class RemoteBlob implements Readable, FileView {
         return;
       }
     }
+    this.#written.add(from, to);
     // Two views may arrive in another order than they were made.
-    this.available = Math.max(this.available, view.available);
-    if (view.outcome === 'complete') this.outcome = { kind: 'complete' };
-    else if (view.outcome !== null) this.outcome = { kind: 'failed', error: decodeFailure(view.outcome.failure) };
+    this.tail = Math.max(this.tail, view.tail);
+    this.whole ||= view.whole;
+    if (view.outcome === 'complete') {
+      this.#written.add(0, view.size ?? 0);
+      this.outcome = { kind: 'complete' };
+    } else if (view.outcome !== null) this.outcome = { kind: 'failed', error: decodeFailure(view.outcome.failure) };
   }
 }
 
