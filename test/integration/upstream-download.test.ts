@@ -1,8 +1,12 @@
+import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, it } from 'vitest';
+import type { ByteSource } from '../../src/kit/byte-source.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
 import type { Digest } from '../../src/oci/names.ts';
+import { eventually } from '../support/eventually.ts';
 import type { Content } from '../support/fake-registry/index.ts';
 import { FakeRegistry, type FakeRegistryOptions, generated, QUIRKS } from '../support/fake-registry/index.ts';
+import type { LoggedRequest } from '../support/fake-registry/log.ts';
 import { MemorySink } from '../support/memory-sink.ts';
 import { startUpstream, type TestUpstream } from '../support/upstream.ts';
 
@@ -49,6 +53,17 @@ async function failure(promise: Promise<unknown>): Promise<RegistryError> {
   );
   expect(error).toBeInstanceOf(RegistryError);
   return error as RegistryError;
+}
+
+async function digestOf(source: ByteSource | undefined): Promise<string> {
+  const hash = createHash('sha256');
+  const buffer = Buffer.alloc(64 * 1024);
+  for (let count = -1; count !== 0; ) {
+    count = (await source?.pull(buffer)) ?? 0;
+    hash.update(buffer.subarray(0, count));
+  }
+  await source?.close();
+  return `sha256:${hash.digest('hex')}`;
 }
 
 describe('a download', () => {
@@ -164,6 +179,90 @@ describe('a download', () => {
     for (const resolve of held.splice(0)) resolve();
     await running;
     expect(sink.digest).toBe(content.digest);
+  });
+});
+
+describe('an answer that cannot be', () => {
+  const nothing = { status: 200, headers: { 'content-length': '0' }, body: '' };
+
+  it.each([
+    ['no bytes', () => nothing],
+    ['no bytes, after a part', ({ nth }: LoggedRequest) => (nth === 0 ? { resetAfter: MIB } : nothing)],
+    ['no bytes without a length', () => ({ ...nothing, headers: { 'transfer-encoding': 'chunked' } })],
+  ])('is refused: %s', async (_, faults) => {
+    const fake = await fakeRegistry({ faults });
+    const sink = new MemorySink();
+    const error = await failure(
+      fetchInto(upstreamOf([fake.url], { connections: 1 }), layer(3 * MIB, fake).digest, sink),
+    );
+    expect(error.kind).toBe('upstreamWrong');
+    expect(sink.begun).not.toBe(0);
+  });
+
+  it('is refused where another size is expected, before the sink hears of it', async () => {
+    const fake = await fakeRegistry({ faults: () => ({ sizeOff: 5 }) });
+    const content = layer(MIB, fake);
+    const sink = new MemorySink();
+    sink.expectedSize = content.size;
+    expect((await failure(fetchInto(upstreamOf([fake.url]), content.digest, sink))).kind).toBe('upstreamWrong');
+    expect(sink.begun).toBeNull();
+  });
+
+  it('says no size: the one that is expected is told', async () => {
+    const fake = await fakeRegistry({ faults: () => ({ chunked: true }) });
+    const content = layer(3 * MIB, fake);
+    const sink = new MemorySink();
+    sink.expectedSize = content.size;
+    await downloads(upstreamOf([fake.url]), content, sink);
+    expect(sink.begun).toBe(content.size);
+    expect(fake.log.of({ kind: 'blob' }).map(({ range }) => range)).toEqual([undefined]);
+  });
+
+  it('is not one whose bytes are intact, whatever an object store says of how it got them', async () => {
+    const fake = await fakeRegistry({ faults: () => ({ contentEncoding: 'aws-chunked' }) });
+    await downloads(upstreamOf([fake.url]), layer(MIB, fake));
+    fake.faults = () => ({ contentEncoding: 'aws-chunked,gzip' });
+    const error = await failure(fetchInto(upstreamOf([fake.url]), layer(MIB + 1, fake).digest, new MemorySink()));
+    expect(error.kind).toBe('upstreamWrong');
+  });
+
+  it('is passed through and measured neither', async () => {
+    const fake = await fakeRegistry({ faults: ({ method }) => (method === 'HEAD' ? nothing : undefined) });
+    const content = layer(MIB, fake);
+    const upstream = upstreamOf([fake.url]);
+    const key = { registry: 'r.test', repository: 'library/app', digest: content.digest };
+    expect(await upstream.statBlob(key, signal)).toEqual({ size: MIB });
+    fake.faults = () => nothing;
+    expect((await failure(upstream.statBlob(key, signal))).kind).toBe('upstreamWrong');
+    expect((await failure(upstream.openBlob(key, null, signal))).kind).toBe('upstreamWrong');
+    fake.faults = () => undefined;
+    const empty = { ...key, digest: layer(0, fake).digest };
+    expect(await upstream.statBlob(empty, signal)).toEqual({ size: 0 });
+    expect((await upstream.openBlob(empty, null, signal)).size).toBe(0);
+  });
+});
+
+describe('a request that is not answered', () => {
+  it.each(['a download', 'a stream', 'the size'])('is sent once more beside, and the answer used: %s', async (what) => {
+    const fake = await fakeRegistry({ faults: ({ nth }) => (nth === 0 ? { hang: true } : undefined) });
+    const content = layer(MIB, fake);
+    const upstream = upstreamOf([fake.url], { stallTimeout: 2_000 });
+    const key = { registry: 'r.test', repository: 'library/app', digest: content.digest };
+    if (what === 'a download') await downloads(upstream, content);
+    else if (what === 'the size') expect(await upstream.statBlob(key, signal)).toEqual({ size: MIB });
+    else {
+      const { source, size } = await upstream.openBlob(key, null, signal);
+      expect(size).toBe(MIB);
+      await source.close();
+    }
+    expect(fake.log.count({ kind: 'blob' })).toBe(2);
+    await eventually('the first is given up', () => fake.log.all.every(({ done }) => done));
+  });
+
+  it('is waited for, where the one beside fails', async () => {
+    const fake = await fakeRegistry({ faults: ({ nth }) => (nth === 0 ? { delay: 1_200 } : { refuse: true }) });
+    await downloads(upstreamOf([fake.url], { stallTimeout: 2_000 }), layer(MIB, fake));
+    expect(fake.log.count({ kind: 'blob' })).toBe(2);
   });
 });
 
@@ -381,6 +480,59 @@ describe('several endpoints', () => {
     const second = await fakeRegistry({ faults: () => ({ status: 500 }) });
     const error = await failure(fetchInto(upstreamOf([first.url, second.url]), generated(5).digest, new MemorySink()));
     expect(error.status).toBe(502);
+  });
+});
+
+describe('more downloads than permits', () => {
+  /** All that the pool of downloads has. */
+  const MANY = 128;
+
+  it('let another registry begin: the slowest rests, and goes on where it stopped', async () => {
+    const dripping = await fakeRegistry({ bytesPerSecond: 20_000 });
+    const good = await fakeRegistry();
+    const upstream = startUpstream({
+      'evil.test': { endpoints: [dripping.url] },
+      'good.test': { endpoints: [good.url] },
+    });
+    cleanups.push(() => upstream.close());
+    const drip = dripping.repository('library/app').addBlob(generated(MIB, 'drip'));
+    const stop = new AbortController();
+    const sinks = Array.from({ length: MANY }, () => new MemorySink());
+    const slow = sinks.map((sink, i) =>
+      upstream
+        .download({ registry: 'evil.test', repository: `app${i % 2}`, digest: drip.digest }, sink, stop.signal)
+        .catch((error: unknown) => error),
+    );
+    for (const i of [0, 1]) dripping.repository(`app${i}`).addBlob(drip);
+    await eventually('all permits are taken', () => sinks.every(({ written }) => written > 0));
+    const before = dripping.log.count({ kind: 'blob' });
+    const content = good.repository('library/app').addBlob(generated(4 * MIB, 'good'));
+    const sink = new MemorySink();
+    await upstream.download({ registry: 'good.test', repository: 'library/app', digest: content.digest }, sink, signal);
+    expect(sink.digest).toBe(content.digest);
+    await eventually('whoever rested goes on', () => dripping.log.count({ kind: 'blob' }) > before);
+    const [resumed] = dripping.log.of({ kind: 'blob' }).slice(before);
+    expect(resumed?.range?.from).toBeGreaterThan(0);
+    stop.abort(new Error('enough'));
+    for (const ended of await Promise.all(slow)) expect(ended).toMatchObject({ message: 'enough' });
+  });
+
+  it('of what passes through: the one whose client does not read breaks off, and is taken up when it reads on', async () => {
+    const fake = await fakeRegistry();
+    const good = await fakeRegistry();
+    const upstream = startUpstream({ 'evil.test': { endpoints: [fake.url] }, 'good.test': { endpoints: [good.url] } });
+    cleanups.push(() => upstream.close());
+    const content = generated(8 * MIB, 'passing');
+    for (const i of [0, 1]) fake.repository(`app${i}`).addBlob(content);
+    good.repository('app0').addBlob(content);
+    const open = (registry: string, i: number) =>
+      upstream.openBlob({ registry, repository: `app${i % 2}`, digest: content.digest }, null, signal);
+    // As many as the pool of what passes through has permits.
+    const lazy = await Promise.all(Array.from({ length: 64 }, (_, i) => open('evil.test', i)));
+    const honest = await open('good.test', 0);
+    expect(await digestOf(honest.source)).toBe(content.digest);
+    for (const { source } of lazy.slice(1)) await source.close();
+    expect(await digestOf(lazy[0]?.source)).toBe(content.digest);
   });
 });
 

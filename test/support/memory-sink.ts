@@ -7,6 +7,7 @@ import type { Content } from './fake-registry/index.ts';
 export class MemorySink implements BlobSink {
   readonly held: readonly Extent[];
   readonly writes: Extent[] = [];
+  expectedSize: number | undefined;
   begun: number | undefined | null = null;
   #bytes = Buffer.alloc(0);
   readonly #extents: Extent[];

@@ -14,7 +14,7 @@ export const PATIENCE = 10_000;
 /** Within a body that broke off: the registry has answered before, and a client waits in the middle of its blob. */
 export const RESUMING_PATIENCE = 3_000;
 /** For how long the one beside is waited for before it is renewed, ms: a registry that was silent for a while and is well again answers soon. */
-const RENEW_MS = 4_000;
+const RENEW_MS = 3_000;
 
 /**
  * Requests a blob or a range of it; resolves to the response whatever its status. Where no answer begins for long, the same is requested once

@@ -30,6 +30,8 @@ export interface Fault {
   readonly bytesPerSecond?: number;
   /** Answers 200 and the whole to a Range request. */
   readonly ignoreRange?: boolean;
+  /** What `Content-Encoding` says of the bytes, which stay as they are. */
+  readonly contentEncoding?: string;
   /** Another `ETag` than last time. */
   readonly etag?: string;
 }

@@ -407,6 +407,7 @@ export class FakeRegistry {
       response.writeHead(200, { ...headers, 'content-encoding': 'gzip', 'content-length': packed.size });
       return await sendBody(response, packed, 0, packed.size, fault, record);
     }
+    if (fault.contentEncoding !== undefined) headers['content-encoding'] = fault.contentEncoding;
     const size = blob.size + (fault.sizeOff ?? 0);
     let { range } = record;
     if (refuseRange === 'ignore' || fault.ignoreRange === true) range = undefined;
