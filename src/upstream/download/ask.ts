@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto';
-import { type BlobKey, type Digest, digestAlgorithm, digestHex } from '../../oci/names.ts';
+import type { BlobKey, Digest } from '../../oci/names.ts';
+import { canHaveSize } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
 import { InvalidResponseError } from '../failures.ts';
 import { type BlobRequest, requestBlob } from '../request.ts';
@@ -73,12 +73,7 @@ export function askForBlob(
   });
 }
 
-/** Whether a blob can have the size that is stated: no bytes have one digest only. */
-export function isPossibleSize(digest: Digest, size: number | undefined): boolean {
-  return size !== 0 || createHash(digestAlgorithm(digest)).digest('hex') === digestHex(digest);
-}
-
-/** @throws {InvalidResponseError} */
+/** @throws {InvalidResponseError} for a size that a blob of this digest cannot have */
 export function requirePossibleSize(digest: Digest, size: number | undefined): void {
-  if (!isPossibleSize(digest, size)) throw new InvalidResponseError(`an empty body for ${digest}`);
+  if (!canHaveSize(digest, size)) throw new InvalidResponseError(`${size} bytes for ${digest}`);
 }

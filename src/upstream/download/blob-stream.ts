@@ -3,7 +3,7 @@ import { type ByteSource, TruncatedError } from '../../kit/byte-source.ts';
 import { jitter, sleep } from '../../kit/time.ts';
 import { RegistryError } from '../../oci/errors.ts';
 import type { BlobKey } from '../../oci/names.ts';
-import type { BlobStream } from '../../oci/transfer.ts';
+import { type BlobStream, canHaveSize } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
 import type { DocumentWork } from '../document.ts';
 import { readBlobHead } from '../documents.ts';
@@ -22,7 +22,7 @@ import {
   unsatisfiedSize,
 } from '../responses.ts';
 import type { Route } from '../upstream.ts';
-import { askForBlob, isPossibleSize, requirePossibleSize } from './ask.ts';
+import { askForBlob, requirePossibleSize } from './ask.ts';
 import { Pace } from './pace.ts';
 
 /** Attempts in a row that bring no byte, before a stream is given up: with the waits between them half a minute, as long as clients wait. */
@@ -116,7 +116,7 @@ async function streamOf(
   const content = readBlobContent(response, range?.from ?? null);
   if (content?.kind === 'whole' || content?.kind === 'segment') {
     const { size } = content;
-    if (!isPossibleSize(digest, size)) cutOff(response.body);
+    if (!canHaveSize(digest, size)) cutOff(response.body);
     requirePossibleSize(digest, size);
     if (content.kind === 'whole') return { status: 200, size, source: new BodySource(response.body, size, count) };
     const { from, to } = content;

@@ -44,27 +44,24 @@ export class RetryPolicy {
 
   /**
    * @param broughtBytes what the failed attempt brought
-   * @param sent whether the request was sent at all; one that was held back here says nothing about the registry
    * @returns milliseconds to wait before the next attempt; null to give up
    */
-  next(error: unknown, broughtBytes: number, sent = true): number | null {
+  next(error: unknown, broughtBytes: number): number | null {
     if (broughtBytes > 0) {
       this.#idleAttempts = 0;
       this.#since = this.#now();
-    } else if (sent) this.#idleAttempts++;
+    } else this.#idleAttempts++;
     this.#refusals = broughtBytes === 0 && isRefusal(error) ? this.#refusals + 1 : 0;
     if (this.#refusals >= MAX_REFUSALS) return null;
     const idleFor = this.#now() - this.#since;
-    if (idleFor >= GIVE_UP_MS && (this.#idleAttempts >= MIN_ATTEMPTS || !sent)) return null;
+    if (idleFor >= GIVE_UP_MS && this.#idleAttempts >= MIN_ATTEMPTS) return null;
     const retryAfter = error instanceof StatusError ? Math.min(RETRY_AFTER_MAX_MS, (error.retryAfter ?? 0) * 1000) : 0;
     return Math.max(jitter(this.#wait(broughtBytes)), retryAfter);
   }
 
   #wait(broughtBytes: number): number {
     if (broughtBytes >= NO_WAIT_BYTES) return 0;
-    return broughtBytes > 0
-      ? RESUME_MS
-      : Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** Math.max(0, this.#idleAttempts - 1));
+    return broughtBytes > 0 ? RESUME_MS : Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** (this.#idleAttempts - 1));
   }
 }
 

@@ -47,14 +47,6 @@ describe('RetryPolicy', () => {
     expect(policy.next(reset, 0)).toBeNull();
   });
 
-  it('does not count what was not sent: neither as an attempt nor for the wait', () => {
-    let now = 0;
-    const policy = new RetryPolicy(() => now);
-    for (; now < 100_000; now += 1_000) expect(policy.next(reset, 0, false)).toBeLessThan(301);
-    expect(policy.idleAttempts).toBe(0);
-    expect(policy.next(reset, 0)).toBeLessThan(301);
-  });
-
   it('begins anew once something came, and after a rest', () => {
     let now = 0;
     const policy = new RetryPolicy(() => now);
