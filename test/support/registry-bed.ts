@@ -12,6 +12,8 @@ import { startUpstream } from './upstream.ts';
 
 export interface BedRegistry {
   readonly fake: FakeRegistry;
+  /** Default: the fake alone. */
+  readonly endpoints?: readonly string[];
   readonly credentials?: { readonly username: string; readonly password: string };
   readonly public?: boolean;
   readonly realms?: readonly string[];
@@ -92,7 +94,7 @@ export class RegistryBed {
   put(host: string, row: BedRegistry): void {
     this.rows.set(host, {
       host,
-      endpoints: [row.fake.url],
+      endpoints: row.endpoints ?? [row.fake.url],
       proxy: null,
       credentials: row.credentials ?? null,
       public: row.public ?? false,
