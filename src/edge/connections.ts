@@ -148,7 +148,9 @@ export class Connections {
   /** Whether others could not connect, a short while ago, because there were too many connections of this one's client, or in all. */
   isFull({ client }: Connection): boolean {
     const since = performance.now() - FULL_FOR;
-    return this.#fullAt > since || (client !== null && (this.#clientsFullAt.get(client) ?? 0) > since);
+    return (
+      this.#fullAt > since || (client !== null && (this.#clientsFullAt.get(client) ?? Number.NEGATIVE_INFINITY) > since)
+    );
   }
 
   /** Lets `of` find the connection by the socket or session that a request carries. */

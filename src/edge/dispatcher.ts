@@ -10,6 +10,7 @@ import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { EdgeApp } from './app.ts';
 import type { Connection } from './connections.ts';
+import type { PaceWatch } from './pace.ts';
 import { admitBody } from './quota.ts';
 import type { Reads } from './reads.ts';
 import { type AccessLog, type AccessPort, type ForwardedHeaders, RequestContext } from './request-context.ts';
@@ -151,6 +152,9 @@ interface PullDeps {
   readonly access: AccessPort;
   readonly reads: Reads;
   readonly stallMs: number;
+  readonly paces: PaceWatch;
+  /** Whether others cannot connect because of this connection's client, or because there are too many in all. */
+  readonly isFull: (connection: Connection) => boolean;
   readonly log: Logger;
 }
 
@@ -302,15 +306,25 @@ async function sendStream(
     length: length === undefined ? undefined : Number(length),
     reads: deps.reads,
     stallMs: deps.stallMs,
+    watch: (paced) =>
+      deps.paces.watch(
+        paced,
+        () => reply.from === 'fill' || reply.from === 'upstream' || deps.isFull(context.connection),
+      ),
     begin,
     onBytes: (count) => {
       context.bytes += count;
       if (reservation?.sent(count) === false)
         throw new TruncatedError('the quota of this month ends in the middle of the body');
     },
+    onCut: (why) => {
+      context.cut ??= why;
+    },
   });
   if (end === 'unsent') throw reasonIn(error);
   if (end !== 'whole') context.cut = end;
+  // Over HTTP/2 the stream alone has ended, and its connection is what others wait for.
+  if (end === 'client too slow') context.connection.drain();
   if (end === 'truncated')
     deps.log.warn({ requestId: context.id, err: error }, 'a body broke off: the client got a short one');
 }

@@ -8,9 +8,11 @@ import type { ProxyCore } from '../proxy/reply.ts';
 import { type LineSink, type Logger, plainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { createApp, type EdgeApp } from './app.ts';
-import { Connections, connectionsInAll } from './connections.ts';
+import { type Connection, Connections, connectionsInAll } from './connections.ts';
+import { DescriptorWatch } from './descriptors.ts';
 import { createDispatcher } from './dispatcher.ts';
 import { type EdgeAddresses, type ListenerPlan, Listeners } from './listeners.ts';
+import { PaceWatch } from './pace.ts';
 import { BufferPool, Reads } from './reads.ts';
 import { AccessLog, type AccessPort, ForwardedHeaders } from './request-context.ts';
 import { EDGE_LIMITS, type EdgeLimits, HttpServers } from './servers.ts';
@@ -58,6 +60,7 @@ export class Edge {
   /** Takes connections of the registry API, through TLS unless `tls.mode` is `off`. */
   readonly #acceptRegistry: (socket: Socket) => void;
   readonly #listeners: Listeners;
+  readonly #descriptors: DescriptorWatch;
   #closing = false;
 
   constructor(options: EdgeOptions) {
@@ -79,7 +82,9 @@ export class Edge {
     const connections = new Connections({ caps, trusts, metrics, log });
     const app = createApp({ table, access, certificates, rootFile, ready, port, metrics, version, log });
     const routes = new Routes(table);
-    const pulls = { proxy, access, reads: new Reads(new BufferPool()), stallMs, log };
+    const paces = new PaceWatch(config.limits.minRate, limits.paceMs);
+    const isFull = (connection: Connection) => connections.isFull(connection);
+    const pulls = { proxy, access, reads: new Reads(new BufferPool()), stallMs, paces, isFull, log };
     const dispatch = createDispatcher({ app, routes, pulls, forwarded, accessLog, log });
     const servers = new HttpServers(dispatch, connections, limits);
     const tls = { connections, servers, ticketKeys, handshakeMs, metrics, log };
@@ -87,6 +92,7 @@ export class Edge {
     this.#servers = servers;
     this.#acceptRegistry =
       certificates === null ? servers.acceptor('registry') : new TlsTerminator({ certificates, ...tls }).accept;
+    this.#descriptors = new DescriptorWatch(metrics, log);
     this.#listeners = new Listeners(this.#plans());
     this.app = app;
   }
@@ -96,6 +102,7 @@ export class Edge {
     try {
       return await this.#listeners.open();
     } catch (error) {
+      this.#descriptors.close();
       this.#servers.close();
       throw error;
     }
@@ -116,6 +123,7 @@ export class Edge {
     this.#closing = true;
     this.#listeners.stop();
     await this.#connections.drain(graceMs);
+    this.#descriptors.close();
     this.#servers.close();
   }
 

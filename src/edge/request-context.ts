@@ -68,7 +68,7 @@ export class RequestContext {
   /** Body bytes handed to the connection. */
   bytes = 0;
   /** How the body ended, where it did not end well. */
-  cut: 'client left' | 'client stalled' | 'truncated' | null = null;
+  cut: 'client left' | 'client stalled' | 'client too slow' | 'truncated' | null = null;
   /** The client has left before its answer was whole. */
   left = false;
   #leaving: AbortController | null = null;

@@ -4,6 +4,8 @@ import type { Duplex } from 'node:stream';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { type ErrorName, RegistryError, renderError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { isOutOfDescriptors } from './descriptors.ts';
+import type { PacedBody } from './pace.ts';
 import type { BodyChunk, Reads } from './reads.ts';
 import type { RequestContext } from './request-context.ts';
 
@@ -12,14 +14,21 @@ export interface BodyOptions {
   readonly length: number | undefined;
   readonly reads: Reads;
   readonly stallMs: number;
+  /** Watches the pace of the reader until the function returned is called. */
+  readonly watch: (body: PacedBody) => () => void;
   /** Writes the header; called once, right before the first byte, so that a failure before it can still be answered as an error. */
   readonly begin: () => void;
   /** Called for each chunk that was handed to the connection. */
   readonly onBytes: (count: number) => void;
+  /** Called where the client is about to be cut off, before the response closes. */
+  readonly onCut: (why: ClientFault) => void;
 }
 
+/** Why a client is cut off. */
+export type ClientFault = 'client stalled' | 'client too slow';
+
 /** `unsent`: nothing of it, and no header, has gone out. */
-export type BodyEnd = 'whole' | 'client left' | 'client stalled' | 'truncated' | 'unsent';
+export type BodyEnd = 'whole' | 'client left' | ClientFault | 'truncated' | 'unsent';
 
 /**
  * Writes a source straight to Node's response, HTTP/1.1 or HTTP/2. One chunk is held at a time, from its read to the end of its write, and
@@ -32,9 +41,10 @@ export async function sendBody(
   response: ServerResponse,
   options: BodyOptions,
 ): Promise<{ end: BodyEnd; error?: unknown }> {
-  const writer = new Writer(response, options.stallMs);
+  const writer = new Writer(response, options.stallMs, options.onCut);
   const onClose = (): void => void source.close();
   response.once('close', onClose);
+  const unwatch = options.watch(writer);
   let chunk: BodyChunk | null = null;
   let sent = 0;
   options.reads.join();
@@ -42,7 +52,7 @@ export async function sendBody(
     for (;;) {
       chunk = await options.reads.next(source);
       const { bytes } = chunk;
-      if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left' };
+      if (writer.lost) return { end: writer.lostBy };
       if (!response.headersSent) options.begin();
       if (bytes.length === 0) break;
       sent += bytes.length;
@@ -50,7 +60,7 @@ export async function sendBody(
       writer.write(bytes);
       options.onBytes(bytes.length);
       await writer.drained();
-      if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left' };
+      if (writer.lost) return { end: writer.lostBy };
       chunk.release();
       chunk = null;
     }
@@ -60,12 +70,13 @@ export async function sendBody(
   } catch (error) {
     // What was written goes out first: a client resumes after a short body, not after a reset.
     await writer.drained();
-    if (writer.lost) return { end: writer.stalled ? 'client stalled' : 'client left', error };
+    if (writer.lost) return { end: writer.lostBy, error };
     if (!response.headersSent) return { end: 'unsent', error };
     cutShort(response, options.length !== undefined);
     return { end: 'truncated', error };
   } finally {
     response.off('close', onClose);
+    unwatch();
     options.reads.leave();
     await source.close();
     chunk?.release();
@@ -73,15 +84,20 @@ export async function sendBody(
 }
 
 /** One write at a time, and how it ended. The buffer may be used again once `drained` resolves. */
-class Writer {
+class Writer implements PacedBody {
   readonly #response: ServerResponse;
+  readonly #onCut: (why: ClientFault) => void;
   #pending = false;
   #wake: (() => void) | null = null;
   lost = false;
-  stalled = false;
+  /** How the client was lost, where it was. */
+  lostBy: 'client left' | ClientFault = 'client left';
+  taken = 0;
+  waiting = 0;
 
-  constructor(response: ServerResponse, stallMs: number) {
+  constructor(response: ServerResponse, stallMs: number, onCut: (why: ClientFault) => void) {
     this.#response = response;
+    this.#onCut = onCut;
     this.lost = isGone(response);
     response.once('close', this.#onClose);
     // Node lets the timer pass over writes that still make progress, so a slow client is not a stalled one.
@@ -90,6 +106,7 @@ class Writer {
 
   write(chunk: Uint8Array): void {
     this.#pending = true;
+    this.waiting = chunk.length;
     this.#response.write(chunk, this.#onWritten);
   }
 
@@ -106,8 +123,20 @@ class Writer {
     this.#response.end();
   }
 
+  cut(): void {
+    this.#cutOff('client too slow');
+  }
+
+  #cutOff(why: ClientFault): void {
+    this.lostBy = why;
+    this.#onCut(why);
+    cutOff(this.#response);
+  }
+
   #onWritten = (error?: Error | null): void => {
     this.#pending = false;
+    this.taken += this.waiting;
+    this.waiting = 0;
     if (error) this.lost = true;
     this.#wake?.();
   };
@@ -120,8 +149,7 @@ class Writer {
   #onTimeout = (): void => {
     // With no byte waiting for the client, it is the upstream that pauses.
     if (!this.#pending) return;
-    this.stalled = true;
-    cutOff(this.#response);
+    this.#cutOff('client stalled');
   };
 }
 
@@ -175,8 +203,16 @@ export function textAnswer(status: number, body: string): SmallAnswer {
   return { status, headers: { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' }, body };
 }
 
+/** Seconds after which a client may find descriptors free again: pulls end all the time. */
+const DESCRIPTORS_RETRY = 5;
+
 /** The only place that turns a failure into an answer. What is no RegistryError is logged, and the client gets `internal` with the request's id. */
 export function errorAnswer(error: unknown, context: RequestContext, log: Logger): SmallAnswer {
+  if (isOutOfDescriptors(error)) {
+    log.error({ requestId: context.id, err: error }, 'a request failed because no file descriptor is left');
+    const facts = { reason: 'it has as many files and connections open as its system allows' };
+    return renderError(new RegistryError('unavailable', { facts, retryAfter: DESCRIPTORS_RETRY }));
+  }
   if (error instanceof RegistryError) return renderError(error);
   log.error({ requestId: context.id, err: error }, 'a request failed inside the gateway');
   return renderError(new RegistryError('internal', { facts: { requestId: context.id } }));
