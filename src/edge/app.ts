@@ -5,6 +5,7 @@ import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
 import { parseAddress } from '../kit/networks.ts';
 import { RegistryError, renderError } from '../oci/errors.ts';
+import { REGISTRY_HEADERS } from '../oci/response-headers.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Service } from './connections.ts';
@@ -36,7 +37,7 @@ export interface AppDeps {
   readonly log: Logger;
 }
 
-const PING_HEADERS = { 'content-type': 'application/json', 'docker-distribution-api-version': 'registry/2.0' };
+const PING_HEADERS = { ...REGISTRY_HEADERS, 'content-type': 'application/json' };
 
 /**
  * Everything small, on every port, by what the request's listener offers. Methods other than GET are refused before it; a HEAD comes as a

@@ -6,6 +6,7 @@ import type { Reservation } from '../access/quotas.ts';
 import { andThen } from '../kit/async.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { RegistryError } from '../oci/errors.ts';
+import { REGISTRY_HEADERS } from '../oci/response-headers.ts';
 import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { EdgeApp } from './app.ts';
@@ -235,7 +236,7 @@ function sendReply(
 ): Promise<void> | void {
   const { body } = reply;
   const headers: Record<string, string> = {
-    'docker-distribution-api-version': 'registry/2.0',
+    ...REGISTRY_HEADERS,
     ...reply.headers,
     'x-request-id': context.id,
   };

@@ -3,6 +3,7 @@ import { constants, type ServerHttp2Stream } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { type ErrorName, RegistryError, renderError } from '../oci/errors.ts';
+import { SAFETY_HEADERS } from '../oci/response-headers.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { isOutOfDescriptors } from './descriptors.ts';
 import type { PacedBody } from './pace.ts';
@@ -200,7 +201,8 @@ const PARSER_ERRORS: Readonly<Record<string, ErrorName>> = {
 
 /** Plain text that no cache keeps. */
 export function textAnswer(status: number, body: string): SmallAnswer {
-  return { status, headers: { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' }, body };
+  const headers = { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store', ...SAFETY_HEADERS };
+  return { status, headers, body };
 }
 
 /** Seconds after which a client may find descriptors free again: pulls end all the time. */

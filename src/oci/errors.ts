@@ -1,3 +1,5 @@
+import { REGISTRY_HEADERS } from './response-headers.ts';
+
 /**
  * The one catalogue of errors that clients get (distribution-spec, *Error Codes*). `message` says what happened,
  * `next` what to do about it; `{name}` is filled from the error's facts. test/unit/oci/errors.test.ts holds it to that.
@@ -225,7 +227,7 @@ export function renderError(error: RegistryError): { status: number; headers: Re
     status: error.status,
     headers: {
       'content-type': 'application/json',
-      'docker-distribution-api-version': 'registry/2.0',
+      ...REGISTRY_HEADERS,
       ...(retryAfter === undefined ? {} : { 'retry-after': String(Math.max(1, Math.ceil(retryAfter))) }),
       ...headers,
     },

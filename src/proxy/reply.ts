@@ -1,6 +1,7 @@
 import type { ByteSource } from '../kit/byte-source.ts';
 import { BLOB } from '../oci/media-types.ts';
 import type { Digest, Target } from '../oci/names.ts';
+import { API_VERSION } from '../oci/response-headers.ts';
 import type { Metrics, Tally } from '../telemetry/metrics.ts';
 import type { Denials } from './denials.ts';
 
@@ -59,9 +60,6 @@ export interface VersionedCore extends ProxyCore {
 }
 
 export type ReplyHeaders = Readonly<Record<string, string>>;
-
-/** Docker's clients take a registry for version 2 by this header; every answer has it. */
-const API_VERSION = 'registry/2.0';
 
 /** RFC 9111, *Warning* as RFC 7234 5.5.1 defines it: what is served may be out of date. */
 const STALE = '110 - "Response is Stale"';

@@ -117,6 +117,46 @@ describe('the registry port', () => {
     expect(bed.registry.pulls).toEqual([]);
   });
 
+  test('every answer, in every shape of path, says what a browser must not do with it', async () => {
+    const safe = (answer: Answer) => [
+      answer.headers['x-content-type-options'],
+      /^default-src 'none';.*frame-ancestors 'none'.*; sandbox$/.test(
+        String(answer.headers['content-security-policy']),
+      ),
+    ];
+    const notModified = { status: 304, headers: { etag: '"x"' }, body: null, from: 'cache' } as const;
+    for (const [line, status, reply] of [
+      ['GET /v2/', 200],
+      ['GET /v2', 200],
+      ['GET /quay.io/v2/', 200],
+      ['GET /v2/a/manifests/1', 200],
+      ['HEAD /v2/a/manifests/1', 200],
+      ['GET /v2/a/manifests/1', 304, notModified],
+      ['GET /v2/quay.io/a/b/tags/list', 200],
+      ['GET /quay.io/v2/a/b/manifests/1', 200],
+      ['GET /v2/quay.io/v2/a/b/manifests/1', 200],
+      [`GET /v2/a/b/blobs/${D}?ns=quay.io`, 200],
+      [`GET /v2/a/b/referrers/${D}`, 200],
+      ['GET /v2/_catalog', 404],
+      ['GET /v2/Bad/manifests/1', 400],
+      ['GET /v2/a%zz/manifests/1', 400],
+      ['POST /v2/a/b/blobs/uploads/', 405],
+      ['GET /v2/nope.example/a/manifests/1', 403],
+      ['GET /nope.example/v2/', 403],
+    ] as const) {
+      bed.registry.reset();
+      if (reply !== undefined) bed.registry.answer = () => reply;
+      const answer = await ask(bed, line);
+      expect([line, answer.status, ...safe(answer)]).toEqual([line, status, 'nosniff', true]);
+    }
+    const redirect = await askPlain(bed.httpPort, 'GET /v2/a/manifests/1', { Host: 'localhost' });
+    expect([redirect.status, ...safe(redirect)]).toEqual([308, 'nosniff', true]);
+    bed.registry.answer = () => {
+      throw new Error('inside');
+    };
+    expect(safe(await ask(bed, 'GET /v2/a/manifests/1'))).toEqual(['nosniff', true]);
+  });
+
   test("the core's refusal arrives as it is, HEAD without its body", async () => {
     bed.registry.answer = () => {
       throw new RegistryError('upstreamRateLimited', { facts: { registry: 'docker.io' }, retryAfter: 7 });

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { CATALOGUE, type ErrorName, RegistryError, renderError } from '../../../src/oci/errors.ts';
+import { REGISTRY_HEADERS } from '../../../src/oci/response-headers.ts';
 
 /** distribution-spec, *Error Codes*, and the two that this gateway adds for failures that are not the client's. */
 const CODES = [
