@@ -5,11 +5,11 @@ import { connect as secure, type TLSSocket } from 'node:tls';
 import { connections, get } from './tls-get.ts';
 
 /**
- * A hostile registry and its clients, in a process of their own, on the clients' core: `node hostile-client.ts PORT HOST`. The registry listens on PORT; the
- * gateway knows it as HOST. `POST /begin?port=GATEWAY-PORT` lets its clients begin, `POST /end` ends them and answers what became of them.
- * Each client has an address of its own, as clients of a gateway do.
+ * A hostile registry and its clients, in a process of their own, on the clients' core: `node hostile-client.ts PORT HOST WIDE-HOST`. The
+ * registry listens on PORT; the gateway knows it as HOST, and as WIDE-HOST where it has wide manifests. `POST /begin?port=GATEWAY-PORT` lets
+ * its clients begin, `POST /end` ends them and answers what became of them. Each client has an address of its own, as clients of a gateway do.
  */
-const [port = '', host = ''] = process.argv.slice(2);
+const [port = '', host = '', wideHost = ''] = process.argv.slice(2);
 
 const MIB = 1024 * 1024;
 /** Clients that ask for a cold range and read nothing. */
@@ -18,12 +18,12 @@ const LAZY = 200;
 const BLOB = 64 * MIB;
 const RANGE = 8 * MIB;
 /** Bytes a second of each answer with a blob: no registry of a bad will hurries. */
-const BLOB_RATE = MIB;
+const BLOB_RATE = 128 * 1024;
 /** Clients whose document comes a byte a second. */
 const DRIPPING = 64;
 /** Clients that fetch a manifest with as many layers as 4 MiB hold, again and again, each time another. */
 const WIDE = 2;
-const WIDE_PAUSE = 500;
+const WIDE_PAUSE = 2_000;
 const LAYERS = 27_000;
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 /** After which a client tries again whose connection the gateway has ended, ms. */
@@ -162,7 +162,7 @@ class Crowd {
   async #pullWide(client: number): Promise<void> {
     const agent = connections(1, `127.1.3.${1 + client}`);
     for (let turn = 0; !this.#over.signal.aborted; turn++) {
-      const url = `https://localhost:${this.#gateway}/v2/${host}/any/thing/manifests/wide-${this.#round}-${client}-${turn}`;
+      const url = `https://localhost:${this.#gateway}/v2/${wideHost}/any/thing/manifests/wide-${this.#round}-${client}-${turn}`;
       await get(url, { agent, headers: { accept: '*/*' } }).then(
         ({ status }) => {
           if (status === 200) this.counts.wide += 1;

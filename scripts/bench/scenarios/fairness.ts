@@ -2,22 +2,23 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Image, layOut } from '../content.ts';
-import { type Bench, gateway, Origin, type Peer } from '../peers.ts';
+import { type Bench, cpuOf, gateway, Origin, type Peer } from '../peers.ts';
 import { CLIENT_CORE, freePort, Server } from '../process.ts';
 import type { Result } from '../report.ts';
 import type { Scenario } from '../scenario.ts';
 import { connections, get } from '../tls-get.ts';
 import { imagePaths, url } from './stage.ts';
 
-/** The host that the gateway knows the hostile registry by. */
+/** The hosts that the gateway knows the hostile registry by; documents that drip hold up wide ones of the same registry. */
 const HOSTILE_HOST = 'hostile.test';
+const WIDE_HOST = 'wide.test';
 const LAYER = 256 * 1024;
 /**
  * Honest clients begin a pull at an even pace: so slow that neither core is full, or what is measured would be how the kernel shares it. A pull
  * that takes longer than its client's pace is missing in the rate.
  */
-const WARM = { clients: 8, every: 50 };
-const COLD = { clients: 4, every: 200 };
+const WARM = { clients: 4, every: 50 };
+const COLD = { clients: 4, every: 400 };
 /** What a gateway may be slow at in its first seconds is none of this. s */
 const WARM_UP = 2;
 /** Between the first of the troublemakers and the measurement, ms. */
@@ -32,6 +33,8 @@ interface Measured {
   readonly cold: number;
   readonly health: number;
   readonly failed: number;
+  /** Share of a core that the gateway used. */
+  readonly cpu: number;
 }
 
 /** 10: warm and cold pulls of honest clients, alone and beside a hostile registry and its clients. */
@@ -44,7 +47,8 @@ export const fairness: Scenario = async (bench, { runs, seconds }) => {
   const cold = Array.from({ length: count }, (_, index) => layOut(root, 'library/cold', `v${index}`, [LAYER]));
   const origin = await Origin.start(bench, root, CLIENT_CORE);
   const hostile = await Hostile.start(bench);
-  const peer = await gateway(bench, 'gateway', origin.url, { registries: { [HOSTILE_HOST]: hostile.url } });
+  const registries = { [HOSTILE_HOST]: hostile.url, [WIDE_HOST]: hostile.url };
+  const peer = await gateway(bench, 'gateway', origin.url, { registries });
   try {
     const measure = honest(peer, warm, cold);
     await measure(WARM_UP);
@@ -74,7 +78,8 @@ function honest(peer: Peer, warm: Image, cold: readonly Image[]): (seconds: numb
   const [healthAgent] = agents(3, 1);
   let next = 0;
   return async (seconds) => {
-    const until = performance.now() + seconds * 1000;
+    const [started, used] = [performance.now(), cpuOf(peer)];
+    const until = started + seconds * 1000;
     let failed = 0;
     let health = 0;
     /** How many pulls ended in time. */
@@ -120,7 +125,8 @@ function honest(peer: Peer, warm: Image, cold: readonly Image[]): (seconds: numb
       rate(coldAgents.map((agent) => paced(COLD.every, () => image(agent, fresh())))),
       paced(HEALTH_EVERY, ask),
     ]);
-    return { warm: warmRate, cold: coldRate, health, failed };
+    const cpu = (cpuOf(peer) - used) / ((performance.now() - started) / 1000);
+    return { warm: warmRate, cold: coldRate, health, failed, cpu };
   };
 }
 
@@ -139,7 +145,7 @@ class Hostile {
     const server = await Server.start({
       cpus: CLIENT_CORE,
       command: process.execPath,
-      args: [join(import.meta.dirname, '../hostile-client.ts'), String(port), HOSTILE_HOST],
+      args: [join(import.meta.dirname, '../hostile-client.ts'), String(port), HOSTILE_HOST, WIDE_HOST],
       port,
       cwd: bench.dir,
     });
@@ -181,6 +187,7 @@ function results(alone: readonly Measured[], beside: readonly Measured[], report
   });
   const health = of('health');
   const failed = of('failed');
+  const cpu = of('cpu');
   return [
     ...rates,
     {
@@ -191,6 +198,14 @@ function results(alone: readonly Measured[], beside: readonly Measured[], report
       ours: health.ours,
       peers: [{ series: health.alone }],
       bound: HEALTH_BOUND,
+    },
+    {
+      scenario,
+      figure: 'server CPU',
+      unit: 'cores',
+      better: 'less',
+      ours: cpu.ours,
+      peers: [{ series: cpu.alone }],
     },
     {
       scenario,
