@@ -82,7 +82,7 @@ class Download {
   /** The sink knows the size, or that it is unknown. */
   #begun = false;
   /** It will be looked at once more which connections are needed. */
-  #adjusting = false;
+  #adjusting: NodeJS.Immediate | undefined;
 
   constructor(context: UpstreamContext, route: Route, key: BlobKey, sink: BlobSink) {
     this.#context = context;
@@ -136,11 +136,13 @@ class Download {
       } while (this.#connections.size > 0 || (!stop.signal.aborted && this.#ranges.hasNext));
     } finally {
       clearInterval(timer);
+      clearImmediate(this.#adjusting);
+      this.#adjusting = undefined;
       unsubscribe?.();
       signal.removeEventListener('abort', onAbort);
       this.#finished.abort();
     }
-    if (stop.signal.reason === RESTED) return true;
+    if (stop.signal.reason === RESTED) return this.#ranges.hasNext;
     stop.signal.throwIfAborted();
     return false;
   }
@@ -154,12 +156,10 @@ class Download {
     this.#parallelism.adjust(this.#connections, (role) => this.#open(role));
   }
 
-  /** Not within a call of the sink's, and once for many wishes. */
+  /** Not within a call of the sink's, and once for all wishes that come together. */
   #adjustSoon(): void {
-    if (this.#adjusting) return;
-    this.#adjusting = true;
-    queueMicrotask(() => {
-      this.#adjusting = false;
+    this.#adjusting ??= setImmediate(() => {
+      this.#adjusting = undefined;
       this.#adjust();
     });
   }
