@@ -1,9 +1,8 @@
-import { sleep } from '../kit/time.ts';
+import { sleep, steadyNow } from '../kit/time.ts';
 import type { Digest } from '../oci/names.ts';
-import { isManifestDigest } from '../oci/schema1.ts';
-import { hashFile } from './files.ts';
 import type { BlobRow } from './index-port.ts';
 import { type MaintenanceContext, reconcile } from './maintenance.ts';
+import { checkBlob, checkManifests } from './scrub.ts';
 import type { CacheCounters } from './write-behind.ts';
 
 /** Rows in one step, and the pause between two, ms, so that pulls are not slowed. */
@@ -115,7 +114,7 @@ export class CacheAdministration implements CacheAdmin {
     if (what.all || (what.olderThan === undefined && what.registry === undefined)) {
       result.bytes += await eviction.dropPartials();
     }
-    const before = what.olderThan === undefined ? Number.MAX_SAFE_INTEGER : Date.now() - what.olderThan;
+    const before = what.olderThan === undefined ? Number.MAX_SAFE_INTEGER : steadyNow() - what.olderThan;
     const total = this.#context.index.totals().bytes;
     const report = (): void => onProgress({ done: result.bytes, total });
     if (what.registry !== undefined) await this.#pruneRegistry(what.registry, before, result, report, signal);
@@ -125,7 +124,7 @@ export class CacheAdministration implements CacheAdmin {
   }
 
   async verify(onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Verified> {
-    const { index, layout, dropDamaged, flush } = this.#context;
+    const { index, flush } = this.#context;
     flush();
     const total = index.totals().bytes;
     const dropped: { digest: Digest; reason: string }[] = [];
@@ -133,35 +132,27 @@ export class CacheAdministration implements CacheAdmin {
     for (let rows = index.blobsAfter(null, BATCH); rows.length > 0; rows = index.blobsAfter(last, BATCH)) {
       for (const row of rows) {
         last = row.digest;
-        const reason = await wrongWith(layout.blob(row.digest), row, signal);
-        // A blob that was evicted meanwhile is not damaged.
-        const still = index.blob(row.digest);
-        if (reason !== null && still !== null) {
-          await dropDamaged(still, reason);
-          dropped.push({ digest: row.digest, reason });
-        }
+        const reason = await checkBlob(this.#context, row, signal);
+        if (reason !== null) dropped.push({ digest: row.digest, reason });
         blobs++;
         bytes += row.size;
         onProgress({ done: bytes, total });
       }
     }
-    const manifests = this.#verifyManifests(dropped);
+    const manifests = await this.#verifyManifests(dropped, signal);
     const { adopted, removed } = await reconcile(this.#context, signal);
     return { blobs, bytes, manifests, dropped, adopted, removed };
   }
 
-  #verifyManifests(dropped: { digest: Digest; reason: string }[]): number {
-    const { index, invalidate } = this.#context;
+  async #verifyManifests(dropped: { digest: Digest; reason: string }[], signal: AbortSignal): Promise<number> {
+    const { index } = this.#context;
     let [count, last] = [0, null as Digest | null];
     for (let rows = index.manifestsAfter(null, BATCH); rows.length > 0; rows = index.manifestsAfter(last, BATCH)) {
-      const wrong = rows.filter(({ digest, body }) => {
-        return !isManifestDigest(body, digest);
-      });
-      index.removeManifests(wrong.map(({ digest }) => digest));
-      if (wrong.length > 0) invalidate();
-      dropped.push(...wrong.map(({ digest }) => ({ digest, reason: 'the bytes of the manifest are wrong' })));
+      const wrong = checkManifests(this.#context, rows);
+      dropped.push(...wrong.map((digest) => ({ digest, reason: 'the bytes of the manifest are wrong' })));
       count += rows.length;
       last = rows.at(-1)?.digest ?? null;
+      await sleep(PAUSE, signal);
     }
     return count;
   }
@@ -224,19 +215,4 @@ interface Counts {
   bytes: number;
   manifests: number;
   inUse: number;
-}
-
-async function wrongWith(path: string, row: BlobRow, signal: AbortSignal): Promise<string | null> {
-  try {
-    const { right, size } = await hashFile(path, row.digest, signal);
-    if (size !== row.size) return `it has ${size} bytes instead of ${row.size}`;
-    return right ? null : 'its bytes are wrong';
-  } catch (error) {
-    signal.throwIfAborted();
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') return 'its file is gone';
-    // A blob that the disk cannot read is lost. Any other failure (such as too many open files) says nothing about the blob.
-    if (code === 'EIO') return message;
-    throw error;
-  }
 }

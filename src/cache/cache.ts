@@ -20,6 +20,7 @@ import { IndexedManifestStore, type ManifestStore } from './manifest-store.ts';
 import { Fills, type OpenBlob, OpenBlobHandle, OpenBlobs } from './open-blobs.ts';
 import { dropPartial } from './partial-files.ts';
 import { BlobReader } from './reader.ts';
+import { Scrub } from './scrub.ts';
 import { CacheCounters, Uses } from './write-behind.ts';
 
 /** Uses, facts and counters are written to the index this often, ms: off the path of a pull, and little is lost to kill -9. */
@@ -36,7 +37,7 @@ export interface PayingClients {
 export interface CacheOptions {
   /** Absolute. */
   readonly dataDir: string;
-  readonly config: Pick<Config['cache'], 'maxSize' | 'minFree'>;
+  readonly config: Pick<Config['cache'], 'maxSize' | 'minFree'> & Partial<Pick<Config['cache'], 'scrub'>>;
   readonly index: CacheIndex;
   /** A second level between this directory and the upstream. */
   readonly tier?: BlobTier;
@@ -74,6 +75,8 @@ export class Cache implements BlobCache {
   readonly #fills: Fills;
   readonly #secondLevel: SecondLevel | null;
   readonly #maintenance: Maintenance;
+  readonly #scrub: Scrub | null;
+  readonly #damaged: { inc(labels: { what: string }, by: number): void };
   readonly #flusher: NodeJS.Timeout;
   #closed = false;
   #makingRoom: Promise<boolean> | null = null;
@@ -84,9 +87,16 @@ export class Cache implements BlobCache {
     this.#index = index;
     this.#layout = new Layout(options.dataDir);
     this.#uses = new Uses(index);
+    this.#damaged = metrics.counter('cache_damaged_total', 'Kept content found damaged or missing, and dropped', [
+      'what',
+    ]);
     const writeErrors = metrics.counter('cache_write_errors_total', 'Failed writes to the cache, by code', ['code']);
     this.#disk = new DiskHealth(log, (code) => writeErrors.inc({ code }));
-    this.#manifests = new IndexedManifestStore(index, (error) => this.#diskFailed('the index', error));
+    this.#manifests = new IndexedManifestStore(index, {
+      maxSize: options.config.maxSize,
+      failed: (error) => this.#diskFailed('the index', error),
+      damaged: (digests) => this.#manifestsDamaged(digests),
+    });
     this.manifests = this.#manifests;
     this.#facts = new Facts(index, (error) => this.#diskFailed('the index', error));
     this.facts = this.#facts;
@@ -97,11 +107,16 @@ export class Cache implements BlobCache {
     const context = this.#maintenanceContext();
     this.admin = new CacheAdministration(context, this.#counters, options.config.maxSize, () => this.#fills.count);
     this.#maintenance = new Maintenance(context);
+    const { scrub = null } = options.config;
+    this.#scrub = scrub === null ? null : new Scrub(context, scrub);
     metrics.gauge('cache_bytes', 'Bytes of whole blobs in the cache', [], (gauge) => gauge.set(index.totals().bytes));
     metrics.gauge('cache_blobs', 'Whole blobs in the cache', [], (gauge) => gauge.set(index.totals().blobs));
     metrics.gauge('cache_fills_running', 'Fills under way', [], (gauge) => gauge.set(this.#fills.count));
     this.#makeDirectories();
-    if (options.maintain ?? true) this.#maintenance.start();
+    if (options.maintain ?? true) {
+      this.#maintenance.start();
+      this.#scrub?.start();
+    }
     this.#flusher = setInterval(() => this.#flush(), FLUSH_INTERVAL);
     this.#flusher.unref();
   }
@@ -140,7 +155,7 @@ export class Cache implements BlobCache {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#flusher);
-    await this.#maintenance.stop();
+    await Promise.all([this.#maintenance.stop(), this.#scrub?.stop()]);
     await this.#fills.stopAll(new RegistryError('unavailable', { facts: { reason: 'it is stopping' } }));
     await this.#secondLevel?.close();
     await this.#openBlobs.allRemoved();
@@ -259,9 +274,16 @@ export class Cache implements BlobCache {
   /** Its readers keep the descriptor, and continue from the upstream where reading fails. */
   async #dropDamaged(row: BlobRow, reason: string): Promise<void> {
     this.#options.log.warn({ digest: row.digest, reason }, 'a kept blob is missing or damaged; it is fetched anew');
+    this.#damaged.inc({ what: 'blob' }, 1);
     const open = this.#openBlobs.find(row.digest);
     if (open?.blob.path === this.#layout.blob(row.digest)) this.#openBlobs.detach(row.digest, open);
     await this.#eviction.dropBlobs([row], { damaged: true });
+  }
+
+  #manifestsDamaged(digests: readonly Digest[]): void {
+    this.#options.log.warn({ digests }, 'the bytes of kept manifests are wrong; they are fetched anew');
+    this.#damaged.inc({ what: 'manifest' }, digests.length);
+    this.#manifests.invalidate();
   }
 
   /** Of a fill that ended. A new fill of the same blob waits until this is done. */
@@ -289,6 +311,8 @@ export class Cache implements BlobCache {
         this.#facts.invalidate();
         this.#manifests.invalidate();
       },
+      manifestsDamaged: (digests) => this.#manifestsDamaged(digests),
+      traffic: () => this.#counters.traffic,
     };
   }
 

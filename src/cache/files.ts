@@ -162,11 +162,12 @@ function remaining(chunks: readonly Uint8Array[], count: number): readonly Uint8
 /** Bytes read and hashed at once: little enough that the hash never holds the event loop for long. */
 const HASH_STEP = 256 * 1024;
 
-/** Reads a file from end to end. Returns its size, and whether its bytes are those of the digest. @throws the system's error. */
+/** Reads a file from end to end, with a pause after each step where there is one. Returns its size, and whether its bytes are those of the digest. @throws the system's error. */
 export async function hashFile(
   path: string,
   digest: Digest,
   signal?: AbortSignal,
+  pause?: () => Promise<void>,
 ): Promise<{ readonly right: boolean; readonly size: number }> {
   const file = SharedFile.open(path, 'r');
   try {
@@ -179,6 +180,7 @@ export async function hashFile(
       if (count === 0) return { right: hash.digest('hex') === digestHex(digest), size };
       hash.update(buffer.subarray(0, count));
       size += count;
+      await pause?.();
     }
   } finally {
     file.release();

@@ -5,11 +5,19 @@ export interface BlobRow {
   readonly digest: Digest;
   readonly size: number;
   readonly created: number;
+  /** When its bytes were last seen to be those of its digest; 0 for one of an earlier version. */
+  readonly checkedAt: number;
 }
 
 export interface UsedBlob extends BlobRow {
   readonly lastUse: number;
 }
+
+/** A blob whose bytes were just seen to be right: its `checkedAt` is `created`. */
+export type NewBlob = Omit<UsedBlob, 'checkedAt'>;
+
+/** What the scrub walks over. */
+export type Scrubbed = 'blobs' | 'manifests';
 
 /** How far a proof reaches: what was shown without credentials, to anyone, or only to the operator's credentials. */
 export type Shown = 'anyone' | 'credential';
@@ -73,7 +81,7 @@ export type CacheCounter = 'hits' | 'misses' | 'fetched' | 'served' | 'evictions
 export interface CacheIndex {
   blob(digest: Digest): BlobRow | null;
   /** Adds, or replaces size and times. */
-  addBlob(row: UsedBlob): void;
+  addBlob(row: NewBlob): void;
   removeBlobs(digests: readonly Digest[]): void;
   /** Sets times of use; earlier times than the index has, and unknown digests, change nothing. Cheap for blobs that were looked up or added shortly before. */
   touchBlobs(uses: ReadonlyMap<Digest, number>): void;
@@ -89,6 +97,16 @@ export interface CacheIndex {
   /** In a fixed order that new rows do not disturb; for walks over everything. */
   blobsAfter(digest: Digest | null, limit: number): BlobRow[];
   totals(): IndexTotals;
+  /**
+   * Times of manifests and tags that are still to come were kept while the clock was wrong; they become long ago. No more than `limit` of each
+   * at once; returns whether there may be more. (Blobs' uses are put right by `tidy`.)
+   */
+  settleTimes(now: number, limit: number): boolean;
+  /** The bytes of a blob were seen to be right. Changes nothing where it is not here. */
+  markChecked(digest: Digest, at: number): void;
+  /** Up to where the scrub has come in the order of `blobsAfter` and `manifestsAfter`; null: to begin at the start. */
+  scrubPlace(what: Scrubbed): Digest | null;
+  putScrubPlace(what: Scrubbed, place: Digest | null): void;
 
   /**
    * Adds to what is known: of two proofs the one without a credential counts, and the media type of what was given is not changed by what is

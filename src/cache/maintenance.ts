@@ -1,6 +1,6 @@
 import { readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { sleep } from '../kit/time.ts';
+import { elapsed, idle, sleep, steadyNow } from '../kit/time.ts';
 import { type Digest, parseDigest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Eviction } from './eviction.ts';
@@ -39,6 +39,10 @@ export interface MaintenanceContext {
   readonly flush: () => void;
   /** Drops answers kept in memory, after rows were dropped from the index directly. */
   readonly invalidate: () => void;
+  /** Manifests whose bytes were wrong have left the index. */
+  readonly manifestsDamaged: (digests: readonly Digest[]) => void;
+  /** Bytes of blobs that this process has read for clients and fetched since its start. */
+  readonly traffic: () => number;
 }
 
 /** The cache's work in the background: keeps index and directory in agreement, and drops rows that nobody needs any more. */
@@ -79,28 +83,12 @@ export class Maintenance {
     const done = await reconcile(this.#context, signal);
     if (done.adopted + done.removed + done.missing > 0) log.info({ ...done }, 'the cache was put in order');
     await eviction.enforce().catch(() => {});
-    const before = Date.now() - FORGET_AFTER;
+    while (index.settleTimes(steadyNow(), DROP_BATCH)) await sleep(DROP_PAUSE, signal);
+    const before = steadyNow() - FORGET_AFTER;
     while (index.dropStaleTags(before, DROP_BATCH)) await sleep(DROP_PAUSE, signal);
     while (index.dropStaleFacts(before, DROP_BATCH)) await sleep(DROP_PAUSE, signal);
     while (index.dropEmptyRepositories(DROP_BATCH)) await sleep(DROP_PAUSE, signal);
   }
-}
-
-/** A wait that does not keep the process alive. */
-function idle(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const end = (): void => {
-      clearTimeout(timer);
-      reject(signal.reason as Error);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener('abort', end);
-      resolve();
-    }, ms);
-    timer.unref();
-    signal.addEventListener('abort', end, { once: true });
-    if (signal.aborted) end();
-  });
 }
 
 export interface Reconciled {
@@ -141,7 +129,7 @@ async function reconcilePartials(
     const held = parseHeld(await readFile(layout.held(name), 'utf8').catch(() => ''));
     const file = await stat(layout.partial(name)).catch(() => null);
     if (busy(name)) continue;
-    if (held !== null && file !== null && file.mtimeMs > Date.now() - PARTIAL_MAX_AGE)
+    if (held !== null && file !== null && elapsed(file.mtimeMs, Date.now()) < PARTIAL_MAX_AGE)
       eviction.addPartial(name, file.size);
     else {
       await dropPartial(name);
@@ -221,7 +209,8 @@ async function adopt(
   const file = await stat(path).catch(() => null);
   if (settled() || hashed === null || file === null) return;
   if (hashed.right && hashed.size === file.size) {
-    index.addBlob({ digest, size: file.size, created: Date.now(), lastUse: Math.floor(file.mtimeMs) });
+    const now = steadyNow();
+    index.addBlob({ digest, size: file.size, created: now, lastUse: Math.min(now, Math.floor(file.mtimeMs)) });
     result.adopted++;
   } else {
     await rm(path, { force: true }).catch(() => {});

@@ -1,4 +1,7 @@
+import { LRUCache } from 'lru-cache';
+import { steadyNow } from '../kit/time.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
+import { isManifestDigest } from '../oci/schema1.ts';
 import type { CacheIndex, ManifestRow, TagRow } from './index-port.ts';
 
 /**
@@ -17,13 +20,30 @@ export interface ManifestStore {
   dropTag(repository: RepositoryKey, tag: string, variant: string): void;
 }
 
-/** Bytes of manifests in the index. At a few KiB each this is a hundred thousand images. */
-const MAX_BYTES = 512 * 1024 * 1024;
+/** Bytes of manifests in the index, where the cache is large. At a few KiB each this is a hundred thousand images. */
+const MOST_BYTES = 512 * 1024 * 1024;
+/** Manifests' share of a smaller cache: they count in `cache.maxSize`, and blobs need the rest. */
+const SHARE = 0.1;
+/** Where no blobs are kept at all, manifests may take this. */
+const BYTES_ALONE = 64 * 1024 * 1024;
 /** Tags in the index, some 200 bytes each: clients can ask a registry that has every tag for any number of them. */
 const MAX_TAGS = 100_000;
-/** Manifests and tags that one flush drops at most, so that it takes no more than a few ms. */
-const SHRINK_BATCH = 64;
 const TAGS_BATCH = 1_000;
+/** Manifests dropped in one step, and how long one flush may go on with that, ms. */
+const SHRINK_BATCH = 32;
+const SHRINK_TIME = 5;
+/** A manifest that was seen to be right is believed for so long, ms; of so many it is known. */
+const CHECKED_FOR = 24 * 60 * 60 * 1000;
+const CHECKED_KEPT = 10_000;
+
+export interface ManifestStoreOptions {
+  /** `cache.maxSize`. */
+  readonly maxSize: number;
+  /** Called with every error of the index. */
+  readonly failed: (error: unknown) => void;
+  /** The bytes of these were wrong; they have left the index. */
+  readonly damaged: (digests: readonly Digest[]) => void;
+}
 
 /**
  * The manifest store on the cache's index. Times of use are written in batches, by `flush`. Where the index fails, nothing is found and
@@ -31,14 +51,14 @@ const TAGS_BATCH = 1_000;
  */
 export class IndexedManifestStore implements ManifestStore {
   readonly #index: CacheIndex;
-  readonly #onFailure: (error: unknown) => void;
+  readonly #options: ManifestStoreOptions;
+  readonly #checked = new LRUCache<Digest, true>({ max: CHECKED_KEPT, ttl: CHECKED_FOR });
   #generation = 0;
   #uses = new Map<Digest, number>();
 
-  /** `onFailure` is called with every error of the index. */
-  constructor(index: CacheIndex, onFailure: (error: unknown) => void) {
+  constructor(index: CacheIndex, options: ManifestStoreOptions) {
     this.#index = index;
-    this.#onFailure = onFailure;
+    this.#options = options;
   }
 
   get generation(): number {
@@ -47,12 +67,20 @@ export class IndexedManifestStore implements ManifestStore {
 
   getManifest(digest: Digest): ManifestRow | null {
     const row = this.#try(() => this.#index.manifest(digest), null);
-    if (row !== null) this.#uses.set(digest, Date.now());
+    if (row === null) return null;
+    if (!this.#checked.has(digest) && !isManifestDigest(row.body, digest)) {
+      this.#try(() => this.#index.removeManifests([digest]), undefined);
+      this.#options.damaged([digest]);
+      return null;
+    }
+    this.#checked.set(digest, true, { noUpdateTTL: true });
+    this.#uses.set(digest, steadyNow());
     return row;
   }
 
   putManifest(row: ManifestRow): void {
-    this.#try(() => this.#index.addManifest(row, Date.now()), undefined);
+    this.#try(() => this.#index.addManifest(row, steadyNow()), undefined);
+    this.#checked.set(row.digest, true);
   }
 
   getTag(repository: RepositoryKey, tag: string, variant: string): TagRow | null {
@@ -70,12 +98,17 @@ export class IndexedManifestStore implements ManifestStore {
   /** Writes the times of use, and drops the least recently used manifests where there are too many. @throws the index's errors */
   flush(): void {
     if (this.#uses.size > 0) {
-      const uses = this.#uses;
+      this.#index.touchManifests(this.#uses);
       this.#uses = new Map();
-      this.#index.touchManifests(uses);
     }
-    this.#index.shrinkManifests(MAX_BYTES, SHRINK_BATCH);
     this.#index.shrinkTags(MAX_TAGS, TAGS_BATCH);
+    const { maxSize } = this.#options;
+    const most = maxSize === 0 ? BYTES_ALONE : Math.min(MOST_BYTES, SHARE * maxSize);
+    // As many as may have come since the last flush, and the rest at the next.
+    for (const until = performance.now() + SHRINK_TIME; ; ) {
+      const gone = this.#index.shrinkManifests(most, SHRINK_BATCH);
+      if (gone.length < SHRINK_BATCH || performance.now() > until) return;
+    }
   }
 
   /** Rows were dropped from the index directly. */
@@ -87,7 +120,7 @@ export class IndexedManifestStore implements ManifestStore {
     try {
       return task();
     } catch (error) {
-      this.#onFailure(error);
+      this.#options.failed(error);
       return otherwise;
     }
   }

@@ -49,6 +49,7 @@ export class CacheCounters {
   readonly #index: CacheIndex;
   readonly #metrics: Readonly<Record<CacheCounter, { inc(by: number): void }>>;
   #fresh: Record<CacheCounter, number> = zero();
+  #traffic = 0;
 
   constructor(index: CacheIndex, metrics: Metrics) {
     this.#index = index;
@@ -60,6 +61,11 @@ export class CacheCounters {
       served: make('served'),
       evictions: make('evictions'),
     };
+  }
+
+  /** Bytes given to clients and fetched, since the start of this process. */
+  get traffic(): number {
+    return this.#traffic + this.#fresh.served + this.#fresh.fetched;
   }
 
   add(counter: CacheCounter, by = 1): void {
@@ -80,6 +86,7 @@ export class CacheCounters {
     if (COUNTERS.every((name) => fresh[name] === 0)) return;
     this.#index.count(fresh);
     for (const name of COUNTERS) this.#metrics[name].inc(fresh[name]);
+    this.#traffic += fresh.served + fresh.fetched;
     this.#fresh = zero();
   }
 }

@@ -15,6 +15,7 @@ import {
   parseMacKey,
   parseProxy,
   parseResolver,
+  parseScrub,
   parseSize,
   parseText,
 } from './values.ts';
@@ -205,6 +206,11 @@ export const KEYS = {
     minFree: plain(parseSize, '1GiB', ' of free disk that the cache leaves alone'),
     tagTtl: plain(parseDuration, '1m', ': how long a tag is believed before the registry is asked again'),
     staleFor: plain(parseDuration, '7d', ": how old a tag's answer may be while its registry fails"),
+    scrub: new Key<number | null, number | null>(
+      parseScrub,
+      (set) => (set === undefined ? parseScrub('30d') : set),
+      '`30d`: in so long all that is kept is read again, to find damage; `off` looks at nothing',
+    ),
   },
   upstream: {
     proxy: optional(parseProxy, 'none; `http://`, `https://`, `socks5://`, `socks5h://`'),

@@ -48,6 +48,14 @@ export function parseDuration(raw: unknown): number {
   return ms;
 }
 
+/** A duration of some length; `off` is null. */
+export function parseScrub(raw: unknown): number | null {
+  if (raw === 'off' || raw === false) return null;
+  const period = parseDuration(raw);
+  if (period === 0) throw new BadValue('write how long a round may take, like 30d, or off');
+  return period;
+}
+
 export function parseBoolean(raw: unknown): boolean {
   if (typeof raw === 'boolean') return raw;
   const written = text(raw, 'true or false').toLowerCase();

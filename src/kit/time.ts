@@ -10,6 +10,23 @@ export async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   }
 }
 
+/** The same, and does not keep the process alive. */
+export function idle(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const end = (): void => {
+      clearTimeout(timer);
+      reject(signal.reason as Error);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', end);
+      resolve();
+    }, ms);
+    timer.unref();
+    signal.addEventListener('abort', end, { once: true });
+    if (signal.aborted) end();
+  });
+}
+
 /** Spreads a wait over ±`share` of itself, so that many waiters do not return at the same moment. */
 export function jitter(ms: number, share = 0.2, random: () => number = Math.random): number {
   return ms * (1 + share * (2 * random() - 1));

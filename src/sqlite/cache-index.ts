@@ -11,6 +11,8 @@ import type {
   IndexTotals,
   KnownFact,
   ManifestRow,
+  NewBlob,
+  Scrubbed,
   TagRow,
   UsedBlob,
 } from '../cache/index-port.ts';
@@ -28,13 +30,17 @@ import { START, UseLog, type UsePlace } from './use-log.ts';
  * whatever the number of rows; a test asks SQLite for their plans.
  */
 export const CACHE_SQL = {
-  blob: 'SELECT digest, number, size, created FROM blobs WHERE digest = ?',
+  blob: 'SELECT digest, number, size, created, checked FROM blobs WHERE digest = ?',
   numberOf: 'SELECT number FROM blobs WHERE digest = ?',
-  addBlob: `INSERT INTO blobs (digest, number, size, created)
-    VALUES (?, (SELECT next_number FROM totals WHERE id = 1), ?, ?)
-    ON CONFLICT DO UPDATE SET size = excluded.size, created = excluded.created RETURNING number`,
+  addBlob: `INSERT INTO blobs (digest, number, size, created, checked)
+    VALUES (?, (SELECT next_number FROM totals WHERE id = 1), ?, ?, ?)
+    ON CONFLICT DO UPDATE SET size = excluded.size, created = excluded.created, checked = excluded.checked
+    RETURNING number`,
+  markChecked: 'UPDATE blobs SET checked = ? WHERE digest = ?',
+  scrubPlace: 'SELECT place FROM scrub WHERE what = ?',
+  putScrubPlace: 'INSERT INTO scrub (what, place) VALUES (?, ?) ON CONFLICT DO UPDATE SET place = excluded.place',
   removeBlob: 'DELETE FROM blobs WHERE digest = ? RETURNING number',
-  blobsAfter: 'SELECT digest, number, size, created FROM blobs WHERE digest > ? ORDER BY digest LIMIT ?',
+  blobsAfter: 'SELECT digest, number, size, created, checked FROM blobs WHERE digest > ? ORDER BY digest LIMIT ?',
   totals: 'SELECT blobs, bytes, manifests, manifest_bytes AS manifestBytes, tags, facts FROM totals WHERE id = 1',
   manifest: 'SELECT digest, body FROM manifests WHERE digest = ?',
   addManifest: `INSERT INTO manifests (digest, media_type, size, last_use, body) VALUES (?, '', ?, ?, ?)
@@ -42,6 +48,10 @@ export const CACHE_SQL = {
   touchManifest: 'UPDATE manifests SET last_use = ? WHERE digest = ? AND last_use < ?',
   oldestManifests: 'SELECT digest, size FROM manifests ORDER BY last_use, digest LIMIT ?',
   manifestsBefore: 'SELECT digest FROM manifests WHERE last_use < ? ORDER BY last_use, digest LIMIT ?',
+  manifestsToCome: `UPDATE manifests SET last_use = 0 WHERE id IN
+    (SELECT id FROM manifests WHERE last_use > ? ORDER BY last_use, digest LIMIT ?)`,
+  tagsToCome: `UPDATE tags SET checked_at = 0 WHERE (repository, tag, variant) IN
+    (SELECT repository, tag, variant FROM tags WHERE checked_at > ? ORDER BY checked_at LIMIT ?)`,
   removeManifest: 'DELETE FROM manifests WHERE digest = ?',
   manifestsAfter: 'SELECT digest, body FROM manifests WHERE digest > ? ORDER BY digest LIMIT ?',
   tag: 'SELECT digest, checked_at AS checkedAt FROM tags WHERE repository = ? AND tag = ? AND variant = ?',
@@ -117,18 +127,19 @@ export class SqliteCacheIndex implements CacheIndex {
     const row = this.#run.blob.get(toBytes(digest)) as RawBlob | undefined;
     if (row === undefined) return null;
     this.#numbers.set(digest, row.number);
-    return { digest, size: row.size, created: row.created };
+    return { digest, size: row.size, created: row.created, checkedAt: row.checked };
   }
 
   lastUse(digest: Digest): number | null {
     const number = this.#number(digest);
-    return (number === undefined ? undefined : this.#uses.lastUse(number)) ?? null;
+    if (number === undefined) return null;
+    return this.#transaction(() => this.#uses.lastUse(number)) ?? null;
   }
 
-  addBlob({ digest, size, created, lastUse }: UsedBlob): void {
+  addBlob({ digest, size, created, lastUse }: NewBlob): void {
     const bytes = toBytes(digest);
     const added = this.#transaction(() => {
-      const number = this.#run.addBlob.get(bytes, size, created) as number;
+      const number = this.#run.addBlob.get(bytes, size, created, created) as number;
       this.#uses.put(bytes, number, lastUse);
       return number;
     });
@@ -186,6 +197,29 @@ export class SqliteCacheIndex implements CacheIndex {
 
   totals(): IndexTotals {
     return this.#run.totals.get() as IndexTotals;
+  }
+
+  settleTimes(now: number, limit: number): boolean {
+    let more = false;
+    this.#transaction(() => {
+      const manifests = this.#run.manifestsToCome.run(now, limit).changes;
+      const tags = this.#run.tagsToCome.run(now, limit).changes;
+      more = manifests === limit || tags === limit;
+    });
+    return more;
+  }
+
+  markChecked(digest: Digest, at: number): void {
+    this.#run.markChecked.run(at, toBytes(digest));
+  }
+
+  scrubPlace(what: Scrubbed): Digest | null {
+    const row = this.#run.scrubPlace.get(what) as { place: Buffer } | undefined;
+    return row === undefined || row.place.length === 0 ? null : fromBytes(row.place);
+  }
+
+  putScrubPlace(what: Scrubbed, place: Digest | null): void {
+    this.#run.putScrubPlace.run(what, startAt(place));
   }
 
   addFacts(facts: readonly Fact[], at: number): void {
@@ -342,6 +376,7 @@ interface RawBlob {
   readonly number: number;
   readonly size: number;
   readonly created: number;
+  readonly checked: number;
 }
 
 interface RawManifest {
@@ -350,7 +385,7 @@ interface RawManifest {
 }
 
 function blobRow(row: RawBlob): BlobRow {
-  return { digest: fromBytes(row.digest), size: row.size, created: row.created };
+  return { digest: fromBytes(row.digest), size: row.size, created: row.created, checkedAt: row.checked };
 }
 
 function manifestRow(row: RawManifest): ManifestRow {

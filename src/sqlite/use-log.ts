@@ -1,4 +1,5 @@
 import type { Statement } from 'better-sqlite3';
+import { steadyNow } from '../kit/time.ts';
 import { type Database, prepareAll } from './database.ts';
 
 /** The statements of the log; each finds its rows by a key. */
@@ -27,6 +28,9 @@ export interface UseEntry extends UsePlace {
   /** Number of the blob. */
   readonly blob: number;
 }
+
+/** ms since 1970 that is put in place of a time that cannot be. */
+const LONG_AGO = 0;
 
 /** Before the first entry. */
 export const START: UsePlace = { at: -1, digest: Buffer.alloc(0) };
@@ -153,10 +157,31 @@ export class UseLog {
   /** Reads one slice. Uses of this run are newer than anything that is read. */
   #readBack(from: UsePlace): void {
     const times = this.#times(from, READ_SLICE);
+    if ((times.at(-1)?.[1] ?? 0) > steadyNow()) {
+      this.#readUpTo = this.#bringBack(from);
+      return;
+    }
     for (const [blob, at] of times) {
       if (at > (this.#newest.get(blob) ?? -1)) this.#newest.set(blob, at);
     }
     this.#readUpTo = times.length < READ_SLICE ? null : this.#place(from, READ_SLICE);
+  }
+
+  /**
+   * The same for a slice at the end of the log where times are still to come: they were kept while the clock was wrong, and are long ago. Their
+   * entries are moved to the beginning of the log, since at its end they would keep their blobs for ever.
+   */
+  #bringBack(from: UsePlace): UsePlace | null {
+    const now = steadyNow();
+    const entries = this.#run.usesAfter.all(from.at, from.digest, SWEEP_SLICE) as UseEntry[];
+    for (const { at, digest, blob } of entries) {
+      const newest = this.#newest.get(blob);
+      if (at > now) {
+        this.#run.removeUse.run(at, blob);
+        if (newest === undefined) this.#append(digest, blob, LONG_AGO);
+      } else if (at > (newest ?? -1)) this.#newest.set(blob, at);
+    }
+    return entries.length < SWEEP_SLICE ? null : (entries.at(-1) ?? null);
   }
 
   #times({ at, digest }: UsePlace, limit: number): [blob: number, at: number][] {

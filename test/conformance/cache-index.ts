@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { BlobRow, CacheIndex, Fact, KnownFact, UsedBlob } from '../../src/cache/index-port.ts';
+import type { BlobRow, CacheIndex, Fact, KnownFact, NewBlob, UsedBlob } from '../../src/cache/index-port.ts';
 import { type Digest, parseDigest, type RepositoryKey } from '../../src/oci/names.ts';
 
 const DAY = 86_400_000;
@@ -11,7 +11,7 @@ export function digestOf(seed: number | string, algorithm: 'sha256' | 'sha512' =
   return parseDigest(`${algorithm}:${createHash(algorithm).update(String(seed)).digest('hex')}`)!;
 }
 
-const blobOf = (seed: number, lastUse: number, size = 100): UsedBlob => ({
+const blobOf = (seed: number, lastUse: number, size = 100): NewBlob => ({
   digest: digestOf(seed),
   size,
   created: 1,
@@ -27,7 +27,7 @@ const factOf = (repository: RepositoryKey, seed: number, known: Partial<KnownFac
   ...known,
 });
 
-const rowOf = ({ digest, size, created }: UsedBlob): BlobRow => ({ digest, size, created });
+const rowOf = ({ digest, size, created }: NewBlob): BlobRow => ({ digest, size, created, checkedAt: created });
 
 /** All blobs, the one used longest ago first. */
 export function inOrder(index: CacheIndex): UsedBlob[] {

@@ -22,6 +22,7 @@ export interface Rig {
 export interface RigOptions extends Partial<Omit<CacheOptions, 'config'>> {
   maxSize?: number;
   minFree?: number;
+  scrub?: number | null;
 }
 
 /** A cache on a directory of its own, with small thresholds. */
@@ -37,7 +38,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
     dataDir,
     index,
     metrics,
-    config: { maxSize: options.maxSize ?? 64 * MIB, minFree: options.minFree ?? 0 },
+    config: { maxSize: options.maxSize ?? 64 * MIB, minFree: options.minFree ?? 0, scrub: options.scrub ?? null },
   });
   return { dataDir, cache, index, metrics };
 }

@@ -7,6 +7,8 @@ import type {
   IndexTotals,
   KnownFact,
   ManifestRow,
+  NewBlob,
+  Scrubbed,
   Shown,
   TagRow,
   UsedBlob,
@@ -18,6 +20,7 @@ const DAY = 86_400_000;
 /** The cache's index in memory: plain maps, sorted when asked. For tests; it forgets when the process ends. */
 export class MemoryCacheIndex implements CacheIndex {
   readonly #blobs = new Map<Digest, UsedBlob>();
+  readonly #places = new Map<Scrubbed, Digest | null>();
   readonly #facts = new Map<string, Fact & { seen: number }>();
   readonly #manifests = new Map<Digest, ManifestRow & { lastUse: number }>();
   readonly #tags = new Map<string, TagRow>();
@@ -32,8 +35,29 @@ export class MemoryCacheIndex implements CacheIndex {
     return this.#blobs.get(digest)?.lastUse ?? null;
   }
 
-  addBlob(row: UsedBlob): void {
-    this.#blobs.set(row.digest, row);
+  addBlob(row: NewBlob): void {
+    this.#blobs.set(row.digest, { ...row, checkedAt: row.created });
+  }
+
+  settleTimes(now: number): boolean {
+    for (const [digest, row] of this.#manifests) {
+      if (row.lastUse > now) this.#manifests.set(digest, { ...row, lastUse: 0 });
+    }
+    for (const [key, row] of this.#tags) if (row.checkedAt > now) this.#tags.set(key, { ...row, checkedAt: 0 });
+    return false;
+  }
+
+  markChecked(digest: Digest, at: number): void {
+    const row = this.#blobs.get(digest);
+    if (row !== undefined) this.#blobs.set(digest, { ...row, checkedAt: at });
+  }
+
+  scrubPlace(what: Scrubbed): Digest | null {
+    return this.#places.get(what) ?? null;
+  }
+
+  putScrubPlace(what: Scrubbed, place: Digest | null): void {
+    this.#places.set(what, place);
   }
 
   removeBlobs(digests: readonly Digest[]): void {
@@ -235,8 +259,8 @@ export class MemoryCacheIndex implements CacheIndex {
   close(): void {}
 }
 
-function unused({ digest, size, created }: UsedBlob): BlobRow {
-  return { digest, size, created };
+function unused({ digest, size, created, checkedAt }: UsedBlob): BlobRow {
+  return { digest, size, created, checkedAt };
 }
 
 function further(one: Shown | null, other: Shown | null | undefined): Shown | null {

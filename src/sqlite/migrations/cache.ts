@@ -181,5 +181,14 @@ const facts: Migration = {
   `,
 };
 
+/** When the bytes of a blob were last seen to be right, and how far the scrub has come. */
+const scrub: Migration = {
+  name: 'scrub',
+  sql: `
+    ALTER TABLE blobs ADD COLUMN checked INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE scrub (what TEXT PRIMARY KEY, place BLOB NOT NULL) STRICT, WITHOUT ROWID;
+  `,
+};
+
 /** Schema of `cache.db`: what the cache directory holds. It has a file of its own, since losing it loses nothing and it is written to often. */
-export const cacheMigrations: readonly Migration[] = [inventory, useLog, facts];
+export const cacheMigrations: readonly Migration[] = [inventory, useLog, facts, scrub];

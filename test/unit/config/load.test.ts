@@ -46,7 +46,13 @@ describe('defaults', () => {
           selfCheck: true,
           resolvers: [],
         },
-        cache: { maxSize: 20 * 2 ** 30, minFree: 2 ** 30, tagTtl: 60_000, staleFor: 7 * 86_400_000 },
+        cache: {
+          maxSize: 20 * 2 ** 30,
+          minFree: 2 ** 30,
+          tagTtl: 60_000,
+          staleFor: 7 * 86_400_000,
+          scrub: 30 * 86_400_000,
+        },
         upstream: { proxy: null, stallTimeout: 20_000, connections: 4 },
         access: { anonymous: null, allow: [], deny: [] },
         limits: {
@@ -98,7 +104,7 @@ acme:
   challenges: [tls-alpn-01]
   selfCheck: false
   resolvers: [127.0.0.1:8053]
-cache: {maxSize: 0, minFree: 10MiB, tagTtl: 0, staleFor: 1h}
+cache: {maxSize: 0, minFree: 10MiB, tagTtl: 0, staleFor: 1h, scrub: off}
 upstream: {proxy: "socks5h://u:p@127.0.0.1:1080", stallTimeout: 500ms, connections: 1}
 access: {anonymous: true, allow: [10.0.0.0/8], deny: [10.1.0.0/16]}
 limits: {requestsPerMinute: 60, bytesPerDay: 1GiB, bytesPerMonth: 1TiB, connections: 64, minRate: 4KiB}
@@ -130,7 +136,7 @@ log: {level: debug, format: pretty}
         selfCheck: false,
         resolvers: ['127.0.0.1:8053'],
       },
-      cache: { maxSize: 0, minFree: 10 * 2 ** 20, tagTtl: 0, staleFor: 3_600_000 },
+      cache: { maxSize: 0, minFree: 10 * 2 ** 20, tagTtl: 0, staleFor: 3_600_000, scrub: null },
       upstream: { proxy: 'socks5h://u:p@127.0.0.1:1080', stallTimeout: 500, connections: 1 },
       access: { anonymous: true, allow: ['10.0.0.0/8'], deny: ['10.1.0.0/16'] },
       limits: { requestsPerMinute: 60, bytesPerDay: 2 ** 30, bytesPerMonth: 2 ** 40, connections: 64, minRate: 4096 },
@@ -146,7 +152,7 @@ test('every key has its variable', () => {
       ...['DOMAIN', 'DATA_DIR', 'TRUSTED_PROXIES', 'TLS_MODE', 'METRICS_LISTEN', 'LOG_LEVEL', 'LOG_FORMAT'],
       ...['LISTEN_HTTPS', 'LISTEN_HTTP', 'LISTEN_WORKERS'],
       ...['ACME_EMAIL', 'ACME_DIRECTORY', 'ACME_CA_FILE', 'ACME_CHALLENGES', 'ACME_SELF_CHECK', 'ACME_RESOLVERS'],
-      ...['CACHE_MAX_SIZE', 'CACHE_MIN_FREE', 'CACHE_TAG_TTL', 'CACHE_STALE_FOR'],
+      ...['CACHE_MAX_SIZE', 'CACHE_MIN_FREE', 'CACHE_TAG_TTL', 'CACHE_STALE_FOR', 'CACHE_SCRUB'],
       ...['UPSTREAM_PROXY', 'UPSTREAM_STALL_TIMEOUT', 'UPSTREAM_CONNECTIONS'],
       ...['ACCESS_ANONYMOUS', 'ACCESS_ALLOW', 'ACCESS_DENY'],
       ...[

@@ -47,7 +47,7 @@ describe('the cache index in SQLite', () => {
     first.addBlob({ digest: digestOf(1), size: 5, created: 1, lastUse: 2 });
     first.close();
     const second = openCacheIndex(home, silentLog());
-    expect(second.blob(digestOf(1))).toEqual({ digest: digestOf(1), size: 5, created: 1 });
+    expect(second.blob(digestOf(1))).toEqual({ digest: digestOf(1), size: 5, created: 1, checkedAt: 1 });
     expect(second.lastUse(digestOf(1))).toBe(2);
     second.close();
   });
@@ -180,13 +180,49 @@ describe('the cache index in SQLite', () => {
     const index = new SqliteCacheIndex(openDatabase(file, cacheMigrations, { durability: 'normal' }));
     expect(index.totals()).toMatchObject({ blobs: 5, bytes: 10 });
     expect(inOrder(index)).toEqual(
-      [0, 2, 4, 1, 3].map((seed) => ({ digest: digestOf(seed), size: seed, created: 7, lastUse: (seed * 3) % 5 })),
+      [0, 2, 4, 1, 3].map((seed) => ({
+        digest: digestOf(seed),
+        size: seed,
+        created: 7,
+        checkedAt: 0,
+        lastUse: (seed * 3) % 5,
+      })),
     );
     index.addBlob({ digest: digestOf(9), size: 100, created: 1, lastUse: 9 });
     index.removeBlobs([digestOf(4)]);
     expect(index.totals()).toMatchObject({ blobs: 5, bytes: 106 });
     expect(inOrder(index).map(({ digest }) => digest)).toEqual([0, 2, 1, 3, 9].map((s) => digestOf(s)));
     index.close();
+  });
+
+  it('takes uses that are still to come for those of long ago, after the clock was put right', () => {
+    const file = join(directory, `${made++}.db`);
+    const index = () => new SqliteCacheIndex(openDatabase(file, cacheMigrations, { durability: 'normal' }));
+    const ahead = Date.now() + 86_400_000;
+    const before = index();
+    const add = (seed: number, lastUse: number) =>
+      before.addBlob({ digest: digestOf(seed), size: 1, created: 1, lastUse });
+    for (let seed = 0; seed < 1_500; seed++) add(seed, 1_000 + seed);
+    for (let seed = 2_000; seed < 3_500; seed++) add(seed, ahead + seed);
+    before.touchBlobs(new Map([[digestOf(7), ahead]]));
+    before.addManifest({ digest: digestOf(1), body: Buffer.from('1') }, ahead);
+    before.addManifest({ digest: digestOf(2), body: Buffer.from('2') }, 5);
+    before.close();
+
+    const after = index();
+    const now = Date.now();
+    // One that was used ahead of time is used again before and after the log was read back.
+    after.touchBlobs(new Map([[digestOf(2_100), now]]));
+    for (const _ of after.tidy());
+    after.touchBlobs(new Map([[digestOf(2_200), now + 1]]));
+    const order = inOrder(after);
+    expect(order.length).toBe(3_000);
+    expect(order.slice(0, 1_498).every(({ lastUse }) => lastUse === 0)).toBe(true);
+    expect(order.slice(1_498, 1_500).map(({ lastUse }) => lastUse)).toEqual([1_000, 1_001]);
+    expect(order.slice(-2).map(({ digest }) => digest)).toEqual([digestOf(2_100), digestOf(2_200)]);
+    while (after.settleTimes(now, 1));
+    expect(after.shrinkManifests(1, 1)).toEqual([digestOf(1)]);
+    after.close();
   });
 
   it('puts a damaged file aside and starts anew', () => {
