@@ -1,4 +1,4 @@
-import type { Extent } from '../kit/interval-set.ts';
+import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 
 /** One range as asked for, before the size is known; `to` is exclusive, undefined reads to the end. */
 export type RangeSpec =
@@ -49,6 +49,32 @@ export function resolveRanges(specs: readonly RangeSpec[], size: number): Extent
     if (from < to) extents.push({ from, to });
   }
   return extents;
+}
+
+/** What each part of a multipart body costs beside its bytes: the boundary, two fields, empty lines. */
+const PART_OVERHEAD = 150;
+/** Ranges with a smaller gap between them may be sent as one: RFC 9110, 15.3.7.2 takes the overhead of a part for some 80 bytes. */
+const SMALL_GAP = 80;
+
+/**
+ * Joins ranges that overlap or lie close to each other, in ascending order, where they are so small that their parts' headers outweigh them
+ * (RFC 9110, 15.3.7.2). Others stay as they were asked for: some clients (containers/image, for zstd:chunked) count the parts.
+ */
+export function joinTinyRanges(extents: readonly Extent[]): readonly Extent[] {
+  const bytes = extents.reduce((sum, { from, to }) => sum + to - from, 0);
+  if (extents.length < 2 || bytes >= extents.length * PART_OVERHEAD) return extents;
+  const joined: { from: number; to: number }[] = [];
+  for (const { from, to } of [...extents].sort((a, b) => a.from - b.from)) {
+    const last = joined.at(-1);
+    if (last !== undefined && from - last.to < SMALL_GAP) last.to = Math.max(last.to, to);
+    else joined.push({ from, to });
+  }
+  return joined;
+}
+
+/** Whether the ranges together are all of the content. */
+export function coverAll(extents: readonly Extent[], size: number): boolean {
+  return new IntervalSet(extents).endFrom(0) >= size;
 }
 
 /** `Content-Range` of a 206. */

@@ -1,20 +1,30 @@
 import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
-import type { BlobCache, BlobHandle, OpenOptions } from '../cache/blob-cache.ts';
+import type { BlobCache, BlobHandle, Fetch, FillOptions, OpenOptions } from '../cache/blob-cache.ts';
 import { CacheError } from '../cache/blob-cache.ts';
+import type { Asked } from '../cache/wishes.ts';
 import { SingleFlight } from '../kit/async.ts';
+import type { Extent } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { type BlobKey, contentId, type Digest, type RepositoryKey } from '../oci/names.ts';
-import { contentRange, parseRange, type RangeSpec, resolveRanges, unsatisfied } from '../oci/range.ts';
+import { type BlobKey, contentId, type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
+import {
+  contentRange,
+  coverAll,
+  joinTinyRanges,
+  parseRange,
+  type RangeSpec,
+  resolveRanges,
+  unsatisfied,
+} from '../oci/range.ts';
 import { canHaveSize } from '../oci/transfer.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { ExactSource, Passthrough, wrongSize } from './passthrough.ts';
-import { ColdRanges, exceeds, isFarAhead, multipart, WithCleanup } from './ranges.ts';
+import { exceeds, multipart, WithCleanup } from './ranges.ts';
 import { blobHeaders, matchesNone, notModified, type Pull, type Reply, rangeApplies } from './reply.ts';
 import { isMissing, NegativeCache, type RepositoryAccess } from './repository-access.ts';
 
 /** Why a blob's bytes went past the cache, for the metric. */
-export type PassthroughReason = 'not-kept' | 'cache-failed' | 'range-cold' | 'range-ahead';
+export type PassthroughReason = 'not-kept' | 'cache-failed';
 
 /** Layers of about a thousand images, some 250 bytes each. */
 const SIZES_KEPT = 10_000;
@@ -55,7 +65,6 @@ export interface BlobsOptions {
 export class Blobs {
   readonly #options: BlobsOptions;
   readonly #passthrough: Passthrough;
-  readonly #cold = new ColdRanges();
   readonly #missing: NegativeCache;
   /** Proof that a repository holds a blob: one upstream request, or the start of one fill, for all who ask at the same time. */
   readonly #proofs = new SingleFlight<void>();
@@ -124,16 +133,9 @@ export class Blobs {
     }
     const specs = pull.range !== undefined && rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
     if (blobs === null || !blobs.accepts(key)) return this.#passThrough(pull, entry, key, specs, 'not-kept');
-    const size = this.#options.sizes.get(key, key.digest);
-    if (specs !== null && !this.#cold.startsFill(key, key.digest, specs, size)) {
-      const reply = await this.#part(pull, entry, key, specs);
-      if (reply !== null) {
-        this.#options.onPassthrough('range-cold');
-        return reply;
-      }
-    }
+    const part = specs === null ? undefined : await this.#firstPart(entry, key, specs);
     try {
-      await this.#proofs.do(contentId(key, key.digest), () => this.#startFill(blobs, pull.client, entry, key));
+      await this.#proofs.do(contentId(key, key.digest), () => this.#startFill(blobs, pull.client, part, entry, key));
     } catch (error) {
       if (!(error instanceof CacheError)) throw error;
       return this.#passThrough(pull, entry, key, specs, 'cache-failed');
@@ -150,16 +152,29 @@ export class Blobs {
   }
 
   /** Resolves when the blob has begun to come, or comes already, and this repository is known to hold it. */
-  async #startFill(blobs: BlobCache, client: string, entry: RegistryEntry, key: BlobKey): Promise<void> {
-    const { upstream, access } = this.#options;
+  async #startFill(
+    blobs: BlobCache,
+    client: string,
+    part: Asked | undefined,
+    entry: RegistryEntry,
+    key: BlobKey,
+  ): Promise<void> {
+    const { upstream, access, sizes } = this.#options;
     // Another repository of this registry may have begun a fill since this one looked. That fill's bytes do not show that this repository holds
     // the blob, and its failure does not show the contrary.
     const other = blobs.growing(key);
     // What the second level has is some registry's: it serves whoever may be given kept content.
     const tier = access.mayServe(entry, key, key.digest);
-    const gave = (): void => access.gave(entry, key, key.digest);
-    const handle =
-      other ?? blobs.fill(key, (sink, signal) => upstream.download(key, sink, signal), { client, tier, gave });
+    const fetch: Fetch = (sink, signal) => upstream.download(key, sink, signal);
+    const options: FillOptions = {
+      client,
+      tier,
+      known: access.knows(entry, key, key.digest),
+      expectedSize: sizes.get(key, key.digest),
+      gave: this.#gave(entry, key),
+      ...(part === undefined ? {} : { part }),
+    };
+    const handle = other ?? blobs.fill(key, fetch, options);
     try {
       if (other === null) {
         await handle.size();
@@ -168,6 +183,24 @@ export class Blobs {
     } finally {
       handle.release();
     }
+  }
+
+  /** To be called when the repository has given the blob: unless its registry has closed it since it was asked. */
+  #gave(entry: RegistryEntry, key: BlobKey): () => void {
+    const { access } = this.#options;
+    const before = access.denials.now;
+    return () => {
+      if (!access.denials.since(before, repositoryId(key))) access.gave(entry, key, key.digest);
+    };
+  }
+
+  /** What a reader of these ranges will ask for at first; undefined where that is everything. */
+  async #firstPart(entry: RegistryEntry, key: BlobKey, specs: readonly RangeSpec[]): Promise<Asked | undefined> {
+    const [spec] = specs;
+    if (spec?.kind === 'from') return { ...spec, openEnded: spec.to === undefined };
+    const size = this.#options.sizes.get(key, key.digest) ?? (await this.#stat(entry, key));
+    if (spec === undefined || size === undefined) return undefined;
+    return { from: Math.max(0, size - spec.length), to: size, openEnded: false };
   }
 
   /**
@@ -238,44 +271,31 @@ export class Blobs {
     };
     // A part of what has no known end cannot be described; the whole is the answer then (RFC 9110, 14.2).
     if (specs === null || announced === undefined || size === undefined) return whole();
-    const extents = resolveRanges(specs, size);
+    const asked = resolveRanges(specs, size);
+    if (exceeds(asked, size)) return whole();
+    const extents = joinTinyRanges(asked);
     const [extent] = extents;
     if (extent === undefined) throw notSatisfiable(pull, size);
-    if (extents.length > 1)
-      return exceeds(extents, size) ? whole() : this.#several(key, handle, extents, size, options);
-    if (isFarAhead(extent, handle)) {
-      const reply = await this.#passthrough.part(key, extent, pull.signal).catch((error: unknown) => {
-        pull.signal.throwIfAborted();
-        // The fill brings it too, only later.
-        if (error instanceof RegistryError) return null;
-        throw error;
-      });
-      if (reply !== null) {
-        this.#options.onPassthrough('range-ahead');
-        return reply;
-      }
-    }
+    if (extents.length > 1) return this.#several(key, handle, extents, size, options);
+    const [spec] = specs;
+    const openEnded = specs.length === 1 && spec?.kind === 'from' && spec.to === undefined;
     return {
       status: 206,
       headers: {
         ...blobHeaders(key.digest, extent.to - extent.from),
         'content-range': contentRange(extent, size),
       },
-      body: handle.open(extent, options),
+      body: handle.open(extent, { ...options, openEnded }),
       from,
     };
   }
 
-  #several(
-    key: BlobKey,
-    handle: BlobHandle,
-    extents: readonly { from: number; to: number }[],
-    size: number,
-    options: OpenOptions,
-  ): Reply {
+  #several(key: BlobKey, handle: BlobHandle, extents: readonly Extent[], size: number, options: OpenOptions): Reply {
     // Parts are opened one after the other; until the last is closed the blob is not evicted.
     const held = handle.hold();
-    const { source, contentType } = multipart(extents, size, (extent) => held.open(extent, options));
+    const wholeReply = coverAll(extents, size);
+    const open = (extent: Extent) => held.open(extent, { ...options, wholeReply });
+    const { source, contentType } = multipart(extents, size, open);
     return {
       status: 206,
       headers: blobHeaders(key.digest, source.length, contentType),
@@ -292,11 +312,11 @@ export class Blobs {
     specs: readonly RangeSpec[] | null,
     reason: PassthroughReason,
   ): Promise<Reply> {
-    const { access, sizes, onPassthrough } = this.#options;
+    const { sizes, onPassthrough } = this.#options;
     onPassthrough(reason);
     const part = specs === null ? null : await this.#part(pull, entry, key, specs);
     if (part !== null) return part;
-    const gave = (): void => access.gave(entry, key, key.digest);
+    const gave = this.#gave(entry, key);
     return this.#passthrough.whole(key, { expected: sizes.get(key, key.digest), gave }, pull.signal);
   }
 
