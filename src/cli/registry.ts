@@ -52,9 +52,16 @@ export function registryCommands(session: Session): Command {
           row.endpoints.map((url) => {
             const state = health.get(url);
             if (state === undefined) return url;
-            if (state.state === 'closed' && state.lastError === null) return `${url} (in use)`;
-            const until = state.retryAt === null ? '' : `, tried again ${formatWhen(state.retryAt)}`;
-            return `${url} (${state.state === 'closed' ? 'in use' : 'set aside'}${until}; last error: ${state.lastError ?? 'none'})`;
+            if (state.state !== 'closed') {
+              const until =
+                state.retryAt === null ? '' : `, tried again ${formatWhen(state.retryAt)} or when it is needed`;
+              return `${url} (cannot be connected to: ${state.lastError ?? 'no reason is known'}${until})`;
+            }
+            const failing = state.failing.map(
+              ({ repository, reason, at }) => `${repository}: ${reason}, ${formatWhen(at)}`,
+            );
+            if (failing.length > 0) return `${url} (in use; failed lately for ${failing.join('; ')})`;
+            return `${url} (in use${state.lastError === null ? '' : `; last error: ${state.lastError}`})`;
           }),
         ],
         ['proxy', row.proxy ?? 'none of its own'],

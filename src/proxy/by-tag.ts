@@ -15,7 +15,7 @@ import {
   type Method,
   REPLY_TTL,
 } from './manifest-fetcher.ts';
-import { isMissing, isRefusal, isTransient, NegativeCache, type RepositoryAccess } from './repository-access.ts';
+import { isDenial, isMissing, isTransient, NegativeCache, type RepositoryAccess } from './repository-access.ts';
 
 export interface ManifestsByTagOptions {
   readonly fetcher: ManifestFetcher;
@@ -113,7 +113,7 @@ export class ManifestsByTag {
       return answer;
     } catch (error) {
       this.#options.access.failed(key, error);
-      if (isMissing(error) || isRefusal(error)) this.#drop(request);
+      if (isMissing(error) || isDenial(error)) this.#drop(request);
       this.#missing.note(id, error);
       this.#staleIfError.failed(id, error);
       throw error;

@@ -26,13 +26,18 @@ export interface UpstreamMetrics {
   readonly parallel: Counter<'registry'>;
 }
 
-export function upstreamMetrics(metrics: Metrics, pools: Pools): UpstreamMetrics {
+export function upstreamMetrics(metrics: Metrics, pools: Pools, endpoints: Endpoints): UpstreamMetrics {
   const help = 'Connections to registries in use, and who waits for one, by purpose.';
   metrics.gauge('upstream_connections', help, ['purpose', 'state'], (gauge) => {
     for (const purpose of PURPOSES) {
       gauge.set({ purpose, state: 'running' }, pools.inUse(purpose));
       gauge.set({ purpose, state: 'waiting' }, pools.waiting(purpose));
     }
+  });
+  const outOfReach = 'Endpoints that could not be connected to when they were last tried.';
+  metrics.gauge('upstream_endpoints_out_of_reach', outOfReach, ['registry'], (gauge) => {
+    gauge.reset();
+    for (const [registry, count] of endpoints.outOfReach()) gauge.set({ registry }, count);
   });
   return {
     bytes: metrics.counter('upstream_bytes_total', 'Bytes of blobs and manifests fetched from registries.', [

@@ -46,6 +46,7 @@ interface Failing {
 }
 
 interface EndpointState extends Failing {
+  readonly registry: string;
   /** It cannot be connected to: a request joins the next attempt to do so, or makes it. */
   open: boolean;
   lastError: string;
@@ -134,6 +135,14 @@ export class Endpoints {
     );
   }
 
+  /** How many endpoints of which registry could not be connected to when they were last tried. */
+  outOfReach(): Map<string, number> {
+    const counts = new Map<string, number>();
+    for (const { registry, open } of this.#states.values())
+      if (open) counts.set(registry, (counts.get(registry) ?? 0) + 1);
+    return counts;
+  }
+
   /** A request was answered as it should be. */
   succeeded(route: Route, endpoint: URL, repository: string): void {
     this.#answered(route, endpoint);
@@ -205,7 +214,8 @@ export class Endpoints {
 
   #couldNotConnect(route: Route, endpoint: URL, error: unknown): void {
     const key = keyOf(route, endpoint);
-    const state = this.#states.get(key) ?? { failures: 0, until: 0, open: false, lastError: '', probe: null };
+    const registry = route.host;
+    const state = this.#states.get(key) ?? { registry, failures: 0, until: 0, open: false, lastError: '', probe: null };
     this.#states.set(key, state);
     state.lastError = reasonOf(error);
     this.#pause(state);

@@ -72,16 +72,17 @@ class RegistryUpstream implements Upstream {
     this.#limits = { ...LIMITS, ...limits };
     this.#connections = new OutgoingConnections(new ProxyChoice(config.proxy, environment));
     const pools = new Pools(this.#limits.pools, this.#limits.wait);
+    const endpoints = new Endpoints({ connect: (endpoint, { proxy }) => this.#connections.probe(endpoint, proxy) });
     const tokens = new Tokens(this.#connections, pools);
     this.#context = {
       requester: new Requester(this.#connections, tokens, pools, config.stallTimeout),
-      endpoints: new Endpoints({ connect: (endpoint, { proxy }) => this.#connections.probe(endpoint, proxy) }),
+      endpoints,
       heads: new Heads(),
       singleConnectionHosts: new SingleConnectionHosts(),
       pools,
       config,
       log: log.child({ room: 'upstream' }),
-      metrics: upstreamMetrics(metrics, pools),
+      metrics: upstreamMetrics(metrics, pools, endpoints),
     };
   }
 

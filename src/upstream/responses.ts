@@ -61,18 +61,27 @@ export function mediaTypeOf({ headers }: Pick<UpstreamResponse, 'headers'>): str
 const DRAIN_LIMIT = 16 * 1024;
 /** The body of a redirect comes with its headers; what takes longer is not waited for. */
 const DRAIN_MS = 100;
+/** What is drained or read of an error in more time than this is cut off: a body that drips would keep its connection for good. */
+const SMALL_BODY_MS = 2_000;
 /** The body of an error response is a few hundred bytes. */
 const ERROR_BODY_LIMIT = 64 * 1024;
 
 /** Throws a body away: a small one is drained, so that its connection can be used again, a large one is cut off. */
 export function discard(body: Readable): void {
   body.on('error', () => {});
+  cutOffLate(body);
   let size = 0;
   body.on('data', (chunk: Uint8Array) => {
     size += chunk.length;
     if (size > DRAIN_LIMIT) body.destroy();
   });
   body.resume();
+}
+
+function cutOffLate(body: Readable): void {
+  if (body.closed) return;
+  const timer = setTimeout(() => body.destroy(), SMALL_BODY_MS);
+  body.once('close', () => clearTimeout(timer));
 }
 
 /** Throws a body away and closes its connection. */
@@ -115,6 +124,7 @@ export async function statusError(response: UpstreamResponse, endpoint: URL): Pr
 
 /** `errors[0].code` of the body (distribution-spec, *Error Codes*). */
 async function errorCode({ body }: RawResponse): Promise<string | undefined> {
+  cutOffLate(body);
   try {
     const document = JSON.parse((await readBounded(body, ERROR_BODY_LIMIT)).toString('utf8')) as {
       errors?: { code?: unknown }[];

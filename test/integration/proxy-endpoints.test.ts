@@ -220,6 +220,20 @@ describe('HEAD', () => {
     expect([reply.status, reply.headers['content-length']]).toEqual([200, '8']);
   });
 
+  test('and GET that another registry denies to which this one redirects are no denial: nothing is dropped', async () => {
+    const other = await fakeRegistry({ faults: () => ({ status: 403 }) });
+    const { bed, fake, repository } = await start();
+    const image = repository.addImage('1', ['layer']);
+    await bed.manifest('r.test', REPOSITORY, '1');
+    fake.faults = ({ path }) => ({ status: 307, headers: { location: `${other.url}${path}` } });
+    bed.clock += 61_000;
+    const error = await errorOf(bed.manifest('r.test', REPOSITORY, '1'));
+    expect([error.kind, error.options.denied]).toEqual(['upstreamDenied', undefined]);
+    expect((await bed.manifest('r.test', REPOSITORY, image.digest)).from).toBe('cache');
+    fake.faults = () => ({ status: 500 });
+    expect((await bed.manifest('r.test', REPOSITORY, '1')).from).toBe('stale');
+  });
+
   test('that is denied is no denial of the repository; a denied GET is', async () => {
     const { bed, fake, repository } = await start();
     repository.addImage('1', ['layer']);

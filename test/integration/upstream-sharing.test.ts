@@ -5,6 +5,7 @@ import type { Digest } from '../../src/oci/names.ts';
 import { POOLS } from '../../src/upstream/registry-upstream.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Content, FakeRegistry, type FakeRegistryOptions, generated } from '../support/fake-registry/index.ts';
+import type { Fault } from '../support/fake-registry/options.ts';
 import { MemorySink } from '../support/memory-sink.ts';
 import { startUpstream, type TestUpstream } from '../support/upstream.ts';
 
@@ -203,6 +204,29 @@ describe('what takes too long', () => {
       'upstreamTimeout',
       'evil.test did not answer in time: its answer was not whole after 1 s',
     ]);
+  });
+
+  it('is the rest of an answer that is not needed: an error, a redirect, a challenge', async () => {
+    const { evil, manifest } = await bed({});
+    const location = `${evil.url}/v2/app/manifests/there`;
+    const realm = { 'www-authenticate': `Bearer realm="${evil.url}/token",service="fake.registry"` };
+    const answers: Record<string, Fault> = {
+      missing: { drip: 50, status: 404 },
+      redirected: { drip: 50, status: 307, headers: { location } },
+      challenged: { drip: 50, status: 401, headers: realm },
+    };
+    evil.faults = ({ reference }) => answers[reference ?? ''];
+    evil.repository('app').addImage('there', ['layer']);
+    expect((await failure(manifest('evil.test', 'app', 'missing'))).status).toBe(404);
+    expect((await manifest('evil.test', 'app', 'redirected')).size).toBeGreaterThan(0);
+    await failure(manifest('evil.test', 'app', 'challenged'));
+    await eventually('none of them holds a connection', () => evil.log.all.every(({ done }) => done));
+  });
+
+  it('is a token endpoint that drips', async () => {
+    const { evil, manifest } = await bed({ auth: { scheme: 'bearer' } }, { limits: { document: 500 } });
+    evil.faults = ({ kind }) => (kind === 'token' ? { drip: 20 } : undefined);
+    expect((await failure(manifest('evil.test', 'app'))).kind).toBe('upstreamTimeout');
   });
 
   it('is a wait for others, and the client is told in words when to come back', async () => {

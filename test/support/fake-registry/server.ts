@@ -176,8 +176,8 @@ export class FakeRegistry {
       return true;
     }
     if (fault.drip !== undefined) {
-      record.status = 200;
-      response.writeHead(200, { 'content-type': MEDIA.manifest, ...fault.headers });
+      record.status = fault.status ?? 200;
+      response.writeHead(record.status, { 'content-type': MEDIA.manifest, ...fault.headers });
       const timer = setInterval(() => response.write(' '), fault.drip);
       await closed(response);
       clearInterval(timer);
