@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { close, fdatasync, fstatSync, fsync, openSync, read, writev, writevSync } from 'node:fs';
+import { close, constants, fdatasync, fstatSync, fsync, openSync, read, writev, writevSync } from 'node:fs';
 import { join } from 'node:path';
 import { type BlobKey, type Digest, digestAlgorithm, digestHex, parseDigest } from '../oci/names.ts';
 
@@ -56,6 +56,10 @@ export function partialNameOf(file: string): PartialName | null {
   return known ? (name as PartialName) : null;
 }
 
+const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
+/** Never through a symbolic link: what the cache reads and writes are files of its own. */
+const OPEN_FLAGS = { r: O_RDONLY | O_NOFOLLOW, 'r+': O_RDWR | O_NOFOLLOW, 'wx+': O_RDWR | O_CREAT | O_EXCL } as const;
+
 /**
  * One file descriptor for all users of a blob, closed when the last has released it. Every read and write counts as a user as well, so that
  * a descriptor number that the kernel has given to another file meanwhile is never read by mistake.
@@ -69,8 +73,8 @@ export class SharedFile {
   }
 
   /** @throws the system's error (`ENOENT`, `EMFILE` …). Synchronous: an open of a local file costs less than a turn of the loop. */
-  static open(path: string, flags: 'r' | 'r+' | 'wx+'): SharedFile {
-    return new SharedFile(openSync(path, flags, 0o600));
+  static open(path: string, flags: keyof typeof OPEN_FLAGS): SharedFile {
+    return new SharedFile(openSync(path, OPEN_FLAGS[flags], 0o600));
   }
 
   /** Makes a new file; null where there is one of this name. @throws the system's error */

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { constants, readFileSync } from 'node:fs';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Mutex } from '../kit/async.ts';
@@ -85,6 +85,10 @@ function readBoot(): string | null {
   }
 }
 
+const { O_CREAT, O_NOFOLLOW, O_TRUNC, O_WRONLY } = constants;
+/** Anew, and never through a symbolic link: whoever could make one would choose which file is overwritten. */
+const WRITE_ANEW = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW;
+
 async function writeHeld(layout: Layout, digest: Digest, held: HeldRecord): Promise<void> {
   const path = layout.held(partialName({ registry: held.registry, digest }));
   const pairs = (extents: readonly Extent[]) => extents.map(({ from, to }) => [from, to]);
@@ -95,7 +99,7 @@ async function writeHeld(layout: Layout, digest: Digest, held: HeldRecord): Prom
     ...(BOOT === null ? {} : { written: { boot: BOOT, extents: pairs(held.written) } }),
   });
   try {
-    await writeFile(`${path}.new`, text, { mode: 0o600 });
+    await writeFile(`${path}.new`, text, { mode: 0o600, flag: WRITE_ANEW });
     await rename(`${path}.new`, path);
   } catch (error) {
     await rm(`${path}.new`, { force: true }).catch(() => {});

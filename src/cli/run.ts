@@ -1,7 +1,7 @@
 import { availableParallelism, constants } from 'node:os';
 import { Command, CommanderError } from 'commander';
 import { OperatorError } from '../kit/operator-error.ts';
-import { version } from '../kit/process.ts';
+import { ignoreDebuggerSignal, version } from '../kit/process.ts';
 import { aliasCommands } from './alias.ts';
 import { cacheCommands } from './cache.ts';
 import { certCommands } from './cert.ts';
@@ -42,6 +42,7 @@ export async function main(): Promise<void> {
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
+  ignoreDebuggerSignal();
   process.exitCode = await run({
     argv: process.argv.slice(2),
     stdout: process.stdout,

@@ -22,6 +22,12 @@ async function serve(session: Session): Promise<void> {
     import('../telemetry/log.ts'),
   ]);
   const { log, lines } = createLog(config.log);
+  // Service managers and scripts send it to have a configuration read again; by default it would end the process, and every pull with it.
+  process.on('SIGHUP', () => {
+    log.warn(
+      'SIGHUP is ignored: the configuration is read at the start alone; restart the gateway to have it read again',
+    );
+  });
   const gateway = await startGateway({ config, log, logLines: lines, warnings });
 
   const { https, http, metrics } = gateway.addresses;

@@ -34,6 +34,14 @@ export const OPERATOR_ERRORS = {
     'the data directory cannot be locked',
     'check that it is writable by this user and on a local disk',
   ),
+  DATA_DIR_EXPOSED: failure(
+    'everybody on the machine can write into the data directory, and so replace keys and databases',
+    'give the gateway a directory of its own, or let its owner take that away: chmod o-w',
+  ),
+  FILE_LINKED: failure(
+    'where the gateway keeps a file of its own there is a link, or something else that is no file',
+    'put the file itself there; to keep data elsewhere, set dataDir',
+  ),
   DATA_DIR_IN_USE: failure(
     'another process uses the data directory; the message says which',
     'stop it first, or give this one another directory with --data-dir',

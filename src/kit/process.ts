@@ -12,17 +12,23 @@ export function version(): string {
 }
 
 /**
- * V8's flags of a serving process, which cannot be changed once it runs; `scripts/gateway` and `deploy/Dockerfile` give the same to the
+ * Flags of a serving process, which cannot be changed once it runs; `scripts/gateway` and `deploy/Dockerfile` give the same to the
  * first process. A young generation of 2 MiB, since what a pull allocates dies at once, and the 64 KiB buffers that hang on it as well;
  * collected on the main thread alone, since waking four threads for so little costs more than they save. `gc` for `collectAfterStart`.
+ * And no debugger by a signal: whoever reaches its port runs code in this process.
  */
-const V8_FLAGS = ['--max-semi-space-size=2', '--no-parallel-scavenge', '--expose-gc'];
+const NODE_FLAGS = ['--max-semi-space-size=2', '--no-parallel-scavenge', '--expose-gc', '--disable-sigusr1'];
 
 /**
  * glibc's variables, with the same reason and in the same places: two arenas, blocks of 64 KiB and more straight from the system, freed
  * memory given back to it at once. By default the arena of each thread would keep what it once needed.
  */
 const MALLOC = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '65536', MALLOC_TRIM_THRESHOLD_: '131072' };
+
+/** Where the flag for it was left out: Node opens its debugger at this signal, unless somebody listens for it. Without either it would end the process. */
+export function ignoreDebuggerSignal(): void {
+  process.on('SIGUSR1', () => {});
+}
 
 /** After this, ms, nothing of the start is running any more. */
 const STARTED_AFTER = 5_000;
@@ -33,7 +39,7 @@ export function forkOptions(): { readonly execArgv: string[]; readonly env: Node
   const directory = getCompileCacheDir();
   const compileCache = directory === undefined ? {} : { NODE_COMPILE_CACHE: dirname(directory) };
   return {
-    execArgv: [...V8_FLAGS.filter((flag) => !process.execArgv.includes(flag)), ...process.execArgv],
+    execArgv: [...NODE_FLAGS.filter((flag) => !process.execArgv.includes(flag)), ...process.execArgv],
     env: { ...MALLOC, ...process.env, ...compileCache },
   };
 }

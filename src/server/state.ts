@@ -39,7 +39,7 @@ export async function openState(options: {
   const lifecycle = new Lifecycle();
   const close = () => lifecycle.end((what, error) => log.error({ err: error }, `${what} did not close well`));
   try {
-    const stores = await openStores(config, activity, lifecycle);
+    const stores = await openStores(config, activity, lifecycle, log);
     const table = await AliasTable.open({ store: stores.aliases, domain: config.domain, seed: seedRows, log });
     lifecycle.defer('the alias table', () => table.close());
     const coveredHosts = (): CoveredHost[] => [

@@ -39,8 +39,10 @@ export async function openStores(
   { dataDir }: Pick<Config, 'dataDir'>,
   activity: string,
   lifecycle: Lifecycle,
+  log: Pick<Logger, 'warn'>,
 ): Promise<Stores> {
   const lock = acquireInstanceLock(dataDir, activity);
+  for (const warning of lock.warnings) log.warn(warning);
   lifecycle.defer('the lock of the data directory', () => lock.release());
   const database = openDatabase(join(dataDir, 'gateway.db'), gatewayMigrations, {
     durability: 'full',

@@ -5,7 +5,7 @@ import type { AliasEntry, RegistryEntry, TableSnapshot } from '../aliases/table.
 import { Edge } from '../edge/edge.ts';
 import type { AccessPort } from '../edge/request-context.ts';
 import { Mutex } from '../kit/async.ts';
-import { collectAfterStart } from '../kit/process.ts';
+import { collectAfterStart, ignoreDebuggerSignal } from '../kit/process.ts';
 import { shareSteadyClock } from '../kit/time.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { repliesTally } from '../proxy/reply.ts';
@@ -32,6 +32,8 @@ const channel = new Channel({
 // Terminals send Ctrl-C to every process; the owner says when a worker ends.
 process.on('SIGINT', () => {});
 process.on('SIGTERM', () => {});
+process.on('SIGHUP', () => {});
+ignoreDebuggerSignal();
 channel.onClose(() => process.exit(0));
 // The owner may have ended while this program was loading.
 if (!process.connected) process.exit(0);

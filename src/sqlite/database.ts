@@ -1,7 +1,7 @@
-import { chmodSync, closeSync, existsSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { readFileSync, statSync } from 'node:fs';
 import Database, { type Statement } from 'better-sqlite3';
 import { OperatorError } from '../kit/operator-error.ts';
+import { makePrivate } from './data-directory.ts';
 import { type Durability, Journal } from './journal.ts';
 
 export type { Database } from 'better-sqlite3';
@@ -110,16 +110,6 @@ export function openDatabase(path: string, migrations: readonly Migration[], opt
     database?.close();
     throw explain(path, error);
   }
-}
-
-/**
- * SQLite gives -wal and -shm the mode of the database file, so the file is made, and closed to others, before SQLite sees it.
- * A file that exists is not opened: closing it again would free every lock that this process has on it.
- */
-export function makePrivate(path: string): void {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-  if (!existsSync(path)) closeSync(openSync(path, 'a', 0o600));
-  for (const file of [path, `${path}-wal`, `${path}-shm`]) if (existsSync(file)) chmodSync(file, 0o600);
 }
 
 function migrate(database: Database.Database, path: string, migrations: readonly Migration[]): void {

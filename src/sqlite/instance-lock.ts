@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { OperatorError } from '../kit/operator-error.ts';
-import { makePrivate } from './database.ts';
+import { makePrivate, openDataDirectory } from './data-directory.ts';
 
 /** The process that holds a data directory. Its fields are null in the moment between taking the lock and writing them to the file. */
 export interface InstanceHolder {
@@ -17,6 +17,8 @@ export interface InstanceHolder {
 }
 
 export interface InstanceLock {
+  /** What the operator should know of the directory, a sentence each. */
+  readonly warnings: readonly string[];
   /** May be called more than once. */
   release(): void;
 }
@@ -30,9 +32,10 @@ const LOCK_TIMEOUT = 300;
 /**
  * Makes this process the only one that works on `dataDir`. The lock is an exclusive transaction on a small SQLite file, and so a lock of the kernel
  * on that file: it ends with the process, also after kill -9, and a pid that is used again does not matter.
- * @throws {OperatorError} `DATA_DIR_IN_USE`, naming the holder.
+ * @throws {OperatorError} `DATA_DIR_IN_USE`, naming the holder; `DATA_DIR_EXPOSED`.
  */
 export function acquireInstanceLock(dataDir: string, activity = 'serve'): InstanceLock {
+  const warnings = prepare(dataDir);
   const database = lock(dataDir, LOCK_TIMEOUT);
   if (database === null) throw inUse(dataDir, readHolder(dataDir));
   const holder: InstanceHolder = {
@@ -43,9 +46,12 @@ export function acquireInstanceLock(dataDir: string, activity = 'serve'): Instan
   };
   held.add(database);
   const draft = join(dataDir, 'instance.json.new');
-  writeFileSync(draft, `${JSON.stringify(holder)}\n`, { mode: 0o600 });
+  // One left by a kill, or a link, is not written through.
+  rmSync(draft, { force: true });
+  writeFileSync(draft, `${JSON.stringify(holder)}\n`, { mode: 0o600, flag: 'wx' });
   renameSync(draft, holderPath(dataDir));
   return {
+    warnings,
     release() {
       if (!database.open) return;
       rmSync(holderPath(dataDir), { force: true });
@@ -75,13 +81,25 @@ function lock(dataDir: string, timeoutMs: number): Database.Database | null {
     return database;
   } catch (error) {
     database?.close();
-    const code = (error as { code?: unknown }).code;
-    if (code === 'SQLITE_BUSY') return null;
-    throw new OperatorError('DATA_DIR_UNUSABLE', `${dataDir} cannot be locked: ${(error as Error).message}`, {
-      next: 'check that the data directory is writable by this user and on a local disk',
-      cause: error,
-    });
+    if ((error as { code?: unknown }).code === 'SQLITE_BUSY') return null;
+    throw unusable(dataDir, error);
   }
+}
+
+function prepare(dataDir: string): readonly string[] {
+  try {
+    return openDataDirectory(dataDir);
+  } catch (error) {
+    throw unusable(dataDir, error);
+  }
+}
+
+function unusable(dataDir: string, error: unknown): OperatorError {
+  if (error instanceof OperatorError) return error;
+  return new OperatorError('DATA_DIR_UNUSABLE', `${dataDir} cannot be locked: ${(error as Error).message}`, {
+    next: 'check that the data directory is writable by this user and on a local disk',
+    cause: error,
+  });
 }
 
 function inUse(dataDir: string, holder: InstanceHolder): OperatorError {
