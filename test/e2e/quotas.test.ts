@@ -1,8 +1,9 @@
+import { Agent } from 'node:https';
 import { afterEach, describe, expect, it } from 'vitest';
 import { eventually } from '../support/eventually.ts';
 import { type Content, FakeRegistry, generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
-import { caOf, type Received, send } from '../support/http-client.ts';
+import { caOf, type Received, type SendOptions, send } from '../support/http-client.ts';
 
 const MIB = 1024 * 1024;
 const REPOSITORY = 'library/app';
@@ -24,10 +25,15 @@ async function start(config: Readonly<Record<string, unknown>>): Promise<void> {
 const blob = (size: number, seed: string): Content => upstream.repository(REPOSITORY).addBlob(generated(size, seed));
 
 /** From one of this machine's addresses, for a part or for the whole. */
-function get({ digest }: Content, range?: string, localAddress = '127.9.0.1'): Promise<Received> {
+function get(
+  { digest }: Content,
+  range?: string,
+  localAddress = '127.9.0.1',
+  more: Partial<SendOptions> = {},
+): Promise<Received> {
   const path = `/v2/docker.io/${REPOSITORY}/blobs/${digest}`;
   const headers = range === undefined ? {} : { range };
-  return send({ ca: caOf(gateway), port: gateway.httpsPort, path, headers, localAddress, agent: false });
+  return send({ ca: caOf(gateway), port: gateway.httpsPort, path, headers, localAddress, agent: false, ...more });
 }
 
 const fetched = (): number => upstream.log.bytes({ kind: 'blob', method: 'GET' });
@@ -75,6 +81,54 @@ describe('a quota of 8 MiB a day', () => {
     const warm = await Promise.all(Array.from({ length: 10 }, () => get(cold[0] as Content, undefined, '127.9.0.3')));
     expect(warm.map(({ status }) => status).toSorted()).toEqual([200, 200, 200, 200, 429, 429, 429, 429, 429, 429]);
   });
+});
+
+describe('a worker that is killed', () => {
+  it('gives back what was set aside for its replies, less what it had sent', async () => {
+    await start({ limits: { bytesPerDay: String(64 * MIB) }, listen: { workers: 2 } });
+    const content = blob(48 * MIB, 'killed');
+    expect((await get(content, undefined, '127.9.0.2')).status).toBe(200);
+    const { agent, worker } = await connectionToWorker();
+    const { promise: goOn, resolve: end } = Promise.withResolvers<void>();
+    const begun = Promise.withResolvers<void>();
+    const pause = (): Promise<void> => {
+      begun.resolve();
+      return goOn;
+    };
+    const cut = get(content, undefined, '127.9.0.1', { agent, pause });
+    await begun.promise;
+    const refused = await get(content);
+    expect([refused.status, refused.text]).toEqual([429, expect.stringContaining('of them are left')]);
+    process.kill(worker, 'SIGKILL');
+    end();
+    expect((await cut).whole).toBe(false);
+    agent.destroy();
+    await eventually('it is given back', async () => (await get(content, 'bytes=0-10')).status === 206);
+    // Sockets between the two hold far less than 16 MiB.
+    await eventually('all of it is', async () => (await get(content)).status === 200);
+  });
+
+  /** A kept connection that a worker has accepted, not the owner: the kernel gives each to one that is idle. */
+  async function connectionToWorker(): Promise<{ agent: Agent; worker: number }> {
+    for (let turn = 0; ; turn++) {
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      const mark = `mark/${turn}`;
+      await send({
+        ca: caOf(gateway),
+        port: gateway.httpsPort,
+        path: '/',
+        method: 'DELETE',
+        agent,
+        localAddress: '127.9.0.1',
+        headers: { 'user-agent': mark },
+      });
+      const line = () => gateway.logLines().find(({ userAgent }) => userAgent === mark);
+      await eventually('its line in the log', () => line() !== undefined);
+      const worker = line()?.worker;
+      if (typeof worker === 'number') return { agent, worker };
+      agent.destroy();
+    }
+  }
 });
 
 describe('a quota of 8 MiB a month', () => {
