@@ -32,7 +32,10 @@ const BATCH = 500;
 const MAX_FACTS = 1_000_000;
 /** Denials that the index could not take yet; with more of them nothing in the index is believed. */
 const MAX_UNWRITTEN = 1_000;
+/** Denials that are made again where the index loses its newest changes: more than it ever holds back at once. */
+const MAX_RECENT = 1_000;
 
+const NOTHING: KnownFact = { said: null, gave: null, mediaType: null };
 const NOBODY: Givers = { open: false, closedTo: [] };
 
 /** The facts on the cache's index: answers are kept in memory, and new facts are written in batches, off the path of a pull. */
@@ -47,6 +50,8 @@ export class Facts implements FactStore {
   readonly #given = new Map<Digest, Set<string>>();
   /** Repositories whose denial the index could not take: what it says of them is not believed. */
   readonly #unwritten = new Map<string, RepositoryKey>();
+  /** The newest denials that the index took. */
+  readonly #recent = new LRUCache<string, RepositoryKey>({ max: MAX_RECENT });
   #full = false;
   #next: NodeJS.Immediate | undefined;
 
@@ -54,6 +59,10 @@ export class Facts implements FactStore {
   constructor(index: CacheIndex, onFailure: (error: unknown) => void) {
     this.#index = index;
     this.#onFailure = onFailure;
+    index.onLoss(() => {
+      for (const [id, repository] of this.#recent.entries()) this.#unwritten.set(id, repository);
+      this.invalidate();
+    });
   }
 
   of(repository: RepositoryKey, digest: Digest): KnownFact | null {
@@ -61,7 +70,8 @@ export class Facts implements FactStore {
     const known = this.#answers.get(key);
     if (known !== undefined) return known;
     const kept = this.#isBelieved(repository) ? this.#try(() => this.#index.factOf(repository, digest), null) : null;
-    const fact = merge(kept, this.#pending.get(key) ?? null);
+    const pending = this.#pending.get(key);
+    const fact = pending === undefined ? kept : merge(kept ?? NOTHING, pending);
     if (fact !== null) this.#answers.set(key, fact);
     return fact;
   }
@@ -105,6 +115,7 @@ export class Facts implements FactStore {
       const kept =
         digest === undefined ? this.#index.denyRepository(repository) : this.#index.denyDigest(repository, digest);
       known = kept || dropped;
+      if (kept) this.#recent.set(repositoryId(repository), repository);
     } catch (error) {
       this.#onFailure(error);
       known = true;
@@ -196,8 +207,7 @@ export class Facts implements FactStore {
 }
 
 /** Of two proofs the one without a credential counts; the type of what was given is not changed by what is only said. */
-function merge(known: KnownFact | null, added: KnownFact | null): KnownFact | null {
-  if (known === null || added === null) return known ?? added;
+function merge(known: KnownFact, added: KnownFact): KnownFact {
   const addedFirst = added.gave !== null || known.gave === null;
   return {
     said: further(known.said, added.said),
@@ -207,7 +217,7 @@ function merge(known: KnownFact | null, added: KnownFact | null): KnownFact | nu
 }
 
 function addsNothing(known: KnownFact, added: KnownFact): boolean {
-  const { said, gave, mediaType } = merge(known, added) ?? known;
+  const { said, gave, mediaType } = merge(known, added);
   return said === known.said && gave === known.gave && mediaType === known.mediaType;
 }
 

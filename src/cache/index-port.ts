@@ -154,5 +154,7 @@ export interface CacheIndex {
   count(increments: Readonly<Partial<Record<CacheCounter, number>>>): void;
   counters(): Readonly<Record<CacheCounter, number>>;
 
+  /** Calls where changes are lost that had been made, because the disk failed. */
+  onLoss(listener: () => void): void;
   close(): void;
 }

@@ -103,6 +103,7 @@ export class SqliteCacheIndex implements CacheIndex {
   readonly #uses: UseLog;
   readonly #facts: FactTable;
   readonly #repositories: Repositories;
+  readonly #lossListeners: (() => void)[] = [];
   /** A blob is looked up before it is used, so a batch of uses finds the numbers here and reads no pages from all over the table. */
   readonly #numbers = new LRUCache<Digest, number>({ max: MAX_NUMBERS });
 
@@ -120,6 +121,7 @@ export class SqliteCacheIndex implements CacheIndex {
       this.#uses.forget();
       this.#numbers.clear();
       this.#repositories.forget();
+      for (const listener of this.#lossListeners) listener();
     });
   }
 
@@ -346,6 +348,10 @@ export class SqliteCacheIndex implements CacheIndex {
     const rows = this.#run.counters.all() as { name: CacheCounter; value: number }[];
     const counted = Object.fromEntries(rows.map(({ name, value }) => [name, value]));
     return { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0, ...counted };
+  }
+
+  onLoss(listener: () => void): void {
+    this.#lossListeners.push(listener);
   }
 
   close(): void {

@@ -256,6 +256,18 @@ export class MemoryCacheIndex implements CacheIndex {
     return { ...this.#counters };
   }
 
+  readonly #lossListeners: (() => void)[] = [];
+
+  onLoss(listener: () => void): void {
+    this.#lossListeners.push(listener);
+  }
+
+  /** A disk that fails: what was made of late is gone. */
+  lose(change: () => void): void {
+    change();
+    for (const listener of this.#lossListeners) listener();
+  }
+
   close(): void {}
 }
 

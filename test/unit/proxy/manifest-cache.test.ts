@@ -89,6 +89,27 @@ describe('a manifest’s reply', () => {
     expect(await asks(tags, tags)).toBe(2);
   });
 
+  test('is dropped when its repository is denied, and others are not; what was asked before is not kept after it', async () => {
+    const { core, asks } = make();
+    const [one, other, late] = ['org/app', 'org/other', 'org/late'].map((repository) => pull({ repository }));
+    if (one === undefined || other === undefined || late === undefined) throw new Error('no pulls');
+    await asks(one, other);
+    core.denials.add('quay.io/org/app');
+    expect(await asks(other)).toBe(0);
+    expect([await asks(one), await asks(one)]).toEqual([1, 0]);
+    core.answer = async () => {
+      core.denials.add('quay.io/org/late');
+      return reply();
+    };
+    expect([await asks(late), await asks(late), await asks(one)]).toEqual([1, 1, 0]);
+  });
+
+  test('by digest is the same for every Accept', async () => {
+    const { asks } = make();
+    const reference = DIGEST;
+    expect(await asks(pull({ reference, accept: 'a/b' }), pull({ reference, accept: 'c/d' }))).toBe(1);
+  });
+
   test('is dropped when the core’s generation changes; what was asked before the change is not kept after it', async () => {
     const { core, cache, asks } = make();
     await asks(pull());

@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Digest } from '../../../src/oci/names.ts';
+import type { Digest, RepositoryKey } from '../../../src/oci/names.ts';
 import { CACHE_SQL, openCacheIndex, SqliteCacheIndex } from '../../../src/sqlite/cache-index.ts';
 import { openDatabase } from '../../../src/sqlite/database.ts';
 import { toBytes } from '../../../src/sqlite/digest-bytes.ts';
@@ -223,6 +223,65 @@ describe('the cache index in SQLite', () => {
     while (after.settleTimes(now, 1));
     expect(after.shrinkManifests(1, 1)).toEqual([digestOf(1)]);
     after.close();
+  });
+
+  it('makes facts of the links of an earlier version: what has a private link is closed to its registry, what is not here was given by nobody', () => {
+    const file = join(directory, `${made++}.db`);
+    const old = openDatabase(file, cacheMigrations.slice(0, 2), { durability: 'normal' });
+    const repositories = [
+      ['docker.io', 'open'],
+      ['evil.example', 'app'],
+      ['private.example', 'app'],
+    ] as const;
+    const [open_, evil, closed] = repositories.map(([registry, repository]) => ({ registry, repository }));
+    for (const [registry, name] of repositories) {
+      old.prepare('INSERT INTO repositories (registry, name) VALUES (?, ?)').run(registry, name);
+    }
+    const link = (repository: number, seed: string, isPrivate: 0 | 1) =>
+      old.prepare('INSERT INTO links VALUES (?, ?, ?, 20000)').run(repository, toBytes(digestOf(seed)), isPrivate);
+    for (const [number, seed] of ['open', 'secret'].entries()) {
+      old.prepare('INSERT INTO blobs VALUES (?, ?, 1, 1)').run(toBytes(digestOf(seed)), number);
+    }
+    old
+      .prepare("INSERT INTO manifests (digest, media_type, size, last_use, body) VALUES (?, 'a/b', 2, 1, x'7b7d')")
+      .run(toBytes(digestOf('manifest')));
+    old.prepare("INSERT INTO tags VALUES (1, '1', 'oci', ?, 5)").run(toBytes(digestOf('manifest')));
+    for (const seed of ['open', 'manifest', 'absent']) link(1, seed, 0);
+    link(2, 'secret', 0);
+    for (const seed of ['secret', 'private absent']) link(3, seed, 1);
+    old.close();
+    const index = new SqliteCacheIndex(openDatabase(file, cacheMigrations, { durability: 'normal' }));
+    const fact = (repository: RepositoryKey | undefined, seed: string) => index.factOf(repository!, digestOf(seed));
+    expect(fact(open_, 'open')).toEqual({ said: 'anyone', gave: 'anyone', mediaType: null });
+    expect(fact(open_, 'manifest')).toEqual({ said: 'anyone', gave: 'anyone', mediaType: 'a/b' });
+    expect(fact(open_, 'absent')).toEqual({ said: 'anyone', gave: null, mediaType: null });
+    expect(fact(evil, 'secret')).toEqual({ said: 'anyone', gave: null, mediaType: null });
+    expect(fact(closed, 'secret')).toEqual({ said: 'credential', gave: 'credential', mediaType: null });
+    expect(fact(closed, 'private absent')).toEqual({ said: 'credential', gave: null, mediaType: null });
+    expect(index.giversOf(digestOf('open'))).toEqual({ open: true, closedTo: [] });
+    expect(index.giversOf(digestOf('secret'))).toEqual({ open: false, closedTo: ['private.example'] });
+    expect(index.totals()).toMatchObject({ facts: 6, tags: 1, manifests: 1 });
+    expect(index.tag(open_!, '1', 'oci')?.digest).toBe(digestOf('manifest'));
+    expect(index.denyRepository(open_!)).toBe(true);
+    index.close();
+  });
+
+  it('keeps a denial across a restart, and sweeps what it voided', () => {
+    const home = mkdtempSync(join(directory, 'home-'));
+    const app = { registry: 'docker.io', repository: 'app' };
+    const gave = (seed: number) =>
+      ({ repository: app, digest: digestOf(seed), said: null, gave: 'anyone', mediaType: null }) as const;
+    const first = openCacheIndex(home, silentLog());
+    first.addFacts([gave(1), gave(2)], Date.now());
+    first.denyRepository(app);
+    first.addFacts([gave(2)], Date.now());
+    first.close();
+    const second = openCacheIndex(home, silentLog());
+    expect([second.factOf(app, digestOf(1)), second.giversOf(digestOf(1)).open]).toEqual([null, false]);
+    expect(second.factOf(app, digestOf(2))?.gave).toBe('anyone');
+    while (second.dropStaleFacts(0, 1));
+    expect(second.totals().facts).toBe(1);
+    second.close();
   });
 
   it('puts a damaged file aside and starts anew', () => {
