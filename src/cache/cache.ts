@@ -213,7 +213,7 @@ export class Cache implements BlobCache {
     const row = this.#try(() => this.#index.blob(digest), null);
     if (row === null) return null;
     try {
-      return this.#openBlobs.openComplete(digest, this.#layout.blob(digest), row.size);
+      return this.#openBlobs.openComplete(this.#layout.blob(digest), row);
     } catch (error) {
       // Too many open files says nothing about this one.
       const { code } = error as NodeJS.ErrnoException;
@@ -226,6 +226,10 @@ export class Cache implements BlobCache {
     return new OpenBlobHandle(digest, blob, {
       onRead: (bytes) => this.#counters.add('served', bytes),
       onDamage: (reason) => this.#readFailed(digest, id, blob, reason),
+      onChecked: (at) => {
+        this.#openBlobs.right(digest, blob);
+        this.#try(() => this.#index.markChecked(digest, at), undefined);
+      },
     });
   }
 

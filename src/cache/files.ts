@@ -87,8 +87,8 @@ export class SharedFile {
     }
   }
 
-  get size(): number {
-    return fstatSync(this.#fd).size;
+  get stat(): { readonly size: number; readonly mtimeMs: number } {
+    return fstatSync(this.#fd);
   }
 
   retain(): this {

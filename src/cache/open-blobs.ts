@@ -1,13 +1,18 @@
 import { LRUCache } from 'lru-cache';
 import type { ByteSource } from '../kit/byte-source.ts';
+import { steadyNow } from '../kit/time.ts';
 import type { BlobKey, Digest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { type BlobHandle, CacheError, type Fetch, type FillOptions, type OpenOptions } from './blob-cache.ts';
 import { type FillKey, type PartialName, partialName, SharedFile } from './files.ts';
 import { Fill, type FillContext, RestedError } from './fill.ts';
-import { BlobReader, type Readable } from './reader.ts';
+import type { BlobRow } from './index-port.ts';
+import { BlobReader, type Check, type Readable } from './reader.ts';
 import { type FileView, readableFrom } from './shared-read.ts';
 import type { Asked, Want } from './wishes.ts';
+
+/** A blob that is read whole is hashed on the way where it was not checked for so long, ms: a disk forgets slowly. */
+const CHECKED_FOR = 24 * 60 * 60 * 1000;
 
 /** A blob in use, complete or growing: its one file descriptor, and the number of its users. While there are any it is not evicted. */
 export class OpenBlob implements Readable {
@@ -15,26 +20,66 @@ export class OpenBlob implements Readable {
   readonly #fill: Fill | null;
   readonly #file: SharedFile | null;
   readonly #onUnused: (blob: OpenBlob) => void;
+  /** When its bytes were last seen to be right, ms; Infinity while that is being looked at. */
+  #checkedAt: number;
   #users = 0;
 
-  private constructor(blob: FileView, fill: Fill | null, file: SharedFile | null, onUnused: (blob: OpenBlob) => void) {
-    this.blob = blob;
-    this.#fill = fill;
-    this.#file = file;
-    this.#onUnused = onUnused;
+  private constructor(options: {
+    blob: FileView;
+    fill: Fill | null;
+    file: SharedFile | null;
+    checkedAt: number;
+    onUnused: (blob: OpenBlob) => void;
+  }) {
+    this.blob = options.blob;
+    this.#fill = options.fill;
+    this.#file = options.file;
+    this.#checkedAt = options.checkedAt;
+    this.#onUnused = options.onUnused;
   }
 
   /** @throws {Error} the system's error, or one that says that the file's size is not the one in the index: then the file is damaged */
-  static complete(path: string, size: number, onUnused: (blob: OpenBlob) => void): OpenBlob {
+  static complete(
+    path: string,
+    { size, checkedAt }: Pick<BlobRow, 'size' | 'checkedAt'>,
+    rightSince: number | undefined,
+    onUnused: (blob: OpenBlob) => void,
+  ): OpenBlob {
     const file = SharedFile.open(path, 'r');
-    if (file.size === size) return new OpenBlob(completeView(path, size), null, file, onUnused);
-    const found = file.size;
+    const found = file.stat;
+    if (found.size === size) {
+      const blob = completeView(path, size);
+      // A file that was written to since is no longer known to be right.
+      const sure = found.mtimeMs <= checkedAt || found.mtimeMs === rightSince;
+      return new OpenBlob({ blob, fill: null, file, checkedAt: sure ? checkedAt : Number.NEGATIVE_INFINITY, onUnused });
+    }
     file.release();
-    throw new Error(`${path} has ${found} bytes instead of ${size}`);
+    throw new Error(`${path} has ${found.size} bytes instead of ${size}`);
   }
 
   static growing(fill: Fill, onUnused: (blob: OpenBlob) => void): OpenBlob {
-    return new OpenBlob(fill, fill, null, onUnused);
+    // Its digest is checked before anything is kept.
+    return new OpenBlob({ blob: fill, fill, file: null, checkedAt: steadyNow(), onUnused });
+  }
+
+  /** The check that a reader of all of it is to make; undefined where it was made not long ago, or is being made. */
+  check(onRight: (at: number) => void): Check | undefined {
+    const before = this.#checkedAt;
+    if (this.blob.outcome?.kind !== 'complete' || steadyNow() - before < CHECKED_FOR) return undefined;
+    this.#checkedAt = Number.POSITIVE_INFINITY;
+    let ended = false;
+    const end = (at: number): void => {
+      if (ended) return;
+      ended = true;
+      this.#checkedAt = at;
+    };
+    return {
+      right: () => {
+        end(steadyNow());
+        onRight(this.#checkedAt);
+      },
+      abandoned: () => end(before),
+    };
   }
 
   get users(): number {
@@ -87,6 +132,9 @@ function completeView(path: string, size: number): FileView {
   };
 }
 
+/** Kept blobs remembered with the time of their file; some 150 bytes each. */
+const MAX_RIGHT = 10_000;
+
 /** A file of the cache: whole and verified content is one file for each digest, growing content one for each registry that it comes from. */
 export type FileId = Digest | PartialName;
 
@@ -94,6 +142,14 @@ export type FileId = Digest | PartialName;
 export class OpenBlobs {
   readonly #open = new Map<FileId, OpenBlob>();
   readonly #removing = new Map<FileId, Promise<void>>();
+  /** When files were last written to that were found right afterwards, ms, where the clock of the file system is not ours. */
+  readonly #rightSince = new LRUCache<Digest, number>({ max: MAX_RIGHT });
+
+  /** The kept file was read whole, and is right. */
+  right(digest: Digest, blob: OpenBlob): void {
+    const { file } = blob;
+    if (file !== null && this.#open.get(digest) === blob) this.#rightSince.set(digest, file.stat.mtimeMs);
+  }
 
   /** The one that the next client is given. */
   find(id: FileId): OpenBlob | null {
@@ -110,8 +166,10 @@ export class OpenBlobs {
   }
 
   /** @throws as `OpenBlob.complete` */
-  openComplete(digest: Digest, path: string, size: number): OpenBlob {
-    const blob = OpenBlob.complete(path, size, (unused) => this.#close(digest, unused));
+  openComplete(path: string, row: BlobRow): OpenBlob {
+    const { digest } = row;
+    const rightSince = this.#rightSince.get(digest);
+    const blob = OpenBlob.complete(path, row, rightSince, (unused) => this.#close(digest, unused));
     this.#open.set(digest, blob);
     return blob;
   }
@@ -166,6 +224,8 @@ export class OpenBlobs {
 export interface HandleHooks {
   readonly onDamage: (reason: string) => void;
   readonly onRead: (bytes: number) => void;
+  /** All of it was read, and is what its digest says. */
+  readonly onChecked: (at: number) => void;
 }
 
 /** One user's hold on an open blob. */
@@ -202,7 +262,10 @@ export class OpenBlobHandle implements BlobHandle {
     if (this.#released) throw new Error('open after release');
     const { from, to } = range;
     const { openEnded = false, wholeReply, continueFrom } = options;
+    const { onChecked, ...hooks } = this.#hooks;
     const want = this.#blob.want({ from, to, openEnded });
+    const all = from === 0 && (to === undefined || to === this.knownSize);
+    const check = all ? this.#blob.check(onChecked) : undefined;
     return new BlobReader(this.#blob, {
       digest: this.digest,
       from,
@@ -210,7 +273,8 @@ export class OpenBlobHandle implements BlobHandle {
       continueFrom,
       wholeReply,
       want,
-      ...this.#hooks,
+      check,
+      ...hooks,
     });
   }
 

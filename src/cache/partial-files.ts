@@ -31,7 +31,7 @@ export function reopenPartial(layout: Layout, key: FillKey): ({ file: SharedFile
     return null;
   }
   const end = Math.max(...held.extents.map(({ to }) => to));
-  if (file.size >= end && (held.size === undefined || held.size >= end)) return { file, ...held };
+  if (file.stat.size >= end && (held.size === undefined || held.size >= end)) return { file, ...held };
   file.release();
   return null;
 }

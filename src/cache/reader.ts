@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
-import { type Digest, digestAlgorithm } from '../oci/names.ts';
+import { type Digest, digestAlgorithm, digestHex } from '../oci/names.ts';
 import { VerifiedSource } from '../oci/transfer.ts';
 import { CacheError } from './blob-cache.ts';
 import type { SharedFile } from './files.ts';
@@ -35,8 +35,18 @@ export interface ReaderOptions {
   readonly onRead: (bytes: number) => void;
   /** One reply carries the whole content; left out where `from` and `to` say so. */
   readonly wholeReply?: boolean | undefined;
+  /** The blob was not checked for long: it is hashed as it is read, and its end given only if it is what it was. For a reader of all of it. */
+  readonly check?: Check | undefined;
   /** Says to the fill what is read; undefined where there is none, or it fetches everything in order. */
   readonly want?: Want | undefined;
+}
+
+/** Of a blob that is read whole. Ended once, by either of these; where the bytes are wrong the reader's `onDamage` is called instead. */
+export interface Check {
+  /** The bytes are right. */
+  right(): void;
+  /** The reader has left before the end. */
+  abandoned(): void;
 }
 
 /**
@@ -47,6 +57,8 @@ export class BlobReader implements FileSource {
   readonly #readable: Readable;
   readonly #options: ReaderOptions;
   readonly #want: Want | undefined;
+  /** Null where nothing is checked, or no longer. */
+  #hash: Hash | null;
   #offset: number;
   /** Ends the wait for bytes. */
   #wake: (() => void) | null = null;
@@ -59,6 +71,8 @@ export class BlobReader implements FileSource {
     this.#options = options;
     this.#offset = options.from;
     this.#want = options.want;
+    const { check, digest } = options;
+    this.#hash = check === undefined || digest === undefined ? null : createHash(digestAlgorithm(digest));
     readable.retain();
   }
 
@@ -107,7 +121,8 @@ export class BlobReader implements FileSource {
   }
 
   place(): FilePlace | null {
-    if (this.#continuation !== null || this.#closed) return null;
+    // What is checked has to come through here.
+    if (this.#continuation !== null || this.#closed || this.#hash !== null) return null;
     const { blob, users } = this.#readable;
     const readable = readableFrom(blob, this.#offset, this.#wholeReply);
     const end = Math.min(readable, this.#end() ?? readable);
@@ -121,12 +136,16 @@ export class BlobReader implements FileSource {
   share(): SharedRead | null {
     if (this.#continuation !== null || this.#closed) return null;
     const wholeReply = this.#wholeReply;
+    // Whoever reads it checks it.
+    this.#hash = null;
     return { ...this.#options, view: this.#readable.blob, from: this.#offset, wholeReply, want: this.#want };
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#options.check?.abandoned();
+    this.#hash = null;
     this.#want?.close();
     this.#wake?.();
     this.#readable.release();
@@ -159,15 +178,31 @@ export class BlobReader implements FileSource {
       const near = this.#readable.copyRecent?.(into, length, this.#offset) ?? 0;
       const count = near > 0 ? near : ((await file?.read(into, length, this.#offset)) ?? 0);
       if (count > 0) {
+        if (this.#hash !== null) this.#checkBytes(this.#hash, into.subarray(0, count));
         this.#advance(count);
         return count;
       }
     } catch (error) {
+      if (error instanceof TruncatedError) throw error;
       reason = (error as Error).message;
     }
     this.#options.onDamage(reason);
     await this.#continueFromUpstream(new CacheError('damaged', `${this.#readable.blob.path}: ${reason}`));
     return 0;
+  }
+
+  /** @throws {TruncatedError} where these are the last bytes, and the blob is not what it was: the client must not get the end of it */
+  #checkBytes(hash: Hash, bytes: Uint8Array): void {
+    hash.update(bytes);
+    const { digest, check, onDamage } = this.#options;
+    if (digest === undefined || this.#offset + bytes.length !== this.#end()) return;
+    this.#hash = null;
+    if (hash.digest('hex') === digestHex(digest)) {
+      check?.right();
+      return;
+    }
+    onDamage('its bytes are not what they were');
+    throw new TruncatedError(`the kept bytes are not those of ${digest}`);
   }
 
   /** Where the cache failed, the upstream gives the rest. Where the upstream failed, there is nothing to go on with. */
@@ -182,6 +217,7 @@ export class BlobReader implements FileSource {
     } catch (cause) {
       throw new TruncatedError('the upstream would not go on where the cache failed', { cause });
     }
+    this.#hash = null;
     if (this.#closed) await source.close();
     else this.#continuation = source;
   }

@@ -1,4 +1,5 @@
 import type { ByteSource } from '../kit/byte-source.ts';
+import type { Check } from './reader.ts';
 import type { Want } from './wishes.ts';
 
 /**
@@ -78,6 +79,8 @@ export interface SharedRead {
   readonly onRead: (bytes: number) => void;
   /** One reply carries the whole content, in this body or in several that follow each other. */
   readonly wholeReply: boolean;
+  /** Where it is to be checked on the way: as in the options of `BlobReader`. */
+  readonly check?: Check | undefined;
   /** To be told where the reader waits; undefined where nobody has to know, since the bytes come in order or are there. */
   readonly want: Pick<Want, 'waits'> | undefined;
 }

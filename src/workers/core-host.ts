@@ -54,6 +54,7 @@ export class CoreHost {
     channel.on('damage', ({ source, reason }: { source: number; reason: string }) =>
       this.#sources.get(source)?.shared?.onDamage(reason),
     );
+    channel.on('checked', ({ source }: { source: number }) => this.#sources.get(source)?.shared?.check?.right());
     channel.on('close', ({ source, read }: { source: number; read: number }) => void this.#close(source, read));
     // In the order of the answers: none from before a denial comes after it.
     const unsubscribe = core.denials.subscribe((repository) =>
@@ -80,7 +81,7 @@ export class CoreHost {
     // The answer to a worker that ended meanwhile reaches nobody.
     if (this.#gone) queueMicrotask(() => void this.#close(source, 0));
     if (shared === null) return { kind: 'stream', source, length: bytes.length };
-    const { view, from, to, wholeReply, want } = shared;
+    const { view, from, to, wholeReply, want, check } = shared;
     return {
       kind: 'file',
       source,
@@ -91,6 +92,7 @@ export class CoreHost {
       view: describe(view, from),
       wholeReply,
       wanted: want !== undefined && view.outcome === null,
+      check: check !== undefined,
     };
   }
 

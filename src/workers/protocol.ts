@@ -72,6 +72,8 @@ export interface FileMessage {
   readonly wholeReply: boolean;
   /** The owner is to be told where the reader waits: what is fetched next depends on it. */
   readonly wanted: boolean;
+  /** The worker checks the blob as it reads it. */
+  readonly check: boolean;
 }
 
 export interface StreamMessage {

@@ -83,6 +83,7 @@ export class RemoteCore implements VersionedCore {
         read += bytes;
       },
       wholeReply: message.wholeReply,
+      check: message.check ? { right: () => channel.tell('checked', { source }), abandoned: () => {} } : undefined,
       want: message.wanted ? new RemoteWant(channel, source) : undefined,
     });
     return closing(reader, () => channel.tell('close', { source, read }));

@@ -1,7 +1,8 @@
-import { chmod, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { chmod, readdir, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { partialName } from '../../../src/cache/files.ts';
+import type { FileSource } from '../../../src/cache/shared-read.ts';
 import { TruncatedError } from '../../../src/kit/byte-source.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import { sourceOf } from '../../support/byte-source.ts';
@@ -132,6 +133,53 @@ describe('a kept file that is not what it was', () => {
     const { bytes, error } = await readUntilEnd(source);
     expect(error?.message).toContain('are not those of');
     expect(bytes.length).toBeLessThan(49_900);
+    handle.release();
+  });
+
+  it.each([
+    ['was written to since', async () => {}],
+    [
+      'was not checked for a day',
+      async (content: Content) => {
+        await utimes(pathOf(content), 1, 1);
+        rig.index.markChecked(content.digest, Date.now() - 25 * 3_600_000);
+      },
+    ],
+  ])(
+    'of wrong bytes, where it %s: a reader of all of it never gets the end, and it is fetched anew',
+    async (_, age) => {
+      rig = await makeRig();
+      const content = makeContent(50_000);
+      await put(content);
+      const rotten = Buffer.from(content.bytes);
+      rotten[30_000] = (rotten[30_000] ?? 0) ^ 1;
+      await writeFile(pathOf(content), rotten);
+      await age(content);
+      const handle = rig.cache.kept(content.digest)!;
+      // A part says nothing about the rest.
+      expect((await readAll(handle.open({ from: 0, to: 10 }))).equals(content.bytes.subarray(0, 10))).toBe(true);
+      const { bytes, error } = await readUntilEnd(handle.open());
+      expect([error instanceof TruncatedError, bytes.length < 50_000]).toEqual([true, true]);
+      handle.release();
+      expect(rig.cache.kept(content.digest)).toBeNull();
+      await put(content);
+      expect((await readAll(rig.cache.kept(content.digest)!.open())).equals(content.bytes)).toBe(true);
+    },
+  );
+
+  it('of right bytes that was not checked for a day is checked once, by one reader', async () => {
+    rig = await makeRig();
+    const content = makeContent(50_000);
+    await put(content);
+    rig.index.markChecked(content.digest, 1_000);
+    const handle = rig.cache.kept(content.digest)!;
+    const [first, second] = [handle.open(), handle.open()] as FileSource[];
+    // One that is checked cannot be read from another reader's buffer.
+    expect([first?.place?.(), second?.place?.() === null]).toEqual([null, false]);
+    await first?.close();
+    expect((await readAll(handle.open())).equals(content.bytes)).toBe(true);
+    expect(rig.index.blob(content.digest)?.checkedAt).toBeGreaterThan(1_000);
+    expect((handle.open() as FileSource).place?.()).not.toBeNull();
     handle.release();
   });
 
