@@ -63,7 +63,10 @@ export interface Upstream {
    * that are not cached.
    */
   openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream>;
-  /** Fetches what the sink lacks, over as many connections, endpoints and attempts as needed. Resolves when every byte has been written. */
+  /**
+   * Fetches what the sink lacks and wishes for, over as many connections, endpoints and attempts as needed. Resolves when every byte has been
+   * written, or, where the sink has wishes, when nothing more is wanted: it may be called again then.
+   */
   download(key: BlobKey, sink: BlobSink, signal: AbortSignal): Promise<void>;
   tags(key: RepositoryKey, request: TagsRequest, signal: AbortSignal): Promise<ListPage>;
   /** Null where the registry has no referrers API: the caller falls back to the tag scheme. */

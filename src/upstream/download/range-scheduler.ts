@@ -8,7 +8,7 @@ export const SEGMENT_MIN = 512 * 1024;
  * The most that a reader which waits is fetched at a time, or taken over for it from a connection that would bring it much later; wishes that
  * follow each other are fetched with one request up to this size. Longer bodies would have to be cut off for others too often.
  */
-export const WISH_MAX = 8 * 1024 * 1024;
+const WISH_MAX = 8 * 1024 * 1024;
 /** A body is read on past bytes that are not wanted of it up to this size: cutting it off would cost as much of what is on the way already. */
 const SKIP_MAX = 1024 * 1024;
 
