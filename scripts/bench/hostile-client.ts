@@ -41,7 +41,9 @@ function wideManifest(name: string): Buffer {
   );
 }
 
-const PIECE = Buffer.alloc(BLOB_RATE / 20);
+/** Pieces a second: enough to be slow, too few to be what this process and the gateway spend their time on. */
+const PIECES = 4;
+const PIECE = Buffer.alloc(BLOB_RATE / PIECES);
 
 /** Every repository has every tag and every blob. */
 function serve(request: IncomingMessage, response: ServerResponse): void {
@@ -89,7 +91,7 @@ function blob(request: IncomingMessage, response: ServerResponse): void {
     if (at < end) return;
     clearInterval(timer);
     response.end();
-  }, 50);
+  }, 1_000 / PIECES);
   response.once('close', () => clearInterval(timer));
 }
 
@@ -102,8 +104,8 @@ class Crowd {
   readonly #over = new AbortController();
   readonly #round = ++round;
   #asked = 0;
-  /** Lazy readers that were answered, dripping documents asked for, wide manifests that came. */
-  readonly counts = { answered: 0, dripping: 0, wide: 0 };
+  /** Requests of lazy readers, those that were answered, dripping documents asked for, wide manifests that came. */
+  readonly counts = { asked: 0, answered: 0, dripping: 0, wide: 0 };
 
   constructor(gateway: number) {
     this.#gateway = gateway;
@@ -131,7 +133,7 @@ class Crowd {
     const digest = createHash('sha256').update(place).digest('hex');
     const path = what === 'lazy' ? `blobs/sha256:${digest}` : `manifests/drip-${place}`;
     const range = what === 'lazy' ? `Range: bytes=${RANGE}-${2 * RANGE - 1}\r\n` : '';
-    if (what === 'drip') this.counts.dripping += 1;
+    this.counts[what === 'drip' ? 'dripping' : 'asked'] += 1;
     return new Promise((resolve) => {
       const localAddress = `127.1.${net}.${1 + client}`;
       const plain = connect({ host: '127.0.0.1', port: this.#gateway, localAddress });

@@ -163,8 +163,8 @@ class Hostile {
 
   /** What became of its clients in the last run. */
   report(): string {
-    const { answered = 0, dripping = 0, wide = 0 } = this.#counts.at(-1) ?? {};
-    return `in the last run ${answered} lazy readers were answered, ${dripping} dripping documents asked for, ${wide} wide manifests fetched`;
+    const { asked = 0, answered = 0, dripping = 0, wide = 0 } = this.#counts.at(-1) ?? {};
+    return `in the last run ${answered} of ${asked} lazy readers were answered, ${dripping} dripping documents asked for, ${wide} wide manifests fetched`;
   }
 }
 
