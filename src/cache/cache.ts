@@ -109,8 +109,9 @@ export class Cache implements BlobCache {
     this.#maintenance = new Maintenance(context);
     const { scrub = null } = options.config;
     this.#scrub = scrub === null ? null : new Scrub(context, scrub);
-    metrics.gauge('cache_bytes', 'Bytes of whole blobs in the cache', [], (gauge) => gauge.set(index.totals().bytes));
-    metrics.gauge('cache_blobs', 'Whole blobs in the cache', [], (gauge) => gauge.set(index.totals().blobs));
+    const totals = () => this.#try(() => index.totals(), null);
+    metrics.gauge('cache_bytes', 'Bytes of whole blobs in the cache', [], (gauge) => gauge.set(totals()?.bytes ?? 0));
+    metrics.gauge('cache_blobs', 'Whole blobs in the cache', [], (gauge) => gauge.set(totals()?.blobs ?? 0));
     metrics.gauge('cache_fills_running', 'Fills under way', [], (gauge) => gauge.set(this.#fills.count));
     this.#makeDirectories();
     if (options.maintain ?? true) {
@@ -321,12 +322,10 @@ export class Cache implements BlobCache {
   }
 
   #flush(): void {
-    this.#try(() => {
-      this.#uses.flush();
-      this.#facts.flush();
-      this.#manifests.flush();
-      this.#counters.flush();
-    }, undefined);
+    // Each by itself: what one cannot write now it keeps for the next time, and the others have theirs written.
+    for (const part of [this.#uses, this.#facts, this.#manifests, this.#counters]) {
+      this.#try(() => part.flush(), undefined);
+    }
   }
 
   /** The index is on the same disk: where it fails, the answer is as if nothing were known. */

@@ -5,6 +5,9 @@ import type { CacheCounter, CacheIndex } from './index-port.ts';
 
 // What pulls change in the index without waiting for it: it is kept in memory, and written in batches by `flush`.
 
+/** Uses that one flush writes, so that it takes a few ms; the rest waits for the next. */
+const USES_BATCH = 1_000;
+
 /** When blobs were used last, for the eviction. */
 export class Uses {
   readonly #index: CacheIndex;
@@ -23,8 +26,10 @@ export class Uses {
   flush(): void {
     if (this.#pending.size === 0) return;
     // Kept until the index has them; the index itself bounds them: what is used was found in it.
-    this.#index.touchBlobs(this.#pending);
-    this.#pending = new Map();
+    const batch = this.#pending.size <= USES_BATCH ? this.#pending : new Map([...this.#pending].slice(0, USES_BATCH));
+    this.#index.touchBlobs(batch);
+    if (batch === this.#pending) this.#pending = new Map();
+    else for (const digest of batch.keys()) this.#pending.delete(digest);
   }
 }
 

@@ -5,8 +5,8 @@ import { Mutex } from '../kit/async.ts';
 
 /** How often it is looked whether a checkpoint is due, ms … */
 const LOOK_EVERY = 1_000;
-/** … and how many pages of the log make it due: SQLite's own default, 4 MiB. */
-const CHECKPOINT_PAGES = 1_000;
+/** … and how many pages of the log make it due, 1 MiB: a small disk should hold blobs, and nobody waits for it. */
+const CHECKPOINT_PAGES = 256;
 
 const syncFile = promisify(fdatasync);
 

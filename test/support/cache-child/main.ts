@@ -90,15 +90,24 @@ const pull = async ({ key, bytes }: Content): Promise<boolean> => {
   return read.equals(bytes);
 };
 
+/** Resolves when no fill is under way any more. */
+const settled = async (): Promise<void> => {
+  while (cache.admin.stats().fills > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+};
+
 if (order.keptBefore !== undefined) {
   for (const seed of order.keptBefore) await pull(madeFrom(seed));
-  while (cache.admin.stats().fills > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  await settled();
   fillDisk(join(order.dataDir, 'filler'));
 }
 const right: boolean[] = [];
-if (order.inTurn) for (const content of contents) right.push(await pull(content));
-else right.push(...(await Promise.all(contents.map(pull))));
-while (cache.admin.stats().fills > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+if (order.inTurn) {
+  for (const content of contents) {
+    right.push(await pull(content));
+    await settled();
+  }
+} else right.push(...(await Promise.all(contents.map(pull))));
+await settled();
 say({
   done: right.every(Boolean),
   takenUp,

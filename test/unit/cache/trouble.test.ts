@@ -18,6 +18,7 @@ import {
   readUntilEnd,
 } from '../../support/cache-rig.ts';
 import { eventually } from '../../support/eventually.ts';
+import { MemoryCacheIndex } from '../../support/memory-cache-index.ts';
 
 let rig: Rig;
 afterEach(() => endRig(rig));
@@ -88,6 +89,55 @@ describe('a directory that cannot be written', () => {
       async () => (await readdir(join(rig.dataDir, 'partial'))).length === 0,
     );
   });
+});
+
+describe('an index that fails in everything', () => {
+  it.each(['SQLITE_BUSY', 'SQLITE_IOERR_READ', 'SQLITE_FULL', 'SQLITE_CORRUPT'])(
+    'with %s: every body is whole, and nothing is left unhandled',
+    async (code) => {
+      let broken = false;
+      const index = new Proxy(new MemoryCacheIndex(), {
+        get(target, name) {
+          const value: unknown = Reflect.get(target, name, target);
+          if (typeof value !== 'function') return value;
+          return (...given: unknown[]) => {
+            if (broken && name !== 'close') throw Object.assign(new Error('the index fails'), { code });
+            return value.apply(target, given);
+          };
+        },
+      });
+      const unhandled: unknown[] = [];
+      const note = (error: unknown) => unhandled.push(error);
+      process.on('unhandledRejection', note);
+      rig = await makeRig({ index, maxSize: 300_000 });
+      const kept = [makeContent(90_000), makeContent(90_000), makeContent(90_000)];
+      for (const content of kept) await put(content);
+      const reading = rig.cache.kept(kept[0]!.digest)!;
+      const source = reading.open();
+      broken = true;
+      for (let count = 0; count < 4; count++) {
+        const content = makeContent(90_000);
+        expect(rig.cache.kept(content.digest)).toBeNull();
+        const handle = rig.cache.fill(content.key, fetchOf(content.bytes));
+        const pastIt = { continueFrom: async (at: number) => sourceOf(content.bytes.subarray(at)) };
+        expect((await readAll(handle.open(undefined, pastIt))).equals(content.bytes)).toBe(true);
+        handle.release();
+      }
+      expect((await readAll(source)).equals(kept[0]!.bytes)).toBe(true);
+      reading.release();
+      rig.cache.manifests.putTag({ registry: 'docker.io', repository: 'a' }, '1', 'oci', {
+        digest: kept[0]!.digest,
+        checkedAt: 1,
+      });
+      expect(rig.cache.manifests.getManifest(kept[0]!.digest)).toBeNull();
+      expect(await rig.metrics.text()).toContain('gateway_cache_bytes 0');
+      await rig.cache.close();
+      broken = false;
+      await new Promise((resolve) => setImmediate(resolve));
+      process.off('unhandledRejection', note);
+      expect(unhandled).toEqual([]);
+    },
+  );
 });
 
 describe('a kept file that is not what it was', () => {
