@@ -53,9 +53,8 @@ export function registryCommands(session: Session): Command {
             const state = health.get(url);
             if (state === undefined) return url;
             if (state.state !== 'closed') {
-              const until =
-                state.retryAt === null ? '' : `, tried again ${formatWhen(state.retryAt)} or when it is needed`;
-              return `${url} (cannot be connected to: ${state.lastError ?? 'no reason is known'}${until})`;
+              const reason = state.lastError ?? 'no reason is known';
+              return `${url} (cannot be connected to: ${reason}; tried again with the next pull)`;
             }
             const failing = state.failing.map(
               ({ repository, reason, at }) => `${repository}: ${reason}, ${formatWhen(at)}`,

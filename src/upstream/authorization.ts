@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache';
 import { SingleFlight } from '../kit/async.ts';
 import { readBounded } from '../kit/http.ts';
 import { type CredentialScope, isOwnRealm } from './credential-scope.ts';
-import { asDocument, DOCUMENT_MS, type DocumentWork } from './document.ts';
+import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-work.ts';
 import { CredentialsWithheldError, StatusError, TokenRefusedError, type Where } from './failures.ts';
 import type { OutgoingConnections, RawResponse, ResponseHeaders } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';

@@ -6,7 +6,7 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { Tokens } from './authorization.ts';
 import { type UpstreamContext, upstreamMetrics } from './context.ts';
-import { asDocument, DOCUMENT_MS, type DocumentWork } from './document.ts';
+import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-work.ts';
 import { readManifest, readManifestHead, readReferrers, readTags } from './documents.ts';
 import { openBlob, resumable, statBlob } from './download/blob-stream.ts';
 import { download } from './download/download.ts';
@@ -25,14 +25,14 @@ import type { EndpointHealth, ListPage, Route, TagsRequest, Upstream, UpstreamMa
  * Connections in use at one time: a third of the 1024 file descriptors that every process may open.
  *
  * A fill holds a file too, up to 256 KiB that wait for the disk, and the last 128 KiB that came; it can rest at any time. A document can
- * only be ended, so that a quarter of those permits is never lent, and those who wait have patience. For one registry there are no more
- * additional connections than a handful of downloads can use; they need not rest, since they end with their downloads.
+ * only be ended, so that a quarter of those permits is never lent, and none is asked back at once. For one registry there are no more
+ * additional connections than a handful of downloads can use; each fetches for some seconds, and is left to it.
  */
 export const POOLS: Readonly<Record<Purpose, PoolLimits>> = {
   document: { permits: 64, perRegistry: 48, perGroup: 24, safeFor: 2_000, turn: 5_000 },
   fill: { permits: 128, perRegistry: 128, perGroup: 96, safeFor: 0, turn: 5_000 },
   passing: { permits: 64, perRegistry: 64, perGroup: 48, safeFor: 0, turn: 5_000 },
-  segment: { permits: 96, perRegistry: 24, perGroup: 24, safeFor: 0, turn: 5_000 },
+  segment: { permits: 96, perRegistry: 24, perGroup: 24, safeFor: 5_000, turn: 30_000 },
 };
 
 /** How much is done at a time, and how long it may take; tests have less. */

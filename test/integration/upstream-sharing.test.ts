@@ -30,8 +30,12 @@ function untilTheEnd(): AbortSignal {
 }
 
 /** An honest registry and a hostile one behind the same gateway. */
-async function bed(hostile: FakeRegistryOptions, options: Parameters<typeof startUpstream>[1] = {}) {
-  const [evil, good] = [await fakeRegistry(hostile), await fakeRegistry()];
+async function bed(
+  hostile: FakeRegistryOptions,
+  options: Parameters<typeof startUpstream>[1] = {},
+  honest: FakeRegistryOptions = {},
+) {
+  const [evil, good] = [await fakeRegistry(hostile), await fakeRegistry(honest)];
   const upstream = startUpstream(
     { 'evil.test': { endpoints: [evil.url] }, 'good.test': { endpoints: [good.url] } },
     { connections: 1, stallTimeout: 60_000, ...options },
@@ -103,6 +107,22 @@ describe('a hostile registry', () => {
     expect((await download('good.test', 'app', content)).digest).toBe(content.digest);
     // One rested, and asks for the rest when the other is done.
     await eventually('who rested goes on', () => evil.log.count({ status: 206 }) > 0);
+  });
+
+  it('does not keep the additional connections that it borrowed, and its download comes whole all the same', async () => {
+    const pools = { ...POOLS, segment: { permits: 3, perRegistry: 3, perGroup: 3, safeFor: 0, turn: 60_000 } };
+    const options = { connections: 4, limits: { pools } };
+    const { evil, good, download } = await bed({ bytesPerSecond: MIB }, options, { bytesPerSecond: MIB });
+    const theirs = evil.repository('r').addBlob(generated(12 * MIB, 1));
+    const slow = download('evil.test', 'r', theirs);
+    await eventually(
+      'it has all that there are',
+      () => evil.log.of({ status: 206 }).filter(({ done }) => !done).length === 3,
+    );
+    const content = good.repository('app').addBlob(generated(6 * MIB, 2));
+    expect((await download('good.test', 'app', content)).digest).toBe(content.digest);
+    expect(good.log.count({ status: 206 })).toBeGreaterThan(0);
+    expect((await slow).digest).toBe(theirs.digest);
   });
 
   it('whose clients do not read what passes through stops nobody else, and theirs go on when they read', async () => {

@@ -5,7 +5,7 @@ import { RegistryError } from '../../oci/errors.ts';
 import type { BlobKey } from '../../oci/names.ts';
 import { type BlobStream, canHaveSize } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
-import type { DocumentWork } from '../document.ts';
+import type { DocumentWork } from '../document-work.ts';
 import { readBlobHead } from '../documents.ts';
 import { reasonOf } from '../failures.ts';
 import { busyError } from '../pools.ts';

@@ -40,6 +40,8 @@ export class DownloadConnection {
   #paused = false;
   /** Ends its body. */
   cancel: () => void = () => {};
+  /** It was asked to rest: others wait for its permit. */
+  rested = false;
   endpoint: URL | null = null;
 
   constructor(role: ConnectionRole) {

@@ -208,6 +208,8 @@ class Download {
         this.#ranges.release(connection);
       }
       this.#stop.signal.throwIfAborted();
+      // The others fetch what it has left, and where they are too slow for it, another one is opened when there is a permit again.
+      if (connection.rested) return;
       if (failure !== null && !(await this.#recover(connection, failure, connection.written - before))) return;
       if (this.#isOneTooMany(connection)) return;
     }
@@ -224,7 +226,15 @@ class Download {
     // The download's own permit is that of its first connection.
     if (!connection.additional) return () => {};
     connection.queued = true;
-    const options = { group: this.#key.repository, patient: true };
+    const options = {
+      group: this.#key.repository,
+      patient: true,
+      pace: () => connection.throughput.rate() ?? 0,
+      rest: () => {
+        connection.rested = true;
+        connection.cancel();
+      },
+    };
     try {
       return await this.#context.pools.acquire('segment', this.#route.host, this.#finished.signal, options);
     } catch {
@@ -240,6 +250,7 @@ class Download {
     if (response === null) return;
     const { assigned } = connection;
     connection.begin(response.body);
+    if (connection.rested) connection.cancel();
     const before = connection.written;
     try {
       await writeBody(response.body, {
