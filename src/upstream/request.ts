@@ -62,7 +62,7 @@ export class Requester {
     let url = new URL(request.endpoint.href.replace(/\/$/, '') + request.path);
     for (let hops = 0; ; hops++) {
       const response = await this.#authorised(url, request);
-      if (!isRedirect(response.status)) return { ...response, url };
+      if (!isRedirect(response.status)) return { ...response, url, redirected: hops > 0 };
       await discardWhole(response.body);
       if (hops === MAX_REDIRECTS)
         throw new RedirectError(`more than ${MAX_REDIRECTS} redirects, the last from ${url.host}`);

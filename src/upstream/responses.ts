@@ -9,6 +9,8 @@ import type { RawResponse, ResponseHeaders } from './net/connections.ts';
 export interface UpstreamResponse extends RawResponse {
   /** The URL that was asked last. */
   readonly url: URL;
+  /** Another one was asked first. */
+  readonly redirected: boolean;
 }
 
 // Headers
@@ -117,7 +119,8 @@ export async function statusError(response: UpstreamResponse, endpoint: URL): Pr
     return error;
   }
   const error = new StatusError(status, url.host, retryAfterOf(response.headers));
-  if (url.origin !== endpoint.origin) error.where = 'target';
+  // Also where that is a path of the registry's own: a signature that has expired says nothing about who may pull.
+  if (response.redirected) error.where = 'target';
   error.code = code;
   return error;
 }

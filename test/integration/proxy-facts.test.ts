@@ -258,6 +258,11 @@ describe('a repository that its registry has closed', () => {
     await bed.manifest('docker.io', 'library/app', '1');
     fake.faults = ({ kind }) => (kind === 'cdn' ? { status: 403 } : undefined);
     expect(await refusalOf(bed.manifest('docker.io', 'library/app', 'absent'))).not.toBe('served');
+    fake.faults = ({ path, reference }) => {
+      if (path === '/signed') return { status: 403 };
+      return reference === 'moved' ? { status: 307, headers: { location: '/signed' } } : undefined;
+    };
+    expect(await refusalOf(bed.manifest('docker.io', 'library/app', 'moved'))).toBe('upstreamDenied');
     const kept = await bed.manifest('docker.io', 'library/app', image.digest);
     expect([kept.from, kept.body]).toEqual(['cache', image.body]);
   });

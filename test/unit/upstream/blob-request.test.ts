@@ -8,6 +8,7 @@ const answer = (status: number, headers: Record<string, string> = {}) => ({
   headers,
   body: Readable.from([]),
   url: new URL('https://registry.test/v2/app/blobs/sha256:0'),
+  redirected: false,
 });
 
 describe('readBlobContent', () => {
