@@ -57,11 +57,18 @@ export class Connection {
   }
 }
 
-/** Most connections that are open at a time, in this process. */
+/** Port: connections of the same clients with other processes of this gateway. */
+export interface ConnectionPeers {
+  others(client: string): number;
+  /** So many connections of a client are open here. */
+  counted(client: string, count: number): void;
+}
+
+/** Most connections that are open at a time. */
 export interface ConnectionCaps {
-  /** Of one client. */
+  /** Of one client, in all processes. */
   readonly client: number;
-  /** Of all clients together; infinite where the system does not say how many descriptors there are. */
+  /** Of all clients together, in this process; infinite where the system does not say how many descriptors there are. */
   readonly all: number;
 }
 
@@ -87,6 +94,8 @@ export interface ConnectionsOptions {
   readonly caps: ConnectionCaps;
   /** Whether an address is a proxy's, whose connections are many clients'. */
   readonly trusts: (address: string) => boolean;
+  /** Null where this process serves alone. */
+  readonly peers: ConnectionPeers | null;
   readonly metrics: Pick<Metrics, 'gauge' | 'counter'>;
   readonly log: Pick<Logger, 'warn'>;
 }
@@ -99,7 +108,7 @@ export class Connections {
   readonly #refused;
   /** When a connection was refused because there were too many in all; monotonic. */
   #fullAt = Number.NEGATIVE_INFINITY;
-  /** The same for clients that had too many. Bounded: a client that has no connection is none. */
+  /** The same for clients that had too many. Bounded: one that has no connection here is forgotten. */
   readonly #clientsFullAt = new Map<string, number>();
   #refusals = 0;
   #loggedAt = Number.NEGATIVE_INFINITY;
@@ -177,16 +186,18 @@ export class Connections {
   }
 
   #exceeded(client: string | null): 'client' | 'all' | null {
-    const { caps } = this.#options;
+    const { caps, peers } = this.#options;
     if (this.#open.size >= caps.all) return 'all';
-    return client !== null && (this.#byClient.get(client) ?? 0) >= caps.client ? 'client' : null;
+    if (client === null) return null;
+    const open = (this.#byClient.get(client) ?? 0) + (peers?.others(client) ?? 0);
+    return open >= caps.client ? 'client' : null;
   }
 
   #refuse({ raw, address, client }: Connection, cap: 'client' | 'all'): void {
     const { caps, log } = this.#options;
     const now = performance.now();
     if (cap === 'all') this.#fullAt = now;
-    else if (client !== null) this.#clientsFullAt.set(client, now);
+    else if (client !== null && this.#byClient.has(client)) this.#clientsFullAt.set(client, now);
     this.#refused.inc({ cap });
     this.#refusals += 1;
     if (now - this.#loggedAt > LOG_EVERY) {
@@ -205,6 +216,7 @@ export class Connections {
   #count(client: string | null, by: 1 | -1): void {
     if (client === null) return;
     const count = (this.#byClient.get(client) ?? 0) + by;
+    this.#options.peers?.counted(client, count);
     if (count > 0) {
       this.#byClient.set(client, count);
     } else {

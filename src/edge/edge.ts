@@ -8,7 +8,7 @@ import type { ProxyCore } from '../proxy/reply.ts';
 import { type LineSink, type Logger, plainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { createApp, type EdgeApp } from './app.ts';
-import { type Connection, Connections, connectionsInAll } from './connections.ts';
+import { type Connection, type ConnectionPeers, Connections, connectionsInAll } from './connections.ts';
 import { DescriptorWatch } from './descriptors.ts';
 import { createDispatcher } from './dispatcher.ts';
 import { type EdgeAddresses, type ListenerPlan, Listeners } from './listeners.ts';
@@ -43,6 +43,8 @@ export interface EdgeOptions {
   readonly ticketKeys?: () => Buffer;
   /** How many descriptors this process may have open; null: unknown. Default: what the system says. */
   readonly descriptors?: number | null;
+  /** Connections of the same clients with other processes; null, or left out, where this one serves alone. */
+  readonly peers?: ConnectionPeers | null;
   /** For tests that must not wait for minutes. */
   readonly limits?: Partial<EdgeLimits>;
 }
@@ -79,7 +81,7 @@ export class Edge {
     const forwarded = new ForwardedHeaders(config.trustedProxies);
     const caps = { client: config.limits.connections, all: connectionsInAll(descriptors) };
     const trusts = (address: string) => forwarded.trusts(address);
-    const connections = new Connections({ caps, trusts, metrics, log });
+    const connections = new Connections({ caps, trusts, peers: options.peers ?? null, metrics, log });
     const app = createApp({ table, access, certificates, rootFile, ready, port, metrics, version, log });
     const routes = new Routes(table);
     const paces = new PaceWatch(config.limits.minRate, limits.paceMs);

@@ -20,6 +20,7 @@ import type { LineSink, Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream } from '../upstream/registry-upstream.ts';
 import type { Upstream } from '../upstream/upstream.ts';
+import { ConnectionShare, ConnectionTotals } from '../workers/connection-totals.ts';
 import { WorkerSupervisor } from '../workers/supervisor.ts';
 import { openState, type State } from './state.ts';
 import { openIndex } from './stores.ts';
@@ -53,6 +54,8 @@ interface Base {
   workers: WorkerSupervisor | null;
   /** Encrypt TLS session tickets, in every process of this gateway. */
   readonly ticketKeys: TicketKeys;
+  /** Of clients, with all processes. */
+  readonly connections: ConnectionTotals;
 }
 
 /** What the steps have built so far; each step names the parts that it needs. */
@@ -90,6 +93,7 @@ export async function startGateway(options: {
     ready: 'starting',
     workers: null,
     ticketKeys: new TicketKeys(EDGE_LIMITS.ticketKeysMs),
+    connections: new ConnectionTotals(),
   };
   const end = () => base.lifecycle.end((what, error) => log.error({ err: error }, `${what} did not end well`));
   for (const warning of warnings) log.warn(warning);
@@ -177,6 +181,9 @@ async function startAccess(base: Base, { state: { users, counters } }: Pick<Part
 
 function buildEdge(base: Base, { state, core, access }: Pick<Parts, 'state' | 'core' | 'access'>): Edge {
   const { config, log, metrics, ticketKeys } = base;
+  const processes = config.listen.workers;
+  const peers = new ConnectionShare(config.limits.connections, processes, (own) => base.connections.report(peers, own));
+  base.connections.join(peers, peers.hear);
   return new Edge({
     config,
     table: state.table.snapshot,
@@ -189,6 +196,7 @@ function buildEdge(base: Base, { state, core, access }: Pick<Parts, 'state' | 'c
     metrics,
     version: version(),
     ticketKeys: ticketKeys.current,
+    peers: processes === 1 ? null : peers,
   });
 }
 
@@ -218,6 +226,7 @@ function startWorkers(
             ticketKeys: ticketKeys.current,
           },
           access,
+          connections: base.connections,
           server,
           log,
         });

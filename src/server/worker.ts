@@ -12,6 +12,7 @@ import { repliesTally } from '../proxy/reply.ts';
 import { createLog, type Logger } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { Channel } from '../workers/channel.ts';
+import { ConnectionShare } from '../workers/connection-totals.ts';
 import type { StartMessage, StateMessage } from '../workers/protocol.ts';
 import { RemoteAccess } from '../workers/remote-access.ts';
 import { RemoteCertificates } from '../workers/remote-certificates.ts';
@@ -75,6 +76,9 @@ class Worker {
     const { log: processLog, lines: logLines } = createLog(config.log);
     const log = processLog.child({ worker: process.pid });
     this.#core = new RemoteCore(channel);
+    const { connections } = config.limits;
+    const peers = new ConnectionShare(connections, config.listen.workers, (own) => channel.tell('connections', own));
+    channel.on('connections', peers.hear);
     this.edge = new Edge({
       config: { ...config, metrics: { listen: null } },
       table: () => this.#table,
@@ -91,6 +95,7 @@ class Worker {
       metrics: this.metrics,
       version,
       ticketKeys: () => this.#ticketKeys,
+      peers,
     });
   }
 

@@ -11,6 +11,7 @@ import type { VersionedCore } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { addUp, type MetricValues } from '../telemetry/metrics.ts';
 import { AccessHost, type SharedAccess } from './access-host.ts';
+import type { ClientConnections, ConnectionTotals } from './connection-totals.ts';
 import { CoreHost } from './core-host.ts';
 import type { CertificateMessage, StartMessage, StateMessage } from './protocol.ts';
 import { WorkerProcess } from './worker-process.ts';
@@ -60,6 +61,8 @@ export interface SupervisorOptions {
   readonly state: WorkerState;
   /** Users, rules and limits, decided here where they must hold for all processes together. */
   readonly access: SharedAccess;
+  /** Of clients, with this process and its workers. */
+  readonly connections: ConnectionTotals;
   /** The owner's listening socket, which every worker accepts from as well: the kernel gives each connection to one that is idle. */
   readonly server: Server;
   readonly log: Logger;
@@ -184,7 +187,10 @@ export class WorkerSupervisor {
   }
 
   #serve({ channel }: WorkerProcess): void {
-    const { core, access } = this.#options;
+    const { core, access, connections } = this.#options;
+    connections.join(channel, (others) => channel.tell('connections', others));
+    channel.on('connections', (own: ClientConnections) => connections.report(channel, own));
+    channel.onClose(() => connections.leave(channel));
     new CoreHost(core, channel);
     new AccessHost(access, channel);
     channel.handle('certificate', ({ host }: { host: string | null }) => this.#certificate(host));

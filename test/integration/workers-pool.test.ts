@@ -8,6 +8,7 @@ import type { TableSnapshot } from '../../src/aliases/table.ts';
 import type { Config } from '../../src/config/config.ts';
 import { Denials } from '../../src/proxy/denials.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
+import { ConnectionTotals } from '../../src/workers/connection-totals.ts';
 import { WorkerSupervisor } from '../../src/workers/supervisor.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -55,6 +56,7 @@ class Bed {
         ticketKeys: () => NOTHING.ticketKeys,
       },
       access: { check: () => null, quota: null },
+      connections: new ConnectionTotals(),
       server,
       log: pino({ level: 'debug' }, destination),
       ...(options.probeEvery === undefined ? {} : { probeEvery: options.probeEvery }),
