@@ -259,6 +259,15 @@ describe('a request that is not answered', () => {
     await eventually('the first is given up', () => fake.log.all.every(({ done }) => done));
   });
 
+  it('is asked anew again and again in the middle of a blob, so that a registry that is well again is noticed soon', async () => {
+    // The stall timeout is longer than a test may take.
+    const fake = await fakeRegistry({
+      faults: ({ nth }) => (nth === 0 ? { resetAfter: MIB } : nth < 3 ? { hang: true } : undefined),
+    });
+    await downloads(upstreamOf([fake.url], { stallTimeout: 300_000, connections: 1 }), layer(3 * MIB, fake));
+    expect(fake.log.count({ kind: 'blob' })).toBe(4);
+  });
+
   it('is waited for, where the one beside fails', async () => {
     const fake = await fakeRegistry({ faults: ({ nth }) => (nth === 0 ? { delay: 1_200 } : { refuse: true }) });
     await downloads(upstreamOf([fake.url], { stallTimeout: 2_000 }), layer(MIB, fake));
