@@ -172,15 +172,19 @@ export class Facts implements FactStore {
     }
   }
 
-  #dropPending(repository: RepositoryKey, digest: Digest | undefined): boolean {
-    let dropped = false;
-    const id = repositoryId(repository);
-    for (const [key, fact] of this.#pending) {
-      if (repositoryId(fact.repository) !== id || (digest !== undefined && fact.digest !== digest)) continue;
-      this.#forget(key, fact);
-      dropped = true;
+  #dropPending({ registry, repository }: RepositoryKey, digest: Digest | undefined): boolean {
+    const before = this.#pending.size;
+    if (digest !== undefined) {
+      const key = contentId({ registry, repository }, digest);
+      const fact = this.#pending.get(key);
+      if (fact !== undefined) this.#forget(key, fact);
+    } else {
+      for (const [key, fact] of this.#pending) {
+        const { registry: host, repository: name } = fact.repository;
+        if (name === repository && host === registry) this.#forget(key, fact);
+      }
     }
-    return dropped;
+    return this.#pending.size < before;
   }
 
   #forget(key: string, { digest, gave }: Fact): void {
