@@ -56,6 +56,8 @@ export interface BlobsOptions {
   readonly signal: AbortSignal;
   /** Called for each reply that went past the cache. */
   readonly onPassthrough: (reason: PassthroughReason) => void;
+  /** Called for bytes that come past the cache in the middle of a reply that began from it, for this client. */
+  readonly fetched: ((client: string, bytes: number) => void) | undefined;
 }
 
 /**
@@ -258,10 +260,11 @@ export class Blobs {
     if (matchesNone(pull.ifNoneMatch, key.digest)) return notModified(key.digest, from);
     if (pull.method === 'HEAD') return head(key, size, from);
     const specs = pull.range !== undefined && rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
+    const { fetched } = this.#options;
     const options: OpenOptions = {
       continueFrom: (offset) => {
         this.#options.onPassthrough('cache-failed');
-        return this.#passthrough.rest(key, offset, pull.signal);
+        return this.#passthrough.rest(key, offset, pull.signal, (bytes) => fetched?.(pull.client, bytes));
       },
     };
     const whole = (): Reply => {

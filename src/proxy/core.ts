@@ -37,6 +37,8 @@ export interface ProxyCoreOptions {
   readonly log: Logger;
   readonly metrics: Metrics;
   readonly replies: RepliesTally;
+  /** Called for bytes that were fetched for a client by a reply which does not say so (`Reply.from`); left out where nobody counts them. */
+  readonly fetched?: (client: string, bytes: number) => void;
   /** Milliseconds since 1970, of a clock that never leaps. */
   readonly now?: () => number;
 }
@@ -89,7 +91,7 @@ class Core implements ManagedProxyCore {
       'why',
     ]);
     const onPassthrough = (why: string) => passed.inc({ why });
-    this.#blobs = new Blobs({ upstream, blobs, access, sizes, now, signal, onPassthrough });
+    this.#blobs = new Blobs({ upstream, blobs, access, sizes, now, signal, onPassthrough, fetched: options.fetched });
     this.#replies = options.replies;
     this.#errors = metrics.counter(
       'registry_errors_total',

@@ -59,11 +59,38 @@ export class Passthrough {
     return { status: 206, headers, body: source, from: 'upstream' };
   }
 
-  /** From an offset to the end, for a reader whose cache failed in the middle. */
-  async rest(key: BlobKey, from: number, signal: AbortSignal): Promise<ByteSource> {
+  /**
+   * From an offset to the end, for a reader whose cache failed in the middle. `onFetched` hears of what comes, also of what is passed over where the
+   * upstream sends the whole.
+   */
+  async rest(key: BlobKey, from: number, signal: AbortSignal, onFetched: (bytes: number) => void): Promise<ByteSource> {
     const stream = await this.#upstream.openBlob(key, from === 0 ? null : { from }, signal);
-    if (from === 0 || stream.status === 206) return stream.source;
-    return new SkippingSource(stream.source, from);
+    const source = new CountedSource(stream.source, onFetched);
+    return from === 0 || stream.status === 206 ? source : new SkippingSource(source, from);
+  }
+}
+
+class CountedSource implements ByteSource {
+  readonly #inner: ByteSource;
+  readonly #onBytes: (bytes: number) => void;
+
+  constructor(inner: ByteSource, onBytes: (bytes: number) => void) {
+    this.#inner = inner;
+    this.#onBytes = onBytes;
+  }
+
+  get length(): number | undefined {
+    return this.#inner.length;
+  }
+
+  async pull(into: Uint8Array): Promise<number> {
+    const count = await this.#inner.pull(into);
+    this.#onBytes(count);
+    return count;
+  }
+
+  close(): Promise<void> {
+    return this.#inner.close();
   }
 }
 

@@ -102,7 +102,7 @@ export async function startGateway(options: {
     const upstream = startUpstream(base, { state });
     const access = await startAccess(base, { state });
     const cache = startCache(base, { access });
-    const core = startProxyCore(base, { state, upstream, cache });
+    const core = startProxyCore(base, { state, upstream, cache, access });
     const edge = buildEdge(base, { state, core, access });
     await state.certificates?.start(state.coveredHosts());
     const bound = await edge.listen();
@@ -152,9 +152,9 @@ function startCache(base: Base, { access }: Pick<Parts, 'access'>): Cache {
   return cache;
 }
 
-function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'cache'>): Parts['core'] {
+function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'cache' | 'access'>): Parts['core'] {
   const { config, log, metrics, lifecycle } = base;
-  const { cache, upstream } = parts;
+  const { cache, upstream, access } = parts;
   const { table } = parts.state;
   const core = createProxyCore({
     upstream,
@@ -165,6 +165,7 @@ function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'c
     log,
     metrics,
     replies: base.replies,
+    fetched: (client, bytes) => access.fetched(client, bytes),
   });
   lifecycle.defer('the proxy core', () => core.close());
   table.subscribe(() => core.invalidate());
