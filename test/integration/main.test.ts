@@ -139,7 +139,7 @@ describe('serve', () => {
       const variables = [...script.matchAll(/^(MALLOC_\w+)=\$\{MALLOC_\w+:-(\d+)\}$/gm)].map(
         ([, name, value]) => `${name}=${value}`,
       );
-      expect([flags.length, variables.length]).toEqual([3, 3]);
+      expect([flags.length, variables.length]).toEqual([4, 3]);
       expect(workers[0]?.flags).toEqual(expect.arrayContaining(flags));
       expect(workers[0]?.variables).toEqual(expect.arrayContaining(variables));
       const image = readFileSync(path.resolve('deploy/Dockerfile'), 'utf8');

@@ -43,7 +43,7 @@ it('renders status, headers and body as the specification writes them', () => {
     429,
     {
       'content-type': 'application/json',
-      'docker-distribution-api-version': 'registry/2.0',
+      ...REGISTRY_HEADERS,
       'retry-after': '1',
       'x-more': '1',
     },
