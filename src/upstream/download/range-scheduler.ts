@@ -209,7 +209,11 @@ export class RangeScheduler {
     const end = Math.min(to, free === from ? to : free, from + Math.ceil(limit));
     assign(connection, this.#missing.remove(from, end));
     for (const other of this.#connections()) {
-      if (other !== connection) assign(connection, other.assigned.remove(from, end));
+      if (other === connection) continue;
+      const taken = other.assigned.remove(from, end);
+      assign(connection, taken);
+      // It would wait for bytes that nobody wants of it any more, and the download for its end.
+      if (taken.length > 0 && other.assigned.empty) other.cancel();
     }
     return !connection.assigned.empty;
   }

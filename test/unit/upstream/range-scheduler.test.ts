@@ -154,6 +154,20 @@ describe('with wishes', () => {
     expect(ranges.assignNext(add('wish'))).toBe(false);
   });
 
+  it('ends the body of a connection from which it takes all that is left', () => {
+    const readers = new Readers(calm(50 * MIB, 52 * MIB));
+    const { ranges, add } = scheduler([], 4, readers);
+    const first = add();
+    ranges.assignNext(first);
+    ranges.setSize(100 * MIB);
+    let ended = false;
+    Object.assign(first, { responded: true, offset: 0, cancel: () => (ended = true) });
+    readers.wanted.push(urgent(50 * MIB, 52 * MIB));
+    const second = add('wish');
+    expect(ranges.assignNext(second)).toBe(true);
+    expect([second.assigned.list(), first.assigned.empty, ended]).toEqual([[run(50 * MIB, 52 * MIB)], true, true]);
+  });
+
   it('ends a body early rather than reading past what others fetch, where ranges are served', () => {
     const readers = new Readers(calm(0, Number.POSITIVE_INFINITY));
     const { ranges, add } = scheduler([], 4, readers);
