@@ -63,6 +63,8 @@ export class RequestContext {
   target: Target | null = null;
   from: Reply['from'] | null = null;
   user: string | null = null;
+  /** Why it failed, for the log: more than the client is told. */
+  reason: string | null = null;
   /** 0 until there is an answer. */
   status = 0;
   /** Body bytes handed to the connection. */
@@ -225,6 +227,7 @@ export class AccessLog {
         ms: Math.round(ms * 10) / 10,
         from: context.from ?? undefined,
         cut: context.cut ?? undefined,
+        reason: context.reason ?? undefined,
         client: context.clientAddress,
         user: context.user ?? undefined,
         userAgent: context.userAgent,

@@ -215,7 +215,10 @@ export function errorAnswer(error: unknown, context: RequestContext, log: Logger
     const facts = { reason: 'it has as many files and connections open as its system allows' };
     return renderError(new RegistryError('unavailable', { facts, retryAfter: DESCRIPTORS_RETRY }));
   }
-  if (error instanceof RegistryError) return renderError(error);
+  if (error instanceof RegistryError) {
+    context.reason = error.options.operatorReason ?? null;
+    return renderError(error);
+  }
   log.error({ requestId: context.id, err: error }, 'a request failed inside the gateway');
   return renderError(new RegistryError('internal', { facts: { requestId: context.id } }));
 }

@@ -176,6 +176,8 @@ function entry(status: number, code: string, message: string, next: string): Cat
 export interface RegistryErrorOptions {
   /** Fills the `{name}`s of message and next. */
   readonly facts?: Readonly<Record<string, string | number>>;
+  /** The whole of a failure for the log, where clients must not be told all of it; never a secret. */
+  readonly operatorReason?: string;
   /** Goes into `detail` of the body; never a secret. */
   readonly detail?: unknown;
   /** Seconds, sent as `Retry-After`. */
@@ -203,6 +205,11 @@ export class RegistryError extends Error {
     this.kind = kind;
     this.next = fill(next, options.facts);
     this.options = options;
+  }
+
+  /** What happened, for the log. */
+  get logged(): string {
+    return this.options.operatorReason ?? this.message;
   }
 
   get status(): number {

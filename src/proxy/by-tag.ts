@@ -100,7 +100,7 @@ export class ManifestsByTag {
       return this.#reusable(answer, answer.digest === fallback.digest ? 'cache' : 'upstream', client);
     } catch (error) {
       if (!this.#staleIfError.isFailing(id)) throw error;
-      return this.#stale(request, fallback, error instanceof Error ? error.message : String(error));
+      return this.#stale(request, fallback, error instanceof RegistryError ? error.logged : String(error));
     }
   }
 

@@ -83,6 +83,9 @@ export interface TokenDemand {
 /** How requests are authorised. */
 export type AuthScheme = { readonly kind: 'basic' } | { readonly kind: 'bearer'; readonly demand: TokenDemand };
 
+/** Characters of a challenge's realm, service and scope together. Thousands are kept; those of real registries have some 200. */
+const MAX_DEMAND = 4096;
+
 /**
  * The challenge to respond to: Bearer where offered with a usable realm, Basic only with credentials configured for that registry; null
  * where there is none.
@@ -96,7 +99,9 @@ export function chooseScheme(
     const realm = params.get('realm');
     if (scheme !== 'bearer' || realm === undefined || !URL.canParse(realm)) continue;
     const scope = params.get('scope') || `repository:${repository}:pull`;
-    return { kind: 'bearer', demand: { realm, service: params.get('service') ?? '', scope } };
+    const service = params.get('service') ?? '';
+    if (realm.length + service.length + scope.length > MAX_DEMAND) continue;
+    return { kind: 'bearer', demand: { realm, service, scope } };
   }
   const offersBasic = challenges.some((challenge) => challenge.scheme === 'basic');
   return offersBasic && credentials !== null ? { kind: 'basic' } : null;
@@ -115,6 +120,10 @@ const MAX_LIFETIME_S = 24 * 3600;
 /** A token is dropped this much before its end, so that it does not expire on the way to the registry. */
 const EXPIRY_MARGIN_S = 3;
 const MAX_TOKENS = 4096;
+/** Characters of one token, which goes out in a header; Docker Hub's have some 3,000. */
+const MAX_TOKEN = 16 * 1024;
+/** Characters of all tokens that are kept. */
+const MAX_TOKENS_SIZE = 16 * 1024 * 1024;
 
 /** On whose behalf a token is fetched. */
 export interface TokenContext {
@@ -134,7 +143,11 @@ export interface TokenContext {
 export class Tokens {
   readonly #connections: OutgoingConnections;
   readonly #pools: Pools;
-  readonly #kept = new LRUCache<string, string>({ max: MAX_TOKENS });
+  readonly #kept = new LRUCache<string, string>({
+    max: MAX_TOKENS,
+    maxSize: MAX_TOKENS_SIZE,
+    sizeCalculation: (token) => token.length,
+  });
   readonly #flights = new SingleFlight<string>();
 
   constructor(connections: OutgoingConnections, pools: Pools) {
@@ -219,7 +232,7 @@ export class Tokens {
       if (!isRedirect(response.status) || hops >= MAX_REDIRECTS) {
         const { status } = response;
         if ([400, 401, 403, 404].includes(status)) throw new TokenRefusedError(status, url.host, where);
-        throw realmError(status, url, where, `its token endpoint ${url.host} answered ${status}`, response.headers);
+        throw realmError(status, url, where, `its token endpoint answered ${status}`, response.headers);
       }
       const next = follow(header(response.headers, 'location'), url, endpoint);
       // Without them the realm would give a token that opens less than the operator was promised: better an error that says so.
@@ -262,8 +275,8 @@ function readToken(body: Buffer, url: URL, where: Where): { token: string; lifet
   const fields = (typeof document === 'object' && document !== null ? document : {}) as Record<string, unknown>;
   const token = fields.token || fields.access_token;
   // It is sent in a header: visible ASCII only.
-  if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token))
-    throw realmError(200, url, where, 'no token in the answer');
+  if (typeof token !== 'string' || token.length > MAX_TOKEN || !/^[\x21-\x7e]+$/.test(token))
+    throw realmError(200, url, where, 'its token endpoint gave no token');
   const expiresIn = typeof fields.expires_in === 'number' && Number.isFinite(fields.expires_in) ? fields.expires_in : 0;
   return { token, lifetime: Math.min(MAX_LIFETIME_S, Math.max(MIN_LIFETIME_S, expiresIn)) };
 }

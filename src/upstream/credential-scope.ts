@@ -20,7 +20,7 @@ export type CredentialScope = Pick<Route, 'host' | 'endpoints' | 'realms'>;
  * and its endpoints; what a registry names itself proves nothing.
  */
 export function isOwnRealm(url: URL, scope: CredentialScope): boolean {
-  const host = bareHost(url.hostname);
+  const host = hostOf(url);
   return isNamed(url, scope) || ownHosts(scope).includes(host) || isOwnDomain(host, scope);
 }
 
@@ -29,7 +29,7 @@ export function isOwnRealm(url: URL, scope: CredentialScope): boolean {
  * another port is another service.
  */
 export function isOwnTarget(url: URL, endpoint: URL, scope: CredentialScope): boolean {
-  return url.origin === endpoint.origin || isNamed(url, scope) || isOwnDomain(bareHost(url.hostname), scope);
+  return url.origin === endpoint.origin || isNamed(url, scope) || isOwnDomain(hostOf(url), scope);
 }
 
 function isNamed(url: URL, { realms }: CredentialScope): boolean {
@@ -46,7 +46,13 @@ function isOwnDomain(host: string, scope: CredentialScope): boolean {
 }
 
 function ownHosts({ host, endpoints }: CredentialScope): string[] {
-  return [new URL(`https://${host}`), ...endpoints.map((text) => new URL(text))].map((url) => bareHost(url.hostname));
+  return [new URL(`https://${host}`), ...endpoints.map((text) => new URL(text))].map(hostOf);
+}
+
+/** `localhost` and the two addresses that it has (RFC 6761 §6.3) are one host. Other loopback addresses are not it. */
+function hostOf(url: URL): string {
+  const host = bareHost(url.hostname);
+  return host === '127.0.0.1' || host === '::1' ? 'localhost' : host;
 }
 
 /** The part of a name that one owner registered; null for addresses, single labels and public suffixes. */

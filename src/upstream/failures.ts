@@ -21,9 +21,12 @@ export class StatusError extends Error {
   downloadHostStatus: number | undefined;
   /** The registry's own error code: `NAME_UNKNOWN`. */
   code: string | undefined;
+  /** What happened, without the host. */
+  readonly reason: string;
 
   constructor(status: number, host: string, retryAfter?: number, reason = `it answered ${status}`) {
     super(`${host}: ${reason}`);
+    this.reason = reason;
     this.status = status;
     this.host = host;
     this.retryAfter = retryAfter;
@@ -96,9 +99,17 @@ export class ForbiddenAddressError extends Error {
   readonly code = 'EADDRFORBIDDEN';
 }
 
-/** A redirect that is not followed; the message says why, without the signature that its URL may carry. */
+/** A redirect or token realm that is not followed; the message says why, without the signature that its URL may carry. */
 export class RedirectError extends Error {
   override readonly name = 'RedirectError';
+  /** What happened, without the host. */
+  readonly reason: string;
+
+  /** @param host where it leads, or comes from; undefined where that is not known */
+  constructor(reason: string, host?: string) {
+    super(host === undefined ? reason : `${reason} (${host})`);
+    this.reason = reason;
+  }
 }
 
 /** A failure of the proxy, not of the registry behind it; the message names the proxy. */
@@ -153,8 +164,18 @@ const WORDS: Readonly<Record<string, string>> = {
   ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another name',
 };
 
-/** One sentence about a failure, with no secret in it: for errors, the log and `registry show`. */
+/** The longest reason that is told or kept; what a proxy or a library says is shorter, what a hostile one says need not be. */
+const MAX_REASON = 300;
+
+/** One sentence about a failure, with no secret in it: for the log and `registry show`. */
 export function reasonOf(error: unknown): string {
+  // It may hold a stranger's words (a proxy's status line), and is printed to terminals.
+  return fullReason(error)
+    .replace(/\p{Cc}+/gu, ' ')
+    .slice(0, MAX_REASON);
+}
+
+function fullReason(error: unknown): string {
   if (error instanceof ProxyError) return error.message;
   if (error instanceof ConnectError && error.cause instanceof ProxyError) return error.cause.message;
   const code = codeOf(error);
@@ -164,6 +185,24 @@ export function reasonOf(error: unknown): string {
   // The words are about the registry otherwise.
   const what = error.where === 'realm' ? 'its token endpoint' : 'the host that it redirects to,';
   return `${what} ${error.host} cannot be connected to: ${said}`;
+}
+
+/**
+ * One sentence about a failure for clients, who may be strangers: names, addresses and ports of what lies behind a registry (endpoints, token
+ * endpoints, redirects' targets, proxies) are the operator's own, and only `reasonOf` has them.
+ */
+export function toldReasonOf(error: unknown): string {
+  if (error instanceof ProxyError || (error instanceof ConnectError && error.cause instanceof ProxyError))
+    return 'the proxy on the way to it failed';
+  if (error instanceof TokenRefusedError) return `its token endpoint answered ${error.status}`;
+  if (error instanceof StatusError || error instanceof RedirectError) return error.reason;
+  if (error instanceof ForbiddenAddressError) return 'it points to an address that a registry may not point to';
+  const ownWords = [InvalidResponseError, TooLargeError, SlowDocumentError, RegistryError];
+  if (ownWords.some((type) => error instanceof type)) return (error as Error).message;
+  const words = WORDS[codeOf(error) ?? ''] ?? (isTimeout(error) ? 'no answer came in time' : 'the connection failed');
+  if (!(error instanceof ConnectError) || error.where === 'endpoint') return words;
+  const what = error.where === 'realm' ? 'its token endpoint' : 'the host that it redirects to';
+  return `${what} cannot be connected to: ${words}`;
 }
 
 export function isTimeout(error: unknown): boolean {
@@ -213,14 +252,24 @@ export function isWorthRetrying(error: unknown): boolean {
 /** Docker Hub sends some 429s without a Retry-After; its limit refills steadily, so that after a minute some requests are allowed. */
 const DEFAULT_RETRY_AFTER_S = 60;
 
+/** The longest wait that a client is told, seconds: the window of Docker Hub's limit. A client that believed in years would never come back. */
+const MAX_RETRY_AFTER_S = 6 * 3600;
+
 /** Maps a failure to the catalogue of errors for clients (oci/errors.ts). Every upstream status is mapped here. */
 export function toRegistryError(error: unknown, subject: RequestSubject): RegistryError {
   if (error instanceof RegistryError) return error;
   const { registry, repository, reference } = subject;
-  const facts = { registry, repository, reference, digest: reference, reason: reasonOf(error) };
+  const facts = { registry, repository, reference, digest: reference, reason: toldReasonOf(error) };
+  const operatorReason = error instanceof ConnectError ? `${error.host}: ${reasonOf(error)}` : reasonOf(error);
   const denied = isDenied(error) && error.denied ? { denied: true } : {};
   const make = (kind: ErrorName, retryAfter?: number): RegistryError =>
-    new RegistryError(kind, { facts, cause: error, ...(retryAfter === undefined ? {} : { retryAfter }), ...denied });
+    new RegistryError(kind, {
+      facts,
+      operatorReason,
+      cause: error,
+      ...(retryAfter === undefined ? {} : { retryAfter: Math.min(retryAfter, MAX_RETRY_AFTER_S) }),
+      ...denied,
+    });
 
   if (error instanceof TokenRefusedError) {
     if (error.status === 401) return make('upstreamUnauthorized');

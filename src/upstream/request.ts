@@ -64,8 +64,7 @@ export class Requester {
       const response = await this.#authorised(url, request);
       if (!isRedirect(response.status)) return { ...response, url, redirected: hops > 0 };
       await discardWhole(response.body);
-      if (hops === MAX_REDIRECTS)
-        throw new RedirectError(`more than ${MAX_REDIRECTS} redirects, the last from ${url.host}`);
+      if (hops === MAX_REDIRECTS) throw new RedirectError(`more than ${MAX_REDIRECTS} redirects`, url.host);
       url = follow(header(response.headers, 'location'), url, request.endpoint);
       request.onRedirect?.(url);
     }

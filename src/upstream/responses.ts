@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import { parseRetryAfter, readBounded } from '../kit/http.ts';
+import { isObject, parseJsonObject } from '../kit/json.ts';
 import { essence, isMediaType, isWebPage } from '../oci/media-types.ts';
 import { type Digest, digestAlgorithm, parseDigest } from '../oci/names.ts';
 import { InvalidResponseError, SinkError, StatusError } from './failures.ts';
@@ -118,9 +119,11 @@ export async function statusError(response: UpstreamResponse, endpoint: URL): Pr
     error.where = 'target';
     return error;
   }
-  const error = new StatusError(status, url.host, retryAfterOf(response.headers));
   // Also where that is a path of the registry's own: a signature that has expired says nothing about who may pull.
-  if (response.redirected) error.where = 'target';
+  const isTarget = response.redirected;
+  const reason = isTarget ? `what it redirects to answered ${status}` : undefined;
+  const error = new StatusError(status, url.host, retryAfterOf(response.headers), reason);
+  if (isTarget) error.where = 'target';
   error.code = code;
   return error;
 }
@@ -129,13 +132,11 @@ export async function statusError(response: UpstreamResponse, endpoint: URL): Pr
 async function errorCode({ body }: RawResponse): Promise<string | undefined> {
   cutOffLate(body);
   try {
-    const document = JSON.parse((await readBounded(body, ERROR_BODY_LIMIT)).toString('utf8')) as {
-      errors?: { code?: unknown }[];
-    };
-    const code = document.errors?.[0]?.code;
-    return typeof code === 'string' ? code : undefined;
+    const errors: unknown = parseJsonObject(await readBounded(body, ERROR_BODY_LIMIT))?.errors;
+    const first: unknown = Array.isArray(errors) ? errors[0] : undefined;
+    return isObject(first) && typeof first.code === 'string' ? first.code : undefined;
   } catch {
-    // Not JSON, too long, or broken off: the status says enough.
+    // Too long, or broken off: the status says enough.
     body.destroy();
     return undefined;
   }

@@ -93,10 +93,10 @@ export function follow(location: string | undefined, from: URL, endpoint: URL): 
  */
 export function checkTarget(url: URL, endpoint: URL, what: string): void {
   if (url.protocol !== 'https:' && !(url.protocol === 'http:' && endpoint.protocol === 'http:')) {
-    throw new RedirectError(`${what} to ${url.protocol}//${url.host}, which is not https`);
+    throw new RedirectError(`${what} that is not https`, `${url.protocol}//${url.host}`);
   }
   if (url.username !== '' || url.password !== '')
-    throw new RedirectError(`${what} to ${url.host} with a password in its URL`);
+    throw new RedirectError(`${what} with a password in its URL`, url.host);
 }
 
 /** How far a request to `url` may reach that is made on behalf of an endpoint which the operator named. */

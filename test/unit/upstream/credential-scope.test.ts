@@ -20,6 +20,7 @@ describe('a token endpoint that may be sent credentials', () => {
     ['127.0.0.1:5000', 'http://127.0.0.1:6000/token'],
     ['[::1]:5000', 'http://[::1]:6000/token'],
     ['localhost:5000', 'http://localhost:6000/token'],
+    ['localhost:5000', 'http://127.0.0.1:6000/token'],
     ['registry.corp.internal', 'https://sso.corp.internal/token'],
   ])('of %s is at %s', (host, realm) => {
     expect(realmOf(host, realm)).toBe(true);
@@ -40,6 +41,7 @@ describe('a token endpoint that may be sent credentials', () => {
     ['127.0.0.1:5000', 'http://127.66.6.6:5000/token'],
     ['10.0.0.5:5000', 'http://10.0.0.6:5000/token'],
     ['[::1]:5000', 'http://[::2]:5000/token'],
+    ['localhost:5000', 'http://127.66.6.6:5000/token'],
     ['localhost:5000', 'http://registry:5000/token'],
     ['registry:5000', 'http://evil:5000/token'],
   ])('of %s is not at %s', (host, realm) => {
