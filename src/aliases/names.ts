@@ -132,7 +132,7 @@ export function parseRealm(text: string): string {
 }
 
 /** Parses each, and drops repetitions. @throws {OperatorError} usage */
-export function parseRealms(texts: readonly string[]): string[] {
+function parseRealms(texts: readonly string[]): string[] {
   return [...new Set(texts.map(parseRealm))];
 }
 

@@ -13,7 +13,7 @@ const CLOSING = new Set([0x5d, 0x7d]);
  * Parses JSON that a stranger wrote, bounded in depth and in the number of values, which are counted before anything is built.
  * @throws {SyntaxError} for what is no JSON, or beyond the bounds
  */
-export function parseJson(bytes: Uint8Array): unknown {
+function parseJson(bytes: Uint8Array): unknown {
   requireBounds(bytes);
   return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8'));
 }

@@ -191,7 +191,7 @@ function fullReason(error: unknown): string {
  * One sentence about a failure for clients, who may be strangers: names, addresses and ports of what lies behind a registry (endpoints, token
  * endpoints, redirects' targets, proxies) are the operator's own, and only `reasonOf` has them.
  */
-export function toldReasonOf(error: unknown): string {
+function toldReasonOf(error: unknown): string {
   if (error instanceof ProxyError || (error instanceof ConnectError && error.cause instanceof ProxyError))
     return 'the proxy on the way to it failed';
   if (error instanceof TokenRefusedError) return `its token endpoint answered ${error.status}`;
