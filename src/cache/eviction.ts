@@ -2,6 +2,7 @@ import { statfsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { setImmediate as turn } from 'node:timers/promises';
 import { type MaybePromise, Mutex } from '../kit/async.ts';
+import { steadyNow } from '../kit/time.ts';
 import type { Digest } from '../oci/names.ts';
 import { CacheError } from './blob-cache.ts';
 import type { Layout } from './files.ts';
@@ -33,8 +34,11 @@ export interface SpaceReserver {
   reserve(partial: string, promised: number | undefined): Reservation;
   /** Runs what writes to the disk. Where the file system has no room for it, makes room and tries again. @throws as the task does in the end */
   withRoom<T>(task: () => MaybePromise<T>): Promise<T>;
-  /** An ended fill left so many bytes in its partial file, to be resumed later; they are the first to be dropped when space is needed. */
-  addPartial(partial: string, bytes: number): void;
+  /**
+   * An ended fill left so many bytes in its partial file, to be taken up later; it is dropped like a blob that was used last at `at`, ms, when space
+   * is needed.
+   */
+  addPartial(partial: string, bytes: number, at?: number): void;
 }
 
 /** Eviction starts when the cache would be over its size, and goes on down to this share of it, so that it comes seldom. */
@@ -94,7 +98,7 @@ export class Eviction implements SpaceReserver {
   /** One decision at a time, so that two fills never count on the same bytes. */
   readonly #mutex = new Mutex();
   /** Partial files of ended fills and their bytes, the oldest first. */
-  readonly #partials = new Map<string, number>();
+  readonly #partials = new Map<string, { readonly bytes: number; readonly at: number }>();
   #partialBytes = 0;
   /** Blobs whose file is gone, and whose row the index would not give up; it is asked again at the next eviction. */
   readonly #unlinked = new Map<Digest, number>();
@@ -124,7 +128,7 @@ export class Eviction implements SpaceReserver {
   reserve(partial: string, promised: number | undefined): Reservation {
     const { maxSize } = this.#options;
     const expected = promised ?? 0;
-    const held = this.#partials.get(partial) ?? 0;
+    const held = this.#partials.get(partial)?.bytes ?? 0;
     if (expected > maxSize)
       throw new CacheError('too-large', `a blob of ${expected} bytes is larger than the whole cache`);
     if (this.#promised + expected > maxSize)
@@ -210,9 +214,9 @@ export class Eviction implements SpaceReserver {
     });
   }
 
-  addPartial(partial: string, bytes: number): void {
+  addPartial(partial: string, bytes: number, at: number = steadyNow()): void {
     this.#forgetPartial(partial);
-    this.#partials.set(partial, bytes);
+    this.#partials.set(partial, { bytes, at });
     this.#partialBytes += bytes;
   }
 
@@ -291,7 +295,7 @@ export class Eviction implements SpaceReserver {
   }
 
   #forgetPartial(partial: string): void {
-    this.#partialBytes -= this.#partials.get(partial) ?? 0;
+    this.#partialBytes -= this.#partials.get(partial)?.bytes ?? 0;
     this.#partials.delete(partial);
   }
 
@@ -343,17 +347,21 @@ export class Eviction implements SpaceReserver {
     return bytes instanceof Promise ? bytes.then(room, () => UNKNOWN) : room(bytes);
   }
 
-  /** Drops until so much is free: partial files first, then blobs. With `either`, bytes or files will do. */
+  /** Drops until so much is free, what was used longest ago first. With `either`, bytes or files will do. */
   async #evict(wanted: Room, until: 'both' | 'either' = 'both'): Promise<Room> {
     const enough = ({ bytes, files }: Room): boolean =>
       until === 'both'
         ? bytes >= wanted.bytes && files >= wanted.files
         : bytes >= wanted.bytes || files >= wanted.files;
-    let freed = await this.#dropPartials(enough);
-    if (enough(freed)) return freed;
+    let freed: Room = { bytes: 0, files: 0 };
+    const dropPartials = async (before: number): Promise<void> => {
+      const more = await this.#dropPartials((bySoFar) => enough(sum(freed, bySoFar)), before);
+      freed = sum(freed, more);
+    };
     this.#options.flush();
     try {
       for (const rows of this.#options.index.leastRecent(BATCH)) {
+        await dropPartials(rows[0]?.lastUse ?? 0);
         const victims: BlobRow[] = [];
         let hoped = freed;
         for (const row of rows) {
@@ -363,7 +371,7 @@ export class Eviction implements SpaceReserver {
           hoped = { bytes: hoped.bytes + row.size, files: hoped.files + 1 };
         }
         const dropped = await this.dropBlobs(victims);
-        freed = { bytes: freed.bytes + dropped.bytes, files: freed.files + dropped.files };
+        freed = sum(freed, dropped);
         this.#options.evicted(dropped.files);
         if (enough(freed)) break;
         await turn();
@@ -371,19 +379,26 @@ export class Eviction implements SpaceReserver {
     } catch (error) {
       this.#failed(error);
     }
+    await dropPartials(Number.POSITIVE_INFINITY);
     return freed;
   }
 
-  async #dropPartials(enough: (freed: Room) => boolean): Promise<Room> {
-    let freed = { bytes: 0, files: 0 };
-    for (const [partial, size] of this.#partials) {
+  /** Drops partial files that were used last before `before`, ms. */
+  async #dropPartials(enough: (freed: Room) => boolean, before = Number.POSITIVE_INFINITY): Promise<Room> {
+    let freed: Room = { bytes: 0, files: 0 };
+    for (const [partial, { bytes, at }] of this.#partials) {
       if (enough(freed)) break;
+      if (at > before) continue;
       this.#forgetPartial(partial);
       await this.#options.dropPartial(partial);
-      freed = { bytes: freed.bytes + size, files: freed.files + PARTIAL_FILES };
+      freed = sum(freed, { bytes, files: PARTIAL_FILES });
     }
     return freed;
   }
+}
+
+function sum(one: Room, other: Room): Room {
+  return { bytes: one.bytes + other.bytes, files: one.files + other.files };
 }
 
 /** A disk that cannot even say what is free will fail the write, which is dealt with there. */

@@ -20,8 +20,8 @@ const DROP_PAUSE = 5;
 /** File names or rows looked at in one go, and the pause between two, ms: a million take half a minute, and pulls are not slowed. */
 const RECONCILE_BATCH = 256;
 const RECONCILE_PAUSE = 2;
-/** A partial file is kept for so long, ms; after a week nobody comes back for the rest. */
-const PARTIAL_MAX_AGE = 7 * 24 * 60 * 60 * 1000;
+/** A partial file is kept for so long after it was last read or written, ms: after a day nobody comes back for the rest. */
+const PARTIAL_MAX_AGE = 24 * 60 * 60 * 1000;
 
 /** What maintenance and the operator's commands (prune, verify) need of the cache. */
 export interface MaintenanceContext {
@@ -128,10 +128,14 @@ async function reconcilePartials(
     if (name === null || busy(name)) continue;
     const held = parseHeld(await readFile(layout.held(name), 'utf8').catch(() => ''));
     const file = await stat(layout.partial(name)).catch(() => null);
+    // The record is written anew whenever a fill that used the file ends.
+    const used = await stat(layout.held(name)).catch(() => null);
     if (busy(name)) continue;
-    if (held !== null && file !== null && elapsed(file.mtimeMs, Date.now()) < PARTIAL_MAX_AGE)
-      eviction.addPartial(name, file.size);
-    else {
+    if (held !== null && file !== null && used !== null && elapsed(used.mtimeMs, Date.now()) < PARTIAL_MAX_AGE) {
+      // Only parts of it may lie on the disk.
+      const bytes = held.extents.reduce((sum, { from, to }) => sum + to - from, 0);
+      eviction.addPartial(name, Math.min(file.size, bytes), used.mtimeMs);
+    } else {
       await dropPartial(name);
       result.leftovers++;
     }

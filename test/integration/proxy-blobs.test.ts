@@ -133,6 +133,40 @@ describe('a blob', () => {
   });
 });
 
+describe('a length that cannot be', () => {
+  test('is refused before the first byte: none for what has some, or another than the manifest’s', async () => {
+    const { bed, fake, repository, get } = await start();
+    const image = repository.addImage('1', [generated(2 * MIB)]);
+    const [layer] = image.layers as [Content];
+    const bare = repository.addBlob(generated(MIB, 'bare'));
+    fake.faults = ({ kind }) =>
+      kind === 'blob' ? { status: 200, headers: { 'content-length': '0' }, body: '' } : undefined;
+    expect(await refusalOf(get(bare.digest))).toBe('upstreamWrong');
+    await bed.manifest('docker.io', REPOSITORY, '1');
+    fake.faults = ({ kind }) =>
+      kind === 'blob' ? { status: 200, headers: { 'content-length': '9' }, body: 'a portal.' } : undefined;
+    expect(await refusalOf(get(layer.digest))).toBe('upstreamWrong');
+    fake.faults = () => undefined;
+    expect(sha256((await get(layer.digest)).body)).toBe(layer.digest);
+    expect(sha256((await get(bare.digest)).body)).toBe(bare.digest);
+  });
+
+  test.each([false, true])(
+    'is not announced where the upstream says none: the manifest says it (nothing kept: %s)',
+    async (keepNothing) => {
+      const { bed, repository, get } = await start(
+        { faults: ({ kind }) => (kind === 'blob' ? { chunked: true } : undefined) },
+        { keepNothing },
+      );
+      const image = repository.addImage('1', [generated(2 * MIB)]);
+      const [layer] = image.layers as [Content];
+      await bed.manifest('docker.io', REPOSITORY, '1');
+      const reply = await get(layer.digest);
+      expect([reply.headers['content-length'], sha256(reply.body)]).toEqual([String(layer.size), layer.digest]);
+    },
+  );
+});
+
 describe('ranges of a blob that is here', () => {
   test.each([
     ['bytes=0-0', 0, 1],

@@ -245,7 +245,10 @@ describe('a cache at its limit', () => {
     expect(left).not.toContain(true);
   });
 
-  it('drops what ended fills left before it drops whole blobs', async () => {
+  it.each([
+    ['before', 60_000, 0],
+    ['after', -60_000, 1],
+  ])('drops what an ended fill left %s a blob that was used then: by the last use', async (_, later, partials) => {
     rig = await makeRig({ maxSize: 300_000 });
     const whole = makeContent(100_000);
     await put(whole);
@@ -259,9 +262,10 @@ describe('a cache at its limit', () => {
     driven.fail(new Error('over') as RegistryError);
     handle.release();
     await eventually('rig.cache.admin.stats().partials === 1', () => rig.cache.admin.stats().partials === 1);
+    rig.index.addBlob({ digest: whole.digest, size: 100_000, created: 1, lastUse: Date.now() + later });
     await put(makeContent(150_000));
-    expect(rig.cache.admin.stats().partials).toBe(0);
-    expect(rig.index.blob(whole.digest)).not.toBeNull();
+    expect(rig.cache.admin.stats().partials).toBe(partials);
+    expect(rig.index.blob(whole.digest) === null).toBe(partials === 1);
   });
 
   it('leaves the disk its free space: first it evicts, then it keeps nothing more', async () => {
