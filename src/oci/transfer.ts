@@ -52,7 +52,7 @@ export interface Wishes {
   onChange(listener: () => void): () => void;
 }
 
-/** A blob's body streamed straight through, for a range that lies far ahead of a fill, or with no cache. */
+/** A blob's body streamed straight through, where it is not kept. */
 export interface BlobStream {
   /** 200, or 206 with `contentRange` where the range was honoured. */
   readonly status: 200 | 206;

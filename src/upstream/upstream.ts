@@ -59,8 +59,8 @@ export interface Upstream {
   /** HEAD of a blob, by GET of its first byte where HEAD is refused. */
   statBlob(key: BlobKey, signal: AbortSignal): Promise<{ readonly size: number | undefined }>;
   /**
-   * One plain GET, streamed, resumed with Range where it breaks off; `range.to` is exclusive. For ranges far ahead of a fill, and for blobs
-   * that are not cached.
+   * One plain GET, streamed, resumed with Range where it breaks off; `range.to` is exclusive. For blobs that
+   * are not kept.
    */
   openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream>;
   /**
