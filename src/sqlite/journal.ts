@@ -1,4 +1,5 @@
-import { closeSync, fdatasync, openSync } from 'node:fs';
+import { closeSync, fdatasync, fsyncSync, openSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import type Database from 'better-sqlite3';
 import { Mutex } from '../kit/async.ts';
@@ -7,6 +8,10 @@ import { Mutex } from '../kit/async.ts';
 const LOOK_EVERY = 1_000;
 /** … and how many pages of the log make it due, 1 MiB: a small disk should hold blobs, and nobody waits for it. */
 const CHECKPOINT_PAGES = 256;
+/** Of so many pages, 16 MiB, it is not waited any longer for a pause in the changes. */
+const MANY_PAGES = 4_096;
+/** The header of the log (SQLite, *WAL File Format*); without a valid one nothing in the log counts. */
+const NO_HEADER = Buffer.alloc(32);
 
 const syncFile = promisify(fdatasync);
 
@@ -19,6 +24,10 @@ export type Durability = 'full' | 'normal';
  * A checkpoint copies the log's pages into the database. After a power cut the database is sound only if a page was synced in the log before it
  * was copied, and the copy before SQLite begins to overwrite the log. So while a sync runs nothing may be added to the log, and nobody may
  * have to wait: changes go on inside one open transaction, in memory, which is committed when the sync is over.
+ *
+ * What is being overwritten must not be read after a power cut: a disk may have got the end of the new transaction and not its beginning, and what
+ * stands before it would be taken for the newest changes. (SQLite syncs the log's new header against that, where it syncs at all.) So
+ * the log of a checkpoint is made void, and that is synced, before anything overwrites it.
  */
 export class Journal {
   readonly #database: Database.Database;
@@ -30,7 +39,7 @@ export class Journal {
   readonly #tasks = new Mutex();
   readonly #lostListeners: (() => void)[] = [];
   #waiting: Promise<void> | null = null;
-  #holding = false;
+  #isHolding = false;
   /** How many times changes were lost that had been made, but not committed. */
   #losses = 0;
   #loss: unknown = null;
@@ -42,6 +51,8 @@ export class Journal {
     this.#durability = durability;
     this.#log = openSync(`${path}-wal`, 'r+');
     this.#file = openSync(path, 'r+');
+    // SQLite would make the new log's name durable with its first sync, which never comes.
+    syncDirectory(dirname(path));
     database.pragma('wal_autocheckpoint = 0');
     // Changes of an open transaction stay in memory, so that they add nothing to the log before they are committed.
     database.pragma('cache_spill = OFF');
@@ -76,7 +87,7 @@ export class Journal {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#timer);
-    if (this.#holding) this.#release();
+    if (this.#isHolding) this.#release();
     if (this.#database.open) {
       this.#database.pragma('synchronous = FULL');
       this.#database.close();
@@ -101,31 +112,39 @@ export class Journal {
   async #checkpoint(): Promise<void> {
     const pages = this.#unsaved();
     if (pages === 0) return;
-    await this.#syncHolding(this.#log);
-    // What was changed meanwhile is in the log now, and not synced. With `full` the next look may find a pause; with `normal` it goes along:
-    // were the power cut in the moments until it is synced below, the newest changes would be in doubt, as `normal` has it.
+    await this.#holding(() => syncFile(this.#log));
+    // What was changed meanwhile is in the log now, and not synced: the next look may find a pause. With `normal` a log that has become long goes
+    // along: were the power cut in the moments until it is synced below, the database could be damaged, and would be made anew.
     const more = this.#unsaved() !== pages;
-    if (this.#closed || (more && this.#durability === 'full')) return;
-    this.#database.pragma('wal_checkpoint(PASSIVE)');
-    if (more) await this.#syncHolding(this.#log, this.#file);
-    else await this.#syncHolding(this.#file);
+    if (this.#closed || (more && (this.#durability === 'full' || pages < MANY_PAGES))) return;
+    const [state] = this.#database.pragma('wal_checkpoint(PASSIVE)') as CheckpointState[];
+    const complete = state !== undefined && state.log === state.checkpointed;
+    await this.#holding(async () => {
+      if (more) await syncFile(this.#log);
+      await syncFile(this.#file);
+      // A log that was not copied whole goes on to be read, and is not overwritten. Nor is one void that has new changes: a failed disk or `close`
+      // may have ended the transaction. No await may come between the look and the write, which goes no further than the kernel's memory.
+      if (!complete || !this.#isHolding || !this.#database.inTransaction) return;
+      writeSync(this.#log, NO_HEADER, 0, NO_HEADER.length, 0);
+      await syncFile(this.#log);
+    });
   }
 
-  /** Syncs files, one after the other, while changes are held in memory. */
-  async #syncHolding(...files: number[]): Promise<void> {
+  /** Does what needs the log as it is, while changes are held in memory. */
+  async #holding(task: () => Promise<void>): Promise<void> {
     if (this.#closed) return;
     this.#database.exec('BEGIN IMMEDIATE');
-    this.#holding = true;
+    this.#isHolding = true;
     try {
-      for (const file of files) await syncFile(file);
+      await task();
     } finally {
-      if (this.#holding) this.#release();
+      if (this.#isHolding) this.#release();
     }
   }
 
   /** Commits what was changed meanwhile. */
   #release(): void {
-    this.#holding = false;
+    this.#isHolding = false;
     try {
       if (!this.#database.inTransaction) throw new Error('the disk failed while a transaction was open');
       this.#database.exec('COMMIT');
@@ -139,8 +158,23 @@ export class Journal {
 
   /** Pages in the log that are not in the database yet. */
   #unsaved(): number {
-    if (this.#closed || this.#holding) return 0;
-    const [state] = this.#database.pragma('wal_checkpoint(NOOP)') as { log: number; checkpointed: number }[];
+    if (this.#closed || this.#isHolding) return 0;
+    const [state] = this.#database.pragma('wal_checkpoint(NOOP)') as CheckpointState[];
     return state === undefined ? 0 : state.log - state.checkpointed;
+  }
+}
+
+/** What `wal_checkpoint` answers: pages in the log, and those of them that are in the database. */
+interface CheckpointState {
+  readonly log: number;
+  readonly checkpointed: number;
+}
+
+function syncDirectory(path: string): void {
+  const directory = openSync(path, 'r');
+  try {
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
   }
 }
