@@ -1,6 +1,7 @@
 import type { Writable } from 'node:stream';
 import { styleText } from 'node:util';
 import { OperatorError } from '../kit/operator-error.ts';
+import { formatSpan } from '../kit/time.ts';
 
 /** A stream that may be a terminal. */
 export type Stream = Writable & { readonly isTTY?: boolean; readonly columns?: number };
@@ -156,24 +157,6 @@ export function formatBytes(bytes: number): string {
   }
   const digits = unit === 0 || value >= 100 ? 0 : 1;
   return `${value.toFixed(digits).replace(/\.0$/, '')} ${units[unit]}`;
-}
-
-/** `3 d 4 h`, `12 min`, `8 s`: the two largest units of a span in milliseconds. */
-export function formatSpan(ms: number): string {
-  let seconds = Math.max(0, Math.round(ms / 1000));
-  const parts: string[] = [];
-  for (const [size, name] of [
-    [86_400, 'd'],
-    [3600, 'h'],
-    [60, 'min'],
-    [1, 's'],
-  ] as const) {
-    if (seconds < size) continue;
-    parts.push(`${Math.floor(seconds / size)} ${name}`);
-    seconds %= size;
-    if (parts.length === 2) break;
-  }
-  return parts.length === 0 ? '0 s' : parts.join(' ');
 }
 
 /** `in 3 d 4 h` or `2 h ago`, seen from `now`; `-` for none. */

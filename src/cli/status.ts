@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import type { StatusReport } from '../admin/contract.ts';
-import { formatBytes, formatSpan } from './output.ts';
+import { formatSpan } from '../kit/time.ts';
+import { formatBytes } from './output.ts';
 import type { Session } from './session.ts';
 
 export function statusCommand(session: Session): Command {

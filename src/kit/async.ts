@@ -18,6 +18,37 @@ export function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Prom
   });
 }
 
+/**
+ * Gives each task a signal of its own, and aborts them all at the end. A signal that thousands of tasks wait on together would look at all of
+ * its listeners with each one that joins.
+ */
+export class Lifetime {
+  readonly #running = new Set<AbortController>();
+  #ended: Error | null = null;
+
+  /** @throws the reason of the end, when that has come; else what the task throws */
+  async run<T>(task: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    if (this.#ended !== null) throw this.#ended;
+    const controller = new AbortController();
+    this.#running.add(controller);
+    try {
+      return await task(controller.signal);
+    } finally {
+      this.#running.delete(controller);
+    }
+  }
+
+  end(reason: Error): void {
+    this.#ended ??= reason;
+    for (const controller of this.#running) controller.abort(reason);
+  }
+
+  /** Tasks that run. */
+  get size(): number {
+    return this.#running.size;
+  }
+}
+
 /** Runs tasks one after the other, in order of arrival (an asynchronous mutex). A task that fails does not stop the next. */
 export class Mutex {
   #last: Promise<unknown> = Promise.resolve();

@@ -37,6 +37,24 @@ export function iso(time: number): string {
   return new Date(time).toISOString();
 }
 
+/** `3 d 4 h`, `12 min`, `8 s`: the two largest units of a span in milliseconds. */
+export function formatSpan(ms: number): string {
+  let seconds = Math.max(0, Math.round(ms / 1000));
+  const parts: string[] = [];
+  for (const [size, name] of [
+    [86_400, 'd'],
+    [3600, 'h'],
+    [60, 'min'],
+    [1, 's'],
+  ] as const) {
+    if (seconds < size) continue;
+    parts.push(`${Math.floor(seconds / size)} ${name}`);
+    seconds %= size;
+    if (parts.length === 2) break;
+  }
+  return parts.length === 0 ? '0 s' : parts.join(' ');
+}
+
 /** ms since this machine started, to a constant; the same clock in all of its processes, and nobody can set it. */
 function monotonic(): number {
   return performance.now() + MONOTONIC_AT_START;

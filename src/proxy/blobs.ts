@@ -3,7 +3,7 @@ import type { RegistryEntry } from '../aliases/table.ts';
 import type { BlobCache, BlobHandle, Fetch, FillOptions, OpenOptions } from '../cache/blob-cache.ts';
 import { CacheError } from '../cache/blob-cache.ts';
 import type { Asked } from '../cache/wishes.ts';
-import { SingleFlight } from '../kit/async.ts';
+import { type Lifetime, SingleFlight } from '../kit/async.ts';
 import type { Extent } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, contentId, type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
@@ -53,7 +53,7 @@ export interface BlobsOptions {
   readonly sizes: BlobSizes;
   readonly now: () => number;
   /** Ends requests that no client waits for when the gateway stops. */
-  readonly signal: AbortSignal;
+  readonly lifetime: Lifetime;
   /** Called for each reply that went past the cache. */
   readonly onPassthrough: (reason: PassthroughReason) => void;
   /** Called for bytes that come past the cache in the middle of a reply that began from it, for this client. */
@@ -237,9 +237,9 @@ export class Blobs {
 
   /** @param right the size of the verified blob, where it is here: a registry that claims another has not shown that it holds it */
   #stat(entry: RegistryEntry, key: BlobKey, right?: number): Promise<number | undefined> {
-    const { upstream, access, signal } = this.#options;
+    const { upstream, access, lifetime } = this.#options;
     return this.#stats.do(contentId(key, key.digest), async () => {
-      const { size } = await upstream.statBlob(key, signal);
+      const { size } = await lifetime.run((signal) => upstream.statBlob(key, signal));
       if (!canHaveSize(key.digest, size) || (right !== undefined && size !== undefined && size !== right)) {
         throw wrongSize(key, size, right);
       }

@@ -1,4 +1,3 @@
-import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import { SingleFlight } from '../kit/async.ts';
@@ -15,7 +14,8 @@ import {
   type Method,
   REPLY_TTL,
 } from './manifest-fetcher.ts';
-import { isDenial, isMissing, isTransient, NegativeCache, type RepositoryAccess } from './repository-access.ts';
+import { isDenial, isMissing, NegativeCache, type RepositoryAccess } from './repository-access.ts';
+import { StaleIfError, staleWarning } from './stale.ts';
 
 export interface ManifestsByTagOptions {
   readonly fetcher: ManifestFetcher;
@@ -86,21 +86,22 @@ export class ManifestsByTag {
     this.#missing.check(id);
     const fallback = kept !== null && this.#age(kept) <= this.#options.config.staleFor ? kept : null;
     // No log line for each request while the upstream is known to fail.
-    if (fallback !== null && this.#staleIfError.isFailing(id)) return { manifest: fallback, from: 'stale' };
+    if (fallback !== null && this.#staleIfError.isFailing(id)) return this.#stale(request, fallback);
     const flight = this.#flights.do(`${method} ${id} ${client.header}`, () => this.#ask(request, kept));
     if (fallback === null) return this.#reusable(await flight, 'upstream', client);
-    if (this.#options.outOfReach(request.key.registry)) {
+    const { registry } = request.key;
+    if (this.#options.outOfReach(registry)) {
       // The request finds out whether that is still so; the next one has its answer.
       flight.catch(() => {});
-      return this.#stale(request, fallback, 'it cannot be connected to');
+      return this.#fallBack(request, fallback, 'it cannot be connected to');
     }
     try {
-      const answer = await this.#staleIfError.within(id, flight);
-      if (answer === null) return this.#stale(request, fallback, 'it has not answered yet');
+      const answer = await this.#staleIfError.within(id, flight, `${registry} does not answer`);
+      if (answer === null) return this.#fallBack(request, fallback, 'it has not answered yet');
       return this.#reusable(answer, answer.digest === fallback.digest ? 'cache' : 'upstream', client);
     } catch (error) {
       if (!this.#staleIfError.isFailing(id)) throw error;
-      return this.#stale(request, fallback, error instanceof RegistryError ? error.logged : String(error));
+      return this.#fallBack(request, fallback, error instanceof RegistryError ? error.logged : String(error));
     }
   }
 
@@ -178,78 +179,25 @@ export class ManifestsByTag {
     return { manifest: answer, from, freshUntil: Math.min(answer.checkedAt + config.tagTtl, now() + REPLY_TTL) };
   }
 
-  #stale({ key, tag }: TagRequest, answer: TagAnswer, reason: string): Found {
+  /** Something failed just now. */
+  #fallBack(request: TagRequest, answer: TagAnswer, reason: string): Found {
+    const { registry, repository } = request.key;
     const age = Math.round(this.#age(answer) / 1000);
     this.#options.log.warn(
-      { registry: key.registry, repository: key.repository, tag, age, reason },
+      { registry, repository, tag: request.tag, age, reason },
       'the registry fails; a kept answer is served in its place',
     );
-    return { manifest: answer, from: 'stale' };
+    return this.#stale(request, answer);
+  }
+
+  #stale({ key, id }: TagRequest, answer: TagAnswer): Found {
+    const trouble = this.#staleIfError.trouble(id, `${key.registry} cannot be connected to`);
+    const warning = staleWarning(trouble, answer.checkedAt, this.#options.now());
+    return { manifest: answer, from: 'stale', warning };
   }
 
   /** Milliseconds since the upstream was asked. */
   #age({ checkedAt }: Pick<TagAnswer, 'checkedAt'>): number {
     return elapsed(checkedAt, this.#options.now());
-  }
-}
-
-/** How long a client waits for a revalidation when a kept answer could serve it, ms. Containerd gives up on headers after 30 s. */
-const REVALIDATION_TIMEOUT = 5_000;
-/** After a failure the upstream is left alone so long, ms; every client would otherwise wait for the same failure again. */
-export const FAILURE_PAUSE = 10_000;
-/** A `Retry-After` is believed up to this, ms. */
-const MAX_FAILURE_PAUSE = 5 * 60_000;
-const FAILING_KEPT = 10_000;
-
-/** Decides when a kept answer is served in place of a failing upstream's (RFC 5861, *stale-if-error*), and how long it is waited for before. */
-export class StaleIfError {
-  readonly #now: () => number;
-  readonly #timeout: number;
-  /** Until when the upstream is left alone about something, ms since 1970. */
-  readonly #failingUntil = new LRUCache<string, number>({ max: FAILING_KEPT });
-
-  constructor(now: () => number, timeout = REVALIDATION_TIMEOUT) {
-    this.#now = now;
-    this.#timeout = timeout;
-  }
-
-  /** Whether the upstream failed on this only a moment ago. */
-  isFailing(id: string): boolean {
-    const until = this.#failingUntil.get(id);
-    if (until === undefined) return false;
-    if (until > this.#now()) return true;
-    this.#failingUntil.delete(id);
-    return false;
-  }
-
-  /** Takes note of a failure that says nothing about the image; an answer about the image is no reason to leave the upstream alone. */
-  failed(id: string, error: unknown): void {
-    if (!isTransient(error)) return;
-    const retryAfter = error instanceof RegistryError ? (error.options.retryAfter ?? 0) * 1000 : 0;
-    this.#failingUntil.set(id, this.#now() + Math.min(MAX_FAILURE_PAUSE, Math.max(FAILURE_PAUSE, retryAfter)));
-  }
-
-  succeeded(id: string): void {
-    this.#failingUntil.delete(id);
-  }
-
-  /** Resolves to the outcome, or to null if it takes too long: later requests do not wait at all, until it comes or another try is due. */
-  async within<T>(id: string, running: Promise<T>): Promise<T | null> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<null>((resolve) => {
-      timer = setTimeout(() => {
-        this.#failingUntil.set(id, this.#now() + FAILURE_PAUSE);
-        resolve(null);
-      }, this.#timeout);
-    });
-    try {
-      return await Promise.race([running, late]);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  clear(): void {
-    this.#failingUntil.clear();
   }
 }

@@ -2,7 +2,7 @@ import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import type { BlobCache } from '../cache/blob-cache.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { Config } from '../config/config.ts';
-import { andThen } from '../kit/async.ts';
+import { andThen, Lifetime } from '../kit/async.ts';
 import { steadyNow } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { acceptClass } from '../oci/media-types.ts';
@@ -21,9 +21,9 @@ import {
   type Pull,
   type RepliesTally,
   type Reply,
-  staleHeaders,
   type VersionedCore,
   withCondition,
+  withWarning,
 } from './reply.ts';
 import { RepositoryAccess } from './repository-access.ts';
 
@@ -62,7 +62,7 @@ class Core implements ManagedProxyCore {
   readonly #byTag: ManifestsByTag;
   readonly #byDigest: ManifestsByDigest;
   readonly #blobs: Blobs;
-  readonly #ending = new AbortController();
+  readonly #lifetime = new Lifetime();
   readonly #replies: RepliesTally;
   readonly #errors;
   readonly #staleServed;
@@ -70,10 +70,10 @@ class Core implements ManagedProxyCore {
   constructor(options: ProxyCoreOptions) {
     const { upstream, blobs, manifests: store, table, config, metrics, now = steadyNow } = options;
     const log = options.log.child({ room: 'proxy' });
-    const { signal } = this.#ending;
+    const lifetime = this.#lifetime;
     const access = new RepositoryAccess(table, blobs?.facts ?? null);
     const sizes = new BlobSizes();
-    const fetcher = new ManifestFetcher({ upstream, store, access, sizes, signal });
+    const fetcher = new ManifestFetcher({ upstream, store, access, sizes, lifetime });
     this.#upstream = upstream;
     this.#store = store;
     this.#access = access;
@@ -91,7 +91,7 @@ class Core implements ManagedProxyCore {
       'why',
     ]);
     const onPassthrough = (why: string) => passed.inc({ why });
-    this.#blobs = new Blobs({ upstream, blobs, access, sizes, now, signal, onPassthrough, fetched: options.fetched });
+    this.#blobs = new Blobs({ upstream, blobs, access, sizes, now, lifetime, onPassthrough, fetched: options.fetched });
     this.#replies = options.replies;
     this.#errors = metrics.counter(
       'registry_errors_total',
@@ -129,7 +129,7 @@ class Core implements ManagedProxyCore {
   }
 
   close(): void {
-    this.#ending.abort(new RegistryError('unavailable', { facts: { reason: 'it is stopping' } }));
+    this.#lifetime.end(new RegistryError('unavailable', { facts: { reason: 'it is stopping' } }));
   }
 
   async #counted(kind: string, answered: Promise<Reply>): Promise<Reply> {
@@ -171,14 +171,14 @@ class Core implements ManagedProxyCore {
     return andThen(found, (known) => this.#render(pull, known));
   }
 
-  #render(pull: Pull, { manifest, from, freshUntil }: Found): Reply {
+  #render(pull: Pull, { manifest, from, freshUntil, warning }: Found): Reply {
     const { mediaType, size, digest, body } = manifest;
     if (pull.method === 'GET' && body === null) throw new TypeError('an answer to GET without a body');
     const headers = manifestHeaders(mediaType, size, digest);
     if (from === 'stale') this.#staleServed.inc();
     return withCondition(pull, {
       status: 200,
-      headers: from === 'stale' ? staleHeaders(headers) : headers,
+      headers: withWarning(headers, warning),
       body: pull.method === 'HEAD' ? null : body,
       from,
       ...(freshUntil === undefined ? {} : { freshUntil }),

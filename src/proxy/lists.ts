@@ -5,7 +5,7 @@ import { OCI_INDEX, parseAccept } from '../oci/media-types.ts';
 import { type Digest, digestAlgorithm, digestHex, type Extra, type RepositoryKey } from '../oci/names.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import type { ManifestsByTag } from './by-tag.ts';
-import { listHeaders, type Pull, type Reply } from './reply.ts';
+import { listHeaders, type Pull, type Reply, withWarning } from './reply.ts';
 import { isMissing } from './repository-access.ts';
 
 /** What the client asked for of a list of tags. */
@@ -96,8 +96,8 @@ export async function serveReferrers(
     if (page.filtered === true) headers['oci-filters-applied'] = 'artifactType';
     return { status: 200, headers, body: bodyFor(pull, page.body), from: 'upstream' };
   }
-  const { body, from } = await fromTag(manifests, entry, key, digest, artifactType);
-  const headers: Record<string, string> = { ...listHeaders(OCI_INDEX, body.length) };
+  const { body, from, warning } = await fromTag(manifests, entry, key, digest, artifactType);
+  const headers: Record<string, string> = { ...withWarning(listHeaders(OCI_INDEX, body.length), warning) };
   if (artifactType !== undefined) headers['oci-filters-applied'] = 'artifactType';
   return { status: 200, headers, body: bodyFor(pull, body), from };
 }
@@ -109,13 +109,13 @@ async function fromTag(
   key: RepositoryKey,
   digest: Digest,
   artifactType: string | undefined,
-): Promise<{ body: Uint8Array; from: Reply['from'] }> {
+): Promise<{ body: Uint8Array; from: Reply['from']; warning?: string | undefined }> {
   try {
     const tag = fallbackTag(digest);
-    const { manifest, from } = await manifests.find(entry, key, tag, INDEX_ONLY, 'GET');
+    const { manifest, from, warning } = await manifests.find(entry, key, tag, INDEX_ONLY, 'GET');
     if (manifest.body !== null && manifest.digest !== digest) {
       const body = await readDocument('referrers', manifest.body, { artifactType });
-      if (body !== null) return { body, from };
+      if (body !== null) return { body, from, warning };
     }
   } catch (error) {
     if (!isMissing(error)) throw error;

@@ -1,5 +1,6 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
+import type { Lifetime } from '../kit/async.ts';
 import { isWebPage } from '../oci/media-types.ts';
 import { type Digest, type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import type { Upstream, UpstreamManifest } from '../upstream/upstream.ts';
@@ -21,6 +22,8 @@ export interface KnownManifest {
 export interface Found {
   readonly manifest: KnownManifest;
   readonly from: Extract<Reply['from'], 'cache' | 'upstream' | 'stale'>;
+  /** The `Warning` of what is stale. */
+  readonly warning?: string;
   /** See {@link Reply.freshUntil}. */
   readonly freshUntil?: number;
 }
@@ -37,7 +40,7 @@ export interface ManifestFetcherOptions {
   readonly access: RepositoryAccess;
   readonly sizes: BlobSizes;
   /** Ends what no client waits for any more when the gateway stops. */
-  readonly signal: AbortSignal;
+  readonly lifetime: Lifetime;
 }
 
 /** What a HEAD says of a manifest, or the manifest itself where only a GET could tell. A HEAD is a hint: it may be wrong. */
@@ -69,17 +72,20 @@ export class ManifestFetcher {
 
   /** Asks by HEAD; where that is refused, or says what cannot be true, the GET that decides is kept. @throws {RegistryError} the upstream's */
   async head(entry: RegistryEntry, key: RepositoryKey, reference: Reference, accept: string): Promise<ManifestHead> {
-    const { upstream, access, signal } = this.#options;
-    const asked = access.denials.now;
-    const answer = await upstream.manifest(key, reference, { method: 'HEAD', accept, signal });
+    const asked = this.#options.access.denials.now;
+    const answer = await this.#ask(key, reference, 'HEAD', accept);
     return answer.body === null ? answer : this.#keep(entry, key, answer, asked);
   }
 
   /** Gets a manifest, and keeps it. @throws {RegistryError} the upstream's */
   async get(entry: RegistryEntry, key: RepositoryKey, reference: Reference, accept: string): Promise<KnownManifest> {
-    const { upstream, access, signal } = this.#options;
-    const asked = access.denials.now;
-    return this.#keep(entry, key, await upstream.manifest(key, reference, { method: 'GET', accept, signal }), asked);
+    const asked = this.#options.access.denials.now;
+    return this.#keep(entry, key, await this.#ask(key, reference, 'GET', accept), asked);
+  }
+
+  #ask(key: RepositoryKey, reference: Reference, method: Method, accept: string): Promise<UpstreamManifest> {
+    const { upstream, lifetime } = this.#options;
+    return lifetime.run((signal) => upstream.manifest(key, reference, { method, accept, signal }));
   }
 
   /** Keeps a manifest that the upstream gave, and what follows from it. `asked`: the moment of the request, in the count of denials. */

@@ -61,9 +61,6 @@ export interface VersionedCore extends ProxyCore {
 
 export type ReplyHeaders = Readonly<Record<string, string>>;
 
-/** RFC 9111, *Warning* as RFC 7234 5.5.1 defines it: what is served may be out of date. */
-const STALE = '110 - "Response is Stale"';
-
 /** What every client needs of a manifest: type without parameters, exact length, digest, quoted tag. */
 export function manifestHeaders(mediaType: string, size: number, digest: Digest): ReplyHeaders {
   return {
@@ -98,25 +95,28 @@ export function listHeaders(mediaType: string, length: number): ReplyHeaders {
   };
 }
 
-export function staleHeaders(headers: ReplyHeaders): ReplyHeaders {
-  return { ...headers, warning: STALE };
+/** Of what is served although it may be out of date; unchanged where `warning` is undefined. */
+export function withWarning(headers: ReplyHeaders, warning: string | undefined): ReplyHeaders {
+  return warning === undefined ? headers : { ...headers, warning };
 }
 
 /** 304: what a client's cache needs to recognise its copy, and no length. */
-export function notModified(digest: string, from: Reply['from']): Reply {
+export function notModified(digest: string, from: Reply['from'], warning?: string): Reply {
   const headers = {
     'docker-distribution-api-version': API_VERSION,
     'docker-content-digest': digest,
     etag: entityTag(digest),
   };
-  return { status: 304, headers: from === 'stale' ? staleHeaders(headers) : headers, body: null, from };
+  return { status: 304, headers: withWarning(headers, warning), body: null, from };
 }
 
 /** A manifest's reply as this pull gets it: 304 where the client has it already (RFC 9110, 13.1.2). */
 export function withCondition(pull: Pull, reply: Reply): Reply {
   if (pull.ifNoneMatch === undefined) return reply;
-  const digest = reply.headers['docker-content-digest'];
-  return digest !== undefined && matchesNone(pull.ifNoneMatch, digest) ? notModified(digest, reply.from) : reply;
+  const { 'docker-content-digest': digest, warning } = reply.headers;
+  return digest !== undefined && matchesNone(pull.ifNoneMatch, digest)
+    ? notModified(digest, reply.from, warning)
+    : reply;
 }
 
 /** The digest names the exact bytes, so it is a strong validator. */

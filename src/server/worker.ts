@@ -103,7 +103,7 @@ class Worker {
   update(state: StateMessage): Promise<void> {
     return this.#updates.run(async () => {
       await this.#certificates.update(state);
-      this.#core.invalidate();
+      this.#core.ownerIsAt(state.generation);
       this.#state = state;
       if (!this.#ticketKeys.equals(state.ticketKeys)) this.#ticketKeys = Buffer.from(state.ticketKeys);
       this.#table = tableOf(this.#start.config.domain, state);

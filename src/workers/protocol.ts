@@ -26,6 +26,8 @@ export interface StateMessage {
   /** Hosts only: where their content comes from, and the credentials, stay with the owner. */
   readonly registries: readonly string[];
   readonly users: readonly StoredUser[];
+  /** Of the owner's core: no answer from before it changed may be given again. */
+  readonly generation: number;
   /** True, or why the gateway is not ready. */
   readonly ready: true | string;
   /** Hosts that have a certificate, and a number that grows with each change of any. */

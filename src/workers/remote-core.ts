@@ -39,9 +39,9 @@ export class RemoteCore implements VersionedCore {
     return this.#generation;
   }
 
-  /** To be called with every new state of the owner: no answer that was given before it may be given again. */
-  invalidate(): void {
-    this.#generation++;
+  /** To be called with every new state of the owner: what else has changed in it voids no answer. */
+  ownerIsAt(generation: number): void {
+    this.#generation = generation;
   }
 
   async serve(pull: Pull): Promise<Reply> {

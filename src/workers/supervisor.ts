@@ -197,7 +197,7 @@ export class WorkerSupervisor {
   }
 
   #message(): StateMessage {
-    const { state } = this.#options;
+    const { state, core } = this.#options;
     const { registries, aliases } = state.table();
     const certificates = state.certificates();
     if (certificates !== this.#certificates.snapshot) {
@@ -207,6 +207,7 @@ export class WorkerSupervisor {
       aliases: [...aliases.values()],
       registries: [...registries.keys()],
       users: [...state.users().values()],
+      generation: core.generation,
       ready: state.ready(),
       ticketKeys: state.ticketKeys(),
       certificates:

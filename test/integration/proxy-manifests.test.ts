@@ -241,25 +241,34 @@ describe('a tag', () => {
 
 describe('while the upstream fails', () => {
   test.each([
-    ['refuses connections', { refuse: true }],
-    ['answers 408', { status: 408 }],
-    ['answers 429', { status: 429, headers: { 'retry-after': '1' } }],
-    ['answers 500', { status: 500 }],
-    ['answers 503', { status: 503 }],
-    ['answers with a web page', { status: 200, headers: { 'content-type': 'text/html' }, body: '<html></html>' }],
-  ])('and %s: the kept answer, marked', async (_, fault) => {
+    ['refuses connections', { refuse: true }, 'docker\\.io failed: .+'],
+    ['answers 408', { status: 408 }, 'docker\\.io did not answer in time: .+'],
+    ['answers 429', { status: 429, headers: { 'retry-after': '1' } }, "docker\\.io limits this gateway's requests"],
+    ['answers 500', { status: 500 }, 'docker\\.io failed: .+'],
+    ['answers 503', { status: 503 }, 'docker\\.io failed: .+'],
+    [
+      'answers with a web page',
+      { status: 200, headers: { 'content-type': 'text/html' }, body: '<html></html>' },
+      'docker\\.io sent something other than what was asked for: a web page',
+    ],
+  ])('and %s: the kept answer, with a warning that says so', async (_, fault, what) => {
     const { bed, fake, repository } = await start();
     const image = repository.addImage('1', ['one']);
     await bed.manifest('docker.io', REPOSITORY, '1');
     fake.faults = () => fault;
     bed.clock += 3_600_000;
     const reply = await bed.manifest('docker.io', REPOSITORY, '1');
-    expect([reply.status, reply.from, reply.headers.warning]).toEqual([200, 'stale', '110 - "Response is Stale"']);
+    expect([reply.status, reply.from]).toEqual([200, 'stale']);
+    const warning = new RegExp(`^299 - "${what}, since 20[0-9T:-]+Z; this answer is 1 h old"$`);
+    expect(reply.headers.warning).toMatch(warning);
     expect(reply.body).toEqual(image.body);
     expect(await bed.counter('registry_stale_served_total')).toBe(1);
     // The next request does not wait for the same failure.
     const asked = fake.log.count();
-    expect((await bed.manifest('docker.io', REPOSITORY, '1', { method: 'HEAD' })).from).toBe('stale');
+    const head = await bed.manifest('docker.io', REPOSITORY, '1', { method: 'HEAD' });
+    const unchanged = await bed.manifest('docker.io', REPOSITORY, '1', { ifNoneMatch: `"${image.digest}"` });
+    expect([head.from, unchanged.from, unchanged.status]).toEqual(['stale', 'stale', 304]);
+    for (const { headers } of [head, unchanged]) expect(headers.warning).toMatch(warning);
     expect(fake.log.count()).toBe(asked);
     // Digests need no upstream, and what is good again is used again.
     expect((await bed.manifest('docker.io', REPOSITORY, image.digest)).from).toBe('cache');

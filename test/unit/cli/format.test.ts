@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { formatBytes, formatSpan, formatWhen } from '../../../src/cli/output.ts';
+import { formatBytes, formatWhen } from '../../../src/cli/output.ts';
+import { formatSpan } from '../../../src/kit/time.ts';
 
 test.each([
   [0, '0 B'],

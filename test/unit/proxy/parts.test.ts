@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import type { Digest } from '../../../src/oci/names.ts';
-import { FAILURE_PAUSE, StaleIfError } from '../../../src/proxy/by-tag.ts';
 import { fallbackTag } from '../../../src/proxy/lists.ts';
 import { exceeds } from '../../../src/proxy/ranges.ts';
 import { matchesNone, rangeApplies } from '../../../src/proxy/reply.ts';
 import { NEGATIVE_TTL, NegativeCache } from '../../../src/proxy/repository-access.ts';
+import { FAILURE_PAUSE, StaleIfError, staleWarning } from '../../../src/proxy/stale.ts';
 
 const digest = (digit: string) => `sha256:${digit.repeat(64)}` as Digest;
 const _key = { registry: 'docker.io', repository: 'library/app' };
@@ -81,15 +81,47 @@ it('a slow upstream is waited for once, until it answers', async () => {
   let now = 0;
   const staleIfError = new StaleIfError(() => now, 5);
   const slow = Promise.withResolvers<string>();
-  expect(await staleIfError.within('a', slow.promise)).toBeNull();
+  expect(await staleIfError.within('a', slow.promise, 'late')).toBeNull();
   expect(staleIfError.isFailing('a')).toBe(true);
   staleIfError.succeeded('a');
   expect(staleIfError.isFailing('a')).toBe(false);
   slow.resolve('late');
-  expect(await staleIfError.within('a', slow.promise)).toBe('late');
-  await expect(staleIfError.within('a', Promise.reject(new Error('no')))).rejects.toThrow('no');
+  expect(await staleIfError.within('a', slow.promise, 'late')).toBe('late');
+  await expect(staleIfError.within('a', Promise.reject(new Error('no')), 'late')).rejects.toThrow('no');
   now = FAILURE_PAUSE;
   expect(staleIfError.isFailing('a')).toBe(false);
+});
+
+describe('the warning of a stale answer', () => {
+  const text = (what: string) => staleWarning({ what, since: 1_000 }, 0, 61_000);
+
+  it('says what failed, since when, and how old the answer is', () => {
+    expect(text('quay.io failed: it answered 503')).toMatch(
+      /^299 - "quay\.io failed: it answered 503, since 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ; this answer is 1 min 1 s old"$/,
+    );
+  });
+
+  it.each(['"; x="', '\\', 'a\r\nx-evil: 1', '\u001b[2J', 'caf\u00e9 \u{1F4A3}', `${'long '.repeat(10_000)}`])(
+    'is one short quoted string of visible ASCII, whatever an upstream says: %j',
+    (what) => {
+      const warning = text(what);
+      expect(warning).toMatch(/^299 - "[\x20-\x21\x23-\x5b\x5d-\x7e]+"$/);
+      expect(warning.length).toBeLessThan(500);
+    },
+  );
+
+  it('remembers since when something fails, until it succeeds', () => {
+    let now = 5;
+    const staleIfError = new StaleIfError(() => now);
+    const fail = () =>
+      staleIfError.failed('a', new RegistryError('upstreamFailed', { facts: { registry: 'r', reason: `${now}` } }));
+    fail();
+    now = FAILURE_PAUSE + 5;
+    fail();
+    expect(staleIfError.trouble('a', 'new')).toMatchObject({ what: `r failed: ${now}`, since: 5 });
+    staleIfError.succeeded('a');
+    expect(staleIfError.trouble('a', 'new')).toEqual({ what: 'new', since: now });
+  });
 });
 
 it('the fallback tag is cut as the specification says', () => {
