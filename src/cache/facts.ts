@@ -23,6 +23,8 @@ export interface FactStore {
 const MAX_ANSWERS = 20_000;
 /** Facts that wait to be written; what is only said beyond them is not remembered, which costs its repository one HEAD for each. */
 const MAX_PENDING = 20_000;
+/** So many wait only while the index cannot be written; what is given beyond them is fetched once more. */
+const MAX_UNWRITTEN_FACTS = 2 * MAX_PENDING;
 /** Facts written in one go, so that it takes no more than a few ms. */
 const BATCH = 500;
 /**
@@ -99,6 +101,7 @@ export class Facts implements FactStore {
       const known = this.#answers.get(key);
       if (known !== undefined && addsNothing(known, fact)) continue;
       if (fact.gave === null && (this.#full || this.#pending.size >= MAX_PENDING)) continue;
+      if (this.#pending.size >= MAX_UNWRITTEN_FACTS) continue;
       const waiting = this.#pending.get(key);
       this.#pending.set(key, waiting === undefined ? fact : { ...fact, ...merge(waiting, fact) });
       this.#answers.delete(key);
@@ -129,8 +132,7 @@ export class Facts implements FactStore {
   /** Writes denials that are not written yet, and some of the new facts; the rest follows by itself. @throws the index's errors */
   flush(): void {
     this.#writeDenials();
-    const batch = [...this.#take(BATCH)];
-    if (batch.length > 0) this.#index.addFacts(batch, steadyNow());
+    this.#write(BATCH);
     this.#full = this.#index.totals().facts > MAX_FACTS;
     // All whose content is not here, however new.
     if (this.#full) this.#index.dropStaleFacts(Number.MAX_SAFE_INTEGER, BATCH);
@@ -146,8 +148,7 @@ export class Facts implements FactStore {
     clearImmediate(this.#next);
     this.#next = undefined;
     this.#writeDenials();
-    const facts = [...this.#take(Number.POSITIVE_INFINITY)];
-    if (facts.length > 0) this.#index.addFacts(facts, steadyNow());
+    this.#write(this.#pending.size);
   }
 
   /** Rows were dropped from the index directly: answers in memory may be wrong. */
@@ -156,13 +157,17 @@ export class Facts implements FactStore {
     this.#givers.clear();
   }
 
-  *#take(count: number): Generator<Fact> {
-    let taken = 0;
-    for (const [key, fact] of this.#pending) {
-      if (taken++ >= count) return;
-      this.#forget(key, fact);
-      yield fact;
+  /** Writes the oldest of the new facts, which wait on where the index cannot take them. */
+  #write(count: number): void {
+    const batch: [string, Fact][] = [];
+    for (const entry of this.#pending) {
+      if (batch.length >= count) break;
+      batch.push(entry);
     }
+    if (batch.length === 0) return;
+    const facts = batch.map(([, fact]) => fact);
+    this.#index.addFacts(facts, steadyNow());
+    for (const [key, fact] of batch) this.#forget(key, fact);
   }
 
   #writeDenials(): void {

@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import type { ByteSource } from '../kit/byte-source.ts';
 import { steadyNow } from '../kit/time.ts';
+import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, Digest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { type BlobHandle, CacheError, type Fetch, type FillOptions, type OpenOptions } from './blob-cache.ts';
@@ -411,7 +412,9 @@ export class Fills {
     if (outcome.error instanceof CacheError && outcome.error.reason === 'too-large') {
       this.#tooLarge.set(name, true);
     } else if (!rested && !(outcome.error instanceof CacheError)) {
-      log.warn({ digest, err: outcome.error }, 'a fill failed');
+      // That a registry does not give a blob is an answer, which its client gets; any number of them may ask for what is not there.
+      const level = outcome.error instanceof RegistryError && outcome.error.status < 500 ? 'debug' : 'warn';
+      log[level]({ digest, err: outcome.error }, 'a fill failed');
     }
   }
 }

@@ -3,8 +3,9 @@ import { SingleFlight } from '../kit/async.ts';
 import { readBounded } from '../kit/http.ts';
 import { type CredentialScope, isOwnRealm } from './credential-scope.ts';
 import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-work.ts';
+import { exchange } from './exchange.ts';
 import { CredentialsWithheldError, StatusError, TokenRefusedError, type Where } from './failures.ts';
-import type { OutgoingConnections, RawResponse, ResponseHeaders } from './net/connections.ts';
+import type { OutgoingConnections, ResponseHeaders } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
 import type { Pools } from './pools.ts';
 import { discard, header, retryAfterOf } from './responses.ts';
@@ -210,23 +211,22 @@ export class Tokens {
     const { registry, repository, endpoint, where } = context;
     let url = first;
     for (let hops = 0; ; hops++) {
-      const release = await this.#pools.acquire('document', registry, signal, { group: repository, rest });
-      let response: RawResponse;
-      try {
-        response = await this.#connections.request(url, {
-          method: 'GET',
-          headers,
-          reach: reachOf(url, endpoint, this.#connections),
-          where: url.origin === endpoint.origin ? 'endpoint' : where,
-          proxy: context.proxy,
-          signal,
-          stallTimeout: context.stallTimeout,
-        });
-      } catch (error) {
-        release();
-        throw error;
-      }
-      response.body.once('close', release);
+      const request = {
+        method: 'GET',
+        headers,
+        reach: reachOf(url, endpoint, this.#connections),
+        where: url.origin === endpoint.origin ? 'endpoint' : where,
+        proxy: context.proxy,
+        signal,
+        stallTimeout: context.stallTimeout,
+      } as const;
+      const response = await exchange(url, request, {
+        connections: this.#connections,
+        pools: this.#pools,
+        registry,
+        purpose: 'document',
+        holder: { group: repository, rest },
+      });
       if (response.status === 200) return readToken(await readBounded(response.body, RESPONSE_LIMIT), url, where);
       discard(response.body);
       if (!isRedirect(response.status) || hops >= MAX_REDIRECTS) {

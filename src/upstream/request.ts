@@ -15,6 +15,7 @@ import {
   USER_AGENT,
 } from './authorization.ts';
 import { isOwnTarget } from './credential-scope.ts';
+import { exchange } from './exchange.ts';
 import { CredentialsWithheldError, InvalidResponseError, RedirectError, TokenRefusedError } from './failures.ts';
 import type { OutgoingConnections, RawResponse } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
@@ -40,6 +41,8 @@ export interface UpstreamRequest {
   readonly onRedirect?: ((to: URL) => void) | undefined;
   /** How it holds its connection, where it acquires one. */
   readonly holder?: AcquireOptions;
+  /** For how long an answer is waited for before the same is asked once more beside, ms; default: as long as for any. */
+  readonly patience?: number;
 }
 
 /** Sends a request to one endpoint, and authorises it and follows redirects as needed. No retries. */
@@ -159,36 +162,32 @@ export class Requester {
   }
 
   /** @param authorization the header's value; null or empty for none */
-  async #once(url: URL, request: UpstreamRequest, authorization: string | null): Promise<RawResponse> {
-    const release =
-      request.purpose === null
-        ? () => {}
-        : await this.#pools.acquire(request.purpose, request.route.host, request.signal, {
-            group: request.repository,
-            ...request.holder,
-          });
-    try {
-      const response = await this.#connections.request(url, {
-        method: request.method,
-        headers: {
-          'user-agent': USER_AGENT,
-          // Some registries compress blobs otherwise, and the digest is that of the plain bytes.
-          'accept-encoding': 'identity',
-          ...request.headers,
-          ...(authorization === null || authorization === '' ? {} : { authorization }),
-        },
-        reach: reachOf(url, request.endpoint, this.#connections),
-        where: url.origin === request.endpoint.origin ? 'endpoint' : 'target',
-        proxy: request.route.proxy,
-        signal: request.signal,
-        stallTimeout: this.#stallTimeout,
-      });
-      response.body.once('close', release);
-      return response;
-    } catch (error) {
-      release();
-      throw error;
-    }
+  #once(url: URL, request: UpstreamRequest, authorization: string | null): Promise<RawResponse> {
+    const { route, endpoint, repository, purpose, patience } = request;
+    const headers = {
+      'user-agent': USER_AGENT,
+      // Some registries compress blobs otherwise, and the digest is that of the plain bytes.
+      'accept-encoding': 'identity',
+      ...request.headers,
+      ...(authorization === null || authorization === '' ? {} : { authorization }),
+    };
+    const raw = {
+      method: request.method,
+      headers,
+      reach: reachOf(url, endpoint, this.#connections),
+      where: url.origin === endpoint.origin ? 'endpoint' : 'target',
+      proxy: route.proxy,
+      signal: request.signal,
+      stallTimeout: this.#stallTimeout,
+    } as const;
+    return exchange(url, raw, {
+      connections: this.#connections,
+      pools: this.#pools,
+      registry: route.host,
+      purpose,
+      holder: { group: repository, ...request.holder },
+      patience,
+    });
   }
 }
 
@@ -205,6 +204,7 @@ export interface BlobRequest {
   readonly signal: AbortSignal;
   readonly purpose: UpstreamRequest['purpose'];
   readonly holder?: AcquireOptions;
+  readonly patience?: number;
 }
 
 /**

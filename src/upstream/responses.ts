@@ -3,6 +3,7 @@ import { parseRetryAfter, readBounded } from '../kit/http.ts';
 import { isObject, parseJsonObject } from '../kit/json.ts';
 import { essence, isMediaType, isWebPage } from '../oci/media-types.ts';
 import { type Digest, digestAlgorithm, parseDigest } from '../oci/names.ts';
+import { canHaveSize } from '../oci/transfer.ts';
 import { InvalidResponseError, SinkError, StatusError } from './failures.ts';
 import type { RawResponse, ResponseHeaders } from './net/connections.ts';
 
@@ -254,6 +255,11 @@ export function readBlobContent(response: UpstreamResponse, from: number | null)
     if (size !== undefined && size <= from) return { kind: 'end', size };
   }
   return null;
+}
+
+/** @throws {InvalidResponseError} for a size that a blob of this digest cannot have */
+export function requirePossibleSize(digest: Digest, size: number | undefined): void {
+  if (!canHaveSize(digest, size)) throw new InvalidResponseError(`${size} bytes for ${digest}`);
 }
 
 /** The failure in a response that is neither the blob nor a range of it. */

@@ -6,9 +6,9 @@ import type { Digest } from '../../src/oci/names.ts';
 import { eventually } from '../support/eventually.ts';
 import type { Content } from '../support/fake-registry/index.ts';
 import { FakeRegistry, type FakeRegistryOptions, generated, QUIRKS } from '../support/fake-registry/index.ts';
-import type { LoggedRequest } from '../support/fake-registry/log.ts';
+import type { LoggedRequest, RequestKind } from '../support/fake-registry/log.ts';
 import { MemorySink } from '../support/memory-sink.ts';
-import { startUpstream, type TestUpstream } from '../support/upstream.ts';
+import { startUpstream, type TestUpstream, tagsRequest } from '../support/upstream.ts';
 
 const MIB = 1024 * 1024;
 const signal = new AbortController().signal;
@@ -235,6 +235,8 @@ describe('an answer that cannot be', () => {
     fake.faults = () => nothing;
     expect((await failure(upstream.statBlob(key, signal))).kind).toBe('upstreamWrong');
     expect((await failure(upstream.openBlob(key, null, signal))).kind).toBe('upstreamWrong');
+    fake.faults = () => ({ status: 206, headers: { 'content-range': 'bytes 0-0/0' }, body: '' });
+    expect((await failure(upstream.statBlob(key, signal))).kind).toBe('upstreamWrong');
     fake.faults = () => undefined;
     const empty = { ...key, digest: layer(0, fake).digest };
     expect(await upstream.statBlob(empty, signal)).toEqual({ size: 0 });
@@ -257,6 +259,30 @@ describe('a request that is not answered', () => {
     }
     expect(fake.log.count({ kind: 'blob' })).toBe(2);
     await eventually('the first is given up', () => fake.log.all.every(({ done }) => done));
+  });
+
+  const key = { registry: 'r.test', repository: 'library/app' };
+  const tag = { kind: 'tag', tag: 'latest' } as const;
+  it.each<[string, RequestKind, (upstream: TestUpstream) => Promise<unknown>]>([
+    ['a manifest', 'manifest', (up) => up.manifest(key, tag, { method: 'GET', accept: undefined, signal })],
+    ['the HEAD of one', 'manifest', (up) => up.manifest(key, tag, { method: 'HEAD', accept: undefined, signal })],
+    ['tags', 'tags', (up) => up.tags(key, tagsRequest(), signal)],
+    ['referrers', 'referrers', (up) => up.referrers(key, generated(1).digest, new URLSearchParams(), signal)],
+    ['a token', 'token', (up) => up.tags(key, tagsRequest(), signal)],
+  ])('is sent once more beside also for %s', async (_, kind, ask) => {
+    const lost = ({ kind: asked, nth }: LoggedRequest) => (asked === kind && nth === 0 ? { hang: true } : undefined);
+    const fake = await fakeRegistry({ auth: { scheme: 'bearer' }, faults: lost });
+    fake.repository('library/app').addImage('latest', ['layer']);
+    expect(await ask(upstreamOf([fake.url], { stallTimeout: 2_000 }))).toBeTruthy();
+    // The first of the others is refused, without a token.
+    expect(fake.log.of({ kind }).filter(({ status }) => status !== 401)).toHaveLength(2);
+    await eventually('the first is given up', () => fake.log.all.every(({ done }) => done));
+  });
+
+  it('has its time beside the first, where that one gives up meanwhile', async () => {
+    const fake = await fakeRegistry({ faults: ({ nth }) => (nth === 0 ? { hang: true } : { delay: 1_000 }) });
+    await downloads(upstreamOf([fake.url], { stallTimeout: 1_000 }), layer(MIB, fake));
+    expect(fake.log.count({ kind: 'blob' })).toBe(2);
   });
 
   it('is asked anew again and again in the middle of a blob, so that a registry that is well again is noticed soon', async () => {

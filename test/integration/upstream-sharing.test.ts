@@ -171,7 +171,7 @@ describe('one path of a registry', () => {
     if (!('headers' in fault)) expect((await manifest('good.test', 'bad')).size).toBeGreaterThan(0);
   });
 
-  it('whose token endpoint cannot be connected to closes no other, and the error says which host it was', async () => {
+  it('whose token endpoint cannot be connected to closes no other, and the error says what it was', async () => {
     const port = await closedPort();
     const { good: registry, manifest, upstream } = await bed({});
     const challenge = `Bearer realm="http://127.0.0.1:${port}/token",service="x"`;
@@ -182,7 +182,7 @@ describe('one path of a registry', () => {
       const error = await failure(manifest('good.test', 'bad', `${i}`));
       expect([error.status, error.message]).toEqual([
         502,
-        `good.test failed: its token endpoint 127.0.0.1:${port} cannot be connected to: it refuses connections`,
+        'good.test failed: its token endpoint cannot be connected to: it refuses connections',
       ]);
     }
     expect(upstream.outOfReach('good.test')).toBe(false);

@@ -7,8 +7,9 @@ import { type BlobStream, canHaveSize } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
 import type { DocumentWork } from '../document-work.ts';
 import { readBlobHead } from '../documents.ts';
-import { reasonOf } from '../failures.ts';
+import { InvalidResponseError, reasonOf } from '../failures.ts';
 import { busyError } from '../pools.ts';
+import { requestBlob } from '../request.ts';
 import {
   blobError,
   bytesOf,
@@ -17,12 +18,12 @@ import {
   header,
   parseContentRange,
   readBlobContent,
+  requirePossibleSize,
   statusError,
   type UpstreamResponse,
   unsatisfiedSize,
 } from '../responses.ts';
 import type { Route } from '../upstream.ts';
-import { askForBlob, requirePossibleSize } from './ask.ts';
 import { Pace } from './pace.ts';
 
 /** Attempts in a row that bring no byte, before a stream is given up: with the waits between them half a minute, as long as clients wait. */
@@ -40,7 +41,7 @@ export async function statBlob(
 ): Promise<{ readonly size: number | undefined }> {
   const ask = (method: 'GET' | 'HEAD', range: { from: number; to: number } | null): Promise<UpstreamResponse> => {
     const request = { method, range, signal, purpose: 'document', holder: { rest } } as const;
-    return askForBlob(context, route, endpoint, key, request);
+    return requestBlob(context.requester, route, endpoint, key, request);
   };
   const head = async () => await readBlobHead(await ask('HEAD', null), endpoint, key.digest);
   const get = async () => {
@@ -55,7 +56,9 @@ export async function statBlob(
 async function sizeOf(first: UpstreamResponse, endpoint: URL): Promise<number | undefined> {
   if (first.status === 206) {
     discard(first.body);
-    return parseContentRange(header(first.headers, 'content-range'))?.size;
+    const range = parseContentRange(header(first.headers, 'content-range'));
+    if (range?.from !== 0) throw new InvalidResponseError('a part of the blob that was not asked for');
+    return range.size;
   }
   if (first.status === 200) {
     cutOff(first.body);
@@ -93,7 +96,7 @@ export async function openBlob(
   });
   try {
     const request = { method: 'GET', range, signal: AbortSignal.any([signal, stop.signal]), purpose: null } as const;
-    const response = await askForBlob(context, route, endpoint, key, request);
+    const response = await requestBlob(context.requester, route, endpoint, key, request);
     response.body.once('close', release);
     return await streamOf(response, endpoint, key, range, (bytes) => {
       pace.add(bytes);

@@ -3,18 +3,20 @@ import type { BlobKey } from '../../oci/names.ts';
 import type { BlobSink } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
 import { tryEndpoints } from '../endpoints.ts';
+import { RESUMING_PATIENCE } from '../exchange.ts';
 import { InvalidResponseError, isTimeout, reasonOf, SinkError } from '../failures.ts';
 import type { Release } from '../pools.ts';
+import { requestBlob } from '../request.ts';
 import {
   type BlobContent,
   blobError,
   cutOff,
   readBlobContent,
+  requirePossibleSize,
   type UpstreamResponse,
   writeBody,
 } from '../responses.ts';
 import type { Route } from '../upstream.ts';
-import { askForBlob, PATIENCE, RESUMING_PATIENCE, requirePossibleSize } from './ask.ts';
 import { type ConnectionRole, DownloadConnection } from './connection.ts';
 import { Pace } from './pace.ts';
 import { Parallelism } from './parallelism.ts';
@@ -290,9 +292,9 @@ class Download {
       async (endpoint) => {
         connection.endpoint = endpoint;
         const range = this.#rangeFor(connection, endpoint);
-        const patience = this.#begun ? RESUMING_PATIENCE : PATIENCE;
-        const request = { method: 'GET', range, signal, purpose: null } as const;
-        const response = await askForBlob(this.#context, this.#route, endpoint, this.#key, request, patience);
+        const patience = this.#begun ? { patience: RESUMING_PATIENCE } : {};
+        const request = { method: 'GET', range, signal, purpose: null, ...patience } as const;
+        const response = await requestBlob(this.#context.requester, this.#route, endpoint, this.#key, request);
         try {
           // Empty where another connection's body has brought the bytes meanwhile.
           const needed = !connection.assigned.empty;

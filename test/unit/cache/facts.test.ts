@@ -87,6 +87,20 @@ describe('what repositories said and gave', () => {
     expect(index.totals().facts).toBe(20_001);
     expect(facts.of(APP, digestOf(40_000))).not.toBeNull();
   });
+
+  it('waits where the index cannot be written, and is written once it can', () => {
+    const { index, facts } = make();
+    facts.add([factOf(APP, 1, { gave: 'credential' })]);
+    index.failing = true;
+    for (const write of [() => facts.flush(), () => facts.flushAll()]) expect(write).toThrow('the disk is full');
+    expect([facts.of(APP, digestOf(1))?.gave, facts.giversOf(digestOf(1)).closedTo]).toEqual([
+      'credential',
+      ['docker.io'],
+    ]);
+    index.failing = false;
+    facts.flush();
+    expect(index.factOf(APP, digestOf(1))?.gave).toBe('credential');
+  });
 });
 
 describe('a denial', () => {
