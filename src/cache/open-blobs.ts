@@ -8,8 +8,8 @@ import { type BlobHandle, CacheError, type Fetch, type FillOptions, type OpenOpt
 import { type FillKey, type PartialName, partialName, SharedFile } from './files.ts';
 import { Fill, type FillContext, RestedError } from './fill.ts';
 import type { BlobRow } from './index-port.ts';
-import { BlobReader, type Check, type Readable } from './reader.ts';
-import { type FileView, readableFrom } from './shared-read.ts';
+import { BlobReader, type Readable } from './reader.ts';
+import { type Check, type FileView, readableFrom } from './shared-read.ts';
 import type { Asked, Want } from './wishes.ts';
 
 /** A blob that is read whole is hashed on the way where it was not checked for so long, ms: a disk forgets slowly. */

@@ -4,7 +4,14 @@ import { type Digest, digestAlgorithm, digestHex } from '../oci/names.ts';
 import { VerifiedSource } from '../oci/transfer.ts';
 import { CacheError } from './blob-cache.ts';
 import type { SharedFile } from './files.ts';
-import { type FilePlace, type FileSource, type FileView, readableFrom, type SharedRead } from './shared-read.ts';
+import {
+  type Check,
+  type FilePlace,
+  type FileSource,
+  type FileView,
+  readableFrom,
+  type SharedRead,
+} from './shared-read.ts';
 import type { Want } from './wishes.ts';
 
 /** What a reader reads: a blob of this process's cache, or the view of one that another process fills. */
@@ -39,14 +46,6 @@ export interface ReaderOptions {
   readonly check?: Check | undefined;
   /** Says to the fill what is read; undefined where there is none, or it fetches everything in order. */
   readonly want?: Want | undefined;
-}
-
-/** Of a blob that is read whole. Ended once, by either of these; where the bytes are wrong the reader's `onDamage` is called instead. */
-export interface Check {
-  /** The bytes are right. */
-  right(): void;
-  /** The reader has left before the end. */
-  abandoned(): void;
 }
 
 /**

@@ -1,5 +1,4 @@
 import type { ByteSource } from '../kit/byte-source.ts';
-import type { Check } from './reader.ts';
 import type { Want } from './wishes.ts';
 
 /**
@@ -63,6 +62,14 @@ export function readableFrom(view: FileView, offset: number, wholeReply: boolean
 
 /** How the growth ended. */
 export type Outcome = { readonly kind: 'complete' } | { readonly kind: 'failed'; readonly error: Error };
+
+/** Of a blob that is read whole. Ended once, by either of these; where the bytes are wrong the reader's `onDamage` is called instead. */
+export interface Check {
+  /** The bytes are right. */
+  right(): void;
+  /** The reader has left before the end. */
+  abandoned(): void;
+}
 
 /** All that a reader in another process needs; the source stays open, and keeps the file from eviction, until that reader is done. */
 export interface SharedRead {
