@@ -44,7 +44,7 @@ export interface BlobCache {
    * is asked first, and `fetch` brings only what it does not have. A fill goes on when every reader has left; it is aborted by `close`, and where
    * the cache cannot go on. At its end the blob is kept; where it was kept before, the second copy is dropped.
    */
-  fill(key: BlobKey, fetch: Fetch, options?: FillOptions): BlobHandle;
+  fill(key: BlobKey & FillKey, fetch: Fetch, options?: FillOptions): BlobHandle;
   /** Ends fills (what is on disk is resumed after the next start) and flushes the index. */
   close(): Promise<void>;
 }

@@ -144,7 +144,7 @@ export class Cache implements BlobCache {
     return this.#handle(key.digest, name, blob);
   }
 
-  fill(key: BlobKey, fetch: Fetch, options: FillOptions = {}): BlobHandle {
+  fill(key: BlobKey & FillKey, fetch: Fetch, options: FillOptions = {}): BlobHandle {
     const found = this.growing(key);
     if (found !== null) return found;
     if (this.#closed) throw new RegistryError('unavailable', { facts: { reason: 'it is stopping' } });

@@ -3,8 +3,13 @@ import { close, constants, fdatasync, fstatSync, fsync, openSync, read, writev, 
 import { join } from 'node:path';
 import { type BlobKey, type Digest, digestAlgorithm, digestHex, parseDigest } from '../oci/names.ts';
 
-/** Whose bytes a growing or partial file holds: until its digest has proved right, it is one registry's word. */
-export type FillKey = Pick<BlobKey, 'registry' | 'digest'>;
+/**
+ * Whose bytes a growing or partial file holds: until its digest has proved right, it is one registry's word. Where the registry's row has credentials
+ * they may have opened it (`closed`): who comes when the row has none gets nothing of it.
+ */
+export interface FillKey extends Pick<BlobKey, 'registry' | 'digest'> {
+  readonly closed?: boolean;
+}
 
 /** The name of a partial file: of a digest and of the registry that its bytes come from. */
 export type PartialName = string & { readonly __partial: unique symbol };
@@ -40,8 +45,10 @@ export class Layout {
   }
 }
 
-export function partialName({ registry, digest }: FillKey): PartialName {
-  const hash = createHash('sha256').update(registry).digest('hex').slice(0, REGISTRY_DIGITS);
+export function partialName({ registry, digest, closed = false }: FillKey): PartialName {
+  // No host has a space.
+  const source = closed ? `${registry} closed` : registry;
+  const hash = createHash('sha256').update(source).digest('hex').slice(0, REGISTRY_DIGITS);
   return `${digestAlgorithm(digest)}-${digestHex(digest)}-${hash}` as PartialName;
 }
 

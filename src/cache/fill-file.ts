@@ -4,7 +4,7 @@ import type { Extent } from '../kit/interval-set.ts';
 import { type BlobKey, digestAlgorithm } from '../oci/names.ts';
 import { CacheError } from './blob-cache.ts';
 import type { Reservation, SpaceReserver } from './eviction.ts';
-import { type Layout, type PartialName, partialName, SharedFile } from './files.ts';
+import { type FillKey, type Layout, type PartialName, partialName, SharedFile } from './files.ts';
 import { GrowingFile } from './growing-file.ts';
 import { dropPartial, type Held, HeldRecorder, promote, type RecordLimits, reopenPartial } from './partial-files.ts';
 
@@ -39,7 +39,7 @@ export class FillFile {
   held = NOTHING_HELD;
   /** Why it could not be opened: the upstream is asked all the same. */
   error: CacheError | null = null;
-  readonly #key: BlobKey;
+  readonly #key: BlobKey & FillKey;
   readonly #context: FillFileContext;
   readonly #recorder: HeldRecorder;
   readonly #onWritten: (extent: Extent) => void;
@@ -47,7 +47,7 @@ export class FillFile {
   #reservation: Reservation | null = null;
 
   constructor(
-    key: BlobKey,
+    key: BlobKey & FillKey,
     context: FillFileContext,
     on: { written: (extent: Extent) => void; error: (error: CacheError) => void },
   ) {

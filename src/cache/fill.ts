@@ -5,7 +5,7 @@ import { type BlobSink, canHaveSize } from '../oci/transfer.ts';
 import type { FillAllowance } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import type { SecondLevel } from './blob-tier.ts';
-import type { PartialName, SharedFile } from './files.ts';
+import type { FillKey, PartialName, SharedFile } from './files.ts';
 import { FillFile, type FillFileContext } from './fill-file.ts';
 import { type FileView, type Outcome, readableFrom } from './shared-read.ts';
 import { Waiters } from './waiters.ts';
@@ -67,7 +67,7 @@ export class Fill implements FileView {
   outcome: Outcome | null = null;
   /** Nothing is being fetched, since nothing more is wanted now. */
   resting = false;
-  readonly #key: BlobKey;
+  readonly #key: BlobKey & FillKey;
   readonly #context: FillContext;
   readonly #options: FillOptions;
   readonly #file: FillFile;
@@ -92,7 +92,7 @@ export class Fill implements FileView {
   /** It goes on although its readers have left, and counts among what its client is allowed. */
   #isAllowed = false;
 
-  constructor(key: BlobKey, context: FillContext, options: FillOptions) {
+  constructor(key: BlobKey & FillKey, context: FillContext, options: FillOptions) {
     this.digest = key.digest;
     this.#key = key;
     this.#context = context;

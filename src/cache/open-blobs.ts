@@ -340,7 +340,7 @@ export class Fills {
   }
 
   /** The fill counts as a user of its blob, so that the file stays open when every client has left. */
-  start(key: BlobKey, fetch: Fetch, options: FillOptions): OpenBlob {
+  start(key: BlobKey & FillKey, fetch: Fetch, options: FillOptions): OpenBlob {
     const fill = new Fill(key, this.#context, options);
     const blob = this.#options.openBlobs.openGrowing(fill);
     this.#unclaimed.add(fill.name);

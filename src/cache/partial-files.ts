@@ -3,7 +3,6 @@ import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Mutex } from '../kit/async.ts';
 import type { Extent, IntervalSet } from '../kit/interval-set.ts';
-import type { Digest } from '../oci/names.ts';
 import { CacheError } from './blob-cache.ts';
 import { type FillKey, type Layout, type PartialName, partialName, SharedFile } from './files.ts';
 
@@ -89,8 +88,8 @@ const { O_CREAT, O_NOFOLLOW, O_TRUNC, O_WRONLY } = constants;
 /** Anew, and never through a symbolic link: whoever could make one would choose which file is overwritten. */
 const WRITE_ANEW = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW;
 
-async function writeHeld(layout: Layout, digest: Digest, held: HeldRecord): Promise<void> {
-  const path = layout.held(partialName({ registry: held.registry, digest }));
+async function writeHeld(layout: Layout, key: FillKey, held: HeldRecord): Promise<void> {
+  const path = layout.held(partialName(key));
   const pairs = (extents: readonly Extent[]) => extents.map(({ from, to }) => [from, to]);
   const text = JSON.stringify({
     registry: held.registry,
@@ -218,8 +217,8 @@ export class HeldRecorder {
         this.#synced = extents;
         this.#syncedAt = performance.now();
       }
-      const { registry, digest } = this.#key;
-      await writeHeld(this.#layout, digest, { registry, size, written: extents, synced: this.#synced });
+      const { registry } = this.#key;
+      await writeHeld(this.#layout, this.#key, { registry, size, written: extents, synced: this.#synced });
     } catch (error) {
       const { message } = error as Error;
       this.#failed(new CacheError('disk', `cannot record what is held of ${this.#key.digest}: ${message}`, error));

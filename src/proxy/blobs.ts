@@ -2,11 +2,12 @@ import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { BlobCache, BlobHandle, Fetch, FillOptions, OpenOptions } from '../cache/blob-cache.ts';
 import { CacheError } from '../cache/blob-cache.ts';
+import type { FillKey } from '../cache/files.ts';
 import type { Asked } from '../cache/wishes.ts';
 import { type Lifetime, SingleFlight } from '../kit/async.ts';
 import type { Extent } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { type BlobKey, contentId, type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
+import { type BlobKey, contentId, type Digest, type RepositoryKey } from '../oci/names.ts';
 import {
   contentRange,
   coverAll,
@@ -21,7 +22,7 @@ import type { Upstream } from '../upstream/upstream.ts';
 import { ExactSource, Passthrough, wrongSize } from './passthrough.ts';
 import { exceeds, multipart, WithCleanup } from './ranges.ts';
 import { blobHeaders, matchesNone, notModified, type Pull, type Reply, rangeApplies } from './reply.ts';
-import { isMissing, NegativeCache, type RepositoryAccess } from './repository-access.ts';
+import { flightId, isMissing, NegativeCache, type RepositoryAccess } from './repository-access.ts';
 
 /** Why a blob's bytes went past the cache, for the metric. */
 export type PassthroughReason = 'not-kept' | 'cache-failed';
@@ -44,6 +45,9 @@ export class BlobSizes {
     this.#sizes.set(contentId(key, digest), size);
   }
 }
+
+/** Which blob, and whose file it is while it grows. */
+type HeldBlobKey = BlobKey & Required<FillKey>;
 
 export interface BlobsOptions {
   readonly upstream: Upstream;
@@ -79,7 +83,7 @@ export class Blobs {
   }
 
   /** @throws {RegistryError} the upstream's own, rangeNotSatisfiable */
-  async serve(pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply> {
+  async serve(pull: Pull, entry: RegistryEntry, key: HeldBlobKey): Promise<Reply> {
     const { blobs } = this.#options;
     return (
       (await this.#serveFrom(blobs?.kept(key.digest) ?? null, pull, entry, key)) ??
@@ -96,7 +100,12 @@ export class Blobs {
    * From what the cache has: kept content where this repository may have it, what its own registry is just bringing where the repository is known
    * to hold it. Null where neither is so; kept content may be closed to this registry, which then brings a copy of its own.
    */
-  async #serveFrom(handle: BlobHandle | null, pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply | null> {
+  async #serveFrom(
+    handle: BlobHandle | null,
+    pull: Pull,
+    entry: RegistryEntry,
+    key: HeldBlobKey,
+  ): Promise<Reply | null> {
     if (handle === null) return null;
     const { access } = this.#options;
     const { complete } = handle;
@@ -113,7 +122,7 @@ export class Blobs {
     }
   }
 
-  async #notHere(pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply> {
+  async #notHere(pull: Pull, entry: RegistryEntry, key: HeldBlobKey): Promise<Reply> {
     const id = contentId(key, key.digest);
     this.#missing.check(id);
     try {
@@ -126,7 +135,7 @@ export class Blobs {
   }
 
   /** Nothing of the blob is in the cache. */
-  async #fromUpstream(pull: Pull, entry: RegistryEntry, key: BlobKey): Promise<Reply> {
+  async #fromUpstream(pull: Pull, entry: RegistryEntry, key: HeldBlobKey): Promise<Reply> {
     const { blobs, access } = this.#options;
     const known = matchesNone(pull.ifNoneMatch, key.digest);
     if (pull.method === 'HEAD' || known) {
@@ -137,7 +146,9 @@ export class Blobs {
     if (blobs === null || !blobs.accepts(key)) return this.#passThrough(pull, entry, key, specs, 'not-kept');
     const part = specs === null ? undefined : await this.#firstPart(entry, key, specs);
     try {
-      await this.#proofs.do(contentId(key, key.digest), () => this.#startFill(blobs, pull.client, part, entry, key));
+      await this.#proofs.do(flightId(entry, contentId(key, key.digest)), () =>
+        this.#startFill(blobs, pull.client, part, entry, key),
+      );
     } catch (error) {
       if (!(error instanceof CacheError)) throw error;
       return this.#passThrough(pull, entry, key, specs, 'cache-failed');
@@ -159,7 +170,7 @@ export class Blobs {
     client: string,
     part: Asked | undefined,
     entry: RegistryEntry,
-    key: BlobKey,
+    key: HeldBlobKey,
   ): Promise<void> {
     const { upstream, access, sizes } = this.#options;
     // Another repository of this registry may have begun a fill since this one looked. That fill's bytes do not show that this repository holds
@@ -176,11 +187,12 @@ export class Blobs {
       gave: this.#gave(entry, key),
       ...(part === undefined ? {} : { part }),
     };
+    const asked = access.denials.now;
     const handle = other ?? blobs.fill(key, fetch, options);
     try {
       if (other === null) {
         await handle.size();
-        if (!tier) access.said(entry, key, [key.digest]);
+        if (!tier) access.said(entry, key, [key.digest], asked);
       } else if (!access.knows(entry, key, key.digest)) await this.#stat(entry, key);
     } finally {
       handle.release();
@@ -188,16 +200,14 @@ export class Blobs {
   }
 
   /** To be called when the repository has given the blob: unless its registry has closed it since it was asked. */
-  #gave(entry: RegistryEntry, key: BlobKey): () => void {
+  #gave(entry: RegistryEntry, key: HeldBlobKey): () => void {
     const { access } = this.#options;
-    const before = access.denials.now;
-    return () => {
-      if (!access.denials.since(before, repositoryId(key))) access.gave(entry, key, key.digest);
-    };
+    const asked = access.denials.now;
+    return () => access.gave(entry, key, key.digest, asked);
   }
 
   /** What a reader of these ranges will ask for at first; undefined where that is everything. */
-  async #firstPart(entry: RegistryEntry, key: BlobKey, specs: readonly RangeSpec[]): Promise<Asked | undefined> {
+  async #firstPart(entry: RegistryEntry, key: HeldBlobKey, specs: readonly RangeSpec[]): Promise<Asked | undefined> {
     const [spec] = specs;
     if (spec?.kind === 'from') return { ...spec, openEnded: spec.to === undefined };
     const size = this.#options.sizes.get(key, key.digest) ?? (await this.#stat(entry, key));
@@ -212,13 +222,16 @@ export class Blobs {
   async #isProved(
     pull: Pull,
     entry: RegistryEntry,
-    key: BlobKey,
+    key: HeldBlobKey,
     { complete, knownSize }: BlobHandle,
   ): Promise<boolean> {
     const id = contentId(key, key.digest);
     this.#missing.check(id);
     try {
-      await this.#proofs.do(id, async () => void (await this.#stat(entry, key, complete ? knownSize : undefined)));
+      await this.#proofs.do(
+        flightId(entry, id),
+        async () => void (await this.#stat(entry, key, complete ? knownSize : undefined)),
+      );
       return true;
     } catch (error) {
       this.#options.access.failed(key, error);
@@ -229,26 +242,27 @@ export class Blobs {
     }
   }
 
-  async #size(entry: RegistryEntry, key: BlobKey): Promise<number | undefined> {
+  async #size(entry: RegistryEntry, key: HeldBlobKey): Promise<number | undefined> {
     const { access, sizes } = this.#options;
     const size = access.knows(entry, key, key.digest) ? sizes.get(key, key.digest) : undefined;
     return size ?? this.#stat(entry, key);
   }
 
   /** @param right the size of the verified blob, where it is here: a registry that claims another has not shown that it holds it */
-  #stat(entry: RegistryEntry, key: BlobKey, right?: number): Promise<number | undefined> {
+  #stat(entry: RegistryEntry, key: HeldBlobKey, right?: number): Promise<number | undefined> {
     const { upstream, access, lifetime } = this.#options;
-    return this.#stats.do(contentId(key, key.digest), async () => {
+    return this.#stats.do(flightId(entry, contentId(key, key.digest)), async () => {
+      const asked = access.denials.now;
       const { size } = await lifetime.run((signal) => upstream.statBlob(key, signal));
       if (!canHaveSize(key.digest, size) || (right !== undefined && size !== undefined && size !== right)) {
         throw wrongSize(key, size, right);
       }
-      access.said(entry, key, [key.digest]);
+      access.said(entry, key, [key.digest], asked);
       return size;
     });
   }
 
-  async #fromHandle(pull: Pull, key: BlobKey, handle: BlobHandle): Promise<Reply> {
+  async #fromHandle(pull: Pull, key: HeldBlobKey, handle: BlobHandle): Promise<Reply> {
     const announced = await handle.size();
     // What a manifest of this repository says of a blob that is still coming: the verified one needs nobody's word.
     const expected = handle.complete ? undefined : this.#options.sizes.get(key, key.digest);
@@ -293,7 +307,13 @@ export class Blobs {
     };
   }
 
-  #several(key: BlobKey, handle: BlobHandle, extents: readonly Extent[], size: number, options: OpenOptions): Reply {
+  #several(
+    key: HeldBlobKey,
+    handle: BlobHandle,
+    extents: readonly Extent[],
+    size: number,
+    options: OpenOptions,
+  ): Reply {
     // Parts are opened one after the other; until the last is closed the blob is not evicted.
     const held = handle.hold();
     const wholeReply = coverAll(extents, size);
@@ -311,7 +331,7 @@ export class Blobs {
   async #passThrough(
     pull: Pull,
     entry: RegistryEntry,
-    key: BlobKey,
+    key: HeldBlobKey,
     specs: readonly RangeSpec[] | null,
     reason: PassthroughReason,
   ): Promise<Reply> {
@@ -324,7 +344,7 @@ export class Blobs {
   }
 
   /** Null where the answer is rather the whole. */
-  async #part(pull: Pull, entry: RegistryEntry, key: BlobKey, specs: readonly RangeSpec[]): Promise<Reply | null> {
+  async #part(pull: Pull, entry: RegistryEntry, key: HeldBlobKey, specs: readonly RangeSpec[]): Promise<Reply | null> {
     const [spec] = specs;
     if (specs.length !== 1 || spec === undefined) return null;
     let range: { from: number; to?: number | undefined } = { from: 0 };
@@ -349,7 +369,7 @@ async function isBegun(handle: BlobHandle): Promise<boolean> {
   );
 }
 
-function head(key: BlobKey, size: number | undefined, from: Reply['from']): Reply {
+function head(key: HeldBlobKey, size: number | undefined, from: Reply['from']): Reply {
   return { status: 200, headers: blobHeaders(key.digest, size), body: null, from };
 }
 

@@ -4,7 +4,7 @@ import { SingleFlight } from '../kit/async.ts';
 import { acceptClass } from '../oci/media-types.ts';
 import { contentId, type Digest, type RepositoryKey } from '../oci/names.ts';
 import { type Found, type KnownManifest, type ManifestFetcher, type Method, REPLY_TTL } from './manifest-fetcher.ts';
-import { NegativeCache, type RepositoryAccess } from './repository-access.ts';
+import { flightId, NegativeCache, type RepositoryAccess } from './repository-access.ts';
 
 export interface ManifestsByDigestOptions {
   readonly fetcher: ManifestFetcher;
@@ -44,7 +44,7 @@ export class ManifestsByDigest {
   async #fetch(entry: RegistryEntry, key: RepositoryKey, digest: Digest, method: Method): Promise<Found> {
     const id = contentId(key, digest);
     this.#missing.check(id);
-    return this.#flights.do(`${method} ${id}`, async () => {
+    return this.#flights.do(flightId(entry, `${method} ${id}`), async () => {
       try {
         return await this.#ask(entry, key, digest, method);
       } catch (error) {
@@ -62,10 +62,10 @@ export class ManifestsByDigest {
     // Where it is here for another repository, a HEAD may be enough to show that this one has it too.
     if (row !== null || method === 'HEAD') {
       const head = await fetcher.head(entry, key, reference, EVERYTHING);
-      const { mediaType, size, body } = head;
+      const { mediaType, size, body, asked } = head;
       if (body !== null) return this.#reusable({ digest, mediaType, body, size: body.length }, 'upstream');
       if (row === null || size === undefined || size === row.body.length) {
-        if (head.digest !== undefined) access.said(entry, key, [{ digest, mediaType }]);
+        if (head.digest !== undefined) access.said(entry, key, [{ digest, mediaType }], asked);
         const kept = fetcher.kept(entry, key, digest);
         if (kept !== null) return this.#reusable(kept, 'upstream');
         if (method === 'HEAD' && size !== undefined) {

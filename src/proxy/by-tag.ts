@@ -14,7 +14,7 @@ import {
   type Method,
   REPLY_TTL,
 } from './manifest-fetcher.ts';
-import { isDenial, isMissing, NegativeCache, type RepositoryAccess } from './repository-access.ts';
+import { flightId, isDenial, isMissing, NegativeCache, type RepositoryAccess } from './repository-access.ts';
 import { StaleIfError, staleWarning } from './stale.ts';
 
 export interface ManifestsByTagOptions {
@@ -82,12 +82,14 @@ export class ManifestsByTag {
   }
 
   async #revalidate(request: TagRequest, kept: TagAnswer | null): Promise<Found> {
-    const { id, method, client } = request;
+    const { entry, id, method, client } = request;
     this.#missing.check(id);
     const fallback = kept !== null && this.#age(kept) <= this.#options.config.staleFor ? kept : null;
     // No log line for each request while the upstream is known to fail.
     if (fallback !== null && this.#staleIfError.isFailing(id)) return this.#stale(request, fallback);
-    const flight = this.#flights.do(`${method} ${id} ${client.header}`, () => this.#ask(request, kept));
+    const flight = this.#flights.do(flightId(entry, `${method} ${id} ${client.header}`), () =>
+      this.#ask(request, kept),
+    );
     if (fallback === null) return this.#reusable(await flight, 'upstream', client);
     const { registry } = request.key;
     if (this.#options.outOfReach(registry)) {
@@ -97,12 +99,17 @@ export class ManifestsByTag {
     }
     try {
       const answer = await this.#staleIfError.within(id, flight, `${registry} does not answer`);
-      if (answer === null) return this.#fallBack(request, fallback, 'it has not answered yet');
-      return this.#reusable(answer, answer.digest === fallback.digest ? 'cache' : 'upstream', client);
+      if (answer !== null)
+        return this.#reusable(answer, answer.digest === fallback.digest ? 'cache' : 'upstream', client);
     } catch (error) {
-      if (!this.#staleIfError.isFailing(id)) throw error;
-      return this.#fallBack(request, fallback, error instanceof RegistryError ? error.logged : String(error));
+      // The registry may have closed the repository meanwhile, in answer to another request.
+      const still = this.#staleIfError.isFailing(id) ? this.#kept(request) : null;
+      if (still === null) throw error;
+      return this.#fallBack(request, still, error instanceof RegistryError ? error.logged : String(error));
     }
+    const still = this.#kept(request);
+    if (still === null) return this.#reusable(await flight, 'upstream', client);
+    return this.#fallBack(request, still, 'it has not answered yet');
   }
 
   /** One upstream conversation about a tag, for everyone who waits for it. */
@@ -134,14 +141,14 @@ export class ManifestsByTag {
   }
 
   /** Null where the HEAD says too little, or of what is kept something else, so that a GET must. */
-  #fromHead(request: TagRequest, { digest, mediaType, size, body }: ManifestHead): TagAnswer | null {
+  #fromHead(request: TagRequest, { digest, mediaType, size, body, asked }: ManifestHead): TagAnswer | null {
     if (digest === undefined) return null;
     if (body !== null) return this.#keep(request, { digest, mediaType, body, size: body.length });
     const { entry, key } = request;
     const { store, access, fetcher, now } = this.#options;
     const row = store.getManifest(digest);
     if (row !== null && size !== undefined && size !== row.body.length) return null;
-    access.said(entry, key, [{ digest, mediaType }]);
+    access.said(entry, key, [{ digest, mediaType }], asked);
     const kept = fetcher.kept(entry, key, digest);
     if (kept !== null) return this.#keep(request, kept);
     return size === undefined ? null : { digest, mediaType, size, body: null, checkedAt: now() };

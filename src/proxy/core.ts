@@ -153,7 +153,12 @@ class Core implements ManagedProxyCore {
       case 'manifest':
         return this.#manifest(pull, entry, what.reference);
       case 'blob':
-        return this.#blobs.serve(pull, entry, { registry, repository, digest: what.digest });
+        return this.#blobs.serve(pull, entry, {
+          registry,
+          repository,
+          digest: what.digest,
+          closed: entry.credentials !== null,
+        });
       // A registry that refuses a list may still give every image: that closes nothing.
       case 'tags':
         return serveTags(this.#upstream, pull, what);

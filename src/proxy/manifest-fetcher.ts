@@ -49,6 +49,8 @@ export interface ManifestHead {
   readonly mediaType: string;
   readonly size: number | undefined;
   readonly body: Uint8Array | null;
+  /** When it was asked for, in the count of denials: see `RepositoryAccess.said`. */
+  readonly asked: number;
 }
 
 /** Gets manifests from the upstream, and draws the conclusions from having seen one. */
@@ -74,7 +76,7 @@ export class ManifestFetcher {
   async head(entry: RegistryEntry, key: RepositoryKey, reference: Reference, accept: string): Promise<ManifestHead> {
     const asked = this.#options.access.denials.now;
     const answer = await this.#ask(key, reference, 'HEAD', accept);
-    return answer.body === null ? answer : this.#keep(entry, key, answer, asked);
+    return { ...(answer.body === null ? answer : this.#keep(entry, key, answer, asked)), asked };
   }
 
   /** Gets a manifest, and keeps it. @throws {RegistryError} the upstream's */
@@ -99,8 +101,8 @@ export class ManifestFetcher {
     store.putManifest({ digest, body });
     // What it names was learnt when it came first.
     if (access.hasGiven(entry, key, digest) && access.mediaType(key, digest) === mediaType) return manifest;
-    access.gave(entry, key, digest, mediaType);
-    if (named.length > 0) access.said(entry, key, named);
+    access.gave(entry, key, digest, asked, mediaType);
+    if (named.length > 0) access.said(entry, key, named, asked);
     for (const blob of named) if (blob.size !== undefined) sizes.set(key, blob.digest, blob.size);
     return manifest;
   }

@@ -106,9 +106,13 @@ export class RepositoryAccess {
     return this.#facts?.of(key, digest)?.mediaType ?? null;
   }
 
-  /** This repository *said* that it holds these: a manifest that it gave names them, or its HEAD claims it. */
-  said(entry: RegistryEntry, key: RepositoryKey, claims: readonly (Digest | Claim)[]): void {
-    const said = shownTo(entry);
+  /**
+   * This repository *said* that it holds these: a manifest that it gave names them, or its HEAD claims it.
+   * @param asked the moment when it was asked, by `denials.now`: what was asked before a denial proves nothing after it
+   */
+  said(entry: RegistryEntry, key: RepositoryKey, claims: readonly (Digest | Claim)[], asked: number): void {
+    if (this.#isDeniedSince(key, asked)) return;
+    const said = this.#shownTo(entry, key);
     this.#facts?.add(
       claims.map((claim) => {
         const { digest, mediaType = null } = typeof claim === 'string' ? { digest: claim } : claim;
@@ -117,9 +121,14 @@ export class RepositoryAccess {
     );
   }
 
-  /** This repository *gave* it: a GET there brought the bytes, and their digest was right. `mediaType`: of a manifest. */
-  gave(entry: RegistryEntry, key: RepositoryKey, digest: Digest, mediaType: string | null = null): void {
-    const gave = shownTo(entry);
+  /**
+   * This repository *gave* it: a GET there brought the bytes, and their digest was right.
+   * @param asked as for `said`
+   * @param mediaType of a manifest
+   */
+  gave(entry: RegistryEntry, key: RepositoryKey, digest: Digest, asked: number, mediaType: string | null = null): void {
+    if (this.#isDeniedSince(key, asked)) return;
+    const gave = this.#shownTo(entry, key);
     this.#facts?.add([{ repository: key, digest, said: null, gave, mediaType }]);
   }
 
@@ -134,6 +143,16 @@ export class RepositoryAccess {
     if (known) this.denials.add(repositoryId(asked));
   }
 
+  #isDeniedSince(key: RepositoryKey, asked: number): boolean {
+    return asked !== this.denials.now && this.denials.since(asked, repositoryId(key));
+  }
+
+  /** Where credentials came into the row, or left it, since it was asked, nobody knows whether they were used. */
+  #shownTo({ credentials }: RegistryEntry, { registry }: RepositoryKey): Shown {
+    const now = this.#table().registries.get(registry);
+    return credentials === null && now?.credentials === null ? 'anyone' : 'credential';
+  }
+
   #isOpenTo(entry: RegistryEntry, digest: Digest): boolean {
     const { open, closedTo } = this.#facts?.giversOf(digest) ?? { open: false, closedTo: [] };
     if (open) return true;
@@ -144,8 +163,12 @@ export class RepositoryAccess {
   }
 }
 
-function shownTo(entry: RegistryEntry): Shown {
-  return entry.credentials === null ? 'anyone' : 'credential';
+/**
+ * Names one question to a registry, for those who ask it at the same moment and may share its answer: who comes when the row has no credentials
+ * any more gets no answer that they opened. `question`: names it among those of the same row.
+ */
+export function flightId({ credentials }: RegistryEntry, question: string): string {
+  return credentials === null ? question : `closed ${question}`;
 }
 
 /** What only credentials opened must be opened without them first, once the registry's row has none any more. */

@@ -28,8 +28,8 @@ function make() {
     const entry = () => registries.get(host)!;
     return {
       key,
-      says: (...digests: (typeof X)[]) => access.said(entry(), key, digests),
-      gives: (digest = X, type?: string) => access.gave(entry(), key, digest, type),
+      says: (...digests: (typeof X)[]) => access.said(entry(), key, digests, access.denials.now),
+      gives: (digest = X, type?: string) => access.gave(entry(), key, digest, access.denials.now, type),
       may: (digest = X) => access.mayServe(entry(), key, digest),
       knows: (digest = X) => access.knows(entry(), key, digest),
       typeOf: (digest = X) => access.mediaType(key, digest),
