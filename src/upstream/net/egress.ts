@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
-import { Network, parseAddress } from '../../kit/networks.ts';
+import { isIPv6, Network, parseAddress } from '../../kit/networks.ts';
 import { RedirectError } from '../failures.ts';
 
 // Where outgoing connections may lead, and through which proxy.
@@ -23,6 +23,12 @@ const INSIDE_RANGES = new Set([
   'reserved',
   'benchmarking',
 ]);
+
+/**
+ * Where clouds serve their metadata besides link-local addresses: Alibaba's, Oracle's and Azure's (a public address, reached from within
+ * alone), Amazon's and Google's over IPv6.
+ */
+const METADATA = new Set(['100.100.100.200', '192.0.0.192', '168.63.129.16', 'fd00:ec2::254', 'fd20:ce::254']);
 
 /** Names that mean this machine or this network, whatever a resolver elsewhere answers for them (RFC 6761, 6762, 8375). */
 const INSIDE_NAME = /(^|\.)(localhost|local|internal|home\.arpa)$/;
@@ -58,10 +64,12 @@ export function bareHost(host: string): string {
 function rangeOf(address: string): string {
   const parsed = parseAddress(address);
   if (parsed === null) return 'invalid';
-  const range = parsed.range();
   // RFC 6052 §2.1, `64:ff9b::/96`: a NAT64 gateway leads to the IPv4 address in the last 32 bits, so that one is judged.
-  if (range === 'rfc6052') return ipaddr.fromByteArray(parsed.toByteArray().slice(12)).range();
-  return range;
+  const judged = parsed.range() === 'rfc6052' ? ipaddr.fromByteArray(parsed.toByteArray().slice(12)) : parsed;
+  if (METADATA.has(judged.toString())) return 'metadata';
+  const range = judged.range();
+  // RFC 4291 §2.4: what is public lies in 2000::/3. The rest is not given to anybody, `::/96` (§2.5.5.1) included.
+  return range === 'unicast' && isIPv6(judged) && (judged.parts[0] ?? 0) >> 13 !== 1 ? 'unassigned' : range;
 }
 
 // Redirects, and whatever else an upstream points to

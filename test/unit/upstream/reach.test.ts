@@ -23,6 +23,10 @@ describe('mayReach', () => {
     '::ffff:127.0.0.1',
     '::ffff:a9fe:a9fe',
     '64:ff9b::7f00:1',
+    '64:ff9b:1::7f00:1',
+    '::7f00:1',
+    '4000::1',
+    '168.63.129.16',
     'nonsense',
   ])('keeps a public registry from %s', (address) => {
     expect(mayReach('public', address)).toBe(false);
@@ -32,7 +36,18 @@ describe('mayReach', () => {
     expect(mayReach('inside', '10.1.2.3')).toBe(true);
     expect(mayReach('inside', '127.0.0.1')).toBe(true);
     expect(mayReach('inside', '1.1.1.1')).toBe(true);
-    expect(mayReach('inside', '169.254.169.254')).toBe(false);
+    for (const metadata of [
+      '169.254.169.254',
+      '100.100.100.200',
+      '192.0.0.192',
+      '168.63.129.16',
+      'fd00:ec2::254',
+      'fd20:ce::254',
+    ]) {
+      expect(mayReach('inside', metadata), metadata).toBe(false);
+      expect(mayName('inside', metadata.includes(':') ? `[${metadata}]` : metadata), metadata).toBe(false);
+    }
+    expect(mayReach('inside', '64:ff9b::6464:64c8')).toBe(false);
     expect(mayReach('inside', 'fe80::1')).toBe(false);
     expect(mayReach('operator', '169.254.169.254')).toBe(true);
   });
