@@ -177,12 +177,13 @@ export class BlobReader implements FileSource {
       const near = this.#readable.copyRecent?.(into, length, this.#offset) ?? 0;
       const count = near > 0 ? near : ((await file?.read(into, length, this.#offset)) ?? 0);
       if (count > 0) {
-        if (this.#hash !== null) this.#checkBytes(this.#hash, into.subarray(0, count));
-        this.#advance(count);
-        return count;
+        if (this.#hash === null || this.#areRight(this.#hash, into.subarray(0, count))) {
+          this.#advance(count);
+          return count;
+        }
+        reason = 'its bytes are not what they were';
       }
     } catch (error) {
-      if (error instanceof TruncatedError) throw error;
       reason = (error as Error).message;
     }
     this.#options.onDamage(reason);
@@ -190,18 +191,15 @@ export class BlobReader implements FileSource {
     return 0;
   }
 
-  /** @throws {TruncatedError} where these are the last bytes, and the blob is not what it was: the client must not get the end of it */
-  #checkBytes(hash: Hash, bytes: Uint8Array): void {
+  /** False where these are the last bytes, and the blob is not what it was: the client must not get the end of it. */
+  #areRight(hash: Hash, bytes: Uint8Array): boolean {
     hash.update(bytes);
-    const { digest, check, onDamage } = this.#options;
-    if (digest === undefined || this.#offset + bytes.length !== this.#end()) return;
+    const { digest, check } = this.#options;
+    if (digest === undefined || this.#offset + bytes.length !== this.#end()) return true;
     this.#hash = null;
-    if (hash.digest('hex') === digestHex(digest)) {
-      check?.right();
-      return;
-    }
-    onDamage('its bytes are not what they were');
-    throw new TruncatedError(`the kept bytes are not those of ${digest}`);
+    const right = hash.digest('hex') === digestHex(digest);
+    if (right) check?.right();
+    return right;
   }
 
   /** Where the cache failed, the upstream gives the rest. Where the upstream failed, there is nothing to go on with. */

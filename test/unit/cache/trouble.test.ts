@@ -187,7 +187,11 @@ describe('a kept file that is not what it was', () => {
   });
 
   it.each([
-    ['was written to since', async () => {}],
+    [
+      'was written to since',
+      // The clock of files may be some ms behind.
+      async (content: Content) => await utimes(pathOf(content), new Date(), new Date(Date.now() + 1_000)),
+    ],
     [
       'was not checked for a day',
       async (content: Content) => {
@@ -216,6 +220,27 @@ describe('a kept file that is not what it was', () => {
       expect((await readAll(rig.cache.kept(content.digest)!.open())).equals(content.bytes)).toBe(true);
     },
   );
+
+  it.each([
+    ['nothing of it was given: it comes whole from the upstream', 4_000, 3_000, true],
+    ['the wrong bytes were not given yet: the rest comes from the upstream', 50_000, 49_999, true],
+    ['the wrong bytes were given already: the body ends short', 50_000, 1_000, false],
+  ])('of wrong bytes, and %s', async (_, size, at, whole) => {
+    rig = await makeRig();
+    const content = makeContent(size);
+    await put(content);
+    const rotten = Buffer.from(content.bytes);
+    rotten[at] = (rotten[at] ?? 0) ^ 1;
+    await writeFile(pathOf(content), rotten);
+    rig.index.markChecked(content.digest, 1_000);
+    const handle = rig.cache.kept(content.digest)!;
+    const continueFrom = async (from: number) => sourceOf(content.bytes.subarray(from));
+    const { bytes, error } = await readUntilEnd(handle.open(undefined, { continueFrom }));
+    if (whole) expect([error, bytes.equals(content.bytes)]).toEqual([null, true]);
+    else expect([error instanceof TruncatedError, bytes.length < size]).toEqual([true, true]);
+    handle.release();
+    expect(rig.cache.kept(content.digest)).toBeNull();
+  });
 
   it('of right bytes that was not checked for a day is checked once, by one reader', async () => {
     rig = await makeRig();
