@@ -78,3 +78,61 @@ export class ClientAllowance implements FillAllowance {
     return Math.max(0, spent.bytes - ((this.#now() - spent.at) * BYTES_AN_HOUR) / HOUR);
   }
 }
+
+/** Whether a fill has readers; once they have left it goes on only at the expense of its client's allowance. */
+export class Readership {
+  readonly #allowance: FillAllowance;
+  readonly #client: string | undefined;
+  readonly #onLeft: () => void;
+  #present = true;
+  #leaving: NodeJS.Immediate | null = null;
+  /** The fill goes on without readers, and counts among what its client is allowed. */
+  #isAllowed = false;
+
+  /**
+   * @param client who began the fill; undefined where nobody pays, so that nothing is bounded
+   * @param onLeft called when the last reader has left and no other has come at once
+   */
+  constructor(allowance: FillAllowance, client: string | undefined, onLeft: () => void) {
+    this.#allowance = allowance;
+    this.#client = client;
+    this.#onLeft = onLeft;
+  }
+
+  get present(): boolean {
+    return this.#present;
+  }
+
+  /** Readers have come, or the last one has left. */
+  set(present: boolean): void {
+    this.#present = present;
+    if (this.#leaving !== null) clearImmediate(this.#leaving);
+    this.#leaving = null;
+    if (present) {
+      this.end();
+      return;
+    }
+    // Whoever began the fill may only be about to read.
+    this.#leaving = setImmediate(() => {
+      this.#leaving = null;
+      this.#onLeft();
+    });
+  }
+
+  mayGoOn(): boolean {
+    if (this.#present || this.#isAllowed || this.#client === undefined) return true;
+    this.#isAllowed = this.#allowance.begin(this.#client);
+    return this.#isAllowed;
+  }
+
+  /** So many bytes were fetched. False: nobody reads them, and the allowance has no more. */
+  fetched(bytes: number): boolean {
+    return !this.#isAllowed || this.#client === undefined || this.#allowance.fetched(this.#client, bytes);
+  }
+
+  /** The fill has ended, or has readers: it counts no longer. */
+  end(): void {
+    if (this.#isAllowed && this.#client !== undefined) this.#allowance.end(this.#client);
+    this.#isAllowed = false;
+  }
+}

@@ -10,16 +10,18 @@ import { type CacheAdmin, CacheAdministration } from './admin.ts';
 import { ClientAllowance } from './allowance.ts';
 import { type BlobCache, type BlobHandle, CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import { type BlobTier, SecondLevel } from './blob-tier.ts';
+import { DiskHealth } from './disk-health.ts';
 import { Eviction, isForWantOfRoom } from './eviction.ts';
 import { type FactStore, Facts } from './facts.ts';
 import { type FillKey, Layout, type PartialName, partialName } from './files.ts';
-import { FILL_LIMITS, type Fill, type FillLimits } from './fill.ts';
+import type { Fill, FillLimits } from './fill.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
 import { Maintenance, type MaintenanceContext } from './maintenance.ts';
 import { IndexedManifestStore, type ManifestStore } from './manifest-store.ts';
-import { Fills, type OpenBlob, OpenBlobHandle, OpenBlobs } from './open-blobs.ts';
+import { type OpenBlob, OpenBlobHandle, OpenBlobs } from './open-blobs.ts';
 import { dropPartial } from './partial-files.ts';
 import { BlobReader } from './reader.ts';
+import { FILL_LIMITS, RunningFills } from './running-fills.ts';
 import { Scrub } from './scrub.ts';
 import { CacheCounters, Uses } from './write-behind.ts';
 
@@ -72,7 +74,7 @@ export class Cache implements BlobCache {
   readonly #disk: DiskHealth;
   readonly #eviction: Eviction;
   readonly #openBlobs = new OpenBlobs();
-  readonly #fills: Fills;
+  readonly #fills: RunningFills;
   readonly #secondLevel: SecondLevel | null;
   readonly #maintenance: Maintenance;
   readonly #scrub: Scrub | null;
@@ -181,10 +183,10 @@ export class Cache implements BlobCache {
     });
   }
 
-  #createFills(): Fills {
+  #createFills(): RunningFills {
     const { log, metrics, limits, clients } = this.#options;
     const fillsEnded = metrics.counter('cache_fills_total', 'Fills that ended, by outcome', ['outcome']);
-    return new Fills({
+    return new RunningFills({
       context: {
         layout: this.#layout,
         space: this.#eviction,
@@ -370,57 +372,4 @@ export class Cache implements BlobCache {
 /** Null where there is no such file. */
 function sizeOf(path: string): number | null {
   return statSync(path, { throwIfNoEntry: false })?.size ?? null;
-}
-
-/** After a failure nothing new is kept for so long, ms; doubled while failures go on. Long enough that not every pull tries. */
-const FIRST_PAUSE = 5_000;
-const LONGEST_PAUSE = 60_000;
-/** A failing disk is logged once in this time, ms, not at every pull. */
-const LOG_INTERVAL = 60_000;
-
-/** Remembers that the disk fails, so that pulls go on without the cache for a while. */
-class DiskHealth {
-  readonly #log: Logger;
-  readonly #onError: (reason: string) => void;
-  #pause = FIRST_PAUSE;
-  #until = 0;
-  #loggedAt = Number.NEGATIVE_INFINITY;
-  #unlogged = 0;
-
-  constructor(log: Logger, onError: (reason: string) => void) {
-    this.#log = log;
-    this.#onError = onError;
-  }
-
-  get failing(): boolean {
-    return performance.now() < this.#until;
-  }
-
-  failed(error: CacheError): void {
-    const now = performance.now();
-    const cause = error.cause as NodeJS.ErrnoException | undefined;
-    this.#onError(cause?.code ?? error.reason);
-    if (error.reason !== 'no-room' && now >= this.#until) {
-      // The first failure after a pause counts; those of fills that ran already do not lengthen it.
-      this.#until = now + this.#pause;
-      this.#pause = Math.min(LONGEST_PAUSE, this.#pause * 2);
-    }
-    if (now - this.#loggedAt < LOG_INTERVAL) {
-      this.#unlogged++;
-      return;
-    }
-    this.#log.error(
-      { err: error, code: cause?.code, more: this.#unlogged },
-      error.reason === 'no-room'
-        ? 'all that the cache holds is being read; what does not fit beside it goes straight through: raise cache.maxSize'
-        : 'the cache cannot write; pulls go straight through to the upstream until it can: free space or repair the disk',
-    );
-    this.#loggedAt = now;
-    this.#unlogged = 0;
-  }
-
-  worked(): void {
-    if (this.failing) return;
-    this.#pause = FIRST_PAUSE;
-  }
 }

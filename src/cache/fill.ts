@@ -2,7 +2,7 @@ import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, type Digest, digestHex } from '../oci/names.ts';
 import { type BlobSink, canHaveSize } from '../oci/transfer.ts';
-import type { FillAllowance } from './allowance.ts';
+import { type FillAllowance, Readership } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import type { SecondLevel } from './blob-tier.ts';
 import type { FillKey, PartialName, SharedFile } from './files.ts';
@@ -35,17 +35,6 @@ export type FillLimits = FillFileContext['limits'] & {
   readonly linger: number;
 };
 
-export const FILL_LIMITS: FillLimits = {
-  tail: 64 * 1024,
-  // Lazy pullers (stargz, nydus, SOCI) read in bursts of a few seconds.
-  linger: 15_000,
-  // A restart loses at most so many bytes of a fast transfer, or so many ms of a slow one …
-  recordBytes: 8 * 1024 * 1024,
-  recordInterval: 2_000,
-  // … and a power cut so many ms.
-  syncInterval: 30_000,
-};
-
 /** Downloads in a row that end without a byte although some are wanted: then the upstream has no more, and the digest decides. */
 const MOST_IDLE_FETCHES = 3;
 
@@ -65,6 +54,7 @@ export class Fill implements FileView {
   size: number | undefined;
   tail = 0;
   outcome: Outcome | null = null;
+  readonly readership: Readership;
   /** Nothing is being fetched, since nothing more is wanted now. */
   resting = false;
   readonly #key: BlobKey & FillKey;
@@ -87,16 +77,13 @@ export class Fill implements FileView {
   #begun = false;
   /** Bytes held at the start, and those that came since. */
   #arrived = 0;
-  #hasReaders = true;
-  #leaving: NodeJS.Immediate | null = null;
-  /** It goes on although its readers have left, and counts among what its client is allowed. */
-  #isAllowed = false;
 
   constructor(key: BlobKey & FillKey, context: FillContext, options: FillOptions) {
     this.digest = key.digest;
     this.#key = key;
     this.#context = context;
     this.#options = options;
+    this.readership = new Readership(context.allowance, options.client, () => this.#left());
     this.#sizeKnown.promise.catch(() => {});
     this.#file = new FillFile(key, context, {
       written: (extent) => this.#advance(extent),
@@ -157,16 +144,6 @@ export class Fill implements FileView {
     else listener();
   }
 
-  /** Readers have come, or the last one has left: what is fetched from then on is on its client's account. */
-  setReaders(has: boolean): void {
-    this.#hasReaders = has;
-    if (this.#leaving !== null) clearImmediate(this.#leaving);
-    this.#leaving = null;
-    if (has) this.#endAllowance();
-    // Whoever began it may only be about to read.
-    else this.#leaving = setImmediate(() => this.#left());
-  }
-
   /** Ends it early; a later fill resumes what is on disk. */
   stop(reason: Error): void {
     this.#fail(reason);
@@ -174,7 +151,7 @@ export class Fill implements FileView {
 
   /** Ends it where it has nothing to do and no reader. */
   endRest(): void {
-    if (this.resting && !this.#hasReaders) this.#fail(new RestedError('other blobs are read more'));
+    if (this.resting && !this.readership.present) this.#fail(new RestedError('other blobs are read more'));
   }
 
   /** Fetches, verifies, keeps. Resolves when nothing is under way any more; how it ended is in `outcome`. Never rejects. */
@@ -188,7 +165,7 @@ export class Fill implements FileView {
       this.#fail(error instanceof Error ? error : new Error(String(error)));
       await (this.#discard ? this.#file.drop() : this.#file.leave(this.size));
     } finally {
-      this.#endAllowance();
+      this.readership.end();
       this.#file.release();
     }
   }
@@ -345,10 +322,8 @@ export class Fill implements FileView {
   }
 
   #fetched(bytes: number): void {
-    const { client } = this.#options;
-    const { fetched, allowance } = this.#context;
-    fetched(client, bytes);
-    if (!this.#isAllowed || client === undefined || allowance.fetched(client, bytes)) return;
+    this.#context.fetched(this.#options.client, bytes);
+    if (this.readership.fetched(bytes)) return;
     this.#fail(new RestedError('its readers have left, and its client has had enough fetched'));
     this.#throwFailure();
   }
@@ -378,8 +353,8 @@ export class Fill implements FileView {
         const wanted = await this.#wishes.changed(this.#context.limits.linger, this.#abort.signal);
         this.#throwFailure();
         if (wanted) continue;
-        if (this.#context.idle() && this.#mayGoOn()) this.#wishes.wantAll(false);
-        else if (!this.#hasReaders) throw new RestedError('nobody wants more of it');
+        if (this.#context.idle() && this.readership.mayGoOn()) this.#wishes.wantAll(false);
+        else if (!this.readership.present) throw new RestedError('nobody wants more of it');
       }
     } finally {
       this.#setResting(false);
@@ -393,22 +368,8 @@ export class Fill implements FileView {
 
   /** Its last reader has left. */
   #left(): void {
-    this.#leaving = null;
-    if (this.outcome !== null || !this.whole || this.resting || this.#mayGoOn()) return;
+    if (this.outcome !== null || !this.whole || this.resting || this.readership.mayGoOn()) return;
     this.#fail(new RestedError('its readers have left, and its client may have no more fetched'));
-  }
-
-  #mayGoOn(): boolean {
-    const { client } = this.#options;
-    const { allowance } = this.#context;
-    if (this.#hasReaders || this.#isAllowed || client === undefined) return true;
-    this.#isAllowed = allowance.begin(client);
-    return this.#isAllowed;
-  }
-
-  #endAllowance(): void {
-    if (this.#isAllowed && this.#options.client !== undefined) this.#context.allowance.end(this.#options.client);
-    this.#isAllowed = false;
   }
 
   async #verify(): Promise<void> {

@@ -103,7 +103,11 @@ describeWith(['linux', 'root', 'unshare', 'nsenter', 'mount'], 'a disk of 96 MiB
   beforeAll(async () => {
     dataDir = mkdtempSync(join(tmpdir(), 'gateway-disk-'));
     space = await openNamespace({ hosts: {}, network: false });
-    await runOk({ command: 'mount', args: ['-t', 'tmpfs', '-o', 'size=96m,mode=0700', 'none', dataDir], within: space });
+    await runOk({
+      command: 'mount',
+      args: ['-t', 'tmpfs', '-o', 'size=96m,mode=0700', 'none', dataDir],
+      within: space,
+    });
     upstream = await FakeRegistry.start();
     gateway = await startGateway({
       dataDir,

@@ -1,0 +1,147 @@
+import { LRUCache } from 'lru-cache';
+import { RegistryError } from '../oci/errors.ts';
+import type { BlobKey } from '../oci/names.ts';
+import type { Logger } from '../telemetry/log.ts';
+import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
+import { type FillKey, type PartialName, partialName } from './files.ts';
+import { Fill, type FillContext, type FillLimits, RestedError } from './fill.ts';
+import type { OpenBlob, OpenBlobs } from './open-blobs.ts';
+
+export const FILL_LIMITS: FillLimits = {
+  tail: 64 * 1024,
+  // Lazy pullers (stargz, nydus, SOCI) read in bursts of a few seconds.
+  linger: 15_000,
+  // A restart loses at most so many bytes of a fast transfer, or so many ms of a slow one …
+  recordBytes: 8 * 1024 * 1024,
+  recordInterval: 2_000,
+  // … and a power cut so many ms.
+  syncInterval: 30_000,
+};
+
+/** Blobs remembered as too large to keep, so that only the first pull of each starts a fill in vain. */
+const MAX_TOO_LARGE = 1_000;
+
+/** Fills at rest without a reader: a hundredth of what a process may have open, and enough for the layers of some images at once. */
+const MAX_RESTING = 64;
+
+export interface RunningFillsOptions {
+  readonly context: Omit<FillContext, 'rests' | 'idle'>;
+  readonly openBlobs: OpenBlobs;
+  readonly log: Logger;
+  readonly ended: (outcome: string) => void;
+}
+
+/** The fills under way, one for each digest and registry, and what is remembered of those that ended. */
+export class RunningFills {
+  readonly #options: RunningFillsOptions;
+  readonly #running = new Map<PartialName, { readonly fill: Fill; readonly ended: Promise<void> }>();
+  readonly #tooLarge = new LRUCache<PartialName, true>({ max: MAX_TOO_LARGE });
+  /** Fills that no client has been given yet. */
+  readonly #unclaimed = new Set<PartialName>();
+  /** They have what is wanted of them for now; the one that has waited longest is the first. */
+  readonly #resting = new Set<Fill>();
+  readonly #context: FillContext;
+
+  constructor(options: RunningFillsOptions) {
+    this.#options = options;
+    this.#context = {
+      ...options.context,
+      rests: (fill, resting) => this.#rests(fill, resting),
+      idle: () => this.count === 0,
+    };
+  }
+
+  /** Fills that fetch. */
+  get count(): number {
+    return this.#running.size - this.#resting.size;
+  }
+
+  /** As large as this registry says; another may be right about the same digest. */
+  isTooLarge(key: FillKey): boolean {
+    return this.#tooLarge.size > 0 && this.#tooLarge.has(partialName(key));
+  }
+
+  /** True once for each fill: for the client that caused it, which has been counted as a miss already. */
+  claim(name: PartialName): boolean {
+    return this.#unclaimed.delete(name);
+  }
+
+  /** The fill counts as a user of its blob, so that the file stays open when every client has left. */
+  start(key: BlobKey & FillKey, fetch: Fetch, options: FillOptions): OpenBlob {
+    const fill = new Fill(key, this.#context, options);
+    const blob = this.#options.openBlobs.openGrowing(fill);
+    this.#unclaimed.add(fill.name);
+    blob.retain();
+    const ended = this.#run(fill, blob, fetch);
+    this.#running.set(fill.name, { fill, ended });
+    return blob;
+  }
+
+  /** Ends one that is still fetching; false where there is none. */
+  stop(name: PartialName, reason: Error): boolean {
+    const running = this.#running.get(name);
+    if (running === undefined || running.fill.outcome !== null) return false;
+    running.fill.stop(reason);
+    return true;
+  }
+
+  async stopAll(reason: Error): Promise<void> {
+    const running = [...this.#running.values()];
+    for (const { fill } of running) fill.stop(reason);
+    await Promise.allSettled(running.map(({ ended }) => ended));
+  }
+
+  #rests(fill: Fill, resting: boolean): void {
+    this.#resting.delete(fill);
+    if (!resting) return;
+    this.#resting.add(fill);
+    let over = this.#resting.size - MAX_RESTING;
+    for (const oldest of this.#resting) {
+      if (over-- <= 0) break;
+      oldest.endRest();
+    }
+  }
+
+  async #run(fill: Fill, blob: OpenBlob, fetch: Fetch): Promise<void> {
+    const { openBlobs } = this.#options;
+    const { name } = fill;
+    try {
+      await openBlobs.removed(name);
+      const running = fill.run(fetch);
+      fill.onEnd(() => this.#ended(fill, blob, running));
+      await running;
+    } finally {
+      if (this.#running.get(name)?.fill === fill) {
+        this.#running.delete(name);
+        this.#unclaimed.delete(name);
+      }
+      // Complete but not kept: the next client must not find it.
+      if (!fill.kept) openBlobs.detach(fill.digest, blob);
+      blob.release();
+    }
+  }
+
+  /**
+   * Once a fill has ended, the next client does not join it: what is verified is found by its digest, what failed is begun anew. A new fill waits
+   * until the old one's work on the files is over.
+   */
+  #ended(fill: Fill, blob: OpenBlob, running: Promise<void>): void {
+    const { openBlobs, log, ended } = this.#options;
+    const { digest, name, outcome } = fill;
+    const rested = outcome?.kind === 'failed' && outcome.error instanceof RestedError;
+    ended(rested ? 'rested' : (outcome?.kind ?? 'failed'));
+    openBlobs.removing(name, running);
+    if (outcome?.kind !== 'failed') {
+      openBlobs.verified(fill, blob);
+      return;
+    }
+    openBlobs.detach(name, blob);
+    if (outcome.error instanceof CacheError && outcome.error.reason === 'too-large') {
+      this.#tooLarge.set(name, true);
+    } else if (!rested && !(outcome.error instanceof CacheError)) {
+      // That a registry does not give a blob is an answer, which its client gets; any number of them may ask for what is not there.
+      const level = outcome.error instanceof RegistryError && outcome.error.status < 500 ? 'debug' : 'warn';
+      log[level]({ digest, err: outcome.error }, 'a fill failed');
+    }
+  }
+}
