@@ -11,7 +11,6 @@ import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { EdgeApp } from './app.ts';
 import type { Connection } from './connections.ts';
-import type { PaceWatch } from './pace.ts';
 import { admitBody } from './quota.ts';
 import type { Reads } from './reads.ts';
 import { type AccessLog, type AccessPort, type ForwardedHeaders, RequestContext } from './request-context.ts';
@@ -25,6 +24,7 @@ import {
   sendAnswer,
   sendBody,
 } from './response-writer.ts';
+import type { SlowReaderWatch } from './slow-readers.ts';
 import type { PullRoute, Routes } from './target.ts';
 
 /** Node's request listener, with the connection that the request came on. */
@@ -153,7 +153,7 @@ interface PullDeps {
   readonly access: AccessPort;
   readonly reads: Reads;
   readonly stallMs: number;
-  readonly paces: PaceWatch;
+  readonly slowReaders: SlowReaderWatch;
   /** Whether others cannot connect because of this connection's client, or because there are too many in all. */
   readonly isFull: (connection: Connection) => boolean;
   readonly log: Logger;
@@ -308,7 +308,7 @@ async function sendStream(
     reads: deps.reads,
     stallMs: deps.stallMs,
     watch: (paced) =>
-      deps.paces.watch(
+      deps.slowReaders.watch(
         paced,
         () => reply.from === 'fill' || reply.from === 'upstream' || deps.isFull(context.connection),
       ),

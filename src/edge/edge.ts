@@ -12,10 +12,10 @@ import { type Connection, type ConnectionPeers, Connections, connectionsInAll } 
 import { DescriptorWatch } from './descriptors.ts';
 import { createDispatcher } from './dispatcher.ts';
 import { type EdgeAddresses, type ListenerPlan, Listeners } from './listeners.ts';
-import { PaceWatch } from './pace.ts';
 import { BufferPool, Reads } from './reads.ts';
 import { AccessLog, type AccessPort, ForwardedHeaders } from './request-context.ts';
 import { EDGE_LIMITS, type EdgeLimits, HttpServers } from './servers.ts';
+import { SlowReaderWatch } from './slow-readers.ts';
 import { Routes } from './target.ts';
 import { TicketKeys, TlsTerminator } from './tls.ts';
 
@@ -84,9 +84,9 @@ export class Edge {
     const connections = new Connections({ caps, trusts, peers: options.peers ?? null, metrics, log });
     const app = createApp({ table, access, certificates, rootFile, ready, port, metrics, version, log });
     const routes = new Routes(table);
-    const paces = new PaceWatch(config.limits.minRate, limits.paceMs);
+    const slowReaders = new SlowReaderWatch(config.limits.minRate, limits.paceMs);
     const isFull = (connection: Connection) => connections.isFull(connection);
-    const pulls = { proxy, access, reads: new Reads(new BufferPool()), stallMs, paces, isFull, log };
+    const pulls = { proxy, access, reads: new Reads(new BufferPool()), stallMs, slowReaders, isFull, log };
     const dispatch = createDispatcher({ app, routes, pulls, forwarded, accessLog, log });
     const servers = new HttpServers(dispatch, connections, limits);
     const tls = { connections, servers, ticketKeys, handshakeMs, metrics, log };

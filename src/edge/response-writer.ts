@@ -6,9 +6,9 @@ import { type ErrorName, RegistryError, renderError } from '../oci/errors.ts';
 import { SAFETY_HEADERS } from '../oci/response-headers.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { isOutOfDescriptors } from './descriptors.ts';
-import type { PacedBody } from './pace.ts';
 import type { BodyChunk, Reads } from './reads.ts';
 import type { RequestContext } from './request-context.ts';
+import type { PacedBody } from './slow-readers.ts';
 
 export interface BodyOptions {
   /** The Content-Length that was announced; undefined where the body ends with its last chunk. */

@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache';
 import { SingleFlight } from '../kit/async.ts';
 import { readBounded } from '../kit/http.ts';
 import { type CredentialScope, isOwnRealm } from './credential-scope.ts';
-import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-work.ts';
+import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-deadline.ts';
 import { exchange } from './exchange.ts';
 import { CredentialsWithheldError, StatusError, TokenRefusedError, type Where } from './failures.ts';
 import type { OutgoingConnections, ResponseHeaders } from './net/connections.ts';

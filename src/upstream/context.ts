@@ -4,7 +4,7 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { SingleConnectionHosts } from './download/parallelism.ts';
 import type { Endpoints } from './endpoints.ts';
-import type { Heads } from './heads.ts';
+import type { HeadOrGet } from './head-or-get.ts';
 import { type Pools, PURPOSES } from './pools.ts';
 import type { Requester } from './request.ts';
 
@@ -14,7 +14,7 @@ export interface UpstreamContext {
   readonly endpoints: Endpoints;
   readonly singleConnectionHosts: SingleConnectionHosts;
   readonly pools: Pools;
-  readonly heads: Heads;
+  readonly headOrGet: HeadOrGet;
   readonly config: Config['upstream'];
   readonly log: Logger;
   readonly metrics: UpstreamMetrics;

@@ -6,14 +6,14 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { Tokens } from './authorization.ts';
 import { type UpstreamContext, upstreamMetrics } from './context.ts';
-import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-work.ts';
-import { readManifest, readManifestHead, readReferrers, readTags } from './documents.ts';
+import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-deadline.ts';
+import { readManifest, readManifestHead, readReferrers, readTags } from './document-responses.ts';
 import { openBlob, resumable, statBlob } from './download/blob-stream.ts';
 import { download } from './download/download.ts';
 import { SingleConnectionHosts } from './download/parallelism.ts';
 import { Endpoints, tryEndpoints } from './endpoints.ts';
 import { isBusy, type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
-import { Heads } from './heads.ts';
+import { HeadOrGet } from './head-or-get.ts';
 import { OutgoingConnections } from './net/connections.ts';
 import { ProxyChoice } from './net/egress.ts';
 import { MAX_WAIT_MS, type PoolLimits, Pools, type Purpose } from './pools.ts';
@@ -77,7 +77,7 @@ class RegistryUpstream implements Upstream {
     this.#context = {
       requester: new Requester(this.#connections, tokens, pools, config.stallTimeout),
       endpoints,
-      heads: new Heads(),
+      headOrGet: new HeadOrGet(),
       singleConnectionHosts: new SingleConnectionHosts(),
       pools,
       config,
@@ -94,7 +94,7 @@ class RegistryUpstream implements Upstream {
     const text = reference.kind === 'tag' ? reference.tag : reference.digest;
     const path = `/v2/${key.repository}/manifests/${text}`;
     const headers = manifestRequestHeaders(accept);
-    const { requester, heads, metrics } = this.#context;
+    const { requester, headOrGet, metrics } = this.#context;
     const subject = subjectOf(key, 'manifestUnknown', text);
     return this.#document(subject, `${method} manifests`, signal, async (route, endpoint, { signal: within, rest }) => {
       const request = {
@@ -114,7 +114,7 @@ class RegistryUpstream implements Upstream {
       };
       if (method === 'GET') return await get();
       const head = async () => await readManifestHead(await send('HEAD'), endpoint, reference);
-      return await heads.ask(endpoint, 'manifest', within, { head, get });
+      return await headOrGet.ask(endpoint, 'manifest', within, { head, get });
     });
   }
 

@@ -5,8 +5,8 @@ import { RegistryError } from '../../oci/errors.ts';
 import type { BlobKey } from '../../oci/names.ts';
 import { type BlobStream, canHaveSize } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
-import type { DocumentWork } from '../document-work.ts';
-import { readBlobHead } from '../documents.ts';
+import type { DocumentWork } from '../document-deadline.ts';
+import { readBlobHead } from '../document-responses.ts';
 import { InvalidResponseError, reasonOf } from '../failures.ts';
 import { busyError } from '../pools.ts';
 import { requestBlob } from '../request.ts';
@@ -49,7 +49,7 @@ export async function statBlob(
     requirePossibleSize(key.digest, size);
     return { size };
   };
-  return await context.heads.ask(endpoint, 'blob', signal, { head, get });
+  return await context.headOrGet.ask(endpoint, 'blob', signal, { head, get });
 }
 
 /** What the response to a GET of the first byte says of the size. */

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { type PacedBody, PaceWatch } from '../../../src/edge/pace.ts';
+import { type PacedBody, SlowReaderWatch } from '../../../src/edge/slow-readers.ts';
 
 const OVER = 120_000;
 const RATE = 1024;
@@ -14,11 +14,11 @@ class Body implements PacedBody {
   }
 }
 
-let watch: PaceWatch;
+let watch: SlowReaderWatch;
 let body: Body;
 beforeEach(() => {
   vi.useFakeTimers();
-  watch = new PaceWatch(RATE, OVER);
+  watch = new SlowReaderWatch(RATE, OVER);
   body = new Body();
 });
 afterEach(() => vi.useRealTimers());

@@ -13,7 +13,7 @@ type Kind = 'manifest' | 'blob';
  * Asks by HEAD, and where HEAD is refused or cannot be true, by GET: a HEAD costs less and does not count as a pull, but some registries, and
  * hosts that they redirect to, refuse every HEAD with a 401, 403 or 404, or answer it with the length of nothing.
  */
-export class Heads {
+export class HeadOrGet {
   readonly #unreliable = new LRUCache<string, true>({ max: MAX_HOSTS, ttl: REMEMBERED_MS });
 
   /**

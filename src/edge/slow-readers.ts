@@ -1,4 +1,4 @@
-/** A body on its way to its reader, as `PaceWatch` looks at it. */
+/** A body on its way to its reader, as `SlowReaderWatch` looks at it. */
 export interface PacedBody {
   /** Bytes that the connection has taken. */
   readonly taken: number;
@@ -24,7 +24,7 @@ const LOOKS = 8;
  * Ends readers that take next to nothing where others have to wait for them. Only while bytes wait for it is a reader slow: where the
  * source pauses it is not to blame.
  */
-export class PaceWatch {
+export class SlowReaderWatch {
   readonly #leastPerMs: number;
   readonly #overMs: number;
   readonly #watched = new Set<Watched>();
