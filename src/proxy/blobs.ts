@@ -22,7 +22,7 @@ import type { Upstream } from '../upstream/upstream.ts';
 import { ExactSource, Passthrough, wrongSize } from './passthrough.ts';
 import { exceeds, multipart, WithCleanup } from './ranges.ts';
 import { blobHeaders, matchesNone, notModified, type Pull, type Reply, rangeApplies } from './reply.ts';
-import { flightId, isMissing, NegativeCache, type RepositoryAccess } from './repository-access.ts';
+import { flightId, NegativeCache, type RepositoryAccess } from './repository-access.ts';
 
 /** Why a blob's bytes went past the cache, for the metric. */
 export type PassthroughReason = 'not-kept' | 'cache-failed';
@@ -216,8 +216,8 @@ export class Blobs {
   }
 
   /**
-   * The blob is in the cache, but this repository is not known to hold it, or its registry has closed it since: the upstream decides. Where its
-   * HEAD denies a blob or claims what cannot be true, only a GET can tell.
+   * The blob is in the cache, but this repository is not known to hold it, or its registry has closed it since: the upstream decides. A
+   * blob that it denies, it has denied to a GET; where it claims what cannot be true, only a GET of the blob can tell.
    */
   async #isProved(
     pull: Pull,
@@ -235,8 +235,7 @@ export class Blobs {
       return true;
     } catch (error) {
       this.#options.access.failed(key, error);
-      const hint = isMissing(error) || (error instanceof RegistryError && error.kind === 'upstreamWrong');
-      if (pull.method === 'GET' && hint) return false;
+      if (pull.method === 'GET' && error instanceof RegistryError && error.kind === 'upstreamWrong') return false;
       this.#missing.note(id, error);
       throw error;
     }

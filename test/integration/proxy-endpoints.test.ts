@@ -245,4 +245,13 @@ describe('HEAD', () => {
     const denied = await errorOf(bed.manifest('r.test', REPOSITORY, '1', { method: 'HEAD' }));
     expect([denied.kind, denied.options.denied]).toEqual(['upstreamDenied', true]);
   });
+
+  test('and GET that deny what is kept for another repository are asked once each', async () => {
+    const { bed, fake, repository } = await start();
+    const layer = repository.addBlob('layer');
+    await bed.blob('r.test', REPOSITORY, layer.digest);
+    fake.log.clear();
+    expect((await errorOf(bed.blob('r.test', 'library/other', layer.digest))).kind).toBe('blobUnknown');
+    expect(fake.log.all.map(({ method }) => method)).toEqual(['HEAD', 'GET']);
+  });
 });
