@@ -112,7 +112,7 @@ function inputShapes({ z }: typeof import('zod')) {
         .nullable()
         .optional(),
       public: z.boolean().optional(),
-      realms: z.array(text).max(MAX_REALMS).optional(),
+      realms: z.array(z.string().max(MAX_TEXT)).max(MAX_REALMS).optional(),
     }),
     'registry.rm': HostInput,
     'cert.show': HostInput,

@@ -23,7 +23,10 @@ export function cacheCommands(session: Session): Command {
       output.facts([
         ['size', `${formatBytes(stats.bytes)} of ${formatBytes(stats.maxBytes)} in ${stats.blobs} blobs`],
         ['manifests', `${stats.manifests} (${formatBytes(stats.manifestBytes)})`],
-        ['fills', `${stats.fills} running; ${stats.partials} left to be taken up (${formatBytes(stats.partialBytes)})`],
+        [
+          'fills',
+          `${stats.fills} running; ${stats.partials} unfinished, to go on with when they are asked for (${formatBytes(stats.partialBytes)})`,
+        ],
         ['hits', `${stats.hits} of ${stats.hits + stats.misses}${ratio(stats.hitRatio)}`],
         ['served', formatBytes(stats.bytesServed)],
         ['fetched', formatBytes(stats.bytesFetched)],

@@ -66,7 +66,7 @@ export function registryCommands(session: Session): Command {
         ['proxy', row.proxy ?? 'none of its own'],
         ['credentials', row.credentials ? 'yes' : 'none'],
         ['public', row.public ? 'yes' : 'no'],
-        ['realms', row.realms.length === 0 ? 'its own domain' : row.realms],
+        ['realms', row.realms.length === 0 ? 'none beside its own domain' : row.realms],
         ['aliases', row.aliases],
       ]);
     });
@@ -113,6 +113,9 @@ export function registryCommands(session: Session): Command {
         ...(options.realm === undefined ? {} : { realms: options.realm.filter((one) => one !== 'none') }),
       })) as RegistryRow;
       output.line(`${row.host} is fetched from ${row.endpoints.join(', ')}`);
+      if (options.realm !== undefined) {
+        output.line(`its credentials may be sent to ${['its own domain', ...row.realms].join(', ')}`);
+      }
     });
 
   group

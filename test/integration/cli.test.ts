@@ -209,7 +209,12 @@ describe('aliases and registries', () => {
       realms: ['auth.example', '10.0.0.9:8443'],
     });
     expect((await cli('registry show gcr.example')).out).toMatch(/realms: +auth\.example/);
-    await cli('registry set gcr.example --realm sso.example');
+    const replaced = await cli('registry set gcr.example --realm sso.example');
+    expect(replaced.out).toContain('its credentials may be sent to its own domain, sso.example');
+    expect(await cli('registry set gcr.example --realm=')).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('write the host alone'),
+    });
     expect((await json('registry show gcr.example --json')).realms).toEqual(['sso.example']);
     expect((await cli('alias export')).out).toContain('realms: [sso.example]');
     await cli('registry set gcr.example --realm none');
