@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { floors } from '../../scripts/lib/floors.ts';
 import { CLIENT_KINDS } from '../../src/admin/contract.ts';
@@ -89,5 +89,21 @@ describe('what the documents point to', () => {
       ([, file = '', title = '']) => !read(file).includes(title.replaceAll("'", "\\'")) && !read(file).includes(title),
     );
     expect(missing.map(([row]) => row)).toEqual([]);
+  });
+});
+
+describe('deploy/METRICS.md', () => {
+  it('has every metric of the source, and no other', () => {
+    const sources = globSync('src/**/*.ts', { cwd: root('') })
+      .map(read)
+      .join('\n');
+    const made = [
+      ...[...sources.matchAll(/metrics\s*\.(?:counter|gauge|histogram|tally)\(\s*'([a-z_]+)'/g)].map(
+        ([, name]) => name,
+      ),
+      ...[...sources.matchAll(/: '(cache_[a-z_]+_total)'/g)].map(([, name]) => name),
+    ];
+    const told = [...read('deploy/METRICS.md').matchAll(/^\| `gateway_([a-z_]+)` \|/gm)].map(([, name]) => name);
+    expect(told.sort()).toEqual([...new Set(made)].sort());
   });
 });
