@@ -240,7 +240,7 @@ export const KEYS = {
       nonEmpty(parseSize, 'leave it out for no limit'),
       'none; of all together: what they were sent and what was fetched for them',
     ),
-    connections: plain(parseInteger(1, MAX_OPEN), '1024', ' open at a time, of one client'),
+    connections: plain(parseInteger(1, MAX_OPEN), '1024', ' open at a time, of one client (by its address)'),
     minRate: plain(
       nonEmpty(parseSize, 'write bytes a second, like 1KiB'),
       '1KiB',
