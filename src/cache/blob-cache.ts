@@ -1,3 +1,4 @@
+import type { Askers } from '../kit/askers.ts';
 import type { ByteSource } from '../kit/byte-source.ts';
 import type { BlobKey, Digest } from '../oci/names.ts';
 import type { BlobSink } from '../oci/transfer.ts';
@@ -5,12 +6,14 @@ import type { FactStore } from './facts.ts';
 import type { FillKey } from './files.ts';
 import type { Asked } from './wishes.ts';
 
-/** Brings to a sink what it lacks of a blob, from the upstream. */
-export type Fetch = (sink: BlobSink, signal: AbortSignal) => Promise<void>;
+/** Brings to a sink what it lacks of a blob, from the upstream. `askers`: the clients that it is for, whose number grows. */
+export type Fetch = (sink: BlobSink, signal: AbortSignal, askers: Askers) => Promise<void>;
 
 export interface FillOptions {
   /** For whom the bytes are fetched: `Pull.client`; left out where nobody asked for them. */
   readonly client?: string;
+  /** Those who ask for it; left out where that is the client alone. Whoever is given the growing blob joins them. */
+  readonly askers?: Askers;
   /** The second level may give the bytes: this repository may be given kept content of this digest. Otherwise only its registry may. */
   readonly tier?: boolean;
   /** What is asked for at first: only parts are fetched until more is; left out where all of it is wanted. */
@@ -37,8 +40,8 @@ export interface BlobCache {
   accepts(key: FillKey): boolean;
   /** The whole, verified blob; null where it is not here (a file that is missing or cut short is dropped and counts as not here). */
   kept(digest: Digest): BlobHandle | null;
-  /** The blob as this registry is just bringing it; null where no fill of it runs. */
-  growing(key: FillKey): BlobHandle | null;
+  /** The blob as this registry is just bringing it; null where no fill of it runs. It is in this client's turn from now on, too. */
+  growing(key: FillKey, client?: string): BlobHandle | null;
   /**
    * Starts a fill, or joins the one that runs, whether or not the blob is kept. Where there is a second level (`BlobTier`) and it may be used, it
    * is asked first, and `fetch` brings only what it does not have. A fill goes on when every reader has left; it is aborted by `close`, and where

@@ -136,18 +136,19 @@ export class Cache implements BlobCache {
     return this.#handle(digest, digest, blob);
   }
 
-  growing(key: FillKey): BlobHandle | null {
+  growing(key: FillKey, client?: string): BlobHandle | null {
     const name = partialName(key);
     const blob = this.#openBlobs.find(name);
     if (blob === null) return null;
     // The client that started the fill finds it right after, and has been counted as a miss.
+    if (client !== undefined) blob.join(client);
     if (!this.#fills.claim(name)) this.#counters.add('hits');
     this.#uses.add(key.digest);
     return this.#handle(key.digest, name, blob);
   }
 
   fill(key: BlobKey & FillKey, fetch: Fetch, options: FillOptions = {}): BlobHandle {
-    const found = this.growing(key);
+    const found = this.growing(key, options.client);
     if (found !== null) return found;
     if (this.#closed) throw new RegistryError('unavailable', { facts: { reason: 'it is stopping' } });
     this.#counters.add('misses');

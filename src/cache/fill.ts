@@ -1,3 +1,4 @@
+import { Askers } from '../kit/askers.ts';
 import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, type Digest, digestHex } from '../oci/names.ts';
@@ -49,6 +50,7 @@ export class RestedError extends Error {
  */
 export class Fill implements FileView {
   readonly digest: Digest;
+  readonly askers: Askers;
   /** It came whole, and the cache has the blob now. */
   kept = false;
   size: number | undefined;
@@ -84,6 +86,7 @@ export class Fill implements FileView {
     this.#context = context;
     this.#options = options;
     this.readership = new Readership(context.allowance, options.client, () => this.#left());
+    this.askers = options.askers ?? new Askers(...(options.client === undefined ? [] : [options.client]));
     this.#sizeKnown.promise.catch(() => {});
     this.#file = new FillFile(key, context, {
       written: (extent) => this.#advance(extent),
@@ -216,7 +219,7 @@ export class Fill implements FileView {
   async #fetch(fetch: Fetch): Promise<void> {
     this.#throwFailure();
     if (await this.#fetchFromTier()) return;
-    await fetch(this.#sink('upstream'), this.#abort.signal);
+    await fetch(this.#sink('upstream'), this.#abort.signal, this.askers);
     this.#throwFailure();
   }
 

@@ -101,6 +101,11 @@ export class OpenBlob implements Readable {
     return this.#fill?.want(asked);
   }
 
+  /** The fill goes on in this client's turn, too. */
+  join(client: string): void {
+    this.#fill?.askers.join(client);
+  }
+
   retain(): void {
     this.#users++;
     // The first user of a growing blob is its fill.

@@ -1,3 +1,5 @@
+import { Askers } from './askers.ts';
+
 export type MaybePromise<T> = T | Promise<T>;
 
 /**
@@ -61,18 +63,29 @@ export class Mutex {
   }
 }
 
-/** Runs one task per key at a time; whoever asks meanwhile gets the same outcome. */
+/** Runs one task per key at a time; whoever asks meanwhile gets the same outcome, and is one of those for whom the task is done. */
 export class SingleFlight<T> {
-  readonly #running = new Map<string, Promise<T>>();
+  readonly #running = new Map<string, { readonly outcome: Promise<T>; readonly askers: Askers }>();
 
-  do(key: string, task: () => Promise<T>): Promise<T> {
-    const running = this.#running.get(key);
-    if (running !== undefined) return running;
-    const started = Promise.resolve()
-      .then(task)
-      .finally(() => this.#running.delete(key));
-    this.#running.set(key, started);
-    return started;
+  /** @param by the clients that ask; left out where it does not matter */
+  do(key: string, task: (askers: Askers) => Promise<T>, by?: string | Askers): Promise<T> {
+    let flight = this.#running.get(key);
+    if (flight === undefined) {
+      const askers = new Askers();
+      const outcome = Promise.resolve()
+        .then(() => task(askers))
+        .finally(() => this.#running.delete(key));
+      flight = { outcome, askers };
+      this.#running.set(key, flight);
+    }
+    const { outcome, askers } = flight;
+    if (typeof by === 'string') askers.join(by);
+    else if (by !== undefined) {
+      const leave = by.onJoin((client) => askers.join(client));
+      outcome.then(leave, leave);
+      for (const client of by.clients) askers.join(client);
+    }
+    return outcome;
   }
 
   get size(): number {

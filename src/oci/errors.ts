@@ -221,6 +221,14 @@ export class RegistryError extends Error {
   }
 }
 
+/** When a client that was refused is to come back, seconds: within this time every holder of a permit has had its turn. */
+const BUSY_RETRY_S = 5;
+
+/** @param what what the gateway is busy with, in words */
+export function busyError(what: string): RegistryError {
+  return new RegistryError('gatewayBusy', { facts: { what, seconds: BUSY_RETRY_S }, retryAfter: BUSY_RETRY_S });
+}
+
 function fill(template: string, facts: RegistryErrorOptions['facts'] = {}): string {
   return template.replace(/\{(\w+)\}/g, (whole, name: string) => String(facts[name] ?? whole));
 }

@@ -4,6 +4,7 @@ import type { BlobCache, BlobHandle, Fetch, FillOptions, OpenOptions } from '../
 import { CacheError } from '../cache/blob-cache.ts';
 import type { FillKey } from '../cache/files.ts';
 import type { Asked } from '../cache/wishes.ts';
+import type { Askers } from '../kit/askers.ts';
 import { type Lifetime, SingleFlight } from '../kit/async.ts';
 import type { Extent } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
@@ -87,7 +88,7 @@ export class Blobs {
     const { blobs } = this.#options;
     return (
       (await this.#serveFrom(blobs?.kept(key.digest) ?? null, pull, entry, key)) ??
-      (await this.#serveFrom(blobs?.growing(key) ?? null, pull, entry, key)) ??
+      (await this.#serveFrom(blobs?.growing(key, pull.client) ?? null, pull, entry, key)) ??
       this.#notHere(pull, entry, key)
     );
   }
@@ -139,21 +140,21 @@ export class Blobs {
     const { blobs, access } = this.#options;
     const known = matchesNone(pull.ifNoneMatch, key.digest);
     if (pull.method === 'HEAD' || known) {
-      const size = await this.#size(entry, key);
+      const size = await this.#size(entry, key, pull.client);
       return known ? notModified(key.digest, 'upstream') : head(key, size, 'upstream');
     }
     const specs = pull.range !== undefined && rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
     if (blobs === null || !blobs.accepts(key)) return this.#passThrough(pull, entry, key, specs, 'not-kept');
-    const part = specs === null ? undefined : await this.#firstPart(entry, key, specs);
+    const part = specs === null ? undefined : await this.#firstPart(entry, key, specs, pull.client);
     try {
-      await this.#proofs.do(flightId(entry, contentId(key, key.digest)), () =>
-        this.#startFill(blobs, pull.client, part, entry, key),
-      );
+      const start = (askers: Askers) => this.#startFill(blobs, { client: pull.client, askers, part }, entry, key);
+      await this.#proofs.do(flightId(entry, contentId(key, key.digest)), start, pull.client);
     } catch (error) {
       if (!(error instanceof CacheError)) throw error;
       return this.#passThrough(pull, entry, key, specs, 'cache-failed');
     }
-    const handle = blobs.growing(key) ?? (access.mayServe(entry, key, key.digest) ? blobs.kept(key.digest) : null);
+    const handle =
+      blobs.growing(key, pull.client) ?? (access.mayServe(entry, key, key.digest) ? blobs.kept(key.digest) : null);
     // It came whole but could not be kept, or failed just now; the upstream says which.
     if (handle === null) return this.#passThrough(pull, entry, key, specs, 'cache-failed');
     try {
@@ -167,8 +168,7 @@ export class Blobs {
   /** Resolves when the blob has begun to come, or comes already, and this repository is known to hold it. */
   async #startFill(
     blobs: BlobCache,
-    client: string,
-    part: Asked | undefined,
+    { client, askers, part }: { client: string; askers: Askers; part: Asked | undefined },
     entry: RegistryEntry,
     key: HeldBlobKey,
   ): Promise<void> {
@@ -178,9 +178,10 @@ export class Blobs {
     const other = blobs.growing(key);
     // What the second level has is some registry's: it serves whoever may be given kept content.
     const tier = access.mayServe(entry, key, key.digest);
-    const fetch: Fetch = (sink, signal) => upstream.download(key, sink, signal);
+    const fetch: Fetch = (sink, signal, all) => upstream.download(key, sink, signal, all);
     const options: FillOptions = {
       client,
+      askers,
       tier,
       known: access.knows(entry, key, key.digest),
       expectedSize: sizes.get(key, key.digest),
@@ -193,7 +194,7 @@ export class Blobs {
       if (other === null) {
         await handle.size();
         if (!tier) access.said(entry, key, [key.digest], asked);
-      } else if (!access.knows(entry, key, key.digest)) await this.#stat(entry, key);
+      } else if (!access.knows(entry, key, key.digest)) await this.#stat(entry, key, askers);
     } finally {
       handle.release();
     }
@@ -207,10 +208,15 @@ export class Blobs {
   }
 
   /** What a reader of these ranges will ask for at first; undefined where that is everything. */
-  async #firstPart(entry: RegistryEntry, key: HeldBlobKey, specs: readonly RangeSpec[]): Promise<Asked | undefined> {
+  async #firstPart(
+    entry: RegistryEntry,
+    key: HeldBlobKey,
+    specs: readonly RangeSpec[],
+    client: string,
+  ): Promise<Asked | undefined> {
     const [spec] = specs;
     if (spec?.kind === 'from') return { ...spec, openEnded: spec.to === undefined };
-    const size = this.#options.sizes.get(key, key.digest) ?? (await this.#stat(entry, key));
+    const size = this.#options.sizes.get(key, key.digest) ?? (await this.#stat(entry, key, client));
     if (spec === undefined || size === undefined) return undefined;
     return { from: Math.max(0, size - spec.length), to: size, openEnded: false };
   }
@@ -228,10 +234,9 @@ export class Blobs {
     const id = contentId(key, key.digest);
     this.#missing.check(id);
     try {
-      await this.#proofs.do(
-        flightId(entry, id),
-        async () => void (await this.#stat(entry, key, complete ? knownSize : undefined)),
-      );
+      const right = complete ? knownSize : undefined;
+      const stat = async (askers: Askers) => void (await this.#stat(entry, key, askers, right));
+      await this.#proofs.do(flightId(entry, id), stat, pull.client);
       return true;
     } catch (error) {
       this.#options.access.failed(key, error);
@@ -241,24 +246,25 @@ export class Blobs {
     }
   }
 
-  async #size(entry: RegistryEntry, key: HeldBlobKey): Promise<number | undefined> {
+  async #size(entry: RegistryEntry, key: HeldBlobKey, client: string): Promise<number | undefined> {
     const { access, sizes } = this.#options;
     const size = access.knows(entry, key, key.digest) ? sizes.get(key, key.digest) : undefined;
-    return size ?? this.#stat(entry, key);
+    return size ?? this.#stat(entry, key, client);
   }
 
   /** @param right the size of the verified blob, where it is here: a registry that claims another has not shown that it holds it */
-  #stat(entry: RegistryEntry, key: HeldBlobKey, right?: number): Promise<number | undefined> {
+  #stat(entry: RegistryEntry, key: HeldBlobKey, by: string | Askers, right?: number): Promise<number | undefined> {
     const { upstream, access, lifetime } = this.#options;
-    return this.#stats.do(flightId(entry, contentId(key, key.digest)), async () => {
+    const stat = async (askers: Askers): Promise<number | undefined> => {
       const asked = access.denials.now;
-      const { size } = await lifetime.run((signal) => upstream.statBlob(key, signal));
+      const { size } = await lifetime.run((signal) => upstream.statBlob(key, signal, askers));
       if (!canHaveSize(key.digest, size) || (right !== undefined && size !== undefined && size !== right)) {
         throw wrongSize(key, size, right);
       }
       access.said(entry, key, [key.digest], asked);
       return size;
-    });
+    };
+    return this.#stats.do(flightId(entry, contentId(key, key.digest)), stat, by);
   }
 
   async #fromHandle(pull: Pull, key: HeldBlobKey, handle: BlobHandle): Promise<Reply> {
@@ -277,7 +283,7 @@ export class Blobs {
     const options: OpenOptions = {
       continueFrom: (offset) => {
         this.#options.onPassthrough('cache-failed');
-        return this.#passthrough.rest(key, offset, pull.signal, (bytes) => fetched?.(pull.client, bytes));
+        return this.#passthrough.rest(key, offset, pull, (bytes) => fetched?.(pull.client, bytes));
       },
     };
     const whole = (): Reply => {
@@ -339,7 +345,7 @@ export class Blobs {
     const part = specs === null ? null : await this.#part(pull, entry, key, specs);
     if (part !== null) return part;
     const gave = this.#gave(entry, key);
-    return this.#passthrough.whole(key, { expected: sizes.get(key, key.digest), gave }, pull.signal);
+    return this.#passthrough.whole(key, { expected: sizes.get(key, key.digest), gave }, pull);
   }
 
   /** Null where the answer is rather the whole. */
@@ -349,13 +355,13 @@ export class Blobs {
     let range: { from: number; to?: number | undefined } = { from: 0 };
     if (spec.kind === 'from') range = spec;
     else {
-      const size = await this.#size(entry, key);
+      const size = await this.#size(entry, key, pull.client);
       if (size === undefined) return null;
       const [extent] = resolveRanges(specs, size);
       if (extent === undefined) throw notSatisfiable(pull, size);
       range = extent;
     }
-    return this.#passthrough.part(key, range, pull.signal);
+    return this.#passthrough.part(key, range, pull);
   }
 }
 

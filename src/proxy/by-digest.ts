@@ -1,5 +1,6 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
+import type { Askers } from '../kit/askers.ts';
 import { SingleFlight } from '../kit/async.ts';
 import { acceptClass } from '../oci/media-types.ts';
 import { contentId, type Digest, type RepositoryKey } from '../oci/names.ts';
@@ -34,34 +35,48 @@ export class ManifestsByDigest {
     this.#missing.clear();
   }
 
-  /** For GET the manifest has a body. @throws {RegistryError} the upstream's */
-  find(entry: RegistryEntry, key: RepositoryKey, digest: Digest, method: Method): Promise<Found> | Found {
+  /** For GET the manifest has a body. `asker`: `Pull.client`. @throws {RegistryError} the upstream's */
+  find(
+    entry: RegistryEntry,
+    key: RepositoryKey,
+    digest: Digest,
+    method: Method,
+    asker: string,
+  ): Promise<Found> | Found {
     const kept = this.#options.fetcher.kept(entry, key, digest);
-    return kept === null ? this.#fetch(entry, key, digest, method) : this.#reusable(kept, 'cache');
+    return kept === null ? this.#fetch(entry, key, digest, method, asker) : this.#reusable(kept, 'cache');
   }
 
   /** One upstream conversation about a digest, for all who ask at the same time. */
-  async #fetch(entry: RegistryEntry, key: RepositoryKey, digest: Digest, method: Method): Promise<Found> {
+  async #fetch(
+    entry: RegistryEntry,
+    key: RepositoryKey,
+    digest: Digest,
+    method: Method,
+    asker: string,
+  ): Promise<Found> {
     const id = contentId(key, digest);
     this.#missing.check(id);
-    return this.#flights.do(flightId(entry, `${method} ${id}`), async () => {
+    const task = async (askers: Askers): Promise<Found> => {
       try {
-        return await this.#ask(entry, key, digest, method);
+        return await this.#ask(entry, key, digest, method, askers);
       } catch (error) {
         this.#options.access.failed({ ...key, digest }, error);
         this.#missing.note(id, error);
         throw error;
       }
-    });
+    };
+    return this.#flights.do(flightId(entry, `${method} ${id}`), task, asker);
   }
 
-  async #ask(entry: RegistryEntry, key: RepositoryKey, digest: Digest, method: Method): Promise<Found> {
+  async #ask(entry: RegistryEntry, key: RepositoryKey, digest: Digest, method: Method, askers: Askers): Promise<Found> {
+    const by = { accept: EVERYTHING, askers };
     const { store, access, fetcher } = this.#options;
     const reference = { kind: 'digest', digest } as const;
     const row = store.getManifest(digest);
     // Where it is here for another repository, a HEAD may be enough to show that this one has it too.
     if (row !== null || method === 'HEAD') {
-      const head = await fetcher.head(entry, key, reference, EVERYTHING);
+      const head = await fetcher.head(entry, key, reference, by);
       const { mediaType, size, body, asked } = head;
       if (body !== null) return this.#reusable({ digest, mediaType, body, size: body.length }, 'upstream');
       if (row === null || size === undefined || size === row.body.length) {
@@ -73,7 +88,7 @@ export class ManifestsByDigest {
         }
       }
     }
-    return this.#reusable(await fetcher.get(entry, key, reference, EVERYTHING), 'upstream');
+    return this.#reusable(await fetcher.get(entry, key, reference, by), 'upstream');
   }
 
   #reusable(manifest: KnownManifest, from: Found['from']): Found {

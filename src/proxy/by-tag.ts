@@ -1,5 +1,6 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
+import type { Askers } from '../kit/askers.ts';
 import { SingleFlight } from '../kit/async.ts';
 import { elapsed } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
@@ -35,6 +36,8 @@ interface TagRequest {
   readonly tag: string;
   readonly client: AcceptClass;
   readonly method: Method;
+  /** `Pull.client`. */
+  readonly asker: string;
   /** Equal for requests whose answers are equal, apart from the method and unknown types. */
   readonly id: string;
 }
@@ -65,6 +68,7 @@ export class ManifestsByTag {
 
   /**
    * The manifest that the tag names, for a client of this class. For GET it has a body.
+   * @param asker `Pull.client`
    * @throws {RegistryError} the upstream's, where nothing that is kept may be served in its place
    */
   find(
@@ -73,22 +77,25 @@ export class ManifestsByTag {
     tag: string,
     client: AcceptClass,
     method: Method,
+    asker: string,
   ): Promise<Found> | Found {
     const id = `${repositoryId(key)}:${tag} ${client.key}`;
-    const request = { entry, key, tag, client, method, id };
+    const request = { entry, key, tag, client, method, id, asker };
     const kept = this.#kept(request);
     if (kept !== null && this.#age(kept) < this.#options.config.tagTtl) return this.#reusable(kept, 'cache', client);
     return this.#revalidate(request, kept);
   }
 
   async #revalidate(request: TagRequest, kept: TagAnswer | null): Promise<Found> {
-    const { entry, id, method, client } = request;
+    const { entry, id, method, client, asker } = request;
     this.#missing.check(id);
     const fallback = kept !== null && this.#age(kept) <= this.#options.config.staleFor ? kept : null;
     // No log line for each request while the upstream is known to fail.
     if (fallback !== null && this.#staleIfError.isFailing(id)) return this.#stale(request, fallback);
-    const flight = this.#flights.do(flightId(entry, `${method} ${id} ${client.header}`), () =>
-      this.#ask(request, kept),
+    const flight = this.#flights.do(
+      flightId(entry, `${method} ${id} ${client.header}`),
+      (askers) => this.#ask(request, kept, askers),
+      asker,
     );
     if (fallback === null) return this.#reusable(await flight, 'upstream', client);
     const { registry } = request.key;
@@ -113,10 +120,10 @@ export class ManifestsByTag {
   }
 
   /** One upstream conversation about a tag, for everyone who waits for it. */
-  async #ask(request: TagRequest, kept: TagAnswer | null): Promise<TagAnswer> {
+  async #ask(request: TagRequest, kept: TagAnswer | null, askers: Askers): Promise<TagAnswer> {
     const { key, id } = request;
     try {
-      const answer = await this.#askUpstream(request, kept);
+      const answer = await this.#askUpstream(request, kept, askers);
       this.#staleIfError.succeeded(id);
       return answer;
     } catch (error) {
@@ -128,16 +135,17 @@ export class ManifestsByTag {
     }
   }
 
-  async #askUpstream(request: TagRequest, kept: TagAnswer | null): Promise<TagAnswer> {
+  async #askUpstream(request: TagRequest, kept: TagAnswer | null, askers: Askers): Promise<TagAnswer> {
     const { entry, key, tag, client, method } = request;
     const { fetcher } = this.#options;
     const reference: Reference = { kind: 'tag', tag };
+    const by = { accept: client.header, askers };
     // HEAD costs nothing at Docker Hub; where something is kept, it is most often all that is needed.
     if (kept !== null || method === 'HEAD') {
-      const answer = this.#fromHead(request, await fetcher.head(entry, key, reference, client.header));
+      const answer = this.#fromHead(request, await fetcher.head(entry, key, reference, by));
       if (answer !== null && (method === 'HEAD' || answer.body !== null)) return answer;
     }
-    return this.#keep(request, await fetcher.get(entry, key, reference, client.header));
+    return this.#keep(request, await fetcher.get(entry, key, reference, by));
   }
 
   /** Null where the HEAD says too little, or of what is kept something else, so that a GET must. */

@@ -168,11 +168,11 @@ class Core implements ManagedProxyCore {
   }
 
   #manifest(pull: Pull, entry: RegistryEntry, reference: Reference): Promise<Reply> | Reply {
-    const { target, method } = pull;
+    const { target, method, client } = pull;
     const found =
       reference.kind === 'tag'
-        ? this.#byTag.find(entry, target, reference.tag, acceptClass(pull.accept), method)
-        : this.#byDigest.find(entry, target, reference.digest, method);
+        ? this.#byTag.find(entry, target, reference.tag, acceptClass(pull.accept), method, client)
+        : this.#byDigest.find(entry, target, reference.digest, method, client);
     return andThen(found, (known) => this.#render(pull, known));
   }
 

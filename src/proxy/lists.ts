@@ -1,4 +1,5 @@
 import type { RegistryEntry } from '../aliases/table.ts';
+import { Askers } from '../kit/askers.ts';
 import { readDocument } from '../oci/document-reader.ts';
 import { NEXT_MARK, renderNext } from '../oci/link.ts';
 import { OCI_INDEX, parseAccept } from '../oci/media-types.ts';
@@ -30,7 +31,7 @@ export async function serveTags(upstream: Upstream, pull: Pull, query: TagsQuery
   // No tags are wanted of a repository that must exist all the same (distribution-spec, *Listing Tags*).
   if (n !== undefined) asked.set('n', String(n === 0 ? 1 : n));
   if (last !== undefined) asked.set('last', last);
-  const page = await upstream.tags(key, { query: asked, name, n, last }, pull.signal);
+  const page = await upstream.tags(key, { query: asked, name, n, last }, pull.signal, new Askers(pull.client));
   const body = n === 0 ? Buffer.from(JSON.stringify({ name, tags: [] })) : page.body;
   const headers: Record<string, string> = { ...listHeaders('application/json', body.length) };
   if (page.cutAfter !== null && n !== 0) {
@@ -89,14 +90,14 @@ export async function serveReferrers(
   const { digest, artifactType, next } = query;
   const asked = new URLSearchParams(next ?? query.extra);
   if (next === undefined && artifactType !== undefined) asked.set('artifactType', artifactType);
-  const page = await upstream.referrers(key, digest, asked, pull.signal);
+  const page = await upstream.referrers(key, digest, asked, pull.signal, new Askers(pull.client));
   if (page !== null) {
     const headers: Record<string, string> = { ...listHeaders(OCI_INDEX, page.body.length) };
     if (page.next !== null) headers.link = linkTo(pull, `referrers/${digest}`, page.next);
     if (page.filtered === true) headers['oci-filters-applied'] = 'artifactType';
     return { status: 200, headers, body: bodyFor(pull, page.body), from: 'upstream' };
   }
-  const { body, from, warning } = await fromTag(manifests, entry, key, digest, artifactType);
+  const { body, from, warning } = await fromTag(manifests, entry, pull, digest, artifactType);
   const headers: Record<string, string> = { ...withWarning(listHeaders(OCI_INDEX, body.length), warning) };
   if (artifactType !== undefined) headers['oci-filters-applied'] = 'artifactType';
   return { status: 200, headers, body: bodyFor(pull, body), from };
@@ -106,13 +107,13 @@ export async function serveReferrers(
 async function fromTag(
   manifests: ManifestsByTag,
   entry: RegistryEntry,
-  key: RepositoryKey,
+  { target, client }: Pull,
   digest: Digest,
   artifactType: string | undefined,
 ): Promise<{ body: Uint8Array; from: Reply['from']; warning?: string | undefined }> {
   try {
     const tag = fallbackTag(digest);
-    const { manifest, from, warning } = await manifests.find(entry, key, tag, INDEX_ONLY, 'GET');
+    const { manifest, from, warning } = await manifests.find(entry, target, tag, INDEX_ONLY, 'GET', client);
     if (manifest.body !== null && manifest.digest !== digest) {
       const body = await readDocument('referrers', manifest.body, { artifactType });
       if (body !== null) return { body, from, warning };

@@ -1,5 +1,6 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
+import type { Askers } from '../kit/askers.ts';
 import type { Lifetime } from '../kit/async.ts';
 import { isWebPage } from '../oci/media-types.ts';
 import { type Digest, type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
@@ -53,6 +54,14 @@ export interface ManifestHead {
   readonly asked: number;
 }
 
+/** How the upstream is asked. */
+export interface Asking {
+  /** The header `Accept`. */
+  readonly accept: string;
+  /** For whom. */
+  readonly askers: Askers;
+}
+
 /** Gets manifests from the upstream, and draws the conclusions from having seen one. */
 export class ManifestFetcher {
   readonly #options: ManifestFetcherOptions;
@@ -73,21 +82,21 @@ export class ManifestFetcher {
   }
 
   /** Asks by HEAD; where that is refused, or says what cannot be true, the GET that decides is kept. @throws {RegistryError} the upstream's */
-  async head(entry: RegistryEntry, key: RepositoryKey, reference: Reference, accept: string): Promise<ManifestHead> {
+  async head(entry: RegistryEntry, key: RepositoryKey, reference: Reference, by: Asking): Promise<ManifestHead> {
     const asked = this.#options.access.denials.now;
-    const answer = await this.#ask(key, reference, 'HEAD', accept);
+    const answer = await this.#ask(key, reference, 'HEAD', by);
     return { ...(answer.body === null ? answer : this.#keep(entry, key, answer, asked)), asked };
   }
 
   /** Gets a manifest, and keeps it. @throws {RegistryError} the upstream's */
-  async get(entry: RegistryEntry, key: RepositoryKey, reference: Reference, accept: string): Promise<KnownManifest> {
+  async get(entry: RegistryEntry, key: RepositoryKey, reference: Reference, by: Asking): Promise<KnownManifest> {
     const asked = this.#options.access.denials.now;
-    return this.#keep(entry, key, await this.#ask(key, reference, 'GET', accept), asked);
+    return this.#keep(entry, key, await this.#ask(key, reference, 'GET', by), asked);
   }
 
-  #ask(key: RepositoryKey, reference: Reference, method: Method, accept: string): Promise<UpstreamManifest> {
+  #ask(key: RepositoryKey, reference: Reference, method: Method, by: Asking): Promise<UpstreamManifest> {
     const { upstream, lifetime } = this.#options;
-    return lifetime.run((signal) => upstream.manifest(key, reference, { method, accept, signal }));
+    return lifetime.run((signal) => upstream.manifest(key, reference, { method, ...by, signal }));
   }
 
   /** Keeps a manifest that the upstream gave, and what follows from it. `asked`: the moment of the request, in the count of denials. */

@@ -1,3 +1,4 @@
+import { Askers } from '../kit/askers.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
@@ -5,7 +6,7 @@ import type { BlobKey } from '../oci/names.ts';
 import { contentRange } from '../oci/range.ts';
 import { canHaveSize, VerifiedSource } from '../oci/transfer.ts';
 import type { Upstream } from '../upstream/upstream.ts';
-import { blobHeaders, type Reply } from './reply.ts';
+import { blobHeaders, type Pull, type Reply } from './reply.ts';
 
 /** Blobs straight from the upstream, past the cache. */
 export class Passthrough {
@@ -16,7 +17,7 @@ export class Passthrough {
   }
 
   /**
-   * The whole blob, checked on its way. `signal` ends it when the client leaves.
+   * The whole blob, checked on its way. The pull's signal ends it when the client leaves.
    * @param options.expected its size as a manifest of the repository says it; undefined where none does
    * @param options.gave called when all of it has come and the digest is right
    * @throws {RegistryError} the upstream's, and upstreamWrong where it announces another size
@@ -24,9 +25,9 @@ export class Passthrough {
   async whole(
     key: BlobKey,
     { expected, gave }: { expected: number | undefined; gave: () => void },
-    signal: AbortSignal,
+    { signal, client }: Pick<Pull, 'signal' | 'client'>,
   ): Promise<Reply> {
-    const { source, size } = await this.#upstream.openBlob(key, null, signal);
+    const { source, size } = await this.#upstream.openBlob(key, null, signal, new Askers(client));
     if (!canHaveSize(key.digest, size) || (expected ?? size) !== (size ?? expected)) {
       await source.close();
       throw wrongSize(key, size, expected);
@@ -44,9 +45,9 @@ export class Passthrough {
   async part(
     key: BlobKey,
     range: { from: number; to?: number | undefined },
-    signal: AbortSignal,
+    { signal, client }: Pick<Pull, 'signal' | 'client'>,
   ): Promise<Reply | null> {
-    const stream = await this.#upstream.openBlob(key, bounds(range), signal);
+    const stream = await this.#upstream.openBlob(key, bounds(range), signal, new Askers(client));
     const { contentRange: part, source } = stream;
     if (stream.status === 200 || part === undefined) {
       await source.close();
@@ -63,8 +64,13 @@ export class Passthrough {
    * From an offset to the end, for a reader whose cache failed in the middle. `onFetched` hears of what comes, also of what is passed over where the
    * upstream sends the whole.
    */
-  async rest(key: BlobKey, from: number, signal: AbortSignal, onFetched: (bytes: number) => void): Promise<ByteSource> {
-    const stream = await this.#upstream.openBlob(key, from === 0 ? null : { from }, signal);
+  async rest(
+    key: BlobKey,
+    from: number,
+    { signal, client }: Pick<Pull, 'signal' | 'client'>,
+    onFetched: (bytes: number) => void,
+  ): Promise<ByteSource> {
+    const stream = await this.#upstream.openBlob(key, from === 0 ? null : { from }, signal, new Askers(client));
     const source = new CountedSource(stream.source, onFetched);
     return from === 0 || stream.status === 206 ? source : new SkippingSource(source, from);
   }

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import type { Askers } from '../kit/askers.ts';
 import { SingleFlight } from '../kit/async.ts';
 import { readBounded } from '../kit/http.ts';
 import { type CredentialScope, isOwnRealm } from './credential-scope.ts';
@@ -168,20 +169,27 @@ export class Tokens {
   }
 
   /** @throws {CredentialsWithheldError} for a realm that may not have them, {TokenRefusedError} where it refuses, {StatusError} where it fails, and what connections throw. */
-  fetch(demand: TokenDemand, credentials: Credentials | null, context: TokenContext): Promise<string> {
+  fetch(
+    demand: TokenDemand,
+    credentials: Credentials | null,
+    context: TokenContext,
+    askers: Askers | undefined,
+  ): Promise<string> {
     const key = keyOf(demand, credentials);
     // A flight for each registry: one that names another's realm must not have that one wait in its own queue.
-    return this.#flights.do(`${context.registry} ${context.where} ${key}`, async () => {
-      const { token, lifetime } = await this.#request(demand, credentials, context);
+    const task = async (all: Askers): Promise<string> => {
+      const { token, lifetime } = await this.#request(demand, credentials, context, all);
       this.#kept.set(key, token, { ttl: (lifetime - EXPIRY_MARGIN_S) * 1000 });
       return token;
-    });
+    };
+    return this.#flights.do(`${context.registry} ${context.where} ${key}`, task, askers);
   }
 
   async #request(
     demand: TokenDemand,
     credentials: Credentials | null,
     context: TokenContext,
+    askers: Askers,
   ): Promise<{ token: string; lifetime: number }> {
     const url = new URL(demand.realm);
     checkTarget(url, context.endpoint, 'a token realm');
@@ -198,7 +206,8 @@ export class Tokens {
       headers.authorization = basicAuthorization(credentials);
     }
     // Not the signal of one caller: others wait for the same token.
-    const limits = { ms: Math.min(DOCUMENT_MS, context.stallTimeout * 2), what: "its token endpoint's answer" };
+    const ms = Math.min(DOCUMENT_MS, context.stallTimeout * 2);
+    const limits = { ms, what: "its token endpoint's answer", askers };
     return await asDocument(context.registry, null, limits, (work) => this.#follow(url, headers, context, work));
   }
 
@@ -206,7 +215,7 @@ export class Tokens {
     first: URL,
     headers: Record<string, string>,
     context: TokenContext,
-    { signal, rest }: DocumentWork,
+    { signal, holder }: DocumentWork,
   ): Promise<{ token: string; lifetime: number }> {
     const { registry, repository, endpoint, where } = context;
     let url = first;
@@ -225,7 +234,7 @@ export class Tokens {
         pools: this.#pools,
         registry,
         purpose: 'document',
-        holder: { group: repository, rest },
+        holder: { repository, ...holder },
       });
       if (response.status === 200) return readToken(await readBounded(response.body, RESPONSE_LIMIT), url, where);
       discard(response.body);

@@ -1,5 +1,6 @@
+import type { AcquireOptions } from '../kit/fair-pool.ts';
+import { busyError } from '../oci/errors.ts';
 import { SlowDocumentError } from './failures.ts';
-import { busyError } from './pools.ts';
 
 /** The longest that a document takes in all, however steadily it comes: every endpoint, token and redirect included. */
 export const DOCUMENT_MS = 60_000;
@@ -7,8 +8,8 @@ export const DOCUMENT_MS = 60_000;
 /** What the requests for one document have in common. */
 export interface DocumentWork {
   readonly signal: AbortSignal;
-  /** Ends it, because others wait for the connections that it holds. */
-  readonly rest: () => void;
+  /** How it holds its connections: its `rest` ends the document. */
+  readonly holder: Pick<AcquireOptions, 'rest' | 'askers'>;
 }
 
 /**
@@ -19,7 +20,7 @@ export interface DocumentWork {
 export async function asDocument<T>(
   registry: string,
   signal: AbortSignal | null,
-  { ms, what }: { ms: number; what: string },
+  { ms, what, askers }: { ms: number; what: string; askers?: AcquireOptions['askers'] },
   run: (work: DocumentWork) => Promise<T>,
 ): Promise<T> {
   signal?.throwIfAborted();
@@ -29,7 +30,7 @@ export async function asDocument<T>(
   const timer = setTimeout(() => controller.abort(new SlowDocumentError(what, ms)), ms);
   try {
     const rest = (): void => controller.abort(busyError(`requests from ${registry} that take long`));
-    return await run({ signal: controller.signal, rest });
+    return await run({ signal: controller.signal, holder: { rest, askers } });
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener('abort', onAbort);

@@ -1,6 +1,7 @@
+import type { AcquireOptions } from '../kit/fair-pool.ts';
 import { isTimeout } from './failures.ts';
 import type { OutgoingConnections, RawRequest, RawResponse } from './net/connections.ts';
-import type { AcquireOptions, Pools, Purpose } from './pools.ts';
+import type { Pools, Purpose } from './pools.ts';
 import { cutOff } from './responses.ts';
 
 /**

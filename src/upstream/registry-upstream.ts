@@ -1,4 +1,6 @@
 import type { Config } from '../config/config.ts';
+import type { Askers } from '../kit/askers.ts';
+import type { PoolLimits } from '../kit/fair-pool.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, Digest, Reference, RepositoryKey } from '../oci/names.ts';
 import type { BlobSink, BlobStream } from '../oci/transfer.ts';
@@ -16,7 +18,7 @@ import { isBusy, type RequestSubject, SinkError, StatusError, toRegistryError } 
 import { HeadOrGet } from './head-or-get.ts';
 import { OutgoingConnections } from './net/connections.ts';
 import { ProxyChoice } from './net/egress.ts';
-import { MAX_WAIT_MS, type PoolLimits, Pools, type Purpose } from './pools.ts';
+import { MAX_WAIT_MS, Pools, type Purpose } from './pools.ts';
 import { manifestRequestHeaders, Requester } from './request.ts';
 import type { UpstreamResponse } from './responses.ts';
 import type { EndpointHealth, ListPage, Route, TagsRequest, Upstream, UpstreamManifest } from './upstream.ts';
@@ -26,13 +28,14 @@ import type { EndpointHealth, ListPage, Route, TagsRequest, Upstream, UpstreamMa
  *
  * A fill holds a file too, up to 256 KiB that wait for the disk, and the last 128 KiB that came; it can rest at any time. A document can
  * only be ended, so that a quarter of those permits is never lent, and none is asked back at once. For one registry there are no more
- * additional connections than a handful of downloads can use; each fetches for some seconds, and is left to it.
+ * additional connections than a handful of downloads can use; each fetches for some seconds, and is left to it. One client, and one
+ * repository, leave some of what a registry may have to others, who then need not wait until a holder has been asked to rest.
  */
 export const POOLS: Readonly<Record<Purpose, PoolLimits>> = {
-  document: { permits: 64, perRegistry: 48, perGroup: 24, safeFor: 2_000, turn: 5_000 },
-  fill: { permits: 128, perRegistry: 128, perGroup: 96, safeFor: 0, turn: 5_000 },
-  passing: { permits: 64, perRegistry: 64, perGroup: 48, safeFor: 0, turn: 5_000 },
-  segment: { permits: 96, perRegistry: 24, perGroup: 24, safeFor: 5_000, turn: 30_000 },
+  document: { permits: 64, perRegistry: 48, perClient: 36, perRepository: 24, safeFor: 2_000, turn: 5_000 },
+  fill: { permits: 128, perRegistry: 128, perClient: 112, perRepository: 96, safeFor: 0, turn: 5_000 },
+  passing: { permits: 64, perRegistry: 64, perClient: 56, perRepository: 48, safeFor: 0, turn: 5_000 },
+  segment: { permits: 96, perRegistry: 24, perClient: 24, perRepository: 24, safeFor: 5_000, turn: 30_000 },
 };
 
 /** How much is done at a time, and how long it may take; tests have less. */
@@ -89,14 +92,16 @@ class RegistryUpstream implements Upstream {
   manifest(
     key: RepositoryKey,
     reference: Reference,
-    { method, accept, signal }: { method: 'GET' | 'HEAD'; accept: string | undefined; signal: AbortSignal },
+    options: Parameters<Upstream['manifest']>[2],
   ): Promise<UpstreamManifest> {
+    const { method, accept, signal, askers } = options;
     const text = reference.kind === 'tag' ? reference.tag : reference.digest;
     const path = `/v2/${key.repository}/manifests/${text}`;
     const headers = manifestRequestHeaders(accept);
     const { requester, headOrGet, metrics } = this.#context;
     const subject = subjectOf(key, 'manifestUnknown', text);
-    return this.#document(subject, `${method} manifests`, signal, async (route, endpoint, { signal: within, rest }) => {
+    const work = { about: `${method} manifests`, signal, askers };
+    return this.#document(subject, work, async (route, endpoint, { signal: within, holder }) => {
       const request = {
         route,
         endpoint,
@@ -104,7 +109,7 @@ class RegistryUpstream implements Upstream {
         headers,
         signal: within,
         purpose: 'document',
-        holder: { rest },
+        holder,
       } as const;
       const send = (by: typeof method) => requester.send({ ...request, repository: key.repository, method: by });
       const get = async (): Promise<UpstreamManifest> => {
@@ -118,26 +123,31 @@ class RegistryUpstream implements Upstream {
     });
   }
 
-  statBlob(key: BlobKey, signal: AbortSignal): Promise<{ readonly size: number | undefined }> {
+  statBlob(key: BlobKey, signal: AbortSignal, askers?: Askers): Promise<{ readonly size: number | undefined }> {
     const subject = subjectOf(key, 'blobUnknown', key.digest);
-    return this.#document(subject, 'HEAD blobs', signal, (route, endpoint, work) =>
+    return this.#document(subject, { about: 'HEAD blobs', signal, askers }, (route, endpoint, work) =>
       statBlob(this.#context, route, endpoint, key, work),
     );
   }
 
-  async openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream> {
+  async openBlob(
+    key: BlobKey,
+    range: { from: number; to?: number } | null,
+    signal: AbortSignal,
+    askers?: Askers,
+  ): Promise<BlobStream> {
     const open = (segment: typeof range, goesOn: boolean): Promise<BlobStream> =>
       this.#tryEndpoints(subjectOf(key, 'blobUnknown', key.digest), 'GET blobs', signal, (route, endpoint) =>
-        openBlob(this.#context, route, endpoint, key, segment, signal, goesOn),
+        openBlob(this.#context, route, endpoint, key, segment, signal, { askers, goesOn }),
       );
     return resumable(await open(range, false), (rest) => open(rest, true), signal);
   }
 
-  async download(key: BlobKey, sink: BlobSink, signal: AbortSignal): Promise<void> {
+  async download(key: BlobKey, sink: BlobSink, signal: AbortSignal, askers?: Askers): Promise<void> {
     const subject = subjectOf(key, 'blobUnknown', key.digest);
     const route = this.#route(key.registry);
     try {
-      await download(this.#context, route, key, sink, signal);
+      await download(this.#context, route, key, sink, signal, askers);
     } catch (error) {
       // The owner of the sink gets its own error back.
       if (error instanceof SinkError) throw error.cause;
@@ -146,10 +156,10 @@ class RegistryUpstream implements Upstream {
     }
   }
 
-  tags(key: RepositoryKey, request: TagsRequest, signal: AbortSignal): Promise<ListPage> {
+  tags(key: RepositoryKey, request: TagsRequest, signal: AbortSignal, askers?: Askers): Promise<ListPage> {
     const path = `/v2/${key.repository}/tags/list${search(request.query)}`;
     const subject = subjectOf(key, 'nameUnknown', 'tags/list');
-    return this.#document(subject, 'GET tags', signal, async (route, endpoint, work) =>
+    return this.#document(subject, { about: 'GET tags', signal, askers }, async (route, endpoint, work) =>
       readTags(await this.#get(route, endpoint, path, key, work), endpoint, request),
     );
   }
@@ -159,28 +169,33 @@ class RegistryUpstream implements Upstream {
     digest: Digest,
     query: URLSearchParams,
     signal: AbortSignal,
+    askers?: Askers,
   ): Promise<ListPage | null> {
     const path = `/v2/${key.repository}/referrers/${digest}${search(query)}`;
     const subject = subjectOf(key, 'manifestUnknown', digest);
     const nothing = (endpoint: URL) => new StatusError(404, endpoint.host, undefined, 'it has no referrers API');
     try {
-      return await this.#document(subject, 'GET referrers', signal, async (route, endpoint, work) => {
-        let elsewhere = false;
-        const onRedirect = (to: URL): void => {
-          elsewhere = to.origin !== endpoint.origin;
-        };
-        let page: ListPage | null;
-        try {
-          page = await readReferrers(await this.#get(route, endpoint, path, key, work, onRedirect), endpoint);
-        } catch (error) {
-          work.signal.throwIfAborted();
-          // That a web host cannot be reached is no failure of the registry that redirects to it.
-          if (elsewhere && !(error instanceof StatusError) && !isBusy(error)) throw nothing(endpoint);
-          throw error;
-        }
-        if (page === null) throw nothing(endpoint);
-        return page;
-      });
+      return await this.#document(
+        subject,
+        { about: 'GET referrers', signal, askers },
+        async (route, endpoint, work) => {
+          let elsewhere = false;
+          const onRedirect = (to: URL): void => {
+            elsewhere = to.origin !== endpoint.origin;
+          };
+          let page: ListPage | null;
+          try {
+            page = await readReferrers(await this.#get(route, endpoint, path, key, work, onRedirect), endpoint);
+          } catch (error) {
+            work.signal.throwIfAborted();
+            // That a web host cannot be reached is no failure of the registry that redirects to it.
+            if (elsewhere && !(error instanceof StatusError) && !isBusy(error)) throw nothing(endpoint);
+            throw error;
+          }
+          if (page === null) throw nothing(endpoint);
+          return page;
+        },
+      );
     } catch (error) {
       // Only where all endpoints said so: one that did not answer may have the API.
       const { cause } = error as Error;
@@ -208,22 +223,21 @@ class RegistryUpstream implements Upstream {
     endpoint: URL,
     path: string,
     { repository }: RepositoryKey,
-    { signal, rest }: DocumentWork,
+    { signal, holder }: DocumentWork,
     onRedirect?: (to: URL) => void,
   ): Promise<UpstreamResponse> {
     const headers = { accept: 'application/json, */*' };
-    const request = { route, endpoint, path, repository, headers, signal, holder: { rest }, onRedirect };
+    const request = { route, endpoint, path, repository, headers, signal, holder, onRedirect };
     return this.#context.requester.send({ ...request, method: 'GET', purpose: 'document' });
   }
 
   /** Within the time of a document. */
   #document<T>(
     subject: RequestSubject,
-    about: string,
-    signal: AbortSignal,
+    { about, signal, askers }: { about: string; signal: AbortSignal; askers: Askers | undefined },
     attempt: (route: Route, endpoint: URL, work: DocumentWork) => Promise<T>,
   ): Promise<T> {
-    const limits = { ms: this.#limits.document, what: 'its answer' };
+    const limits = { ms: this.#limits.document, what: 'its answer', askers };
     return this.#reporting(subject, signal, (route) =>
       asDocument(route.host, signal, limits, (work) => {
         const { endpoints, log } = this.#context;

@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { unlessAborted } from '../kit/async.ts';
+import type { AcquireOptions } from '../kit/fair-pool.ts';
 import { parseAccept } from '../oci/media-types.ts';
 import type { BlobKey } from '../oci/names.ts';
 import {
@@ -19,7 +20,7 @@ import { exchange } from './exchange.ts';
 import { CredentialsWithheldError, InvalidResponseError, RedirectError, TokenRefusedError } from './failures.ts';
 import type { OutgoingConnections, RawResponse } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
-import type { AcquireOptions, Pools, Purpose } from './pools.ts';
+import type { Pools, Purpose } from './pools.ts';
 import { blobContradiction, cutOff, discardWhole, header, headerList, type UpstreamResponse } from './responses.ts';
 import type { Route } from './upstream.ts';
 
@@ -39,7 +40,7 @@ export interface UpstreamRequest {
   readonly purpose: Purpose | null;
   /** Called before a redirect is followed. */
   readonly onRedirect?: ((to: URL) => void) | undefined;
-  /** How it holds its connection, where it acquires one. */
+  /** Whose turn it waits for where it acquires a connection, or a token, and how it holds it. */
   readonly holder?: AcquireOptions;
   /** For how long an answer is waited for before the same is asked once more beside, ms; default: as long as for any. */
   readonly patience?: number;
@@ -110,7 +111,7 @@ export class Requester {
     const known = this.#schemes.get(key);
 
     if (known !== undefined) {
-      const authorization = await this.#authorization(known, credentials, context, request.signal);
+      const authorization = await this.#authorization(known, credentials, context, request);
       const response = await this.#once(url, request, authorization);
       if (response.status !== 401) return response;
       if (known.kind === 'bearer') this.#tokens.drop(known.demand, credentials, authorization.slice('Bearer '.length));
@@ -139,7 +140,7 @@ export class Requester {
     credentials: Credentials | null,
     context: TokenContext,
   ): Promise<RawResponse> {
-    const authorization = await this.#authorization(scheme, credentials, context, request.signal);
+    const authorization = await this.#authorization(scheme, credentials, context, request);
     this.#schemes.set(key, scheme);
     return await this.#once(url, request, authorization);
   }
@@ -148,7 +149,7 @@ export class Requester {
     scheme: AuthScheme,
     credentials: Credentials | null,
     context: TokenContext,
-    signal: AbortSignal,
+    { signal, holder }: UpstreamRequest,
   ): Promise<string> {
     if (scheme.kind === 'basic') return credentials === null ? '' : basicAuthorization(credentials);
     // Before a kept token is used, too: the operator may have taken the realm away.
@@ -158,7 +159,9 @@ export class Requester {
       requireOwnRealm(realm, context.scope);
     }
     const kept = this.#tokens.kept(scheme.demand, credentials);
-    return `Bearer ${kept ?? (await unlessAborted(this.#tokens.fetch(scheme.demand, credentials, context), signal))}`;
+    if (kept !== null) return `Bearer ${kept}`;
+    const token = this.#tokens.fetch(scheme.demand, credentials, context, holder?.askers);
+    return `Bearer ${await unlessAborted(token, signal)}`;
   }
 
   /** @param authorization the header's value; null or empty for none */
@@ -185,7 +188,7 @@ export class Requester {
       pools: this.#pools,
       registry: route.host,
       purpose,
-      holder: { group: repository, ...request.holder },
+      holder: { repository, ...request.holder },
       patience,
     });
   }

@@ -1,3 +1,4 @@
+import type { Askers } from '../kit/askers.ts';
 import type { NamedContent } from '../oci/documents.ts';
 import type { BlobKey, Digest, Reference, RepositoryKey } from '../oci/names.ts';
 import type { BlobSink, BlobStream } from '../oci/transfer.ts';
@@ -49,28 +50,40 @@ export interface TagsRequest {
  * Fetches from registries: endpoint order and health, tokens, redirects, proxies, resumption. Nothing else connects to registries.
  * Every method throws `RegistryError` (oci/errors.ts): upstreamUnauthorized, upstreamDenied, nameUnknown, manifestUnknown, blobUnknown,
  * upstreamRateLimited, upstreamFailed, upstreamTimeout, upstreamWrong; an aborted `signal` throws its reason.
+ * `askers` are the clients for whom it is done, and whose turn it waits for; left out where none asks.
  */
 export interface Upstream {
   manifest(
     key: RepositoryKey,
     reference: Reference,
-    options: { method: 'GET' | 'HEAD'; accept: string | undefined; signal: AbortSignal },
+    options: { method: 'GET' | 'HEAD'; accept: string | undefined; signal: AbortSignal; askers?: Askers | undefined },
   ): Promise<UpstreamManifest>;
   /** HEAD of a blob, by GET of its first byte where HEAD is refused. */
-  statBlob(key: BlobKey, signal: AbortSignal): Promise<{ readonly size: number | undefined }>;
+  statBlob(key: BlobKey, signal: AbortSignal, askers?: Askers): Promise<{ readonly size: number | undefined }>;
   /**
    * One plain GET, streamed, resumed with Range where it breaks off; `range.to` is exclusive. For blobs that
    * are not kept.
    */
-  openBlob(key: BlobKey, range: { from: number; to?: number } | null, signal: AbortSignal): Promise<BlobStream>;
+  openBlob(
+    key: BlobKey,
+    range: { from: number; to?: number } | null,
+    signal: AbortSignal,
+    askers?: Askers,
+  ): Promise<BlobStream>;
   /**
    * Fetches what the sink lacks and wishes for, over as many connections, endpoints and attempts as needed. Resolves when every byte has been
    * written, or, where the sink has wishes, when nothing more is wanted: it may be called again then.
    */
-  download(key: BlobKey, sink: BlobSink, signal: AbortSignal): Promise<void>;
-  tags(key: RepositoryKey, request: TagsRequest, signal: AbortSignal): Promise<ListPage>;
+  download(key: BlobKey, sink: BlobSink, signal: AbortSignal, askers?: Askers): Promise<void>;
+  tags(key: RepositoryKey, request: TagsRequest, signal: AbortSignal, askers?: Askers): Promise<ListPage>;
   /** Null where the registry has no referrers API: the caller falls back to the tag scheme. */
-  referrers(key: RepositoryKey, digest: Digest, query: URLSearchParams, signal: AbortSignal): Promise<ListPage | null>;
+  referrers(
+    key: RepositoryKey,
+    digest: Digest,
+    query: URLSearchParams,
+    signal: AbortSignal,
+    askers?: Askers,
+  ): Promise<ListPage | null>;
   /** Whether no endpoint of a registry could be connected to when it was last tried, so that an answer would be a surprise. */
   outOfReach(registry: string): boolean;
   /** The health of each endpoint, for `registry show` and metrics. */

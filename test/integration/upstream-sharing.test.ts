@@ -1,5 +1,6 @@
 import { createServer } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
+import { Askers } from '../../src/kit/askers.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
 import type { Digest } from '../../src/oci/names.ts';
 import { POOLS } from '../../src/upstream/registry-upstream.ts';
@@ -43,18 +44,27 @@ async function bed(
   cleanups.push(() => upstream.close());
   const signal = untilTheEnd();
   const asks = {
-    manifest: (registry: string, repository: string, tag = '1', stop = signal) =>
+    manifest: (registry: string, repository: string, tag = '1', client?: string) =>
       upstream.manifest({ registry, repository }, { kind: 'tag', tag } as never, {
         method: 'GET',
         accept: undefined,
-        signal: stop,
+        signal,
+        askers: askers(client),
       }),
-    download: (registry: string, repository: string, content: Content, sink = new MemorySink()) =>
-      upstream.download({ registry, repository, digest: content.digest as Digest }, sink, signal).then(() => sink),
+    download: async (registry: string, repository: string, { digest }: Content, client?: string) => {
+      const sink = new MemorySink();
+      const key = { registry, repository, digest: digest as Digest };
+      await upstream.download(key, sink, signal, askers(client));
+      return sink;
+    },
     open: (registry: string, repository: string, content: Content) =>
       upstream.openBlob({ registry, repository, digest: content.digest as Digest }, null, signal),
   };
   return { evil, good, upstream, ...asks };
+}
+
+function askers(client: string | undefined): Askers | undefined {
+  return client === undefined ? undefined : new Askers(client);
 }
 
 /** What its client no longer waits for may fail as it likes. */
@@ -86,7 +96,10 @@ describe('a hostile registry', () => {
   });
 
   it('whose documents drip does not keep what it borrowed from two others', async () => {
-    const pools = { ...POOLS, document: { permits: 4, perRegistry: 3, perGroup: 3, safeFor: 50, turn: 200 } };
+    const pools = {
+      ...POOLS,
+      document: { permits: 4, perRegistry: 3, perClient: 3, perRepository: 3, safeFor: 50, turn: 200 },
+    };
     const { evil, upstream, good, manifest } = await bed({ faults: () => ({ drip: 20 }) }, { limits: { pools } });
     upstream.routes.set('evil2.test', {
       ...(upstream.routes.get('evil.test') as never as object),
@@ -110,7 +123,10 @@ describe('a hostile registry', () => {
   });
 
   it('does not keep the additional connections that it borrowed, and its download comes whole all the same', async () => {
-    const pools = { ...POOLS, segment: { permits: 3, perRegistry: 3, perGroup: 3, safeFor: 0, turn: 60_000 } };
+    const pools = {
+      ...POOLS,
+      segment: { permits: 3, perRegistry: 3, perClient: 3, perRepository: 3, safeFor: 0, turn: 60_000 },
+    };
     const options = { connections: 4, limits: { pools } };
     const { evil, good, download } = await bed({ bytesPerSecond: MIB }, options, { bytesPerSecond: MIB });
     const theirs = evil.repository('r').addBlob(generated(12 * MIB, 1));
@@ -129,10 +145,10 @@ describe('a hostile registry', () => {
     const { evil, good, open } = await bed({});
     const content = evil.repository('r').addBlob(generated(8 * MIB, 7));
     const other = evil.repository('r2').addBlob(generated(8 * MIB, 8));
-    const { perGroup, permits } = POOLS.passing;
+    const { perRepository, permits } = POOLS.passing;
     const unread: Awaited<ReturnType<typeof open>>[] = [];
-    for (let i = 0; i < perGroup; i++) unread.push(await open('evil.test', 'r', content));
-    for (let i = 0; i < permits - perGroup; i++) unread.push(await open('evil.test', 'r2', other));
+    for (let i = 0; i < perRepository; i++) unread.push(await open('evil.test', 'r', content));
+    for (let i = 0; i < permits - perRepository; i++) unread.push(await open('evil.test', 'r2', other));
     const wanted = good.repository('app').addBlob(generated(MIB, 9));
     for (let i = 0; i < 3; i++) {
       const stream = await open('good.test', 'app', wanted);
@@ -171,7 +187,7 @@ describe('one path of a registry', () => {
     if (!('headers' in fault)) expect((await manifest('good.test', 'bad')).size).toBeGreaterThan(0);
   });
 
-  it('whose token endpoint cannot be connected to closes no other, and the error says what it was', async () => {
+  it('whose token endpoint cannot be connected to closes no other, and the log says which host it was', async () => {
     const port = await closedPort();
     const { good: registry, manifest, upstream } = await bed({});
     const challenge = `Bearer realm="http://127.0.0.1:${port}/token",service="x"`;
@@ -184,6 +200,7 @@ describe('one path of a registry', () => {
         502,
         'good.test failed: its token endpoint cannot be connected to: it refuses connections',
       ]);
+      expect(error.logged).toContain(`127.0.0.1:${port}`);
     }
     expect(upstream.outOfReach('good.test')).toBe(false);
     expect((await manifest('good.test', 'good/app')).size).toBeGreaterThan(0);
@@ -201,7 +218,10 @@ describe('one path of a registry', () => {
   });
 
   it('whose blobs drip leaves room for those of others, and in the end for others of its own', async () => {
-    const pools = { ...POOLS, fill: { permits: 4, perRegistry: 4, perGroup: 3, safeFor: 0, turn: 200 } };
+    const pools = {
+      ...POOLS,
+      fill: { permits: 4, perRegistry: 4, perClient: 3, perRepository: 3, safeFor: 0, turn: 200 },
+    };
     const { good: registry, download } = await bed({}, { limits: { pools } });
     registry.faults = ({ nth, repository }) => (repository === 'bad' ? { stallAfter: 1000 + nth } : undefined);
     const dripping = Array.from({ length: 20 }, (_, i) => registry.repository('bad').addBlob(generated(MIB, i)));
@@ -214,6 +234,35 @@ describe('one path of a registry', () => {
     const own = registry.repository('bad').addBlob(generated(MIB, 200));
     expect((await download('good.test', 'bad', own)).digest).toBe(own.digest);
   });
+});
+
+describe('a greedy client of a registry', () => {
+  it('with 400 cold blobs that drip holds up no download of another, in the same repository', async () => {
+    const { good: registry, download } = await bed({});
+    registry.faults = ({ nth, reference }) =>
+      greedy.some(({ digest }) => digest === reference) ? { stallAfter: 1000 + nth } : undefined;
+    const greedy = Array.from({ length: 400 }, (_, i) => registry.repository('app').addBlob(generated(MIB, i)));
+    for (const content of greedy) unwaited(download('good.test', 'app', content, 'greedy'));
+    const most = Math.min(POOLS.fill.perClient, POOLS.fill.perRepository);
+    await eventually('it has all that it can get', () => registry.log.count() >= most);
+    const own = registry.repository('app').addBlob(generated(MIB, 1000));
+    expect((await download('good.test', 'app', own, 'modest')).digest).toBe(own.digest);
+    const other = registry.repository('other').addBlob(generated(MIB, 1001));
+    expect((await download('good.test', 'other', other, 'modest')).digest).toBe(other.digest);
+  });
+
+  it.each(['app', 'other'])(
+    'with 200 manifests that hang holds up no manifest of another, in %s',
+    async (repository) => {
+      const { good: registry, manifest } = await bed({});
+      registry.faults = ({ reference }) => (reference?.startsWith('hangs') ? { hang: true } : undefined);
+      for (const name of ['app', 'other']) registry.repository(name).addImage('1', ['layer']);
+      for (let i = 0; i < 200; i++) unwaited(manifest('good.test', 'app', `hangs${i}`, 'greedy'));
+      const most = Math.min(POOLS.document.perClient, POOLS.document.perRepository);
+      await eventually('it has all that it can get', () => registry.log.count() >= most);
+      expect((await manifest('good.test', repository, '1', 'modest')).size).toBeGreaterThan(0);
+    },
+  );
 });
 
 describe('what takes too long', () => {
@@ -250,7 +299,10 @@ describe('what takes too long', () => {
   });
 
   it('is a wait for others, and the client is told in words when to come back', async () => {
-    const pools = { ...POOLS, document: { permits: 2, perRegistry: 2, perGroup: 2, safeFor: 60_000, turn: 60_000 } };
+    const pools = {
+      ...POOLS,
+      document: { permits: 2, perRegistry: 2, perClient: 2, perRepository: 2, safeFor: 60_000, turn: 60_000 },
+    };
     const { evil, manifest } = await bed({ faults: () => ({ hang: true }) }, { limits: { pools, wait: 100 } });
     for (let i = 0; i < 2; i++) unwaited(manifest('evil.test', `r${i}`));
     await eventually('both are taken', () => evil.log.count() === 2);

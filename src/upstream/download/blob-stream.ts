@@ -1,14 +1,14 @@
 import type { Readable } from 'node:stream';
+import type { Askers } from '../../kit/askers.ts';
 import { type ByteSource, TruncatedError } from '../../kit/byte-source.ts';
 import { jitter, sleep } from '../../kit/time.ts';
-import { RegistryError } from '../../oci/errors.ts';
+import { busyError, RegistryError } from '../../oci/errors.ts';
 import type { BlobKey } from '../../oci/names.ts';
 import { type BlobStream, canHaveSize } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
 import type { DocumentWork } from '../document-deadline.ts';
 import { readBlobHead } from '../document-responses.ts';
 import { InvalidResponseError, reasonOf } from '../failures.ts';
-import { busyError } from '../pools.ts';
 import { requestBlob } from '../request.ts';
 import {
   blobError,
@@ -37,10 +37,10 @@ export async function statBlob(
   route: Route,
   endpoint: URL,
   key: BlobKey,
-  { signal, rest }: DocumentWork,
+  { signal, holder }: DocumentWork,
 ): Promise<{ readonly size: number | undefined }> {
   const ask = (method: 'GET' | 'HEAD', range: { from: number; to: number } | null): Promise<UpstreamResponse> => {
-    const request = { method, range, signal, purpose: 'document', holder: { rest } } as const;
+    const request = { method, range, signal, purpose: 'document', holder } as const;
     return requestBlob(context.requester, route, endpoint, key, request);
   };
   const head = async () => await readBlobHead(await ask('HEAD', null), endpoint, key.digest);
@@ -75,7 +75,7 @@ async function sizeOf(first: UpstreamResponse, endpoint: URL): Promise<number | 
 /**
  * One GET of a blob or a range of it, not resumed. It holds a permit of what passes through until its body is closed. Where a permit is
  * wanted elsewhere, the body of whoever reads slowest is closed: it breaks off for its reader, who may ask for the rest (see {@link resumable}).
- * @param goesOn whether a client has a part of the answer already: it waits for a permit as long as it takes
+ * @param options.goesOn whether a client has a part of the answer already: it waits for a permit as long as it takes
  */
 export async function openBlob(
   context: UpstreamContext,
@@ -84,18 +84,21 @@ export async function openBlob(
   key: BlobKey,
   range: { from: number; to?: number } | null,
   signal: AbortSignal,
-  goesOn = false,
+  { askers, goesOn }: { askers: Askers | undefined; goesOn: boolean },
 ): Promise<BlobStream> {
   const pace = new Pace();
   const stop = new AbortController();
   const release = await context.pools.acquire('passing', route.host, signal, {
-    group: key.repository,
+    askers,
+    repository: key.repository,
     patient: goesOn,
+    rested: goesOn,
     pace: () => pace.bytesPerSecond,
     rest: () => stop.abort(busyError(`downloads from ${route.host} that are not kept`)),
   });
   try {
-    const request = { method: 'GET', range, signal: AbortSignal.any([signal, stop.signal]), purpose: null } as const;
+    const within = AbortSignal.any([signal, stop.signal]);
+    const request = { method: 'GET', range, signal: within, purpose: null, holder: { askers } } as const;
     const response = await requestBlob(context.requester, route, endpoint, key, request);
     response.body.once('close', release);
     return await streamOf(response, endpoint, key, range, (bytes) => {

@@ -1,3 +1,5 @@
+import type { Askers } from '../../kit/askers.ts';
+import type { Release } from '../../kit/fair-pool.ts';
 import { sleep } from '../../kit/time.ts';
 import type { BlobKey } from '../../oci/names.ts';
 import type { BlobSink } from '../../oci/transfer.ts';
@@ -5,7 +7,6 @@ import type { UpstreamContext } from '../context.ts';
 import { tryEndpoints } from '../endpoints.ts';
 import { RESUMING_PATIENCE } from '../exchange.ts';
 import { InvalidResponseError, isTimeout, reasonOf, SinkError } from '../failures.ts';
-import type { Release } from '../pools.ts';
 import { requestBlob } from '../request.ts';
 import {
   type BlobContent,
@@ -37,12 +38,18 @@ export async function download(
   key: BlobKey,
   sink: BlobSink,
   signal: AbortSignal,
+  askers?: Askers,
 ): Promise<void> {
-  const running = new Download(context, route, key, sink);
-  const options = { group: key.repository, pace: () => running.pace, rest: () => running.rest() };
+  const running = new Download(context, route, key, sink, askers);
+  const { repository } = key;
+  const options = { askers, repository, pace: () => running.pace, rest: () => running.rest() };
   for (let rested = false; ; ) {
     // Whoever rested has readers who got a part already.
-    const release = await context.pools.acquire('fill', route.host, signal, { ...options, patient: rested });
+    const release = await context.pools.acquire('fill', route.host, signal, {
+      ...options,
+      patient: rested,
+      rested,
+    });
     try {
       rested = await running.run(signal);
     } finally {
@@ -66,6 +73,7 @@ class Download {
   readonly #route: Route;
   readonly #key: BlobKey;
   readonly #sink: BlobSink;
+  readonly #askers: Askers | undefined;
   /** Each with the promise that resolves when it has nothing left to do. */
   readonly #connections = new Map<DownloadConnection, Promise<void>>();
   readonly #ranges: RangeScheduler;
@@ -86,11 +94,12 @@ class Download {
   /** It will be looked at once more which connections are needed. */
   #adjusting: NodeJS.Immediate | undefined;
 
-  constructor(context: UpstreamContext, route: Route, key: BlobKey, sink: BlobSink) {
+  constructor(context: UpstreamContext, route: Route, key: BlobKey, sink: BlobSink, askers: Askers | undefined) {
     this.#context = context;
     this.#route = route;
     this.#key = key;
     this.#sink = sink;
+    this.#askers = askers;
     this.#ranges = new RangeScheduler({
       held: sink.held,
       wishes: sink.wishes,
@@ -229,7 +238,8 @@ class Download {
     if (!connection.additional) return () => {};
     connection.queued = true;
     const options = {
-      group: this.#key.repository,
+      askers: this.#askers,
+      repository: this.#key.repository,
       patient: true,
       pace: () => connection.throughput.rate() ?? 0,
       rest: () => {
@@ -293,7 +303,8 @@ class Download {
         connection.endpoint = endpoint;
         const range = this.#rangeFor(connection, endpoint);
         const patience = this.#begun ? { patience: RESUMING_PATIENCE } : {};
-        const request = { method: 'GET', range, signal, purpose: null, ...patience } as const;
+        const holder = { askers: this.#askers };
+        const request = { method: 'GET', range, signal, purpose: null, holder, ...patience } as const;
         const response = await requestBlob(this.#context.requester, this.#route, endpoint, this.#key, request);
         try {
           // Empty where another connection's body has brought the bytes meanwhile.

@@ -19,7 +19,8 @@ test.each([200, 206] as const)(
     };
     const upstream = { openBlob: async () => ({ status, size: 10, source }) } as unknown as Upstream;
     let fetched = 0;
-    const rest = await new Passthrough(upstream).rest(key, 4, AbortSignal.timeout(10_000), (count) => {
+    const client = { signal: AbortSignal.timeout(10_000), client: '192.0.2.1' };
+    const rest = await new Passthrough(upstream).rest(key, 4, client, (count) => {
       fetched += count;
     });
     expect(String(await readAll(rest))).toBe('456789');

@@ -1,8 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { type AcquireOptions, FairPool, type PoolLimits, type Release } from '../../../src/upstream/pools.ts';
+import { Askers } from '../../../src/kit/askers.ts';
+import { type AcquireOptions, FairPool, type PoolLimits, type Release } from '../../../src/kit/fair-pool.ts';
+import { busyError } from '../../../src/oci/errors.ts';
 
 const forever = new AbortController().signal;
-const LIMITS: PoolLimits = { permits: 4, perRegistry: 4, perGroup: 4, safeFor: 0, turn: 5_000 };
+const LIMITS: PoolLimits = { permits: 4, perRegistry: 4, perClient: 4, perRepository: 4, safeFor: 0, turn: 5_000 };
 
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'performance'] });
@@ -15,7 +17,11 @@ const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 /** A pool, who got a permit of it in which order, and what became of those who did not. */
 function bed(limits: Partial<PoolLimits> = {}) {
-  const pool = new FairPool({ ...LIMITS, ...limits }, 'downloads', 15_000);
+  const pool = new FairPool({
+    limits: { ...LIMITS, ...limits },
+    maxWait: 15_000,
+    refusal: (registry, own) => busyError(`downloads from ${own ? registry : 'other registries'}`),
+  });
   const granted: string[] = [];
   const refused: Error[] = [];
   const rested: string[] = [];
@@ -33,7 +39,7 @@ function bed(limits: Partial<PoolLimits> = {}) {
   /** A holder that rests when it is asked to. */
   const fill = (name: string, pace = 1_000) =>
     ask(name, {
-      group: name.split('/')[1] ?? '',
+      repository: name.split('/')[1] ?? '',
       pace: () => pace,
       rest: () => {
         rested.push(name);
@@ -69,7 +75,7 @@ describe('turns', () => {
   });
 
   it('keeps to the limits of a registry and of a repository', async () => {
-    const { granted, fill } = bed({ permits: 10, perRegistry: 3, perGroup: 2 });
+    const { granted, fill } = bed({ permits: 10, perRegistry: 3, perRepository: 2 });
     for (const group of ['x', 'y']) for (let i = 0; i < 3; i++) fill(`a/${group}/${i}`);
     for (let i = 0; i < 3; i++) fill(`b/x/${i}`);
     await settle();
@@ -118,17 +124,27 @@ describe('rest', () => {
     expect(rested).toHaveLength(1);
   });
 
-  it('within a registry lets those take turns that hold a permit and those that wait', async () => {
+  it('within a repository lets those take turns that hold a permit and those that wait', async () => {
+    const { granted, rested, fill } = bed({ permits: 2 });
+    fill('r/bad/0', 0);
+    fill('r/bad/1', 5);
+    await settle();
+    fill('r/bad/2');
+    await vi.advanceTimersByTimeAsync(4_000);
+    expect(rested).toEqual([]);
+    await vi.advanceTimersByTimeAsync(2_000);
+    expect(rested).toEqual(['r/bad/0']);
+    expect(granted.at(-1)).toBe('r/bad/2');
+  });
+
+  it('within a registry asks a repository that is over its share, as soon as another one waits', async () => {
     const { granted, rested, fill } = bed({ permits: 2 });
     fill('r/bad/0', 0);
     fill('r/bad/1', 5);
     await settle();
     fill('r/good/0');
-    await vi.advanceTimersByTimeAsync(4_000);
-    expect(rested).toEqual([]);
-    await vi.advanceTimersByTimeAsync(2_000);
-    expect(rested).toEqual(['r/bad/0']);
-    expect(granted.at(-1)).toBe('r/good/0');
+    await settle();
+    expect([rested, granted.at(-1)]).toEqual([['r/bad/0'], 'r/good/0']);
   });
 
   it('lets more registries than there are permits take turns', async () => {
@@ -147,6 +163,125 @@ describe('rest', () => {
     await vi.advanceTimersByTimeAsync(1_000);
     // Among equally slow ones the oldest.
     expect(rested).toEqual(['greedy/0']);
+  });
+});
+
+describe('clients of one registry', () => {
+  /** Fills that queue again when they were asked to rest. */
+  function clients(limits: Partial<PoolLimits> = {}) {
+    const { pool } = bed(limits);
+    const granted: string[] = [];
+    const held = new Map<string, Release>();
+    const rests = new Map<string, number>();
+    const fill = (name: string, askers: Askers, repository = 'app', rested = false): void => {
+      const rest = () => {
+        rests.set(name, (rests.get(name) ?? 0) + 1);
+        held.get(name)?.();
+        held.delete(name);
+        fill(name, askers, repository, true);
+      };
+      const options = { askers, repository, pace: () => 0, rest, patient: rested, rested };
+      pool.acquire('r', forever, options).then(
+        (release) => {
+          granted.push(name);
+          held.set(name, release);
+        },
+        () => {},
+      );
+    };
+    const done = (name: string) => held.get(name)?.();
+    return { pool, granted, held, rests, fill, done };
+  }
+
+  it('take turns, whatever one of them asks for: 300 cold fills hold up no other, in the same repository or in others', async () => {
+    for (const repositories of [1, 300]) {
+      const { granted, fill, held } = clients();
+      for (let i = 0; i < 300; i++) fill(`greedy/${i}`, new Askers('greedy'), `r${i % repositories}`);
+      await settle();
+      fill('modest/0', new Askers('modest'), 'r0');
+      await settle();
+      // No time has passed: neither a turn nor a wait.
+      expect(granted.at(-1)).toBe('modest/0');
+      for (let i = 1; i < 4; i++) fill(`modest/${i}`, new Askers('modest'), 'r0');
+      await settle();
+      const count = (client: string) => [...held.keys()].filter((name) => name.startsWith(client)).length;
+      expect([count('modest'), count('greedy')]).toEqual([2, 2]);
+    }
+  });
+
+  it('each have their own line for what several ask for: it goes on in the first that comes', async () => {
+    const { granted, fill, pool, done } = clients();
+    const shared = new Askers('greedy');
+    for (let i = 0; i < 300; i++) fill(`greedy/${i}`, i === 299 ? shared : new Askers('greedy'));
+    await settle();
+    expect(granted).toHaveLength(4);
+    shared.join('modest');
+    await settle();
+    expect(granted.at(-1)).toBe('greedy/299');
+    expect(pool.waiting).toBe(296);
+    done('greedy/299');
+    await settle();
+    expect(granted.filter((name) => name === 'greedy/299')).toHaveLength(1);
+  });
+
+  it('leave each other the room that one client, and one repository, may not have', async () => {
+    const { granted, fill, rests, done, held } = clients({
+      permits: 8,
+      perRegistry: 8,
+      perClient: 6,
+      perRepository: 5,
+    });
+    for (let i = 0; i < 20; i++) fill(`a/${i}`, new Askers('a'), 'hangs');
+    for (let i = 0; i < 20; i++) fill(`b/${i}`, new Askers('b'), 'hangs');
+    await settle();
+    const count = (prefix: string) => granted.filter((name) => name.startsWith(prefix)).length;
+    expect(count('a/') + count('b/') - [...rests.values()].reduce((sum, times) => sum + times, 0)).toBe(5);
+    fill('c/0', new Askers('c'), 'well');
+    fill('a/well', new Askers('a'), 'well');
+    await settle();
+    expect(granted.slice(-2)).toEqual(['c/0', 'a/well']);
+    // Lines that were held back by the repository go on, each client's in turn.
+    const before = granted.length;
+    for (const name of [...held.keys()].filter((held) => /^[ab]\/\d/.test(held))) done(name);
+    await settle();
+    expect(granted.length - before).toBe(5);
+  });
+
+  it('starve none of their fills, however often others have a better claim', async () => {
+    const { granted, fill, held, rests, done } = clients({ permits: 2 });
+    for (let i = 0; i < 4; i++) fill(`greedy/${i}`, new Askers('greedy'));
+    await settle();
+    const first = new Set(held.keys());
+    // Others come and go all the time, each with less than the greedy one has.
+    for (let round = 0; round < 200; round++) {
+      fill(`other/${round}`, new Askers(`other${round}`));
+      await vi.advanceTimersByTimeAsync(300);
+      for (const name of [...held.keys()].filter((name) => name.startsWith('other'))) {
+        done(name);
+        held.delete(name);
+      }
+      await settle();
+    }
+    expect(granted.filter((name) => name.startsWith('other')).length).toBeGreaterThan(190);
+    for (let i = 0; i < 4; i++) {
+      const name = `greedy/${i}`;
+      const times = granted.filter((other) => other === name).length;
+      expect(times).toBeGreaterThan(1);
+      // In a minute: whoever rested has two seconds at least.
+      expect(rests.get(name) ?? 0).toBeLessThanOrEqual(30 + (first.has(name) ? 1 : 0));
+    }
+  });
+
+  it('of several thousand are all served in the end, for one repository too', async () => {
+    const { granted, fill, done, pool } = clients({ permits: 4, perRepository: 2 });
+    for (let i = 0; i < 3_000; i++) fill(`c/${i}`, new Askers(`c${i}`), `r${i % 2}`);
+    for (let i = 0; i < 3_000; i++) {
+      await Promise.resolve();
+      await Promise.resolve();
+      done(granted[i] ?? '');
+    }
+    await settle();
+    expect([granted.length, pool.inUse, pool.waiting]).toEqual([3_000, 0, 0]);
   });
 });
 
@@ -179,7 +314,7 @@ describe('waiting', () => {
   it('of several thousand is granted to each of them in the end', async () => {
     const { pool, granted, ask, release } = bed({ permits: 1 });
     for (let i = 0; i < 4_000; i++) {
-      ask(`r${i % 5}/${i % 1000}/${i}`, { group: `${i % 1000}`, signal: new AbortController().signal });
+      ask(`r${i % 5}/${i % 1000}/${i}`, { repository: `${i % 1000}`, signal: new AbortController().signal });
     }
     for (let i = 0; i < 4_000; i++) {
       await Promise.resolve();

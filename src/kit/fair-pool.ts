@@ -1,0 +1,408 @@
+import { Askers } from './askers.ts';
+import { LeastFirst } from './least-first.ts';
+
+/** Returns a permit; may be called more than once. */
+export type Release = () => void;
+
+/** Who holds a permit that may be asked back before it is returned. */
+export interface PermitHolder {
+  /** Bytes per second that it brings, for the choice of who rests. */
+  pace(): number;
+  /**
+   * Asks for the permit: the holder stops what it does and returns the permit soon; called once at most. A fill queues for another one, with
+   * `patient`; what cannot be taken up again ends.
+   */
+  rest(): void;
+}
+
+export interface AcquireOptions extends Partial<PermitHolder> {
+  /** The clients that ask for it; left out where none does. */
+  readonly askers?: Askers | undefined;
+  /** The part of the registry that shares evenly with a client's other parts: a repository. */
+  readonly repository?: string;
+  /** Waits without a limit: a client has a part of the answer already, and a refusal would break it off. */
+  readonly patient?: boolean;
+  /** A permit was asked back from it: this one it keeps for a while, so that it gets on however often others have a better claim. */
+  readonly rested?: boolean;
+}
+
+export interface PoolLimits {
+  readonly permits: number;
+  /** The most for one registry, however many lie idle: so that another one need not wait before a holder has been asked to rest. */
+  readonly perRegistry: number;
+  /** The most for one client at a registry. */
+  readonly perClient: number;
+  /** The most for one repository of a registry, whoever asks for it. */
+  readonly perRepository: number;
+  /** For how long a permit is not asked back for the sake of whoever has less than a fair share, ms. */
+  readonly safeFor: number;
+  /** For how long a permit is not asked back where nobody has more than a fair share and others wait, ms. */
+  readonly turn: number;
+}
+
+export interface FairPoolOptions {
+  readonly limits: PoolLimits;
+  /** The longest wait for a permit, ms. */
+  readonly maxWait: number;
+  /** Why whoever waited too long gets none. `own`: the registry itself holds some. */
+  readonly refusal: (registry: string, own: boolean) => Error;
+}
+
+/** Whoever rested keeps the next permit at least so long, ms: it has to connect again, and has no pace yet that would speak for it. */
+const AFTER_REST_MS = 2_000;
+/** How often it is looked whether a holder is to rest, while somebody waits, ms. */
+const PRESS_MS = 250;
+
+interface Permit {
+  /** The shares that it is a part of: the pool's, its registry's, its client's and its repository's. */
+  readonly path: readonly Share[];
+  readonly since: number;
+  readonly pace: () => number;
+  readonly rest: () => void;
+  /** For how long it is safe from those who have less than their share, ms. */
+  readonly safeFor: number;
+  asked: boolean;
+}
+
+interface Waiter {
+  readonly grant: (line: Share) => void;
+}
+
+/** A repository of a registry, whoever asks for it. */
+interface Repository {
+  readonly key: string;
+  inUse: number;
+  /** How many clients have a line for it. */
+  lines: number;
+  /** Lines that wait until the repository has fewer permits. */
+  readonly blocked: Set<Share>;
+}
+
+/** What a registry, one of its clients there, or one of that client's repositories has of the pool. The last is a line, in which waiters stand. */
+class Share {
+  readonly key: string;
+  readonly limit: number;
+  /** From the pool's share down to this one. */
+  readonly path: readonly Share[];
+  readonly repository: Repository | null;
+  readonly children = new Map<string, Share>();
+  /** The children that can be granted a permit. */
+  readonly turns = new LeastFirst<Share>();
+  /** Those that may be asked to rest, in the order in which they came. */
+  readonly holders = new Set<Permit>();
+  readonly queue = new Set<Waiter>();
+  inUse = 0;
+  /** Of its holders, those that were asked to rest and have not returned their permits yet. */
+  asked = 0;
+  waiting = 0;
+
+  constructor(key: string, limit: number, parent: Share | null, repository: Repository | null = null) {
+    this.key = key;
+    this.limit = limit;
+    this.path = parent === null ? [this] : [...parent.path, this];
+    this.repository = repository;
+  }
+
+  get parent(): Share | undefined {
+    return this.path.at(-2);
+  }
+
+  get isFull(): boolean {
+    return this.inUse >= this.limit;
+  }
+
+  /** What it has once those who were asked have returned theirs. */
+  get remaining(): number {
+    return this.inUse - this.asked;
+  }
+}
+
+/**
+ * A counting semaphore that registries share evenly, within a registry its clients, and each client's repositories: a permit goes to whoever
+ * waits and has the fewest, in turns among equals. What lies idle is lent to anyone; where others wait meanwhile, holders are asked to rest, the
+ * slowest first, of those that are most over their share.
+ */
+export class FairPool {
+  readonly #options: FairPoolOptions;
+  readonly #pool: Share;
+  readonly #repositories = new Map<string, Repository>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: FairPoolOptions) {
+    this.#options = options;
+    this.#pool = new Share('', options.limits.permits, null);
+  }
+
+  get inUse(): number {
+    return this.#pool.inUse;
+  }
+
+  get waiting(): number {
+    return this.#pool.waiting;
+  }
+
+  /** Resolves when a permit is granted; rejects with the signal's reason, or the refusal, where that comes first. */
+  acquire(registry: string, signal: AbortSignal, options: AcquireOptions): Promise<Release> {
+    if (signal.aborted) return Promise.reject(signal.reason as Error);
+    const { askers = new Askers(), repository = '' } = options;
+    const clients = askers.clients.size === 0 ? [''] : [...askers.clients];
+    for (const client of clients) {
+      const line = this.#line(registry, client, repository);
+      // Whoever waits already goes first: it has fewer permits, or came before.
+      const free = line.queue.size === 0 && !isCrowded(line, this.#options.limits) && !line.path.some((s) => s.isFull);
+      if (free) return Promise.resolve(this.#take(line, options));
+      this.#forget(line);
+    }
+    return new Promise((resolve, reject) => {
+      const lines = new Set<Share>();
+      const share = this.#line(registry, clients[0] ?? '', repository).path[1] as Share;
+      let timer: NodeJS.Timeout | undefined;
+      const waiter: Waiter = {
+        grant: (line) => {
+          const release = this.#take(line, options);
+          leave();
+          resolve(release);
+        },
+      };
+      const join = (client: string): void => {
+        const line = this.#line(registry, client, repository);
+        lines.add(line);
+        this.#enqueue(line, waiter);
+      };
+      const leave = (): void => {
+        clearTimeout(timer);
+        stopJoining();
+        signal.removeEventListener('abort', onAbort);
+        this.#countWaiting(share, -1);
+        for (const line of lines) this.#dequeue(line, waiter);
+      };
+      const giveUp = (error: Error): void => {
+        leave();
+        this.#grantAll();
+        reject(error);
+      };
+      const onAbort = (): void => giveUp(signal.reason as Error);
+      const stopJoining = askers.onJoin((client) => {
+        join(client);
+        this.#grantAll();
+        this.#press();
+      });
+      if (options.patient !== true) {
+        const { maxWait, refusal } = this.#options;
+        timer = setTimeout(() => giveUp(refusal(registry, share.inUse > 0)), maxWait);
+      }
+      signal.addEventListener('abort', onAbort, { once: true });
+      this.#countWaiting(share, 1);
+      for (const client of clients) join(client);
+      this.#grantAll();
+      this.#press();
+    });
+  }
+
+  /** The line of a client for a repository. */
+  #line(registry: string, client: string, repository: string): Share {
+    const { perRegistry, perClient } = this.#options.limits;
+    const ofRegistry = child(this.#pool, registry, perRegistry);
+    const ofClient = child(ofRegistry, client, perClient);
+    const line = ofClient.children.get(repository);
+    if (line !== undefined) return line;
+    const key = JSON.stringify([registry, repository]);
+    const shared = this.#repositories.get(key) ?? { key, inUse: 0, lines: 0, blocked: new Set<Share>() };
+    this.#repositories.set(key, shared);
+    shared.lines++;
+    return child(ofClient, repository, Number.POSITIVE_INFINITY, shared);
+  }
+
+  #countWaiting(registry: Share, change: 1 | -1): void {
+    registry.waiting += change;
+    this.#pool.waiting += change;
+    if (this.#pool.waiting === 0) {
+      clearInterval(this.#timer);
+      this.#timer = undefined;
+    } else this.#timer ??= setInterval(() => this.#press(), PRESS_MS).unref();
+  }
+
+  #enqueue(line: Share, waiter: Waiter): void {
+    line.queue.add(waiter);
+    for (const share of line.path.slice(2)) share.waiting++;
+    place(line);
+  }
+
+  #dequeue(line: Share, waiter: Waiter): void {
+    line.queue.delete(waiter);
+    for (const share of line.path.slice(2)) share.waiting--;
+    // It took part, and leaves: another one may in its place.
+    if (line.queue.size === 0 && line.repository?.blocked.delete(line) === false) this.#unblock(line.repository);
+    place(line);
+    this.#forget(line);
+  }
+
+  #take(line: Share, { pace, rest, rested = false }: AcquireOptions): Release {
+    const { safeFor, turn } = this.#options.limits;
+    const { path } = line;
+    const permit: Permit = {
+      path,
+      since: performance.now(),
+      pace: pace ?? (() => 0),
+      rest: rest ?? (() => {}),
+      safeFor: rested ? Math.max(safeFor, Math.min(turn, AFTER_REST_MS)) : safeFor,
+      asked: false,
+    };
+    for (const share of path) {
+      share.inUse++;
+      if (rest !== undefined) share.holders.add(permit);
+    }
+    if (line.repository !== null) line.repository.inUse++;
+    place(line);
+    let held = true;
+    return () => {
+      if (!held) return;
+      held = false;
+      for (const share of path) {
+        share.inUse--;
+        share.holders.delete(permit);
+        if (permit.asked) share.asked--;
+      }
+      if (line.repository !== null) {
+        line.repository.inUse--;
+        this.#unblock(line.repository);
+      }
+      place(line);
+      this.#grantAll();
+      this.#forget(line);
+    };
+  }
+
+  /** Grants what can be granted. */
+  #grantAll(): void {
+    while (!this.#pool.isFull) {
+      const line = this.#pool.turns.first()?.turns.first()?.turns.first();
+      if (line === undefined) return;
+      if (isCrowded(line, this.#options.limits)) {
+        line.repository?.blocked.add(line);
+        place(line);
+      } else line.queue.values().next().value?.grant(line);
+    }
+  }
+
+  /** A repository may have fewer permits than before: a line of it takes part again. One whose client has enough cannot use what became free. */
+  #unblock(repository: Repository): void {
+    for (const line of repository.blocked) {
+      if (repository.inUse >= this.#options.limits.perRepository) return;
+      repository.blocked.delete(line);
+      place(line);
+      if (line.parent?.isFull === false) return;
+    }
+  }
+
+  #forget(line: Share): void {
+    for (const share of line.path.slice(1).reverse()) {
+      if (share.inUse > 0 || share.children.size > 0 || share.queue.size > 0) return;
+      if (share.parent?.children.get(share.key) !== share) return;
+      share.parent.children.delete(share.key);
+      const { repository } = share;
+      if (repository !== null && --repository.lines === 0) this.#repositories.delete(repository.key);
+    }
+  }
+
+  /** Asks holders to rest, as many as others wait that have a better claim. */
+  #press(): void {
+    const { permits } = this.#options.limits;
+    this.#pressIn(this.#pool, permits, performance.now(), this.#pool.isFull);
+  }
+
+  /** @param allotment what the children of a share have in all. `divides`: none of them gets more before another has less */
+  #pressIn(share: Share, allotment: number, now: number, divides: boolean): void {
+    const each = Math.max(1, Math.floor(allotment / share.children.size));
+    if (divides) this.#divide(share, each, now);
+    const depth = share.path.length;
+    for (const part of new Set([...share.holders].map(({ path }) => path[depth] as Share))) {
+      if (part.waiting === 0) continue;
+      // Below its share it waits for what others return; else those of its own take turns.
+      if (part.inUse < each && share.turns.has(part)) continue;
+      if (part.repository === null) this.#pressIn(part, Math.max(1, part.remaining), now, true);
+      else while (part.asked < part.waiting && this.#askOne(part, now, () => this.#options.limits.turn));
+    }
+  }
+
+  /** For those that have less than `each`, which is a fair share, asks those that have more. */
+  #divide(share: Share, each: number, now: number): void {
+    const depth = share.path.length;
+    const { permits, turn } = this.#options.limits;
+    let wanted = -share.asked;
+    let empty = false;
+    for (const part of share.children.values()) {
+      const claim = Math.min(each, part.limit);
+      if (part.inUse < claim) wanted += Math.min(part.waiting, claim - part.inUse);
+      empty ||= part.waiting > 0 && part.inUse === 0;
+      if (empty && wanted >= permits) break;
+    }
+    for (; wanted > 0; wanted--) {
+      const isOver = ({ path }: Permit): boolean => (path[depth]?.remaining ?? 0) > each;
+      const over = [...share.holders].some(isOver);
+      // With more of them than permits, those without one take turns with those that have one.
+      if (!over && !empty) return;
+      const safe = over ? (permit: Permit) => (isOver(permit) ? permit.safeFor : Infinity) : () => turn;
+      if (!this.#askOne(share, now, safe)) return;
+    }
+  }
+
+  /**
+   * Asks the slowest of the part that has most, of those that have had their permits for as long as they are safe; false where there is none.
+   * @param safe for how long a permit may not be asked back, ms
+   */
+  #askOne(share: Share, now: number, safe: (permit: Permit) => number): boolean {
+    const depth = share.path.length;
+    let chosen: Permit | undefined;
+    let chosenPace = 0;
+    for (const permit of share.holders) {
+      if (permit.asked || now - permit.since < safe(permit)) continue;
+      const more = chosen === undefined ? 1 : compare(permit, chosen, depth);
+      if (more < 0) continue;
+      const pace = permit.pace();
+      // Among equally slow ones the one that came first.
+      if (more > 0 || pace < chosenPace) {
+        chosen = permit;
+        chosenPace = pace;
+      }
+    }
+    if (chosen === undefined) return false;
+    chosen.asked = true;
+    for (const part of chosen.path) part.asked++;
+    // Not from within: it may return its permit at once, or acquire another one.
+    queueMicrotask(chosen.rest);
+    return true;
+  }
+}
+
+function child(parent: Share, key: string, limit: number, repository: Repository | null = null): Share {
+  let share = parent.children.get(key);
+  if (share === undefined) {
+    share = new Share(key, limit, parent, repository);
+    parent.children.set(key, share);
+  }
+  return share;
+}
+
+/** Finds the place of a line among those that wait, after a change of what it holds or waits for. */
+function place(line: Share): void {
+  let waits = line.queue.size > 0 && line.repository?.blocked.has(line) !== true;
+  for (let share = line; share.parent !== undefined; share = share.parent) {
+    share.parent.turns.set(share, waits && !share.isFull ? share.inUse : null);
+    waits = share.parent.turns.first() !== undefined;
+  }
+}
+
+/** Whether its repository has all that one may have. */
+function isCrowded({ repository }: Share, { perRepository }: PoolLimits): boolean {
+  return repository !== null && repository.inUse >= perRepository;
+}
+
+/** Which of two permits is a part of what has more: first of the whole parts, then of their parts. */
+function compare(one: Permit, other: Permit, depth: number): number {
+  for (let at = depth; at < one.path.length; at++) {
+    const more = (one.path[at]?.remaining ?? 0) - (other.path[at]?.remaining ?? 0);
+    if (more !== 0) return more;
+  }
+  return 0;
+}
