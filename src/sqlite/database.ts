@@ -14,7 +14,10 @@ export interface Migration {
 }
 
 export interface OpenOptions {
-  /** `full`: a change that returned survives a power cut. `normal`: it survives kill -9; a power cut may undo the newest ones. */
+  /**
+   * `full`: a change survives a power cut once `durable` has resolved, or, without `exclusive`, once it has returned. `normal`: it survives kill -9
+   * (with `exclusive` but for those made while a checkpoint syncs); a power cut may undo the newest ones.
+   */
   readonly durability: Durability;
   /**
    * For a process that serves: nobody is waited for. No other connection can read or write the database until it is closed (`closeDatabase`),
