@@ -107,7 +107,7 @@ export async function serveReferrers(
 async function fromTag(
   manifests: ManifestsByTag,
   entry: RegistryEntry,
-  { target, client }: Pull,
+  { target, client, signal }: Pull,
   digest: Digest,
   artifactType: string | undefined,
 ): Promise<{ body: Uint8Array; from: Reply['from']; warning?: string | undefined }> {
@@ -115,7 +115,8 @@ async function fromTag(
     const tag = fallbackTag(digest);
     const { manifest, from, warning } = await manifests.find(entry, target, tag, INDEX_ONLY, 'GET', client);
     if (manifest.body !== null && manifest.digest !== digest) {
-      const body = await readDocument('referrers', manifest.body, { artifactType });
+      const origin = { registry: entry.host, askers: new Askers(client), signal };
+      const body = await readDocument('referrers', manifest.body, { artifactType }, origin);
       if (body !== null) return { body, from, warning };
     }
   } catch (error) {

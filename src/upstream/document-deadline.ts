@@ -1,4 +1,5 @@
 import type { AcquireOptions } from '../kit/fair-pool.ts';
+import type { DocumentOrigin } from '../oci/document-reader.ts';
 import { busyError } from '../oci/errors.ts';
 import { SlowDocumentError } from './failures.ts';
 
@@ -10,6 +11,8 @@ export interface DocumentWork {
   readonly signal: AbortSignal;
   /** How it holds its connections: its `rest` ends the document. */
   readonly holder: Pick<AcquireOptions, 'rest' | 'askers'>;
+  /** Whose turn it is read in. */
+  readonly origin: DocumentOrigin;
 }
 
 /**
@@ -30,7 +33,8 @@ export async function asDocument<T>(
   const timer = setTimeout(() => controller.abort(new SlowDocumentError(what, ms)), ms);
   try {
     const rest = (): void => controller.abort(busyError(`requests from ${registry} that take long`));
-    return await run({ signal: controller.signal, holder: { rest, askers } });
+    const within = controller.signal;
+    return await run({ signal: within, holder: { rest, askers }, origin: { registry, askers, signal: within } });
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener('abort', onAbort);

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { promisify } from 'node:util';
 import { brotliDecompress, gunzip, inflate, inflateRaw, zstdDecompress } from 'node:zlib';
 import { readBounded, TooLargeError } from '../kit/http.ts';
-import { readDocument } from '../oci/document-reader.ts';
+import { type DocumentOrigin, readDocument } from '../oci/document-reader.ts';
 import { nextQuery } from '../oci/link.ts';
 import { isWebPage, OCI_INDEX } from '../oci/media-types.ts';
 import { type Digest, parseDigest, type Reference } from '../oci/names.ts';
@@ -140,6 +140,7 @@ export async function readManifest(
   response: UpstreamResponse,
   endpoint: URL,
   reference: Reference,
+  origin: DocumentOrigin,
 ): Promise<UpstreamManifest> {
   if (response.status !== 200) throw await statusError(response, endpoint);
   requireNoWebPage(response);
@@ -150,7 +151,7 @@ export async function readManifest(
     throw new InvalidResponseError(`a manifest whose digest is ${digestOf(body)} instead of ${wanted}`);
   const digest = wanted ?? digestOf(body);
   const said = mediaTypeOf(response);
-  const reading = await readDocument('manifest', body, { mediaType: said });
+  const reading = await readDocument('manifest', body, { mediaType: said }, origin);
   if (reading === null) throw new InvalidResponseError('a manifest that is no JSON');
   const mediaType = said || reading.mediaType;
   if (mediaType === '') throw new InvalidResponseError('a manifest without a media type');
@@ -164,13 +165,18 @@ function digestOf(body: Uint8Array): Digest {
 // Lists
 
 /** Reads a page of tags, written anew. @throws {InvalidResponseError} for what is no such list */
-export async function readTags(response: UpstreamResponse, endpoint: URL, request: TagsRequest): Promise<ListPage> {
+export async function readTags(
+  response: UpstreamResponse,
+  endpoint: URL,
+  request: TagsRequest,
+  origin: DocumentOrigin,
+): Promise<ListPage> {
   if (response.status !== 200) throw await statusError(response, endpoint);
   requireNoWebPage(response);
   const next = nextQuery(headerList(response.headers, 'link'));
   const { name, n, last } = request;
   const bytes = await readPlain(response, LIST_LIMIT);
-  const reading = await readDocument('tags', bytes, { name, n, last, hasNext: next !== null });
+  const reading = await readDocument('tags', bytes, { name, n, last, hasNext: next !== null }, origin);
   if (reading === null) throw new InvalidResponseError('a list of tags that is none');
   const { body, cutAfter } = reading;
   return { body, next, cutAfter };
@@ -183,7 +189,11 @@ const NO_REFERRERS_API = new Set([400, 404, 405, 406, 410, 501]);
  * Reads an index of referrers, written anew. Null for whatever else a registry without such an API answers, and for all that a web host says
  * to which it redirects (ghcr.io: 303 to a web page): the caller falls back to the tag scheme.
  */
-export async function readReferrers(response: UpstreamResponse, endpoint: URL): Promise<ListPage | null> {
+export async function readReferrers(
+  response: UpstreamResponse,
+  endpoint: URL,
+  origin: DocumentOrigin,
+): Promise<ListPage | null> {
   const isRegistry = response.url.origin === endpoint.origin || response.url.pathname.startsWith('/v2/');
   if (response.status !== 200) {
     if (isRegistry && !isWebPage(mediaTypeOf(response)) && isFailure(response.status))
@@ -200,7 +210,7 @@ export async function readReferrers(response: UpstreamResponse, endpoint: URL): 
     if (error instanceof InvalidResponseError) return null;
     throw error;
   });
-  const body = bytes && (await readDocument('referrers', bytes, { artifactType: undefined }));
+  const body = bytes && (await readDocument('referrers', bytes, { artifactType: undefined }, origin));
   if (body === null) return null;
   const filters = header(response.headers, 'oci-filters-applied');
   const next = nextQuery(headerList(response.headers, 'link'));

@@ -101,7 +101,7 @@ class RegistryUpstream implements Upstream {
     const { requester, headOrGet, metrics } = this.#context;
     const subject = subjectOf(key, 'manifestUnknown', text);
     const work = { about: `${method} manifests`, signal, askers };
-    return this.#document(subject, work, async (route, endpoint, { signal: within, holder }) => {
+    return this.#document(subject, work, async (route, endpoint, { signal: within, holder, origin }) => {
       const request = {
         route,
         endpoint,
@@ -113,7 +113,7 @@ class RegistryUpstream implements Upstream {
       } as const;
       const send = (by: typeof method) => requester.send({ ...request, repository: key.repository, method: by });
       const get = async (): Promise<UpstreamManifest> => {
-        const manifest = await readManifest(await send('GET'), endpoint, reference);
+        const manifest = await readManifest(await send('GET'), endpoint, reference, origin);
         metrics.bytes.inc({ registry: route.host }, manifest.size ?? 0);
         return manifest;
       };
@@ -160,7 +160,7 @@ class RegistryUpstream implements Upstream {
     const path = `/v2/${key.repository}/tags/list${search(request.query)}`;
     const subject = subjectOf(key, 'nameUnknown', 'tags/list');
     return this.#document(subject, { about: 'GET tags', signal, askers }, async (route, endpoint, work) =>
-      readTags(await this.#get(route, endpoint, path, key, work), endpoint, request),
+      readTags(await this.#get(route, endpoint, path, key, work), endpoint, request, work.origin),
     );
   }
 
@@ -185,7 +185,8 @@ class RegistryUpstream implements Upstream {
           };
           let page: ListPage | null;
           try {
-            page = await readReferrers(await this.#get(route, endpoint, path, key, work, onRedirect), endpoint);
+            const response = await this.#get(route, endpoint, path, key, work, onRedirect);
+            page = await readReferrers(response, endpoint, work.origin);
           } catch (error) {
             work.signal.throwIfAborted();
             // That a web host cannot be reached is no failure of the registry that redirects to it.

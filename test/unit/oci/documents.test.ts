@@ -4,14 +4,16 @@ import { OCI_ARTIFACT, OCI_INDEX, OCI_MANIFEST } from '../../../src/oci/media-ty
 
 const hex = (char: string) => `sha256:${char.repeat(64)}`;
 const bytes = (value: unknown) => Buffer.from(typeof value === 'string' ? value : JSON.stringify(value));
-const manifest = (value: unknown, mediaType = OCI_MANIFEST) => readDocument('manifest', bytes(value), { mediaType });
+const origin = { registry: 'r.test' };
+const manifest = (value: unknown, mediaType = OCI_MANIFEST) =>
+  readDocument('manifest', bytes(value), { mediaType }, origin);
 const tags = async (value: unknown, question: { n?: number; last?: string; hasNext?: boolean } = {}) => {
   const { n, last, hasNext = false } = question;
-  const reading = await readDocument('tags', bytes(value), { name: 'a', n, last, hasNext });
+  const reading = await readDocument('tags', bytes(value), { name: 'a', n, last, hasNext }, origin);
   return reading && { ...JSON.parse(Buffer.from(reading.body).toString()), cutAfter: reading.cutAfter };
 };
 const referrers = async (value: unknown, artifactType?: string) => {
-  const written = await readDocument('referrers', bytes(value), { artifactType });
+  const written = await readDocument('referrers', bytes(value), { artifactType }, origin);
   return written && JSON.parse(Buffer.from(written).toString());
 };
 
