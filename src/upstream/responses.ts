@@ -243,10 +243,16 @@ export function readBlobContent(response: UpstreamResponse, from: number | null)
   }
   if (response.status === 200) {
     requireIdentity(response);
+    const length = header(response.headers, 'content-length');
+    const size = bytesOf(length);
+    if (length !== undefined && size === undefined) {
+      cutOff(response.body);
+      throw new InvalidResponseError('a blob of an impossible length');
+    }
     const acceptRanges = header(response.headers, 'accept-ranges')?.trim().toLowerCase();
     return {
       kind: 'whole',
-      size: bytesOf(header(response.headers, 'content-length')),
+      size,
       ranges: acceptRanges === 'bytes' ? true : acceptRanges === 'none' ? false : undefined,
     };
   }

@@ -95,6 +95,7 @@ describe('a HEAD of a manifest is a hint', () => {
 describe('a blob', () => {
   it.each([
     ['with the length 0', { 'content-length': '0' }],
+    ['of more bytes than there are', { 'content-length': '9999999999999999' }],
     ['with another digest in its header', { 'docker-content-digest': `sha256:${'0'.repeat(64)}` }],
     ['that is a web page', { 'content-type': 'text/html; charset=utf-8' }],
     ['that is compressed', { 'content-encoding': 'gzip' }],
