@@ -64,6 +64,8 @@ export interface BlobHandle {
   readonly complete: boolean;
   /** The whole size where it is known by now. */
   readonly knownSize: number | undefined;
+  /** Through which repository of its registry the bytes come; null where they are all here. */
+  readonly repository: string | null;
   /** Bytes `[from, to)`; `to` undefined reads to the end. The source follows the fill. */
   open(range?: { from: number; to?: number | undefined }, options?: OpenOptions): ByteSource;
   /** One more hold on the same blob, to be released by itself. */
@@ -82,6 +84,11 @@ export interface OpenOptions {
    * a blob too large to keep): the client must get its bytes all the same. Without it the source ends short.
    */
   readonly continueFrom?: (offset: number) => Promise<ByteSource>;
+  /**
+   * The fill was begun through another repository of the registry: what its registry refuses to that one says nothing of this reader's, who goes
+   * on by `continueFrom`.
+   */
+  readonly byAnother?: boolean;
 }
 
 /**

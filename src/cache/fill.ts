@@ -95,6 +95,11 @@ export class Fill implements FileView {
     this.#wishes = new ReadWishes(options.part, (required) => this.#goWhole(required));
   }
 
+  /** Through which its registry is asked. */
+  get repository(): string {
+    return this.#key.repository;
+  }
+
   /** Of its file while it grows. */
   get name(): PartialName {
     return this.#file.name;

@@ -61,6 +61,11 @@ export class OpenBlob implements Readable {
     return new OpenBlob({ blob: fill, fill, file: null, checkedAt: steadyNow(), onUnused });
   }
 
+  /** @see BlobHandle.repository */
+  get repository(): string | null {
+    return this.#fill?.repository ?? null;
+  }
+
   /** The check that a reader of all of it is to make; undefined where it was made not long ago, or is being made. */
   check(onRight: (at: number) => void): Check | undefined {
     const before = this.#checkedAt;
@@ -262,10 +267,14 @@ export class OpenBlobHandle implements BlobHandle {
     return this.#blob.blob.size;
   }
 
+  get repository(): string | null {
+    return this.#blob.repository;
+  }
+
   open(range: { from: number; to?: number | undefined } = { from: 0 }, options: OpenOptions = {}): ByteSource {
     if (this.#released) throw new Error('open after release');
     const { from, to } = range;
-    const { openEnded = false, wholeReply, continueFrom } = options;
+    const { openEnded = false, wholeReply, continueFrom, byAnother } = options;
     const { onChecked, ...hooks } = this.#hooks;
     const want = this.#blob.want({ from, to, openEnded });
     const all = from === 0 && (to === undefined || to === this.knownSize);
@@ -275,6 +284,7 @@ export class OpenBlobHandle implements BlobHandle {
       from,
       to,
       continueFrom,
+      byAnother,
       wholeReply,
       want,
       check,

@@ -37,6 +37,8 @@ export interface ReaderOptions {
   readonly from: number;
   readonly to: number | undefined;
   readonly continueFrom: ((offset: number) => Promise<ByteSource>) | undefined;
+  /** What fails the fill says nothing of this reader's repository: see `OpenOptions`. */
+  readonly byAnother?: boolean | undefined;
   /** Called where the file is not what was put there. */
   readonly onDamage: (reason: string) => void;
   readonly onRead: (bytes: number) => void;
@@ -202,10 +204,13 @@ export class BlobReader implements FileSource {
     return right;
   }
 
-  /** Where the cache failed, the upstream gives the rest. Where the upstream failed, there is nothing to go on with. */
+  /**
+   * Where the cache failed, or the fill through another repository, the upstream gives the rest. Where it failed this repository, there is nothing to
+   * go on with.
+   */
   async #continueFromUpstream(error: Error): Promise<void> {
-    const { continueFrom } = this.#options;
-    if (!(error instanceof CacheError) || continueFrom === undefined) {
+    const { continueFrom, byAnother = false } = this.#options;
+    if (continueFrom === undefined || !(byAnother || error instanceof CacheError)) {
       throw new TruncatedError(`the rest will not come: ${error.message}`, { cause: error });
     }
     let source: ByteSource;

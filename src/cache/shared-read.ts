@@ -80,6 +80,8 @@ export interface SharedRead {
   readonly to: number | undefined;
   /** Opens the upstream at an offset, to the end of the content, where the file fails the reader. */
   readonly continueFrom: ((offset: number) => Promise<ByteSource>) | undefined;
+  /** As in the options of `BlobReader`. */
+  readonly byAnother?: boolean | undefined;
   /** To be called where the file is not what was put there. */
   readonly onDamage: (reason: string) => void;
   /** Counts bytes that were read. */

@@ -281,6 +281,7 @@ export class Blobs {
     const specs = pull.range !== undefined && rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
     const { fetched } = this.#options;
     const options: OpenOptions = {
+      byAnother: handle.repository !== null && handle.repository !== key.repository,
       continueFrom: (offset) => {
         this.#options.onPassthrough('cache-failed');
         return this.#passthrough.rest(key, offset, pull, (bytes) => fetched?.(pull.client, bytes));

@@ -173,11 +173,13 @@ class Core implements ManagedProxyCore {
       reference.kind === 'tag'
         ? this.#byTag.find(entry, target, reference.tag, acceptClass(pull.accept), method, client)
         : this.#byDigest.find(entry, target, reference.digest, method, client);
-    return andThen(found, (known) => this.#render(pull, known));
+    return andThen(found, (known) => this.#render(pull, entry, known));
   }
 
-  #render(pull: Pull, { manifest, from, freshUntil, warning }: Found): Reply {
+  #render(pull: Pull, entry: RegistryEntry, { manifest, from, freshUntil, warning }: Found): Reply {
     const { mediaType, size, digest, body } = manifest;
+    // What another repository's word opens is looked up each time: that word may be void by the next.
+    const isOwn = body === null || this.#access.hasGiven(entry, pull.target, digest);
     if (pull.method === 'GET' && body === null) throw new TypeError('an answer to GET without a body');
     const headers = manifestHeaders(mediaType, size, digest);
     if (from === 'stale') this.#staleServed.inc();
@@ -186,7 +188,7 @@ class Core implements ManagedProxyCore {
       headers: withWarning(headers, warning),
       body: pull.method === 'HEAD' ? null : body,
       from,
-      ...(freshUntil === undefined ? {} : { freshUntil }),
+      ...(freshUntil === undefined || !isOwn ? {} : { freshUntil }),
     });
   }
 }

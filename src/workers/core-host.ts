@@ -81,7 +81,7 @@ export class CoreHost {
     // The answer to a worker that ended meanwhile reaches nobody.
     if (this.#gone) queueMicrotask(() => void this.#close(source, 0));
     if (shared === null) return { kind: 'stream', source, length: bytes.length };
-    const { view, from, to, wholeReply, want, check } = shared;
+    const { view, from, to, wholeReply, want, check, byAnother = false } = shared;
     return {
       kind: 'file',
       source,
@@ -91,6 +91,7 @@ export class CoreHost {
       length: bytes.length,
       view: describe(view, from),
       wholeReply,
+      byAnother,
       wanted: want !== undefined && view.outcome === null,
       check: check !== undefined,
     };

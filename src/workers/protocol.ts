@@ -72,6 +72,8 @@ export interface FileMessage {
   readonly view: ViewMessage;
   /** One reply carries the whole content: the end of it waits for the digest. */
   readonly wholeReply: boolean;
+  /** The bytes come through another repository: what fails them there says nothing of this one. */
+  readonly byAnother: boolean;
   /** The owner is to be told where the reader waits: what is fetched next depends on it. */
   readonly wanted: boolean;
   /** The worker checks the blob as it reads it. */

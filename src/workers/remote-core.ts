@@ -82,6 +82,7 @@ export class RemoteCore implements VersionedCore {
       onRead: (bytes) => {
         read += bytes;
       },
+      byAnother: message.byAnother,
       wholeReply: message.wholeReply,
       check: message.check ? { right: () => channel.tell('checked', { source }), abandoned: () => {} } : undefined,
       want: message.wanted ? new RemoteWant(channel, source) : undefined,

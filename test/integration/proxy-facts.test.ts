@@ -279,3 +279,47 @@ test('a HEAD’s length that is not the kept manifest’s is not believed', asyn
   const moved = await bed.manifest('docker.io', 'library/app', '1');
   expect(moved.body).toEqual(open.repository('library/app').manifest('1')?.body);
 });
+
+describe('what one repository’s word opens for another', () => {
+  test('is looked up each time: a manifest that its giver closes is not given from memory either', async () => {
+    const { bed, open, hostile } = await start();
+    const image = open.repository('library/app').addImage('1', [generated(100, 'layer')]);
+    await bed.manifest('docker.io', 'library/app', '1');
+    const claim: FaultPlan = ({ method }) =>
+      method === 'HEAD'
+        ? {
+            status: 200,
+            headers: {
+              'content-type': OCI_MANIFEST,
+              'content-length': String(image.body.length),
+              'docker-content-digest': image.digest,
+            },
+          }
+        : { status: 404 };
+    hostile.faults = claim;
+    for (let i = 0; i < 2; i++) {
+      expect((await bed.manifest('evil.example', 'any/app', image.digest)).body.equals(image.body)).toBe(true);
+    }
+    open.faults = () => ({ status: 403 });
+    bed.clock += 61_000;
+    await refusalOf(bed.manifest('docker.io', 'library/app', '1'));
+    bed.clock -= 61_000;
+    expect(await refusalOf(bed.manifest('evil.example', 'any/app', image.digest))).toBe('manifestUnknown');
+  });
+
+  test('does not fail with it: a blob that is coming through a repository which is closed now goes on through the other', async () => {
+    const { bed, open } = await start();
+    const blob = generated(3 << 20, 'shared layer');
+    for (const name of ['library/one', 'library/two']) open.repository(name).addBlob(blob);
+    const part = (name: string, from: number) =>
+      bed.blob('docker.io', name, blob.digest, { range: `bytes=${from}-${from + 999}` });
+    expect((await part('library/one', 0)).body.equals(blob.read(0, 1000))).toBe(true);
+    open.faults = ({ path }) => (path.startsWith('/v2/library/one/') ? { status: 403 } : undefined);
+    const other = await part('library/two', 2_000_000);
+    expect([other.status, other.truncated, other.body.equals(blob.read(2_000_000, 2_001_000))]).toEqual([
+      206,
+      false,
+      true,
+    ]);
+  });
+});
