@@ -10,6 +10,9 @@ import type { Metrics } from '../telemetry/metrics.ts';
  */
 export type Service = 'registry' | 'redirect' | 'metrics';
 
+/** Requests that may wait on one connection of HTTP/1.1 for the answers before them. No known client sends any ahead; whoever sends more is ended. */
+const MAX_PIPELINED = 64;
+
 /** Where a socket or an HTTP/2 session keeps its connection. A WeakMap would cost the garbage collector more with each connection. */
 const CONNECTION = Symbol('connection');
 
@@ -35,6 +38,7 @@ export class Connection {
   end: () => void;
   /** Tells the client at once that no further request is taken, where its protocol has words for it (HTTP/2). */
   announceEnd: () => void = () => {};
+  readonly #pipelined: (() => void)[] = [];
 
   constructor(raw: Socket, service: Service, address: string, client: string | null) {
     this.raw = raw;
@@ -44,10 +48,22 @@ export class Connection {
     this.end = () => raw.destroy();
   }
 
+  /**
+   * Begins to answer a request once those before it are answered (HTTP/1.1, whose answers go out one after the other): begun at once, hundreds that
+   * fit into one packet would each hold a source and a buffer until its client reads.
+   */
+  inTurn(answer: () => void): void {
+    if (this.active === 0) answer();
+    else if (this.#pipelined.length < MAX_PIPELINED) this.#pipelined.push(answer);
+    else this.raw.destroy();
+  }
+
   /** A request has been answered, or its client has left. */
   settled(): void {
     this.active -= 1;
-    if (this.draining && this.active === 0) this.end();
+    if (this.active > 0) return;
+    if (this.draining) this.end();
+    else this.#pipelined.shift()?.();
   }
 
   drain(): void {

@@ -73,9 +73,16 @@ export class HttpServers {
   constructor(dispatch: Dispatcher, connections: Connections, limits: EdgeLimits) {
     this.#connections = connections;
     const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
-      const connection = connections.of(request.socket);
-      if (connection === undefined) response.destroy();
-      else dispatch(request, response, connection);
+      const { socket } = request;
+      const connection = connections.of(socket);
+      if (connection === undefined) {
+        response.destroy();
+        return;
+      }
+      connection.inTurn(() => {
+        // Its client may have left meanwhile, or have said before that no request follows.
+        if (socket.writable) dispatch(request, response, connection);
+      });
     };
     this.#http1 = createHttp1(
       {

@@ -56,6 +56,40 @@ function capturedLog() {
   return { lines, log: pino({ level: 'warn' }, destination) };
 }
 
+describe('requests that a connection of HTTP/1.1 brings ahead', () => {
+  test('wait for those before: one holds a body at a time, and all are answered in their order', async () => {
+    bed = await startEdgeBed();
+    const sources: PatternSource[] = [];
+    let together = 0;
+    bed.registry.answer = (): Reply => {
+      const size = 100_000 + sources.length;
+      const body = new PatternSource(size);
+      sources.push(body);
+      together = Math.max(together, sources.filter(({ closed }) => !closed).length);
+      return { status: 200, headers: { 'content-length': String(size) }, body, from: 'cache' };
+    };
+    const socket = await connected();
+    const ahead = `GET ${BLOB} HTTP/1.1\r\nHost: localhost\r\n\r\n`.repeat(20);
+    const answered = await rawExchange(0, `${ahead}${PING}`, socket);
+    expect([sources.length, together]).toEqual([20, 1]);
+    const lengths = [...answered.matchAll(/^content-length: (\d+)\r$/gim)].map(([, length]) => Number(length));
+    expect(lengths).toEqual([...sources.map((_, index) => 100_000 + index), 2]);
+  });
+
+  test('end it where they are hundreds', async () => {
+    bed = await startEdgeBed();
+    let asked = 0;
+    bed.registry.answer = (): Reply => {
+      asked++;
+      return { status: 200, headers: {}, body: new PatternSource(LARGE), from: 'cache' };
+    };
+    const socket = await connected();
+    socket.write(`GET ${BLOB} HTTP/1.1\r\nHost: localhost\r\n\r\n`.repeat(400));
+    await new Promise((resolve) => socket.once('close', resolve));
+    expect(asked).toBe(1);
+  });
+});
+
 describe('connections', () => {
   test('of one client beyond its cap are refused; others, and the ones that are open, are served', async () => {
     const { lines, log } = capturedLog();
