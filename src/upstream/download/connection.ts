@@ -1,5 +1,7 @@
 import type { Readable } from 'node:stream';
+import type { AcquireOptions, Release } from '../../kit/fair-pool.ts';
 import { IntervalSet } from '../../kit/interval-set.ts';
+import type { Pools } from '../pools.ts';
 
 /** A connection that brings nothing for so long is taken for stalled by the others of its download, well before the stall timeout ends it. */
 const STALLED_MS = 3_000;
@@ -53,6 +55,34 @@ export class DownloadConnection {
     return this.role !== 'first';
   }
 
+  /** Waits for a permit to open a socket; null where nothing is left to fetch meanwhile, which `finished` tells. */
+  async acquire(
+    pools: Pools,
+    registry: string,
+    finished: AbortSignal,
+    asker: Pick<AcquireOptions, 'askers' | 'repository'>,
+  ): Promise<Release | null> {
+    // The download's own permit is that of its first connection.
+    if (!this.additional) return () => {};
+    this.queued = true;
+    const options = {
+      ...asker,
+      patient: true,
+      pace: () => this.throughput.rate() ?? 0,
+      rest: () => {
+        this.rested = true;
+        this.cancel();
+      },
+    };
+    try {
+      return await pools.acquire('segment', registry, finished, options);
+    } catch {
+      return null;
+    } finally {
+      this.queued = false;
+    }
+  }
+
   /** A response has begun. */
   begin(body: Readable): void {
     this.responded = true;
@@ -60,6 +90,7 @@ export class DownloadConnection {
     this.#lastByteAt = performance.now();
     this.cancel = () => body.destroy();
     this.throughput = new Throughput();
+    if (this.rested) this.cancel();
   }
 
   /** Counts bytes of the body that came. Returns the offset of the first. */

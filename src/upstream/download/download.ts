@@ -1,5 +1,4 @@
 import type { Askers } from '../../kit/askers.ts';
-import type { Release } from '../../kit/fair-pool.ts';
 import { sleep } from '../../kit/time.ts';
 import type { BlobKey } from '../../oci/names.ts';
 import type { BlobSink } from '../../oci/transfer.ts';
@@ -19,6 +18,7 @@ import {
 } from '../responses.ts';
 import type { Route } from '../upstream.ts';
 import { type ConnectionRole, DownloadConnection } from './connection.ts';
+import { EndpointRecord } from './endpoint-record.ts';
 import { Pace } from './pace.ts';
 import { Parallelism } from './parallelism.ts';
 import { RangeScheduler } from './range-scheduler.ts';
@@ -84,10 +84,7 @@ class Download {
   #stop = new AbortController();
   /** Ends the connections that wait for a socket, once nothing is left for them to fetch. */
   #finished = new AbortController();
-  /** How often each endpoint (by URL) failed in this download: those with fewer failures are asked first. */
-  readonly #failures = new Map<string, number>();
-  /** Endpoints (by URL) that respond to a range with the whole blob. */
-  readonly #rangeIgnored = new Set<string>();
+  readonly #endpoints = new EndpointRecord();
   #size: number | undefined;
   /** The sink knows the size, or that it is unknown. */
   #begun = false;
@@ -200,7 +197,10 @@ class Download {
   /** Fetches on one connection until nothing is left for it. @throws what ends the download */
   async #fetchAll(connection: DownloadConnection): Promise<void> {
     for (;;) {
-      const release = await this.#acquireSocket(connection);
+      const release = await connection.acquire(this.#context.pools, this.#route.host, this.#finished.signal, {
+        askers: this.#askers,
+        repository: this.#key.repository,
+      });
       // Only now: bytes that were assigned to a connection in the queue would make readers wait for them.
       if (release === null || !this.#ranges.assignNext(connection)) {
         release?.();
@@ -232,37 +232,12 @@ class Download {
     return this.#activeConnections((other) => other !== 'wish') > this.#ranges.maxConnections;
   }
 
-  /** Waits for a permit to open a socket; null where nothing is left to fetch meanwhile. */
-  async #acquireSocket(connection: DownloadConnection): Promise<Release | null> {
-    // The download's own permit is that of its first connection.
-    if (!connection.additional) return () => {};
-    connection.queued = true;
-    const options = {
-      askers: this.#askers,
-      repository: this.#key.repository,
-      patient: true,
-      pace: () => connection.throughput.rate() ?? 0,
-      rest: () => {
-        connection.rested = true;
-        connection.cancel();
-      },
-    };
-    try {
-      return await this.#context.pools.acquire('segment', this.#route.host, this.#finished.signal, options);
-    } catch {
-      return null;
-    } finally {
-      connection.queued = false;
-    }
-  }
-
   async #fetchAssigned(connection: DownloadConnection): Promise<void> {
     connection.responded = false;
     const response = await this.#request(connection);
     if (response === null) return;
     const { assigned } = connection;
     connection.begin(response.body);
-    if (connection.rested) connection.cancel();
     const before = connection.written;
     try {
       await writeBody(response.body, {
@@ -294,7 +269,7 @@ class Download {
         endpoints,
         log,
         signal,
-        candidates: () => this.#candidates(),
+        candidates: () => this.#endpoints.inOrder(endpoints.candidates(this.#route, this.#key.repository)),
         reportsSuccess: true,
         // What a host says to an additional connection may be about their number.
         ...(connection.additional ? { waits: [] } : { about: `GET blobs ${this.#key.repository}` }),
@@ -327,15 +302,8 @@ class Download {
     const { start, end } = assigned;
     const open = end === Number.POSITIVE_INFINITY;
     const whole = start === 0 && (open || end === (this.#size ?? this.#sink.expectedSize));
-    if (whole || this.#rangeIgnored.has(endpoint.href)) return null;
+    if (whole || this.#endpoints.ignoresRanges(endpoint)) return null;
     return { from: start, to: open ? undefined : end };
-  }
-
-  /** Endpoints in their usual order, but those that failed in this download after the others. */
-  #candidates(): URL[] {
-    const failures = (endpoint: URL): number => this.#failures.get(endpoint.href) ?? 0;
-    const candidates = this.#context.endpoints.candidates(this.#route, this.#key.repository);
-    return candidates.sort((a, b) => failures(a) - failures(b));
   }
 
   /** Notes which bytes a response brings; false where it brings none that are needed. */
@@ -351,7 +319,7 @@ class Download {
     }
     const ignored = range !== null && !(range.from === 0 && (range.to ?? 0) >= (content.size ?? Infinity));
     if (ignored) {
-      this.#rangeIgnored.add(endpoint.href);
+      this.#endpoints.rangeIgnored(endpoint);
       this.#ranges.noteRanges(false);
       if (connection.additional) {
         throw new InvalidResponseError('the whole blob instead of the part that was asked for');
@@ -435,13 +403,13 @@ class Download {
       reason: reasonOf(error),
     };
     if (endpoint !== null && (!progress || isTimeout(error))) {
-      this.#failures.set(endpoint.href, (this.#failures.get(endpoint.href) ?? 0) + 1);
+      this.#endpoints.failed(endpoint);
       // `tryEndpoints` has counted a failure before the response.
       if (!progress && connection.responded) endpoints.failed(this.#route, endpoint, this.#key.repository, error);
     }
     const alone = !connection.additional && this.#activeConnections() === 1;
     if (!alone && !progress) {
-      this.#parallelism.failed(connection, error, this.#rangeIgnored.size > 0, facts);
+      this.#parallelism.failed(connection, error, this.#endpoints.someIgnoreRanges, facts);
       if (connection.additional) return false;
     }
     // Before the first response the client can still get the upstream's error, and decide itself whether to ask again.
