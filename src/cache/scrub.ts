@@ -6,13 +6,13 @@ import type { BlobRow, ManifestRow } from './index-port.ts';
 import type { MaintenanceContext } from './maintenance.ts';
 
 /** What is looked at next waits no longer than this, ms, however little there is. */
-const LONGEST_REST = 60_000;
+const LONGEST_PAUSE = 60_000;
 /** … and no shorter, so that a short period does not take the disk for itself. */
-const SHORTEST_REST = 10;
+const SHORTEST_PAUSE = 10;
 /** Between two steps of one file, ms; 256 KiB each, so some 50 MB/s at the most … */
-const STEP_REST = 5;
+const STEP_PAUSE = 5;
 /** … and while clients are served or blobs fetched. */
-const BUSY_REST = 50;
+const BUSY_PAUSE = 50;
 /** Manifests looked at in one go: a few KiB each. */
 const MANIFESTS = 16;
 /** Where looking failed for a reason that says nothing about the content (too many open files), it is tried again after this, ms. */
@@ -43,19 +43,19 @@ export class Scrub {
     await this.#running;
   }
 
-  /** One step after the other; each looks at something and returns its share of all that there is, of which its rest is that share of the period. */
+  /** One step after the other; each looks at something and returns its share of all that there is, and the pause after it is that share of the period. */
   async #walk(step: () => Promise<number>): Promise<void> {
     const { signal } = this.#abort;
-    let rest = Math.min(LONGEST_REST, this.#period);
+    let pause = Math.min(LONGEST_PAUSE, this.#period);
     while (!signal.aborted) {
       try {
-        await idle(rest, signal);
+        await idle(pause, signal);
         const share = await step();
-        rest = Math.max(SHORTEST_REST, Math.min(LONGEST_REST, this.#period * share));
+        pause = Math.max(SHORTEST_PAUSE, Math.min(LONGEST_PAUSE, this.#period * share));
       } catch (error) {
         if (signal.aborted) return;
         this.#context.log.warn({ err: error }, 'looking for damage in the cache failed; it is tried again');
-        rest = AFTER_FAILURE;
+        pause = AFTER_FAILURE;
       }
     }
   }
@@ -87,8 +87,8 @@ export class Scrub {
   async #pause(): Promise<void> {
     const { traffic } = this.#context;
     const before = traffic();
-    await sleep(STEP_REST, this.#abort.signal);
-    if (traffic() !== before) await sleep(BUSY_REST, this.#abort.signal);
+    await sleep(STEP_PAUSE, this.#abort.signal);
+    if (traffic() !== before) await sleep(BUSY_PAUSE, this.#abort.signal);
   }
 }
 

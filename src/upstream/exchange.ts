@@ -5,12 +5,12 @@ import type { Pools, Purpose } from './pools.ts';
 import { cutOff } from './responses.ts';
 
 /**
- * For how long an answer is waited for before the same is asked once more beside, ms. Some registries lose a request now and then, and answer
+ * For how long an answer is waited for before the same is asked once more beside it (a hedged request), ms. Some registries lose a request now and then, and answer
  * the next one at once. Slow links answer later than this too, so that the first goes on.
  */
-const PATIENCE = 10_000;
+const HEDGE_AFTER_MS = 10_000;
 /** Within a body that broke off: the registry has answered before, and a client waits in the middle of its blob. */
-export const RESUMING_PATIENCE = 3_000;
+export const RESUMING_HEDGE_MS = 3_000;
 /** For how long the one beside is waited for before it is renewed, ms: a registry that was silent for a while and is well again answers soon. */
 const RENEW_MS = 3_000;
 
@@ -23,22 +23,22 @@ export interface ExchangeOptions {
   /** The class in which a connection is acquired; null where the caller holds one. */
   readonly purpose: Purpose | null;
   readonly holder: AcquireOptions;
-  /** Default: {@link PATIENCE}. */
-  readonly patience?: number | undefined;
+  /** Default: {@link HEDGE_AFTER_MS}. */
+  readonly hedgeAfter?: number | undefined;
 }
 
 /**
- * Sends one request and waits until its answer begins, patiently: see {@link askPatiently}. Its permit is given back when the body is closed.
+ * Sends one request and waits until its answer begins, hedged: see {@link askHedged}. Its permit is given back when the body is closed.
  * @throws {ConnectError} where no connection comes about; {RegistryError} gatewayBusy where none is to be had
  */
 export async function exchange(
   url: URL,
   request: RawRequest,
-  { connections, pools, registry, purpose, holder, patience = PATIENCE }: ExchangeOptions,
+  { connections, pools, registry, purpose, holder, hedgeAfter = HEDGE_AFTER_MS }: ExchangeOptions,
 ): Promise<RawResponse> {
   const { signal, stallTimeout } = request;
   const release = purpose === null ? () => {} : await pools.acquire(purpose, registry, signal, holder);
-  return await askPatiently({ signal, stallTimeout, patience }, async (own, isFirst) => {
+  return await askHedged({ signal, stallTimeout, hedgeAfter }, async (own, isFirst) => {
     // The caller's permit, if any, is that of the first.
     const done = isFirst ? release : await pools.acquire(purpose ?? 'segment', registry, own, holder);
     try {
@@ -52,9 +52,9 @@ export async function exchange(
   });
 }
 
-interface PatienceOptions {
+interface HedgeOptions {
   readonly signal: AbortSignal;
-  readonly patience: number;
+  readonly hedgeAfter: number;
   /** The longest that the first request waits for an answer to begin, ms. */
   readonly stallTimeout: number;
 }
@@ -63,8 +63,8 @@ interface PatienceOptions {
  * Sends a request, and where no answer begins for long, the same once more beside, and that again and again until the first one's stall timeout:
  * whichever is answered is used. One beside that is under way when the first gives up has its time, too.
  */
-function askPatiently(
-  { signal, patience, stallTimeout }: PatienceOptions,
+function askHedged(
+  { signal, hedgeAfter, stallTimeout }: HedgeOptions,
   send: (signal: AbortSignal, isFirst: boolean) => Promise<RawResponse>,
 ): Promise<RawResponse> {
   return new Promise((resolve, reject) => {
@@ -119,7 +119,7 @@ function askPatiently(
       timer = setTimeout(sendBeside, RENEW_MS);
     };
     // Well before the stall timeout, which ends the first.
-    let timer = setTimeout(sendBeside, Math.min(patience, stallTimeout / 2));
+    let timer = setTimeout(sendBeside, Math.min(hedgeAfter, stallTimeout / 2));
     start(true);
   });
 }

@@ -43,7 +43,7 @@ export interface UpstreamRequest {
   /** Whose turn it waits for where it acquires a connection, or a token, and how it holds it. */
   readonly holder?: AcquireOptions;
   /** For how long an answer is waited for before the same is asked once more beside, ms; default: as long as for any. */
-  readonly patience?: number;
+  readonly hedgeAfter?: number;
 }
 
 /** Sends a request to one endpoint, and authorises it and follows redirects as needed. No retries. */
@@ -166,7 +166,7 @@ export class Requester {
 
   /** @param authorization the header's value; null or empty for none */
   #once(url: URL, request: UpstreamRequest, authorization: string | null): Promise<RawResponse> {
-    const { route, endpoint, repository, purpose, patience } = request;
+    const { route, endpoint, repository, purpose, hedgeAfter } = request;
     const headers = {
       'user-agent': USER_AGENT,
       // Some registries compress blobs otherwise, and the digest is that of the plain bytes.
@@ -189,7 +189,7 @@ export class Requester {
       registry: route.host,
       purpose,
       holder: { repository, ...request.holder },
-      patience,
+      hedgeAfter,
     });
   }
 }
@@ -207,7 +207,7 @@ export interface BlobRequest {
   readonly signal: AbortSignal;
   readonly purpose: UpstreamRequest['purpose'];
   readonly holder?: AcquireOptions;
-  readonly patience?: number;
+  readonly hedgeAfter?: number;
 }
 
 /**

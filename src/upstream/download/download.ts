@@ -4,7 +4,7 @@ import type { BlobKey } from '../../oci/names.ts';
 import type { BlobSink } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
 import { tryEndpoints } from '../endpoints.ts';
-import { RESUMING_PATIENCE } from '../exchange.ts';
+import { RESUMING_HEDGE_MS } from '../exchange.ts';
 import { InvalidResponseError, isTimeout, reasonOf, SinkError } from '../failures.ts';
 import { requestBlob } from '../request.ts';
 import {
@@ -277,9 +277,9 @@ class Download {
       async (endpoint) => {
         connection.endpoint = endpoint;
         const range = this.#rangeFor(connection, endpoint);
-        const patience = this.#begun ? { patience: RESUMING_PATIENCE } : {};
+        const hedge = this.#begun ? { hedgeAfter: RESUMING_HEDGE_MS } : {};
         const holder = { askers: this.#askers };
-        const request = { method: 'GET', range, signal, purpose: null, holder, ...patience } as const;
+        const request = { method: 'GET', range, signal, purpose: null, holder, ...hedge } as const;
         const response = await requestBlob(this.#context.requester, this.#route, endpoint, this.#key, request);
         try {
           // Empty where another connection's body has brought the bytes meanwhile.
