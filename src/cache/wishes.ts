@@ -12,6 +12,13 @@ const LONE_SEGMENT = 8 * MIB;
  */
 const LEAST_AHEAD = MIB;
 const MOST_AHEAD = 8 * MIB;
+/**
+ * Wishes with no more bytes than this between them are fetched as one. A request of its own costs about as many, on the wire alone: a token and a
+ * signed address of some KiB each, both ways, once at the registry and once where it redirects to; and a round trip or two besides.
+ */
+const NEAR = 8 * 1024;
+/** Near wishes before the bytes that are first in turn come with them, from so far before them: whoever waits for those waits that much longer. */
+const MOST_BEFORE = 256 * 1024;
 /** A blob in so many pieces is not worth the keeping of accounts: it is fetched whole. */
 const MOST_PIECES = 4_096;
 /** Once so much of a blob was asked for, the rest is fetched too. */
@@ -37,8 +44,8 @@ export interface Want {
 }
 
 /**
- * What the readers of one growing blob want: parts by turn, each in segments, whoever has least ahead of it first; then, where all of it is to
- * be fetched, the lowest bytes that are missing.
+ * What the readers of one growing blob want: parts by turn, each in segments, whoever has least ahead of it first, and what others want near by
+ * with it; then, where all of it is to be fetched, the lowest bytes that are missing.
  */
 export class ReadWishes implements Wishes {
   readonly #parts = new Set<PartWant>();
@@ -147,17 +154,20 @@ export class ReadWishes implements Wishes {
 
   #nextPart(missing: IntervalSet): { readonly wish: Wish; readonly taken: number } | null {
     const segment = this.#parts.size + this.#all.size > 1 ? SEGMENT : LONE_SEGMENT;
-    let best: { wish: Wish; ahead: number; taken: number } | null = null;
+    const pieces: Piece[] = [];
+    let best: Piece | null = null;
     for (const want of this.#parts) {
       const bytes = missing.nextFrom(want.position);
       if (bytes === null || bytes.from >= want.end) continue;
-      const ahead = bytes.from - want.position;
-      const { taken } = want;
-      if (best !== null && (ahead > best.ahead || (ahead === best.ahead && taken >= best.taken))) continue;
-      const to = Math.min(bytes.to, want.end, bytes.from + segment);
-      best = { wish: { from: bytes.from, to, urgent: want.waitingAt === bytes.from }, ahead, taken };
+      const { from } = bytes;
+      const to = Math.min(bytes.to, want.end, from + segment);
+      const { position, waitingAt, taken } = want;
+      const piece = { from, to, ahead: from - position, urgent: waitingAt === from, taken };
+      pieces.push(piece);
+      if (best === null || isBefore(piece, best)) best = piece;
     }
-    return best;
+    if (best === null) return null;
+    return { wish: { ...joinNear(best, pieces, missing, segment), urgent: best.urgent }, taken: best.taken };
   }
 
   #add(want: PartWant): void {
@@ -188,6 +198,43 @@ export class ReadWishes implements Wishes {
   #changed(): void {
     for (const listener of [...this.#listeners]) listener();
   }
+}
+
+/** What one reader lacks next. */
+interface Piece extends Extent {
+  /** Bytes that are there before it, from where its reader is. */
+  readonly ahead: number;
+  /** The reader waits for it. */
+  readonly urgent: boolean;
+  /** What the reader has taken so far. */
+  readonly taken: number;
+}
+
+/** Who has least ahead comes first; among those, who waits already, and then who has taken least. */
+function isBefore(one: Piece, other: Piece): boolean {
+  if (one.ahead !== other.ahead) return one.ahead < other.ahead;
+  if (one.urgent !== other.urgent) return one.urgent;
+  return one.taken < other.taken;
+}
+
+/** A piece together with those near it, as far as they are in the same missing bytes: a segment at most, and a little before it. */
+function joinNear(piece: Piece, pieces: Piece[], missing: IntervalSet, segment: number): Extent {
+  let { from, to } = piece;
+  if (pieces.length === 1) return { from, to };
+  pieces.sort((a, b) => a.from - b.from);
+  const at = pieces.indexOf(piece);
+  const end = Math.min(missing.endFrom(from), from + segment);
+  for (const next of pieces.slice(at + 1)) {
+    if (next.from > to + NEAR || next.from >= end) break;
+    to = Math.max(to, Math.min(next.to, end));
+  }
+  for (const before of pieces.slice(0, at).reverse()) {
+    const tooFar = before.to < from - NEAR || before.from < piece.from - MOST_BEFORE;
+    if (tooFar || missing.endFrom(before.from) < from) break;
+    from = before.from;
+    to = Math.max(to, Math.min(before.to, end));
+  }
+  return { from, to };
 }
 
 interface PartOwner {

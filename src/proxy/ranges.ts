@@ -5,8 +5,10 @@ import type { Extent } from '../kit/interval-set.ts';
 import { BLOB } from '../oci/media-types.ts';
 import { contentRange } from '../oci/range.ts';
 
-/** Parts that are opened ahead of the one that is being sent, so that a cold blob's are fetched together. */
-const PARTS_AHEAD = 16;
+/** Parts that are open at a time, the one that is being sent among them, so that a cold blob's are fetched together. */
+const PARTS_OPEN = 16;
+/** … and more where those are small, until they have so many bytes: a thousand tiny ones are all fetched at once, and little of a client that goes is in vain. */
+const BYTES_OPEN = 1024 * 1024;
 
 /** Whether the parts together are as much as the whole, which is then the better answer (RFC 9110, 14.2 lets a server ignore such a Range). */
 export function exceeds(extents: readonly Extent[], size: number): boolean {
@@ -56,6 +58,8 @@ class MultipartSource implements ByteSource {
   /** Of this part and those that follow. */
   #sources: ByteSource[] = [];
   #opened = 0;
+  /** Bytes of the parts that are open. */
+  #bytesOpen = 0;
   #left: number;
   #closed = false;
 
@@ -95,8 +99,11 @@ class MultipartSource implements ByteSource {
   }
 
   #current(): ByteSource | undefined {
-    for (const extent of this.#extents.slice(this.#opened, this.#part + PARTS_AHEAD)) {
+    while (this.#opened < this.#part + PARTS_OPEN || this.#bytesOpen < BYTES_OPEN) {
+      const extent = this.#extents[this.#opened];
+      if (extent === undefined) break;
       this.#sources.push(this.#open(extent));
+      this.#bytesOpen += sizeOf(extent);
       this.#opened++;
     }
     return this.#sources[0];
@@ -111,6 +118,7 @@ class MultipartSource implements ByteSource {
 
   async #nextPart(): Promise<void> {
     const source = this.#sources.shift();
+    this.#bytesOpen -= sizeOf(this.#extents[this.#part]);
     this.#part += 1;
     this.#left = sizeOf(this.#extents[this.#part]);
     this.#text = this.#heads[this.#part] ?? this.#end;

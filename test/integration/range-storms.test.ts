@@ -89,6 +89,39 @@ test('as SOCI does: five hundred small ranges cost at most twice what is asked f
   expect(bed.rig.index.blob(blob.digest as never)).toBeNull();
 });
 
+describe('a thousand tiny ranges that lie close together cost few requests upstream', () => {
+  const starts = Array.from({ length: 1024 }, (_each, at) => at * 2000);
+  const end = 2 * MIB;
+
+  test('in one request', async () => {
+    const { fake, bed, blob } = await start();
+    const range = `bytes=${starts.map((from) => `${from}-${from + 9}`).join(',')}`;
+    const reply = await bed.blob('docker.io', REPOSITORY, blob.digest, { range });
+    expect([reply.status, reply.truncated]).toEqual([206, false]);
+    for (const from of starts) {
+      expect(reply.body.includes(Buffer.from(blob.read(from, from + 10)))).toBe(true);
+    }
+    expect(fake.log.count({ kind: 'blob' })).toBeLessThan(20);
+    expect(fetched(fake)).toBeLessThanOrEqual(end);
+  });
+
+  test.each([
+    ['ascending', starts],
+    ['descending', starts.toReversed()],
+    ['mixed', starts.map((_each, at) => ((at * 397) % 1024) * 2000)],
+  ])('in requests of their own, %s', async (_order, order) => {
+    const { fake, bed, blob } = await start();
+    await Promise.all(
+      order.map(async (from) => {
+        const bytes = await take(bed, blob, `bytes=${from}-${from + 9}`, 10);
+        expect(bytes.equals(Buffer.from(blob.read(from, from + 10)))).toBe(true);
+      }),
+    );
+    expect(fake.log.count({ kind: 'blob' })).toBeLessThan(30);
+    expect(fetched(fake)).toBeLessThanOrEqual(end);
+  });
+});
+
 test('clients that ask for parts and do not read hold up nobody', async () => {
   const { fake, bed, blob } = await start();
   const others = Array.from({ length: 30 }, (_each, at) =>

@@ -102,6 +102,29 @@ describe('the wishes of a blob’s readers', () => {
     expect(made.next(lacking([30 * MIB, 32 * MIB]))).toMatchObject({ from: 0, to: 2 * MIB, urgent: true });
   });
 
+  it('that lie near each other are one, with what is between them; others are not', () => {
+    const made = wishes(asked(MIB, MIB + 10));
+    const near = 8 * 1024;
+    for (const from of [MIB + 10 + near, MIB, MIB - near - 10]) made.add(asked(from, from + 10));
+    made.add(asked(MIB - 3 * near, MIB - 3 * near + 10));
+    made.add(asked(3 * MIB, 3 * MIB + 10)).waits(3 * MIB);
+    expect(made.next(lacking())).toEqual({ from: 3 * MIB, to: 3 * MIB + 10, urgent: true });
+    const rest = lacking([3 * MIB, 3 * MIB + 10]);
+    expect(made.next(rest)).toEqual({ from: MIB - near - 10, to: MIB + near + 20, urgent: false });
+    rest.remove(MIB - near - 10, MIB + near + 20);
+    expect(made.next(rest)).toEqual({ from: MIB - 3 * near, to: MIB - 3 * near + 10, urgent: false });
+  });
+
+  it('that lie near each other are never more than one segment, in the same missing bytes', () => {
+    const made = wishes(asked(4 * MIB, 4 * MIB + 10));
+    for (let at = 0; at < 3 * MIB; at += 4000) made.add(asked(4 * MIB + at, 4 * MIB + at + 10));
+    const wish = made.next(lacking());
+    expect(wish).toMatchObject({ from: 4 * MIB });
+    expect(wish?.to).toBeLessThanOrEqual(6 * MIB);
+    expect(wish?.to).toBeGreaterThan(6 * MIB - 4010);
+    expect(made.next(lacking([4 * MIB + 6000, 4 * MIB + 6001]))).toMatchObject({ from: 4 * MIB, to: 4 * MIB + 4010 });
+  });
+
   it('of too many pieces become all of it', () => {
     const made = wishes(asked(0, 1));
     for (let at = 0; at < 5000; at++) made.add(asked(at * 1000, at * 1000 + 1)).close();

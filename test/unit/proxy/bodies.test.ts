@@ -100,6 +100,22 @@ describe('a multipart body', () => {
     const { error } = await readUntilEnd(source);
     expect(error).toBeInstanceOf(TruncatedError);
   });
+  it.each([
+    ['all at once where they are tiny', 10, 1024],
+    ['some at a time where they are large', 1024 * 1024, 16],
+  ])('has its parts opened %s', async (_, length, count) => {
+    const extents = Array.from({ length: 1024 }, (_each, at) => ({ from: 2 * at * length, to: (2 * at + 1) * length }));
+    let opened = 0;
+    const { source } = multipart(extents, 2048 * length, () => {
+      opened++;
+      return new BufferSource(new Uint8Array(1));
+    });
+    const into = new Uint8Array(1000);
+    while (opened === 0) await source.pull(into);
+    expect(opened).toBe(count);
+    await source.close();
+  });
+
   it('closes the part that is open', async () => {
     const part = new BufferSource(bytes.subarray(0, 10));
     const { source } = multipart([{ from: 0, to: 10 }], 1000, () => part);
