@@ -14,14 +14,14 @@ import { DiskHealth } from './disk-health.ts';
 import { Eviction, isForWantOfRoom } from './eviction.ts';
 import { type FactStore, Facts } from './facts.ts';
 import { type FillKey, Layout, type PartialName, partialName } from './files.ts';
-import type { Fill, FillLimits } from './fill.ts';
+import { FILL_LIMITS, type FillLimits, type FillState } from './fill-context.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
 import { Maintenance, type MaintenanceContext } from './maintenance.ts';
 import { IndexedManifestStore, type ManifestStore } from './manifest-store.ts';
 import { type OpenBlob, OpenBlobHandle, OpenBlobs } from './open-blobs.ts';
 import { dropPartial } from './partial-files.ts';
 import { BlobReader } from './reader.ts';
-import { FILL_LIMITS, RunningFills } from './running-fills.ts';
+import { RunningFills } from './running-fills.ts';
 import { Scrub } from './scrub.ts';
 import { CacheCounters, Uses } from './write-behind.ts';
 
@@ -250,14 +250,14 @@ export class Cache implements BlobCache {
   }
 
   /** Whether the blob of a fill is here already, once nothing of it is being removed: rows and files that do not agree count as not here. */
-  async #isKept({ digest }: Fill, size: number): Promise<boolean> {
+  async #isKept({ digest }: FillState, size: number): Promise<boolean> {
     await this.#openBlobs.removed(digest);
     const row = this.#try(() => this.#index.blob(digest), null);
     return row?.size === size && sizeOf(this.#layout.blob(digest)) === size;
   }
 
   /** A fill is complete and its file in its place. */
-  async #kept(fill: Fill, size: number): Promise<void> {
+  async #kept(fill: FillState, size: number): Promise<void> {
     const { digest } = fill;
     await this.#eviction.withRoom(() => {
       const now = steadyNow();

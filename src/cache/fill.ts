@@ -3,38 +3,14 @@ import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, type Digest, digestHex } from '../oci/names.ts';
 import { type BlobSink, canHaveSize } from '../oci/transfer.ts';
-import { type FillAllowance, Readership } from './allowance.ts';
+import { Readership } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
-import type { SecondLevel } from './blob-tier.ts';
 import type { FillKey, PartialName, SharedFile } from './files.ts';
-import { FillFile, type FillFileContext } from './fill-file.ts';
+import type { FillContext, FillState } from './fill-context.ts';
+import { FillFile } from './fill-file.ts';
 import { type FileView, type Outcome, readableFrom } from './shared-read.ts';
 import { Waiters } from './waiters.ts';
 import { type Asked, ReadWishes, type Want } from './wishes.ts';
-
-/** What a fill needs of the cache around it. */
-export interface FillContext extends FillFileContext {
-  readonly limits: FillLimits;
-  /** Asked before the upstream; null where there is no second level. */
-  readonly secondLevel: SecondLevel | null;
-  /** The blob is in the cache already: another registry's fill brought it, or it was closed to this one. */
-  readonly isKept: (fill: Fill, size: number) => Promise<boolean>;
-  /** The blob is complete, verified, and at its final path. */
-  readonly kept: (fill: Fill, size: number) => Promise<void>;
-  /** Bytes that came from the upstream, for the client that began the fill. */
-  readonly fetched: (client: string | undefined, bytes: number) => void;
-  /** Asked whether a fill may go on that its readers have left. */
-  readonly allowance: FillAllowance;
-  /** A fill has all that is wanted of it for now, or goes on. */
-  readonly rests: (fill: Fill, resting: boolean) => void;
-  /** Nothing is fetched at the moment. */
-  readonly idle: () => boolean;
-}
-
-export type FillLimits = FillFileContext['limits'] & {
-  /** A fill that has all that was wanted waits so long, ms, for another wish; then it goes on with the whole, if nothing else is fetched, or ends. */
-  readonly linger: number;
-};
 
 /** Downloads in a row that end without a byte although some are wanted: then the upstream has no more, and the digest decides. */
 const MOST_IDLE_FETCHES = 3;
@@ -48,7 +24,7 @@ export class RestedError extends Error {
  * One blob on its way from one registry (or the second level) to the disk, fetched once for all of its readers: all of it, or only those parts
  * that readers ask for, until that is the better half. It is hashed as it comes, and readers get the end of it when the digest is right.
  */
-export class Fill implements FileView {
+export class Fill implements FileView, FillState {
   readonly digest: Digest;
   readonly askers: Askers;
   /** It came whole, and the cache has the blob now. */

@@ -4,19 +4,9 @@ import type { BlobKey } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import { type FillKey, type PartialName, partialName } from './files.ts';
-import { Fill, type FillContext, type FillLimits, RestedError } from './fill.ts';
+import { Fill, RestedError } from './fill.ts';
+import type { FillContext, FillState } from './fill-context.ts';
 import type { OpenBlob, OpenBlobs } from './open-blobs.ts';
-
-export const FILL_LIMITS: FillLimits = {
-  tail: 64 * 1024,
-  // Lazy pullers (stargz, nydus, SOCI) read in bursts of a few seconds.
-  linger: 15_000,
-  // A restart loses at most so many bytes of a fast transfer, or so many ms of a slow one …
-  recordBytes: 8 * 1024 * 1024,
-  recordInterval: 2_000,
-  // … and a power cut so many ms.
-  syncInterval: 30_000,
-};
 
 /** Blobs remembered as too large to keep, so that only the first pull of each starts a fill in vain. */
 const MAX_TOO_LARGE = 1_000;
@@ -39,7 +29,7 @@ export class RunningFills {
   /** Fills that no client has been given yet. */
   readonly #unclaimed = new Set<PartialName>();
   /** They have what is wanted of them for now; the one that has waited longest is the first. */
-  readonly #resting = new Set<Fill>();
+  readonly #resting = new Set<FillState>();
   readonly #context: FillContext;
 
   constructor(options: RunningFillsOptions) {
@@ -91,7 +81,7 @@ export class RunningFills {
     await Promise.allSettled(running.map(({ ended }) => ended));
   }
 
-  #rests(fill: Fill, resting: boolean): void {
+  #rests(fill: FillState, resting: boolean): void {
     this.#resting.delete(fill);
     if (!resting) return;
     this.#resting.add(fill);
