@@ -10,6 +10,7 @@ import { REGISTRY_HEADERS } from '../oci/response-headers.ts';
 import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { EdgeApp } from './app.ts';
+import type { Bodies } from './bodies.ts';
 import type { Connection } from './connections.ts';
 import { admitBody } from './quota.ts';
 import type { Reads } from './reads.ts';
@@ -152,6 +153,7 @@ interface PullDeps {
   readonly proxy: ProxyCore;
   readonly access: AccessPort;
   readonly reads: Reads;
+  readonly bodies: Bodies;
   readonly stallMs: number;
   readonly slowReaders: SlowReaderWatch;
   /** Whether others cannot connect because of this connection's client, or because there are too many in all. */
@@ -235,6 +237,7 @@ function sendReply(
   { client }: Grant,
 ): Promise<void> | void {
   const { body } = reply;
+  if (body !== null && !(body instanceof Uint8Array)) countBody(deps.bodies, client, body, response);
   const headers: Record<string, string> = {
     ...REGISTRY_HEADERS,
     ...reply.headers,
@@ -249,6 +252,16 @@ function sendReply(
   return andThen(admitted, ({ body: counted, reservation }) =>
     writeReply(deps, context, { ...reply, body: counted }, headers, response, reservation),
   );
+}
+
+/** @throws {RegistryError} tooManyRequests; the body is closed then */
+function countBody(bodies: Bodies, client: string, body: ByteSource, response: ServerResponse): void {
+  try {
+    response.once('close', bodies.begin(client));
+  } catch (error) {
+    void body.close();
+    throw error;
+  }
 }
 
 function writeReply(

@@ -8,6 +8,7 @@ import type { ProxyCore } from '../proxy/reply.ts';
 import { type LineSink, type Logger, plainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { createApp, type EdgeApp } from './app.ts';
+import { Bodies } from './bodies.ts';
 import { type Connection, type ConnectionPeers, Connections, connectionsInAll } from './connections.ts';
 import { DescriptorWatch } from './descriptors.ts';
 import { createDispatcher } from './dispatcher.ts';
@@ -86,7 +87,16 @@ export class Edge {
     const routes = new Routes(table);
     const slowReaders = new SlowReaderWatch(config.limits.minRate, limits.paceMs);
     const isFull = (connection: Connection) => connections.isFull(connection);
-    const pulls = { proxy, access, reads: new Reads(new BufferPool()), stallMs, slowReaders, isFull, log };
+    const pulls = {
+      proxy,
+      access,
+      reads: new Reads(new BufferPool()),
+      bodies: new Bodies(limits.bodies),
+      stallMs,
+      slowReaders,
+      isFull,
+      log,
+    };
     const dispatch = createDispatcher({ app, routes, pulls, forwarded, accessLog, log });
     const servers = new HttpServers(dispatch, connections, limits);
     const tls = { connections, servers, ticketKeys, handshakeMs, metrics, log };

@@ -39,6 +39,8 @@ export interface EdgeLimits {
   readonly stallMs: number;
   /** Over so long a reader's rate is measured: a link may be lost for a minute and be there again. */
   readonly paceMs: number;
+  /** Bodies that one client is sent at a time by one process: each holds some 64 KiB while its client does not read. */
+  readonly bodies: number;
   /** For so long the keys of session tickets are used. Whoever steals them can read the sessions begun under them. */
   readonly ticketKeysMs: number;
 }
@@ -50,6 +52,8 @@ export const EDGE_LIMITS: EdgeLimits = {
   keepAliveMs: 100_000,
   stallMs: 60_000,
   paceMs: 120_000,
+  // Nodes behind one address pull some layers each.
+  bodies: 4_096,
   ticketKeysMs: 12 * 3_600_000,
 };
 

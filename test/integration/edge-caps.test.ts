@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { connect as connectHttp2 } from 'node:http2';
+import { connect as connectHttp2, constants } from 'node:http2';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { Writable } from 'node:stream';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
@@ -55,6 +55,41 @@ function capturedLog() {
   });
   return { lines, log: pino({ level: 'warn' }, destination) };
 }
+
+test('one client is sent so many bodies at a time and no more, over however many streams; others are served', async () => {
+  bed = await startEdgeBed({
+    limits: { bodies: 3 },
+    access: { check: async ({ address }) => ({ authenticated: false, user: null, client: address }), quota: null },
+  });
+  const sources: PatternSource[] = [];
+  bed.registry.answer = (): Reply => {
+    const body = new PatternSource(LARGE);
+    sources.push(body);
+    return { status: 200, headers: { 'content-length': String(LARGE) }, body, from: 'cache' };
+  };
+  const session = connectHttp2(`https://localhost:${bed.httpsPort}`, { ca: bed.certificates.root });
+  try {
+    const ask = async () => {
+      const stream = session.request({ ':path': BLOB });
+      const [headers] = await once(stream, 'response');
+      return { stream, status: headers[':status'], retryAfter: headers['retry-after'] };
+    };
+    const running = [await ask(), await ask(), await ask()];
+    expect(running.map(({ status }) => status)).toEqual([200, 200, 200]);
+    const { status, retryAfter } = await ask();
+    expect([status, retryAfter]).toEqual([429, '5']);
+    expect(sources[3]?.closed).toBe(true);
+    const other = await connected('127.0.0.2');
+    other.write(`GET ${BLOB} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+    expect(String((await once(other, 'data'))[0])).toMatch(/^HTTP\/1.1 200 /);
+    other.destroy();
+    running[0]?.stream.close(constants.NGHTTP2_CANCEL);
+    await eventually('the body is over', () => sources[0]?.closed === true);
+    expect((await ask()).status).toBe(200);
+  } finally {
+    session.destroy();
+  }
+});
 
 describe('requests that a connection of HTTP/1.1 brings ahead', () => {
   test('wait for those before: one holds a body at a time, and all are answered in their order', async () => {
