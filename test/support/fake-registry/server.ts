@@ -7,15 +7,11 @@ import { type Content, contentOf } from '../content.ts';
 import { FakeAuth } from './auth.ts';
 import { closed, sendBody, wait } from './body.ts';
 import { MEDIA, RepositoryContent } from './content.ts';
-import { type LoggedRequest, type RequestKind, RequestLog } from './log.ts';
+import { referrersPage, tagsPage } from './lists.ts';
+import { type LoggedRequest, RequestLog } from './log.ts';
 import type { FakeRegistryOptions, Fault, FaultPlan } from './options.ts';
+import { type ParsedPath, parsePath, parseRange } from './paths.ts';
 import { reset, secureServer } from './sockets.ts';
-
-interface Parsed {
-  readonly kind: RequestKind;
-  readonly repository: string | undefined;
-  readonly reference: string | undefined;
-}
 
 /**
  * A registry for tests: a real HTTP(S) server on a free port, and a second one, the CDN, that blobs may redirect to
@@ -140,7 +136,7 @@ export class FakeRegistry {
     return `${tls === undefined ? 'http' : 'https'}://${host}:${(server.address() as AddressInfo).port}`;
   }
 
-  #record(request: IncomingMessage, url: URL, parsed: Parsed): LoggedRequest {
+  #record(request: IncomingMessage, url: URL, parsed: ParsedPath): LoggedRequest {
     const key = `${parsed.kind} ${parsed.reference ?? url.pathname}`;
     const nth = this.#seen.get(key) ?? 0;
     this.#seen.set(key, nth + 1);
@@ -439,16 +435,8 @@ export class FakeRegistry {
     const held = this.#repositories.get(record.repository ?? '');
     if (held === undefined)
       return this.#answer(record, response, 404, {}, errorBody('NAME_UNKNOWN', 'repository name not known'));
-    const last = url.searchParams.get('last') ?? '';
-    const { pageSize = Infinity, tagPages } = this.#options;
-    const n = tagPages ?? Number(url.searchParams.get('n') ?? pageSize);
-    const sorted = [...held.tags.keys()].sort().filter((tag) => tag > last);
-    const page = sorted.slice(0, n);
-    const headers: Record<string, string> = { 'content-type': 'application/json' };
-    if (sorted.length > page.length) {
-      headers.link = `</v2/${record.repository}/tags/list?last=${page.at(-1) ?? last}&n=${tagPages === undefined ? n : 0}>; rel="next"`;
-    }
-    this.#answer(record, response, 200, headers, JSON.stringify({ name: record.repository, tags: page }));
+    const { headers, body } = tagsPage(held, record.repository ?? '', url.searchParams, this.#options);
+    this.#answer(record, response, 200, headers, body);
   }
 
   async #referrers(record: LoggedRequest, response: ServerResponse, url: URL): Promise<void> {
@@ -456,20 +444,8 @@ export class FakeRegistry {
     if (this.#options.referrers === false || held === undefined) {
       return this.#answer(record, response, 404, { 'content-type': 'text/plain' }, '404 page not found\n');
     }
-    const type = url.searchParams.get('artifactType');
-    const filters = type !== null && this.#options.filtersReferrers !== false;
-    const all = held.referrersOf(record.reference ?? '').filter((row) => !filters || row.artifactType === type);
-    const start = Number(url.searchParams.get('from') ?? 0);
-    const page = all.slice(start, start + (this.#options.pageSize ?? Infinity));
-    const headers: Record<string, string> = { 'content-type': MEDIA.index };
-    if (filters) headers['oci-filters-applied'] = 'artifactType';
-    if (start + page.length < all.length) {
-      const next = new URLSearchParams(url.searchParams);
-      next.set('from', String(start + page.length));
-      headers.link = `<${url.pathname}?${next}>; rel="next"`;
-    }
-    const body = { schemaVersion: 2, mediaType: MEDIA.index, manifests: page };
-    this.#answer(record, response, 200, headers, JSON.stringify(body));
+    const { headers, body } = referrersPage(held, record.reference ?? '', url, this.#options);
+    this.#answer(record, response, 200, headers, body);
   }
 
   #answer(
@@ -492,27 +468,6 @@ export class FakeRegistry {
     record.sent += Buffer.byteLength(body);
     response.end(body);
   }
-}
-
-function parsePath(path: string): Parsed {
-  if (path === '/token') return { kind: 'token', repository: undefined, reference: undefined };
-  if (path === '/v2/' || path === '/v2') return { kind: 'ping', repository: undefined, reference: undefined };
-  const relative = /^\/artifacts-downloads\/([^/]+)$/.exec(path);
-  if (relative !== null) return { kind: 'cdn', repository: undefined, reference: relative[1] };
-  const match = /^\/v2\/(.+)\/(manifests|blobs|tags|referrers)\/([^/]+)$/.exec(path);
-  if (match !== null) {
-    const kind = ({ manifests: 'manifest', blobs: 'blob', tags: 'tags', referrers: 'referrers' } as const)[
-      match[2] as 'manifests'
-    ];
-    return { kind, repository: match[1], reference: decodeURIComponent(match[3] ?? '') };
-  }
-  return { kind: 'other', repository: undefined, reference: undefined };
-}
-
-function parseRange(header: string | undefined): LoggedRequest['range'] {
-  const match = /^bytes=(\d+)-(\d*)$/.exec(header ?? '');
-  if (match === null) return undefined;
-  return { from: Number(match[1]), to: match[2] === '' ? undefined : Number(match[2]) + 1 };
 }
 
 function errorBody(code: string, message: string): string {
