@@ -5,7 +5,7 @@ import type { Config } from '../config/config.ts';
 import { embeddedIPv4, isIPv6, NetworkList, parseAddress } from '../kit/networks.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { ByteQuota, Quotas } from './quotas.ts';
+import type { ByteQuota, FillBudget, Quotas } from './quotas.ts';
 import { RequestRate } from './request-rate.ts';
 import type { UserSnapshot } from './users.ts';
 
@@ -78,7 +78,12 @@ export class Access {
     return this.#options.quotas;
   }
 
-  /** Bytes that were fetched for this client, by a fill that it began. */
+  /** What a fill that this client begins takes of its quotas; null where no bytes are counted. */
+  fill(client: string): FillBudget | null {
+    return this.#options.quotas?.fill(client) ?? null;
+  }
+
+  /** Bytes that were fetched for this client otherwise. */
   fetched(client: string, bytes: number): void {
     this.#options.quotas?.fetched(client, bytes);
   }

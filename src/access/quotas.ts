@@ -29,6 +29,20 @@ export interface ByteQuota {
   reserve(client: string, order: ByteOrder): Reservation | Promise<Reservation>;
 }
 
+/** What a fill takes of the quotas of the client that began it. */
+export interface FillBudget {
+  /**
+   * Sets aside what is going to be fetched.
+   * @param reply the bytes that its client is going to be sent of it: they are set aside by themselves, and must fit, too
+   * @throws {RegistryError} tooManyRequests where that much is not left; nothing is set aside then
+   */
+  promise(bytes: number, reply: number): void;
+  /** So many bytes were fetched: they are counted now. False where no more may be, because others have used up what was set aside. */
+  fetched(bytes: number): boolean;
+  /** Gives back what was not fetched. May be called more than once. */
+  close(): void;
+}
+
 export interface QuotaOptions {
   readonly bytesPerDay: number | null;
   readonly bytesPerMonth: number | null;
@@ -83,18 +97,17 @@ export class Quotas implements ByteQuota {
     const { bytes, fetched, partly = false } = order;
     this.#counters.startPeriods();
     const day = this.#leftOfDay(client, fetched);
-    let month = this.#leftOfMonth(fetched);
+    const times = fetched ? 2 : 1;
+    let month = Math.floor(this.#leftOfMonth() / times);
     const needed = partly ? 1 : bytes;
-    if (needed > month && this.#mayOverbook(client, order)) {
-      this.#overbooked = true;
-      month = bytes;
-    }
-    if (needed > month) throw this.#refusal('month', month, bytes);
-    if (needed > day) throw this.#refusal('day', day, bytes);
+    if (needed > month && this.#mayOverbook(client, times * bytes)) month = bytes;
+    if (needed > month) throw this.#refusal('month', month, `${bytes} of this answer`);
+    if (needed > day) throw this.#refusal('day', day, `${bytes} of this answer`);
     const granted = partly ? Math.min(bytes, day, month) : bytes;
-    this.#setAside(client, granted, fetched);
+    const setAside = (count: number) => this.#setAside(client, { sent: count, fetched: fetched ? count : 0 });
+    setAside(granted);
     return new QuotaReservation(granted, (count, isSent) => {
-      this.#setAside(client, -count, fetched);
+      setAside(-count);
       if (!isSent) return true;
       this.#counters.count(client, 'sent', count);
       if (fetched) this.#counters.count(client, 'fetched', count);
@@ -102,9 +115,43 @@ export class Quotas implements ByteQuota {
     });
   }
 
-  /** Bytes that a fill which this client began has fetched. */
+  /** Bytes that were fetched for this client, and that nobody has set aside. */
   fetched(client: string, bytes: number): void {
     this.#counters.count(client, 'fetched', bytes);
+  }
+
+  fill(client: string): FillBudget {
+    let left = 0;
+    const release = (count: number): void => {
+      left -= count;
+      if (count > 0) this.#setAside(client, { sent: 0, fetched: -count });
+    };
+    return {
+      promise: (bytes, reply) => {
+        this.#requireFill(client, bytes, reply);
+        left += bytes;
+        this.#setAside(client, { sent: 0, fetched: bytes });
+      },
+      fetched: (bytes) => {
+        release(Math.min(bytes, left));
+        this.#counters.count(client, 'fetched', bytes);
+        return !this.#overbooked || !this.#isMonthOver();
+      },
+      close: () => release(left),
+    };
+  }
+
+  #requireFill(client: string, bytes: number, reply: number): void {
+    this.#counters.startPeriods();
+    const month = this.#leftOfMonth();
+    const both = bytes + reply;
+    if (both > month && !this.#mayOverbook(client, both)) {
+      throw this.#refusal('month', month, `${both} of fetching and sending this`);
+    }
+    const reserved = this.#reserved.get(client) ?? NOTHING;
+    const left = (direction: Direction) => this.#perDay - this.#counters.ofDay(client, direction) - reserved[direction];
+    if (bytes > left('fetched')) throw this.#refusal('day', left('fetched'), `${bytes} of fetching this`);
+    if (reply > left('sent')) throw this.#refusal('day', left('sent'), `${reply} of this answer`);
   }
 
   /** Whether anything is left of the client's quota and of everybody's. */
@@ -133,30 +180,30 @@ export class Quotas implements ByteQuota {
   #leftOfDay(client: string, fetched: boolean): number {
     const reserved = this.#reserved.get(client) ?? NOTHING;
     const left = (direction: Direction) => this.#perDay - this.#counters.ofDay(client, direction) - reserved[direction];
-    const ofFetched = left('fetched');
-    if (fetched) return Math.min(left('sent'), ofFetched);
-    // What was fetched already costs a reply from the cache nothing, unless it is all that the client may have.
-    return ofFetched <= 0 ? 0 : left('sent');
+    if (fetched) return Math.min(left('sent'), left('fetched'));
+    // What was fetched already costs a reply from the cache nothing, unless it is more than the client may have.
+    return this.#counters.ofDay(client, 'fetched') > this.#perDay ? 0 : left('sent');
   }
 
-  #leftOfMonth(fetched: boolean): number {
-    const left = this.#perMonth - this.#counters.ofMonth() - this.#allReserved;
-    return fetched ? Math.floor(left / 2) : left;
+  #leftOfMonth(): number {
+    return this.#perMonth - this.#counters.ofMonth() - this.#allReserved;
   }
 
   /**
-   * Whether a reply for which too little of the month is left may be sent all the same: what others have set aside counts at most as much as
+   * Whether bytes for which too little of the month is left may be had all the same: what others have set aside counts at most as much as
    * this client would have then. So nobody keeps others out by asking for much and reading little of it. Where all of it is read in the end,
    * bodies are cut where the month's bytes end.
    */
-  #mayOverbook(client: string, { bytes, fetched }: ByteOrder): boolean {
-    const own = held(this.#reserved.get(client) ?? NOTHING) + (fetched ? 2 * bytes : bytes);
+  #mayOverbook(client: string, bytes: number): boolean {
+    const own = held(this.#reserved.get(client) ?? NOTHING) + bytes;
     let all = this.#counters.ofMonth() + own;
     for (const [other, reserved] of this.#reserved) {
       if (other !== client) all += Math.min(own, held(reserved));
       if (all > this.#perMonth) return false;
     }
-    return all <= this.#perMonth;
+    if (all > this.#perMonth) return false;
+    this.#overbooked = true;
+    return true;
   }
 
   /** To be asked while the month is overbooked. */
@@ -166,23 +213,23 @@ export class Quotas implements ByteQuota {
     return this.#overbooked && counted >= this.#perMonth;
   }
 
-  #setAside(client: string, bytes: number, fetched: boolean): void {
-    const { sent, fetched: both } = this.#reserved.get(client) ?? NOTHING;
-    const reserved = { sent: sent + bytes, fetched: both + (fetched ? bytes : 0) };
-    this.#allReserved += fetched ? 2 * bytes : bytes;
-    if (reserved.sent === 0) this.#reserved.delete(client);
+  #setAside(client: string, change: Reserved): void {
+    const { sent, fetched } = this.#reserved.get(client) ?? NOTHING;
+    const reserved = { sent: sent + change.sent, fetched: fetched + change.fetched };
+    this.#allReserved += held(change);
+    if (held(reserved) === 0) this.#reserved.delete(client);
     else this.#reserved.set(client, reserved);
   }
 
-  /** @param asked left out where it does not matter how much was asked for */
-  #refusal(which: 'day' | 'month', left: number, asked?: number): RegistryError {
+  /** @param asked in words, how much for what; left out where it does not matter */
+  #refusal(which: 'day' | 'month', left: number, asked?: string): RegistryError {
     const wait = this.#counters[which].left();
     const limit =
       which === 'day'
         ? `this client may have ${this.#perDay} bytes a day (UTC)`
         : `this gateway may send and fetch ${this.#perMonth} bytes a month (UTC)`;
     const rest = `${Math.max(0, left)} of them are left`;
-    const wanted = asked === undefined ? '' : `, too few for the ${asked} of this answer`;
+    const wanted = asked === undefined ? '' : `, too few for the ${asked}`;
     return new RegistryError('tooManyRequests', {
       facts: { what: `${limit}; ${rest}${wanted}; they begin anew at ${iso(this.#clocks.now() + wait)}` },
       retryAfter: wait / 1000,

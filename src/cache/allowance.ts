@@ -21,6 +21,29 @@ export interface FillAllowance {
   end(client: string): void;
 }
 
+/** Port: what a fill takes of the quotas of the client that began it. */
+export interface FillBudget {
+  /** Sets aside what it is going to fetch; `reply`: what its client is going to be sent of it. @throws {RegistryError} tooManyRequests */
+  promise(bytes: number, reply: number): void;
+  /** So many bytes were fetched. False where no more may be. */
+  fetched(bytes: number): boolean;
+  /** Gives back what was not fetched. */
+  close(): void;
+}
+
+/** Who bears the cost of fills. */
+export interface FillAccounts {
+  /** Asked whether a fill may go on that its readers have left. */
+  readonly allowance: FillAllowance;
+  /** The quotas of whoever began a fill; null where nobody counts. */
+  readonly budget: (client: string) => FillBudget | null;
+}
+
+/** A fill ended although nothing is wrong: nobody wants more of it for now, or pays for it. What it has is left for the next. */
+export class RestedError extends Error {
+  override readonly name = 'RestedError';
+}
+
 interface Spent {
   /** Bytes of the allowance that were used and have not come back yet. */
   readonly bytes: number;
@@ -82,6 +105,7 @@ export class ClientAllowance implements FillAllowance {
 /** Whether a fill has readers; once they have left it goes on only at the expense of its client's allowance. */
 export class Readership {
   readonly #allowance: FillAllowance;
+  readonly #budget: FillBudget | null;
   readonly #client: string | undefined;
   readonly #onLeft: () => void;
   #present = true;
@@ -93,8 +117,9 @@ export class Readership {
    * @param client who began the fill; undefined where nobody pays, so that nothing is bounded
    * @param onLeft called when the last reader has left and no other has come at once
    */
-  constructor(allowance: FillAllowance, client: string | undefined, onLeft: () => void) {
+  constructor({ allowance, budget }: FillAccounts, client: string | undefined, onLeft: () => void) {
     this.#allowance = allowance;
+    this.#budget = client === undefined ? null : budget(client);
     this.#client = client;
     this.#onLeft = onLeft;
   }
@@ -125,9 +150,22 @@ export class Readership {
     return this.#isAllowed;
   }
 
-  /** So many bytes were fetched. False: nobody reads them, and the allowance has no more. */
-  fetched(bytes: number): boolean {
-    return !this.#isAllowed || this.#client === undefined || this.#allowance.fetched(this.#client, bytes);
+  /** See {@link FillBudget.promise}. */
+  promise(bytes: number, reply: number): void {
+    this.#budget?.promise(bytes, reply);
+  }
+
+  /** So many bytes were fetched. Null, or in words why no more may be. */
+  fetched(bytes: number): string | null {
+    if (this.#budget?.fetched(bytes) === false) return 'the quota of this month ends';
+    if (!this.#isAllowed || this.#client === undefined || this.#allowance.fetched(this.#client, bytes)) return null;
+    return 'its readers have left, and its client has had enough fetched';
+  }
+
+  /** The fill is over: gives back what it had set aside. */
+  close(): void {
+    this.end();
+    this.#budget?.close();
   }
 
   /** The fill has ended, or has readers: it counts no longer. */

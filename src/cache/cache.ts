@@ -7,7 +7,7 @@ import type { BlobKey, Digest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type CacheAdmin, CacheAdministration } from './admin.ts';
-import { ClientAllowance } from './allowance.ts';
+import { ClientAllowance, type FillBudget } from './allowance.ts';
 import { type BlobCache, type BlobHandle, CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import { type BlobTier, SecondLevel } from './blob-tier.ts';
 import { DiskHealth } from './disk-health.ts';
@@ -30,8 +30,8 @@ const FLUSH_INTERVAL = 1_000;
 
 /** Port: quotas, as the cache needs them. */
 export interface PayingClients {
-  /** So many bytes were fetched by a fill that this client began. */
-  fetched(client: string, bytes: number): void;
+  /** What a fill that this client begins takes of its quotas; null where nobody counts. */
+  fill(client: string): FillBudget | null;
   /** False where nothing more may be fetched for it. */
   mayFetch(client: string): boolean;
 }
@@ -197,10 +197,8 @@ export class Cache implements BlobCache {
         isKept: (fill, size) => this.#isKept(fill, size),
         kept: (fill, size) => this.#kept(fill, size),
         diskFailed: (error) => this.#failed(error),
-        fetched: (client, bytes) => {
-          this.#counters.add('fetched', bytes);
-          if (client !== undefined) clients?.fetched(client, bytes);
-        },
+        fetched: (bytes) => this.#counters.add('fetched', bytes),
+        budget: (client) => clients?.fill(client) ?? null,
         allowance: new ClientAllowance({ mayFetch: (client) => clients?.mayFetch(client) ?? true }),
       },
       openBlobs: this.#openBlobs,

@@ -1,5 +1,5 @@
 import type { Digest } from '../oci/names.ts';
-import type { FillAllowance } from './allowance.ts';
+import type { FillAccounts } from './allowance.ts';
 import type { SecondLevel } from './blob-tier.ts';
 import type { FillFileContext } from './fill-file.ts';
 
@@ -13,7 +13,7 @@ export interface FillState {
 }
 
 /** What a fill needs of the cache around it. */
-export interface FillContext extends FillFileContext {
+export interface FillContext extends FillFileContext, FillAccounts {
   readonly limits: FillLimits;
   /** Asked before the upstream; null where there is no second level. */
   readonly secondLevel: SecondLevel | null;
@@ -21,10 +21,8 @@ export interface FillContext extends FillFileContext {
   readonly isKept: (fill: FillState, size: number) => Promise<boolean>;
   /** The blob is complete, verified, and at its final path. */
   readonly kept: (fill: FillState, size: number) => Promise<void>;
-  /** Bytes that came from the upstream, for the client that began the fill. */
-  readonly fetched: (client: string | undefined, bytes: number) => void;
-  /** Asked whether a fill may go on that its readers have left. */
-  readonly allowance: FillAllowance;
+  /** Bytes that came from the upstream. */
+  readonly fetched: (bytes: number) => void;
   /** A fill has all that is wanted of it for now, or goes on. */
   readonly rests: (fill: FillState, resting: boolean) => void;
   /** Nothing is fetched at the moment. */

@@ -3,7 +3,7 @@ import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, type Digest, digestHex } from '../oci/names.ts';
 import { type BlobSink, canHaveSize } from '../oci/transfer.ts';
-import { Readership } from './allowance.ts';
+import { type FillAccounts, Readership, RestedError } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import type { FillKey, PartialName, SharedFile } from './files.ts';
 import type { FillContext, FillState } from './fill-context.ts';
@@ -14,11 +14,6 @@ import { type Asked, ReadWishes, type Want } from './wishes.ts';
 
 /** Downloads in a row that end without a byte although some are wanted: then the upstream has no more, and the digest decides. */
 const MOST_IDLE_FETCHES = 3;
-
-/** A fill ended although nothing is wrong: nobody wants more of it for now. What it has is left for the next. */
-export class RestedError extends Error {
-  override readonly name = 'RestedError';
-}
 
 /**
  * One blob on its way from one registry (or the second level) to the disk, fetched once for all of its readers: all of it, or only those parts
@@ -61,7 +56,7 @@ export class Fill implements FileView, FillState {
     this.#key = key;
     this.#context = context;
     this.#options = options;
-    this.readership = new Readership(context.allowance, options.client, () => this.#left());
+    this.readership = new Readership(context, options.client, () => this.#left());
     this.askers = options.askers ?? new Askers(...(options.client === undefined ? [] : [options.client]));
     this.#sizeKnown.promise.catch(() => {});
     this.#file = new FillFile(key, context, {
@@ -149,7 +144,7 @@ export class Fill implements FileView, FillState {
       this.#fail(error instanceof Error ? error : new Error(String(error)));
       await (this.#discard ? this.#file.drop() : this.#file.leave(this.size));
     } finally {
-      this.readership.end();
+      this.readership.close();
       this.#file.release();
     }
   }
@@ -247,6 +242,7 @@ export class Fill implements FileView, FillState {
     const first = !this.#begun;
     this.#begun = true;
     this.size ??= size ?? known;
+    if (first && this.whole) this.#orFail(() => this.#promise(this.size));
     // Before anything of the cache can fail: the size is what the upstream said, and is right without the cache too.
     this.#sizeKnown.resolve(this.size);
     if (!first) return;
@@ -258,6 +254,12 @@ export class Fill implements FileView, FillState {
     for (const extent of held.extents) this.#advance(extent);
   }
 
+  /** All that is missing will be fetched. @throws {RegistryError} tooManyRequests, of which clients hear in place of the size */
+  #promise(reply = 0): void {
+    if (this.#fromTier || this.size === undefined) return;
+    this.readership.promise(this.size - (this.#file.growing?.written.bytes ?? 0), reply);
+  }
+
   #reserve(whole: boolean): void {
     try {
       this.#file.reserve(whole ? this.size : undefined);
@@ -266,10 +268,11 @@ export class Fill implements FileView, FillState {
     }
   }
 
-  /** All of it is to be fetched. False where the cache has no room for that, and parts will do. */
+  /** All of it is to be fetched. False where the cache has no room for that, or its client no quota, and parts will do. */
   #goWhole(required: boolean): boolean {
     if (this.#begun && this.size !== undefined) {
       try {
+        this.#promise();
         this.#file.reserve(this.size);
       } catch (error) {
         if (required) this.#fail(error as Error);
@@ -296,9 +299,14 @@ export class Fill implements FileView, FillState {
 
   /** Null where there is room already, as mostly. @throws what failed this fill meanwhile */
   #takeRoom(bytes: number): Promise<void> | null {
+    const room = this.#orFail(() => this.#file.takeRoom(bytes));
+    return room === null ? null : room.catch((error: Error) => this.#fail(error)).then(() => this.#throwFailure());
+  }
+
+  /** What is thrown fails the fill. */
+  #orFail<T>(run: () => T): T {
     try {
-      const room = this.#file.takeRoom(bytes);
-      return room === null ? null : room.catch((error: Error) => this.#fail(error)).then(() => this.#throwFailure());
+      return run();
     } catch (error) {
       this.#fail(error as Error);
       throw error;
@@ -306,9 +314,10 @@ export class Fill implements FileView, FillState {
   }
 
   #fetched(bytes: number): void {
-    this.#context.fetched(this.#options.client, bytes);
-    if (this.readership.fetched(bytes)) return;
-    this.#fail(new RestedError('its readers have left, and its client has had enough fetched'));
+    this.#context.fetched(bytes);
+    const end = this.readership.fetched(bytes);
+    if (end === null) return;
+    this.#fail(new RestedError(end));
     this.#throwFailure();
   }
 

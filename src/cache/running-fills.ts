@@ -2,9 +2,10 @@ import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { RestedError } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import { type FillKey, type PartialName, partialName } from './files.ts';
-import { Fill, RestedError } from './fill.ts';
+import { Fill } from './fill.ts';
 import type { FillContext, FillState } from './fill-context.ts';
 import type { OpenBlob, OpenBlobs } from './open-blobs.ts';
 

@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
+import type { FillBudget } from '../cache/allowance.ts';
 import type { BlobCache, BlobHandle, Fetch, FillOptions, OpenOptions } from '../cache/blob-cache.ts';
 import { CacheError } from '../cache/blob-cache.ts';
 import type { FillKey } from '../cache/files.ts';
@@ -63,6 +64,8 @@ export interface BlobsOptions {
   readonly onPassthrough: (reason: PassthroughReason) => void;
   /** Called for bytes that come past the cache in the middle of a reply that began from it, for this client. */
   readonly fetched: ((client: string, bytes: number) => void) | undefined;
+  /** A client's quotas. */
+  readonly budget: ((client: string) => FillBudget | null) | undefined;
 }
 
 /**
@@ -144,11 +147,27 @@ export class Blobs {
       return known ? notModified(key.digest, 'upstream') : head(key, size, 'upstream');
     }
     const specs = pull.range !== undefined && rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
-    if (blobs === null || !blobs.accepts(key)) return this.#passThrough(pull, entry, key, specs, 'not-kept');
+    const keeps = blobs?.accepts(key) === true;
+    if (specs === null) this.#requireQuota(pull, key, keeps);
+    if (blobs === null || !keeps) return this.#passThrough(pull, entry, key, specs, 'not-kept');
     const part = specs === null ? undefined : await this.#firstPart(entry, key, specs, pull.client);
     try {
-      const start = (askers: Askers) => this.#startFill(blobs, { client: pull.client, askers, part }, entry, key);
-      await this.#proofs.do(flightId(entry, contentId(key, key.digest)), start, pull.client);
+      let isOwn = false;
+      const start = (askers: Askers): Promise<void> => {
+        isOwn = true;
+        return this.#startFill(blobs, { client: pull.client, askers, part }, entry, key);
+      };
+      const prove = () => this.#proofs.do(flightId(entry, contentId(key, key.digest)), start, pull.client);
+      // That the one who began it has no quota left is nobody else's trouble: the next one begins it.
+      for (let proved = false; !proved; ) {
+        proved = await prove().then(
+          () => true,
+          (error: unknown) => {
+            if (isOwn || !(error instanceof RegistryError) || error.kind !== 'tooManyRequests') throw error;
+            return false;
+          },
+        );
+      }
     } catch (error) {
       if (!(error instanceof CacheError)) throw error;
       return this.#passThrough(pull, entry, key, specs, 'cache-failed');
@@ -163,6 +182,17 @@ export class Blobs {
       handle.release();
     }
     return this.#passThrough(pull, entry, key, specs, 'cache-failed');
+  }
+
+  /** Nothing is begun for a client that may not have it. @throws {RegistryError} tooManyRequests */
+  #requireQuota({ client }: Pull, key: BlobKey, keeps: boolean): void {
+    const { budget, sizes } = this.#options;
+    const size = sizes.get(key, key.digest);
+    const quotas = size === undefined ? null : (budget?.(client) ?? null);
+    if (quotas === null || size === undefined) return;
+    // Of what is kept a part may be here already: what is missing is known when the fill begins.
+    quotas.promise(keeps ? 0 : size, size);
+    quotas.close();
   }
 
   /** Resolves when the blob has begun to come, or comes already, and this repository is known to hold it. */

@@ -1,4 +1,5 @@
 import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
+import type { FillBudget } from '../cache/allowance.ts';
 import type { BlobCache } from '../cache/blob-cache.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { Config } from '../config/config.ts';
@@ -39,6 +40,8 @@ export interface ProxyCoreOptions {
   readonly replies: RepliesTally;
   /** Called for bytes that were fetched for a client by a reply which does not say so (`Reply.from`); left out where nobody counts them. */
   readonly fetched?: (client: string, bytes: number) => void;
+  /** The quotas of a client, of which it is asked whether a blob fits into them before anything of it is fetched; left out where nobody counts. */
+  readonly budget?: (client: string) => FillBudget | null;
   /** Milliseconds since 1970, of a clock that never leaps. */
   readonly now?: () => number;
 }
@@ -91,7 +94,8 @@ class Core implements ManagedProxyCore {
       'why',
     ]);
     const onPassthrough = (why: string) => passed.inc({ why });
-    this.#blobs = new Blobs({ upstream, blobs, access, sizes, now, lifetime, onPassthrough, fetched: options.fetched });
+    const { fetched, budget } = options;
+    this.#blobs = new Blobs({ upstream, blobs, access, sizes, now, lifetime, onPassthrough, fetched, budget });
     this.#replies = options.replies;
     this.#errors = metrics.counter(
       'registry_errors_total',

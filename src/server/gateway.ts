@@ -166,6 +166,7 @@ function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'c
     metrics,
     replies: base.replies,
     fetched: (client, bytes) => access.fetched(client, bytes),
+    budget: (client) => access.fill(client),
   });
   lifecycle.defer('the proxy core', () => core.close());
   table.subscribe(() => core.invalidate());

@@ -152,4 +152,30 @@ describe('a quota of 8 MiB a month', () => {
     expect((await get(content, undefined, '127.9.0.3')).status).toBe(200);
     expect((await get(content, undefined, '127.9.0.4')).status).toBe(429);
   });
+
+  it('is kept to by cold pulls at the same time: what does not fit is refused at once, and hardly anything is fetched for it', async () => {
+    await start({ limits: { bytesPerMonth: String(8 * MIB) } });
+    const cold = Array.from({ length: 10 }, (_, index) => blob(2 * MIB, `at once ${index}`));
+    const answers = await Promise.all(cold.map((content, index) => get(content, undefined, `127.9.1.${index + 1}`)));
+    const served = answers.filter(({ status }) => status === 200);
+    // Each is fetched and sent.
+    expect([served.length, served.every(({ whole }) => whole)]).toEqual([2, true]);
+    for (const { status, text } of answers)
+      if (status !== 200) expect([status, text]).toEqual([429, expect.stringContaining('a month')]);
+    await quiet();
+    expect(JSON.parse(await gateway.ok('cache', 'stats', '--json')).bytesFetched).toBe(4 * MIB);
+  });
+
+  it('is not touched by a blob that its manifest says is too large: nobody is asked for it', async () => {
+    await start({ limits: { bytesPerMonth: String(8 * MIB) } });
+    const image = upstream.repository(REPOSITORY).addImage('1', [Buffer.alloc(9 * MIB, 'large')]);
+    const agent = new Agent();
+    const ask = (path: string) =>
+      send({ ca: caOf(gateway), port: gateway.httpsPort, path, agent, localAddress: '127.9.0.1' });
+    expect((await ask(`/v2/docker.io/${REPOSITORY}/manifests/1`)).status).toBe(200);
+    const refused = await ask(`/v2/docker.io/${REPOSITORY}/blobs/${image.layers[0]?.digest}`);
+    expect([refused.status, refused.text]).toEqual([429, expect.stringContaining('a month')]);
+    expect(upstream.log.count({ kind: 'blob' })).toBe(0);
+    agent.destroy();
+  });
 });

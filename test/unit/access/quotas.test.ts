@@ -390,8 +390,11 @@ describe('what is fetched for a client', () => {
     expect(one.mayFetch('a')).toBe(true);
     one.fetched('a', 10);
     expect(one.mayFetch('a')).toBe(false);
-    expect(refusal(() => one.reserve('a', { bytes: 1, fetched: false })).message).toContain('0 of them are left');
     refusal(() => one.check('a'));
+    // It was asked for before, and is a part of what was fetched; nothing beyond that is.
+    one.reserve('a', { bytes: 1, fetched: false }).close();
+    one.fetched('a', 1);
+    expect(refusal(() => one.reserve('a', { bytes: 1, fetched: false })).message).toContain('0 of them are left');
     expect(one.mayFetch('b')).toBe(true);
   });
 
@@ -485,5 +488,56 @@ describe('a clock that is put', () => {
     expect(new Set(kept.map(({ period, client, bytes }) => `${period} ${client} ${bytes}`))).toEqual(
       new Set(['2026-11-30 a 100', '2026-11-30 c 1', '2026-12-01 b 100', '2026-11 * 101', '2026-12 * 100']),
     );
+  });
+});
+
+describe('a fill', () => {
+  test('sets aside what it is going to fetch, and what its client is going to be sent must fit beside it', async () => {
+    const one = await open(new TestClocks('2026-11-22T00:00:00Z'), undefined, { day: null, month: 1000 });
+    const first = one.fill('a');
+    first.promise(400, 400);
+    const reply = one.reserve('a', { bytes: 400, fetched: false });
+    // Two hundred are left.
+    const second = one.fill('b');
+    expect(refusal(() => second.promise(300, 300)).message).toContain(
+      '200 of them are left, too few for the 600 of fetching and sending this',
+    );
+    second.promise(100, 100);
+    first.fetched(400);
+    first.close();
+    reply.sent(400);
+    reply.close();
+    second.close();
+    second.close();
+    one.fill('b').promise(100, 100);
+    expect(refusal(() => one.fill('c').promise(150, 150)).message).toContain('100 of them are left');
+  });
+
+  test('of all that a client may have a day can be sent to it, too', async () => {
+    const one = await open(new TestClocks('2026-11-22T00:00:00Z'), undefined, { day: 100, month: null });
+    const fill = one.fill('a');
+    fill.promise(100, 100);
+    expect(refusal(() => one.fill('a').promise(1, 0)).message).toContain('0 of them are left, too few for the 1');
+    const reply = one.reserve('a', { bytes: 100, fetched: false });
+    fill.fetched(100);
+    fill.close();
+    expect(reply.sent(100)).toBe(true);
+    reply.close();
+    expect(refusal(() => one.check('a')).message).toContain('0 of them are left');
+  });
+
+  test('that is slow, or lies about its length, keeps nobody else from the month', async () => {
+    const one = await open(new TestClocks('2026-11-22T00:00:00Z'), undefined, { day: null, month: 1000 });
+    const slow = one.fill('a');
+    slow.promise(900, 0);
+    const honest = one.fill('b');
+    honest.promise(200, 200);
+    honest.fetched(200);
+    honest.close();
+    send(one, 'b', 200);
+    // Where it comes all the same, it ends with the month.
+    expect(slow.fetched(500)).toBe(true);
+    expect(slow.fetched(100)).toBe(false);
+    expect(slow.fetched(1)).toBe(false);
   });
 });

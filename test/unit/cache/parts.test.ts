@@ -149,7 +149,7 @@ describe('a fill begun by parts', () => {
 
 describe('a fill that its readers have left', () => {
   const leave = async (content: Content, mayFetch: boolean): Promise<WishedFetch> => {
-    rig = await makeRig({ clients: { fetched: () => {}, mayFetch: () => mayFetch } });
+    rig = await makeRig({ clients: { fill: () => null, mayFetch: () => mayFetch } });
     const wished = new WishedFetch(content);
     const handle = rig.cache.fill(content.key, wished.fetch, { client: '192.0.2.1' });
     const source = handle.open();
