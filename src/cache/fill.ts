@@ -3,7 +3,7 @@ import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, type Digest, digestHex } from '../oci/names.ts';
 import { type BlobSink, canHaveSize } from '../oci/transfer.ts';
-import { type FillAccounts, Readership, RestedError } from './allowance.ts';
+import { Readership, RestedError } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import type { FillKey, PartialName, SharedFile } from './files.ts';
 import type { FillContext, FillState } from './fill-context.ts';
