@@ -24,6 +24,8 @@ export interface FillOptions {
   readonly expectedSize?: number | undefined;
   /** Called when the registry's GET has brought the bytes and their digest has proved right. */
   readonly gave?: () => void;
+  /** Called when the registry's GET has brought what is not the blob. */
+  readonly wrong?: () => void;
 }
 
 /**

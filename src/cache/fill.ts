@@ -407,6 +407,7 @@ export class Fill implements FileView, FillState {
     const error = new RegistryError('upstreamWrong', { facts: { registry: this.#key.registry, reason } });
     this.#discard = true;
     if (this.#usedTier) this.#context.secondLevel?.distrust(this.digest);
+    else this.#options.wrong?.();
     this.#fail(error);
     return error;
   }

@@ -216,6 +216,7 @@ export class Blobs {
       known: access.knows(entry, key, key.digest),
       expectedSize: sizes.get(key, key.digest),
       gave: this.#gave(entry, key),
+      wrong: () => access.disproved(key),
       ...(part === undefined ? {} : { part }),
     };
     const asked = access.denials.now;

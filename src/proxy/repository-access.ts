@@ -143,6 +143,11 @@ export class RepositoryAccess {
     if (known) this.denials.add(repositoryId(asked));
   }
 
+  /** This repository brought what is not the blob: what it said of it before is void, and so is what it gave. */
+  disproved(asked: BlobKey): void {
+    this.#facts?.deny(asked, asked.digest);
+  }
+
   #isDeniedSince(key: RepositoryKey, asked: number): boolean {
     return asked !== this.denials.now && this.denials.since(asked, repositoryId(key));
   }

@@ -323,3 +323,16 @@ describe('what one repository’s word opens for another', () => {
     ]);
   });
 });
+
+test('a registry that brought wrong bytes of a blob has not said that it holds it', async () => {
+  const { bed, open, hostile } = await start();
+  const blob = generated(200_000, 'layer');
+  open.repository('library/app').addBlob(blob);
+  hostile.repository('any/app').addBlob(blob);
+  hostile.faults = ({ method }) => (method === 'GET' ? { wrongByteAt: 100 } : { status: 404 });
+  expect((await bed.blob('evil.example', 'any/app', blob.digest)).truncated).toBe(true);
+  await bed.blob('docker.io', 'library/app', blob.digest);
+  await eventually('the blob is kept', () => bed.rig.index.blob(blob.digest) !== null);
+  hostile.faults = () => ({ status: 404 });
+  expect(await refusalOf(bed.blob('evil.example', 'any/app', blob.digest))).toBe('blobUnknown');
+});
