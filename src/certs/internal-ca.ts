@@ -15,7 +15,7 @@ import { OperatorError } from '../kit/operator-error.ts';
 import { renewalTime } from './schedule.ts';
 import { type CertificateMaterial, newKeyPair, readFacts, type Signer, signCertificate } from './x509.ts';
 
-/** The local CA: its key in `<dataDir>/ca.key` (mode 0600), its certificate in `<dataDir>/ca.crt` for clients to trust. */
+/** The local CA: its key in `<dataDir>/ca-key.pem` (mode 0600), its certificate in `<dataDir>/ca.crt` for clients to trust. */
 export interface InternalRoot extends Signer {
   readonly pem: string;
   /** SHA-256, upper-case pairs with colons, as clients and `openssl x509 -fingerprint -sha256` show it. */
@@ -86,11 +86,21 @@ export class InternalCa {
   }
 }
 
+/**
+ * Not `ca.key`: clients that are given the data directory for its `ca.crt` (skopeo's `--src-cert-dir`, docker's `certs.d`) take every `*.key` for
+ * that of a client's certificate, and refuse a directory that has none to go with it.
+ */
+const KEY_FILE = 'ca-key.pem';
+/** As versions before named it. */
+const EARLIER_KEY_FILE = 'ca.key';
+
 /** Loads the CA, or makes it on the first start. @throws {OperatorError} where its files do not belong together. */
 export function openInternalRoot(dataDir: string, now: number = Date.now()): InternalRoot {
-  const keyFile = join(dataDir, 'ca.key');
+  const keyFile = join(dataDir, KEY_FILE);
   const certificateFile = join(dataDir, 'ca.crt');
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  const earlier = join(dataDir, EARLIER_KEY_FILE);
+  if (!existsSync(keyFile) && existsSync(earlier)) renameSync(earlier, keyFile);
   const fresh = !existsSync(keyFile);
   if (fresh) {
     writeWhole(keyFile, newKeyPair().pem, 0o600);

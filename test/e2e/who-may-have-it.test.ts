@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { FakeRegistry, generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
-import { caOf } from '../support/http-client.ts';
 import { describeWith } from '../support/programs.ts';
 import { skopeoPull } from '../support/skopeo.ts';
 import { openWay } from '../support/ways.ts';
@@ -56,7 +55,8 @@ describeWith(['skopeo'], 'who may have what is cached', () => {
   });
 
   it('two registries with the same name of different content never mix, cold and warm', async () => {
-    const ca = caOf(gateway);
+    // As the README says it: the data directory is skopeo's directory of certificates.
+    const ca = { directory: gateway.dataDir };
     const images = [one, other].map((fake, at) =>
       fake.repository(NAME).addImage('1', [generated(200_000, `layer ${at}`)], { label: `${at}` }),
     );

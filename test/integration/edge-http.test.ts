@@ -369,7 +369,7 @@ describe('the HTTP port', () => {
     expect(answer.status).toBe(200);
     expect(answer.body).toBe(bed.certificates.root);
     expect((await askPlain(bed.httpPort, 'GET /ca.crt', { Host: 'evil.example' })).status).toBe(404);
-    expect((await askPlain(bed.httpPort, 'GET /ca.key')).status).toBe(308);
+    expect((await askPlain(bed.httpPort, 'GET /ca-key.pem')).status).toBe(308);
   });
 
   test('metrics, in Prometheus text', async () => {

@@ -12,17 +12,20 @@ export interface Pulled {
   readonly digests: ReadonlySet<string>;
 }
 
-/** Pulls `host[:port]/name:tag` with skopeo, trusting the PEM given, keeping the digests, and tells what arrived. */
+/** Pulls `host[:port]/name:tag` with skopeo, trusting the PEM given or that of a directory, keeping the digests, and tells what arrived. */
 export async function skopeoPull(options: {
   readonly image: string;
-  readonly ca: string;
+  readonly ca: string | { readonly directory: string };
   readonly within?: Surroundings | undefined;
   readonly ms?: number;
 }): Promise<Pulled> {
   const folder = mkdtempSync(join(tmpdir(), 'skopeo-'));
   try {
-    mkdirSync(join(folder, 'certs'));
-    writeFileSync(join(folder, 'certs', 'ca.crt'), options.ca);
+    const certificates = typeof options.ca === 'string' ? join(folder, 'certs') : options.ca.directory;
+    if (typeof options.ca === 'string') {
+      mkdirSync(certificates);
+      writeFileSync(join(certificates, 'ca.crt'), options.ca);
+    }
     const ran = await runProgram({
       command: programPath('skopeo'),
       args: [
@@ -30,7 +33,7 @@ export async function skopeoPull(options: {
         'copy',
         '--preserve-digests',
         '--src-cert-dir',
-        join(folder, 'certs'),
+        certificates,
         `docker://${options.image}`,
         `dir:${join(folder, 'image')}`,
       ],

@@ -1,6 +1,6 @@
 import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -83,9 +83,16 @@ it('serves every host of the table at once, verified by ca.crt under TLS 1.2 and
 
 it('keeps the CA over restarts, its key closed to others', async () => {
   const first = await open();
-  expect(statSync(join(dataDir, 'ca.key')).mode & 0o777).toBe(0o600);
+  expect(statSync(join(dataDir, 'ca-key.pem')).mode & 0o777).toBe(0o600);
   expect(first.root().pem).toBe(readFileSync(join(dataDir, 'ca.crt'), 'utf8'));
   expect((await open()).root()).toEqual(first.root());
+});
+
+it('goes on with a key under the name that versions before gave it', async () => {
+  const first = await open();
+  renameSync(join(dataDir, 'ca-key.pem'), join(dataDir, 'ca.key'));
+  expect((await open()).root()).toEqual(first.root());
+  expect(existsSync(join(dataDir, 'ca.key'))).toBe(false);
 });
 
 it('signs the root anew with the same key where a kill left the key alone', async () => {
@@ -105,7 +112,7 @@ it('refuses to start with a root that belongs to another key', async () => {
     log: silentLog(),
   });
   rmSync(join(dataDir, 'ca.crt'));
-  rmSync(join(dataDir, 'ca.key'));
+  rmSync(join(dataDir, 'ca-key.pem'));
   await open();
   copyFileSync(join(other, 'ca.crt'), join(dataDir, 'ca.crt'));
   rmSync(other, { recursive: true });
