@@ -37,7 +37,8 @@ describe('a link of 100 ms round trip and 2 MiB/s a connection', () => {
     expect(pulled.digest).toBe(content.digest);
     const bodies = fake.log.all.filter(({ kind, sent }) => (kind === 'cdn' || kind === 'blob') && sent > 0);
     expect(bodies[0]?.range).toBeUndefined();
-    expect(new Set(bodies.map(({ connection }) => connection)).size).toBe(4);
+    // One whose body went on behind what was wanted of it is closed, and another takes its place.
+    expect(new Set(bodies.map(({ connection }) => connection)).size).toBeGreaterThanOrEqual(4);
     const { traffic } = JSON.parse(await gateway.ok('status', '--json')) as { traffic: { bytesFetched: number } };
     expect(traffic.bytesFetched).toBeLessThan(1.05 * content.size);
   });
