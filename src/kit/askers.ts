@@ -1,28 +1,28 @@
 /**
- * The clients for whom one thing is done, as they join. What several ask for waits in the turn of each of them, and goes on in the first one's
- * that comes: whoever asks for the same as a greedy client does not wait in that client's line.
+ * Those for whom one thing is done, by name, as they join. What several ask for waits in the turn of each of them, and goes on in the first one's
+ * that comes: whoever asks for the same as a greedy one does not wait in that one's line.
  */
 export class Askers {
-  readonly #clients: Set<string>;
-  readonly #listeners = new Set<(client: string) => void>();
+  readonly #names: Set<string>;
+  readonly #listeners = new Set<(name: string) => void>();
 
-  /** Nobody: what the gateway does for itself. */
-  constructor(...clients: readonly string[]) {
-    this.#clients = new Set(clients);
+  /** Nobody, where none is named. */
+  constructor(...names: readonly string[]) {
+    this.#names = new Set(names);
   }
 
-  get clients(): ReadonlySet<string> {
-    return this.#clients;
+  get names(): ReadonlySet<string> {
+    return this.#names;
   }
 
-  join(client: string): void {
-    if (this.#clients.has(client)) return;
-    this.#clients.add(client);
-    for (const listener of [...this.#listeners]) listener(client);
+  join(name: string): void {
+    if (this.#names.has(name)) return;
+    this.#names.add(name);
+    for (const listener of [...this.#listeners]) listener(name);
   }
 
-  /** Calls the listener with each client that joins, until the function returned is called. */
-  onJoin(listener: (client: string) => void): () => void {
+  /** Calls the listener with each name that joins, until the function returned is called. */
+  onJoin(listener: (name: string) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }

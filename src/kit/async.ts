@@ -67,7 +67,7 @@ export class Mutex {
 export class SingleFlight<T> {
   readonly #running = new Map<string, { readonly outcome: Promise<T>; readonly askers: Askers }>();
 
-  /** @param by the clients that ask; left out where it does not matter */
+  /** @param by who asks; left out where it does not matter */
   do(key: string, task: (askers: Askers) => Promise<T>, by?: string | Askers): Promise<T> {
     let flight = this.#running.get(key);
     if (flight === undefined) {
@@ -81,9 +81,9 @@ export class SingleFlight<T> {
     const { outcome, askers } = flight;
     if (typeof by === 'string') askers.join(by);
     else if (by !== undefined) {
-      const leave = by.onJoin((client) => askers.join(client));
+      const leave = by.onJoin((name) => askers.join(name));
       outcome.then(leave, leave);
-      for (const client of by.clients) askers.join(client);
+      for (const name of by.names) askers.join(name);
     }
     return outcome;
   }

@@ -9,18 +9,18 @@ export interface PermitHolder {
   /** Bytes per second that it brings, for the choice of who rests. */
   pace(): number;
   /**
-   * Asks for the permit: the holder stops what it does and returns the permit soon; called once at most. A fill queues for another one, with
-   * `patient`; what cannot be taken up again ends.
+   * Asks for the permit: the holder stops what it does and returns the permit soon; called once at most. What can be taken up again
+   * queues for another one, with `patient`; all else ends.
    */
   rest(): void;
 }
 
 export interface AcquireOptions extends Partial<PermitHolder> {
-  /** The clients that ask for it; left out where none does. */
+  /** Who asks for it; left out where nobody does. */
   readonly askers?: Askers | undefined;
-  /** The part of the registry that shares evenly with a client's other parts: a repository. */
-  readonly repository?: string;
-  /** Waits without a limit: a client has a part of the answer already, and a refusal would break it off. */
+  /** What of the group is asked for: the items of one asker share evenly. */
+  readonly item?: string;
+  /** Waits without a limit: somebody has a part of the outcome already, and a refusal would break it off. */
   readonly patient?: boolean;
   /** A permit was asked back from it: this one it keeps for a while, so that it gets on however often others have a better claim. */
   readonly rested?: boolean;
@@ -28,12 +28,12 @@ export interface AcquireOptions extends Partial<PermitHolder> {
 
 export interface PoolLimits {
   readonly permits: number;
-  /** The most for one registry, however many lie idle: so that another one need not wait before a holder has been asked to rest. */
-  readonly perRegistry: number;
-  /** The most for one client at a registry. */
-  readonly perClient: number;
-  /** The most for one repository of a registry, whoever asks for it. */
-  readonly perRepository: number;
+  /** The most for one group, however many lie idle: so that another one need not wait before a holder has been asked to rest. */
+  readonly perGroup: number;
+  /** The most for one asker in a group. */
+  readonly perAsker: number;
+  /** The most for one item of a group, whoever asks for it. */
+  readonly perItem: number;
   /** For how long a permit is not asked back for the sake of whoever has less than a fair share, ms. */
   readonly safeFor: number;
   /** For how long a permit is not asked back where nobody has more than a fair share and others wait, ms. */
@@ -44,8 +44,8 @@ export interface FairPoolOptions {
   readonly limits: PoolLimits;
   /** The longest wait for a permit, ms. */
   readonly maxWait: number;
-  /** Why whoever waited too long gets none. `own`: the registry itself holds some. */
-  readonly refusal: (registry: string, own: boolean) => Error;
+  /** Why whoever waited too long gets none. `own`: the group itself holds some. */
+  readonly refusal: (group: string, own: boolean) => Error;
 }
 
 /** Whoever rested keeps the next permit at least so long, ms: it has to connect again, and has no pace yet that would speak for it. */
@@ -54,7 +54,7 @@ const AFTER_REST_MS = 2_000;
 const PRESS_MS = 250;
 
 interface Permit {
-  /** The shares that it is a part of: the pool's, its registry's, its client's and its repository's. */
+  /** The shares that it is a part of: the pool's, its group's, its asker's and its item's. */
   readonly path: readonly Share[];
   readonly since: number;
   readonly pace: () => number;
@@ -68,23 +68,23 @@ interface Waiter {
   readonly grant: (line: Share) => void;
 }
 
-/** A repository of a registry, whoever asks for it. */
-interface Repository {
+/** An item of a group, whoever asks for it. */
+interface Item {
   readonly key: string;
   inUse: number;
-  /** How many clients have a line for it. */
+  /** How many askers have a line for it. */
   lines: number;
-  /** Lines that wait until the repository has fewer permits. */
+  /** Lines that wait until the item has fewer permits. */
   readonly blocked: Set<Share>;
 }
 
-/** What a registry, one of its clients there, or one of that client's repositories has of the pool. The last is a line, in which waiters stand. */
+/** What a group, one of its askers, or one of that asker's items has of the pool. The last is a line, in which waiters stand. */
 class Share {
   readonly key: string;
   readonly limit: number;
   /** From the pool's share down to this one. */
   readonly path: readonly Share[];
-  readonly repository: Repository | null;
+  readonly item: Item | null;
   readonly children = new Map<string, Share>();
   /** The children that can be granted a permit. */
   readonly turns = new LeastFirst<Share>();
@@ -96,11 +96,11 @@ class Share {
   asked = 0;
   waiting = 0;
 
-  constructor(key: string, limit: number, parent: Share | null, repository: Repository | null = null) {
+  constructor(key: string, limit: number, parent: Share | null, item: Item | null = null) {
     this.key = key;
     this.limit = limit;
     this.path = parent === null ? [this] : [...parent.path, this];
-    this.repository = repository;
+    this.item = item;
   }
 
   get parent(): Share | undefined {
@@ -118,14 +118,14 @@ class Share {
 }
 
 /**
- * A counting semaphore that registries share evenly, within a registry its clients, and each client's repositories: a permit goes to whoever
+ * A counting semaphore that groups share evenly, within a group those who ask, and of each of them the items asked for: a permit goes to whoever
  * waits and has the fewest, in turns among equals. What lies idle is lent to anyone; where others wait meanwhile, holders are asked to rest, the
  * slowest first, of those that are most over their share.
  */
 export class FairPool {
   readonly #options: FairPoolOptions;
   readonly #pool: Share;
-  readonly #repositories = new Map<string, Repository>();
+  readonly #items = new Map<string, Item>();
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: FairPoolOptions) {
@@ -142,12 +142,12 @@ export class FairPool {
   }
 
   /** Resolves when a permit is granted; rejects with the signal's reason, or the refusal, where that comes first. */
-  acquire(registry: string, signal: AbortSignal, options: AcquireOptions): Promise<Release> {
+  acquire(group: string, signal: AbortSignal, options: AcquireOptions): Promise<Release> {
     if (signal.aborted) return Promise.reject(signal.reason as Error);
-    const { askers = new Askers(), repository = '' } = options;
-    const clients = askers.clients.size === 0 ? [''] : [...askers.clients];
-    for (const client of clients) {
-      const line = this.#line(registry, client, repository);
+    const { askers = new Askers(), item = '' } = options;
+    const names = askers.names.size === 0 ? [''] : [...askers.names];
+    for (const asker of names) {
+      const line = this.#line(group, asker, item);
       // Whoever waits already goes first: it has fewer permits, or came before.
       const free = line.queue.size === 0 && !isCrowded(line, this.#options.limits) && !line.path.some((s) => s.isFull);
       if (free) return Promise.resolve(this.#take(line, options));
@@ -155,7 +155,7 @@ export class FairPool {
     }
     return new Promise((resolve, reject) => {
       const lines = new Set<Share>();
-      const share = this.#line(registry, clients[0] ?? '', repository).path[1] as Share;
+      const share = this.#line(group, names[0] ?? '', item).path[1] as Share;
       let timer: NodeJS.Timeout | undefined;
       const waiter: Waiter = {
         grant: (line) => {
@@ -164,8 +164,8 @@ export class FairPool {
           resolve(release);
         },
       };
-      const join = (client: string): void => {
-        const line = this.#line(registry, client, repository);
+      const join = (asker: string): void => {
+        const line = this.#line(group, asker, item);
         lines.add(line);
         this.#enqueue(line, waiter);
       };
@@ -182,39 +182,39 @@ export class FairPool {
         reject(error);
       };
       const onAbort = (): void => giveUp(signal.reason as Error);
-      const stopJoining = askers.onJoin((client) => {
-        join(client);
+      const stopJoining = askers.onJoin((asker) => {
+        join(asker);
         this.#grantAll();
         this.#press();
       });
       if (options.patient !== true) {
         const { maxWait, refusal } = this.#options;
-        timer = setTimeout(() => giveUp(refusal(registry, share.inUse > 0)), maxWait);
+        timer = setTimeout(() => giveUp(refusal(group, share.inUse > 0)), maxWait);
       }
       signal.addEventListener('abort', onAbort, { once: true });
       this.#countWaiting(share, 1);
-      for (const client of clients) join(client);
+      for (const asker of names) join(asker);
       this.#grantAll();
       this.#press();
     });
   }
 
-  /** The line of a client for a repository. */
-  #line(registry: string, client: string, repository: string): Share {
-    const { perRegistry, perClient } = this.#options.limits;
-    const ofRegistry = child(this.#pool, registry, perRegistry);
-    const ofClient = child(ofRegistry, client, perClient);
-    const line = ofClient.children.get(repository);
+  /** The line of an asker for an item. */
+  #line(group: string, asker: string, item: string): Share {
+    const { perGroup, perAsker } = this.#options.limits;
+    const ofGroup = child(this.#pool, group, perGroup);
+    const ofAsker = child(ofGroup, asker, perAsker);
+    const line = ofAsker.children.get(item);
     if (line !== undefined) return line;
-    const key = JSON.stringify([registry, repository]);
-    const shared = this.#repositories.get(key) ?? { key, inUse: 0, lines: 0, blocked: new Set<Share>() };
-    this.#repositories.set(key, shared);
+    const key = JSON.stringify([group, item]);
+    const shared = this.#items.get(key) ?? { key, inUse: 0, lines: 0, blocked: new Set<Share>() };
+    this.#items.set(key, shared);
     shared.lines++;
-    return child(ofClient, repository, Number.POSITIVE_INFINITY, shared);
+    return child(ofAsker, item, Number.POSITIVE_INFINITY, shared);
   }
 
-  #countWaiting(registry: Share, change: 1 | -1): void {
-    registry.waiting += change;
+  #countWaiting(group: Share, change: 1 | -1): void {
+    group.waiting += change;
     this.#pool.waiting += change;
     if (this.#pool.waiting === 0) {
       clearInterval(this.#timer);
@@ -232,7 +232,7 @@ export class FairPool {
     line.queue.delete(waiter);
     for (const share of line.path.slice(2)) share.waiting--;
     // It took part, and leaves: another one may in its place.
-    if (line.queue.size === 0 && line.repository?.blocked.delete(line) === false) this.#unblock(line.repository);
+    if (line.queue.size === 0 && line.item?.blocked.delete(line) === false) this.#unblock(line.item);
     place(line);
     this.#forget(line);
   }
@@ -252,7 +252,7 @@ export class FairPool {
       share.inUse++;
       if (rest !== undefined) share.holders.add(permit);
     }
-    if (line.repository !== null) line.repository.inUse++;
+    if (line.item !== null) line.item.inUse++;
     place(line);
     let held = true;
     return () => {
@@ -263,9 +263,9 @@ export class FairPool {
         share.holders.delete(permit);
         if (permit.asked) share.asked--;
       }
-      if (line.repository !== null) {
-        line.repository.inUse--;
-        this.#unblock(line.repository);
+      if (line.item !== null) {
+        line.item.inUse--;
+        this.#unblock(line.item);
       }
       place(line);
       this.#grantAll();
@@ -279,17 +279,17 @@ export class FairPool {
       const line = this.#pool.turns.first()?.turns.first()?.turns.first();
       if (line === undefined) return;
       if (isCrowded(line, this.#options.limits)) {
-        line.repository?.blocked.add(line);
+        line.item?.blocked.add(line);
         place(line);
       } else line.queue.values().next().value?.grant(line);
     }
   }
 
-  /** A repository may have fewer permits than before: a line of it takes part again. One whose client has enough cannot use what became free. */
-  #unblock(repository: Repository): void {
-    for (const line of repository.blocked) {
-      if (repository.inUse >= this.#options.limits.perRepository) return;
-      repository.blocked.delete(line);
+  /** An item may have fewer permits than before: a line of it takes part again. One whose asker has enough cannot use what became free. */
+  #unblock(item: Item): void {
+    for (const line of item.blocked) {
+      if (item.inUse >= this.#options.limits.perItem) return;
+      item.blocked.delete(line);
       place(line);
       if (line.parent?.isFull === false) return;
     }
@@ -300,8 +300,8 @@ export class FairPool {
       if (share.inUse > 0 || share.children.size > 0 || share.queue.size > 0) return;
       if (share.parent?.children.get(share.key) !== share) return;
       share.parent.children.delete(share.key);
-      const { repository } = share;
-      if (repository !== null && --repository.lines === 0) this.#repositories.delete(repository.key);
+      const { item } = share;
+      if (item !== null && --item.lines === 0) this.#items.delete(item.key);
     }
   }
 
@@ -320,7 +320,7 @@ export class FairPool {
       if (part.waiting === 0) continue;
       // Below its share it waits for what others return; else those of its own take turns.
       if (part.inUse < each && share.turns.has(part)) continue;
-      if (part.repository === null) this.#pressIn(part, Math.max(1, part.remaining), now, true);
+      if (part.item === null) this.#pressIn(part, Math.max(1, part.remaining), now, true);
       else while (part.asked < part.waiting && this.#askOne(part, now, () => this.#options.limits.turn));
     }
   }
@@ -375,10 +375,10 @@ export class FairPool {
   }
 }
 
-function child(parent: Share, key: string, limit: number, repository: Repository | null = null): Share {
+function child(parent: Share, key: string, limit: number, item: Item | null = null): Share {
   let share = parent.children.get(key);
   if (share === undefined) {
-    share = new Share(key, limit, parent, repository);
+    share = new Share(key, limit, parent, item);
     parent.children.set(key, share);
   }
   return share;
@@ -386,16 +386,16 @@ function child(parent: Share, key: string, limit: number, repository: Repository
 
 /** Finds the place of a line among those that wait, after a change of what it holds or waits for. */
 function place(line: Share): void {
-  let waits = line.queue.size > 0 && line.repository?.blocked.has(line) !== true;
+  let waits = line.queue.size > 0 && line.item?.blocked.has(line) !== true;
   for (let share = line; share.parent !== undefined; share = share.parent) {
     share.parent.turns.set(share, waits && !share.isFull ? share.inUse : null);
     waits = share.parent.turns.first() !== undefined;
   }
 }
 
-/** Whether its repository has all that one may have. */
-function isCrowded({ repository }: Share, { perRepository }: PoolLimits): boolean {
-  return repository !== null && repository.inUse >= perRepository;
+/** Whether its item has all that one may have. */
+function isCrowded({ item }: Share, { perItem }: PoolLimits): boolean {
+  return item !== null && item.inUse >= perItem;
 }
 
 /** Which of two permits is a part of what has more: first of the whole parts, then of their parts. */

@@ -51,7 +51,7 @@ export function readDocument<N extends ReadingName>(
 /** The one thread for all large documents: it starts with the first, reads them one by one, and ends when none comes for a while. */
 class DocumentThread {
   readonly #turns = new FairPool({
-    limits: { permits: 1, perRegistry: 1, perClient: 1, perRepository: 1, safeFor: TURN_MS, turn: TURN_MS },
+    limits: { permits: 1, perGroup: 1, perAsker: 1, perItem: 1, safeFor: TURN_MS, turn: TURN_MS },
     maxWait: MAX_WAIT_MS,
     refusal: (registry, own) => tooMany(own ? registry : 'other registries'),
   });
@@ -61,7 +61,7 @@ class DocumentThread {
   #idle: NodeJS.Timeout | undefined;
 
   async read(message: DocumentMessage, { registry, askers, signal }: DocumentOrigin): Promise<unknown> {
-    const [client = ''] = askers?.clients ?? [];
+    const [client = ''] = askers?.names ?? [];
     const endWait = this.#beginWait(message.bytes.length, registry, client);
     let state: 'waits' | 'reads' | 'rests' | 'is done' = 'waits';
     const rest = (): void => {

@@ -234,7 +234,7 @@ export class Tokens {
         pools: this.#pools,
         registry,
         purpose: 'document',
-        holder: { repository, ...holder },
+        holder: { item: repository, ...holder },
       });
       if (response.status === 200) return readToken(await readBounded(response.body, RESPONSE_LIMIT), url, where);
       discard(response.body);

@@ -24,7 +24,8 @@ import type { UpstreamResponse } from './responses.ts';
 import type { EndpointHealth, ListPage, Route, TagsRequest, Upstream, UpstreamManifest } from './upstream.ts';
 
 /**
- * Connections in use at one time: a third of the 1024 file descriptors that every process may open.
+ * Connections in use at one time: a third of the 1024 file descriptors that every process may open. Groups are registries, those who ask
+ * are clients, and items repositories.
  *
  * A fill holds a file too, up to 256 KiB that wait for the disk, and the last 128 KiB that came; it can rest at any time. A document can
  * only be ended, so that a quarter of those permits is never lent, and none is asked back at once. For one registry there are no more
@@ -32,10 +33,10 @@ import type { EndpointHealth, ListPage, Route, TagsRequest, Upstream, UpstreamMa
  * repository, leave some of what a registry may have to others, who then need not wait until a holder has been asked to rest.
  */
 export const POOLS: Readonly<Record<Purpose, PoolLimits>> = {
-  document: { permits: 64, perRegistry: 48, perClient: 36, perRepository: 24, safeFor: 2_000, turn: 5_000 },
-  fill: { permits: 128, perRegistry: 128, perClient: 112, perRepository: 96, safeFor: 0, turn: 5_000 },
-  passing: { permits: 64, perRegistry: 64, perClient: 56, perRepository: 48, safeFor: 0, turn: 5_000 },
-  segment: { permits: 96, perRegistry: 24, perClient: 24, perRepository: 24, safeFor: 5_000, turn: 30_000 },
+  document: { permits: 64, perGroup: 48, perAsker: 36, perItem: 24, safeFor: 2_000, turn: 5_000 },
+  fill: { permits: 128, perGroup: 128, perAsker: 112, perItem: 96, safeFor: 0, turn: 5_000 },
+  passing: { permits: 64, perGroup: 64, perAsker: 56, perItem: 48, safeFor: 0, turn: 5_000 },
+  segment: { permits: 96, perGroup: 24, perAsker: 24, perItem: 24, safeFor: 5_000, turn: 30_000 },
 };
 
 /** How much is done at a time, and how long it may take; tests have less. */

@@ -188,7 +188,7 @@ export class Requester {
       pools: this.#pools,
       registry: route.host,
       purpose,
-      holder: { repository, ...request.holder },
+      holder: { item: repository, ...request.holder },
       hedgeAfter,
     });
   }

@@ -26,7 +26,7 @@ test('a cold blob that a greedy client has in its line comes in the turn of anot
   const wanted = blobs.at(-1)!;
   fake.faults = ({ reference, nth }) => (reference === wanted.digest ? undefined : { stallAfter: 1000 + nth });
   for (const { digest } of blobs) bed.blob('r.test', 'app', digest, { client: 'greedy' }).catch(() => {});
-  const most = Math.min(POOLS.fill.perClient, POOLS.fill.perRepository);
+  const most = Math.min(POOLS.fill.perAsker, POOLS.fill.perItem);
   await eventually('it has all that it can get', () => fake.log.count() >= most);
   expect(fake.log.count({ reference: wanted.digest })).toBe(0);
   const reply = await bed.blob('r.test', 'app', wanted.digest, { client: 'modest' });
@@ -39,7 +39,7 @@ test('so does a manifest', async () => {
   fake.faults = ({ reference }) => (reference === 'wanted' ? undefined : { hang: true });
   const tags = [...Array.from({ length: MANY }, (_, i) => `hangs${i}`), 'wanted'];
   for (const tag of tags) bed.manifest('r.test', 'app', tag, { client: 'greedy' }).catch(() => {});
-  const most = Math.min(POOLS.document.perClient, POOLS.document.perRepository);
+  const most = Math.min(POOLS.document.perAsker, POOLS.document.perItem);
   await eventually('it has all that it can get', () => fake.log.count() >= most);
   expect(fake.log.count({ reference: 'wanted' })).toBe(0);
   expect((await bed.manifest('r.test', 'app', 'wanted', { client: 'modest' })).body).toEqual(image.body);

@@ -89,16 +89,16 @@ describe('a hostile registry', () => {
     const { evil, good, manifest } = await bed({ faults: () => ({ drip: 100 }) });
     good.repository('app').addImage('1', ['layer']);
     for (let i = 0; i < MANY; i++) unwaited(manifest('evil.test', `r${i}`));
-    const most = POOLS.document.perRegistry;
+    const most = POOLS.document.perGroup;
     await eventually('it has all that it can get', () => evil.log.count() >= most);
     for (let i = 0; i < 5; i++) expect((await manifest('good.test', 'app')).size).toBeGreaterThan(0);
-    expect(evil.connections).toBeLessThanOrEqual(most + POOLS.document.perRegistry);
+    expect(evil.connections).toBeLessThanOrEqual(most + POOLS.document.perGroup);
   });
 
   it('whose documents drip does not keep what it borrowed from two others', async () => {
     const pools = {
       ...POOLS,
-      document: { permits: 4, perRegistry: 3, perClient: 3, perRepository: 3, safeFor: 50, turn: 200 },
+      document: { permits: 4, perGroup: 3, perAsker: 3, perItem: 3, safeFor: 50, turn: 200 },
     };
     const { evil, upstream, good, manifest } = await bed({ faults: () => ({ drip: 20 }) }, { limits: { pools } });
     upstream.routes.set('evil2.test', {
@@ -125,7 +125,7 @@ describe('a hostile registry', () => {
   it('does not keep the additional connections that it borrowed, and its download comes whole all the same', async () => {
     const pools = {
       ...POOLS,
-      segment: { permits: 3, perRegistry: 3, perClient: 3, perRepository: 3, safeFor: 0, turn: 60_000 },
+      segment: { permits: 3, perGroup: 3, perAsker: 3, perItem: 3, safeFor: 0, turn: 60_000 },
     };
     const options = { connections: 4, limits: { pools } };
     const { evil, good, download } = await bed({ bytesPerSecond: MIB }, options, { bytesPerSecond: MIB });
@@ -145,10 +145,10 @@ describe('a hostile registry', () => {
     const { evil, good, open } = await bed({});
     const content = evil.repository('r').addBlob(generated(8 * MIB, 7));
     const other = evil.repository('r2').addBlob(generated(8 * MIB, 8));
-    const { perRepository, permits } = POOLS.passing;
+    const { perItem, permits } = POOLS.passing;
     const unread: Awaited<ReturnType<typeof open>>[] = [];
-    for (let i = 0; i < perRepository; i++) unread.push(await open('evil.test', 'r', content));
-    for (let i = 0; i < permits - perRepository; i++) unread.push(await open('evil.test', 'r2', other));
+    for (let i = 0; i < perItem; i++) unread.push(await open('evil.test', 'r', content));
+    for (let i = 0; i < permits - perItem; i++) unread.push(await open('evil.test', 'r2', other));
     const wanted = good.repository('app').addBlob(generated(MIB, 9));
     for (let i = 0; i < 3; i++) {
       const stream = await open('good.test', 'app', wanted);
@@ -220,7 +220,7 @@ describe('one path of a registry', () => {
   it('whose blobs drip leaves room for those of others, and in the end for others of its own', async () => {
     const pools = {
       ...POOLS,
-      fill: { permits: 4, perRegistry: 4, perClient: 3, perRepository: 3, safeFor: 0, turn: 200 },
+      fill: { permits: 4, perGroup: 4, perAsker: 3, perItem: 3, safeFor: 0, turn: 200 },
     };
     const { good: registry, download } = await bed({}, { limits: { pools } });
     registry.faults = ({ nth, repository }) => (repository === 'bad' ? { stallAfter: 1000 + nth } : undefined);
@@ -243,7 +243,7 @@ describe('a greedy client of a registry', () => {
       greedy.some(({ digest }) => digest === reference) ? { stallAfter: 1000 + nth } : undefined;
     const greedy = Array.from({ length: 400 }, (_, i) => registry.repository('app').addBlob(generated(MIB, i)));
     for (const content of greedy) unwaited(download('good.test', 'app', content, 'greedy'));
-    const most = Math.min(POOLS.fill.perClient, POOLS.fill.perRepository);
+    const most = Math.min(POOLS.fill.perAsker, POOLS.fill.perItem);
     await eventually('it has all that it can get', () => registry.log.count() >= most);
     const own = registry.repository('app').addBlob(generated(MIB, 1000));
     expect((await download('good.test', 'app', own, 'modest')).digest).toBe(own.digest);
@@ -258,7 +258,7 @@ describe('a greedy client of a registry', () => {
       registry.faults = ({ reference }) => (reference?.startsWith('hangs') ? { hang: true } : undefined);
       for (const name of ['app', 'other']) registry.repository(name).addImage('1', ['layer']);
       for (let i = 0; i < 200; i++) unwaited(manifest('good.test', 'app', `hangs${i}`, 'greedy'));
-      const most = Math.min(POOLS.document.perClient, POOLS.document.perRepository);
+      const most = Math.min(POOLS.document.perAsker, POOLS.document.perItem);
       await eventually('it has all that it can get', () => registry.log.count() >= most);
       expect((await manifest('good.test', repository, '1', 'modest')).size).toBeGreaterThan(0);
     },
@@ -301,7 +301,7 @@ describe('what takes too long', () => {
   it('is a wait for others, and the client is told in words when to come back', async () => {
     const pools = {
       ...POOLS,
-      document: { permits: 2, perRegistry: 2, perClient: 2, perRepository: 2, safeFor: 60_000, turn: 60_000 },
+      document: { permits: 2, perGroup: 2, perAsker: 2, perItem: 2, safeFor: 60_000, turn: 60_000 },
     };
     const { evil, manifest } = await bed({ faults: () => ({ hang: true }) }, { limits: { pools, wait: 100 } });
     for (let i = 0; i < 2; i++) unwaited(manifest('evil.test', `r${i}`));

@@ -90,7 +90,7 @@ export async function openBlob(
   const stop = new AbortController();
   const release = await context.pools.acquire('passing', route.host, signal, {
     askers,
-    repository: key.repository,
+    item: key.repository,
     patient: goesOn,
     rested: goesOn,
     pace: () => pace.bytesPerSecond,

@@ -60,7 +60,7 @@ export class DownloadConnection {
     pools: Pools,
     registry: string,
     finished: AbortSignal,
-    asker: Pick<AcquireOptions, 'askers' | 'repository'>,
+    asker: Pick<AcquireOptions, 'askers' | 'item'>,
   ): Promise<Release | null> {
     // The download's own permit is that of its first connection.
     if (!this.additional) return () => {};

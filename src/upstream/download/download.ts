@@ -41,8 +41,7 @@ export async function download(
   askers?: Askers,
 ): Promise<void> {
   const running = new Download(context, route, key, sink, askers);
-  const { repository } = key;
-  const options = { askers, repository, pace: () => running.pace, rest: () => running.rest() };
+  const options = { askers, item: key.repository, pace: () => running.pace, rest: () => running.rest() };
   for (let rested = false; ; ) {
     // Whoever rested has readers who got a part already.
     const release = await context.pools.acquire('fill', route.host, signal, {
@@ -199,7 +198,7 @@ class Download {
     for (;;) {
       const release = await connection.acquire(this.#context.pools, this.#route.host, this.#finished.signal, {
         askers: this.#askers,
-        repository: this.#key.repository,
+        item: this.#key.repository,
       });
       // Only now: bytes that were assigned to a connection in the queue would make readers wait for them.
       if (release === null || !this.#ranges.assignNext(connection)) {

@@ -4,7 +4,7 @@ import { type AcquireOptions, FairPool, type PoolLimits, type Release } from '..
 import { busyError } from '../../../src/oci/errors.ts';
 
 const forever = new AbortController().signal;
-const LIMITS: PoolLimits = { permits: 4, perRegistry: 4, perClient: 4, perRepository: 4, safeFor: 0, turn: 5_000 };
+const LIMITS: PoolLimits = { permits: 4, perGroup: 4, perAsker: 4, perItem: 4, safeFor: 0, turn: 5_000 };
 
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'performance'] });
@@ -39,7 +39,7 @@ function bed(limits: Partial<PoolLimits> = {}) {
   /** A holder that rests when it is asked to. */
   const fill = (name: string, pace = 1_000) =>
     ask(name, {
-      repository: name.split('/')[1] ?? '',
+      item: name.split('/')[1] ?? '',
       pace: () => pace,
       rest: () => {
         rested.push(name);
@@ -75,7 +75,7 @@ describe('turns', () => {
   });
 
   it('keeps to the limits of a registry and of a repository', async () => {
-    const { granted, fill } = bed({ permits: 10, perRegistry: 3, perRepository: 2 });
+    const { granted, fill } = bed({ permits: 10, perGroup: 3, perItem: 2 });
     for (const group of ['x', 'y']) for (let i = 0; i < 3; i++) fill(`a/${group}/${i}`);
     for (let i = 0; i < 3; i++) fill(`b/x/${i}`);
     await settle();
@@ -180,7 +180,7 @@ describe('clients of one registry', () => {
         held.delete(name);
         fill(name, askers, repository, true);
       };
-      const options = { askers, repository, pace: () => 0, rest, patient: rested, rested };
+      const options = { askers, item: repository, pace: () => 0, rest, patient: rested, rested };
       pool.acquire('r', forever, options).then(
         (release) => {
           granted.push(name);
@@ -227,9 +227,9 @@ describe('clients of one registry', () => {
   it('leave each other the room that one client, and one repository, may not have', async () => {
     const { granted, fill, rests, done, held } = clients({
       permits: 8,
-      perRegistry: 8,
-      perClient: 6,
-      perRepository: 5,
+      perGroup: 8,
+      perAsker: 6,
+      perItem: 5,
     });
     for (let i = 0; i < 20; i++) fill(`a/${i}`, new Askers('a'), 'hangs');
     for (let i = 0; i < 20; i++) fill(`b/${i}`, new Askers('b'), 'hangs');
@@ -273,7 +273,7 @@ describe('clients of one registry', () => {
   });
 
   it('of several thousand are all served in the end, for one repository too', async () => {
-    const { granted, fill, done, pool } = clients({ permits: 4, perRepository: 2 });
+    const { granted, fill, done, pool } = clients({ permits: 4, perItem: 2 });
     for (let i = 0; i < 3_000; i++) fill(`c/${i}`, new Askers(`c${i}`), `r${i % 2}`);
     for (let i = 0; i < 3_000; i++) {
       await Promise.resolve();
@@ -314,7 +314,7 @@ describe('waiting', () => {
   it('of several thousand is granted to each of them in the end', async () => {
     const { pool, granted, ask, release } = bed({ permits: 1 });
     for (let i = 0; i < 4_000; i++) {
-      ask(`r${i % 5}/${i % 1000}/${i}`, { repository: `${i % 1000}`, signal: new AbortController().signal });
+      ask(`r${i % 5}/${i % 1000}/${i}`, { item: `${i % 1000}`, signal: new AbortController().signal });
     }
     for (let i = 0; i < 4_000; i++) {
       await Promise.resolve();
