@@ -97,7 +97,7 @@ export class Eviction implements SpaceReserver {
   readonly #options: EvictionOptions;
   /** One decision at a time, so that two fills never count on the same bytes. */
   readonly #mutex = new Mutex();
-  /** Partial files of ended fills and their bytes, the oldest first. */
+  /** Partial files of ended fills: their bytes, and when they were used last, ms. */
   readonly #partials = new Map<string, { readonly bytes: number; readonly at: number }>();
   #partialBytes = 0;
   /** Blobs whose file is gone, and whose row the index would not give up; it is asked again at the next eviction. */
@@ -383,15 +383,19 @@ export class Eviction implements SpaceReserver {
     return freed;
   }
 
-  /** Drops partial files that were used last before `before`, ms. */
+  /** Drops partial files that were used last before `before`, ms; the one that was used longest ago first. */
   async #dropPartials(enough: (freed: Room) => boolean, before = Number.POSITIVE_INFINITY): Promise<Room> {
     let freed: Room = { bytes: 0, files: 0 };
-    for (const [partial, { bytes, at }] of this.#partials) {
+    if (enough(freed)) return freed;
+    // Those that an earlier process left were found in the order of their names.
+    const oldestFirst = [...this.#partials].filter(([, { at }]) => at <= before).sort(([, a], [, b]) => a.at - b.at);
+    for (const [partial, left] of oldestFirst) {
       if (enough(freed)) break;
-      if (at > before) continue;
+      // A fill has taken it up meanwhile.
+      if (this.#partials.get(partial) !== left) continue;
       this.#forgetPartial(partial);
       await this.#options.dropPartial(partial);
-      freed = sum(freed, { bytes, files: PARTIAL_FILES });
+      freed = sum(freed, { bytes: left.bytes, files: PARTIAL_FILES });
     }
     return freed;
   }

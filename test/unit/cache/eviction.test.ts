@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { Eviction } from '../../../src/cache/eviction.ts';
 import { Layout } from '../../../src/cache/files.ts';
 import type { UsedBlob } from '../../../src/cache/index-port.ts';
 import type { RegistryError } from '../../../src/oci/errors.ts';
@@ -96,6 +97,38 @@ describe('a cache at its limit', () => {
     for (const content of contents) await put(content);
     expect(contents.map(({ digest }) => rig.index.blob(digest) !== null)).toEqual([false, true, true]);
     expect(turns).toBe(2);
+  });
+
+  it('drops the partial file that was used longest ago first, in whatever order they were found', async () => {
+    rig = await makeRig();
+    const dropped: string[] = [];
+    const eviction = new Eviction({
+      maxSize: MIB,
+      minFree: 0,
+      layout: new Layout(rig.dataDir),
+      index: new MemoryCacheIndex(),
+      inUse: () => false,
+      flush: () => {},
+      dropped: () => {},
+      evicted: () => {},
+      dropPartial: async (partial) => {
+        dropped.push(partial);
+        // A fill takes up another meanwhile.
+        if (partial === 'oldest') eviction.reserve('taken up', undefined);
+      },
+      indexFailed: () => {},
+    });
+    for (const [partial, at] of [
+      ['new', 4],
+      ['old', 3],
+      ['taken up', 2],
+      ['oldest', 1],
+    ] as const) {
+      eviction.addPartial(partial, 1_000, at);
+    }
+    expect(await eviction.dropPartials(2_000)).toBe(2_000);
+    expect(dropped).toEqual(['oldest', 'old']);
+    expect(eviction.partials).toEqual({ count: 1, bytes: 1_000 });
   });
 
   it('has its index put in order some seconds after the start', async () => {
