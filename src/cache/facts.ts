@@ -32,8 +32,10 @@ const BATCH = 500;
  * remembered: whoever made so many pays with HEADs, and what others gave stays.
  */
 const MAX_FACTS = 1_000_000;
-/** Denials that the index could not take yet; with more of them nothing in the index is believed. */
-const MAX_UNWRITTEN = 1_000;
+/** With no more denials than these that the index could not take yet, what else it says is believed … */
+const FEW_UNWRITTEN_DENIALS = 1_000;
+/** … and beyond these, some 300 bytes each, only their registries are remembered: all that is known of those is dropped once that can be. */
+const MOST_UNWRITTEN_DENIALS = 100_000;
 /** Denials that are made again where the index loses its newest changes: more than it ever holds back at once. */
 const MAX_RECENT = 1_000;
 
@@ -44,6 +46,7 @@ const NOBODY: Givers = { open: false, closedTo: [] };
 export class Facts implements FactStore {
   readonly #index: CacheIndex;
   readonly #onFailure: (error: unknown) => void;
+  readonly #mostUnwrittenDenials: number;
   readonly #answers = new LRUCache<string, KnownFact>({ max: MAX_ANSWERS });
   readonly #givers = new LRUCache<Digest, Givers>({ max: MAX_ANSWERS });
   /** By `contentId`, in the order in which they came. */
@@ -51,18 +54,21 @@ export class Facts implements FactStore {
   /** Keys of those pending facts that gave the digest. */
   readonly #given = new Map<Digest, Set<string>>();
   /** Repositories whose denial the index could not take: what it says of them is not believed. */
-  readonly #unwritten = new Map<string, RepositoryKey>();
+  readonly #unwrittenDenials = new Map<string, RepositoryKey>();
+  /** Registries of such denials that were too many to be remembered one by one. */
+  readonly #registriesToForget = new Set<string>();
   /** The newest denials that the index took. */
   readonly #recent = new LRUCache<string, RepositoryKey>({ max: MAX_RECENT });
   #full = false;
   #next: NodeJS.Immediate | undefined;
 
   /** `onFailure` is called with every error of the index; the answer is then as if nothing were known. */
-  constructor(index: CacheIndex, onFailure: (error: unknown) => void) {
+  constructor(index: CacheIndex, onFailure: (error: unknown) => void, mostUnwrittenDenials = MOST_UNWRITTEN_DENIALS) {
     this.#index = index;
     this.#onFailure = onFailure;
+    this.#mostUnwrittenDenials = mostUnwrittenDenials;
     index.onLoss(() => {
-      for (const [id, repository] of this.#recent.entries()) this.#unwritten.set(id, repository);
+      for (const repository of this.#recent.values()) this.#writeLater(repository);
       this.invalidate();
     });
   }
@@ -81,7 +87,7 @@ export class Facts implements FactStore {
   giversOf(digest: Digest): Givers {
     const known = this.#givers.get(digest);
     if (known !== undefined) return known;
-    const kept = this.#unwritten.size === 0 ? this.#try(() => this.#index.giversOf(digest), NOBODY) : NOBODY;
+    const kept = this.#hasUnwrittenDenials ? NOBODY : this.#try(() => this.#index.giversOf(digest), NOBODY);
     let { open } = kept;
     const closedTo = new Set(kept.closedTo);
     for (const key of this.#given.get(digest) ?? []) {
@@ -123,20 +129,21 @@ export class Facts implements FactStore {
       this.#onFailure(error);
       known = true;
       // Of the whole repository: more than was denied, but only until the index can be written.
-      this.#unwritten.set(repositoryId(repository), repository);
+      this.#writeLater(repository);
     }
     if (known) this.invalidate();
     return known;
   }
 
-  /** Writes denials that are not written yet, and some of the new facts; the rest follows by itself. @throws the index's errors */
+  /** Writes some of the denials that are not written yet, then some of the new facts; the rest follows by itself. @throws the index's errors */
   flush(): void {
-    this.#writeDenials();
-    this.#write(BATCH);
+    this.#writeDenials(BATCH);
+    // A denial voids all that was written before it.
+    if (!this.#hasUnwrittenDenials) this.#write(BATCH);
     this.#full = this.#index.totals().facts > MAX_FACTS;
     // All whose content is not here, however new.
     if (this.#full) this.#index.dropStaleFacts(Number.MAX_SAFE_INTEGER, BATCH);
-    if (this.#pending.size === 0 || this.#next !== undefined) return;
+    if ((this.#pending.size === 0 && !this.#hasUnwrittenDenials) || this.#next !== undefined) return;
     this.#next = setImmediate(() => {
       this.#next = undefined;
       this.#try(() => this.flush(), undefined);
@@ -147,7 +154,7 @@ export class Facts implements FactStore {
   flushAll(): void {
     clearImmediate(this.#next);
     this.#next = undefined;
-    this.#writeDenials();
+    while (this.#hasUnwrittenDenials) this.#writeDenials(BATCH);
     this.#write(this.#pending.size);
   }
 
@@ -170,10 +177,28 @@ export class Facts implements FactStore {
     for (const [key, fact] of batch) this.#forget(key, fact);
   }
 
-  #writeDenials(): void {
-    for (const [id, repository] of this.#unwritten) {
+  get #hasUnwrittenDenials(): boolean {
+    return this.#unwrittenDenials.size > 0 || this.#registriesToForget.size > 0;
+  }
+
+  #writeLater(repository: RepositoryKey): void {
+    const id = repositoryId(repository);
+    if (this.#unwrittenDenials.size < this.#mostUnwrittenDenials) this.#unwrittenDenials.set(id, repository);
+    else if (!this.#unwrittenDenials.has(id)) this.#registriesToForget.add(repository.registry);
+  }
+
+  /** Writes the oldest of the denials that are not written yet. */
+  #writeDenials(count: number): void {
+    let left = count;
+    for (const [id, repository] of this.#unwrittenDenials) {
+      if (left-- === 0) return;
       this.#index.denyRepository(repository);
-      this.#unwritten.delete(id);
+      this.#unwrittenDenials.delete(id);
+      this.#recent.set(id, repository);
+    }
+    for (const registry of this.#registriesToForget) {
+      if (this.#index.forgetRegistry(registry, count)) return;
+      this.#registriesToForget.delete(registry);
     }
   }
 
@@ -201,8 +226,10 @@ export class Facts implements FactStore {
   }
 
   #isBelieved(repository: RepositoryKey): boolean {
-    const { size } = this.#unwritten;
-    return size === 0 || (size <= MAX_UNWRITTEN && !this.#unwritten.has(repositoryId(repository)));
+    if (!this.#hasUnwrittenDenials) return true;
+    if (this.#unwrittenDenials.size > FEW_UNWRITTEN_DENIALS || this.#registriesToForget.has(repository.registry))
+      return false;
+    return !this.#unwrittenDenials.has(repositoryId(repository));
   }
 
   #try<T>(task: () => T, otherwise: T): T {

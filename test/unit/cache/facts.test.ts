@@ -155,6 +155,45 @@ describe('a denial', () => {
     expect(index.factOf(APP, digestOf(1))).toBeNull();
   });
 
+  it('takes all of its registry with it where too many wait for the index, and little memory', () => {
+    const index = new FailingIndex();
+    const facts = new Facts(index, () => {}, 2);
+    const other = { registry: APP.registry, repository: 'library/other' };
+    facts.add([factOf(APP, 1, { gave: 'anyone' }), factOf(other, 2, { gave: 'anyone' })]);
+    facts.add([factOf(TWIN, 3, { gave: 'anyone' })]);
+    facts.flushAll();
+    index.failing = true;
+    for (const repository of ['library/a', 'library/b']) facts.deny({ ...APP, repository });
+    expect(facts.of(other, digestOf(2))).not.toBeNull();
+    expect(facts.deny(APP)).toBe(true);
+    for (const [key, seed] of [
+      [APP, 1],
+      [other, 2],
+    ] as const)
+      expect(facts.of(key, digestOf(seed))).toBeNull();
+    expect(facts.giversOf(digestOf(1)).open).toBe(false);
+    expect(facts.of(TWIN, digestOf(3))).not.toBeNull();
+    index.failing = false;
+    facts.flush();
+    expect([index.factOf(APP, digestOf(1)), index.factOf(other, digestOf(2))]).toEqual([null, null]);
+    expect(facts.of(TWIN, digestOf(3))).not.toBeNull();
+    facts.add([factOf(APP, 1, { gave: 'anyone' })]);
+    facts.flush();
+    expect(facts.of(APP, digestOf(1))).not.toBeNull();
+  });
+
+  it('waits in batches, and new facts behind it', () => {
+    const { index, facts } = make();
+    index.failing = true;
+    for (let count = 0; count < 501; count++) facts.deny({ ...APP, repository: `library/${count}` });
+    facts.add([factOf(APP, 1, { gave: 'anyone' })]);
+    index.failing = false;
+    facts.flush();
+    expect(index.batches).toEqual([]);
+    facts.flush();
+    expect(index.batches).toEqual([1]);
+  });
+
   it('is made again where the index loses its newest changes', () => {
     const { index, facts } = make();
     const fact = factOf(APP, 1, { gave: 'anyone' });
