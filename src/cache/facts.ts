@@ -87,16 +87,17 @@ export class Facts implements FactStore {
   giversOf(digest: Digest): Givers {
     const known = this.#givers.get(digest);
     if (known !== undefined) return known;
-    const kept = this.#hasUnwrittenDenials ? NOBODY : this.#try(() => this.#index.giversOf(digest), NOBODY);
-    let { open } = kept;
-    const closedTo = new Set(kept.closedTo);
+    const kept = this.#hasUnwrittenDenials ? null : this.#try(() => this.#index.giversOf(digest), null);
+    let { open } = kept ?? NOBODY;
+    const closedTo = new Set(kept?.closedTo);
     for (const key of this.#given.get(digest) ?? []) {
       const fact = this.#pending.get(key);
       if (fact?.gave === 'anyone') open = true;
       else if (fact?.gave === 'credential') closedTo.add(fact.repository.registry);
     }
     const givers = { open, closedTo: [...closedTo] };
-    this.#givers.set(digest, givers);
+    // Where the index could not be asked, it is asked the next time.
+    if (kept !== null) this.#givers.set(digest, givers);
     return givers;
   }
 

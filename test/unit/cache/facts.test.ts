@@ -141,6 +141,7 @@ describe('a denial', () => {
   it('holds where the index cannot be written, and is written once it can', () => {
     const { index, facts, failures } = make();
     facts.add([factOf(APP, 1, { gave: 'anyone' }), factOf(TWIN, 2, { said: 'anyone' })]);
+    facts.add([factOf(TWIN, 3, { gave: 'anyone' })]);
     facts.flushAll();
     index.failing = true;
     expect(facts.deny(APP)).toBe(true);
@@ -149,10 +150,13 @@ describe('a denial', () => {
     // Nor does what it gave open anything for others.
     expect(facts.giversOf(digestOf(1)).open).toBe(false);
     expect(facts.of(TWIN, digestOf(2))).not.toBeNull();
+    expect(facts.giversOf(digestOf(3)).open).toBe(false);
     expect(() => facts.flush()).toThrow('the disk is full');
     index.failing = false;
     facts.flush();
     expect(index.factOf(APP, digestOf(1))).toBeNull();
+    // What others gave counts again at once.
+    expect(facts.giversOf(digestOf(3)).open).toBe(true);
   });
 
   it('takes all of its registry with it where too many wait for the index, and little memory', () => {
