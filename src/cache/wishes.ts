@@ -107,7 +107,7 @@ export class ReadWishes implements Wishes {
     }
     const want = new PartWant(asked, this.#part);
     this.#add(want);
-    this.leave();
+    this.#dropFirst();
     return want;
   }
 
@@ -122,12 +122,6 @@ export class ReadWishes implements Wishes {
     // The readers of the whole have their turn too.
     if (!urgent || (part.wish.urgent && part.taken <= start)) return part.wish;
     return { from: start, to: Math.min(missing.endFrom(start), start + SEGMENT), urgent };
-  }
-
-  /** Nobody reads: what the first reader was to ask for is not wanted any more. */
-  leave(): void {
-    this.#first?.close();
-    this.#first = null;
   }
 
   onChange(listener: () => void): () => void {
@@ -193,6 +187,12 @@ export class ReadWishes implements Wishes {
     if (this.#whole) return;
     const enough = this.#size !== undefined && this.#asked.bytes >= this.#size * WHOLE_SHARE;
     if (enough || this.#asked.count > MOST_PIECES) this.wantAll(false);
+  }
+
+  /** A reader has come, and says itself what it wants. */
+  #dropFirst(): void {
+    this.#first?.close();
+    this.#first = null;
   }
 
   #changed(): void {
