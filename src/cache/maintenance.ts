@@ -69,7 +69,9 @@ export class Maintenance {
     await idle(FIRST_AFTER, signal);
     for (;;) {
       await this.#once(signal).catch((error: unknown) => {
-        if (!signal.aborted) this.#context.log.warn({ err: error }, 'putting the cache in order failed');
+        if (signal.aborted) return;
+        const message = 'putting the cache in order failed; it is tried again in six hours, or now by cache verify';
+        this.#context.log.warn({ err: error }, message);
       });
       signal.throwIfAborted();
       await idle(INTERVAL, signal);
