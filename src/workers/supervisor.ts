@@ -24,7 +24,10 @@ const REPLACE_AFTER = [0, 500, 2_000, 10_000, 30_000];
 const STABLE_AFTER = 60_000;
 /** How long a worker may take to acknowledge the newest state, ms; one that hangs is replaced. */
 const UPDATE_TIMEOUT = 10_000;
-/** How often changes in the background are looked for (a renewed certificate, a repository that its registry has closed), ms; what a person does is passed on at once. */
+/**
+ * How often changes in the background are looked for, ms (a renewed certificate, new ticket keys, damaged manifests): what a person does, and what
+ * registries deny, is passed on at once.
+ */
 const WATCH_EVERY = 1_000;
 /** How often a worker is asked for its metrics, ms, which also shows that it is alive. */
 const PROBE_EVERY = 5_000;
@@ -72,7 +75,7 @@ export interface SupervisorOptions {
 
 /**
  * The other processes that serve clients: started, replaced when they end or hang, and informed of everything that they must know. The
- * state is sent whole whenever the table, a user, a certificate, a challenge, the readiness or the core's generation has changed.
+ * state is sent whole whenever the table, a user, a certificate, a challenge, the ticket keys, the readiness or the core's generation has changed.
  */
 export class WorkerSupervisor {
   readonly #options: SupervisorOptions;
