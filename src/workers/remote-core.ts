@@ -133,18 +133,23 @@ function closing(reader: BlobReader, after: () => void): FileSource {
   };
 }
 
+/** A question to the owner, and the readers at the same place, which ask it once. */
+interface Question {
+  readonly waiting: Set<() => void>;
+  /** Takes it back: nobody waits for the answer any more. */
+  readonly abort: AbortController;
+}
+
 /** A blob that the owner holds or fills, read in this process from its file; its growth is asked for while someone waits. */
 class RemoteBlob implements Readable, FileView {
   readonly #channel: Channel;
   readonly #number: number;
   readonly #onIdle: () => void;
-  /** Who waits, by what was asked of the owner: readers at the same place ask once. */
-  readonly #asked = new Map<string, Set<() => void>>();
+  readonly #asked = new Map<string, Question>();
   readonly #written = new IntervalSet();
   #file: SharedFile | null = null;
   #users = 0;
-  /** Ends the wait for growth that nobody is waiting for any more. */
-  readonly #idle = new AbortController();
+  #closed = false;
   /** The path that could not be opened the last time. */
   #missing: string | null = null;
   path: string;
@@ -182,7 +187,7 @@ class RemoteBlob implements Readable, FileView {
     if (this.#users > 0) return;
     this.#file?.release();
     this.#file = null;
-    this.#idle.abort();
+    this.#closed = true;
     this.#onIdle();
   }
 
@@ -196,31 +201,39 @@ class RemoteBlob implements Readable, FileView {
   }
 
   onReadable(offset: number, wholeReply: boolean, listener: () => void): () => void {
-    const question = `${offset} ${wholeReply}`;
-    const waiting = this.#asked.get(question) ?? new Set();
+    const id = `${offset} ${wholeReply}`;
+    const question = this.#asked.get(id) ?? this.#ask(id, { blob: this.#number, offset, wholeReply });
+    const { waiting, abort } = question;
     waiting.add(listener);
-    if (waiting.size === 1 && this.#asked.get(question) === undefined) {
-      this.#asked.set(question, waiting);
-      void this.#ask({ blob: this.#number, offset, wholeReply }, question);
-    }
-    return () => waiting.delete(listener);
+    return () => {
+      waiting.delete(listener);
+      if (waiting.size > 0 || this.#asked.get(id) !== question) return;
+      this.#asked.delete(id);
+      abort.abort();
+    };
   }
 
-  async #ask(message: AdvanceMessage, question: string): Promise<void> {
+  #ask(id: string, message: AdvanceMessage): Question {
+    const question: Question = { waiting: new Set(), abort: new AbortController() };
+    this.#asked.set(id, question);
+    void this.#answer(id, question, message);
+    return question;
+  }
+
+  async #answer(id: string, question: Question, message: AdvanceMessage): Promise<void> {
     try {
-      this.#take(await this.#channel.call<ViewMessage>('advance', message, this.#idle.signal));
+      this.#take(await this.#channel.call<ViewMessage>('advance', message, question.abort.signal));
     } catch (error) {
       this.outcome ??= { kind: 'failed', error: error as Error };
     }
-    const waiting = this.#asked.get(question) ?? [];
-    this.#asked.delete(question);
-    for (const listener of waiting) listener();
+    if (this.#asked.get(id) === question) this.#asked.delete(id);
+    for (const listener of question.waiting) listener();
   }
 
   /** Opens the file before anyone may read: a path that has just been renamed is found under the new name in the next view. */
   #take(view: ViewMessage): void {
     // Nobody would close what is opened now.
-    if (this.#idle.signal.aborted) return;
+    if (this.#closed) return;
     this.path = view.path;
     this.size = view.size;
     const { from, to } = view.written;

@@ -30,6 +30,9 @@ afterEach(async () => {
   await endRig(rig);
 });
 
+/** Questions about growth that the owner has not answered. */
+let unanswered = 0;
+
 /** An owner that serves ranges (`from-to`) of one blob, and a worker's view of it. */
 async function start(open: () => BlobHandle): Promise<(range?: string) => Promise<ByteSource>> {
   const pair = channelPair();
@@ -46,7 +49,19 @@ async function start(open: () => BlobHandle): Promise<(range?: string) => Promis
       return { status: 200, headers: blobHeaders(what.digest, undefined), body, from: 'fill' as const };
     },
   };
-  new CoreHost(core, pair.owner);
+  const { owner } = pair;
+  const handle = owner.handle.bind(owner);
+  unanswered = 0;
+  owner.handle = (method, handler) =>
+    handle(method, async (params: never, context) => {
+      if (method === 'advance') unanswered++;
+      try {
+        return await handler(params, context);
+      } finally {
+        if (method === 'advance') unanswered--;
+      }
+    });
+  new CoreHost(core, owner);
   const remote = new RemoteCore(pair.worker);
   return async (range) => {
     const reply = await remote.serve({
@@ -101,6 +116,27 @@ describe('a growing blob read in a worker', () => {
     expect(sink.wishes?.next(missing)).toEqual({ from: 40_000, to: 50_000, urgent: true });
     await sink.write(40_000, content.bytes.subarray(40_000, 50_000));
     expect((await reading).equals(content.bytes.subarray(40_000, 50_000))).toBe(true);
+    driven.fail(new Error('enough'));
+    handle.release();
+  });
+
+  it('is asked about no longer where the readers have left, and is for those who are still there', async () => {
+    rig = await makeRig();
+    const content = makeContent(SIZE);
+    const driven = new DrivenFetch();
+    const handle = rig.cache.fill(content.key, driven.fetch, { part: { from: 0, to: 10, openEnded: false } });
+    const sink = await driven.sink();
+    sink.begin(SIZE);
+    const ask = await start(() => rig.cache.growing(content.key)!);
+    const staying = readAll(await ask('40000-50000'));
+    const leaving = await Promise.all(['40000-50000', '60000-70000', '60000-80000'].map((range) => ask(range)));
+    const left = leaving.map((source) => readUntilEnd(source));
+    await eventually('each place is asked about once', () => unanswered === 2);
+    for (const source of leaving) await source.close();
+    await eventually('one is asked about', () => unanswered === 1);
+    for (const { error } of await Promise.all(left)) expect(error).toBeInstanceOf(TruncatedError);
+    await sink.write(40_000, content.bytes.subarray(40_000, 50_000));
+    expect((await staying).equals(content.bytes.subarray(40_000, 50_000))).toBe(true);
     driven.fail(new Error('enough'));
     handle.release();
   });
