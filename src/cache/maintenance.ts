@@ -1,6 +1,6 @@
 import { readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { elapsed, idle, sleep, steadyNow } from '../kit/time.ts';
+import { elapsed, sleep, steadyNow } from '../kit/time.ts';
 import { type Digest, parseDigest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Eviction } from './eviction.ts';
@@ -66,7 +66,7 @@ export class Maintenance {
 
   async #run(): Promise<void> {
     const { signal } = this.#abort;
-    await idle(FIRST_AFTER, signal);
+    await sleep(FIRST_AFTER, signal, { ref: false });
     for (;;) {
       await this.#once(signal).catch((error: unknown) => {
         if (signal.aborted) return;
@@ -74,7 +74,7 @@ export class Maintenance {
         this.#context.log.warn({ err: error }, message);
       });
       signal.throwIfAborted();
-      await idle(INTERVAL, signal);
+      await sleep(INTERVAL, signal, { ref: false });
     }
   }
 

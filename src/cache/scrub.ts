@@ -1,4 +1,4 @@
-import { idle, sleep, steadyNow } from '../kit/time.ts';
+import { sleep, steadyNow } from '../kit/time.ts';
 import type { Digest } from '../oci/names.ts';
 import { isManifestDigest } from '../oci/schema1.ts';
 import { hashFile } from './files.ts';
@@ -49,7 +49,7 @@ export class Scrub {
     let pause = Math.min(LONGEST_PAUSE, this.#period);
     while (!signal.aborted) {
       try {
-        await idle(pause, signal);
+        await sleep(pause, signal, { ref: false });
         const share = await step();
         pause = Math.max(SHORTEST_PAUSE, Math.min(LONGEST_PAUSE, this.#period * share));
       } catch (error) {

@@ -1,30 +1,16 @@
 import { setTimeout as timer } from 'node:timers/promises';
 
-/** Waits `ms`; rejects with the signal's reason when it is aborted. */
-export async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+/**
+ * Waits `ms`; rejects with the signal's reason when it is aborted.
+ * @param options.ref false: the wait does not keep the process alive
+ */
+export async function sleep(ms: number, signal?: AbortSignal, { ref = true } = {}): Promise<void> {
   try {
-    await timer(ms, undefined, signal === undefined ? {} : { signal });
+    await timer(ms, undefined, signal === undefined ? { ref } : { signal, ref });
   } catch (error) {
     signal?.throwIfAborted();
     throw error;
   }
-}
-
-/** The same, and does not keep the process alive. */
-export function idle(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const end = (): void => {
-      clearTimeout(timer);
-      reject(signal.reason as Error);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener('abort', end);
-      resolve();
-    }, ms);
-    timer.unref();
-    signal.addEventListener('abort', end, { once: true });
-    if (signal.aborted) end();
-  });
 }
 
 /** Spreads a wait over ±`share` of itself, so that many waiters do not return at the same moment. */
