@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { Askers } from '../kit/askers.ts';
 import { SingleFlight } from '../kit/async.ts';
 import { readBounded } from '../kit/http.ts';
+import { parseJsonObject } from '../kit/json.ts';
 import { type CredentialScope, isOwnRealm } from './credential-scope.ts';
 import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-deadline.ts';
 import { exchange } from './exchange.ts';
@@ -275,13 +276,7 @@ function keyOf(demand: TokenDemand, credentials: Credentials | null): string {
 }
 
 function readToken(body: Buffer, url: URL, where: Where): { token: string; lifetime: number } {
-  let document: unknown;
-  try {
-    document = JSON.parse(body.toString('utf8'));
-  } catch {
-    document = null;
-  }
-  const fields = (typeof document === 'object' && document !== null ? document : {}) as Record<string, unknown>;
+  const fields = parseJsonObject(body) ?? {};
   const token = fields.token || fields.access_token;
   // It is sent in a header: visible ASCII only.
   if (typeof token !== 'string' || token.length > MAX_TOKEN || !/^[\x21-\x7e]+$/.test(token))

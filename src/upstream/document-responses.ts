@@ -97,7 +97,7 @@ export async function readManifestHead(
   const mediaType = mediaTypeOf(response);
   const digest = claimedDigest(response);
   const size = claimedSize(response);
-  if (mediaType === '' || isWebPage(mediaTypeOf(response)) || digest === null || size === null) return null;
+  if (mediaType === '' || isWebPage(mediaType) || digest === null || size === null) return null;
   // No manifest is empty, and none of a length that nobody would read.
   if (size === 0 || (size ?? 0) > MANIFEST_LIMIT) return null;
   if (reference.kind === 'digest' && (digest ?? reference.digest) !== reference.digest) return null;
