@@ -205,15 +205,12 @@ export function textAnswer(status: number, body: string): SmallAnswer {
   return { status, headers, body };
 }
 
-/** Seconds after which a client may find descriptors free again: pulls end all the time. */
-const DESCRIPTORS_RETRY = 5;
-
 /** The only place that turns a failure into an answer. What is no RegistryError is logged, and the client gets `internal` with the request's id. */
 export function errorAnswer(error: unknown, context: RequestContext, log: Logger): SmallAnswer {
   if (isOutOfDescriptors(error)) {
     log.error({ requestId: context.id, err: error }, 'a request failed because no file descriptor is left');
     const facts = { reason: 'it has as many files and connections open as its system allows' };
-    return renderError(new RegistryError('unavailable', { facts, retryAfter: DESCRIPTORS_RETRY }));
+    return renderError(new RegistryError('unavailable', { facts }));
   }
   if (error instanceof RegistryError) {
     context.reason = error.options.operatorReason ?? null;

@@ -180,7 +180,7 @@ export interface RegistryErrorOptions {
   readonly operatorReason?: string;
   /** Goes into `detail` of the body; never a secret. */
   readonly detail?: unknown;
-  /** Seconds, sent as `Retry-After`. */
+  /** Seconds, sent as `Retry-After`; a 503 has one in any case. */
   readonly retryAfter?: number;
   /** More response headers, lower-case (`www-authenticate`, `content-range`, `allow`). */
   readonly headers?: Readonly<Record<string, string>>;
@@ -221,12 +221,15 @@ export class RegistryError extends Error {
   }
 }
 
-/** When a client that was refused is to come back, seconds: within this time every holder of a permit has had its turn. */
-const BUSY_RETRY_S = 5;
+/**
+ * When a client that was refused with 503 is to come back, seconds: within this time every holder of a permit has had its turn, pulls have given
+ * descriptors back, and a gateway or one of its processes has started again.
+ */
+const SHORTLY_S = 5;
 
 /** @param what what the gateway is busy with, in words */
 export function busyError(what: string): RegistryError {
-  return new RegistryError('gatewayBusy', { facts: { what, seconds: BUSY_RETRY_S }, retryAfter: BUSY_RETRY_S });
+  return new RegistryError('gatewayBusy', { facts: { what, seconds: SHORTLY_S }, retryAfter: SHORTLY_S });
 }
 
 function fill(template: string, facts: RegistryErrorOptions['facts'] = {}): string {
@@ -235,7 +238,7 @@ function fill(template: string, facts: RegistryErrorOptions['facts'] = {}): stri
 
 /** Status, headers and body of an error, as the specification writes them. */
 export function renderError(error: RegistryError): { status: number; headers: Record<string, string>; body: string } {
-  const { detail, retryAfter, headers } = error.options;
+  const { detail, headers, retryAfter = error.status === 503 ? SHORTLY_S : undefined } = error.options;
   const row: Record<string, unknown> = { code: error.code, message: `${error.message}; ${error.next}` };
   if (detail !== undefined) row.detail = detail;
   return {

@@ -31,6 +31,14 @@ describe.each(Object.keys(CATALOGUE) as ErrorName[])('%s', (kind) => {
   });
 });
 
+it('tells clients that are refused with 503 when to come back, whoever refuses them', () => {
+  const refused = (retryAfter?: number) =>
+    renderError(new RegistryError('unavailable', retryAfter === undefined ? {} : { retryAfter })).headers[
+      'retry-after'
+    ];
+  expect([refused(), refused(60)]).toEqual(['5', '60']);
+});
+
 it('renders status, headers and body as the specification writes them', () => {
   const error = new RegistryError('upstreamRateLimited', {
     facts: { registry: 'docker.io' },
