@@ -101,8 +101,9 @@ export class Access {
   }
 
   /**
-   * The user's name; null: an anonymous client; undefined: the client must log in. Where there are users, wrong credentials are refused even if anonymous clients may pull, since `docker login`
-   * takes an answer of 200 for correct ones. Where there are none, credentials are ignored: some clients send theirs for another registry.
+   * The user's name; null: an anonymous client; undefined: the client must log in. Where there are users, wrong credentials are refused even
+   * if anonymous clients may pull, since `docker login` takes an answer of 200 for correct ones. Where there are none, credentials are ignored:
+   * some clients send theirs for another registry.
    */
   #user({ authorization }: AccessRequest): string | null | undefined {
     const { users, rules } = this.#options;

@@ -148,10 +148,9 @@ export class Quotas implements ByteQuota {
     if (both > month && !this.#mayOverbook(client, both)) {
       throw this.#refusal('month', month, `${both} of fetching and sending this`);
     }
-    const reserved = this.#reserved.get(client) ?? NOTHING;
-    const left = (direction: Direction) => this.#perDay - this.#counters.ofDay(client, direction) - reserved[direction];
-    if (bytes > left('fetched')) throw this.#refusal('day', left('fetched'), `${bytes} of fetching this`);
-    if (reply > left('sent')) throw this.#refusal('day', left('sent'), `${reply} of this answer`);
+    const [fetched, sent] = [this.#leftOf(client, 'fetched'), this.#leftOf(client, 'sent')];
+    if (bytes > fetched) throw this.#refusal('day', fetched, `${bytes} of fetching this`);
+    if (reply > sent) throw this.#refusal('day', sent, `${reply} of this answer`);
   }
 
   /** Whether anything is left of the client's quota and of everybody's. */
@@ -178,11 +177,16 @@ export class Quotas implements ByteQuota {
 
   /** Bytes that a reply may have at most. */
   #leftOfDay(client: string, fetched: boolean): number {
-    const reserved = this.#reserved.get(client) ?? NOTHING;
-    const left = (direction: Direction) => this.#perDay - this.#counters.ofDay(client, direction) - reserved[direction];
-    if (fetched) return Math.min(left('sent'), left('fetched'));
+    const sent = this.#leftOf(client, 'sent');
+    if (fetched) return Math.min(sent, this.#leftOf(client, 'fetched'));
     // What was fetched already costs a reply from the cache nothing, unless it is more than the client may have.
-    return this.#counters.ofDay(client, 'fetched') > this.#perDay ? 0 : left('sent');
+    return this.#counters.ofDay(client, 'fetched') > this.#perDay ? 0 : sent;
+  }
+
+  /** Bytes of the client's day that are neither counted nor set aside. */
+  #leftOf(client: string, direction: Direction): number {
+    const reserved = this.#reserved.get(client) ?? NOTHING;
+    return this.#perDay - this.#counters.ofDay(client, direction) - reserved[direction];
   }
 
   #leftOfMonth(): number {
