@@ -49,7 +49,7 @@ export interface TagsRequest {
 /**
  * Fetches from registries: endpoint order and health, tokens, redirects, proxies, resumption. Nothing else connects to registries.
  * Every method throws `RegistryError` (oci/errors.ts): upstreamUnauthorized, upstreamDenied, nameUnknown, manifestUnknown, blobUnknown,
- * upstreamRateLimited, upstreamFailed, upstreamTimeout, upstreamWrong; an aborted `signal` throws its reason.
+ * upstreamRateLimited, upstreamFailed, upstreamTimeout, upstreamWrong, credentialsWithheld, gatewayBusy; an aborted `signal` throws its reason.
  * `askers` are the clients for whom it is done, and whose turn it waits for; left out where none asks.
  */
 export interface Upstream {
@@ -61,8 +61,7 @@ export interface Upstream {
   /** HEAD of a blob, by GET of its first byte where HEAD is refused. */
   statBlob(key: BlobKey, signal: AbortSignal, askers?: Askers): Promise<{ readonly size: number | undefined }>;
   /**
-   * One plain GET, streamed, resumed with Range where it breaks off; `range.to` is exclusive. For blobs that
-   * are not kept.
+   * One plain GET, streamed, resumed with Range where it breaks off; `range.to` is exclusive. For blobs that are not kept.
    */
   openBlob(
     key: BlobKey,
