@@ -146,9 +146,9 @@ export class SingleConnectionHosts {
   }
 }
 
-/** Whether more connections are likely to speed a transfer up enough. `rate`: bytes per second of the only one, null where not known. */
-function isSlow(rate: number | null, remainingBytes: number): boolean {
-  if (rate === null || rate >= SLOW_BYTES_PER_S || remainingBytes < 2 * SEGMENT_MIN) return false;
+/** Whether more connections are likely to speed a transfer up enough. `rate`: bytes per second of the only one. */
+function isSlow(rate: number, remainingBytes: number): boolean {
+  if (rate >= SLOW_BYTES_PER_S || remainingBytes < 2 * SEGMENT_MIN) return false;
   return (remainingBytes / rate) * 1000 >= WORTH_MS;
 }
 
