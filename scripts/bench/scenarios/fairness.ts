@@ -37,7 +37,7 @@ interface Measured {
   readonly cpu: number;
 }
 
-/** 10: warm and cold pulls of honest clients, alone and beside a hostile registry and its clients. */
+/** fairness: warm and cold pulls of honest clients, alone and beside a hostile registry and its clients. */
 export const fairness: Scenario = async (bench, { runs, seconds }) => {
   mkdirSync(bench.dir, { recursive: true });
   const root = join(bench.dir, 'origin');
@@ -169,7 +169,7 @@ class Hostile {
 }
 
 function results(alone: readonly Measured[], beside: readonly Measured[], report: string): Result[] {
-  const scenario = '10  honest clients beside a hostile registry and its clients';
+  const scenario = 'fairness  honest clients beside a hostile registry and its clients';
   const of = (of: keyof Measured) => ({
     ours: { peer: 'beside them', values: beside.map((one) => one[of]) },
     alone: { peer: 'alone', values: alone.map((one) => one[of]) },

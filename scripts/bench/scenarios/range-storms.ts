@@ -56,7 +56,7 @@ const STORMS: readonly Storm[] = [
   { client: 'SOCI, 500 of 64 KiB, 10 at once', parts: smallOnes(500, 64 * 1024), atOnce: 10, bound: 2 },
 ];
 
-/** 11: a cold blob of 256 MiB asked for in parts: what that costs the upstream. */
+/** 13: a cold blob of 256 MiB asked for in parts: what that costs the upstream. */
 export const rangeStorms: Scenario = async (bench, { runs }) => {
   mkdirSync(bench.dir, { recursive: true });
   const fake = await FakeRegistry.start();
@@ -79,7 +79,7 @@ export const rangeStorms: Scenario = async (bench, { runs }) => {
           rmSync(join(bench.dir, 'gateway'), { recursive: true, force: true });
         }
       }
-      const scenario = `11  cold 256 MiB blob in parts: ${storm.client}`;
+      const scenario = `13  cold 256 MiB blob in parts: ${storm.client}`;
       results.push(
         {
           scenario,
