@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { connect as secure, type TLSSocket } from 'node:tls';
-import { connections, get } from './tls-get.ts';
+import { connections, get } from './get.ts';
 
 /**
  * A hostile registry and its clients, in a process of their own, on the clients' core: `node hostile-client.ts PORT HOST WIDE-HOST`. The

@@ -1,13 +1,16 @@
-import { Agent as PlainAgent, request as plainRequest } from 'node:http';
-import { Agent as TlsAgent, request as tlsRequest } from 'node:https';
+import type { Agent } from 'node:http';
 import { cpus } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type Got, get } from './get.ts';
 import { command } from './process.ts';
 import { HeldClient, inSlices, type Loaded, type Slice, slice } from './slices.ts';
 import { warmUp } from './warm-up.ts';
 
 /** What Docker and containerd accept, in short; docker-registry hides an OCI manifest from whoever does not name its type. */
 const ACCEPT = 'application/vnd.oci.image.manifest.v1+json, */*';
+
+/** Of a server that keeps its client waiting until it has the whole of a large blob, ms. */
+const SLOW = 120_000;
 
 /** An hour: longer than any run. */
 const ENDLESS = 3_600;
@@ -114,48 +117,11 @@ function cpuUsed(output: string): number {
   return used.reduce((sum, [, minutes, rest]) => sum + Number(minutes) * 60 + Number(rest), 0);
 }
 
-export interface Fetched {
-  readonly bytes: number;
-  /** Seconds from the request to the first body byte, and to the last. */
-  readonly first: number;
-  readonly last: number;
-}
-
-/** Connections of one client, kept alive between its requests. */
-export function keepAlive(url: string): PlainAgent {
-  return url.startsWith('https:') ? new TlsAgent({ keepAlive: true }) : new PlainAgent({ keepAlive: true });
-}
-
 /** One GET to its last byte. The body is counted and thrown away. @throws where the answer is no 200 or shorter than announced. */
-export function fetchOnce(url: string, agent?: PlainAgent): Promise<Fetched> {
-  const started = performance.now();
-  const since = () => (performance.now() - started) / 1000;
-  return new Promise((resolve, reject) => {
-    const secure = url.startsWith('https:');
-    const request = secure
-      ? tlsRequest(url, {
-          headers: { accept: ACCEPT },
-          rejectUnauthorized: false,
-          ...(agent === undefined ? {} : { agent }),
-        })
-      : plainRequest(url, { headers: { accept: ACCEPT }, ...(agent === undefined ? {} : { agent }) });
-    request.once('error', reject);
-    request.once('response', (response) => {
-      let bytes = 0;
-      let first = 0;
-      response.on('data', (chunk: Buffer) => {
-        if (bytes === 0) first = since();
-        bytes += chunk.length;
-      });
-      response.once('error', reject);
-      response.once('close', () => {
-        if (response.statusCode !== 200 || !response.complete)
-          reject(new Error(`${url}: ${response.statusCode}, ${bytes} bytes`));
-        else resolve({ bytes, first, last: since() });
-      });
-    });
-    request.end();
-  });
+export async function fetchOnce(url: string, agent?: Agent): Promise<Got> {
+  const got = await get(url, { headers: { accept: ACCEPT }, timeout: SLOW, ...(agent === undefined ? {} : { agent }) });
+  if (got.status !== 200) throw new Error(`${url}: ${got.status}, ${got.bytes} bytes`);
+  return got;
 }
 
 /**

@@ -61,7 +61,7 @@ export function printTable(results: readonly Result[]): void {
       const goal =
         row.goal === undefined
           ? ''
-          : `  goal ${row.ratio === undefined ? number(row.goal) : `${row.goal} ×`}${verdict}`;
+          : `  goal ${row.ratio === undefined ? number(row.goal) : `${number(row.goal)} ×`}${verdict}`;
       const ratio = row.ratio === undefined ? '' : `  ${row.ratio.toFixed(2)} ×`;
       console.log(`  ${row.peer.padEnd(22)} ${figures.padEnd(36)}${ratio}${goal}`);
     }

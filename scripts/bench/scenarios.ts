@@ -1,5 +1,6 @@
 import type { Scenario } from './scenario.ts';
 import { coldBlob, coldCrowd } from './scenarios/cold.ts';
+import { coldImage } from './scenarios/cold-image.ts';
 import { fairness } from './scenarios/fairness.ts';
 import { handshakes } from './scenarios/handshakes.ts';
 import { indexCost } from './scenarios/index-cost.ts';
@@ -21,6 +22,7 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   7: memory,
   8: start,
   9: indexCost,
+  12: coldImage,
   13: rangeStorms,
   fairness,
   slow: coldOverSlowLink,

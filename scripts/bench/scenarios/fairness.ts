@@ -2,11 +2,11 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Image, layOut } from '../content.ts';
+import { connections, get } from '../get.ts';
 import { type Bench, cpuOf, gateway, Origin, type Peer } from '../peers.ts';
 import { CLIENT_CORE, freePort, Server } from '../process.ts';
 import type { Result } from '../report.ts';
 import type { Scenario } from '../scenario.ts';
-import { connections, get } from '../tls-get.ts';
 import { imagePaths, url } from './stage.ts';
 
 /** The hosts that the gateway knows the hostile registry by; documents that drip hold up wide ones of the same registry. */

@@ -2,11 +2,11 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { FakeRegistry, generated } from '../../../test/support/fake-registry/index.ts';
+import { connections, get } from '../get.ts';
 import { gateway, type Peer } from '../peers.ts';
 import type { Result } from '../report.ts';
 import type { Scenario } from '../scenario.ts';
 import { sequence } from '../sequence.ts';
-import { connections, get } from '../tls-get.ts';
 import { MiB, url } from './stage.ts';
 
 const SIZE = 256 * MiB;

@@ -2,7 +2,8 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { slowLink } from '../../../test/support/slow-link.ts';
 import { layOut } from '../content.ts';
-import { type Fetched, fetchOnce } from '../load.ts';
+import type { Got } from '../get.ts';
+import { fetchOnce } from '../load.ts';
 import { gateway, Origin } from '../peers.ts';
 import { CLIENT_CORE } from '../process.ts';
 import type { Result } from '../report.ts';
@@ -23,8 +24,8 @@ export const coldOverSlowLink: Scenario = async (bench, { runs }) => {
   const link = await slowLink({ to: origin.port, roundTripMs: ROUND_TRIP, bytesPerSecond: RATE });
   try {
     const blob = imagePaths(image)[1] ?? '';
-    const four: Fetched[] = [];
-    const one: Fetched[] = [];
+    const four: Got[] = [];
+    const one: Got[] = [];
     for (let run = 0; run < runs; run++) {
       for (const [connections, into] of [
         [1, one],
