@@ -5,6 +5,7 @@ import { CLIENT_CORE, freePort, Server } from './process.ts';
 export interface Link {
   /** Of the link's near end, `http://127.0.0.1:…`. */
   readonly url: string;
+  readonly port: number;
   stop(): Promise<void>;
 }
 
@@ -17,5 +18,5 @@ export async function startLink(target: number, roundTrip: number, rate: number)
     args: [join(import.meta.dirname, 'link-relay.ts'), ...[port, target, roundTrip, rate].map(String)],
     port,
   });
-  return { url: `http://127.0.0.1:${port}`, stop: () => server.stop() };
+  return { url: `http://127.0.0.1:${port}`, port, stop: () => server.stop() };
 }

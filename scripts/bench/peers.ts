@@ -73,14 +73,17 @@ function nginx(bench: Bench, name: string, http: string, port: number, cpus?: st
   });
 }
 
-/** The upstream of every cold scenario: files over plain HTTP, every answered byte counted in its log. */
+/** The upstream of every cold scenario: files, every answered byte counted in its log. */
 export class Origin {
   readonly port: number;
+  /** The same over TLS, with the certificate of this run. */
+  readonly tlsPort: number;
   readonly server: Server;
   readonly #log: string;
 
-  private constructor(port: number, server: Server, log: string) {
+  private constructor(port: number, tlsPort: number, server: Server, log: string) {
     this.port = port;
+    this.tlsPort = tlsPort;
     this.server = server;
     this.#log = log;
   }
@@ -88,12 +91,14 @@ export class Origin {
   /** On `port`, or a free one. */
   static async start(bench: Bench, root: string, cpus: string, given?: number): Promise<Origin> {
     const port = given ?? (await freePort());
+    const tlsPort = await freePort();
     const log = join(bench.dir, `origin-${port}.log`);
     const http = `
   log_format bytes '$request_method $uri $body_bytes_sent'; access_log ${log} bytes;
-  server { listen 127.0.0.1:${port}; ${STATIC_REGISTRY(root)}
+  server { listen 127.0.0.1:${port}; listen 127.0.0.1:${tlsPort} ssl; ssl_certificate ${bench.cert};
+    ssl_certificate_key ${bench.key}; ${NGINX_TLS} ${STATIC_REGISTRY(root)}
   }`;
-    return new Origin(port, await nginx(bench, `origin-${port}`, http, port, cpus), log);
+    return new Origin(port, tlsPort, await nginx(bench, `origin-${port}`, http, port, cpus), log);
   }
 
   get url(): string {
@@ -122,23 +127,30 @@ function registryConfig(dir: string, port: number, remote: string, tls?: Bench):
   });
 }
 
-async function dockerRegistry(bench: Bench, name: string, remote: string, tls: boolean): Promise<[Server, number]> {
+/** For programs written in Go: like the other servers, one core's worth of threads. */
+export const ONE_THREAD = { GOMAXPROCS: '1' };
+
+async function distribution(
+  bench: Bench,
+  name: string,
+  remote: string,
+  { command, tls }: { command: string; tls: boolean },
+): Promise<[Server, number]> {
   const dir = join(bench.dir, name);
   mkdirSync(dir, { recursive: true });
   const port = await freePort();
   const file = join(dir, 'config.yml');
   writeFileSync(file, registryConfig(dir, port, remote, tls ? bench : undefined));
   const server = await Server.start({
-    command: 'docker-registry',
+    command,
     args: ['serve', file],
     port,
-    // Like the other servers: one core's worth of threads.
-    env: { GOMAXPROCS: '1' },
+    env: ONE_THREAD,
   });
   return [server, port];
 }
 
-function peer(name: string, port: number, servers: Server[], prefix = '/v2/'): Peer {
+export function peer(name: string, port: number, servers: Server[], prefix = '/v2/'): Peer {
   return {
     name,
     port,
@@ -152,7 +164,10 @@ function peer(name: string, port: number, servers: Server[], prefix = '/v2/'): P
 
 /** (a) nginx terminating TLS in front of docker-registry as a pull-through proxy. */
 export async function nginxAndRegistry(bench: Bench, name: string, origin: string): Promise<Peer> {
-  const [registry, inner] = await dockerRegistry(bench, `${name}-registry`, origin, false);
+  const [registry, inner] = await distribution(bench, `${name}-registry`, origin, {
+    command: 'docker-registry',
+    tls: false,
+  });
   const port = await freePort();
   const http = `
   access_log off;
@@ -166,9 +181,14 @@ export async function nginxAndRegistry(bench: Bench, name: string, origin: strin
   return peer('(a) nginx + registry', port, [front, registry]);
 }
 
-/** (b) docker-registry as a pull-through proxy, terminating TLS itself. */
-export async function registryAlone(bench: Bench, name: string, origin: string): Promise<Peer> {
-  const [registry, port] = await dockerRegistry(bench, name, origin, true);
+/** (b) docker-registry, or another version of it, as a pull-through proxy, terminating TLS itself. */
+export async function registryAlone(
+  bench: Bench,
+  name: string,
+  origin: string,
+  command = 'docker-registry',
+): Promise<Peer> {
+  const [registry, port] = await distribution(bench, name, origin, { command, tls: true });
   return peer('(b) registry', port, [registry]);
 }
 

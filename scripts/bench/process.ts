@@ -144,6 +144,25 @@ export function keepAwake(): void {
   spawn('chrt', loop, { stdio: 'ignore', signal: runOver, killSignal: 'SIGKILL' }).on('error', () => {});
 }
 
+/** Begins to watch the clients' core; the function says which share of the time since then it was busy, for whomever. */
+export function clientCoreBusy(): () => number {
+  const before = coreTicks(CLIENT_CORE);
+  return () => {
+    const now = coreTicks(CLIENT_CORE);
+    return (now.busy - before.busy) / (now.all - before.all);
+  };
+}
+
+/** By `/proc/stat` (proc_stat(5)): user, nice, system, idle, iowait, …, in ticks of 10 ms. */
+function coreTicks(core: string): { readonly busy: number; readonly all: number } {
+  const line = read('/proc/stat')
+    .split('\n')
+    .find((line) => line.startsWith(`cpu${core} `));
+  const ticks = (line ?? '').split(/\s+/).slice(1, 9).map(Number);
+  const all = sum(ticks, (tick) => tick);
+  return { busy: all - (ticks[3] ?? 0) - (ticks[4] ?? 0), all };
+}
+
 /** In memory, on Linux. */
 const LOGS = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 

@@ -1,5 +1,6 @@
 import type { Scenario } from './scenario.ts';
 import { coldBlob, coldCrowd } from './scenarios/cold.ts';
+import { coldFast, coldStarts } from './scenarios/cold-fast.ts';
 import { coldImage } from './scenarios/cold-image.ts';
 import { fairness } from './scenarios/fairness.ts';
 import { handshakes } from './scenarios/handshakes.ts';
@@ -22,6 +23,8 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   7: memory,
   8: start,
   9: indexCost,
+  10: coldFast,
+  11: coldStarts,
   12: coldImage,
   13: rangeStorms,
   fairness,
