@@ -6,7 +6,7 @@
 const FLOORS = [
   ['kit'],
   ['oci', 'config', 'telemetry'],
-  ['aliases', 'certs', 'cache', 'upstream', 'access'],
+  ['aliases', 'certs', 'cache', 'upstream', 'access', 'clients'],
   ['proxy', 'sqlite', 'acme'],
   ['edge', 'admin', 'workers'],
   ['server'],

@@ -30,10 +30,6 @@ export interface OperationContext {
   readonly signal: AbortSignal;
 }
 
-/** The clients whose configuration `gateway client` prints. */
-export const CLIENT_KINDS = ['docker', 'containerd', 'podman', 'k3s', 'cri-o', 'buildkit'] as const;
-export type ClientKind = (typeof CLIENT_KINDS)[number];
-
 /** `none`: no certificate is wanted (`--no-cert`, `tls.mode: off`). */
 export type AliasCertificateState = CertificateState | 'none';
 
@@ -113,18 +109,6 @@ export interface StatusReport {
   readonly traffic: Readonly<Record<string, number>> | null;
   /** What an operator should know, a sentence each. */
   readonly warnings: readonly string[];
-}
-
-/** A file of a client's configuration, ready to paste. */
-export interface ClientFile {
-  readonly path: string;
-  readonly content: string;
-}
-
-export interface ClientConfiguration {
-  readonly client: string;
-  readonly files: readonly ClientFile[];
-  readonly notes: readonly string[];
 }
 
 export interface UserRow {

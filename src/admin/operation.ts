@@ -4,12 +4,13 @@ import type { AliasTable } from '../aliases/alias-table.ts';
 import type { AliasEntry, RegistryEntry } from '../aliases/table.ts';
 import type { CacheAdmin } from '../cache/admin.ts';
 import type { CertificateInfo, CertificateOperations, CertificateService } from '../certs/service.ts';
+import { CLIENT_KINDS } from '../clients/facts.ts';
 import type { Config } from '../config/config.ts';
 import { parseDuration } from '../config/values.ts';
 import { redactUrl } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Upstream } from '../upstream/upstream.ts';
-import { type AliasRow, CLIENT_KINDS, type RegistryRow } from './contract.ts';
+import type { AliasRow, RegistryRow } from './contract.ts';
 import type { ProbeAnswer } from './probe.ts';
 
 /** What only a gateway that runs has. */

@@ -1,5 +1,6 @@
 import { Argument, Command } from 'commander';
-import { CLIENT_KINDS, type ClientConfiguration } from '../admin/contract.ts';
+import { configurationText } from '../clients/configuration.ts';
+import { CLIENT_KINDS, type ClientConfiguration } from '../clients/facts.ts';
 import type { Session } from './session.ts';
 
 export function clientCommand(session: Session): Command {
@@ -11,12 +12,6 @@ export function clientCommand(session: Session): Command {
     .action(async (client: string, options: { json?: boolean }) => {
       const configuration = (await session.act('client', { client })) as ClientConfiguration;
       if (options.json === true) return output.json(configuration);
-      configuration.files.forEach((file, i) => {
-        if (i > 0) output.line();
-        output.line(`# ---- ${file.path}`);
-        output.text(file.content);
-      });
-      if (configuration.notes.length > 0) output.line();
-      for (const note of configuration.notes) for (const line of note.split('\n')) output.line(`# ${line}`.trimEnd());
+      output.text(configurationText(configuration));
     });
 }

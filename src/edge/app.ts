@@ -3,13 +3,15 @@ import { isIP } from 'node:net';
 import { type Context, Hono, type Next } from 'hono';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
+import { clientConfiguration, configurationText } from '../clients/configuration.ts';
+import { CLIENT_KINDS, type ClientFacts } from '../clients/facts.ts';
 import { parseAddress } from '../kit/networks.ts';
 import { RegistryError, renderError } from '../oci/errors.ts';
 import { REGISTRY_HEADERS } from '../oci/response-headers.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Service } from './connections.ts';
-import { renderPage } from './page.ts';
+import { languageOf, renderPage } from './page.ts';
 import type { AccessPort, RequestContext, RequestKind } from './request-context.ts';
 import { errorAnswer, type SmallAnswer, textAnswer } from './response-writer.ts';
 import { hostUnknown, parsePing, pathUnknown, requireRegistry, roleOf } from './target.ts';
@@ -32,6 +34,8 @@ export interface AppDeps {
   readonly ready: () => true | string;
   /** Port that clients of HTTPS connect to. */
   readonly port: () => number;
+  /** What clients are configured with, by whether they must log in. */
+  readonly clientFacts: (credentials: boolean) => Promise<ClientFacts>;
   readonly metrics: Pick<Metrics, 'text' | 'contentType'>;
   readonly version: string;
   readonly log: Logger;
@@ -105,7 +109,26 @@ export function createApp(deps: AppDeps): EdgeApp {
           throw error;
         },
       );
-      return respond(c, 'page', renderPage({ table, role, port: deps.port(), version: deps.version, refusal }));
+      const language = languageOf(c.req.query('lang'), c.req.header('accept-language'));
+      return respond(
+        c,
+        'page',
+        renderPage({ table, role, language, port: deps.port(), version: deps.version, refusal }),
+      );
+    }),
+  );
+
+  app.get(
+    '/client/:kind',
+    on('registry', async (c) => {
+      requireRole(c, deps.table());
+      await checkAccess(c, deps.access);
+      const kind = CLIENT_KINDS.find((one) => one === c.req.param('kind'));
+      if (kind === undefined) {
+        return respond(c, 'page', textAnswer(404, `no such client; there are: ${CLIENT_KINDS.join(', ')}\n`));
+      }
+      const facts = await deps.clientFacts(c.env.context.user !== null);
+      return respond(c, 'page', textAnswer(200, configurationText(clientConfiguration(kind, facts))));
     }),
   );
 

@@ -1,11 +1,16 @@
 import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import type { TableSnapshot } from '../aliases/table.ts';
+import { CLIENT_KINDS } from '../clients/facts.ts';
 import type { RegistryError } from '../oci/errors.ts';
 import type { SmallAnswer } from './response-writer.ts';
 import type { HostRole } from './target.ts';
 
+/** What the page is written in. */
+export type Language = 'en' | 'zh';
+
 export interface PageFacts {
+  readonly language: Language;
   readonly table: TableSnapshot;
   readonly role: HostRole;
   /** Port of the HTTPS listener; shown unless it is 443. */
@@ -43,35 +48,110 @@ const HEADERS = {
   'content-security-policy': `default-src 'none'; style-src 'sha256-${STYLE_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`,
   'x-content-type-options': 'nosniff',
   'referrer-policy': 'no-referrer',
-  // It depends on who asks.
+  // It depends on who asks, and on their language.
   'cache-control': 'private, no-cache',
+  vary: 'Accept-Language',
 };
+
+/** The page's words; markup among them is the page's own. */
+const WORDS = {
+  en: {
+    tag: 'en',
+    title: 'registry gateway',
+    footer: 'for pulls only',
+    other: '<a href="/?lang=zh" hreflang="zh" lang="zh">中文</a>',
+    refused: 'A gateway to container registries, for those whom its operator lets in.',
+    aliasLead: (registry: string) => `Pulls from here come from <b>${registry}</b>.`,
+    aliasHead: 'Pull an image',
+    aliasHow: (registry: string) => `Write this host where an image's name has <code>${registry}</code>:`,
+    aliasMore: (domain: string) => `Every other registry of this gateway is on ${domain}.`,
+    lead: 'A gateway to container registries. It fetches each layer once and serves it from here.',
+    prefixHead: 'Pull by prefix',
+    prefixHow: 'Put this host in front of the whole image name:',
+    aliasesHead: 'Pull by alias',
+    aliasesHow: (registry: string) =>
+      `Write the alias's host in place of the registry, here for <code>${registry}</code>:`,
+    mirrorHead: 'As a mirror, names unchanged',
+    dockerNew:
+      'Docker 29 and later with the containerd image store (new installations have it): every registry, by <code>/etc/docker/certs.d/_default/hosts.toml</code>:',
+    dockerOld: 'Earlier Docker, and the classic image store: docker.io alone, by <code>/etc/docker/daemon.json</code>:',
+    clientsHow: 'The whole configuration, ready to paste, for',
+    registriesHead: 'Registries',
+    none: 'This gateway has no aliases yet.',
+    registry: 'Registry',
+    host: 'Host',
+    more: (count: number) => `and ${count} more.`,
+  },
+  zh: {
+    tag: 'zh-CN',
+    title: '容器镜像仓库网关',
+    footer: '只提供拉取',
+    other: '<a href="/?lang=en" hreflang="en" lang="en">English</a>',
+    refused: '容器镜像仓库网关，只对管理员允许的用户开放。',
+    aliasLead: (registry: string) => `从这里拉取的镜像来自 <b>${registry}</b>。`,
+    aliasHead: '拉取镜像',
+    aliasHow: (registry: string) => `把镜像名里的 <code>${registry}</code> 换成这个主机名：`,
+    aliasMore: (domain: string) => `本网关的其他仓库见 ${domain}。`,
+    lead: '容器镜像仓库网关：每一层只从上游下载一次，之后都由这里提供。',
+    prefixHead: '按前缀拉取',
+    prefixHow: '在完整的镜像名前面加上本主机名：',
+    aliasesHead: '按别名拉取',
+    aliasesHow: (registry: string) => `用别名主机代替仓库名，以 <code>${registry}</code> 为例：`,
+    mirrorHead: '作为镜像加速，镜像名不变',
+    dockerNew:
+      'Docker 29 及以上、使用 containerd 镜像存储（新安装的默认值）：所有仓库，写在 <code>/etc/docker/certs.d/_default/hosts.toml</code>：',
+    dockerOld: '更早的 Docker 或经典镜像存储：只对 docker.io 生效，写在 <code>/etc/docker/daemon.json</code>：',
+    clientsHow: '完整配置，直接粘贴即可：',
+    registriesHead: '仓库',
+    none: '本网关还没有别名。',
+    registry: '仓库',
+    host: '主机',
+    more: (count: number) => `另有 ${count} 个。`,
+  },
+} as const;
+type Words = (typeof WORDS)[Language];
+
+/**
+ * The language that a person asked for (`?lang=`), else the one that their browser prefers (RFC 9110 §12.5.4); English where neither says.
+ */
+export function languageOf(asked: string | undefined, accept: string | undefined): Language {
+  if (asked === 'en' || asked === 'zh') return asked;
+  const ranges = (accept ?? '').split(',').map((part) => {
+    const [range = '', ...parameters] = part.split(';').map((text) => text.trim().toLowerCase());
+    const weight = parameters.find((parameter) => parameter.startsWith('q='))?.slice(2);
+    return { language: range.split('-')[0], weight: weight === undefined ? 1 : Number(weight) || 0 };
+  });
+  const best = (language: Language) =>
+    Math.max(0, ...ranges.filter((range) => range.language === language).map(({ weight }) => weight));
+  return best('zh') > best('en') ? 'zh' : 'en';
+}
 
 /**
  * The page at `/` for people: how to pull through this gateway. Only clients that may pull see names and registries;
  * others see why they may not.
  */
 export function renderPage(facts: PageFacts): SmallAnswer {
-  const { table, role, version, refusal } = facts;
+  const { table, role, version, refusal, language } = facts;
+  const words = WORDS[language];
   const port = facts.port === 443 ? '' : `:${facts.port}`;
   const domain = `${isIP(table.domain) === 6 ? `[${table.domain}]` : table.domain}${port}`;
   const title = role.kind === 'alias' ? `${role.alias.host}${port}` : domain;
   return {
     status: 200,
-    headers: HEADERS,
+    headers: { ...HEADERS, 'content-language': words.tag },
     body: `<!doctype html>
-<html lang="en">
+<html lang="${words.tag}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
-<title>${escapeHtml(title)} · registry gateway</title>
+<title>${escapeHtml(title)} · ${words.title}</title>
 <style>${STYLE}</style>
 </head>
 <body>
 <main>
 <h1>${escapeHtml(title)}</h1>
-${refusal !== null ? refusedPart(refusal) : role.kind === 'alias' ? aliasPart(`${role.alias.host}${port}`, role.alias.registry, domain) : barePart(domain, port, table)}
-<footer>registry gateway ${escapeHtml(version)}, for pulls only</footer>
+${refusal !== null ? refusedPart(words, refusal) : role.kind === 'alias' ? aliasPart(words, `${role.alias.host}${port}`, role.alias.registry, domain) : barePart(words, domain, port, table)}
+<footer>${words.title} ${escapeHtml(version)} · ${words.footer} · ${words.other}</footer>
 </main>
 </body>
 </html>
@@ -79,55 +159,59 @@ ${refusal !== null ? refusedPart(refusal) : role.kind === 'alias' ? aliasPart(`$
   };
 }
 
-function refusedPart({ message, next }: RegistryError): string {
-  return `<p class="lead">A gateway to container registries, for those whom its operator lets in.</p>
+function refusedPart(words: Words, { message, next }: RegistryError): string {
+  return `<p class="lead">${words.refused}</p>
 <p>${escapeHtml(message)}; ${escapeHtml(next)}.</p>`;
 }
 
-function aliasPart(host: string, registry: string, domain: string): string {
+function aliasPart(words: Words, host: string, registry: string, domain: string): string {
   const image = registry === 'docker.io' ? 'alpine' : '<name>:<tag>';
-  return `<p class="lead">Pulls from here come from <b>${escapeHtml(registry)}</b>.</p>
-<h2>Pull an image</h2>
-<p>Write this host where an image's name has <code>${escapeHtml(registry)}</code>:</p>
+  return `<p class="lead">${words.aliasLead(escapeHtml(registry))}</p>
+<h2>${words.aliasHead}</h2>
+<p>${words.aliasHow(escapeHtml(registry))}</p>
 ${pre('docker pull ', host, `/${image}`)}
-<p class="note">Every other registry of this gateway is on <a href="https://${escapeHtml(domain)}/">${escapeHtml(domain)}</a>.</p>`;
+<p class="note">${words.aliasMore(`<a href="https://${escapeHtml(domain)}/">${escapeHtml(domain)}</a>`)}</p>`;
 }
 
-function barePart(domain: string, port: string, table: TableSnapshot): string {
+function barePart(words: Words, domain: string, port: string, table: TableSnapshot): string {
   const aliases = [...table.aliases.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   const docker = table.registries.has('docker.io');
   const prefixed = docker
     ? '/docker.io/library/alpine'
     : `/${[...table.registries.keys()][0] ?? '<registry>'}/<name>:<tag>`;
   const sample = aliases.find((alias) => alias.registry !== 'docker.io') ?? aliases[0];
-  return `<p class="lead">A gateway to container registries. It fetches each layer once and serves it from here.</p>
-<h2>Pull by prefix</h2>
-<p>Put this host in front of the whole image name:</p>
+  const kinds = CLIENT_KINDS.map((kind) => `<a href="/client/${kind}">${kind}</a>`).join(' · ');
+  return `<p class="lead">${words.lead}</p>
+<h2>${words.prefixHead}</h2>
+<p>${words.prefixHow}</p>
 ${pre('docker pull ', domain, prefixed)}
 ${
   sample === undefined
     ? ''
-    : `<h2>Pull by alias</h2>
-<p>Write the alias's host in place of the registry, here for <code>${escapeHtml(sample.registry)}</code>:</p>
+    : `<h2>${words.aliasesHead}</h2>
+<p>${words.aliasesHow(escapeHtml(sample.registry))}</p>
 ${pre('docker pull ', sample.host + port, '/<name>:<tag>')}`
 }
-<h2>As a mirror</h2>
-<p>In <code>/etc/docker/daemon.json</code>, so that names without a registry come from here:</p>
+<h2>${words.mirrorHead}</h2>
+<p>${words.dockerNew}</p>
+${pre('[host."https://', domain, '"]\n  capabilities = ["pull", "resolve", "referrers"]\n  dial_timeout = "3s"')}
+<p>${words.dockerOld}</p>
 ${pre('{ "registry-mirrors": ["https://', domain, '"] }')}
-<h2>Registries</h2>
-${aliases.length === 0 ? '<p class="note">This gateway has no aliases yet.</p>' : tableOf(aliases, port)}`;
+<p>${words.clientsHow} ${kinds}</p>
+<h2>${words.registriesHead}</h2>
+${aliases.length === 0 ? `<p class="note">${words.none}</p>` : tableOf(words, aliases, port)}`;
 }
 
-function tableOf(aliases: readonly { host: string; registry: string }[], port: string): string {
+function tableOf(words: Words, aliases: readonly { host: string; registry: string }[], port: string): string {
   const rows = aliases
     .slice(0, LISTED)
     .map(
       ({ host, registry }) =>
         `<tr><td><code>${escapeHtml(registry)}</code></td><td><code>${escapeHtml(host + port)}</code></td></tr>`,
     );
-  const more = aliases.length > LISTED ? `<p class="note">and ${aliases.length - LISTED} more.</p>` : '';
+  const more = aliases.length > LISTED ? `<p class="note">${words.more(aliases.length - LISTED)}</p>` : '';
   return `<div class="card"><table>
-<thead><tr><th scope="col">Registry</th><th scope="col">Host</th></tr></thead>
+<thead><tr><th scope="col">${words.registry}</th><th scope="col">${words.host}</th></tr></thead>
 <tbody>
 ${rows.join('\n')}
 </tbody>

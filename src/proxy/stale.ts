@@ -96,10 +96,13 @@ export function staleWarning({ what, since }: Trouble, checkedAt: number, now: n
   return `299 - "${quotable(what)}, since ${began}; this answer is ${age} old"`;
 }
 
-/** In a quoted string (RFC 9110 §5.6.4), without anything that would have to be escaped there, or that terminals obey. */
+/**
+ * In a quoted string (RFC 9110 §5.6.4), without anything that would have to be escaped there, that terminals obey, or that a client might
+ * decode: containerd takes `%22` for a quote within the string, and drops the whole warning.
+ */
 function quotable(text: string): string {
   return text
     .replace(/["\\]/g, "'")
-    .replace(/[^\x20-\x7e]/g, '?')
+    .replace(/[^\x20-\x7e]|%/g, '?')
     .slice(0, MAX_WHAT);
 }

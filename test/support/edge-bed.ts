@@ -173,6 +173,7 @@ export async function startEdgeBed(
   const metrics = new Metrics();
   const config: EdgeOptions['config'] = {
     dataDir,
+    publicDomain: false,
     listen: { https: LOOPBACK, http: LOOPBACK, workers: 1 },
     tls: { mode: 'internal' },
     trustedProxies: [],

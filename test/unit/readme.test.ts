@@ -1,8 +1,8 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { floors } from '../../scripts/lib/floors.ts';
-import { CLIENT_KINDS } from '../../src/admin/contract.ts';
 import { seedRows } from '../../src/aliases/yaml.ts';
+import { CLIENT_KINDS } from '../../src/clients/facts.ts';
 import { KEY_ROWS, type KeyRow } from '../../src/config/settings.ts';
 
 const root = (name: string) => new URL(`../../${name}`, import.meta.url);

@@ -1,12 +1,12 @@
 import type { CertificateState } from '../../certs/service.ts';
 import { steadyNow } from '../../kit/time.ts';
-import { clientOperations } from '../clients.ts';
 import type { Operation, StatusReport } from '../contract.ts';
 import { doctorOperations } from '../doctor/doctor.ts';
 import type { OperationsDeps } from '../operation.ts';
 import { aliasOperations } from './alias.ts';
 import { cacheOperations } from './cache.ts';
 import { certOperations } from './cert.ts';
+import { clientOperations } from './client.ts';
 import { registryOperations } from './registry.ts';
 import { userOperations } from './user.ts';
 

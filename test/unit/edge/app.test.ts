@@ -1,4 +1,5 @@
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { CLIENT_KINDS } from '../../../src/clients/facts.ts';
 import { createApp } from '../../../src/edge/app.ts';
 import type { RequestContext } from '../../../src/edge/request-context.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
@@ -18,14 +19,27 @@ const app = createApp({
   metrics: new Metrics(),
   version: '1.2.3',
   port: () => 443,
+  clientFacts: async (credentials) => ({
+    domain: 'cr.example.com',
+    scheme: 'https',
+    port: null,
+    ca: null,
+    registries: [...table.registries.keys()],
+    aliases: [],
+    credentials,
+  }),
   log: silentLog(),
 });
 
 /** Asks with what the dispatcher knows of a request before Hono sees it. */
-async function ask(path: string, host = 'cr.example.com'): Promise<{ response: Response; context: RequestContext }> {
-  const facts = { id: 'id-1', service: 'registry', method: 'GET', host, path, query: '', kind: 'other' };
+async function ask(
+  path: string,
+  host = 'cr.example.com',
+  headers: Record<string, string> = {},
+): Promise<{ response: Response; context: RequestContext }> {
+  const facts = { id: 'id-1', service: 'registry', method: 'GET', host, path, query: '', kind: 'other', user: null };
   const context = facts as unknown as RequestContext;
-  return { response: await app.request(path, {}, { context }), context };
+  return { response: await app.request(path, { headers }, { context }), context };
 }
 
 describe('health', () => {
@@ -73,6 +87,32 @@ describe('the page', () => {
     expect(await (await ask('/')).response.text()).not.toContain('hub');
   });
 
+  test('is in the language that the browser prefers, or that was chosen', async () => {
+    const shown = async (path: string, accept: string) =>
+      (await (await ask(path, 'cr.example.com', { 'accept-language': accept })).response.text()).match(
+        /lang="(.*?)"/,
+      )?.[1];
+    expect(await shown('/', 'zh-CN,zh;q=0.9,en;q=0.8')).toBe('zh-CN');
+    expect(await shown('/', 'en-GB,en;q=0.9,zh;q=0.8')).toBe('en');
+    expect(await shown('/', 'de')).toBe('en');
+    expect(await shown('/', 'zh;q=0')).toBe('en');
+    expect(await shown('/?lang=zh', 'en')).toBe('zh-CN');
+    expect(await shown('/?lang=en', 'zh')).toBe('en');
+    const { response } = await ask('/', 'cr.example.com', { 'accept-language': 'zh' });
+    expect([response.headers.get('content-language'), response.headers.get('vary')]).toEqual([
+      'zh-CN',
+      'Accept-Language',
+    ]);
+  });
+
+  test.each(['en', 'zh'])('says in %s which Docker mirrors what, and leads to every configuration', async (lang) => {
+    const html = (await (await ask(`/?lang=${lang}`)).response.text()).replaceAll('&#34;', '"');
+    expect(html).toContain('/etc/docker/certs.d/_default/hosts.toml');
+    expect(html).toContain('capabilities = ["pull", "resolve", "referrers"]');
+    expect(html).toContain('registry-mirrors');
+    for (const kind of CLIENT_KINDS) expect(html).toContain(`href="/client/${kind}"`);
+  });
+
   test('its style is the one that its policy lets through', async () => {
     const { response } = await ask('/', 'hub.cr.example.com');
     const html = await response.text();
@@ -80,6 +120,37 @@ describe('the page', () => {
     const digest = Buffer.from(await crypto.subtle.digest('SHA-256', Buffer.from(style))).toString('base64');
     expect(response.headers.get('content-security-policy')).toContain(`'sha256-${digest}'`);
     expect(html).toContain('docker pull <b>hub.cr.example.com</b>/alpine');
+  });
+});
+
+describe('a client’s configuration', () => {
+  test.each(CLIENT_KINDS)('%s: as text, with the gateway’s own address', async (kind) => {
+    const { response, context } = await ask(`/client/${kind}`);
+    expect([response.status, response.headers.get('content-type')]).toEqual([200, 'text/plain; charset=utf-8']);
+    expect(await response.text()).toContain('cr.example.com');
+    expect(context).toMatchObject({ kind: 'page', status: 200 });
+  });
+
+  test('of no client that there is: 404, naming those that there are', async () => {
+    const { response } = await ask('/client/docker2');
+    expect([response.status, await response.text()]).toEqual([404, expect.stringContaining(CLIENT_KINDS.join(', '))]);
+  });
+
+  test('only for those who may pull, and with where to put their credentials', async () => {
+    access = { ...openAccess, check: () => ({ client: 'user:ci', user: 'ci', authenticated: true }) };
+    onTestFinished(() => {
+      access = openAccess;
+    });
+    expect(await (await ask('/client/docker')).response.text()).toContain('asks for credentials');
+    access = {
+      ...openAccess,
+      check: (): never => {
+        throw new RegistryError('unauthorized', { facts: { host: 'cr.example.com' } });
+      },
+    };
+    const { response } = await ask('/client/docker');
+    expect(response.status).toBe(401);
+    expect(await response.text()).not.toMatch(/quay\.io/);
   });
 });
 

@@ -101,14 +101,20 @@ describe('the warning of a stale answer', () => {
     );
   });
 
-  it.each(['"; x="', '\\', 'a\r\nx-evil: 1', '\u001b[2J', 'caf\u00e9 \u{1F4A3}', `${'long '.repeat(10_000)}`])(
-    'is one short quoted string of visible ASCII, whatever an upstream says: %j',
-    (what) => {
-      const warning = text(what);
-      expect(warning).toMatch(/^299 - "[\x20-\x21\x23-\x5b\x5d-\x7e]+"$/);
-      expect(warning.length).toBeLessThan(500);
-    },
-  );
+  it.each([
+    '"; x="',
+    '\\',
+    'a\r\nx-evil: 1',
+    '\u001b[2J',
+    'caf\u00e9 \u{1F4A3}',
+    'a%22b%0a%zz',
+    `${'long '.repeat(10_000)}`,
+  ])('is one short quoted string of visible ASCII, whatever an upstream says: %j', (what) => {
+    const warning = text(what);
+    // Without `%`: containerd decodes `%22`, and drops a warning in which that is a quote.
+    expect(warning).toMatch(/^299 - "[\x20-\x21\x23-\x24\x26-\x5b\x5d-\x7e]+"$/);
+    expect(warning.length).toBeLessThan(500);
+  });
 
   it('remembers since when something fails, until it succeeds', () => {
     let now = 5;

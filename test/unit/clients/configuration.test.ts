@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
-import { type ClientFacts, clientConfiguration } from '../../../src/admin/clients.ts';
-import { CLIENT_KINDS } from '../../../src/admin/contract.ts';
+import { clientConfiguration, configurationText } from '../../../src/clients/configuration.ts';
+import { CLIENT_KINDS, type ClientFacts } from '../../../src/clients/facts.ts';
 
 const FACTS: ClientFacts = {
   domain: 'cr.example.com',
@@ -44,14 +44,28 @@ test('docker: the bare domain as the mirror of docker.io, and names for the rest
   expect(file('docker', LOCAL, '/etc/docker/certs.d/localhost:8443/ca.crt')).toContain('BEGIN CERTIFICATE');
 });
 
+test('docker: one file for every registry where it has containerd’s store, and the word that 29 wants and 28 rejects', () => {
+  const path = '/etc/docker/certs.d/_default/hosts.toml';
+  expect(file('docker', FACTS, path)).toBe(
+    '[host."https://cr.example.com"]\n  capabilities = ["pull", "resolve", "referrers"]\n  dial_timeout = "3s"\n',
+  );
+  expect(file('docker', LOCAL, path)).toContain('ca = "/etc/docker/certs.d/_default/gateway-ca.crt"');
+  expect(file('docker', LOCAL, '/etc/docker/certs.d/_default/gateway-ca.crt')).toContain('BEGIN CERTIFICATE');
+  const notes = clientConfiguration('docker', LOCAL).notes.join('\n');
+  expect(notes).toContain('capabilities = ["pull", "resolve"]');
+  expect(notes).toMatch(/Docker 29 [\s\S]*Docker 28 [\s\S]*classic/);
+  expect(notes).toContain('docker.cr.example.com:8443');
+});
+
 test('containerd: one file for every registry, and the prefix shape for a single one', () => {
   expect(file('containerd', FACTS, '/etc/containerd/certs.d/_default/hosts.toml')).toBe(
-    '[host."https://cr.example.com"]\n  capabilities = ["pull", "resolve"]\n',
+    '[host."https://cr.example.com"]\n  capabilities = ["pull", "resolve"]\n  dial_timeout = "3s"\n',
   );
   expect(file('containerd', LOCAL, '/etc/containerd/certs.d/_default/hosts.toml')).toContain(
     'ca = "/etc/containerd/certs.d/_default/gateway-ca.crt"',
   );
   const notes = clientConfiguration('containerd', FACTS).notes.join('\n');
+  expect(notes).toContain('capabilities = ["pull", "resolve", "referrers"]');
   expect(notes).toContain('[host."https://cr.example.com/v2/quay.io"]');
   expect(notes).toContain('override_path = true');
 });
@@ -78,21 +92,73 @@ test('k3s: every registry by the bare domain', () => {
   expect(parse(file('k3s', FACTS, path))).toEqual({
     mirrors: Object.fromEntries(FACTS.registries.map((one) => [one, { endpoint: ['https://cr.example.com'] }])),
   });
+  const host = {
+    auth: { username: 'USER', password: 'TOKEN' },
+    tls: { ca_file: '/etc/rancher/k3s/gateway-ca.crt' },
+  };
   expect(parse(file('k3s', { ...LOCAL, credentials: true }, path)).configs).toEqual({
-    'localhost:8443': {
-      auth: { username: 'USER', password: 'TOKEN' },
-      tls: { ca_file: '/etc/rancher/k3s/gateway-ca.crt' },
-    },
+    'localhost:8443': host,
+    'docker.cr.example.com:8443': host,
+    'quay.cr.example.com:8443': host,
+    'corp.cr.example.com:8443': host,
   });
 });
 
-test('buildkit: each registry below the bare domain', () => {
+test('buildkit: each registry below the bare domain, and trust for every host that FROM may name', () => {
   const path = '/etc/buildkit/buildkitd.toml';
   expect(file('buildkit', FACTS, path)).toContain('[registry."quay.io"]\n  mirrors = ["cr.example.com/quay.io"]\n');
-  expect(file('buildkit', LOCAL, path)).toContain(
-    '[registry."localhost:8443"]\n  ca = ["/etc/buildkit/gateway-ca.crt"]\n',
+  for (const host of ['localhost', ...LOCAL.aliases.map((alias) => alias.host)]) {
+    expect(file('buildkit', LOCAL, path)).toContain(
+      `[registry."${host}:8443"]\n  ca = ["/etc/buildkit/gateway-ca.crt"]\n`,
+    );
+  }
+  for (const host of ['10.0.0.1', ...PLAIN.aliases.map((alias) => alias.host)]) {
+    expect(file('buildkit', PLAIN, path)).toContain(`[registry."${host}:8080"]\n  http = true\n`);
+  }
+  expect(file('buildkit', FACTS, path)).not.toMatch(/ca =|http =/);
+});
+
+test.each([
+  ['kind', '/etc/registry-gateway/kind/certs.d'],
+  ['minikube', '~/.minikube/files/etc/containerd/certs.d'],
+] as const)('%s: containerd’s file where its nodes will see it', (kind, folder) => {
+  expect(file(kind, LOCAL, `${folder}/_default/hosts.toml`)).toContain(
+    'ca = "/etc/containerd/certs.d/_default/gateway-ca.crt"',
   );
-  expect(file('buildkit', PLAIN, path)).toContain('[registry."10.0.0.1:8080"]\n  http = true\n');
+  expect(file(kind, LOCAL, `${folder}/_default/gateway-ca.crt`)).toContain('BEGIN CERTIFICATE');
+  expect(clientConfiguration(kind, LOCAL).notes.join('\n')).toContain('localhost is the node itself');
+  expect(clientConfiguration(kind, FACTS).notes.join('\n')).not.toContain('the node itself');
+});
+
+test('kind: the cluster mounts the folder', () => {
+  const { nodes } = parse(file('kind', FACTS, 'kind-cluster.yaml')) as { nodes: { extraMounts: unknown[] }[] };
+  expect(nodes[0]?.extraMounts).toEqual([
+    { hostPath: '/etc/registry-gateway/kind/certs.d', containerPath: '/etc/containerd/certs.d', readOnly: true },
+  ]);
+});
+
+test.each(['podman', 'cri-o', 'k3s', 'buildkit'] as const)(
+  '%s: a pattern of the table is told, not written',
+  (kind) => {
+    const { files, notes } = clientConfiguration(kind, { ...FACTS, registries: [...FACTS.registries, '*.pkg.dev'] });
+    expect(files.map(({ content }) => content).join('')).not.toContain('*');
+    expect(notes.join('\n')).toContain('*.pkg.dev');
+  },
+);
+
+test('as text: each file under its path, and every line of a note is a comment', () => {
+  const text = configurationText(clientConfiguration('docker', LOCAL));
+  const [, ...parts] = text.split(/^# ---- /m);
+  expect(parts.map((part) => part.split('\n')[0])).toEqual(
+    clientConfiguration('docker', LOCAL).files.map(({ path }) => path),
+  );
+  const notes = text.slice(text.lastIndexOf('# Docker 29'));
+  expect(
+    notes
+      .trimEnd()
+      .split('\n')
+      .every((line) => line.startsWith('#')),
+  ).toBe(true);
 });
 
 describe.each(CLIENT_KINDS)('%s', (kind) => {
@@ -100,7 +166,7 @@ describe.each(CLIENT_KINDS)('%s', (kind) => {
     const early = { ...LOCAL, ca: { pem: null, file: '/data/ca.crt' } };
     const { notes, files } = clientConfiguration(kind, early);
     expect(notes[0]).toContain('copy /data/ca.crt to ');
-    expect(files).toHaveLength(1);
+    expect(files.filter(({ path }) => path.endsWith('.crt'))).toEqual([]);
   });
 
   test('says where credentials go, where they are required', () => {
@@ -110,7 +176,7 @@ describe.each(CLIENT_KINDS)('%s', (kind) => {
   });
 
   test('writes an IPv6 address in brackets', () => {
-    const text = clientConfiguration(kind, { ...FACTS, domain: '2001:db8::1', port: 8443 }).files[0]?.content;
+    const text = configurationText(clientConfiguration(kind, { ...FACTS, domain: '2001:db8::1', port: 8443 }));
     expect(text).toContain('[2001:db8::1]:8443');
     expect(text).not.toMatch(/[^[]2001:db8/);
   });

@@ -1,0 +1,26 @@
+import { clientConfiguration } from '../../clients/configuration.ts';
+import { gatherFacts } from '../../clients/facts.ts';
+import type { Operation } from '../contract.ts';
+import { type OperationsDeps, parseInput } from '../operation.ts';
+
+export function clientOperations(deps: OperationsDeps): Record<string, Operation> {
+  return {
+    client: async (input) => {
+      const { client } = await parseInput('client', input);
+      const { config, table, users, live } = deps;
+      const facts = await gatherFacts({
+        config,
+        table: table.snapshot(),
+        bound: { https: portOf(live?.addresses.https[0]), http: portOf(live?.addresses.http[0]) },
+        credentials: !(config.access.anonymous ?? users.count === 0),
+      });
+      return clientConfiguration(client, facts);
+    },
+  };
+}
+
+/** Of `host:port`. */
+function portOf(address: string | undefined): number | undefined {
+  const port = /:(\d+)$/.exec(address ?? '')?.[1];
+  return port === undefined ? undefined : Number(port);
+}

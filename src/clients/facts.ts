@@ -1,0 +1,138 @@
+import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
+import { join } from 'node:path';
+import type { Config } from '../config/config.ts';
+
+/** The clients whose configuration the gateway writes: `gateway client KIND`, `GET /client/<kind>`. */
+export const CLIENT_KINDS = ['docker', 'containerd', 'podman', 'k3s', 'cri-o', 'buildkit', 'kind', 'minikube'] as const;
+export type ClientKind = (typeof CLIENT_KINDS)[number];
+
+/** A file of a client's configuration, ready to paste. */
+interface ClientFile {
+  readonly path: string;
+  readonly content: string;
+}
+
+export interface ClientConfiguration {
+  readonly client: string;
+  readonly files: readonly ClientFile[];
+  /** What else is to be done or known; several lines each, perhaps. */
+  readonly notes: readonly string[];
+}
+
+/** What the writer of one kind makes. */
+export type Written = Omit<ClientConfiguration, 'client'>;
+
+/** How clients reach the gateway; the port is null where it is the scheme's own. */
+interface Reach {
+  readonly scheme: 'https' | 'http';
+  readonly port: number | null;
+}
+
+/** What a client's configuration is written from. */
+export interface ClientFacts extends Reach {
+  /** The gateway's own host name or address, without port. */
+  readonly domain: string;
+  /** The internal CA's root, where clients have to be configured to trust it. */
+  readonly ca: CaRoot | null;
+  readonly registries: readonly string[];
+  readonly aliases: readonly { readonly name: string; readonly host: string; readonly registry: string }[];
+  /** Whether clients must log in. */
+  readonly credentials: boolean;
+}
+
+/** PEM; null until the gateway has started once: only then there is a root. */
+interface CaRoot {
+  readonly pem: string | null;
+  readonly file: string;
+}
+
+/** Where clients find the gateway. A TLS terminator in front of a public domain is taken to listen on 443. */
+function reachOf(config: ClientSurroundings['config'], bound: ClientSurroundings['bound']): Reach {
+  if (config.tls.mode === 'off' && config.publicDomain) return { scheme: 'https', port: null };
+  const scheme = config.tls.mode === 'off' ? 'http' : 'https';
+  const port = bound[scheme] ?? config.listen[scheme]?.port;
+  const usual = scheme === 'https' ? 443 : 80;
+  return { scheme, port: port === undefined || port === usual ? null : port };
+}
+
+/** What the facts are gathered from. */
+interface ClientSurroundings {
+  readonly config: Pick<Config, 'tls' | 'publicDomain' | 'listen' | 'dataDir'>;
+  readonly table: {
+    readonly domain: string;
+    readonly registries: ReadonlyMap<string, unknown>;
+    readonly aliases: ReadonlyMap<string, ClientFacts['aliases'][number]>;
+  };
+  /** The ports that the listeners have, where the gateway runs. */
+  readonly bound: { readonly https?: number | undefined; readonly http?: number | undefined };
+  readonly credentials: boolean;
+}
+
+export async function gatherFacts({ config, table, bound, credentials }: ClientSurroundings): Promise<ClientFacts> {
+  const byText = (one: string, other: string): number => (one < other ? -1 : 1);
+  return {
+    domain: table.domain,
+    ...reachOf(config, bound),
+    ca: config.tls.mode === 'internal' ? await caRoot(config.dataDir) : null,
+    registries: [...table.registries.keys()].sort(byText),
+    aliases: [...table.aliases.values()].sort((one, other) => byText(one.name, other.name)),
+    credentials,
+  };
+}
+
+async function caRoot(dataDir: string): Promise<CaRoot> {
+  const file = join(dataDir, 'ca.crt');
+  return { file, pem: await readFile(file, 'utf8').catch(() => null) };
+}
+
+/** `cr.example.com`, `localhost:8443`, `[::1]:8443`: as image names and file names write it. */
+export function authority(facts: ClientFacts, host: string = facts.domain): string {
+  const name = isIP(host) === 6 ? `[${host}]` : host;
+  return facts.port === null ? name : `${name}:${facts.port}`;
+}
+
+export function baseUrl(facts: ClientFacts, host: string = facts.domain): string {
+  return `${facts.scheme}://${authority(facts, host)}`;
+}
+
+/** Every host of the gateway that an image's name may begin with, each as names write it: the bare domain first, then the aliases. */
+export function ownHosts(facts: ClientFacts): string[] {
+  return [facts.domain, ...facts.aliases.map(({ host }) => host)].map((host) => authority(facts, host));
+}
+
+/**
+ * A registry's place below the bare domain (`cr.example.com/quay.io`); a path of an image name cannot contain a port, so a registry with a
+ * port is reached by its alias, and null without one.
+ */
+export function mirrorLocation(facts: ClientFacts, registry: string): string | null {
+  if (!registry.includes(':')) return `${authority(facts)}/${registry}`;
+  const alias = facts.aliases.find((one) => one.registry === registry);
+  return alias === undefined ? null : authority(facts, alias.host);
+}
+
+/** The root as a file of the client's machine, or what to do for it later. */
+export function caFile(facts: ClientFacts, path: string): Written {
+  if (facts.ca === null) return { files: [], notes: [] };
+  if (facts.ca.pem === null) {
+    return {
+      files: [],
+      notes: [`The gateway makes its root certificate at its first start: then copy ${facts.ca.file} to ${path}`],
+    };
+  }
+  return { files: [{ path, content: facts.ca.pem }], notes: [] };
+}
+
+/** Commands that copy the root to where a client looks for it, one folder a host, for hosts that have no file of their own. */
+export function copyRoot(facts: ClientFacts, folder: string, from: string): string[] {
+  const hosts = ownHosts(facts).slice(1);
+  if (facts.ca === null || hosts.length === 0) return [];
+  return [
+    `To pull by alias hosts too, give each the root:\n  for host in ${hosts.join(' ')}; do\n    mkdir -p ${folder}/$host && cp ${from} ${folder}/$host/ca.crt\n  done`,
+  ];
+}
+
+/** All that several writers made, as one. */
+export function together(...parts: readonly Written[]): Written {
+  return { files: parts.flatMap(({ files }) => files), notes: parts.flatMap(({ notes }) => notes) };
+}
