@@ -2,7 +2,7 @@ import { isIP } from 'node:net';
 import { LRUCache } from 'lru-cache';
 import type { AliasEntry, TableSnapshot } from '../aliases/table.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { NEXT_MARK } from '../oci/link.ts';
+import { NEXT_MARK, TYPE_MARK } from '../oci/link.ts';
 import {
   type Extra,
   isRegistryHost,
@@ -240,7 +240,7 @@ function whatOf(found: Found, params: URLSearchParams | undefined): What {
     case 'blobs':
       return { kind: 'blob', digest: requireDigest(found.last) };
     case 'referrers': {
-      const artifactType = params?.get('artifactType');
+      const artifactType = params?.get('artifactType') ?? params?.get(TYPE_MARK);
       return {
         kind: 'referrers',
         digest: requireDigest(found.last),
@@ -272,7 +272,7 @@ function extraOf(params: URLSearchParams | undefined, known: readonly string[]):
 
 /** The query of an upstream's own link, without what this gateway added to it. */
 function nextOf(params: URLSearchParams): { next: Extra } {
-  return { next: [...params].filter(([name]) => name !== 'ns' && name !== NEXT_MARK) };
+  return { next: [...params].filter(([name]) => !['ns', NEXT_MARK, TYPE_MARK].includes(name)) };
 }
 
 function shown(text: string): string {

@@ -173,13 +173,24 @@ function entry(status: number, code: string, message: string, next: string): Cat
   return { status, code, message, next };
 }
 
+/** What a registry says itself of a refusal: cleaned, bounded, and no secret. */
+export interface QuotedReason {
+  /** Who says it, in words. */
+  readonly by: string;
+  readonly message: string;
+  /** Its own error code; empty where it gives none. */
+  readonly code: string;
+}
+
 export interface RegistryErrorOptions {
   /** Fills the `{name}`s of message and next. */
   readonly facts?: Readonly<Record<string, string | number>>;
   /** The whole of a failure for the log, where clients must not be told all of it; never a secret. */
   readonly operatorReason?: string;
-  /** Goes into `detail` of the body; never a secret. */
-  readonly detail?: unknown;
+  /** Goes into `detail` of the body, beside the facts; never a secret. */
+  readonly detail?: Readonly<Record<string, unknown>>;
+  /** The registry's own reason, quoted behind this gateway's. */
+  readonly says?: QuotedReason;
   /** Seconds, sent as `Retry-After`; a 503 has one in any case. */
   readonly retryAfter?: number;
   /** More response headers, lower-case (`www-authenticate`, `content-range`, `allow`). */
@@ -236,11 +247,23 @@ function fill(template: string, facts: RegistryErrorOptions['facts'] = {}): stri
   return template.replace(/\{(\w+)\}/g, (whole, name: string) => String(facts[name] ?? whole));
 }
 
+/** For programs: the facts that the message names, and the registry's own code for it. */
+function detailOf({ kind, options }: RegistryError): Record<string, unknown> {
+  const { facts = {}, detail, says } = options;
+  const named = [...CATALOGUE[kind].message.matchAll(/\{(\w+)\}/g)].flatMap(([, name = '']) =>
+    facts[name] === undefined ? [] : [[name, facts[name]] as const],
+  );
+  const upstream = says === undefined || says.code === '' ? {} : { upstream: says.code };
+  return { ...Object.fromEntries(named), ...detail, ...upstream };
+}
+
 /** Status, headers and body of an error, as the specification writes them. */
 export function renderError(error: RegistryError): { status: number; headers: Record<string, string>; body: string } {
-  const { detail, headers, retryAfter = error.status === 503 ? SHORTLY_S : undefined } = error.options;
-  const row: Record<string, unknown> = { code: error.code, message: `${error.message}; ${error.next}` };
-  if (detail !== undefined) row.detail = detail;
+  const { headers, says, retryAfter = error.status === 503 ? SHORTLY_S : undefined } = error.options;
+  const quoted = says === undefined ? '' : `; ${says.by} says: "${says.message}"`;
+  const row: Record<string, unknown> = { code: error.code, message: `${error.message}; ${error.next}${quoted}` };
+  const detail = detailOf(error);
+  if (Object.keys(detail).length > 0) row.detail = detail;
   return {
     status: error.status,
     headers: {

@@ -11,6 +11,9 @@ export interface Link {
  */
 export const NEXT_MARK = '_next';
 
+/** Marks in such a link the type that the client wants of referrers, where the upstream's own query does not say it. */
+export const TYPE_MARK = '_artifactType';
+
 /** Longest header looked at; a longer one is no page link of a registry. */
 const MAX_LENGTH = 8192;
 

@@ -1,7 +1,7 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import { Askers } from '../kit/askers.ts';
 import { readDocument } from '../oci/document-reader.ts';
-import { NEXT_MARK, renderNext } from '../oci/link.ts';
+import { NEXT_MARK, renderNext, TYPE_MARK } from '../oci/link.ts';
 import { OCI_INDEX, parseAccept } from '../oci/media-types.ts';
 import { type Digest, digestAlgorithm, digestHex, type Extra, type RepositoryKey } from '../oci/names.ts';
 import type { Upstream } from '../upstream/upstream.ts';
@@ -52,10 +52,11 @@ function pathOf({ base, target }: Pull, what: string): string {
 }
 
 /** A link to the next page: the client's path and `ns`, and the upstream's own words for where to go on, marked as such. */
-function linkTo(pull: Pull, what: string, next: URLSearchParams): string {
+function linkTo(pull: Pull, what: string, next: URLSearchParams, artifactType?: string): string {
   const query = new URLSearchParams(next);
   query.delete('ns');
   query.set(NEXT_MARK, '1');
+  if (artifactType !== undefined && !query.has('artifactType')) query.set(TYPE_MARK, artifactType);
   return renderNext(pathOf(pull, what), withNamespace(pull, query));
 }
 
@@ -90,16 +91,17 @@ export async function serveReferrers(
   const { digest, artifactType, next } = query;
   const asked = new URLSearchParams(next ?? query.extra);
   if (next === undefined && artifactType !== undefined) asked.set('artifactType', artifactType);
-  const page = await upstream.referrers(key, digest, asked, pull.signal, new Askers(pull.client));
+  // The specification has it as a MUST where a filter was applied; here it always is, by whomever.
+  const filtered: Record<string, string> = artifactType === undefined ? {} : { 'oci-filters-applied': 'artifactType' };
+  const request = { query: asked, artifactType };
+  const page = await upstream.referrers(key, digest, request, pull.signal, new Askers(pull.client));
   if (page !== null) {
-    const headers: Record<string, string> = { ...listHeaders(OCI_INDEX, page.body.length) };
-    if (page.next !== null) headers.link = linkTo(pull, `referrers/${digest}`, page.next);
-    if (page.filtered === true) headers['oci-filters-applied'] = 'artifactType';
+    const headers: Record<string, string> = { ...listHeaders(OCI_INDEX, page.body.length), ...filtered };
+    if (page.next !== null) headers.link = linkTo(pull, `referrers/${digest}`, page.next, artifactType);
     return { status: 200, headers, body: bodyFor(pull, page.body), from: 'upstream' };
   }
   const { body, from, warning } = await fromTag(manifests, entry, pull, digest, artifactType);
-  const headers: Record<string, string> = { ...withWarning(listHeaders(OCI_INDEX, body.length), warning) };
-  if (artifactType !== undefined) headers['oci-filters-applied'] = 'artifactType';
+  const headers = { ...withWarning(listHeaders(OCI_INDEX, body.length), warning), ...filtered };
   return { status: 200, headers, body: bodyFor(pull, body), from };
 }
 

@@ -1,22 +1,26 @@
 import { LRUCache } from 'lru-cache';
 import type { Askers } from '../kit/askers.ts';
 import { SingleFlight } from '../kit/async.ts';
-import { readBounded } from '../kit/http.ts';
 import { parseJsonObject } from '../kit/json.ts';
+import { readPlain } from './content-encoding.ts';
 import { type CredentialScope, isOwnRealm } from './credential-scope.ts';
 import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-deadline.ts';
 import { exchange } from './exchange.ts';
 import { CredentialsWithheldError, StatusError, TokenRefusedError, type Where } from './failures.ts';
-import type { OutgoingConnections, ResponseHeaders } from './net/connections.ts';
+import type { OutgoingConnections, RawRequest, ResponseHeaders } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
+import { NO_REASON, type OwnReason } from './own-reason.ts';
 import type { Pools } from './pools.ts';
-import { discard, header, retryAfterOf } from './responses.ts';
+import { discard, header, headerList, ownReasonOf, retryAfterOf } from './responses.ts';
 
 /** One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1); scheme and parameter names in lower case. */
 export interface AuthChallenge {
   readonly scheme: string;
   readonly params: ReadonlyMap<string, string>;
 }
+
+const CLIENT_ID = 'registry-gateway';
+export const USER_AGENT = `${CLIENT_ID}/0.1 (pull-through gateway)`;
 
 const TOKEN = /[!#$%&'*+\-.^_`|~0-9A-Za-z]/;
 
@@ -92,15 +96,17 @@ const MAX_DEMAND = 4096;
 /**
  * The challenge to respond to: Bearer where offered with a usable realm, Basic only with credentials configured for that registry; null
  * where there is none.
+ * @param from the URL whose answer has the challenges
  */
 export function chooseScheme(
   challenges: readonly AuthChallenge[],
+  from: URL,
   credentials: Credentials | null,
   repository: string,
 ): AuthScheme | null {
   for (const { scheme, params } of challenges) {
-    const realm = params.get('realm');
-    if (scheme !== 'bearer' || realm === undefined || !URL.canParse(realm)) continue;
+    const realm = realmUrl(params.get('realm')?.trim() ?? '', from);
+    if (scheme !== 'bearer' || realm === null) continue;
     const scope = params.get('scope') || `repository:${repository}:pull`;
     const service = params.get('service') ?? '';
     if (realm.length + service.length + scope.length > MAX_DEMAND) continue;
@@ -108,6 +114,19 @@ export function chooseScheme(
   }
   const offersBasic = challenges.some((challenge) => challenge.scheme === 'basic');
   return offersBasic && credentials !== null ? { kind: 'basic' } : null;
+}
+
+/**
+ * The realm as an absolute URL. It should be one, but some registries write a path of their own (`/token`), or a host and a path without a scheme
+ * (`auth.example.com/token`); null where it is neither.
+ */
+function realmUrl(text: string, from: URL): string | null {
+  const written = /^[a-z][a-z0-9+-]*:\/\//i.test(text);
+  // What begins with a host would be taken for a path, or, with a port, for a scheme.
+  const hasHost = /^[\w-]+(\.[\w-]+)*(:\d+)?\//.test(text) && /^[^/]*[.:]/.test(text);
+  if (!written && !hasHost && !text.startsWith('/')) return null;
+  const url = hasHost && !written ? `${from.protocol}//${text}` : text;
+  return URL.canParse(url, from.href) ? new URL(url, from).href : null;
 }
 
 /** The value of an `Authorization` header (RFC 7617). */
@@ -152,6 +171,8 @@ export class Tokens {
     sizeCalculation: (token) => token.length,
   });
   readonly #flights = new SingleFlight<string>();
+  /** Realms that take no GET. */
+  readonly #wantsPost = new LRUCache<string, true>({ max: MAX_TOKENS });
 
   constructor(connections: OutgoingConnections, pools: Pools) {
     this.#connections = connections;
@@ -194,36 +215,34 @@ export class Tokens {
   ): Promise<{ token: string; lifetime: number }> {
     const url = new URL(demand.realm);
     checkTarget(url, context.endpoint, 'a token realm');
-    if (demand.service !== '') url.searchParams.set('service', demand.service);
-    for (const scope of demand.scope.split(' ')) if (scope !== '') url.searchParams.append('scope', scope);
-    const headers: Record<string, string> = {
-      accept: 'application/json',
-      'accept-encoding': 'identity',
-      'user-agent': USER_AGENT,
-    };
-    if (credentials !== null) {
-      requireOwnRealm(url, context.scope);
-      url.searchParams.set('account', credentials.username);
-      headers.authorization = basicAuthorization(credentials);
-    }
+    if (credentials !== null) requireOwnRealm(url, context.scope);
     // Not the signal of one caller: others wait for the same token.
     const ms = Math.min(DOCUMENT_MS, context.stallTimeout * 2);
     const limits = { ms, what: "its token endpoint's answer", askers };
-    return await asDocument(context.registry, null, limits, (work) => this.#follow(url, headers, context, work));
+    return await asDocument(context.registry, null, limits, async (work) => {
+      const ask = (question: TokenQuestion) => this.#follow(question, credentials !== null, context, work);
+      if (this.#wantsPost.has(demand.realm)) return await ask(byPost(url, demand, credentials));
+      try {
+        return await ask(byGet(url, demand, credentials));
+      } catch (error) {
+        if (!(error instanceof StatusError) || !NO_GET.has(error.status)) throw error;
+        this.#wantsPost.set(demand.realm, true);
+        return await ask(byPost(url, demand, credentials));
+      }
+    });
   }
 
   async #follow(
-    first: URL,
-    headers: Record<string, string>,
+    question: TokenQuestion,
+    withCredentials: boolean,
     context: TokenContext,
     { signal, holder }: DocumentWork,
   ): Promise<{ token: string; lifetime: number }> {
     const { registry, repository, endpoint, where } = context;
-    let url = first;
+    let { url, ...how } = question;
     for (let hops = 0; ; hops++) {
       const request = {
-        method: 'GET',
-        headers,
+        ...how,
         reach: reachOf(url, endpoint, this.#connections),
         where: url.origin === endpoint.origin ? 'endpoint' : where,
         proxy: context.proxy,
@@ -237,19 +256,52 @@ export class Tokens {
         purpose: 'document',
         holder: { item: repository, ...holder },
       });
-      if (response.status === 200) return readToken(await readBounded(response.body, RESPONSE_LIMIT), url, where);
-      discard(response.body);
-      if (!isRedirect(response.status) || hops >= MAX_REDIRECTS) {
-        const { status } = response;
-        if ([400, 401, 403, 404].includes(status)) throw new TokenRefusedError(status, url.host, where);
-        throw realmError(status, url, where, `its token endpoint answered ${status}`, response.headers);
+      const { status, headers, body } = response;
+      if (status === 200) {
+        const encodings = headerList(headers, 'content-encoding');
+        return readToken(await readPlain(body, encodings, RESPONSE_LIMIT), url, where);
       }
-      const next = follow(header(response.headers, 'location'), url, endpoint);
+      if (!isRedirect(status) || hops >= MAX_REDIRECTS) {
+        const said = await ownReasonOf(response);
+        if ([400, 401, 403, 404].includes(status)) throw new TokenRefusedError(status, url.host, where, false, said);
+        throw realmError(status, url, where, `its token endpoint answered ${status}`, { headers, said });
+      }
+      discard(body);
+      const next = follow(header(headers, 'location'), url, endpoint);
       // Without them the realm would give a token that opens less than the operator was promised: better an error that says so.
-      if (headers.authorization !== undefined) requireOwnRealm(next, context.scope);
+      if (withCredentials) requireOwnRealm(next, context.scope);
       url = next;
     }
   }
+}
+
+/** Statuses of a token endpoint that has no GET (RFC 9110 §15.5.6, §15.6.2). */
+const NO_GET: ReadonlySet<number> = new Set([405, 501]);
+
+/** One way to ask for a token. */
+interface TokenQuestion extends Pick<RawRequest, 'method' | 'headers' | 'body'> {
+  readonly url: URL;
+}
+
+const TOKEN_HEADERS = { accept: 'application/json', 'accept-encoding': 'identity', 'user-agent': USER_AGENT };
+
+/** distribution, *Token Authentication Specification*. */
+function byGet(realm: URL, { service, scope }: TokenDemand, credentials: Credentials | null): TokenQuestion {
+  const url = new URL(realm);
+  if (service !== '') url.searchParams.set('service', service);
+  for (const each of scope.split(' ')) if (each !== '') url.searchParams.append('scope', each);
+  if (credentials === null) return { method: 'GET', url, headers: TOKEN_HEADERS };
+  url.searchParams.set('account', credentials.username);
+  return { method: 'GET', url, headers: { ...TOKEN_HEADERS, authorization: basicAuthorization(credentials) } };
+}
+
+/** distribution, *OAuth2 Token Authentication*: for endpoints that take no GET. Without credentials: RFC 6749 §4.4, as a client that has no secret. */
+function byPost(url: URL, { service, scope }: TokenDemand, credentials: Credentials | null): TokenQuestion {
+  const form = new URLSearchParams({ service, scope, client_id: CLIENT_ID });
+  form.set('grant_type', credentials === null ? 'client_credentials' : 'password');
+  for (const [name, value] of Object.entries(credentials ?? {})) form.set(name, value);
+  const headers = { ...TOKEN_HEADERS, 'content-type': 'application/x-www-form-urlencoded' };
+  return { method: 'POST', url, headers, body: form.toString() };
 }
 
 /** @throws {CredentialsWithheldError} */
@@ -262,14 +314,13 @@ function realmError(
   url: URL,
   where: Where,
   reason: string,
-  headers: ResponseHeaders = {},
+  { headers = {}, said = NO_REASON }: { headers?: ResponseHeaders; said?: OwnReason } = {},
 ): StatusError {
   const error = new StatusError(status, url.host, retryAfterOf(headers), reason);
   error.where = where;
+  error.said = said;
   return error;
 }
-
-export const USER_AGENT = 'registry-gateway/0.1 (pull-through gateway)';
 
 function keyOf(demand: TokenDemand, credentials: Credentials | null): string {
   return JSON.stringify([demand.realm, demand.service, demand.scope, credentials?.username, credentials?.password]);

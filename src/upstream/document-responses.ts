@@ -1,18 +1,15 @@
 import { createHash } from 'node:crypto';
-import { promisify } from 'node:util';
-import { brotliDecompress, gunzip, inflate, inflateRaw, zstdDecompress } from 'node:zlib';
-import { readBounded, TooLargeError } from '../kit/http.ts';
 import { type DocumentOrigin, readDocument } from '../oci/document-reader.ts';
 import { nextQuery } from '../oci/link.ts';
 import { isWebPage, OCI_INDEX } from '../oci/media-types.ts';
 import { type Digest, parseDigest, type Reference } from '../oci/names.ts';
 import { isManifestDigest } from '../oci/schema1.ts';
 import { canHaveSize } from '../oci/transfer.ts';
+import { compressionIn, readPlain } from './content-encoding.ts';
 import { InvalidResponseError } from './failures.ts';
 import {
   blobContradiction,
   bytesOf,
-  compressionOf,
   discard,
   header,
   headerList,
@@ -28,8 +25,6 @@ import type { ListPage, TagsRequest, UpstreamManifest } from './upstream.ts';
 const MANIFEST_LIMIT = 4 * 1024 * 1024;
 /** The longest lists that registries send as one page are of some 100,000 tags. */
 const LIST_LIMIT = 8 * 1024 * 1024;
-/** Encodings around one document. A proxy that compresses what is compressed already makes two. */
-const MAX_ENCODINGS = 3;
 
 /** @throws {InvalidResponseError} */
 function requireNoWebPage(response: UpstreamResponse): void {
@@ -38,47 +33,9 @@ function requireNoWebPage(response: UpstreamResponse): void {
   throw new InvalidResponseError('a web page');
 }
 
-type Decoder = (bytes: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>;
-
-const DECODERS: Readonly<Record<string, Decoder>> = {
-  gzip: promisify(gunzip) as Decoder,
-  'x-gzip': promisify(gunzip) as Decoder,
-  // RFC 9110 §8.4.1.2 means the zlib format; some servers send the bare one.
-  deflate: (bytes, options) => inflateEither(bytes, options),
-  br: promisify(brotliDecompress) as Decoder,
-  zstd: promisify(zstdDecompress) as Decoder,
-};
-
-async function inflateEither(bytes: Buffer, options: { maxOutputLength: number }): Promise<Buffer> {
-  // The first byte of the zlib format (RFC 1950 §2.2) names its method, 8, in the lower half.
-  const decode = ((bytes[0] ?? 0) & 0x0f) === 8 ? inflate : inflateRaw;
-  return await (promisify(decode) as Decoder)(bytes, options);
-}
-
-/**
- * Reads a document whole and plain. No encoding was asked for, but some servers and proxies compress all the same; what they name that is no
- * compression (`aws-chunked`, `utf-8`) is left to the checks of the content.
- * @throws {TooLargeError} where it is larger than `limit`, compressed or not; {InvalidResponseError} for what cannot be decoded
- */
-async function readPlain(response: UpstreamResponse, limit: number): Promise<Buffer> {
-  const encodings = headerList(response.headers, 'content-encoding').toLowerCase().split(',');
-  const decoders = encodings.map((name) => DECODERS[name.trim()]).filter((decoder) => decoder !== undefined);
-  if (decoders.length > MAX_ENCODINGS) {
-    discard(response.body);
-    throw new InvalidResponseError(`a document in more than ${MAX_ENCODINGS} encodings`);
-  }
-  let bytes = await readBounded(response.body, limit);
-  // The last one named was put around the others (RFC 9110 §8.4).
-  for (const decode of decoders.reverse()) {
-    try {
-      bytes = await decode(bytes, { maxOutputLength: limit });
-    } catch (error) {
-      if ((error as { code?: unknown }).code === 'ERR_BUFFER_TOO_LARGE')
-        throw new TooLargeError(`more than ${limit} bytes`);
-      throw new InvalidResponseError('a document that is not compressed as its header says', { cause: error });
-    }
-  }
-  return bytes;
+/** Reads a document whole and plain. @throws {TooLargeError} {InvalidResponseError} */
+function readWhole({ body, headers }: UpstreamResponse, limit: number): Promise<Buffer> {
+  return readPlain(body, headerList(headers, 'content-encoding'), limit);
 }
 
 // Manifests
@@ -101,8 +58,8 @@ export async function readManifestHead(
   // No manifest is empty, and none of a length that nobody would read.
   if (size === 0 || (size ?? 0) > MANIFEST_LIMIT) return null;
   if (reference.kind === 'digest' && (digest ?? reference.digest) !== reference.digest) return null;
-  // Where its bytes are kept, the digest says the length too.
-  if (size === undefined && digest === undefined) return null;
+  // What a tag names can only be told by its digest. Where its bytes are kept, the digest says the length too.
+  if (digest === undefined && (reference.kind === 'tag' || size === undefined)) return null;
   return { mediaType, digest, size, body: null, named: [] };
 }
 
@@ -114,7 +71,7 @@ function claimedDigest({ headers }: UpstreamResponse): Digest | undefined | null
 
 /** `Content-Length`; undefined where it is not sent, null where it is none, or that of an encoded body. */
 function claimedSize({ headers }: UpstreamResponse): number | undefined | null {
-  if (compressionOf(headers) !== undefined) return null;
+  if (compressionIn(headerList(headers, 'content-encoding')) !== undefined) return null;
   const text = header(headers, 'content-length');
   return text === undefined ? undefined : (bytesOf(text) ?? null);
 }
@@ -144,7 +101,7 @@ export async function readManifest(
 ): Promise<UpstreamManifest> {
   if (response.status !== 200) throw await statusError(response, endpoint);
   requireNoWebPage(response);
-  const body = await readPlain(response, MANIFEST_LIMIT);
+  const body = await readWhole(response, MANIFEST_LIMIT);
   const claimed = parseDigest(header(response.headers, 'docker-content-digest') ?? '');
   const wanted = reference.kind === 'digest' ? reference.digest : claimed;
   if (wanted !== null && !isManifestDigest(body, wanted))
@@ -175,54 +132,49 @@ export async function readTags(
   requireNoWebPage(response);
   const next = nextQuery(headerList(response.headers, 'link'));
   const { name, n, last } = request;
-  const bytes = await readPlain(response, LIST_LIMIT);
+  const bytes = await readWhole(response, LIST_LIMIT);
   const reading = await readDocument('tags', bytes, { name, n, last, hasNext: next !== null }, origin);
   if (reading === null) throw new InvalidResponseError('a list of tags that is none');
   const { body, cutAfter } = reading;
   return { body, next, cutAfter };
 }
 
-/** Statuses of registries without a referrers API. */
-const NO_REFERRERS_API = new Set([400, 404, 405, 406, 410, 501]);
+/**
+ * Whether a registry that may have the API does not give the list now, or not to us: it is at fault (501 says that it has none, RFC 9110
+ * §15.6.2), asks for fewer requests, or denies it in its own way rather than with a page for people.
+ */
+function isFailure(response: UpstreamResponse): boolean {
+  const { status } = response;
+  if (status === 401 || status === 403) return !isWebPage(mediaTypeOf(response));
+  return status === 408 || status === 429 || (status >= 500 && status !== 501);
+}
 
 /**
- * Reads an index of referrers, written anew. Null for whatever else a registry without such an API answers, and for all that a web host says
- * to which it redirects (ghcr.io: 303 to a web page): the caller falls back to the tag scheme.
+ * Reads an index of referrers, written anew, only of the type that is asked for. Null for whatever else: a registry without such an API answers
+ * with a 404, a 405, a web page, a manifest, a redirect to a web host and all that this one says (ghcr.io: 303 to a page that is not there).
+ * The caller falls back to the tag scheme.
  */
 export async function readReferrers(
   response: UpstreamResponse,
   endpoint: URL,
+  artifactType: string | undefined,
   origin: DocumentOrigin,
 ): Promise<ListPage | null> {
   const isRegistry = response.url.origin === endpoint.origin || response.url.pathname.startsWith('/v2/');
-  if (response.status !== 200) {
-    if (isRegistry && !isWebPage(mediaTypeOf(response)) && isFailure(response.status))
-      throw await statusError(response, endpoint);
+  if (isRegistry && isFailure(response)) throw await statusError(response, endpoint);
+  if (response.status !== 200 || !['', OCI_INDEX, 'application/json'].includes(mediaTypeOf(response))) {
     discard(response.body);
     return null;
   }
-  const type = mediaTypeOf(response);
-  if (!['', OCI_INDEX, 'application/json'].includes(type)) {
-    discard(response.body);
-    return null;
-  }
-  const bytes = await readPlain(response, LIST_LIMIT).catch((error: unknown) => {
+  const bytes = await readWhole(response, LIST_LIMIT).catch((error: unknown) => {
     if (error instanceof InvalidResponseError) return null;
     throw error;
   });
-  const body = bytes && (await readDocument('referrers', bytes, { artifactType: undefined }, origin));
+  const filters = headerList(response.headers, 'oci-filters-applied').toLowerCase();
+  // distribution-spec, *Listing Referrers*: what the registry does not say it has chosen, it has not.
+  const isFiltered = filters.split(',').some((filter) => filter.trim() === 'artifacttype');
+  const question = { artifactType: isFiltered ? undefined : artifactType };
+  const body = bytes && (await readDocument('referrers', bytes, question, origin));
   if (body === null) return null;
-  const filters = header(response.headers, 'oci-filters-applied');
-  const next = nextQuery(headerList(response.headers, 'link'));
-  return {
-    body,
-    next,
-    cutAfter: null,
-    filtered: filters?.split(',').some((one) => one.trim() === 'artifactType') === true,
-  };
-}
-
-/** Whether a status is the answer of a registry that has the API and does not give the list now, or not to us. */
-function isFailure(status: number): boolean {
-  return status >= 400 && !NO_REFERRERS_API.has(status);
+  return { body, next: nextQuery(headerList(response.headers, 'link')), cutAfter: null };
 }

@@ -1,5 +1,7 @@
 import { TooLargeError } from '../kit/http.ts';
-import { type ErrorName, RegistryError } from '../oci/errors.ts';
+import { printable } from '../kit/text.ts';
+import { type ErrorName, type QuotedReason, RegistryError } from '../oci/errors.ts';
+import { NO_REASON, type OwnReason, quotable } from './own-reason.ts';
 
 /**
  * Where on the way to an answer something failed: at the endpoint itself, at the token endpoint that it names, or at a host that it redirects to
@@ -19,8 +21,8 @@ export class StatusError extends Error {
   readonly retryAfter: number | undefined;
   /** The status of the download host (a CDN behind a redirect), where that is what failed. */
   downloadHostStatus: number | undefined;
-  /** The registry's own error code: `NAME_UNKNOWN`. */
-  code: string | undefined;
+  /** What the registry itself says of it. */
+  said: OwnReason = NO_REASON;
   /** What happened, without the host. */
   readonly reason: string;
 
@@ -39,15 +41,17 @@ export class TokenRefusedError extends Error {
   readonly status: number;
   readonly host: string;
   readonly where: Where;
-  /** As that of {@link StatusError}. */
+  /** As those of {@link StatusError}. */
   readonly denied: boolean;
+  readonly said: OwnReason;
 
-  constructor(status: number, host: string, where: Where = 'realm', denied = false) {
+  constructor(status: number, host: string, where: Where = 'realm', denied = false, said = NO_REASON) {
     super(`the token endpoint at ${host} answered ${status}`);
     this.status = status;
     this.host = host;
     this.where = where;
     this.denied = denied;
+    this.said = said;
   }
 }
 
@@ -131,6 +135,8 @@ export interface RequestSubject {
   readonly missing: 'manifestUnknown' | 'blobUnknown' | 'nameUnknown';
   /** Tag or digest. */
   readonly reference: string;
+  /** What must not be told of the registry, wherever it stands in the registry's own words: hosts of its endpoints, its credentials. */
+  readonly hidden?: readonly string[];
 }
 
 const TIMEOUT_CODES = new Set([
@@ -170,9 +176,7 @@ const MAX_REASON = 300;
 /** One sentence about a failure, with no secret in it: for the log and `registry show`. */
 export function reasonOf(error: unknown): string {
   // It may hold a stranger's words (a proxy's status line), and is printed to terminals.
-  return fullReason(error)
-    .replace(/\p{Cc}+/gu, ' ')
-    .slice(0, MAX_REASON);
+  return printable(fullReason(error), MAX_REASON);
 }
 
 function fullReason(error: unknown): string {
@@ -260,13 +264,16 @@ export function toRegistryError(error: unknown, subject: RequestSubject): Regist
   if (error instanceof RegistryError) return error;
   const { registry, repository, reference } = subject;
   const facts = { registry, repository, reference, digest: reference, reason: toldReasonOf(error) };
-  const operatorReason = error instanceof ConnectError ? `${error.host}: ${reasonOf(error)}` : reasonOf(error);
+  const says = saysOf(error, subject);
+  const reason = error instanceof ConnectError ? `${error.host}: ${reasonOf(error)}` : reasonOf(error);
+  const operatorReason = says === undefined ? reason : `${reason}, and says: ${says.message}`;
   const denied = isDenied(error) && error.denied ? { denied: true } : {};
   const make = (kind: ErrorName, retryAfter?: number): RegistryError =>
     new RegistryError(kind, {
       facts,
       operatorReason,
       cause: error,
+      ...(says === undefined ? {} : { says }),
       ...(retryAfter === undefined ? {} : { retryAfter: Math.min(retryAfter, MAX_RETRY_AFTER_S) }),
       ...denied,
     });
@@ -290,6 +297,15 @@ export function toRegistryError(error: unknown, subject: RequestSubject): Regist
   const wrong = [InvalidResponseError, RedirectError, ForbiddenAddressError, TooLargeError];
   if (wrong.some((type) => error instanceof type)) return make('upstreamWrong');
   return make(isTimeout(error) ? 'upstreamTimeout' : 'upstreamFailed');
+}
+
+/** The registry's own words for a refusal, where it has any. */
+function saysOf(error: unknown, { registry, hidden = [] }: RequestSubject): QuotedReason | undefined {
+  if (!(error instanceof StatusError || error instanceof TokenRefusedError)) return undefined;
+  const message = quotable(error.said.message, hidden);
+  if (message === '') return undefined;
+  const by = error.where === 'realm' ? `the token endpoint of ${registry}` : registry;
+  return { by, message, code: quotable(error.said.code, hidden) };
 }
 
 function isCertificateError(error: unknown): boolean {

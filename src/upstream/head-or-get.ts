@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import { ConnectError, isBusy, isTimeout, SinkError, StatusError } from './failures.ts';
+import { ConnectError, isBusy, SinkError, StatusError } from './failures.ts';
 
 /** Hosts that are remembered. */
 const MAX_HOSTS = 1024;
@@ -9,42 +9,65 @@ const REMEMBERED_MS = 10 * 60_000;
 /** What is asked for: some registries (public.ecr.aws) refuse HEAD for blobs only. */
 type Kind = 'manifest' | 'blob';
 
+/** A HEAD without an answer for so long is not waited for alone, ms: clients wait 30 s, and a GET may need some of them. */
+const PATIENCE_MS = 8_000;
+
+/** How the same question is asked either way. The signal of each ends that request alone. */
+export interface EitherWay<T> {
+  /** Null where the answer cannot be true of what was asked for, or says too little. */
+  readonly head: (signal: AbortSignal) => Promise<T | null>;
+  readonly get: (signal: AbortSignal) => Promise<T>;
+}
+
 /**
- * Asks by HEAD, and where HEAD is refused or cannot be true, by GET: a HEAD costs less and does not count as a pull, but some registries, and
- * hosts that they redirect to, refuse every HEAD with a 401, 403 or 404, or answer it with the length of nothing.
+ * Asks by HEAD, and where HEAD is refused, cannot be true or is not answered, by GET: a HEAD costs less and does not count as a pull, but some
+ * registries, and hosts that they redirect to, refuse every HEAD with a 401, 403 or 404, answer it with the length of nothing, or never.
  */
 export class HeadOrGet {
   readonly #unreliable = new LRUCache<string, true>({ max: MAX_HOSTS, ttl: REMEMBERED_MS });
+  readonly #patience: number;
 
-  /**
-   * @param head null where the answer cannot be true of what was asked for, or says too little
-   * @throws what GET throws; of HEAD only that the host was not reached, did not answer in time, or asks for fewer requests
-   */
-  async ask<T>(
-    endpoint: URL,
-    kind: Kind,
-    signal: AbortSignal,
-    { head, get }: { head: () => Promise<T | null>; get: () => Promise<T> },
-  ): Promise<T> {
+  /** @param stallTimeout the longest that an answer may take to begin, ms */
+  constructor(stallTimeout: number) {
+    this.#patience = Math.min(PATIENCE_MS, stallTimeout / 2);
+  }
+
+  /** @throws what GET throws; of HEAD only that the host was not reached, or asks for fewer requests */
+  async ask<T>(endpoint: URL, kind: Kind, signal: AbortSignal, { head, get }: EitherWay<T>): Promise<T> {
     const key = `${kind} ${endpoint.origin}`;
-    if (this.#unreliable.has(key)) return get();
+    if (this.#unreliable.has(key)) return await get(signal);
+    const asked = new AbortController();
     try {
-      const answer = await head();
+      const answer = await this.#patiently(head(AbortSignal.any([signal, asked.signal])));
       if (answer !== null) return answer;
     } catch (error) {
       signal.throwIfAborted();
-      // Asked twice in a row, a client would wait twice as long; when it comes back, GET is asked at once.
-      if (isTimeout(error) && !(error instanceof ConnectError)) this.#unreliable.set(key, true);
       if (isFinal(error)) throw error;
     }
-    const answer = await get();
-    // Only now: what does not exist is no reason to mistrust HEAD.
-    this.#unreliable.set(key, true);
-    return answer;
+    try {
+      const answer = await get(signal);
+      // Only now: what does not exist is no reason to mistrust HEAD.
+      this.#unreliable.set(key, true);
+      return answer;
+    } finally {
+      asked.abort(new Error('GET has decided'));
+    }
+  }
+
+  /** Null where there is no answer for long; what comes later is of no interest. */
+  async #patiently<T>(answer: Promise<T | null>): Promise<T | null> {
+    answer.catch(() => {});
+    const { promise: late, resolve } = Promise.withResolvers<null>();
+    const timer = setTimeout(() => resolve(null), this.#patience);
+    try {
+      return await Promise.race([answer, late]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 }
 
 function isFinal(error: unknown): boolean {
   const limited = error instanceof StatusError && error.status === 429;
-  return limited || error instanceof ConnectError || error instanceof SinkError || isTimeout(error) || isBusy(error);
+  return limited || error instanceof ConnectError || error instanceof SinkError || isBusy(error);
 }

@@ -6,7 +6,7 @@ import type { BlobKey, Digest, Reference, RepositoryKey } from '../oci/names.ts'
 import type { BlobSink, BlobStream } from '../oci/transfer.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { Tokens } from './authorization.ts';
+import { basicAuthorization, Tokens } from './authorization.ts';
 import { type UpstreamContext, upstreamMetrics } from './context.ts';
 import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-deadline.ts';
 import { readManifest, readManifestHead, readReferrers, readTags } from './document-responses.ts';
@@ -14,14 +14,22 @@ import { openBlob, resumable, statBlob } from './download/blob-stream.ts';
 import { download } from './download/download.ts';
 import { SingleConnectionHosts } from './download/parallelism.ts';
 import { Endpoints, tryEndpoints } from './endpoints.ts';
-import { isBusy, type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
+import { isBusy, RedirectError, type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
 import { HeadOrGet } from './head-or-get.ts';
 import { OutgoingConnections } from './net/connections.ts';
 import { ProxyChoice } from './net/egress.ts';
 import { MAX_WAIT_MS, Pools, type Purpose } from './pools.ts';
 import { manifestRequestHeaders, Requester } from './request.ts';
 import type { UpstreamResponse } from './responses.ts';
-import type { EndpointHealth, ListPage, Route, TagsRequest, Upstream, UpstreamManifest } from './upstream.ts';
+import type {
+  EndpointHealth,
+  ListPage,
+  ReferrersRequest,
+  Route,
+  TagsRequest,
+  Upstream,
+  UpstreamManifest,
+} from './upstream.ts';
 
 /**
  * Connections in use at one time: a third of the 1024 file descriptors that every process may open. Groups are registries, those who ask
@@ -81,7 +89,7 @@ class RegistryUpstream implements Upstream {
     this.#context = {
       requester: new Requester(this.#connections, tokens, pools, config.stallTimeout),
       endpoints,
-      headOrGet: new HeadOrGet(),
+      headOrGet: new HeadOrGet(config.stallTimeout),
       singleConnectionHosts: new SingleConnectionHosts(),
       pools,
       config,
@@ -108,18 +116,19 @@ class RegistryUpstream implements Upstream {
         endpoint,
         path,
         headers,
-        signal: within,
+        repository: key.repository,
         purpose: 'document',
         holder,
       } as const;
-      const send = (by: typeof method) => requester.send({ ...request, repository: key.repository, method: by });
-      const get = async (): Promise<UpstreamManifest> => {
-        const manifest = await readManifest(await send('GET'), endpoint, reference, origin);
+      const send = (by: typeof method, signal: AbortSignal) => requester.send({ ...request, signal, method: by });
+      const get = async (signal: AbortSignal): Promise<UpstreamManifest> => {
+        const manifest = await readManifest(await send('GET', signal), endpoint, reference, origin);
         metrics.bytes.inc({ registry: route.host }, manifest.size ?? 0);
         return manifest;
       };
-      if (method === 'GET') return await get();
-      const head = async () => await readManifestHead(await send('HEAD'), endpoint, reference);
+      if (method === 'GET') return await get(within);
+      const head = async (signal: AbortSignal) =>
+        await readManifestHead(await send('HEAD', signal), endpoint, reference);
       return await headOrGet.ask(endpoint, 'manifest', within, { head, get });
     });
   }
@@ -153,7 +162,7 @@ class RegistryUpstream implements Upstream {
       // The owner of the sink gets its own error back.
       if (error instanceof SinkError) throw error.cause;
       signal.throwIfAborted();
-      throw toRegistryError(error, subject);
+      throw toRegistryError(error, { ...subject, hidden: hiddenOf(route) });
     }
   }
 
@@ -168,7 +177,7 @@ class RegistryUpstream implements Upstream {
   async referrers(
     key: RepositoryKey,
     digest: Digest,
-    query: URLSearchParams,
+    { query, artifactType }: ReferrersRequest,
     signal: AbortSignal,
     askers?: Askers,
   ): Promise<ListPage | null> {
@@ -187,11 +196,13 @@ class RegistryUpstream implements Upstream {
           let page: ListPage | null;
           try {
             const response = await this.#get(route, endpoint, path, key, work, onRedirect);
-            page = await readReferrers(response, endpoint, work.origin);
+            page = await readReferrers(response, endpoint, artifactType, work.origin);
           } catch (error) {
             work.signal.throwIfAborted();
-            // That a web host cannot be reached is no failure of the registry that redirects to it.
-            if (elsewhere && !(error instanceof StatusError) && !isBusy(error)) throw nothing(endpoint);
+            // That a web host cannot be reached is no failure of the registry that redirects to it; nor is a redirect that leads nowhere.
+            const isItsOwn =
+              error instanceof StatusError || isBusy(error) || (!elsewhere && !(error instanceof RedirectError));
+            if (!isItsOwn) throw nothing(endpoint);
             throw error;
           }
           if (page === null) throw nothing(endpoint);
@@ -271,8 +282,12 @@ class RegistryUpstream implements Upstream {
     } catch (error) {
       signal.throwIfAborted();
       // Some registries distinguish a repository that they do not know from a missing manifest.
-      const unknown = error instanceof StatusError && error.status === 404 && error.code === 'NAME_UNKNOWN';
-      throw toRegistryError(error, unknown ? { ...subject, missing: 'nameUnknown' } : subject);
+      const unknown = error instanceof StatusError && error.status === 404 && error.said.code === 'NAME_UNKNOWN';
+      throw toRegistryError(error, {
+        ...subject,
+        hidden: hiddenOf(this.#table().registries.get(subject.registry)),
+        ...(unknown ? { missing: 'nameUnknown' } : {}),
+      });
     }
   }
 
@@ -285,6 +300,15 @@ class RegistryUpstream implements Upstream {
 
 function subjectOf(key: RepositoryKey, missing: RequestSubject['missing'], reference: string): RequestSubject {
   return { registry: key.registry, repository: key.repository, missing, reference };
+}
+
+/** What clients are not to read of a registry, even in its own words: where it really is, and what the operator logs in with. */
+function hiddenOf(route: Route | undefined): string[] {
+  if (route === undefined) return [];
+  const hosts = route.endpoints.map((endpoint) => new URL(endpoint).hostname).filter((host) => host !== route.host);
+  if (route.credentials === null) return hosts;
+  const basic = basicAuthorization(route.credentials).slice('Basic '.length);
+  return [...hosts, route.credentials.password, basic];
 }
 
 function search(query: URLSearchParams): string {

@@ -86,7 +86,8 @@ export class Requester {
       return await this.#authorisedAs(credentials, url, request);
     try {
       const response = await this.#authorisedAs(null, url, request);
-      const wanted = response.status === 401 && chooseScheme(challengesOf(response), credentials, request.repository);
+      const wanted =
+        response.status === 401 && chooseScheme(challengesOf(response), url, credentials, request.repository);
       if (!wanted) return response;
       await discardWhole(response.body);
       throw new CredentialsWithheldError(url.host);
@@ -115,7 +116,7 @@ export class Requester {
       const response = await this.#once(url, request, authorization);
       if (response.status !== 401) return response;
       if (known.kind === 'bearer') this.#tokens.drop(known.demand, credentials, authorization.slice('Bearer '.length));
-      const scheme = chooseScheme(challengesOf(response), credentials, request.repository);
+      const scheme = chooseScheme(challengesOf(response), url, credentials, request.repository);
       await discardWhole(response.body);
       if (known.kind === 'bearer' && scheme?.kind === 'bearer' && scheme.demand.realm === known.demand.realm) {
         return await this.#authorise(scheme, url, request, key, credentials, context);
@@ -125,7 +126,7 @@ export class Requester {
     }
     const response = await this.#once(url, request, null);
     if (response.status !== 401) return response;
-    const scheme = chooseScheme(challengesOf(response), credentials, request.repository);
+    const scheme = chooseScheme(challengesOf(response), url, credentials, request.repository);
     if (scheme === null) return response;
     await discardWhole(response.body);
     return await this.#authorise(scheme, url, request, key, credentials, context);

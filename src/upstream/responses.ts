@@ -1,11 +1,13 @@
 import type { Readable } from 'node:stream';
-import { parseRetryAfter, readBounded } from '../kit/http.ts';
-import { isObject, parseJsonObject } from '../kit/json.ts';
+import { parseRetryAfter } from '../kit/http.ts';
+import { parseJsonObject } from '../kit/json.ts';
 import { essence, isMediaType, isWebPage } from '../oci/media-types.ts';
 import { type Digest, digestAlgorithm, parseDigest } from '../oci/names.ts';
 import { canHaveSize } from '../oci/transfer.ts';
+import { compressionIn, readPlain } from './content-encoding.ts';
 import { InvalidResponseError, SinkError, StatusError } from './failures.ts';
 import type { RawResponse, ResponseHeaders } from './net/connections.ts';
+import { NO_REASON, type OwnReason, readOwnReason } from './own-reason.ts';
 
 /** The last response after challenges and redirects; its body is to be read to the end or destroyed. */
 export interface UpstreamResponse extends RawResponse {
@@ -109,7 +111,7 @@ export async function discardWhole(body: Readable): Promise<void> {
 
 /** Reads a response that is none of the expected ones into an error. */
 export async function statusError(response: UpstreamResponse, endpoint: URL): Promise<StatusError> {
-  const code = await errorCode(response);
+  const said = await ownReasonOf(response);
   const { status, url } = response;
   // A 4xx of a download host (a CDN) says nothing about the image: a signature expired, or the host fails. That of another registry does.
   const fromRegistry = url.origin === endpoint.origin || url.pathname.startsWith('/v2/');
@@ -125,21 +127,19 @@ export async function statusError(response: UpstreamResponse, endpoint: URL): Pr
   const reason = isTarget ? `what it redirects to answered ${status}` : undefined;
   const error = new StatusError(status, url.host, retryAfterOf(response.headers), reason);
   if (isTarget) error.where = 'target';
-  error.code = code;
+  error.said = said;
   return error;
 }
 
-/** `errors[0].code` of the body (distribution-spec, *Error Codes*). */
-async function errorCode({ body }: RawResponse): Promise<string | undefined> {
+/** What the body of a refusal says for itself; nothing where it is no JSON, too long, or comes too slowly: the status says enough then. */
+export async function ownReasonOf({ body, headers }: RawResponse): Promise<OwnReason> {
   cutOffLate(body);
   try {
-    const errors: unknown = parseJsonObject(await readBounded(body, ERROR_BODY_LIMIT))?.errors;
-    const first: unknown = Array.isArray(errors) ? errors[0] : undefined;
-    return isObject(first) && typeof first.code === 'string' ? first.code : undefined;
+    const bytes = await readPlain(body, headerList(headers, 'content-encoding'), ERROR_BODY_LIMIT);
+    return readOwnReason(parseJsonObject(bytes) ?? {});
   } catch {
-    // Too long, or broken off: the status says enough.
     body.destroy();
-    return undefined;
+    return NO_REASON;
   }
 }
 
@@ -225,22 +225,14 @@ export type BlobContent =
   | { readonly kind: 'end'; readonly size: number };
 
 /**
- * Reads a 200, 206 or 416 (RFC 9110 §14.4, §15.5.17); null for any other response, and for a 206 where no range was requested.
+ * Reads a 200, 206 or 416 (RFC 9110 §14.4, §15.3.7, §15.5.17); null for any other response.
  * `If-Range` is not sent: validators differ between the mirrors and CDN nodes of one registry, while the bytes of a digest cannot. The
  * size, checked here, and the digest, checked at the end, are what counts.
  * @param from where the requested range begins; null where the whole blob was requested
- * @throws {InvalidResponseError} for another range than the requested one, or compressed bytes; the body is cut off then
+ * @throws {InvalidResponseError} for another range than the requested one, or bytes that must be compressed; the body is cut off then
  */
 export function readBlobContent(response: UpstreamResponse, from: number | null): BlobContent | null {
-  if (response.status === 206 && from !== null) {
-    requireIdentity(response);
-    const range = parseContentRange(header(response.headers, 'content-range'));
-    if (range === null || range.from !== from) {
-      cutOff(response.body);
-      throw new InvalidResponseError('a part of the blob that was not asked for');
-    }
-    return { kind: 'segment', ...range };
-  }
+  if (response.status === 206) return readPart(response, from);
   if (response.status === 200) {
     requireIdentity(response);
     const length = header(response.headers, 'content-length');
@@ -263,6 +255,20 @@ export function readBlobContent(response: UpstreamResponse, from: number | null)
   return null;
 }
 
+/** A 206: the part that was asked for, or where the whole was, all of it under another name. @throws {InvalidResponseError} */
+function readPart(response: UpstreamResponse, from: number | null): BlobContent {
+  requireIdentity(response);
+  // Several parts in one body (`multipart/byteranges`) have no Content-Range in the header.
+  const range = parseContentRange(header(response.headers, 'content-range'));
+  const length = bytesOf(header(response.headers, 'content-length'));
+  const fits =
+    range !== null && range.from === (from ?? 0) && (length ?? range.to - range.from) === range.to - range.from;
+  if (fits && from !== null) return { kind: 'segment', ...range };
+  if (fits && range.to === range.size) return { kind: 'whole', size: range.size, ranges: true };
+  cutOff(response.body);
+  throw new InvalidResponseError('a part of the blob that was not asked for');
+}
+
 /** @throws {InvalidResponseError} for a size that a blob of this digest cannot have */
 export function requirePossibleSize(digest: Digest, size: number | undefined): void {
   if (!canHaveSize(digest, size)) throw new InvalidResponseError(`${size} bytes for ${digest}`);
@@ -280,20 +286,16 @@ export function unsatisfiedSize({ headers }: UpstreamResponse): number | undefin
   return bytesOf(/^bytes \*\/(\d+)$/.exec(header(headers, 'content-range') ?? '')?.[1]);
 }
 
-/** Encodings that change the bytes (RFC 9110 §18.6; Zstandard: RFC 8878). What else stands in the header (`aws-chunked`, `utf-8`) leaves them as they are. */
-const COMPRESSIONS = new Set(['gzip', 'x-gzip', 'deflate', 'compress', 'x-compress', 'br', 'zstd']);
-
-/** The digest is not that of bytes which are compressed though `Accept-Encoding: identity` was sent. */
+/**
+ * Storage that was told so when a blob was put there (S3, Azure) names a compression for bytes that are the blob's own. With a length they may
+ * be, and the size in the manifest and the digest decide; what is compressed on its way has none.
+ * @throws {InvalidResponseError}
+ */
 function requireIdentity({ headers, body }: UpstreamResponse): void {
-  const compression = compressionOf(headers);
-  if (compression === undefined) return;
+  const compression = compressionIn(headerList(headers, 'content-encoding'));
+  if (compression === undefined || headers['content-length'] !== undefined) return;
   cutOff(body);
   throw new InvalidResponseError(`a blob compressed with ${compression}, though it was asked for as it is`);
-}
-
-export function compressionOf(headers: ResponseHeaders): string | undefined {
-  const encodings = headerList(headers, 'content-encoding').toLowerCase().split(',');
-  return encodings.map((encoding) => encoding.trim()).find((encoding) => COMPRESSIONS.has(encoding));
 }
 
 /** Why a 200 or 206 cannot be the blob that was asked for, or a part of it; null where it can. The bytes are what proves it in the end. */

@@ -32,8 +32,6 @@ export interface ListPage {
   readonly next: URLSearchParams | null;
   /** The tag after which the next page begins, where the upstream sent more than was asked for; else null. */
   readonly cutAfter: string | null;
-  /** Whether the upstream says that it has chosen the referrers by the `artifactType` that was asked for. */
-  readonly filtered?: boolean;
 }
 
 export interface TagsRequest {
@@ -44,6 +42,13 @@ export interface TagsRequest {
   /** What the client wants, made good where the upstream knows no pages. Undefined where `query` is that of an upstream's own link. */
   readonly n: number | undefined;
   readonly last: string | undefined;
+}
+
+export interface ReferrersRequest {
+  /** Sent upstream. */
+  readonly query: URLSearchParams;
+  /** Only referrers of this type are wanted, made good where the upstream does not choose them. */
+  readonly artifactType: string | undefined;
 }
 
 /**
@@ -79,7 +84,7 @@ export interface Upstream {
   referrers(
     key: RepositoryKey,
     digest: Digest,
-    query: URLSearchParams,
+    request: ReferrersRequest,
     signal: AbortSignal,
     askers?: Askers,
   ): Promise<ListPage | null>;

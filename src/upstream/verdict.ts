@@ -18,7 +18,7 @@ export function verdict(failures: readonly unknown[]): unknown {
   if (denials.length < failures.length || denials.some(({ where }) => where === 'target')) return denial;
   if (denial instanceof TokenRefusedError) {
     // A new one: others may wait for the same token.
-    return new TokenRefusedError(denial.status, denial.host, denial.where, true);
+    return new TokenRefusedError(denial.status, denial.host, denial.where, true, denial.said);
   }
   denial.denied = true;
   return denial;

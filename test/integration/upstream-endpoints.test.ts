@@ -40,7 +40,11 @@ describe('a request that is not answered', () => {
     ['a manifest', 'manifest', (up) => up.manifest(key, tag, { method: 'GET', accept: undefined, signal })],
     ['the HEAD of one', 'manifest', (up) => up.manifest(key, tag, { method: 'HEAD', accept: undefined, signal })],
     ['tags', 'tags', (up) => up.tags(key, tagsRequest(), signal)],
-    ['referrers', 'referrers', (up) => up.referrers(key, generated(1).digest, new URLSearchParams(), signal)],
+    [
+      'referrers',
+      'referrers',
+      (up) => up.referrers(key, generated(1).digest, { query: new URLSearchParams(), artifactType: undefined }, signal),
+    ],
     ['a token', 'token', (up) => up.tags(key, tagsRequest(), signal)],
   ])('is sent once more beside also for %s', async (_, kind, ask) => {
     const lost = ({ kind: asked, nth }: LoggedRequest) => (asked === kind && nth === 0 ? { hang: true } : undefined);

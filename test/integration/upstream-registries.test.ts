@@ -368,12 +368,14 @@ describe('lists', () => {
     const repository = fake.repository('library/app');
     const subject = repository.addImage('latest', ['x']);
     const signature = repository.addImage(undefined, ['sig'], { subject, artifactType: 'application/x-sig' });
-    const query = new URLSearchParams({ artifactType: 'application/x-sig' });
-    const page = await upstreamOf([fake.url]).referrers(REPOSITORY, subject.digest, query, signal);
-    expect(page?.filtered).toBe(true);
+    const artifactType = 'application/x-sig';
+    const query = new URLSearchParams({ artifactType });
+    const page = await upstreamOf([fake.url]).referrers(REPOSITORY, subject.digest, { query, artifactType }, signal);
     expect(JSON.parse(Buffer.from(page?.body ?? []).toString()).manifests[0].digest).toBe(signature.digest);
     const bare = await fakeRegistry({ referrers: false });
-    expect(await upstreamOf([bare.url]).referrers(REPOSITORY, subject.digest, query, signal)).toBeNull();
+    expect(
+      await upstreamOf([bare.url]).referrers(REPOSITORY, subject.digest, { query, artifactType }, signal),
+    ).toBeNull();
   });
 });
 

@@ -9,7 +9,7 @@ import type { UpstreamContext } from '../context.ts';
 import type { DocumentWork } from '../document-deadline.ts';
 import { readBlobHead } from '../document-responses.ts';
 import { InvalidResponseError, reasonOf } from '../failures.ts';
-import { requestBlob } from '../request.ts';
+import { type BlobRequest, requestBlob } from '../request.ts';
 import {
   blobError,
   bytesOf,
@@ -39,13 +39,12 @@ export async function statBlob(
   key: BlobKey,
   { signal, holder }: DocumentWork,
 ): Promise<{ readonly size: number | undefined }> {
-  const ask = (method: 'GET' | 'HEAD', range: { from: number; to: number } | null): Promise<UpstreamResponse> => {
-    const request = { method, range, signal, purpose: 'document', holder } as const;
-    return requestBlob(context.requester, route, endpoint, key, request);
-  };
-  const head = async () => await readBlobHead(await ask('HEAD', null), endpoint, key.digest);
-  const get = async () => {
-    const size = await sizeOf(await ask('GET', { from: 0, to: 1 }), endpoint);
+  const ask = (request: Pick<BlobRequest, 'method' | 'range' | 'signal'>): Promise<UpstreamResponse> =>
+    requestBlob(context.requester, route, endpoint, key, { ...request, purpose: 'document', holder });
+  const head = async (own: AbortSignal) =>
+    await readBlobHead(await ask({ method: 'HEAD', range: null, signal: own }), endpoint, key.digest);
+  const get = async (own: AbortSignal) => {
+    const size = await sizeOf(await ask({ method: 'GET', range: { from: 0, to: 1 }, signal: own }), endpoint);
     requirePossibleSize(key.digest, size);
     return { size };
   };

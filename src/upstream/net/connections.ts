@@ -24,8 +24,10 @@ export interface RawResponse {
 }
 
 export interface RawRequest {
-  readonly method: 'GET' | 'HEAD';
-  readonly headers: Record<string, string>;
+  /** POST for a token, where its endpoint takes nothing else. */
+  readonly method: 'GET' | 'HEAD' | 'POST';
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: string | undefined;
   readonly reach: Reach;
   /** What the host is to the request, for its errors. */
   readonly where: Where;
@@ -65,6 +67,7 @@ export class OutgoingConnections {
     const proxy = this.#choice.for(url, request.proxy);
     const options = {
       method: request.method,
+      body: request.body ?? null,
       signal: request.signal,
       headersTimeout: request.stallTimeout,
       bodyTimeout: request.stallTimeout,

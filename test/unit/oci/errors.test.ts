@@ -57,6 +57,26 @@ it('renders status, headers and body as the specification writes them', () => {
     },
   ]);
   expect(JSON.parse(body)).toEqual({
-    errors: [{ code: 'TOOMANYREQUESTS', message: expect.stringContaining('docker.io limits'), detail: { limit: 100 } }],
+    errors: [
+      {
+        code: 'TOOMANYREQUESTS',
+        message: expect.stringContaining('docker.io limits'),
+        detail: { registry: 'docker.io', limit: 100 },
+      },
+    ],
   });
+});
+
+it('quotes the reason of a registry behind the own one, and has facts and its code for programs', () => {
+  const error = new RegistryError('manifestUnknown', {
+    facts: { registry: 'ghcr.io', repository: 'org/app', reference: '1', reason: 'it answered 404' },
+    says: { by: 'ghcr.io', message: 'OCI index found', code: 'MANIFEST_UNKNOWN' },
+  });
+  expect(JSON.parse(renderError(error).body).errors).toEqual([
+    {
+      code: 'MANIFEST_UNKNOWN',
+      message: 'ghcr.io/org/app has no manifest 1; check the tag or digest; ghcr.io says: "OCI index found"',
+      detail: { registry: 'ghcr.io', repository: 'org/app', reference: '1', upstream: 'MANIFEST_UNKNOWN' },
+    },
+  ]);
 });

@@ -45,8 +45,19 @@ describe('readBlobContent', () => {
     expect(readBlobContent(answer(200), null)).toMatchObject({ ranges: undefined });
   });
 
-  it('refuses bytes that are compressed', () => {
-    expect(() => readBlobContent(answer(200, { 'content-encoding': 'gzip' }), null)).toThrow(InvalidResponseError);
+  it('refuses bytes that were compressed on their way, and leaves the rest to size and digest', () => {
+    const gzip = { 'content-encoding': 'GZIP' };
+    expect(() => readBlobContent(answer(200, gzip), null)).toThrow(InvalidResponseError);
+    expect(readBlobContent(answer(200, { ...gzip, 'content-length': '9' }), null)).toMatchObject({ size: 9 });
+    expect(readBlobContent(answer(200, { 'content-encoding': 'aws-chunked' }), null)).toMatchObject({ kind: 'whole' });
+  });
+
+  it('takes a part for the whole only where it is all of it', () => {
+    const part = (range: string, more = {}) => readBlobContent(answer(206, { 'content-range': range, ...more }), null);
+    expect(part('bytes 0-9/10')).toEqual({ kind: 'whole', size: 10, ranges: true });
+    for (const range of ['bytes 0-8/10', 'bytes 1-9/10', 'bytes 0-9/*', 'items 0-9/10'])
+      expect(() => part(range)).toThrow(InvalidResponseError);
+    expect(() => part('bytes 0-9/10', { 'content-length': '11' })).toThrow(InvalidResponseError);
   });
 
   it('takes a 416 for the end only where the blob ends at the offset asked for or before it', () => {
@@ -58,6 +69,6 @@ describe('readBlobContent', () => {
 
   it('knows nothing of other answers', () => {
     expect(readBlobContent(answer(404), null)).toBeNull();
-    expect(readBlobContent(answer(206, { 'content-range': 'bytes 0-9/10' }), null)).toBeNull();
+    expect(readBlobContent(answer(304), null)).toBeNull();
   });
 });
