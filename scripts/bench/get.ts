@@ -32,6 +32,7 @@ export function get(
     readonly headers?: Readonly<Record<string, string>>;
     readonly take?: number;
     readonly timeout?: number;
+    readonly signal?: AbortSignal;
     readonly onChunk?: (chunk: Buffer) => void;
   },
 ): Promise<Got> {
@@ -40,7 +41,8 @@ export function get(
   const since = (): number => (performance.now() - started) / 1000;
   return new Promise((resolve, reject) => {
     const ask = url.startsWith('https:') ? tlsRequest : request;
-    const asked = ask(url, { agent, headers, timeout }, (response) => {
+    const { signal } = options;
+    const asked = ask(url, { agent, headers, timeout, ...(signal === undefined ? {} : { signal }) }, (response) => {
       const status = response.statusCode ?? 0;
       let bytes = 0;
       let first = 0;

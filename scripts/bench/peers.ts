@@ -78,12 +78,15 @@ export class Origin {
   readonly port: number;
   /** The same over TLS, with the certificate of this run. */
   readonly tlsPort: number;
+  /** The same on a Unix socket, which other network namespaces reach too. */
+  readonly socket: string;
   readonly server: Server;
   readonly #log: string;
 
-  private constructor(port: number, tlsPort: number, server: Server, log: string) {
+  private constructor(port: number, tlsPort: number, socket: string, server: Server, log: string) {
     this.port = port;
     this.tlsPort = tlsPort;
+    this.socket = socket;
     this.server = server;
     this.#log = log;
   }
@@ -93,12 +96,14 @@ export class Origin {
     const port = given ?? (await freePort());
     const tlsPort = await freePort();
     const log = join(bench.dir, `origin-${port}.log`);
+    const socket = join(bench.dir, `origin-${port}.sock`);
     const http = `
   log_format bytes '$request_method $uri $body_bytes_sent'; access_log ${log} bytes;
-  server { listen 127.0.0.1:${port}; listen 127.0.0.1:${tlsPort} ssl; ssl_certificate ${bench.cert};
+  server { listen 127.0.0.1:${port}; listen unix:${socket};
+    listen 127.0.0.1:${tlsPort} ssl; ssl_certificate ${bench.cert};
     ssl_certificate_key ${bench.key}; ${NGINX_TLS} ${STATIC_REGISTRY(root)}
   }`;
-    return new Origin(port, tlsPort, await nginx(bench, `origin-${port}`, http, port, cpus), log);
+    return new Origin(port, tlsPort, socket, await nginx(bench, `origin-${port}`, http, port, cpus), log);
   }
 
   get url(): string {

@@ -61,6 +61,8 @@ export class Server {
     readonly command: string;
     readonly args: readonly string[];
     readonly port: number;
+    /** Where it listens; loopback where left out. */
+    readonly host?: string;
     readonly env?: NodeJS.ProcessEnv;
     readonly cwd?: string;
   }): Promise<Server> {
@@ -73,7 +75,7 @@ export class Server {
     });
     const server = new Server(child, log);
     const deadline = Date.now() + 30_000;
-    while (!(await listens(options.port))) {
+    while (!(await listens(options.port, options.host))) {
       if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
         const output = endOf(log);
         await server.stop();
@@ -204,9 +206,9 @@ function read(path: string): string {
   }
 }
 
-function listens(port: number): Promise<boolean> {
+function listens(port: number, host = '127.0.0.1'): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1');
+    const socket = connect(port, host);
     socket.once('connect', () => {
       socket.destroy();
       resolve(true);

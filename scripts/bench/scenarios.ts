@@ -1,4 +1,5 @@
 import type { Scenario } from './scenario.ts';
+import { coldOverBadLink } from './scenarios/bad-link.ts';
 import { coldBlob, coldCrowd } from './scenarios/cold.ts';
 import { coldFast, coldStarts } from './scenarios/cold-fast.ts';
 import { coldImage } from './scenarios/cold-image.ts';
@@ -27,6 +28,7 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   11: coldStarts,
   12: coldImage,
   13: rangeStorms,
+  14: coldOverBadLink,
   fairness,
   slow: coldOverSlowLink,
   workers,

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import {
   type ListenAddress,
   nonEmpty,
+  parseAuto,
   parseBoolean,
   parseChoice,
   parseCidr,
@@ -112,12 +113,12 @@ export const DEFAULT_DOMAIN = 'localhost';
 const LETS_ENCRYPT = 'https://acme-v02.api.letsencrypt.org/directory';
 /** More connections than this to one host look like an attack. */
 const MAX_CONNECTIONS = 32;
+/** As many as a blob may have unless the operator says otherwise; a long and lossy way gives each of them some tens of KiB a second. */
+const AUTO_CONNECTIONS = 16;
 const MAX_WORKERS = 256;
 const MAX_REQUESTS = 1_000_000_000;
 /** No process has more descriptors. */
 const MAX_OPEN = 1_000_000_000;
-
-const workers = parseInteger(1, MAX_WORKERS);
 
 export interface IssuerConfig {
   readonly directory: string;
@@ -171,7 +172,7 @@ export const KEYS = {
     ),
     /** Processes that share the listening sockets. */
     workers: new Key(
-      (raw): number | 'auto' => (raw === 'auto' ? 'auto' : workers(raw)),
+      parseAuto(parseInteger(1, MAX_WORKERS)),
       (set = 'auto', { cores }) => (set === 'auto' ? Math.max(1, cores) : set),
       '`auto`: a process for each core shares the listening sockets',
     ),
@@ -219,7 +220,12 @@ export const KEYS = {
       '20s',
       ' without a byte',
     ),
-    connections: plain(parseInteger(1, MAX_CONNECTIONS), '4', ': most parallel connections for one slow blob'),
+    /** The most for one blob. */
+    connections: new Key(
+      parseAuto(parseInteger(1, MAX_CONNECTIONS)),
+      (set = 'auto') => (set === 'auto' ? AUTO_CONNECTIONS : set),
+      '`auto`: as many connections for one slow blob as help, 16 at most; a number is the most, `1` turns them off',
+    ),
   },
   access: {
     /** null: open until the first user exists. */

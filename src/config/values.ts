@@ -75,6 +75,19 @@ export function parseInteger(least: number, most: number): (raw: unknown) => num
   };
 }
 
+/** `auto`, or a value. */
+export function parseAuto<T>(parse: (raw: unknown) => T): (raw: unknown) => T | 'auto' {
+  return (raw) => {
+    if (raw === 'auto') return 'auto';
+    try {
+      return parse(raw);
+    } catch (error) {
+      if (error instanceof BadValue) throw new BadValue(`${error.message}, nor auto`);
+      throw error;
+    }
+  };
+}
+
 /** A list, or text with commas. */
 export function parseList<T>(item: (raw: unknown) => T): (raw: unknown) => T[] {
   return (raw) => {

@@ -2,7 +2,7 @@ import type { Counter } from 'prom-client';
 import type { Config } from '../config/config.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import type { SingleConnectionHosts } from './download/parallelism.ts';
+import type { ParallelHosts } from './download/host-parallelism.ts';
 import type { Endpoints } from './endpoints.ts';
 import type { HeadOrGet } from './head-or-get.ts';
 import { type Pools, PURPOSES } from './pools.ts';
@@ -12,7 +12,7 @@ import type { Requester } from './request.ts';
 export interface UpstreamContext {
   readonly requester: Requester;
   readonly endpoints: Endpoints;
-  readonly singleConnectionHosts: SingleConnectionHosts;
+  readonly parallelHosts: ParallelHosts;
   readonly pools: Pools;
   readonly headOrGet: HeadOrGet;
   readonly config: Config['upstream'];

@@ -12,7 +12,7 @@ import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-deadline.
 import { readManifest, readManifestHead, readReferrers, readTags } from './document-responses.ts';
 import { openBlob, resumable, statBlob } from './download/blob-stream.ts';
 import { download } from './download/download.ts';
-import { SingleConnectionHosts } from './download/parallelism.ts';
+import { ParallelHosts } from './download/host-parallelism.ts';
 import { Endpoints, tryEndpoints } from './endpoints.ts';
 import { isBusy, RedirectError, type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
 import { HeadOrGet } from './head-or-get.ts';
@@ -86,14 +86,15 @@ class RegistryUpstream implements Upstream {
     const pools = new Pools(this.#limits.pools, this.#limits.wait);
     const endpoints = new Endpoints({ connect: (endpoint, { proxy }) => this.#connections.probe(endpoint, proxy) });
     const tokens = new Tokens(this.#connections, pools);
+    const ownLog = log.child({ room: 'upstream' });
     this.#context = {
       requester: new Requester(this.#connections, tokens, pools, config.stallTimeout),
       endpoints,
       headOrGet: new HeadOrGet(config.stallTimeout),
-      singleConnectionHosts: new SingleConnectionHosts(),
+      parallelHosts: new ParallelHosts(ownLog),
       pools,
       config,
-      log: log.child({ room: 'upstream' }),
+      log: ownLog,
       metrics: upstreamMetrics(metrics, pools, endpoints),
     };
   }

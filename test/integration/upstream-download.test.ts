@@ -311,24 +311,6 @@ describe('pieces', () => {
     await downloads(upstreamOf([fake.url]), layer(8 * MIB, fake));
   });
 
-  it.each([429, 403])('end where the host answers them with %i', async (status) => {
-    let open = 0;
-    const fake = await fakeRegistry({
-      bytesPerSecond: 2 * MIB,
-      faults: () => {
-        open = fake.log.of({ kind: 'blob' }).filter((request) => !request.done).length;
-        return open > 1 ? { status } : undefined;
-      },
-    });
-    const upstream = upstreamOf([fake.url]);
-    await downloads(upstream, layer(8 * MIB, fake));
-    expect(fake.log.count({ status })).toBe(1);
-    // The next download does not even try.
-    fake.log.clear();
-    await downloads(upstream, layer(6 * MIB, fake));
-    expect(fake.log.count({ kind: 'blob' })).toBe(1);
-  });
-
   it('end where ranges are not honoured, and nothing is fetched twice by the one that goes on', async () => {
     const fake = await fakeRegistry({
       bytesPerSecond: 2 * MIB,

@@ -6,13 +6,15 @@ export interface SlowLink {
   close(): Promise<void>;
 }
 
-/** A link to a port of loopback that delays every byte by half a round trip and lets each connection have so many bytes a second. */
+/** A link to a port of loopback that delays every byte by half a round trip and lets each connection, or all together, have so many bytes a second. */
 export async function slowLink(options: {
   readonly to: number;
   readonly roundTripMs: number;
   readonly bytesPerSecond: number;
+  readonly shared?: boolean;
 }): Promise<SlowLink> {
-  const { to, roundTripMs, bytesPerSecond } = options;
+  const { to, roundTripMs, bytesPerSecond, shared = false } = options;
+  const ofAll = shared ? [new Wire(bytesPerSecond), new Wire(bytesPerSecond)] : [];
   const open = new Set<Socket>();
   const server = createServer((near) => {
     const far = connect({ host: '127.0.0.1', port: to });
@@ -26,8 +28,9 @@ export async function slowLink(options: {
         far.destroy();
       });
     }
-    carry(near, far, roundTripMs / 2, bytesPerSecond);
-    carry(far, near, roundTripMs / 2, bytesPerSecond);
+    const [there = new Wire(bytesPerSecond), back = new Wire(bytesPerSecond)] = ofAll;
+    carry(near, far, roundTripMs / 2, there);
+    carry(far, near, roundTripMs / 2, back);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
@@ -39,14 +42,29 @@ export async function slowLink(options: {
   };
 }
 
+/** One direction of a link: it is free for the next byte when all before have been sent. */
+class Wire {
+  readonly #bytesPerSecond: number;
+  #free = 0;
+
+  constructor(bytesPerSecond: number) {
+    this.#bytesPerSecond = bytesPerSecond;
+  }
+
+  /** @returns when so many bytes have been sent, ms */
+  send(bytes: number): number {
+    this.#free = Math.max(this.#free, performance.now()) + (bytes / this.#bytesPerSecond) * 1000;
+    return this.#free;
+  }
+}
+
 /** Bytes that one direction of a connection holds on their way. */
 const WINDOW = 1024 * 1024;
 
-function carry(from: Socket, to: Socket, delayMs: number, bytesPerSecond: number): void {
+function carry(from: Socket, to: Socket, delayMs: number, wire: Wire): void {
   // In order: timers of different lengths do not promise theirs. Null is the end.
   const queue: { readonly due: number; readonly chunk: Buffer | null }[] = [];
   let timer: NodeJS.Timeout | undefined;
-  let free = 0;
   let onTheWay = 0;
   const deliver = (): void => {
     timer = undefined;
@@ -66,14 +84,13 @@ function carry(from: Socket, to: Socket, delayMs: number, bytesPerSecond: number
       timer = setTimeout(deliver, Math.max(0, next.due - performance.now()));
   };
   from.on('data', (chunk: Buffer) => {
-    free = Math.max(free, performance.now()) + (chunk.length / bytesPerSecond) * 1000;
     onTheWay += chunk.length;
     if (onTheWay > WINDOW) from.pause();
-    queue.push({ due: free + delayMs, chunk });
+    queue.push({ due: wire.send(chunk.length) + delayMs, chunk });
     schedule();
   });
   from.on('end', () => {
-    queue.push({ due: Math.max(free, performance.now()) + delayMs, chunk: null });
+    queue.push({ due: wire.send(0) + delayMs, chunk: null });
     schedule();
   });
   to.on('close', () => clearTimeout(timer));

@@ -36,6 +36,8 @@ export class DownloadConnection {
   queued = false;
   /** Its response has begun: what fails now is the body. */
   responded = false;
+  /** A response has begun on it, this one or an earlier one. */
+  established = false;
   /** When the last bytes came, or the response began (`performance.now()`). */
   #lastByteAt = 0;
   /** Its body is paused because the disk is slower. */
@@ -86,6 +88,7 @@ export class DownloadConnection {
   /** A response has begun. */
   begin(body: Readable): void {
     this.responded = true;
+    this.established = true;
     this.#paused = false;
     this.#lastByteAt = performance.now();
     this.cancel = () => body.destroy();

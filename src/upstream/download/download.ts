@@ -19,6 +19,7 @@ import {
 import type { Route } from '../upstream.ts';
 import { type ConnectionRole, DownloadConnection } from './connection.ts';
 import { EndpointRecord } from './endpoint-record.ts';
+import { isRefusal } from './host-parallelism.ts';
 import { Pace } from './pace.ts';
 import { Parallelism } from './parallelism.ts';
 import { RangeScheduler } from './range-scheduler.ts';
@@ -30,7 +31,7 @@ const ADJUST_MS = 100;
 /**
  * Fetches what a sink lacks, over as many connections, endpoints and attempts as needed. It starts as one plain GET. A body that breaks off,
  * stalls or ends short is resumed where it stopped, with a new redirect and, where needed, a new token. Where one connection proves slow,
- * several fetch segments, lowest offset first.
+ * several fetch segments, lowest offset first, as many as help.
  */
 export async function download(
   context: UpstreamContext,
@@ -100,11 +101,12 @@ class Download {
       held: sink.held,
       wishes: sink.wishes,
       connections: () => this.#connections.keys(),
-      maxConnections: context.config.connections,
     });
     this.#parallelism = new Parallelism({
+      connections: () => this.#connections.keys(),
+      most: context.config.connections,
       ranges: this.#ranges,
-      singleConnectionHosts: context.singleConnectionHosts,
+      hosts: context.parallelHosts,
       log: context.log,
       onDivided: () => context.metrics.parallel.inc({ registry: route.host }),
     });
@@ -148,6 +150,7 @@ class Download {
       unsubscribe?.();
       signal.removeEventListener('abort', onAbort);
       this.#finished.abort();
+      this.#parallelism.leave();
     }
     if (stop.signal.reason === RESTED) return this.#ranges.hasNext;
     stop.signal.throwIfAborted();
@@ -160,7 +163,7 @@ class Download {
     // It has ended with nothing to do, while readers' parts were still under way.
     const mayOpen = roles.length > 0 && roles.length < this.#parallelism.limit;
     if (mayOpen && !roles.includes('first') && this.#ranges.hasNext) this.#open('first');
-    this.#parallelism.adjust(this.#connections, (role) => this.#open(role));
+    this.#parallelism.adjust((role) => this.#open(role));
   }
 
   /** Not within a call of the sink's, and once for all wishes that come together. */
@@ -195,6 +198,8 @@ class Download {
 
   /** Fetches on one connection until nothing is left for it. @throws what ends the download */
   async #fetchAll(connection: DownloadConnection): Promise<void> {
+    // A link that breaks every few MiB may do so between two segments, which is no sign that this connection is one too many.
+    let before = connection.written;
     for (;;) {
       const release = await connection.acquire(this.#context.pools, this.#route.host, this.#finished.signal, {
         askers: this.#askers,
@@ -207,7 +212,6 @@ class Download {
       }
       // For the next reader that waits, now that this one is served.
       if (connection.role === 'wish') this.#adjustSoon();
-      const before = connection.written;
       let failure: unknown = null;
       try {
         await this.#fetchAssigned(connection);
@@ -220,15 +224,18 @@ class Download {
       this.#stop.signal.throwIfAborted();
       // The others fetch what it has left, and where they are too slow for it, another one is opened when there is a permit again.
       if (connection.rested) return;
-      if (failure !== null && !(await this.#recover(connection, failure, connection.written - before))) return;
+      if (failure !== null) {
+        if (!(await this.#recover(connection, failure, connection.written - before))) return;
+        before = connection.written;
+      }
       if (this.#isOneTooMany(connection)) return;
     }
   }
 
-  /** Fewer connections than before are allowed now. */
+  /** Fewer connections than before are allowed now, or help. */
   #isOneTooMany({ role }: DownloadConnection): boolean {
     if (role === 'wish') return this.#activeConnections() > this.#parallelism.limit;
-    return this.#activeConnections((other) => other !== 'wish') > this.#ranges.maxConnections;
+    return role === 'segment' && this.#activeConnections((other) => other !== 'wish') > this.#parallelism.share;
   }
 
   async #fetchAssigned(connection: DownloadConnection): Promise<void> {
@@ -237,13 +244,17 @@ class Download {
     if (response === null) return;
     const { assigned } = connection;
     connection.begin(response.body);
+    this.#parallelism.begun(connection, response.url.host);
     const before = connection.written;
     try {
       await writeBody(response.body, {
         write: (chunk) => this.#write(connection, chunk),
         isDone: () => assigned.empty && connection.offset < connection.end,
         paused: () => connection.paused(),
-        resumed: (pauseMs) => connection.resumed(pauseMs),
+        resumed: (pauseMs) => {
+          connection.resumed(pauseMs);
+          this.#parallelism.paused(pauseMs);
+        },
       });
       if (connection.end === Number.POSITIVE_INFINITY) this.#setSize(connection.offset);
       if (!assigned.empty) throw Object.assign(new Error('the body ended short'), { code: 'UND_ERR_SOCKET' });
@@ -313,7 +324,6 @@ class Download {
       connection.offset = content.from;
       connection.end = content.to;
       this.#ranges.noteRanges(true);
-      if (connection.additional) this.#context.singleConnectionHosts.succeeded(endpoint.host);
       return true;
     }
     const ignored = range !== null && !(range.from === 0 && (range.to ?? 0) >= (content.size ?? Infinity));
@@ -324,7 +334,6 @@ class Download {
         throw new InvalidResponseError('the whole blob instead of the part that was asked for');
       }
     }
-    if (content.ranges === false) this.#ranges.maxConnections = 1;
     if (content.ranges !== undefined && !ignored) this.#ranges.noteRanges(content.ranges);
     connection.offset = 0;
     connection.end = content.size ?? Number.POSITIVE_INFINITY;
@@ -369,6 +378,8 @@ class Download {
     if (assignedEnd <= offset && assignedEnd < end) this.#ranges.extend(connection, assignedEnd);
     const wanted = assigned.remove(start, offset);
     this.#pace.add(chunk.length);
+    this.#parallelism.brought(chunk.length);
+    this.#retries.brought(chunk.length);
     const [first] = wanted;
     if (first?.from === start && first.to === offset) {
       connection.written += chunk.length;
@@ -407,8 +418,11 @@ class Download {
       if (!progress && connection.responded) endpoints.failed(this.#route, endpoint, this.#key.repository, error);
     }
     const alone = !connection.additional && this.#activeConnections() === 1;
-    if (!alone && !progress) {
-      this.#parallelism.failed(connection, error, this.#endpoints.someIgnoreRanges, facts);
+    const rangeIgnored = this.#endpoints.someIgnoreRanges;
+    // What a host says to an additional connection may be about their number, however much this one brought before.
+    const superfluous = connection.additional && (rangeIgnored || isRefusal(error));
+    if (!alone && (!progress || superfluous)) {
+      this.#parallelism.failed(connection, error, rangeIgnored, facts);
       if (connection.additional) return false;
     }
     // Before the first response the client can still get the upstream's error, and decide itself whether to ask again.

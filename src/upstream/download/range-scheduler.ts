@@ -20,7 +20,6 @@ const EVERYTHING: Pick<Wishes, 'next'> = {
 export interface RangeSchedulerOptions {
   readonly held: readonly Extent[];
   readonly connections: () => Iterable<DownloadConnection>;
-  readonly maxConnections: number;
   readonly wishes?: Pick<Wishes, 'next'> | undefined;
 }
 
@@ -33,24 +32,21 @@ export class RangeScheduler {
   readonly #missing: IntervalSet;
   readonly #connections: () => Iterable<DownloadConnection>;
   readonly #wishes: Pick<Wishes, 'next'>;
-  /** How many connections the download may have. */
-  maxConnections: number;
   /** Bytes that a connection is assigned at a time; null while one connection fetches everything. */
   segmentSize: number | null = null;
   sizeKnown = false;
   /** Whether the upstream serves ranges: it said so or sent one, or it sent the whole instead; undefined until then. */
   #ranges: boolean | undefined;
 
-  constructor({ held, connections, maxConnections, wishes }: RangeSchedulerOptions) {
+  constructor({ held, connections, wishes }: RangeSchedulerOptions) {
     this.#missing = IntervalSet.complement(held);
     this.#connections = connections;
     this.#wishes = wishes ?? EVERYTHING;
-    this.maxConnections = maxConnections;
   }
 
-  /** The upstream serves ranges, as far as is known. */
-  get honoured(): boolean {
-    return this.#ranges === true;
+  /** Whether the upstream serves ranges; undefined while nothing is known. */
+  get honoured(): boolean | undefined {
+    return this.#ranges;
   }
 
   /** Notes whether the upstream serves ranges. One that has sent the whole instead is not asked for parts again: it comes in order then. */
@@ -68,17 +64,13 @@ export class RangeScheduler {
     return this.#urgent() !== null;
   }
 
-  /** Bytes that this connection would still have to fetch if there were no other. */
-  remainingFor({ assigned }: DownloadConnection): number {
-    if (this.#wishes === EVERYTHING) return this.#missing.bytes + assigned.bytes;
+  /** Bytes that these connections would still have to fetch if there were no others. */
+  remainingFor(connections: Iterable<DownloadConnection>): number {
+    let bytes = 0;
+    for (const { assigned } of connections) bytes += assigned.bytes;
+    if (this.#wishes === EVERYTHING) return bytes + this.#missing.bytes;
     const next = this.#next(this.#missing);
-    return assigned.bytes + (next === null ? 0 : next.to - next.from);
-  }
-
-  /** From now on one connection fetches everything. */
-  useOneConnection(): void {
-    this.maxConnections = 1;
-    this.segmentSize = null;
+    return bytes + (next === null ? 0 : next.to - next.from);
   }
 
   /** The blob's size has become known. */
@@ -152,6 +144,11 @@ export class RangeScheduler {
     this.#free(connection.assigned.remove(connection.assigned.start + this.segmentSize));
   }
 
+  /** From now on whoever is assigned something gets all that follows. */
+  undivide(): void {
+    this.segmentSize = null;
+  }
+
   /** Frees for others what the connection has not fetched. */
   release(connection: DownloadConnection): void {
     this.#free(connection.assigned.clear());
@@ -169,7 +166,7 @@ export class RangeScheduler {
 
   /** Whether the connection's body brings so much that it is not to fetch, before the next bytes that it is, that another request is better. */
   shouldSkip({ assigned, offset }: DownloadConnection): boolean {
-    return this.honoured && !assigned.empty && assigned.start - offset > SKIP_MAX;
+    return this.#ranges === true && !assigned.empty && assigned.start - offset > SKIP_MAX;
   }
 
   /** Assigns what a reader waits for, else what is wanted next; to a connection that is assigned bytes already only what follows and fits one request. */
@@ -229,7 +226,7 @@ export class RangeScheduler {
    */
   #nextSize(): number {
     if (this.segmentSize === null) return Number.POSITIVE_INFINITY;
-    const share = this.#missing.bytes / (2 * this.maxConnections);
+    const share = this.#missing.bytes / (2 * [...this.#connections()].length);
     return Math.max(this.segmentSize / 2, Math.min(this.segmentSize, share));
   }
 

@@ -53,7 +53,7 @@ describe('defaults', () => {
           staleFor: 7 * 86_400_000,
           scrub: 30 * 86_400_000,
         },
-        upstream: { proxy: null, stallTimeout: 20_000, connections: 4 },
+        upstream: { proxy: null, stallTimeout: 20_000, connections: 16 },
         access: { anonymous: null, allow: [], deny: [] },
         limits: {
           requestsPerMinute: null,

@@ -8,9 +8,9 @@ const run = (from: number, to: number) => ({ from, to });
 const MIB = 1024 * 1024;
 
 /** A scheduler for connections that are made by `add`, the first of them not additional. */
-function scheduler(held: readonly Extent[] = [], maxConnections = 4, wishes?: Pick<Wishes, 'next'>) {
+function scheduler(held: readonly Extent[] = [], wishes?: Pick<Wishes, 'next'>) {
   const connections: DownloadConnection[] = [];
-  const ranges = new RangeScheduler({ held, wishes, connections: () => connections, maxConnections });
+  const ranges = new RangeScheduler({ held, wishes, connections: () => connections });
   const add = (role: ConnectionRole = connections.length === 0 ? 'first' : 'segment'): DownloadConnection => {
     const connection = new DownloadConnection(role);
     connections.push(connection);
@@ -24,7 +24,7 @@ it('assigns everything to one connection, and what lies behind the size to none'
   const first = add();
   expect(ranges.assignNext(first)).toBe(true);
   expect(first.assigned.list()).toEqual([run(10, 20)]);
-  expect(ranges.remainingFor(first)).toBe(Number.POSITIVE_INFINITY);
+  expect(ranges.remainingFor([first])).toBe(Number.POSITIVE_INFINITY);
   ranges.setSize(25);
   expect(ranges.hasNext).toBe(false);
   ranges.extend(first, 20);
@@ -53,17 +53,16 @@ it('frees what a connection did not fetch, and goes back to one connection', () 
   ranges.divide(first, MIB);
   ranges.assignNext(second);
   ranges.release(first);
-  ranges.useOneConnection();
+  ranges.undivide();
   ranges.assignNext(first);
   expect(first.assigned.list()).toEqual([run(0, MIB)]);
-  expect(ranges.maxConnections).toBe(1);
   ranges.release(second);
   ranges.extend(first, MIB);
   expect(first.assigned.list()).toEqual([run(0, 100 * MIB)]);
 });
 
 it('halves what the busiest connection has left when all is assigned, unless it is little', () => {
-  const { ranges, add } = scheduler([], 2);
+  const { ranges, add } = scheduler();
   const [first, second, third] = [add(), add(), add()];
   ranges.assignNext(first);
   ranges.setSize(4 * SEGMENT_MIN);
@@ -111,7 +110,7 @@ const calm = (from: number, to: number): Wish => ({ from, to, urgent: false });
 describe('with wishes', () => {
   it('assigns what is wished for and nothing else, what readers wait for first', () => {
     const readers = new Readers(calm(0, MIB), urgent(50 * MIB, 51 * MIB));
-    const { ranges, add } = scheduler([], 4, readers);
+    const { ranges, add } = scheduler([], readers);
     const first = add();
     expect(ranges.assignNext(first)).toBe(true);
     expect(first.assigned.list()).toEqual([run(50 * MIB, 51 * MIB)]);
@@ -126,7 +125,7 @@ describe('with wishes', () => {
 
   it('assigns wishes that follow each other to one request, as long as it is not too long', () => {
     const readers = new Readers(...[0, 1, 2, 3, 4, 5].map((i) => urgent(2 * i * MIB, 2 * (i + 1) * MIB)));
-    const { ranges, add } = scheduler([], 4, readers);
+    const { ranges, add } = scheduler([], readers);
     const first = add();
     ranges.assignNext(first);
     expect(first.assigned.list()).toEqual([run(0, 8 * MIB)]);
@@ -137,7 +136,7 @@ describe('with wishes', () => {
 
   it('takes what a reader waits for from a stream that would bring it much later, not what it brings soon', () => {
     const readers = new Readers(calm(0, Number.POSITIVE_INFINITY));
-    const { ranges, add } = scheduler([], 4, readers);
+    const { ranges, add } = scheduler([], readers);
     const first = add();
     ranges.assignNext(first);
     ranges.setSize(100 * MIB);
@@ -156,7 +155,7 @@ describe('with wishes', () => {
 
   it('ends the body of a connection from which it takes all that is left', () => {
     const readers = new Readers(calm(50 * MIB, 52 * MIB));
-    const { ranges, add } = scheduler([], 4, readers);
+    const { ranges, add } = scheduler([], readers);
     const first = add();
     ranges.assignNext(first);
     ranges.setSize(100 * MIB);
@@ -170,7 +169,7 @@ describe('with wishes', () => {
 
   it('ends a body early rather than reading past what others fetch, where ranges are served', () => {
     const readers = new Readers(calm(0, Number.POSITIVE_INFINITY));
-    const { ranges, add } = scheduler([], 4, readers);
+    const { ranges, add } = scheduler([], readers);
     const first = add();
     ranges.assignNext(first);
     ranges.setSize(100 * MIB);
@@ -187,7 +186,7 @@ describe('with wishes', () => {
 
   it('lets a body go on only where it is wanted and nobody waits elsewhere', () => {
     const readers = new Readers(urgent(0, MIB));
-    const { ranges, add } = scheduler([], 4, readers);
+    const { ranges, add } = scheduler([], readers);
     const first = add();
     ranges.assignNext(first);
     ranges.setSize(100 * MIB);
@@ -203,7 +202,7 @@ describe('with wishes', () => {
 
   it('gives up a long body for a reader, and never a short one', () => {
     const readers = new Readers(calm(0, Number.POSITIVE_INFINITY));
-    const { ranges, add } = scheduler([], 1, readers);
+    const { ranges, add } = scheduler([], readers);
     const first = add();
     ranges.assignNext(first);
     ranges.setSize(100 * MIB);
@@ -221,7 +220,7 @@ describe('with wishes', () => {
 
   it('asks for no parts of an upstream that sends the whole instead: all of it comes in order', () => {
     const readers = new Readers(urgent(50 * MIB, 51 * MIB));
-    const { ranges, add } = scheduler([run(0, MIB)], 4, readers);
+    const { ranges, add } = scheduler([run(0, MIB)], readers);
     const first = add();
     ranges.assignNext(first);
     ranges.noteRanges(false);

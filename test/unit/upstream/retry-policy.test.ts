@@ -2,21 +2,60 @@ import { describe, expect, it } from 'vitest';
 import { RetryPolicy } from '../../../src/upstream/download/retry-policy.ts';
 import { InvalidResponseError, StatusError } from '../../../src/upstream/failures.ts';
 
+/** The wait after an attempt that brought so many bytes and then failed. */
+function waitAfter(policy: RetryPolicy, bytes: number, error: unknown = reset): number | null {
+  policy.brought(bytes);
+  return policy.next(error, bytes);
+}
+
 const reset = Object.assign(new Error('reset'), { code: 'ECONNRESET' });
 const MIB = 1024 * 1024;
 
 describe('RetryPolicy', () => {
   it('does not make a link wait that breaks after every MiB', () => {
     const policy = new RetryPolicy();
-    for (let i = 0; i < 1000; i++) expect(policy.next(reset, MIB)).toBe(0);
+    for (let i = 0; i < 1000; i++) expect(waitAfter(policy, MIB)).toBe(0);
   });
 
   it('spaces out attempts that bring little, without ever giving them up', () => {
     const policy = new RetryPolicy();
     for (let i = 0; i < 100; i++) {
-      const wait = policy.next(reset, 1);
+      const wait = waitAfter(policy, 64 * 1024);
       expect(wait).toBeGreaterThanOrEqual(80);
       expect(wait).toBeLessThanOrEqual(120);
+    }
+  });
+
+  it('takes single bytes for nothing, however often they come', () => {
+    let now = 0;
+    const policy = new RetryPolicy(() => now);
+    let attempts = 0;
+    for (let wait: number | null = 0; wait !== null; now += wait ?? 0) {
+      wait = waitAfter(policy, 1);
+      expect(++attempts).toBeLessThan(200);
+    }
+    expect(attempts).toBeGreaterThan(20);
+  });
+
+  it('lets many small parts add up', () => {
+    let now = 0;
+    const policy = new RetryPolicy(() => now);
+    for (let i = 0; i < 1000; i++) {
+      const wait = waitAfter(policy, 16 * 1024);
+      expect(wait).not.toBeNull();
+      now += wait ?? 0;
+    }
+  });
+
+  it('does not give up one connection that fails while others bring the rest', () => {
+    let now = 0;
+    const policy = new RetryPolicy(() => now);
+    for (let i = 0; i < 100; i++) {
+      now += 5_000;
+      policy.brought(MIB);
+      const wait = policy.next(reset, 0);
+      expect(wait).not.toBeNull();
+      if (i > 5) expect(wait).toBeGreaterThan(3_000);
     }
   });
 
@@ -52,7 +91,7 @@ describe('RetryPolicy', () => {
     const policy = new RetryPolicy(() => now);
     for (let i = 0; i < 11; i++) policy.next(reset, 0);
     now += 200_000;
-    expect(policy.next(reset, MIB)).toBe(0);
+    expect(waitAfter(policy, MIB)).toBe(0);
     expect(policy.next(reset, 0)).toBeLessThan(301);
     for (let i = 0; i < 11; i++) policy.next(reset, 0);
     now += 200_000;
@@ -74,7 +113,7 @@ describe('RetryPolicy', () => {
 
   it('waits as long as a registry asks, a minute at most', () => {
     const busy = (seconds: number) => new StatusError(429, 'registry.test', seconds, 'too many requests');
-    expect(new RetryPolicy().next(busy(7), MIB)).toBe(7_000);
+    expect(waitAfter(new RetryPolicy(), MIB, busy(7))).toBe(7_000);
     expect(new RetryPolicy().next(busy(3600), 0)).toBe(60_000);
   });
 });
