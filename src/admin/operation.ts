@@ -103,6 +103,7 @@ function inputShapes({ z }: typeof import('zod')) {
     'alias.show': NameInput,
     'alias.rm': NameInput,
     'alias.import': z.strictObject({ yaml: z.string(), file: z.string().default('the input') }),
+    'alias.presets': z.strictObject({ take: z.boolean().default(false) }),
     'registry.show': HostInput,
     'registry.set': z.strictObject({
       host: text,

@@ -1,19 +1,21 @@
 import { isIP } from 'node:net';
 import { Mutex, Reloader } from '../kit/async.ts';
 import { OperatorError } from '../kit/operator-error.ts';
+import { isPattern } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { exportRows, type ImportResult, planImport, type RegistryDeclaration } from './import-export.ts';
+import { registryOf } from './lookup.ts';
 import {
   applySettings,
   newRegistry,
   parseAliasName,
-  parseEndpoints,
-  parseRegistryHost,
   type RegistrySettings,
+  registryKey,
   sameList,
   sameRegistry,
 } from './names.ts';
-import { afterChange, emptySnapshot, fromRows, refuseTaken, withoutHost } from './snapshot.ts';
+import { type PresetsDifference, planPresets } from './presets.ts';
+import { afterChange, aliasOfPattern, emptySnapshot, fromRows, refuseTaken, withoutHost } from './snapshot.ts';
 import type { AliasStore, TableChange } from './store.ts';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from './table.ts';
 
@@ -128,17 +130,14 @@ export class AliasTable {
   addAlias(request: AddAlias): Promise<AddedAlias> {
     return this.#change((snapshot) => {
       const { name, host } = this.#aliasName(request.name);
-      const registryHost = parseRegistryHost(request.registry);
-      const asked =
-        request.endpoints === undefined || request.endpoints.length === 0 ? null : parseEndpoints(request.endpoints);
+      const registryHost = registryKey(request.registry, snapshot.registries);
+      if (isPattern(registryHost)) throw aliasOfPattern(registryHost);
       const held = snapshot.aliases.get(name);
       refuseTaken(snapshot, name, host, registryHost);
 
       const known = snapshot.registries.get(registryHost);
-      const registry: RegistryEntry = {
-        ...(known ?? newRegistry(registryHost)),
-        ...(asked === null ? {} : { endpoints: asked }),
-      };
+      const before = registryOf(snapshot, registryHost) ?? newRegistry(registryHost);
+      const registry = applySettings(before, { endpoints: request.endpoints });
       const alias: AliasEntry = {
         name,
         host,
@@ -195,10 +194,11 @@ export class AliasTable {
     });
   }
 
-  /** @throws {OperatorError} `REGISTRY_UNKNOWN`; usage where it is malformed. */
+  /** A row, or what a pattern's row says of a host. @throws {OperatorError} `REGISTRY_UNKNOWN`; usage where it is malformed. */
   registry(host: string): RegistryEntry {
-    const key = parseRegistryHost(host);
-    const found = this.#snapshot.registries.get(key);
+    const { registries } = this.#snapshot;
+    const key = registryKey(host, registries);
+    const found = registries.get(key) ?? registryOf(this.#snapshot, key);
     if (found === undefined) {
       throw new OperatorError('REGISTRY_UNKNOWN', `the registry ${key} is not in the table`, {
         next: `list them with: gateway registry ls; add it with: gateway alias add <name> ${key}`,
@@ -213,9 +213,9 @@ export class AliasTable {
     settings: RegistrySettings,
   ): Promise<{ registry: RegistryEntry; added: boolean; changed: boolean }> {
     return this.#change((snapshot) => {
-      const key = parseRegistryHost(host);
+      const key = registryKey(host, snapshot.registries);
       const known = snapshot.registries.get(key);
-      const registry = applySettings(known ?? newRegistry(key), settings);
+      const registry = applySettings(known ?? registryOf(snapshot, key) ?? newRegistry(key), settings);
       const changed = known === undefined || !sameRegistry(known, registry);
       return {
         change: { putRegistries: changed ? [registry] : [] },
@@ -228,6 +228,7 @@ export class AliasTable {
   removeRegistry(host: string): Promise<RegistryEntry> {
     return this.#change((snapshot) => {
       const found = this.registry(host);
+      if (found.pattern !== undefined) throw rowOfPattern(found.host, found.pattern);
       const names = [...snapshot.aliases.values()]
         .filter((alias) => alias.registry === found.host)
         .map((alias) => alias.name)
@@ -243,6 +244,14 @@ export class AliasTable {
    */
   importRows(rows: readonly RegistryDeclaration[]): Promise<ImportResult> {
     return this.#change((snapshot) => planImport(rows, snapshot));
+  }
+
+  /** What the presets of this version would change, and, with `take`, changes it. */
+  presets(rows: readonly RegistryDeclaration[], take: boolean): Promise<PresetsDifference> {
+    return this.#change((snapshot) => {
+      const { change, result } = planPresets(rows, snapshot);
+      return { change: take ? change : {}, result };
+    });
   }
 
   exportRows(): RegistryDeclaration[] {
@@ -296,6 +305,12 @@ export class AliasTable {
     this.#snapshot = snapshot;
     for (const listener of this.#listeners) listener(snapshot);
   }
+}
+
+function rowOfPattern(host: string, pattern: string): OperatorError {
+  return new OperatorError('REGISTRY_UNKNOWN', `the registry ${host} has no row of its own: it is one of ${pattern}`, {
+    next: `remove all of them: gateway registry rm '${pattern}'`,
+  });
 }
 
 function registryInUse(host: string, aliases: readonly string[]): OperatorError {

@@ -1,13 +1,7 @@
 import { OperatorError } from '../kit/operator-error.ts';
-import {
-  applySettings,
-  newRegistry,
-  parseAliasName,
-  parseRegistryHost,
-  sameRegistry,
-  withoutPassword,
-} from './names.ts';
-import { aliasTaken, refuseTaken, withoutHost } from './snapshot.ts';
+import { isPattern } from '../oci/names.ts';
+import { applySettings, newRegistry, parseAliasName, registryKey, sameRegistry, withoutPassword } from './names.ts';
+import { aliasOfPattern, aliasTaken, refuseTaken, withoutHost } from './snapshot.ts';
 import type { TableChange } from './store.ts';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from './table.ts';
 
@@ -75,7 +69,8 @@ export function planImport(
   };
   for (const row of rows) {
     attempt(() => {
-      const key = parseRegistryHost(row.host);
+      const key = registryKey(row.host, snapshot.registries);
+      if (isPattern(key) && row.aliases.length > 0) throw aliasOfPattern(key);
       const before = registries.get(key) ?? snapshot.registries.get(key) ?? newRegistry(key);
       // An export leaves out the proxy's password, so the same proxy without it keeps the one in the table.
       const keepsProxy = row.proxy && before.proxy !== null && withoutPassword(before.proxy) === row.proxy;

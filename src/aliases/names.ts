@@ -3,7 +3,9 @@ import ipaddr from 'ipaddr.js';
 import { parseProxy } from '../config/values.ts';
 import { normaliseHostName } from '../kit/host-name.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import type { RegistryEntry } from './table.ts';
+import { canonicalRegistry } from '../oci/known-registries.ts';
+import { isPattern } from '../oci/names.ts';
+import type { RegistryEntry, TableSnapshot } from './table.ts';
 
 /** RFC 1035 §2.3.4, without the final dot. */
 const MAX_HOST = 253;
@@ -45,8 +47,14 @@ export function aliasHost(name: string, domain: string): string {
   return name.includes('.') ? name : `${name}.${domain}`;
 }
 
+/** Docker Hub's web site, whose addresses people copy; see `canonicalRegistry`. */
+const DOCKER_HUB_SITE = 'hub.docker.com';
+/** Labels that a pattern has to end with: `*.dev` would be half the internet. */
+const PATTERN_LABELS = 2;
+
 /**
- * A registry as image names start with it: a host with a dot, or with a port, or `localhost`; lower-cased, IDN in punycode.
+ * A registry as image names start with it: a host with a dot, or with a port, or `localhost`; lower-cased, IDN in punycode. Or a pattern of
+ * such hosts, in which `*` stands for one label: `*.pkg.dev`, `*.dkr.ecr.*.amazonaws.com`.
  * @throws {OperatorError} usage, `REGISTRY_INVALID`
  */
 export function parseRegistryHost(text: string): string {
@@ -56,11 +64,31 @@ export function parseRegistryHost(text: string): string {
     });
   if (text.includes('://')) throw refuse('is a URL; a registry is only the host (URLs are given with --endpoint)');
   if (text.includes('/')) throw refuse('has a path; a registry is only the host, with a port if need be');
+  if (isPattern(text)) return parsePattern(text, refuse);
   const whole = hostWithPort(text, refuse);
+  if (whole === DOCKER_HUB_SITE) throw refuse('is a web site; its images are those of the registry docker.io');
   if (!whole.includes('.') && !whole.includes(':') && whole !== 'localhost') {
     throw refuse('has neither a dot nor a port, so image names cannot tell it from a part of their path');
   }
   return whole;
+}
+
+function parsePattern(text: string, refuse: (problem: string) => OperatorError): string {
+  const labels = text.split('.');
+  if (labels.some((label) => label !== '*' && isPattern(label)))
+    throw refuse('has a star beside other characters; a star stands for a whole label, as in *.pkg.dev');
+  if (labels.slice(-PATTERN_LABELS).some(isPattern) || labels.length <= PATTERN_LABELS)
+    throw refuse('would match hosts of anybody; a pattern ends with a whole domain, as in *.pkg.dev');
+  // The rest is checked as any host is: with a label in the place of each star.
+  const STAND_IN = 'star-of-a-pattern';
+  const whole = hostWithPort(labels.map((label) => (label === '*' ? STAND_IN : label)).join('.'), refuse);
+  return whole.replaceAll(STAND_IN, '*');
+}
+
+/** The row of a table that a registry's name means: one of that very name, else that of the registry's one name. */
+export function registryKey(text: string, registries: TableSnapshot['registries']): string {
+  const host = parseRegistryHost(text);
+  return registries.has(host) ? host : canonicalRegistry(host);
 }
 
 /** A host in its one stored form, with its port if it has one. */
@@ -184,15 +212,44 @@ export function newRegistry(host: string): RegistryEntry {
 
 export function applySettings(entry: RegistryEntry, settings: RegistrySettings): RegistryEntry {
   const { endpoints, proxy, credentials, public: open, realms } = settings;
+  const { host } = entry;
+  if (isPattern(host) && credentials) {
+    throw new OperatorError(
+      'CREDENTIALS_INVALID',
+      `${host} is a pattern: whoever owns a host that matches it would be sent them`,
+      {
+        next: 'give them to a registry of its own: gateway registry set HOST --username U --password-stdin',
+      },
+    );
+  }
+  // Without its pattern: what is set is a row of its own.
   return {
-    host: entry.host,
-    endpoints: endpoints === undefined || endpoints.length === 0 ? entry.endpoints : parseEndpoints(endpoints),
+    host,
+    endpoints: endpoints === undefined || endpoints.length === 0 ? entry.endpoints : endpointsOf(host, endpoints),
     proxy: proxy === undefined ? entry.proxy : proxy === null ? null : parseRegistryProxy(proxy),
     credentials:
       credentials === undefined ? entry.credentials : credentials === null ? null : parseCredentials(credentials),
     public: open ?? entry.public,
     realms: realms === undefined ? entry.realms : parseRealms(realms),
   };
+}
+
+/** Those of a pattern have it where the host belongs, and no others have stars. @throws {OperatorError} usage, `ENDPOINT_INVALID` */
+function endpointsOf(host: string, texts: readonly string[]): string[] {
+  const endpoints = parseEndpoints(texts);
+  const wrong = endpoints.find((endpoint) =>
+    isPattern(host) ? !endpoint.includes(host) : isPattern(new URL(endpoint).host),
+  );
+  if (wrong === undefined) return endpoints;
+  if (!isPattern(host)) {
+    throw new OperatorError(
+      'ENDPOINT_INVALID',
+      `the endpoint ${wrong} has a star in its host, and ${host} is no pattern`,
+    );
+  }
+  throw new OperatorError('ENDPOINT_INVALID', `the endpoint ${wrong} is the same for every host that matches ${host}`, {
+    next: `write the pattern where the host belongs: https://${host}, or https://mirror.example/${host}`,
+  });
 }
 
 export function sameList(one: readonly string[], other: readonly string[]): boolean {

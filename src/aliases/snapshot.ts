@@ -67,3 +67,14 @@ export function aliasTaken(held: AliasEntry, name: string, next?: string): Opera
       : `the host ${held.host} belongs to the alias ${held.name}, which stands for ${held.registry}`;
   return new OperatorError('ALIAS_TAKEN', message, next === undefined ? {} : { next });
 }
+
+/** The refusal of an alias for a pattern. */
+export function aliasOfPattern(pattern: string): OperatorError {
+  return new OperatorError(
+    'REGISTRY_INVALID',
+    `the registry "${pattern}" is a pattern, and an alias stands for one registry`,
+    {
+      next: `name the host: gateway alias add <name> ${pattern.replaceAll('*', 'x')}`,
+    },
+  );
+}

@@ -1,7 +1,9 @@
 /** A registry of the table: a host that image names start with, and where its content is fetched. */
 export interface RegistryEntry {
-  /** `docker.io`, `localhost:5000`. */
+  /** `docker.io`, `localhost:5000`; in the table also a pattern, `*.pkg.dev`: each host that matches is a registry of its own (`registryOf`). */
   readonly host: string;
+  /** Of a registry that has no row of its own: the pattern whose row it is. */
+  readonly pattern?: string;
   /** URLs, tried in order; never empty (default: `https://<host>`, for docker.io `https://registry-1.docker.io`). */
   readonly endpoints: readonly string[];
   readonly proxy: string | null;

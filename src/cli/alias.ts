@@ -1,9 +1,11 @@
 import { Command } from 'commander';
 import type { AliasAdded, AliasDetails, AliasRow } from '../admin/contract.ts';
 import type { ImportResult } from '../aliases/import-export.ts';
+import type { PresetsDifference } from '../aliases/presets.ts';
+import { OperatorError } from '../kit/operator-error.ts';
 import { stateCell } from './cert.ts';
 import { formatWhen } from './output.ts';
-import { collect, readGiven, readInput, type Session } from './session.ts';
+import { collect, confirm, readGiven, readInput, type Session } from './session.ts';
 
 export function aliasCommands(session: Session): Command {
   const { output } = session;
@@ -87,8 +89,16 @@ export function aliasCommands(session: Session): Command {
   group
     .command('import')
     .description('add registries and aliases from a YAML file, in the format of the files in aliases/')
-    .argument('<file>', 'the file, or - for standard input')
-    .action(async (file: string) => {
+    .argument('[file]', 'the file, or - for standard input')
+    .option('--presets', 'the registries and aliases that come with this version: show what the table has not, and ask')
+    .option('--yes', 'with --presets: do not ask')
+    .action(async (file: string | undefined, options: { presets?: boolean; yes?: boolean }) => {
+      if ((file === undefined) !== (options.presets === true)) {
+        throw new OperatorError('INPUT_INVALID', 'give either a file or --presets', {
+          next: 'gateway alias import table.yaml, or gateway alias import --presets',
+        });
+      }
+      if (file === undefined) return importPresets(session, options.yes === true);
       const yaml = file === '-' ? await readInput(session) : await readGiven(file);
       const done = (await session.act('alias.import', {
         yaml,
@@ -106,4 +116,18 @@ export function aliasCommands(session: Session): Command {
     });
 
   return group;
+}
+
+/** Shows what the presets would change, and changes it where the person says so. */
+async function importPresets(session: Session, yes: boolean): Promise<void> {
+  const { output } = session;
+  const { differences, kept } = (await session.act('alias.presets', {})) as PresetsDifference;
+  for (const sentence of differences) output.line(`+ ${sentence}`);
+  for (const sentence of kept) output.line(`  ${sentence}`);
+  if (differences.length === 0) return output.line('the table has all that comes with this version');
+  if (!yes && !(await confirm(session, 'Take this into the table?'))) {
+    return output.line('nothing was changed; take it with: gateway alias import --presets --yes');
+  }
+  const done = (await session.act('alias.presets', { take: true })) as PresetsDifference;
+  return output.line(`${done.differences.length} changes were made`);
 }

@@ -120,6 +120,18 @@ export async function readInput(session: Session, limit = MAX_INPUT): Promise<st
   }
 }
 
+/** Asks the person at the terminal; false where there is none. */
+export async function confirm(session: Session, question: string): Promise<boolean> {
+  if ((session.stdin as Partial<NodeJS.ReadStream>).isTTY !== true) return false;
+  const { createInterface } = await import('node:readline/promises');
+  const lines = createInterface({ input: session.stdin, output: process.stderr });
+  try {
+    return /^y(es)?$/i.test((await lines.question(`${question} [y/N] `, { signal: session.signal })).trim());
+  } finally {
+    lines.close();
+  }
+}
+
 /** A secret from standard input, without the line end that `echo` adds. @throws {OperatorError} usage */
 export async function readSecret(session: Session): Promise<string> {
   const secret = (await readInput(session, MAX_SECRET)).replace(/\r?\n$/, '');

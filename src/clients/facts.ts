@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import type { Config } from '../config/config.ts';
+import { isPattern } from '../oci/names.ts';
 
 /** The clients whose configuration the gateway writes: `gateway client KIND`, `GET /client/<kind>`. */
 export const CLIENT_KINDS = ['docker', 'containerd', 'podman', 'k3s', 'cri-o', 'buildkit', 'kind', 'minikube'] as const;
@@ -75,7 +76,8 @@ export async function gatherFacts({ config, table, bound, credentials }: ClientS
     domain: table.domain,
     ...reachOf(config, bound),
     ca: config.tls.mode === 'internal' ? await caRoot(config.dataDir) : null,
-    registries: [...table.registries.keys()].sort(byText),
+    // No client's configuration knows patterns as this gateway does.
+    registries: [...table.registries.keys()].filter((host) => !isPattern(host)).sort(byText),
     aliases: [...table.aliases.values()].sort((one, other) => byText(one.name, other.name)),
     credentials,
   };

@@ -12,9 +12,10 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Service } from './connections.ts';
 import { languageOf, renderPage } from './page.ts';
+import { hostUnknown, registryOfNs, registryOfPath, roleOf } from './registry-name.ts';
 import type { AccessPort, RequestContext, RequestKind } from './request-context.ts';
 import { errorAnswer, type SmallAnswer, textAnswer } from './response-writer.ts';
-import { hostUnknown, parsePing, pathUnknown, requireRegistry, roleOf } from './target.ts';
+import { parsePing, pathUnknown } from './target.ts';
 
 /** What Hono's handlers get beside the request. */
 interface EdgeBindings {
@@ -141,12 +142,11 @@ export function createApp(deps: AppDeps): EdgeApp {
       const ping = parsePing(context.path);
       if (ping === null || (ping.registry !== undefined && role.kind === 'alias')) throw pathUnknown(context.path);
       context.kind = 'ping';
-      const registry = ping.registry === undefined ? undefined : requireRegistry(ping.registry, table);
+      const registry = ping.registry === undefined ? undefined : registryOfPath(ping.registry, context, table);
       await checkAccess(c, deps.access);
       const ns = c.req.query('ns')?.toLowerCase();
-      const namespace = role.kind === 'alias' ? role.alias.registry : (registry ?? ns);
-      const named = ns !== undefined && namespace !== undefined && table.registries.has(namespace);
-      const headers = named ? { ...PING_HEADERS, 'oci-namespace': namespace } : PING_HEADERS;
+      const namespace = role.kind === 'alias' ? role.alias.registry : (registry ?? namespaceOf(ns, context, table));
+      const headers = ns && namespace !== null ? { ...PING_HEADERS, 'oci-namespace': namespace } : PING_HEADERS;
       return respond(c, 'ping', { status: 200, headers, body: '{}' });
     }),
   );
@@ -154,6 +154,15 @@ export function createApp(deps: AppDeps): EdgeApp {
   app.notFound((c) => respond(c, c.env.context.kind, renderError(pathUnknown(c.env.context.path))));
   app.onError((error, c) => respond(c, c.env.context.kind, errorAnswer(error, c.env.context, deps.log)));
   return app;
+}
+
+/** A ping is answered whatever it names: the pull that follows is refused in words. */
+function namespaceOf(ns: string | undefined, context: RequestContext, table: TableSnapshot): string | null {
+  try {
+    return registryOfNs(ns || undefined, context, table);
+  } catch {
+    return null;
+  }
 }
 
 /** A handler for the listeners that offer `service`; others go on to the next route. */

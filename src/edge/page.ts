@@ -3,8 +3,9 @@ import { isIP } from 'node:net';
 import type { TableSnapshot } from '../aliases/table.ts';
 import { CLIENT_KINDS } from '../clients/facts.ts';
 import type { RegistryError } from '../oci/errors.ts';
+import { isPattern } from '../oci/names.ts';
+import type { HostRole } from './registry-name.ts';
 import type { SmallAnswer } from './response-writer.ts';
-import type { HostRole } from './target.ts';
 
 /** What the page is written in. */
 export type Language = 'en' | 'zh';
@@ -178,7 +179,7 @@ function barePart(words: Words, domain: string, port: string, table: TableSnapsh
   const docker = table.registries.has('docker.io');
   const prefixed = docker
     ? '/docker.io/library/alpine'
-    : `/${[...table.registries.keys()][0] ?? '<registry>'}/<name>:<tag>`;
+    : `/${[...table.registries.keys()].find((host) => !isPattern(host)) ?? '<registry>'}/<name>:<tag>`;
   const sample = aliases.find((alias) => alias.registry !== 'docker.io') ?? aliases[0];
   const kinds = CLIENT_KINDS.map((kind) => `<a href="/client/${kind}">${kind}</a>`).join(' · ');
   return `<p class="lead">${words.lead}</p>

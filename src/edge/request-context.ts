@@ -51,6 +51,8 @@ export class RequestContext {
   readonly method: string;
   /** Lower case, without port. `X-Forwarded-Host` of a trusted proxy comes before the request's own host. */
   readonly host: string;
+  /** Of the host; empty where none was written. */
+  readonly port: string;
   /** Raw, still percent-encoded, never with a query. */
   readonly path: string;
   readonly query: string;
@@ -82,6 +84,7 @@ export class RequestContext {
     const client = forwarded.read(connection.address, headers);
     const asked = readRequestLine(request, client.host);
     this.host = asked.host;
+    this.port = asked.port;
     this.path = asked.path;
     this.query = asked.query;
     this.fault = asked.fault;

@@ -1,11 +1,9 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
-import { hostName } from './target.ts';
+import { type AskedHost, hostName, hostPort } from './registry-name.ts';
 
 /** Host and target of a request, in whichever form they came, and what HTTP forbids of them. */
-export interface Asked {
-  /** Lower case, without port. */
-  readonly host: string;
+export interface Asked extends AskedHost {
   /** Raw, still percent-encoded, never with a query. */
   readonly path: string;
   readonly query: string;
@@ -30,7 +28,8 @@ export function readRequestLine(request: IncomingMessage, forwarded: string | un
   const { authority, path, query } = splitTarget(request.url ?? '');
   const host = forwarded ?? authority ?? authorityOf(headers);
   const fault = targetFault(request.url ?? '', authority) ?? hostFault(request, host) ?? framingFault(request);
-  return { host: fault === null ? hostName(host) : '', path, query, fault };
+  const asked = fault === null ? { host: hostName(host), port: hostPort(host) } : { host: '', port: '' };
+  return { ...asked, path, query, fault };
 }
 
 /** Origin-form and absolute-form (RFC 9112 §3.2); the authority of the latter wins over the Host header. */

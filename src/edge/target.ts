@@ -1,56 +1,31 @@
-import { isIP } from 'node:net';
 import { LRUCache } from 'lru-cache';
-import type { AliasEntry, TableSnapshot } from '../aliases/table.ts';
+import type { TableSnapshot } from '../aliases/table.ts';
 import { RegistryError } from '../oci/errors.ts';
+import { DOCKER_HUB, hasMixedCase } from '../oci/known-registries.ts';
 import { NEXT_MARK, TYPE_MARK } from '../oci/link.ts';
 import {
   type Extra,
   isRegistryHost,
+  parseReference,
+  type Reference,
+  type RepositoryKey,
   requireDigest,
-  requireReference,
   requireRepository,
   type Target,
   type What,
 } from '../oci/names.ts';
-
-/** What a host name leads to. */
-export type HostRole =
-  /** The configured domain, an IP address, or `localhost`. */
-  { readonly kind: 'bare' } | { readonly kind: 'alias'; readonly alias: AliasEntry } | { readonly kind: 'unknown' };
-
-const BARE: HostRole = { kind: 'bare' };
-const UNKNOWN: HostRole = { kind: 'unknown' };
-
-/**
- * A Host header or `:authority` without its port and trailing dot, in lower case; an IPv6 address without its brackets.
- * Empty where none was sent (HTTP/1.0).
- */
-export function hostName(header: string | undefined): string {
-  if (header === undefined) return '';
-  let host = header.trim();
-  if (host.startsWith('[')) {
-    const end = host.indexOf(']');
-    return end < 0 ? host : host.slice(1, end).toLowerCase();
-  }
-  const colon = host.indexOf(':');
-  if (colon >= 0) host = host.slice(0, colon);
-  if (host.endsWith('.')) host = host.slice(0, -1);
-  return host.toLowerCase();
-}
-
-/** `host` is what `hostName` returned. A request without a host can only have come by address. */
-export function roleOf(host: string, table: TableSnapshot): HostRole {
-  if (host === table.domain) return BARE;
-  const alias = table.hosts.get(host);
-  if (alias !== undefined) return { kind: 'alias', alias };
-  if (host === '' || host === 'localhost' || isIP(host) !== 0) return BARE;
-  return UNKNOWN;
-}
+import {
+  type AskedHost,
+  hostUnknown,
+  isRegistryName,
+  registryOfNs,
+  registryOfPath,
+  roleOf,
+  shown,
+} from './registry-name.ts';
 
 /** The URL of a request, as far as routing reads it. */
-export interface RequestUrl {
-  /** As `hostName` returns it. */
-  readonly host: string;
+export interface RequestUrl extends AskedHost {
   /** Raw path, still percent-encoded: `/v2/quay.io/org/app/manifests/1`. */
   readonly path: string;
   /** Raw query without its `?`; empty where there is none. */
@@ -66,19 +41,10 @@ export interface PullRoute {
   readonly ns: string | undefined;
 }
 
-const DOCKER = 'docker.io';
-/** The name that Docker's own references use for docker.io (distribution/reference, *legacyDefaultDomain*). */
-const DOCKER_LEGACY = 'index.docker.io';
-/** A host with an optional port as registries have it, or an IPv6 address in brackets. */
-const REGISTRY =
-  /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\])(?::\d{1,5})?$/;
-/** Longest part of a client's text that an error repeats. */
-const SHOWN = 200;
-
 /**
  * Host, path and `ns` to Target, once; the only place that reads a pull's URL.
  * Null where the path is none of the registry API's content routes (a ping, the page, anything else).
- * @throws {RegistryError} hostUnknown, registryUnknown, pathUnknown, nameInvalid, tagInvalid, digestInvalid
+ * @throws {RegistryError} hostUnknown, registryUnknown, ownName, pathUnknown, nameInvalid, digestInvalid; manifestUnknown for a tag that cannot exist
  */
 export function resolvePull(url: RequestUrl, table: TableSnapshot): PullRoute | null {
   const split = splitPath(url.path);
@@ -99,24 +65,30 @@ export function resolvePull(url: RequestUrl, table: TableSnapshot): PullRoute | 
     if (split.registry !== undefined) throw pathUnknown(url.path);
     registry = role.alias.registry;
   } else if (split.registry !== undefined) {
-    registry = requireRegistry(split.registry, table);
+    registry = registryOfPath(split.registry, url, table);
     base = `/${registry}/v2/`;
   } else {
     const first = name[0]?.toLowerCase() ?? '';
     // As in image names: without a slash behind it, it is a repository.
     if (name.length > 1 && isRegistryHost(first)) {
-      registry = requireRegistry(first, table);
+      registry = registryOfPath(first, url, table);
       base = `/v2/${registry}/`;
       name = name.slice(1);
+      // What a mirror's client makes of that path where nobody told it that `/v2` is in it already (containerd's `override_path`).
+      if (name[0] === 'v2' && name.length > 1) {
+        base += 'v2/';
+        name = name.slice(1);
+      }
     } else {
-      registry = requireRegistry(ns ?? DOCKER, table);
+      registry = registryOfNs(ns, url, table);
     }
   }
 
+  const key = { registry, repository: repositoryOf(registry, name) };
   return {
-    target: { registry, repository: repositoryOf(registry, name), what: whatOf(found, params) },
+    target: { ...key, what: whatOf(found, key, params) },
     base,
-    ns: ns === undefined || !REGISTRY.test(ns) ? undefined : ns,
+    ns: ns === undefined || !isRegistryName(ns) ? undefined : ns,
   };
 }
 
@@ -125,21 +97,9 @@ export function resolvePull(url: RequestUrl, table: TableSnapshot): PullRoute | 
  */
 export function parsePing(path: string): { readonly registry: string | undefined } | null {
   if (path === '/v2/' || path === '/v2') return { registry: undefined };
-  const match = /^\/([^/]+)\/v2\/?$/.exec(path);
+  const match = /^(?:\/v2)?\/([^/]+)\/v2\/?$/.exec(path);
   const first = match?.[1] === undefined ? undefined : decodeSegment(match[1])?.toLowerCase();
   return first !== undefined && isRegistryHost(first) ? { registry: first } : null;
-}
-
-/** @throws {RegistryError} registryUnknown, nameInvalid */
-export function requireRegistry(host: string, table: TableSnapshot): string {
-  if (table.registries.has(host)) return host;
-  if (host === DOCKER_LEGACY && table.registries.has(DOCKER)) return DOCKER;
-  if (!REGISTRY.test(host)) throw new RegistryError('nameInvalid', { facts: { name: shown(host) } });
-  throw new RegistryError('registryUnknown', { facts: { registry: shown(host) } });
-}
-
-export function hostUnknown(host: string): RegistryError {
-  return new RegistryError('hostUnknown', { facts: { host: shown(host) } });
 }
 
 export function pathUnknown(path: string): RegistryError {
@@ -169,7 +129,7 @@ export class Routes {
       this.#foundIn = table;
     }
     // No two requests share a key: a host has no space, and a path no question mark.
-    const key = `${url.host} ${url.path}?${url.query}`;
+    const key = `${url.host}:${url.port} ${url.path}?${url.query}`;
     const found = this.#found.get(key);
     if (found !== undefined) return found;
     const route = resolvePull(url, table);
@@ -193,8 +153,9 @@ function splitPath(path: string): { registry: string | undefined; rest: readonly
   const raw = path.slice(start).split('/');
   if (!path.includes('%', start)) return { registry, rest: raw };
   const rest: string[] = [];
-  for (const segment of raw) {
-    const decoded = decodeSegment(segment);
+  for (const [index, segment] of raw.entries()) {
+    // The last one is a tag or a digest, and none with a percent sign exists.
+    const decoded = decodeSegment(segment) ?? (index === raw.length - 1 ? segment : undefined);
     if (decoded === undefined) throw new RegistryError('nameInvalid', { facts: { name: shown(path.slice(start)) } });
     rest.push(decoded);
   }
@@ -230,13 +191,14 @@ function splitName(rest: readonly string[]): Found | null {
 
 function repositoryOf(registry: string, name: readonly string[]): string {
   const joined = name.join('/');
-  return requireRepository(registry === DOCKER && name.length === 1 ? `library/${joined}` : joined);
+  if (registry === DOCKER_HUB && name.length === 1) return requireRepository(`library/${joined}`);
+  return requireRepository(joined, hasMixedCase(registry));
 }
 
-function whatOf(found: Found, params: URLSearchParams | undefined): What {
+function whatOf(found: Found, key: RepositoryKey, params: URLSearchParams | undefined): What {
   switch (found.kind) {
     case 'manifests':
-      return { kind: 'manifest', reference: requireReference(found.last) };
+      return { kind: 'manifest', reference: referenceOf(found.last, key) };
     case 'blobs':
       return { kind: 'blob', digest: requireDigest(found.last) };
     case 'referrers': {
@@ -264,6 +226,17 @@ function whatOf(found: Found, params: URLSearchParams | undefined): What {
   }
 }
 
+/**
+ * What has a colon can only be meant as a digest. A tag that cannot exist is one that is not there: the distribution-spec's conformance suite
+ * and every registry answer so.
+ * @throws {RegistryError} digestInvalid, manifestUnknown
+ */
+function referenceOf(text: string, key: RepositoryKey): Reference {
+  const reference = parseReference(text);
+  if (reference !== null) return reference;
+  throw new RegistryError('manifestUnknown', { facts: { ...key, reference: shown(text) } });
+}
+
 /** What an upstream's own page link added to the query (quay.io: `next_page`); it goes back as it came. */
 function extraOf(params: URLSearchParams | undefined, known: readonly string[]): { extra?: Extra } {
   const extra = [...(params ?? [])].filter(([name]) => name !== 'ns' && !known.includes(name));
@@ -273,8 +246,4 @@ function extraOf(params: URLSearchParams | undefined, known: readonly string[]):
 /** The query of an upstream's own link, without what this gateway added to it. */
 function nextOf(params: URLSearchParams): { next: Extra } {
   return { next: [...params].filter(([name]) => !['ns', NEXT_MARK, TYPE_MARK].includes(name)) };
-}
-
-function shown(text: string): string {
-  return text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
 }

@@ -17,12 +17,6 @@ export const CATALOGUE = {
     'the digest {digest} is not valid',
     'use sha256:<64 hex digits> or sha512:<128 hex digits>',
   ),
-  tagInvalid: entry(
-    400,
-    'TAG_INVALID',
-    'the tag {tag} is not valid',
-    'use at most 128 letters, digits and . _ -, not starting with . or -',
-  ),
   requestInvalid: entry(
     400,
     'UNSUPPORTED',
@@ -158,6 +152,12 @@ export const CATALOGUE = {
     '{registry} did not answer in time: {reason}',
     'try again; the operator checks the link with: gateway doctor',
   ),
+  ownName: entry(
+    508,
+    'UNAVAILABLE',
+    '{host} is this gateway itself, and no registry',
+    'leave it out: pull as <host>/<registry>/<name>, or as <alias host>/<name>',
+  ),
 } as const satisfies Record<string, CatalogueEntry>;
 
 export interface CatalogueEntry {
@@ -185,6 +185,8 @@ export interface QuotedReason {
 export interface RegistryErrorOptions {
   /** Fills the `{name}`s of message and next. */
   readonly facts?: Readonly<Record<string, string | number>>;
+  /** What to do, where more is known of the case at hand than the catalogue has. */
+  readonly next?: string;
   /** The whole of a failure for the log, where clients must not be told all of it; never a secret. */
   readonly operatorReason?: string;
   /** Goes into `detail` of the body, beside the facts; never a secret. */
@@ -214,7 +216,7 @@ export class RegistryError extends Error {
     const { message, next } = CATALOGUE[kind];
     super(fill(message, options.facts), options.cause === undefined ? undefined : { cause: options.cause });
     this.kind = kind;
-    this.next = fill(next, options.facts);
+    this.next = options.next ?? fill(next, options.facts);
     this.options = options;
   }
 

@@ -50,20 +50,28 @@ export function isRegistryHost(segment: string): boolean {
   return segment.includes('.') || segment.includes(':') || segment === 'localhost';
 }
 
-/** @throws {RegistryError} nameInvalid */
-export function requireRepository(text: string): string {
-  if (!isRepositoryName(text)) throw new RegistryError('nameInvalid', { facts: { name: shown(text) } });
+/** Whether a row of the table is for every host that matches it: `*.pkg.dev`. */
+export function isPattern(host: string): boolean {
+  return host.includes('*');
+}
+
+/**
+ * @param anyCase whether its registry has capitals in the names of repositories
+ * @throws {RegistryError} nameInvalid
+ */
+export function requireRepository(text: string, anyCase = false): string {
+  if (!isRepositoryName(anyCase ? text.toLowerCase() : text))
+    throw new RegistryError('nameInvalid', { facts: { name: shown(text) } });
   return text;
 }
 
 /**
- * Parses a tag or a digest; what has a colon can only be meant as a digest.
- * @throws {RegistryError} tagInvalid, digestInvalid
+ * Parses a tag or a digest; what has a colon can only be meant as a digest. Null for a tag that cannot exist.
+ * @throws {RegistryError} digestInvalid
  */
-export function requireReference(text: string): Reference {
+export function parseReference(text: string): Reference | null {
   if (text.includes(':')) return { kind: 'digest', digest: requireDigest(text) };
-  if (!isTag(text)) throw new RegistryError('tagInvalid', { facts: { tag: shown(text) } });
-  return { kind: 'tag', tag: text };
+  return isTag(text) ? { kind: 'tag', tag: text } : null;
 }
 
 /** @throws {RegistryError} digestInvalid */

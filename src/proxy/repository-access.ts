@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { registryOf } from '../aliases/lookup.ts';
 import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import type { FactStore } from '../cache/facts.ts';
 import type { Shown } from '../cache/index-port.ts';
@@ -71,7 +72,7 @@ export class RepositoryAccess {
    */
   admit(pull: Pull): RegistryEntry {
     const { registry, repository } = pull.target;
-    const entry = this.#table().registries.get(registry);
+    const entry = registryOf(this.#table(), registry);
     if (entry === undefined) throw new RegistryError('registryUnknown', { facts: { registry } });
     if (entry.credentials !== null && !entry.public && !pull.authenticated) {
       throw new RegistryError('privateContent', { facts: { registry, repository } });
@@ -154,7 +155,7 @@ export class RepositoryAccess {
 
   /** Where credentials came into the row, or left it, since it was asked, nobody knows whether they were used. */
   #shownTo({ credentials }: RegistryEntry, { registry }: RepositoryKey): Shown {
-    const now = this.#table().registries.get(registry);
+    const now = registryOf(this.#table(), registry);
     return credentials === null && now?.credentials === null ? 'anyone' : 'credential';
   }
 
@@ -162,8 +163,8 @@ export class RepositoryAccess {
     const { open, closedTo } = this.#facts?.giversOf(digest) ?? { open: false, closedTo: [] };
     if (open) return true;
     return closedTo.some((host) => {
-      const giver = this.#table().registries.get(host);
-      return giver != null && giver.credentials !== null && (giver.public || giver.host === entry.host);
+      const giver = registryOf(this.#table(), host);
+      return giver !== undefined && giver.credentials !== null && (giver.public || giver.host === entry.host);
     });
   }
 }

@@ -5,6 +5,7 @@ import type { LiveGateway } from '../admin/operation.ts';
 import { createOperations } from '../admin/operations/index.ts';
 import { probeListener } from '../admin/probe.ts';
 import { startAdminServer } from '../admin/socket.ts';
+import { registryOf } from '../aliases/lookup.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
 import { Edge } from '../edge/edge.ts';
@@ -138,7 +139,8 @@ async function startState(base: Base): Promise<State> {
 
 function startUpstream(base: Base, { state: { table } }: Pick<Parts, 'state'>): Upstream {
   const { config, log, metrics, lifecycle } = base;
-  const upstream = createUpstream({ table: table.snapshot, config: config.upstream, log, metrics });
+  const route = (registry: string) => registryOf(table.snapshot(), registry);
+  const upstream = createUpstream({ route, config: config.upstream, log, metrics });
   lifecycle.defer('the upstream connections', () => upstream.close());
   return upstream;
 }

@@ -12,7 +12,7 @@ import {
   SinkError,
   StatusError,
 } from './failures.ts';
-import type { EndpointHealth, Route } from './upstream.ts';
+import { type EndpointHealth, type Route, rowOf } from './upstream.ts';
 import { verdict } from './verdict.ts';
 
 /** Failures to connect in a row after which an endpoint counts as out of reach; a connection that did not come about in time is proof enough alone. */
@@ -214,7 +214,7 @@ export class Endpoints {
 
   #couldNotConnect(route: Route, endpoint: URL, error: unknown): void {
     const key = keyOf(route, endpoint);
-    const registry = route.host;
+    const registry = rowOf(route);
     const state = this.#states.get(key) ?? { registry, failures: 0, until: 0, open: false, lastError: '', probe: null };
     this.#states.set(key, state);
     state.lastError = reasonOf(error);

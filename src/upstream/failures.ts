@@ -1,6 +1,7 @@
 import { TooLargeError } from '../kit/http.ts';
 import { printable } from '../kit/text.ts';
 import { type ErrorName, type QuotedReason, RegistryError } from '../oci/errors.ts';
+import { movedTo } from '../oci/known-registries.ts';
 import { NO_REASON, type OwnReason, quotable } from './own-reason.ts';
 
 /**
@@ -268,9 +269,10 @@ export function toRegistryError(error: unknown, subject: RequestSubject): Regist
   const reason = error instanceof ConnectError ? `${error.host}: ${reasonOf(error)}` : reasonOf(error);
   const operatorReason = says === undefined ? reason : `${reason}, and says: ${says.message}`;
   const denied = isDenied(error) && error.denied ? { denied: true } : {};
-  const make = (kind: ErrorName, retryAfter?: number): RegistryError =>
+  const make = (kind: ErrorName, retryAfter?: number, next?: string | null): RegistryError =>
     new RegistryError(kind, {
       facts,
+      ...(next ? { next } : {}),
       operatorReason,
       cause: error,
       ...(says === undefined ? {} : { says }),
@@ -285,7 +287,7 @@ export function toRegistryError(error: unknown, subject: RequestSubject): Regist
   if (error instanceof StatusError) {
     if (error.status === 401) return make('upstreamUnauthorized');
     if (error.status === 403) return make('upstreamDenied');
-    if (error.status === 404) return make(subject.missing);
+    if (error.status === 404) return make(subject.missing, undefined, movedTo(registry, repository));
     if (error.status === 429) return make('upstreamRateLimited', error.retryAfter ?? DEFAULT_RETRY_AFTER_S);
     if (error.status === 408) return make('upstreamTimeout');
     return make('upstreamFailed', error.retryAfter);

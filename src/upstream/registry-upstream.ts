@@ -21,14 +21,15 @@ import { ProxyChoice } from './net/egress.ts';
 import { MAX_WAIT_MS, Pools, type Purpose } from './pools.ts';
 import { manifestRequestHeaders, Requester } from './request.ts';
 import type { UpstreamResponse } from './responses.ts';
-import type {
-  EndpointHealth,
-  ListPage,
-  ReferrersRequest,
-  Route,
-  TagsRequest,
-  Upstream,
-  UpstreamManifest,
+import {
+  type EndpointHealth,
+  type ListPage,
+  type ReferrersRequest,
+  type Route,
+  rowOf,
+  type TagsRequest,
+  type Upstream,
+  type UpstreamManifest,
 } from './upstream.ts';
 
 /**
@@ -59,8 +60,8 @@ export interface UpstreamLimits {
 const LIMITS: UpstreamLimits = { pools: POOLS, wait: MAX_WAIT_MS, document: DOCUMENT_MS };
 
 export interface UpstreamOptions {
-  /** The table as it is now: the registries there are, by host. */
-  readonly table: () => { readonly registries: ReadonlyMap<string, Route> };
+  /** The registry of this name as the table is now. */
+  readonly route: (registry: string) => Route | undefined;
   readonly config: Config['upstream'];
   readonly log: Logger;
   readonly metrics: Metrics;
@@ -74,13 +75,13 @@ export function createUpstream(options: UpstreamOptions): Upstream {
 }
 
 class RegistryUpstream implements Upstream {
-  readonly #table: UpstreamOptions['table'];
+  readonly #find: UpstreamOptions['route'];
   readonly #connections: OutgoingConnections;
   readonly #context: UpstreamContext;
   readonly #limits: UpstreamLimits;
 
-  constructor({ table, config, log, metrics, environment, limits }: UpstreamOptions) {
-    this.#table = table;
+  constructor({ route, config, log, metrics, environment, limits }: UpstreamOptions) {
+    this.#find = route;
     this.#limits = { ...LIMITS, ...limits };
     this.#connections = new OutgoingConnections(new ProxyChoice(config.proxy, environment));
     const pools = new Pools(this.#limits.pools, this.#limits.wait);
@@ -124,7 +125,7 @@ class RegistryUpstream implements Upstream {
       const send = (by: typeof method, signal: AbortSignal) => requester.send({ ...request, signal, method: by });
       const get = async (signal: AbortSignal): Promise<UpstreamManifest> => {
         const manifest = await readManifest(await send('GET', signal), endpoint, reference, origin);
-        metrics.bytes.inc({ registry: route.host }, manifest.size ?? 0);
+        metrics.bytes.inc({ registry: rowOf(route) }, manifest.size ?? 0);
         return manifest;
       };
       if (method === 'GET') return await get(within);
@@ -219,12 +220,12 @@ class RegistryUpstream implements Upstream {
   }
 
   outOfReach(registry: string): boolean {
-    const route = this.#table().registries.get(registry);
+    const route = this.#find(registry);
     return route !== undefined && this.#context.endpoints.areOutOfReach(route);
   }
 
   health(registry: string): EndpointHealth[] {
-    const route = this.#table().registries.get(registry);
+    const route = this.#find(registry);
     return route === undefined ? [] : this.#context.endpoints.health(route);
   }
 
@@ -253,7 +254,7 @@ class RegistryUpstream implements Upstream {
   ): Promise<T> {
     const limits = { ms: this.#limits.document, what: 'its answer', askers };
     return this.#reporting(subject, signal, (route) =>
-      asDocument(route.host, signal, limits, (work) => {
+      asDocument(rowOf(route), signal, limits, (work) => {
         const { endpoints, log } = this.#context;
         const { repository } = subject;
         const options = { route, repository, endpoints, log, signal: work.signal, about: `${about} ${repository}` };
@@ -286,14 +287,14 @@ class RegistryUpstream implements Upstream {
       const unknown = error instanceof StatusError && error.status === 404 && error.said.code === 'NAME_UNKNOWN';
       throw toRegistryError(error, {
         ...subject,
-        hidden: hiddenOf(this.#table().registries.get(subject.registry)),
+        hidden: hiddenOf(this.#find(subject.registry)),
         ...(unknown ? { missing: 'nameUnknown' } : {}),
       });
     }
   }
 
   #route(registry: string): Route {
-    const route = this.#table().registries.get(registry);
+    const route = this.#find(registry);
     if (route === undefined) throw new RegistryError('registryUnknown', { facts: { registry } });
     return route;
   }

@@ -22,7 +22,7 @@ import type { OutgoingConnections, RawResponse } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
 import type { Pools, Purpose } from './pools.ts';
 import { blobContradiction, cutOff, discardWhole, header, headerList, type UpstreamResponse } from './responses.ts';
-import type { Route } from './upstream.ts';
+import { type Route, rowOf } from './upstream.ts';
 
 /** How many pairs of origin and repository have their authorisation scheme remembered. */
 const MAX_SCHEMES = 4096;
@@ -102,7 +102,7 @@ export class Requester {
     const key = JSON.stringify([url.origin, request.repository, credentials?.username]);
     const context = {
       scope: request.route,
-      registry: request.route.host,
+      registry: rowOf(request.route),
       repository: request.repository,
       where: url.origin === request.endpoint.origin ? 'realm' : 'target',
       endpoint: request.endpoint,
@@ -187,7 +187,7 @@ export class Requester {
     return exchange(url, raw, {
       connections: this.#connections,
       pools: this.#pools,
-      registry: route.host,
+      registry: rowOf(route),
       purpose,
       holder: { item: repository, ...request.holder },
       hedgeAfter,

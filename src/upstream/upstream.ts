@@ -6,11 +6,18 @@ import type { BlobSink, BlobStream } from '../oci/transfer.ts';
 /** What is needed to fetch from a registry; a `RegistryEntry` of the alias table has it. */
 export interface Route {
   readonly host: string;
+  /** The pattern of the row that it comes from, where it has none of its own. */
+  readonly pattern?: string;
   readonly endpoints: readonly string[];
   readonly proxy: string | null;
   readonly credentials: { readonly username: string; readonly password: string } | null;
   /** Hosts outside its own domain that may be sent its credentials. */
   readonly realms: readonly string[];
+}
+
+/** The row of the table, as which a registry counts where connections are shared and in metrics: there is no end of hosts that match a pattern. */
+export function rowOf({ host, pattern = host }: Pick<Route, 'host' | 'pattern'>): string {
+  return pattern;
 }
 
 export interface UpstreamManifest {

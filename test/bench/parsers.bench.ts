@@ -1,5 +1,6 @@
 import { test } from 'vitest';
-import { hostName, resolvePull, roleOf } from '../../src/edge/target.ts';
+import { hostName, roleOf } from '../../src/edge/registry-name.ts';
+import { resolvePull } from '../../src/edge/target.ts';
 import { parseLinks } from '../../src/oci/link.ts';
 import { accepts, parseAccept } from '../../src/oci/media-types.ts';
 import { parseRange, resolveRanges } from '../../src/oci/range.ts';
@@ -25,7 +26,7 @@ const docker = parseAccept(ACCEPT);
 test('host and path to target, a thousand aliases', async ({ bench }) => {
   const of = (name: string, host: string, path: string, query = '') =>
     bench(name, () => {
-      resolvePull({ host, path, query }, table);
+      resolvePull({ host, port: '', path, query }, table);
     });
   await bench.compare(
     of('alias, tag', 'a500.cr.example.com', '/v2/team/app/manifests/1.2.3'),

@@ -91,9 +91,15 @@ export function distributionConformance(title: string, setUp: () => Promise<{ wa
         }
       });
 
+      test.each(['.x', '.INVALID_MANIFEST_NAME', 'x'.repeat(129)])(
+        'the tag %s, which cannot exist: 404',
+        async (tag) => {
+          const answer = await way.send('GET', at(`manifests/${tag}`));
+          expect([answer.status, codeOf(answer)]).toEqual([404, 'MANIFEST_UNKNOWN']);
+        },
+      );
+
       test.each([
-        ['manifests/.x', 'TAG_INVALID'],
-        [`manifests/${'x'.repeat(129)}`, 'TAG_INVALID'],
         ['manifests/sha256:12', 'DIGEST_INVALID'],
         [`manifests/sha256:${'G'.repeat(64)}`, 'DIGEST_INVALID'],
       ])('the malformed reference %s: 400', async (what, code) => {

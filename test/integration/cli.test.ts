@@ -108,7 +108,7 @@ describe('the options of every command', () => {
     const { code, out, err } = await cli('alias ls --json', { env: { GATEWAY_DOMIAN: 'x' } });
     expect(code).toBe(0);
     expect(err).toContain('GATEWAY_DOMIAN');
-    expect(JSON.parse(out)).toHaveLength(13);
+    expect(JSON.parse(out)).toHaveLength(15);
   });
 });
 
@@ -122,7 +122,7 @@ describe('aliases and registries', () => {
       certificate: { state: expect.any(String), notAfter: expect.anything() },
     });
     const registries = await json('registry ls --json');
-    expect(registries[2]).toEqual({
+    expect(registries.find(({ host }: { host: string }) => host === 'docker.io')).toEqual({
       host: 'docker.io',
       endpoints: ['https://registry-1.docker.io'],
       proxy: null,
@@ -255,7 +255,7 @@ test('users: the token is printed once, alone on standard output', async () => {
 
 test('status and the cache say that nothing runs, and what there is', async () => {
   expect((await cli('status')).out).toContain(`nothing runs on ${path.join(home, 'data')}`);
-  expect(await json('status --json')).toMatchObject({ running: false, pid: null, aliases: 13, registries: 13 });
+  expect(await json('status --json')).toMatchObject({ running: false, pid: null, aliases: 15, registries: 25 });
   expect(await json('cache stats --json')).toMatchObject({ bytes: 0, blobs: 0, hitRatio: null });
   expect((await cli('cache prune')).out).toBe('dropped 0 blobs (0 B) and 0 manifests\n');
   expect(await json('cache verify --json')).toMatchObject({ blobs: 0, dropped: [] });
@@ -278,4 +278,23 @@ test('client prints the configuration of this very gateway', async () => {
   expect(JSON.parse((await cli('client podman --json', { env })).out).files[0].path).toContain('/etc/containers/');
   // The embedded default has a CA of its own, which clients must be given.
   expect((await cli('client docker')).out).toContain('# ---- /etc/docker/certs.d/localhost:8443/ca.crt\n-----BEGIN');
+});
+
+test('presets: shown, taken with --yes, and then the table has them all', async () => {
+  await cli('registry rm lscr.io');
+  const shown = await cli('alias import --presets');
+  expect(shown).toMatchObject({ code: 0 });
+  expect(shown.out).toContain('+ the registry lscr.io is added');
+  expect(shown.out).toContain('--presets --yes');
+  expect((await cli('registry show lscr.io')).code).toBe(1);
+  expect((await cli('alias import --presets --yes')).code).toBe(0);
+  expect((await cli('registry show lscr.io')).code).toBe(0);
+  expect((await cli('alias import --presets')).out).toContain('has all');
+  expect([(await cli('alias import')).code, (await cli('alias import f.yaml --presets')).code]).toEqual([2, 2]);
+});
+
+test('a registry of a pattern is shown without a row of its own', async () => {
+  const row = await json('registry show us-docker.pkg.dev --json');
+  expect(row).toMatchObject({ host: 'us-docker.pkg.dev', endpoints: ['https://us-docker.pkg.dev'] });
+  expect((await json('registry ls --json')).map(({ host }: { host: string }) => host)).toContain('*.pkg.dev');
 });

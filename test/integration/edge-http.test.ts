@@ -101,7 +101,7 @@ describe('the registry port', () => {
   test('errors: status, code and a body that JSON can read', async () => {
     for (const [line, host, status, code] of [
       ['GET /v2/Bad/manifests/1', 'localhost', 400, 'NAME_INVALID'],
-      ['GET /v2/a/manifests/-x', 'localhost', 400, 'TAG_INVALID'],
+      ['GET /v2/a/manifests/-x', 'localhost', 404, 'MANIFEST_UNKNOWN'],
       ['GET /v2/a/blobs/x', 'localhost', 400, 'DIGEST_INVALID'],
       ['GET /v2/nope.example/a/manifests/1', 'localhost', 403, 'DENIED'],
       ['GET /v2/a/manifests/1', 'nope.localhost', 404, 'NAME_UNKNOWN'],

@@ -30,7 +30,7 @@ function followed(link: string | undefined): What {
   if (path === undefined) throw new Error(`no link: ${link}`);
   const [plain = '', query = ''] = path.split('?');
   const table = snapshotOf('cr.test', ['docker.io', 'quay.io'], {});
-  const route = resolvePull({ host: 'cr.test', path: plain, query }, table);
+  const route = resolvePull({ host: 'cr.test', port: '', path: plain, query }, table);
   if (route === null) throw new Error(`no pull: ${path}`);
   return route.target.what;
 }

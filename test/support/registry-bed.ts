@@ -1,6 +1,6 @@
 import type { RegistryEntry, TableSnapshot } from '../../src/aliases/table.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
-import { type Digest, parseDigest, requireReference, type What } from '../../src/oci/names.ts';
+import { type Digest, parseDigest, parseReference, type Reference, type What } from '../../src/oci/names.ts';
 import { createProxyCore, type ManagedProxyCore } from '../../src/proxy/core.ts';
 import { ManifestCache } from '../../src/proxy/manifest-cache.ts';
 import { type ProxyCore, type Pull, type Reply, repliesTally } from '../../src/proxy/reply.ts';
@@ -103,7 +103,7 @@ export class RegistryBed {
   }
 
   manifest(registry: string, repository: string, reference: string, options: AskOptions = {}): Promise<Answered> {
-    return this.ask(registry, repository, { kind: 'manifest', reference: requireReference(reference) }, options);
+    return this.ask(registry, repository, { kind: 'manifest', reference: referenceOf(reference) }, options);
   }
 
   blob(registry: string, repository: string, digest: string, options: AskOptions = {}): Promise<Answered> {
@@ -141,6 +141,12 @@ export class RegistryBed {
   #table(): TableSnapshot {
     return { domain: 'localhost', registries: this.rows, aliases: new Map(), hosts: new Map() };
   }
+}
+
+function referenceOf(text: string): Reference {
+  const reference = parseReference(text);
+  if (reference === null) throw new Error(`no reference: ${text}`);
+  return reference;
 }
 
 export function digestOf(text: string): Digest {

@@ -28,7 +28,7 @@ export function startUpstream(
   for (const [host, route] of Object.entries(routes))
     table.set(host, { host, proxy: null, credentials: null, realms: [], ...route });
   const upstream = createUpstream({
-    table: () => ({ registries: table }),
+    route: (registry) => table.get(registry),
     config: {
       proxy: options.proxy ?? null,
       stallTimeout: options.stallTimeout ?? 10_000,

@@ -15,7 +15,12 @@ export async function* checkNames(deps: OperationsDeps, signal: AbortSignal): As
   if (isIP(config.domain) !== 0) {
     yield { name: `dns ${config.domain}`, level: 'ok', message: 'the domain is an address and needs no DNS' };
   }
-  const hosts = [config.domain, ...[...table.snapshot().hosts.keys()].sort()].filter((host) => isIP(host) === 0);
+  // Where certificates are ordered, a host that is to have none and has none is of no use to anybody yet.
+  const ordered = config.tls.mode === 'acme' ? deps.certificates : null;
+  const used = [...table.snapshot().hosts.values()].filter(
+    ({ host, certificate }) => certificate || ordered === null || ordered.info(host) !== null,
+  );
+  const hosts = [config.domain, ...used.map(({ host }) => host).sort()].filter((host) => isIP(host) === 0);
   // A resolver knows either all names under localhost or none, so one of them is enough.
   const local = hosts.filter((host) => host.endsWith('.localhost'));
   const asked = hosts.filter((host) => !local.includes(host) || host === local[0]);

@@ -1,4 +1,6 @@
 import { redactUrl } from '../../kit/http.ts';
+import { shutDownIn } from '../../oci/known-registries.ts';
+import { isPattern } from '../../oci/names.ts';
 import { EndpointCheck, type EndpointCheckResult } from '../../upstream/net/endpoint-check.ts';
 import type { Check } from '../contract.ts';
 import type { OperationsDeps } from '../operation.ts';
@@ -14,9 +16,14 @@ export async function* checkRegistries(deps: OperationsDeps, signal: AbortSignal
   const check = new EndpointCheck(deps.config.upstream);
   const skews: number[] = [];
   try {
-    const registries = [...deps.table.snapshot().registries.values()].sort((a, b) => (a.host < b.host ? -1 : 1));
+    // A pattern is no host: there is nobody to ask.
+    const registries = [...deps.table.snapshot().registries.values()]
+      .filter(({ host }) => !isPattern(host))
+      .sort((a, b) => (a.host < b.host ? -1 : 1));
     const asked = registries.flatMap((route) => route.endpoints.map((endpoint) => ({ route, endpoint })));
     yield* mapInOrder(asked, PARALLEL_ENDPOINTS, async ({ route, endpoint }) => {
+      const ended = shutDownIn(new URL(endpoint).host);
+      if (ended !== null) return judgeShutDown(route.host, endpoint, ended);
       const answer = await check.ask(route, endpoint, signal);
       // The answer was made about half a round trip ago, and a Date header leaves out half a second on average (whole seconds, RFC 9110 §5.6.7).
       if (answer.serverTime !== null) skews.push(answer.serverTime + 500 + answer.ms / 2 - Date.now());
@@ -27,6 +34,12 @@ export async function* checkRegistries(deps: OperationsDeps, signal: AbortSignal
     await check.close();
   }
   yield checkClock(skews);
+}
+
+/** That it does not answer is no fault of this gateway or of its network. */
+function judgeShutDown(host: string, endpoint: string, year: string): Check {
+  const message = `${endpoint} was shut down in ${year}: what is kept of it is served, and nothing new comes`;
+  return { name: `registry ${host}`, level: 'ok', message };
 }
 
 function judgeRegistry(host: string, endpoint: string, answer: EndpointCheckResult, through: string): Check {

@@ -1,6 +1,7 @@
 import type { AddedAlias } from '../../aliases/alias-table.ts';
+import type { PresetsDifference } from '../../aliases/presets.ts';
 import type { AliasEntry } from '../../aliases/table.ts';
-import { readAliasYaml, writeAliasYaml } from '../../aliases/yaml.ts';
+import { readAliasYaml, seedRows, writeAliasYaml } from '../../aliases/yaml.ts';
 import type { CertificateInfo } from '../../certs/service.ts';
 import type { AliasAdded, AliasDetails, Operation, OperationContext } from '../contract.ts';
 import { aliasRow, type OperationsDeps, parseInput, registryRow } from '../operation.ts';
@@ -54,6 +55,16 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
       await deps.live?.settled();
       announceOrders(deps, result.aliasesAdded + result.aliasesChanged, context);
       return result;
+    },
+
+    'alias.presets': async (input, context): Promise<PresetsDifference> => {
+      const { take } = await parseInput('alias.presets', input);
+      const found = await table.presets(seedRows(), take);
+      if (take) {
+        await deps.live?.settled();
+        announceOrders(deps, found.differences.length, context);
+      }
+      return found;
     },
 
     'alias.export': async () => ({ yaml: writeAliasYaml(table.exportRows()) }),

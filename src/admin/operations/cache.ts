@@ -1,4 +1,5 @@
 import type { Progress } from '../../cache/admin.ts';
+import { canonicalRegistry } from '../../oci/known-registries.ts';
 import type { Operation, OperationContext } from '../contract.ts';
 import { type OperationsDeps, parseInput } from '../operation.ts';
 
@@ -12,8 +13,9 @@ export function cacheOperations(deps: OperationsDeps): Record<string, Operation>
     'cache.prune': async (input, context) => {
       const { olderThan, registry } = await parseInput('cache.prune', input);
       const all = olderThan === undefined && registry === undefined;
+      const named = registry === undefined ? undefined : canonicalRegistry(registry.toLowerCase());
       // A registry may have left the table and its content the cache not yet, so an unknown one is no mistake.
-      const pruning = deps.cache().prune({ all, olderThan, registry }, throttled(context), context.signal);
+      const pruning = deps.cache().prune({ all, olderThan, registry: named }, throttled(context), context.signal);
       return pruning.finally(() => deps.live?.forget());
     },
 

@@ -23,7 +23,7 @@ import {
   type UpstreamResponse,
   unsatisfiedSize,
 } from '../responses.ts';
-import type { Route } from '../upstream.ts';
+import { type Route, rowOf } from '../upstream.ts';
 import { Pace } from './pace.ts';
 
 /** Attempts in a row that bring no byte, before a stream is given up: with the waits between them half a minute, as long as clients wait. */
@@ -87,7 +87,7 @@ export async function openBlob(
 ): Promise<BlobStream> {
   const pace = new Pace();
   const stop = new AbortController();
-  const release = await context.pools.acquire('passing', route.host, signal, {
+  const release = await context.pools.acquire('passing', rowOf(route), signal, {
     askers,
     item: key.repository,
     patient: goesOn,
@@ -102,7 +102,7 @@ export async function openBlob(
     response.body.once('close', release);
     return await streamOf(response, endpoint, key, range, (bytes) => {
       pace.add(bytes);
-      context.metrics.bytes.inc({ registry: route.host }, bytes);
+      context.metrics.bytes.inc({ registry: rowOf(route) }, bytes);
     });
   } catch (error) {
     release();

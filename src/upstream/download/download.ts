@@ -16,7 +16,7 @@ import {
   type UpstreamResponse,
   writeBody,
 } from '../responses.ts';
-import type { Route } from '../upstream.ts';
+import { type Route, rowOf } from '../upstream.ts';
 import { type ConnectionRole, DownloadConnection } from './connection.ts';
 import { EndpointRecord } from './endpoint-record.ts';
 import { isRefusal } from './host-parallelism.ts';
@@ -45,7 +45,7 @@ export async function download(
   const options = { askers, item: key.repository, pace: () => running.pace, rest: () => running.rest() };
   for (let rested = false; ; ) {
     // Whoever rested has readers who got a part already.
-    const release = await context.pools.acquire('fill', route.host, signal, {
+    const release = await context.pools.acquire('fill', rowOf(route), signal, {
       ...options,
       patient: rested,
       rested,
@@ -108,7 +108,7 @@ class Download {
       ranges: this.#ranges,
       hosts: context.parallelHosts,
       log: context.log,
-      onDivided: () => context.metrics.parallel.inc({ registry: route.host }),
+      onDivided: () => context.metrics.parallel.inc({ registry: rowOf(route) }),
     });
   }
 
@@ -201,7 +201,7 @@ class Download {
     // A link that breaks every few MiB may do so between two segments, which is no sign that this connection is one too many.
     let before = connection.written;
     for (;;) {
-      const release = await connection.acquire(this.#context.pools, this.#route.host, this.#finished.signal, {
+      const release = await connection.acquire(this.#context.pools, rowOf(this.#route), this.#finished.signal, {
         askers: this.#askers,
         item: this.#key.repository,
       });
@@ -264,7 +264,7 @@ class Download {
       // With nothing left to fetch another connection has taken over the rest and cancelled the body: no failure.
       if (error instanceof SinkError || !assigned.empty) throw error;
     } finally {
-      this.#context.metrics.bytes.inc({ registry: this.#route.host }, connection.written - before);
+      this.#context.metrics.bytes.inc({ registry: rowOf(this.#route) }, connection.written - before);
     }
   }
 
@@ -405,7 +405,7 @@ class Download {
     const { endpoints, log, metrics } = this.#context;
     const { endpoint } = connection;
     const progress = broughtBytes > 0;
-    metrics.resumptions.inc({ registry: this.#route.host });
+    metrics.resumptions.inc({ registry: rowOf(this.#route) });
     const facts = {
       registry: this.#route.host,
       digest: this.#key.digest,

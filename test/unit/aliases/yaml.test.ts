@@ -21,12 +21,41 @@ test('the seed is the table of the contract', () => {
     jujucharms: 'registry.jujucharms.com',
     ecr: 'public.ecr.aws',
     gitlab: 'registry.gitlab.com',
+    ollama: 'registry.ollama.ai',
+    hf: 'hf.co',
   });
-  for (const row of seedRows()) {
-    const host = row.host === 'docker.io' ? 'registry-1.docker.io' : row.host;
-    expect(row.endpoints).toEqual([`https://${host}`]);
-    expect(row.aliases.every((alias) => alias.certificate)).toBe(true);
-  }
+  const others: Record<string, string[]> = {
+    'docker.io': ['https://registry-1.docker.io'],
+    'k8s.gcr.io': ['https://registry.k8s.io', 'https://k8s.gcr.io'],
+    'cr.l5d.io': ['https://ghcr.io', 'https://cr.l5d.io'],
+  };
+  for (const row of seedRows()) expect(row.endpoints).toEqual(others[row.host] ?? [`https://${row.host}`]);
+});
+
+test('a first start orders few certificates, and none for what is seldom used or gone', () => {
+  const aliases = seedRows().flatMap((row) => row.aliases);
+  expect(aliases.filter(({ certificate }) => certificate)).toHaveLength(12);
+  expect(aliases.filter(({ certificate }) => !certificate).map(({ name }) => name)).toEqual([
+    'ollama',
+    'hf',
+    'jujucharms',
+  ]);
+});
+
+test('the seed has the registries that are alive, and a pattern for those that are one to a region', () => {
+  const hosts = seedRows().map(({ host }) => host);
+  for (const host of [
+    'lscr.io',
+    'registry.access.redhat.com',
+    'registry.redhat.io',
+    'dhi.io',
+    'xpkg.upbound.io',
+    'cgr.dev',
+  ])
+    expect(hosts).toContain(host);
+  for (const host of ['container-registry.oracle.com', 'code.forgejo.org', 'codeberg.org', '*.pkg.dev'])
+    expect(hosts).toContain(host);
+  expect(hosts.some((host) => /azurecr|amazonaws/.test(host))).toBe(false);
 });
 
 test('what is written reads the same', () => {

@@ -11,7 +11,7 @@ const withQuay = snapshotOf(DOMAIN, ['docker.io', 'quay.io'], { hub: 'quay.io' }
 function routes(table: TableSnapshot) {
   const state = { table };
   const remembering = new Routes(() => state.table);
-  const resolve = (path: string, query = '', host = DOMAIN) => remembering.resolve({ host, path, query });
+  const resolve = (path: string, query = '', host = DOMAIN) => remembering.resolve({ host, port: '', path, query });
   return { state, resolve };
 }
 

@@ -1,18 +1,19 @@
 import { describe, expect, test } from 'vitest';
-import { hostName, type PullRoute, parsePing, resolvePull, roleOf } from '../../../src/edge/target.ts';
+import { hostName, hostPort, roleOf } from '../../../src/edge/registry-name.ts';
+import { type PullRoute, parsePing, resolvePull } from '../../../src/edge/target.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import { snapshotOf } from '../../support/edge-bed.ts';
 
 const D = `sha256:${'a'.repeat(64)}`;
 const table = snapshotOf(
   'cr.example.com',
-  ['docker.io', 'quay.io', 'k8s.gcr.io', 'localhost:5000', 'localhost', 'gcr.io', '[::1]:5000'],
+  ['docker.io', 'quay.io', 'k8s.gcr.io', 'localhost:5000', 'localhost', 'gcr.io', '[::1]:5000', '*.pkg.dev', 'hf.co'],
   { docker: 'docker.io', 'k8s-gcr': 'k8s.gcr.io', quay: 'quay.io', 'hub.corp.example': 'docker.io' },
 );
 
 function resolve(header: string | undefined, url: string): PullRoute | null {
   const [path = '', query = ''] = url.split('?', 2);
-  return resolvePull({ host: hostName(header), path, query }, table);
+  return resolvePull({ host: hostName(header), port: hostPort(header), path, query }, table);
 }
 
 /** `registry repository what base ns`, or the error's code and status. */
@@ -90,6 +91,68 @@ describe('the bare domain', () => {
       'quay.io tags/list tags n=undefined last=undefined base=/v2/quay.io/ ns=undefined',
     ],
     ['/v2/v2/manifests/1', 'docker.io library/v2 manifest:1 base=/v2/ ns=undefined'],
+    ['/v2/quay.io/v2/manifests/1', 'quay.io v2 manifest:1 base=/v2/quay.io/ ns=undefined'],
+    ['/quay.io/v2/v2/a/manifests/1', 'quay.io v2/a manifest:1 base=/quay.io/v2/ ns=undefined'],
+    // a mirror configured without override_path
+    ['/v2/quay.io/v2/org/app/manifests/1', 'quay.io org/app manifest:1 base=/v2/quay.io/v2/ ns=undefined'],
+    ['/v2/quay.io/v2/app/manifests/1?ns=quay.io', 'quay.io app manifest:1 base=/v2/quay.io/v2/ ns=quay.io'],
+    ['/v2/docker.io/v2/alpine/manifests/1', 'docker.io library/alpine manifest:1 base=/v2/docker.io/v2/ ns=undefined'],
+    [`/v2/quay.io/v2/a/blobs/${D}`, 'quay.io a blob base=/v2/quay.io/v2/ ns=undefined'],
+    ['/v2/quay.io/v2/v2/a/manifests/1', 'quay.io v2/a manifest:1 base=/v2/quay.io/v2/ ns=undefined'],
+    // the names of Docker Hub
+    ...[
+      'index.docker.io',
+      'registry-1.docker.io',
+      'registry.docker.io',
+      'registry.hub.docker.com',
+      'docker.io:443',
+    ].flatMap((hub): [string, string][] => [
+      [`/v2/${hub}/org/app/manifests/1`, 'docker.io org/app manifest:1 base=/v2/docker.io/ ns=undefined'],
+      [`/${hub}/v2/alpine/manifests/1`, 'docker.io library/alpine manifest:1 base=/docker.io/v2/ ns=undefined'],
+      [
+        `/v2/${hub}/v2/org/app/tags/list`,
+        'docker.io org/app tags n=undefined last=undefined base=/v2/docker.io/v2/ ns=undefined',
+      ],
+      [`/v2/alpine/manifests/1?ns=${hub}`, `docker.io library/alpine manifest:1 base=/v2/ ns=${hub}`],
+    ]),
+    ['/v2/hub.docker.com/org/app/manifests/1', '403 DENIED'],
+    [
+      '/v2/hf.co/b/Llama-3.2-GGUF/manifests/Q4_K_M',
+      'hf.co b/Llama-3.2-GGUF manifest:Q4_K_M base=/v2/hf.co/ ns=undefined',
+    ],
+    ['/v2/hf.co/b/Llama_.x/manifests/1', '400 NAME_INVALID'],
+    // this gateway's own names: an alias host is its registry, the domain none
+    ['/v2/org/app/manifests/1?ns=quay.cr.example.com', 'quay.io org/app manifest:1 base=/v2/ ns=quay.cr.example.com'],
+    [
+      '/v2/pause/manifests/1?ns=K8S-GCR.cr.example.com:8443',
+      'k8s.gcr.io pause manifest:1 base=/v2/ ns=k8s-gcr.cr.example.com:8443',
+    ],
+    ['/v2/alpine/manifests/1?ns=hub.corp.example', 'docker.io library/alpine manifest:1 base=/v2/ ns=hub.corp.example'],
+    ['/v2/quay.cr.example.com/org/app/manifests/1', 'quay.io org/app manifest:1 base=/v2/quay.io/ ns=undefined'],
+    ['/quay.cr.example.com/v2/org/app/manifests/1', 'quay.io org/app manifest:1 base=/quay.io/v2/ ns=undefined'],
+    ['/v2/org/app/manifests/1?ns=cr.example.com', 'docker.io org/app manifest:1 base=/v2/ ns=cr.example.com'],
+    ['/v2/org/app/manifests/1?ns=cr.example.com:8443', 'docker.io org/app manifest:1 base=/v2/ ns=cr.example.com:8443'],
+    [
+      '/v2/quay.io/a/manifests/1?ns=cr.example.com:8443',
+      'quay.io a manifest:1 base=/v2/quay.io/ ns=cr.example.com:8443',
+    ],
+    ['/v2/cr.example.com/a/manifests/1', '508 UNAVAILABLE'],
+    ['/cr.example.com:8443/v2/a/manifests/1', '508 UNAVAILABLE'],
+    ['/v2/a/manifests/1?ns=none.cr.example.com', '404 NAME_UNKNOWN'],
+    ['/v2/none.cr.example.com/a/manifests/1', '404 NAME_UNKNOWN'],
+    // a pattern: each host that matches
+    [
+      '/v2/us-docker.pkg.dev/p/r/app/manifests/1',
+      'us-docker.pkg.dev p/r/app manifest:1 base=/v2/us-docker.pkg.dev/ ns=undefined',
+    ],
+    [
+      '/v2/p/r/app/manifests/1?ns=eu-docker.pkg.dev',
+      'eu-docker.pkg.dev p/r/app manifest:1 base=/v2/ ns=eu-docker.pkg.dev',
+    ],
+    ['/v2/pkg.dev/app/manifests/1', '403 DENIED'],
+    ['/v2/a.b.pkg.dev/app/manifests/1', '403 DENIED'],
+    ['/v2/a.pkg.dev:8443/app/manifests/1', '403 DENIED'],
+    ['/v2/*.pkg.dev/app/manifests/1', '400 NAME_INVALID'],
     // pages and filters
     ['/v2/a/b/tags/list?n=5&last=1.0', 'docker.io a/b tags n=5 last=1.0 base=/v2/ ns=undefined'],
     ['/v2/a/b/tags/list?n=0', 'docker.io a/b tags n=0 last=undefined base=/v2/ ns=undefined'],
@@ -125,9 +188,16 @@ describe('the bare domain', () => {
     ['/v2/a/%2e%2e/manifests/1', '400 NAME_INVALID'],
     ['/v2/localhost:5000/manifests/1', '400 NAME_INVALID'],
     [`/v2/${'a'.repeat(300)}/manifests/1`, '400 NAME_INVALID'],
-    ['/v2/a/manifests/-bad', '400 TAG_INVALID'],
-    [`/v2/a/manifests/${'t'.repeat(129)}`, '400 TAG_INVALID'],
+    ['/v2/a/manifests/-bad', '404 MANIFEST_UNKNOWN'],
+    ['/v2/a/manifests/.INVALID_MANIFEST_NAME', '404 MANIFEST_UNKNOWN'],
+    ['/v2/a/manifests/v%2F1', '404 MANIFEST_UNKNOWN'],
+    ['/v2/a/manifests/%00', '404 MANIFEST_UNKNOWN'],
+    ['/v2/a/manifests/v1+build', '404 MANIFEST_UNKNOWN'],
+    ['/v2/quay.io/a/manifests/-bad?ns=docker.io', '404 MANIFEST_UNKNOWN'],
+    [`/v2/a/manifests/${'t'.repeat(129)}`, '404 MANIFEST_UNKNOWN'],
     ['/v2/a/manifests/sha256:abc', '400 DIGEST_INVALID'],
+    [`/v2/a/manifests/sha384:${'a'.repeat(96)}`, '400 DIGEST_INVALID'],
+    ['/v2/a/blobs/sha256%2Fabc', '400 DIGEST_INVALID'],
     ['/v2/a/blobs/latest', '400 DIGEST_INVALID'],
     ['/v2/a/blobs/md5:d41d8cd98f00b204e9800998ecf8427e', '400 DIGEST_INVALID'],
     [`/v2/a/blobs/sha256:${'A'.repeat(64)}`, '400 DIGEST_INVALID'],
@@ -158,6 +228,45 @@ describe('the bare domain', () => {
   ])('%s', (url, expected) => {
     expect(summary(BARE, url)).toBe(expected);
   });
+});
+
+describe('localhost and addresses in ns are this gateway only as the client asked it', () => {
+  test.each([
+    ['localhost:8443', 'localhost:8443', 'docker.io org/app'],
+    ['127.0.0.1:8443', 'localhost:8443', 'docker.io org/app'],
+    ['[::1]:8443', '127.0.0.1:8443', 'docker.io org/app'],
+    ['192.0.2.7', '192.0.2.7:443', 'docker.io org/app'],
+    ['192.0.2.7:8443', '192.0.2.7', '403 DENIED'],
+    ['localhost:8443', 'localhost:6000', '403 DENIED'],
+    ['192.0.2.7', '192.0.2.8', '403 DENIED'],
+    ['cr.example.com', '192.0.2.7', '403 DENIED'],
+    ['localhost:8443', 'localhost:5000', 'localhost:5000 org/app'],
+  ])('%s asked with ns=%s', (host, ns, expected) => {
+    expect(summary(host, `/v2/org/app/manifests/1?ns=${ns}`)).toContain(expected);
+  });
+
+  test('a domain that is localhost has no other port', () => {
+    const own = snapshotOf('localhost', ['docker.io'], {});
+    const ask = (ns: string) =>
+      resolvePull({ host: '127.0.0.1', port: '1', path: '/v2/a/manifests/1', query: `ns=${ns}` }, own);
+    expect(ask('localhost')?.target.registry).toBe('docker.io');
+    expect(() => ask('localhost:5000')).toThrow(/not in this gateway's table/);
+  });
+});
+
+test('a pattern takes no name of this gateway, and a row of its own comes before it', () => {
+  const own = snapshotOf('cr.corp.example', ['docker.io', 'quay.io', '*.corp.example', 'harbor.corp.example'], {
+    'q.corp.example': 'quay.io',
+  });
+  const ask = (ns: string) =>
+    resolvePull({ host: 'cr.corp.example', port: '', path: '/v2/x/a/manifests/1', query: `ns=${ns}` }, own)?.target
+      .registry;
+  expect([ask('cr.corp.example'), ask('q.corp.example'), ask('harbor.corp.example'), ask('git.corp.example')]).toEqual([
+    'docker.io',
+    'quay.io',
+    'harbor.corp.example',
+    'git.corp.example',
+  ]);
 });
 
 describe('alias hosts', () => {
@@ -223,7 +332,8 @@ describe('hosts', () => {
 
 test('a table without docker.io refuses bare names in words', () => {
   const bare = snapshotOf('cr.example.com', ['quay.io'], {});
-  const attempt = () => resolvePull({ host: 'cr.example.com', path: '/v2/alpine/manifests/1', query: '' }, bare);
+  const attempt = () =>
+    resolvePull({ host: 'cr.example.com', port: '', path: '/v2/alpine/manifests/1', query: '' }, bare);
   expect(attempt).toThrow(/docker\.io is not in this gateway's table/);
 });
 
@@ -260,6 +370,8 @@ describe('pings', () => {
     ['/localhost%3A5000/v2/', { registry: 'localhost:5000' }],
     ['/library/v2/', null],
     ['/v2/quay.io/', null],
+    ['/v2/quay.io/v2/', { registry: 'quay.io' }],
+    ['/v2/v2/', null],
     ['/v2//', null],
     ['/', null],
     ['/quay.io/v2/x', null],

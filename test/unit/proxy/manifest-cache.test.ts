@@ -1,7 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import { DOCKER_MANIFEST, OCI_INDEX } from '../../../src/oci/media-types.ts';
-import { requireReference } from '../../../src/oci/names.ts';
 import { Denials } from '../../../src/proxy/denials.ts';
 import { ManifestCache } from '../../../src/proxy/manifest-cache.ts';
 import { type Pull, type Reply, repliesTally, type VersionedCore } from '../../../src/proxy/reply.ts';
@@ -12,7 +11,7 @@ const DIGEST = `sha256:${'a'.repeat(64)}`;
 function pull(more: Partial<Pull> & { reference?: string; repository?: string; registry?: string } = {}): Pull {
   const { reference = 'v1', repository = 'org/app', registry = 'quay.io', ...rest } = more;
   return {
-    target: { registry, repository, what: { kind: 'manifest', reference: requireReference(reference) } },
+    target: { registry, repository, what: { kind: 'manifest', reference: { kind: 'tag', tag: reference } } },
     method: 'GET',
     accept: OCI_INDEX,
     authenticated: false,

@@ -1,5 +1,4 @@
 import { expect, it } from 'vitest';
-import { requireReference } from '../../../src/oci/names.ts';
 import { Denials } from '../../../src/proxy/denials.ts';
 import { ManifestCache } from '../../../src/proxy/manifest-cache.ts';
 import { type Pull, repliesTally } from '../../../src/proxy/reply.ts';
@@ -22,7 +21,7 @@ it('a worker keeps its manifests when a certificate or a user changes, and drops
   new CoreHost(core, owner);
   const remote = new RemoteCore(worker);
   const cache = new ManifestCache({ core: remote, replies: repliesTally(new Metrics()) });
-  const what = { kind: 'manifest', reference: requireReference('1') } as const;
+  const what = { kind: 'manifest', reference: { kind: 'tag', tag: '1' } } as const;
   const pull: Pull = {
     target: { registry: 'docker.io', repository: 'library/app', what },
     method: 'GET',

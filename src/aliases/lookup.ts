@@ -1,0 +1,48 @@
+import { canonicalRegistry } from '../oci/known-registries.ts';
+import { isPattern } from '../oci/names.ts';
+import type { RegistryEntry, TableSnapshot } from './table.ts';
+
+/** A label of a host name that a star stands for (RFC 1123 §2.1). */
+const LABEL = '[a-z0-9](?:[a-z0-9-]*[a-z0-9])?';
+
+interface PatternRow {
+  readonly row: RegistryEntry;
+  readonly matches: RegExp;
+}
+
+/** By the rows of a table: its patterns, so that a host without a row of its own does not make the whole table be read. */
+const patternsOf = new WeakMap<TableSnapshot['registries'], readonly PatternRow[]>();
+
+/**
+ * The registry that a host names: its own row, the row of the registry that has this name too (Docker Hub has several), or a pattern's, from
+ * which a registry of its own is made. A pattern itself names no registry.
+ */
+export function registryOf({ registries }: Pick<TableSnapshot, 'registries'>, host: string): RegistryEntry | undefined {
+  if (isPattern(host)) return undefined;
+  const own = registries.get(host) ?? registries.get(canonicalRegistry(host));
+  if (own !== undefined) return own;
+  const found = patterns(registries).find(({ matches }) => matches.test(host));
+  return found === undefined ? undefined : ofPattern(found.row, host);
+}
+
+/** What a pattern's row says of one host: its endpoints have the host where they have the pattern. */
+function ofPattern(row: RegistryEntry, host: string): RegistryEntry {
+  return {
+    ...row,
+    host,
+    endpoints: row.endpoints.map((endpoint) => endpoint.replaceAll(row.host, host)),
+    pattern: row.host,
+  };
+}
+
+/** The more exact ones first: a longer pattern says more of the host. */
+function patterns(registries: TableSnapshot['registries']): readonly PatternRow[] {
+  const known = patternsOf.get(registries);
+  if (known !== undefined) return known;
+  const found = [...registries.values()]
+    .filter((row) => isPattern(row.host))
+    .sort((one, other) => other.host.length - one.host.length || (one.host < other.host ? -1 : 1))
+    .map((row) => ({ row, matches: new RegExp(`^${row.host.replaceAll('.', '\\.').replaceAll('*', LABEL)}$`) }));
+  patternsOf.set(registries, found);
+  return found;
+}
