@@ -15,31 +15,45 @@ export interface BadLink extends Link {
 }
 
 /** Of the block for benchmarks (RFC 2544), which nothing routes. */
+const NETWORK = '198.18.77.0/30';
 const NEAR = '198.18.77.1';
 const FAR = '198.18.77.2';
+
+/** Where relays find their program. */
+const RELAY = join(import.meta.dirname, 'lossy-relay.ts');
 
 /**
  * Puts a bad link in front of a server on a Unix socket: the kernel's own (`tc netem` between two network namespaces) where it has one and this
  * program may, else a model of TCP over such a link.
  */
 export async function startBadLink(socket: string, path: BadPath, seed: number): Promise<BadLink> {
+  const { roundTrip, loss, resetAfter } = path;
   const port = await freePort();
   const far = farNamespace(path);
-  const relay = join(import.meta.dirname, 'lossy-relay.ts');
-  const host = far === null ? '127.0.0.1' : FAR;
-  const model = far === null ? [path.roundTrip, path.loss] : [0, 0];
-  const command = [process.execPath, relay, host, socket, ...[port, path.resetAfter, ...model, seed].map(String)];
-  const [program = '', ...args] = [...(far?.within ?? []), ...command];
+  const stop: (() => unknown)[] = far === null ? [] : [far.remove];
+  const start = async (
+    within: readonly string[],
+    host: string,
+    ...args: readonly (string | number)[]
+  ): Promise<void> => {
+    const [command = '', ...rest] = [...within, process.execPath, RELAY, host, String(port), ...args.map(String)];
+    const server = await Server.start({ cpus: CLIENT_CORE, command, args: rest, port, host });
+    stop.unshift(() => server.stop());
+  };
+  const end = async (): Promise<void> => {
+    for (const each of stop.splice(0)) await each();
+  };
   try {
-    const server = await Server.start({ cpus: CLIENT_CORE, command: program, args, port, host });
-    const stop = async (): Promise<void> => {
-      await server.stop();
-      far?.remove();
-    };
+    if (far === null) await start([], '127.0.0.1', socket, resetAfter, roundTrip, loss, seed);
+    else {
+      await start(far.within, FAR, socket, Number.POSITIVE_INFINITY, 0, 0, 0);
+      // At the near end: what has come there has arrived, where a reset at the far end would throw away what waits in the kernel.
+      await start([], '127.0.0.1', `${FAR}:${port}`, resetAfter, 0, 0, 0);
+    }
     const made = far === null ? 'a model of TCP in user space, as the kernel has no netem' : 'tc netem';
-    return { url: `http://${host}:${port}`, port, stop, made };
+    return { url: `http://127.0.0.1:${port}`, port, stop: end, made };
   } catch (error) {
-    far?.remove();
+    await end();
     throw error;
   }
 }
@@ -79,7 +93,7 @@ function farNamespace({ roundTrip, loss }: Path): FarNamespace | null {
     run(`ip link set ${near} gso_max_segs 1 up`);
     run(`${within.join(' ')} ip link set ${far} gso_max_segs 1 up`);
     // What most servers have, and the model too. BBR, for one, takes loss for no sign of a full link.
-    run(`${within.join(' ')} sysctl -w net.ipv4.tcp_congestion_control=cubic`);
+    run(`${within.join(' ')} ip route replace ${NETWORK} dev ${far} src ${FAR} congctl cubic`);
     run(`tc qdisc add dev ${near} ${netem}`);
     run(`${within.join(' ')} tc qdisc add dev ${far} ${netem}`);
     return { within, remove };

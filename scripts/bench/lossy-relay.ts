@@ -2,24 +2,26 @@ import { connect, createServer, type Socket } from 'node:net';
 import { LossyTcp, seeded } from './lossy-tcp.ts';
 
 /**
- * The far end of a bad link, in a process of its own: `node lossy-relay.ts HOST SOCKET PORT RESET-AFTER ROUND-TRIP-MS LOSS SEED`, to a server on a
- * Unix socket. Every connection is
- * reset after RESET-AFTER bytes towards its client. With a ROUND-TRIP-MS of 0 bytes pass as they come, for where the kernel makes the link; else
- * each connection brings what TCP would over a path that is so long and loses so many segments (`lossy-tcp.ts`).
+ * A relay that breaks connections, in a process of its own: `node lossy-relay.ts HOST PORT TO RESET-AFTER ROUND-TRIP-MS LOSS SEED`. TO is the path of a
+ * Unix socket, or HOST:PORT. Every connection is reset after RESET-AFTER bytes towards its client. With a ROUND-TRIP-MS of 0 bytes pass as they
+ * come, for where the kernel makes the link; else each connection brings what TCP would over a path that is so long and loses so many segments
+ * (`lossy-tcp.ts`).
  */
-const [host = '', socket = '', ...numbers] = process.argv.slice(2);
-const [port = 0, resetAfter = 0, roundTrip = 0, loss = 0, seed = 0] = numbers.map(Number);
+const [host = '', port = '', to = '', ...numbers] = process.argv.slice(2);
+const [resetAfter = 0, roundTrip = 0, loss = 0, seed = 0] = numbers.map(Number);
+const [toHost = '', toPort = ''] = to.split(':');
+const target = to.startsWith('/') ? { path: to } : { host: toHost, port: Number(toPort), noDelay: true };
 /** Bytes that a connection holds of what its sender has yet to send: more than any window. */
 const BUFFER = 1024 * 1024;
 let accepted = 0;
 
 createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
-  const server = connect({ path: socket, allowHalfOpen: true });
+  const server = connect({ ...target, allowHalfOpen: true });
   let delivered = 0;
   const deliver = (chunk: Buffer): void => {
     const left = resetAfter - delivered;
     delivered += chunk.length;
-    if (client.destroyed) return;
+    if (left <= 0 || client.destroyed) return;
     client.write(chunk.subarray(0, left), () => {
       if (delivered >= resetAfter && !client.destroyed) client.resetAndDestroy();
     });
@@ -33,9 +35,15 @@ createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
   }
   if (roundTrip === 0) {
     client.pipe(server);
-    server.on('data', deliver).once('end', () => client.end());
+    server.once('end', () => client.end());
+    server.on('data', (chunk: Buffer) => {
+      deliver(chunk);
+      if (!client.writableNeedDrain) return;
+      server.pause();
+      client.once('drain', () => server.resume());
+    });
   } else bring(client, server, new LossyTcp({ roundTrip, loss }, seeded(seed + accepted++)), deliver);
-}).listen(port, host);
+}).listen(Number(port), host);
 
 function bring(client: Socket, server: Socket, tcp: LossyTcp, deliver: (chunk: Buffer) => void): void {
   const ready = performance.now() + tcp.handshake();

@@ -21,7 +21,7 @@ const LEAST_WAITING = 0.3;
 /** What a host brings in all, bytes per second, from which on more is not tried: half a gigabit is as much as hashing and writing should be given. */
 const FAST_BYTES_PER_S = 64 * 1024 * 1024;
 /** After a trial that brought nothing the next one waits; doubles with each, since links change rarely. */
-const RETRY_TRIAL_MS = 10_000;
+const RETRY_TRIAL_MS = 5_000;
 const RETRY_TRIAL_MAX_MS = 10 * 60_000;
 
 /** How long a host that refused a connection gets no more than it took; doubles with each time that it refuses again. */

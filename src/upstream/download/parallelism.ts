@@ -135,6 +135,8 @@ export class Parallelism implements HostDownload {
     const rate = this.#rateOf(streams);
     this.#wantsMore = rate !== null && isSlow(rate, streams.length, ranges.remainingFor(streams));
     if (this.share === 1) ranges.undivide();
+    // The first rate may have been measured in a busy moment, or in TCP's slow start.
+    else if (ranges.segmentSize !== null && rate !== null) ranges.segmentSize = segmentSizeFor(rate);
     // Another one takes over from a connection that brings nothing, whatever helps otherwise.
     const stalled = ranges.honoured === true && streams.some(({ isStalled }) => isStalled);
     if (performance.now() < this.#notBefore || !(this.#wantsMore || stalled)) return;

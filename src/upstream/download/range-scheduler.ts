@@ -12,6 +12,9 @@ const WISH_MAX = 8 * 1024 * 1024;
 /** A body is read on past bytes that are not wanted of it up to this size: cutting it off would cost as much of what is on the way already. */
 const SKIP_MAX = 1024 * 1024;
 
+/** What a connection brings within this time is not halved for another one, however little the bytes. */
+const HALVE_MS = 4_000;
+
 /** What is wanted where nobody says otherwise: all of it, from the first byte to the last. */
 const EVERYTHING: Pick<Wishes, 'next'> = {
   next: (missing) => ({ from: missing.start, to: missing.endFrom(missing.start), urgent: false }),
@@ -99,11 +102,10 @@ export class RangeScheduler {
     }
     // What is fetched for one reader is not taken apart for speed.
     if (this.#wishes !== EVERYTHING && this.segmentSize === null) return false;
-    // Half of less than this is not worth the round trips.
-    const least = Math.max(2 * SEGMENT_MIN, (this.segmentSize ?? 0) / 8);
     let busiest: DownloadConnection | undefined;
     for (const other of this.#connections()) {
-      if (other !== connection && other.assigned.bytes > (busiest?.assigned.bytes ?? least)) busiest = other;
+      const least = busiest?.assigned.bytes ?? this.#leastToHalve(other);
+      if (other !== connection && other.assigned.bytes > least) busiest = other;
     }
     if (busiest === undefined || !Number.isFinite(busiest.assigned.end)) return false;
     const middle = busiest.assigned.end - Math.floor(busiest.assigned.bytes / 2);
@@ -213,6 +215,12 @@ export class RangeScheduler {
       if (taken.length > 0 && other.assigned.empty) other.cancel();
     }
     return !connection.assigned.empty;
+  }
+
+  /** What a connection has left must be more than this for another one to take half of it: else the round trips take longer. */
+  #leastToHalve({ throughput }: DownloadConnection): number {
+    const rate = throughput.rate() ?? Number.POSITIVE_INFINITY;
+    return Math.max((this.segmentSize ?? 0) / 8, Math.min(2 * SEGMENT_MIN, (rate * HALVE_MS) / 1000));
   }
 
   #free(extents: readonly Extent[]): void {
