@@ -29,8 +29,10 @@ const REFUSED_MS = 10 * 60_000;
 const REFUSED_MAX_MS = 60 * 60_000;
 /** Additional connections in a row that broke before their first byte, after which a host is taken to refuse them. */
 const MAX_RESETS = 2;
-/** What nobody has used for this time is forgotten: links and hosts change. */
+/** What was found helps for this time, and is then found anew: links and hosts change. */
 const LIFETIME_MS = 60 * 60_000;
+/** No more often than this is looked at what came, however many downloads ask for it. */
+const LOOK_MS = 50;
 /** Hosts that are remembered. */
 const MAX_HOSTS = 1024;
 
@@ -70,6 +72,9 @@ interface Trial {
   windows: number;
 }
 
+/** One connection, whatever it brings. */
+const ONE: Measured = { connections: 1, bytesPerSecond: 0 };
+
 /** What is known of every host that bodies come from, by its name and port. */
 export class ParallelHosts {
   readonly #hosts = new LRUCache<string, HostParallelism>({ max: MAX_HOSTS });
@@ -104,27 +109,29 @@ export class HostParallelism {
   readonly #clock: HostClock;
   readonly #downloads = new Set<HostDownload>();
   /** So many helped. */
-  #proven: Measured = { connections: 1, bytesPerSecond: 0 };
+  #proven = ONE;
+  #provenAt: number;
   /** So many are being tried. */
   #trial: Trial | null = null;
   #noTrialBefore = Number.NEGATIVE_INFINITY;
   #retryTrialMs = RETRY_TRIAL_MS;
   #refusal: { connections: number; until: number; readonly ms: number } | null = null;
   #resets = 0;
-  #usedAt: number;
+  #lookedAt = Number.NEGATIVE_INFINITY;
   #window: { since: number; begun: boolean; connections: number; bytes: number; waited: number; pausedMs: number };
 
   constructor(host: string, log: Logger, clock: HostClock) {
     this.#host = host;
     this.#log = log;
     this.#clock = clock;
-    this.#usedAt = clock.now();
+    this.#provenAt = clock.now();
     this.#window = { since: 0, begun: false, connections: 0, bytes: 0, waited: 0, pausedMs: 0 };
   }
 
+  /** What is known may be forgotten. */
   get isOutdated(): boolean {
-    const waits = this.#refusal !== null && this.#clock.now() < this.#refusal.until;
-    return this.#downloads.size === 0 && !waits && this.#clock.now() - this.#usedAt > LIFETIME_MS;
+    const refuses = this.#refusal !== null && this.#clock.now() < this.#refusal.until;
+    return this.#downloads.size === 0 && !refuses && this.#clock.now() - this.#provenAt > LIFETIME_MS;
   }
 
   join(download: HostDownload): void {
@@ -133,7 +140,6 @@ export class HostParallelism {
 
   leave(download: HostDownload): void {
     this.#downloads.delete(download);
-    this.#usedAt = this.#clock.now();
     if (this.#downloads.size === 0) this.#trial = null;
   }
 
@@ -151,6 +157,11 @@ export class HostParallelism {
   get ratePerConnection(): number | null {
     const { connections, bytesPerSecond } = this.#proven;
     return connections > 1 ? bytesPerSecond / connections : null;
+  }
+
+  /** The most that each download may have for whatever reason: an even part of what the host takes, where it has refused more. */
+  get limitOfEach(): number {
+    return Math.max(1, Math.floor(this.limit / Math.max(1, this.#downloads.size)));
   }
 
   /** The most that the host takes, as far as it has refused any. */
@@ -212,6 +223,9 @@ export class HostParallelism {
   /** To be called several times a second while something is downloaded: looks at what came, and decides how many are tried. */
   look(): void {
     const now = this.#clock.now();
+    if (now - this.#lookedAt < LOOK_MS) return;
+    this.#lookedAt = now;
+    if (now - this.#provenAt > LIFETIME_MS) this.#proven = ONE;
     const established = this.#established;
     const window = this.#window;
     if (established !== window.connections) {
@@ -257,6 +271,7 @@ export class HostParallelism {
     const came = measured.connections > from.connections;
     if (came && waiting && measured.bytesPerSecond >= GAIN * from.bytesPerSecond) {
       this.#proven = measured;
+      this.#provenAt = this.#clock.now();
       this.#retryTrialMs = RETRY_TRIAL_MS;
       this.#trial = null;
       this.#log.debug({ host: this.#host, from, to: measured }, 'more connections to a download host help');

@@ -101,7 +101,7 @@ export class Parallelism implements HostDownload {
   /** Most connections of the download at one time, those for readers that wait among them. */
   get limit(): number {
     if (this.#most === 1) return 1;
-    return Math.min(Math.max(WISH_CONNECTIONS, this.share), this.#host?.parallelism.limit ?? Number.POSITIVE_INFINITY);
+    return Math.min(Math.max(WISH_CONNECTIONS, this.share), this.#host?.parallelism.limitOfEach ?? WISH_CONNECTIONS);
   }
 
   /** Most connections for speed at one time. */
@@ -134,15 +134,16 @@ export class Parallelism implements HostDownload {
     if (first === undefined || this.#host === null || !ranges.sizeKnown || this.#most === 1) return;
     const rate = this.#rateOf(streams);
     this.#wantsMore = rate !== null && isSlow(rate, streams.length, ranges.remainingFor(streams));
-    if (this.share === 1) ranges.undivide();
+    const { share } = this;
+    if (share === 1) ranges.undivide();
     // The first rate may have been measured in a busy moment, or in TCP's slow start.
     else if (ranges.segmentSize !== null && rate !== null) ranges.segmentSize = segmentSizeFor(rate);
     // Another one takes over from a connection that brings nothing, whatever helps otherwise.
     const stalled = ranges.honoured === true && streams.some(({ isStalled }) => isStalled);
     if (performance.now() < this.#notBefore || !(this.#wantsMore || stalled)) return;
-    const mayOpen = (): boolean => this.#mayOpen(this.#wantsMore ? this.share : 1);
+    const mayOpen = (): boolean => this.#mayOpen(this.#wantsMore ? share : 1);
     if (!mayOpen()) return;
-    if (rate !== null && this.#wantsMore && this.share > 1) this.#divide(first, rate);
+    if (rate !== null && this.#wantsMore && share > 1) this.#divide(first, rate);
     if (streams.length === 1 || stalled) open('segment');
     while (mayOpen() && ranges.segmentSize !== null && ranges.hasNext) open('segment');
   }

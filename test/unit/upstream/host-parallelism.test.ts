@@ -244,6 +244,15 @@ describe('what was learnt of a host', () => {
     const third = bed.begin();
     expect(bed.host.share(third)).toBe(1);
   });
+
+  it('is found anew after that also where there is always some download', () => {
+    const bed = new Bed(each(MIB));
+    const download = bed.begin();
+    bed.run(20_000);
+    bed.link = shared(16 * MIB);
+    bed.run(61 * MINUTE_MS);
+    expect(download.established).toBe(1);
+  });
 });
 
 describe('a host that refuses the fifth connection', () => {
@@ -275,6 +284,18 @@ describe('a host that refuses the fifth connection', () => {
     expect(bed.host.limit).toBe(1);
     bed.ms += 2 * MINUTE_MS;
     expect(bed.host.limit).toBe(2);
+  });
+
+  it('gets no more of several downloads together, at least one of each', () => {
+    const bed = new Bed(each(MIB));
+    bed.takes = 4;
+    bed.begin();
+    bed.run(10_000);
+    expect(bed.host.limitOfEach).toBe(4);
+    bed.begin();
+    expect(bed.host.limitOfEach).toBe(2);
+    for (let i = 0; i < 10; i++) bed.begin();
+    expect(bed.host.limitOfEach).toBe(1);
   });
 
   it('is taken at its word where it took more than it had when it refused', () => {
