@@ -4,7 +4,7 @@ import { parseProxy } from '../config/values.ts';
 import { normaliseHostName } from '../kit/host-name.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { canonicalRegistry } from '../oci/known-registries.ts';
-import { isPattern } from '../oci/names.ts';
+import { isPattern, isRepositoryName } from '../oci/names.ts';
 import type { RegistryEntry, TableSnapshot } from './table.ts';
 
 /** RFC 1035 §2.3.4, without the final dot. */
@@ -116,7 +116,8 @@ function plainHost(text: string, refuse: (problem: string) => OperatorError): st
 }
 
 /**
- * A URL under which `/v2/` is found. Trailing slashes are dropped.
+ * A URL under which `/v2/` is found, or, where its path begins with that, a project: `https://harbor.example/v2/proxy-hub`. Trailing slashes
+ * are dropped.
  * @throws {OperatorError} usage, `ENDPOINT_INVALID`; a password in it is not repeated.
  */
 export function parseEndpoint(text: string): string {
@@ -132,7 +133,12 @@ export function parseEndpoint(text: string): string {
   if (text.includes('?')) throw refuse('has a query');
   if (text.includes('#')) throw refuse('has a fragment');
   const trimmed = url.href.replace(/\/+$/, '');
-  if (trimmed.endsWith('/v2')) throw refuse('ends with /v2, which the gateway adds itself: leave it out');
+  const project = /^\/v2\/+(.+?)\/*$/.exec(url.pathname)?.[1];
+  // A path that begins with /v2/ is a part of each repository's name there (src/upstream/endpoint-url.ts). A pattern's star is a host's.
+  if (project !== undefined && !isRepositoryName(project.replaceAll('*', 'star')))
+    throw refuse(`has the project "${project}" behind /v2/, which can be no part of a repository's name`);
+  if (project === undefined && trimmed.endsWith('/v2'))
+    throw refuse('ends with /v2, which the gateway adds itself: leave it out');
   return trimmed;
 }
 

@@ -13,6 +13,7 @@ import { readManifest, readManifestHead, readReferrers, readTags } from './docum
 import { openBlob, resumable, statBlob } from './download/blob-stream.ts';
 import { download } from './download/download.ts';
 import { ParallelHosts } from './download/host-parallelism.ts';
+import { projectOf } from './endpoint-url.ts';
 import { Endpoints, tryEndpoints } from './endpoints.ts';
 import { isBusy, RedirectError, type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
 import { HeadOrGet } from './head-or-get.ts';
@@ -307,7 +308,9 @@ function subjectOf(key: RepositoryKey, missing: RequestSubject['missing'], refer
 /** What clients are not to read of a registry, even in its own words: where it really is, and what the operator logs in with. */
 function hiddenOf(route: Route | undefined): string[] {
   if (route === undefined) return [];
-  const hosts = route.endpoints.map((endpoint) => new URL(endpoint).hostname).filter((host) => host !== route.host);
+  const endpoints = route.endpoints.map((endpoint) => new URL(endpoint));
+  const projects = endpoints.map(projectOf).filter((project) => project !== null);
+  const hosts = [...endpoints.map(({ hostname }) => hostname).filter((host) => host !== route.host), ...projects];
   if (route.credentials === null) return hosts;
   const basic = basicAuthorization(route.credentials).slice('Basic '.length);
   return [...hosts, route.credentials.password, basic];

@@ -16,6 +16,7 @@ import {
   USER_AGENT,
 } from './authorization.ts';
 import { isOwnTarget } from './credential-scope.ts';
+import { repositoryAt, urlAt } from './endpoint-url.ts';
 import { exchange } from './exchange.ts';
 import { CredentialsWithheldError, InvalidResponseError, RedirectError, TokenRefusedError } from './failures.ts';
 import type { OutgoingConnections, RawResponse } from './net/connections.ts';
@@ -30,8 +31,9 @@ const MAX_SCHEMES = 4096;
 export interface UpstreamRequest {
   readonly route: Route;
   readonly endpoint: URL;
-  /** Appended to the endpoint: `/v2/library/alpine/manifests/latest`. */
+  /** Of the registry API: `/v2/library/alpine/manifests/latest`; see `urlAt`. */
   readonly path: string;
+  /** As the registry calls it, whatever it is called at the endpoint. */
   readonly repository: string;
   readonly method: 'GET' | 'HEAD';
   readonly headers: Readonly<Record<string, string>>;
@@ -62,8 +64,9 @@ export class Requester {
     this.#stallTimeout = stallTimeout;
   }
 
-  async send(request: UpstreamRequest): Promise<UpstreamResponse> {
-    let url = new URL(request.endpoint.href.replace(/\/$/, '') + request.path);
+  async send(given: UpstreamRequest): Promise<UpstreamResponse> {
+    const request = { ...given, repository: repositoryAt(given.endpoint, given.repository) };
+    let url = urlAt(request.endpoint, request.path);
     for (let hops = 0; ; hops++) {
       const response = await this.#authorised(url, request);
       if (!isRedirect(response.status)) return { ...response, url, redirected: hops > 0 };

@@ -1,4 +1,5 @@
 import type { Config } from '../../config/config.ts';
+import { urlAt } from '../endpoint-url.ts';
 import { reasonOf } from '../failures.ts';
 import type { Route } from '../upstream.ts';
 import { OutgoingConnections } from './connections.ts';
@@ -33,7 +34,7 @@ export class EndpointCheck {
   async ask(route: Route, endpoint: string, signal: AbortSignal): Promise<EndpointCheckResult> {
     const start = performance.now();
     try {
-      const { status, headers, body } = await this.#connections.request(new URL(`${endpoint.replace(/\/$/, '')}/v2/`), {
+      const { status, headers, body } = await this.#connections.request(urlAt(new URL(endpoint), '/v2/'), {
         method: 'GET',
         headers: { accept: 'application/json, */*' },
         reach: 'operator',

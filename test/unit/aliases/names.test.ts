@@ -120,6 +120,11 @@ describe('endpoints', () => {
     ['HTTPS://Quay.IO:443/', 'https://quay.io'],
     ['http://10.0.0.5:5000/mirror//', 'http://10.0.0.5:5000/mirror'],
     ['http://[::1]:5000', 'http://[::1]:5000'],
+    ['https://harbor.example/v2/proj/', 'https://harbor.example/v2/proj'],
+    [
+      'https://gitlab.com/v2/group/dependency_proxy/containers',
+      'https://gitlab.com/v2/group/dependency_proxy/containers',
+    ],
   ])('%s is %s', (text, url) => {
     expect(parseEndpoint(text)).toBe(url);
   });
@@ -132,6 +137,9 @@ describe('endpoints', () => {
     ['https://quay.io/?', 'query'],
     ['https://quay.io#x', 'fragment'],
     ['https://quay.io/v2/', '/v2'],
+    ['https://harbor.example/v2/Proj', 'Proj'],
+    ['https://harbor.example/v2/a//b', 'a//b'],
+    ['https://harbor.example/v2/proj%20x', 'proj%20x'],
     ['https://', 'is not a URL'],
   ])('%j is refused: %s', (text, reason) => {
     const error = refusal(() => parseEndpoint(text));
