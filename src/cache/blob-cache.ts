@@ -66,6 +66,8 @@ export interface BlobHandle {
   readonly complete: boolean;
   /** The whole size where it is known by now. */
   readonly knownSize: number | undefined;
+  /** When it was fetched, ms since 1970; of one that is growing, when that began. */
+  readonly since: number;
   /** Through which repository of its registry the bytes come; null where they are all here. */
   readonly repository: string | null;
   /** Bytes `[from, to)`; `to` undefined reads to the end. The source follows the fill. */

@@ -50,7 +50,12 @@ export interface ManifestRow {
   readonly digest: Digest;
   /** The exact bytes that the registry gave. */
   readonly body: Uint8Array;
+  /** When a registry gave them last, ms since 1970; 0 for one of an earlier version. */
+  readonly came: number;
 }
+
+/** A manifest that a registry has just given. */
+export type NewManifest = Omit<ManifestRow, 'came'>;
 
 /**
  * The digest that a tag had when its registry was last asked. A tag has one row for each class of `Accept` headers: the answer to one is
@@ -129,7 +134,7 @@ export interface CacheIndex {
   dropEmptyRepositories(limit: number): boolean;
 
   manifest(digest: Digest): ManifestRow | null;
-  addManifest(row: ManifestRow, at: number): void;
+  addManifest(row: NewManifest, at: number): void;
   touchManifests(uses: ReadonlyMap<Digest, number>): void;
   /** Drops the least recently used ones until at most `bytes` are left, no more than `limit` at once. Returns those that went. */
   shrinkManifests(bytes: number, limit: number): Digest[];

@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache';
 import { steadyNow } from '../kit/time.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
 import { isManifestDigest } from '../oci/schema1.ts';
-import type { CacheIndex, ManifestRow, TagRow } from './index-port.ts';
+import type { CacheIndex, ManifestRow, NewManifest, TagRow } from './index-port.ts';
 
 /**
  * Manifests, and the digest that each tag had when its registry was last asked, as the proxy core keeps them. Every answer is synchronous.
@@ -13,7 +13,7 @@ export interface ManifestStore {
   readonly generation: number;
   getManifest(digest: Digest): ManifestRow | null;
   /** The caller has checked the digest against the body. */
-  putManifest(row: ManifestRow): void;
+  putManifest(row: NewManifest): void;
   /** `variant` names the class of `Accept` headers that the registry answered (see `variantOf` in oci/media-types.ts). */
   getTag(repository: RepositoryKey, tag: string, variant: string): TagRow | null;
   putTag(repository: RepositoryKey, tag: string, variant: string, row: TagRow): void;
@@ -78,7 +78,7 @@ export class IndexedManifestStore implements ManifestStore {
     return row;
   }
 
-  putManifest(row: ManifestRow): void {
+  putManifest(row: NewManifest): void {
     this.#try(() => this.#index.addManifest(row, steadyNow()), undefined);
     this.#checked.set(row.digest, true);
   }

@@ -16,6 +16,8 @@ const CHECKED_FOR = 24 * 60 * 60 * 1000;
 /** A blob in use, complete or growing: its one file descriptor, and the number of its users. While there are any it is not evicted. */
 export class OpenBlob implements Readable {
   readonly blob: FileView;
+  /** @see BlobHandle.since */
+  readonly since: number;
   readonly #fill: Fill | null;
   readonly #file: SharedFile | null;
   readonly #onUnused: (blob: OpenBlob) => void;
@@ -27,10 +29,12 @@ export class OpenBlob implements Readable {
     blob: FileView;
     fill: Fill | null;
     file: SharedFile | null;
+    since: number;
     checkedAt: number;
     onUnused: (blob: OpenBlob) => void;
   }) {
     this.blob = options.blob;
+    this.since = options.since;
     this.#fill = options.fill;
     this.#file = options.file;
     this.#checkedAt = options.checkedAt;
@@ -40,7 +44,7 @@ export class OpenBlob implements Readable {
   /** @throws {Error} the system's error, or one that says that the file's size is not the one in the index: then the file is damaged */
   static complete(
     path: string,
-    { size, checkedAt }: Pick<BlobRow, 'size' | 'checkedAt'>,
+    { size, created, checkedAt: checked }: Pick<BlobRow, 'size' | 'created' | 'checkedAt'>,
     rightSince: number | undefined,
     onUnused: (blob: OpenBlob) => void,
   ): OpenBlob {
@@ -49,8 +53,9 @@ export class OpenBlob implements Readable {
     if (found.size === size) {
       const blob = completeView(path, size);
       // A file that was written to since is no longer known to be right.
-      const sure = found.mtimeMs <= checkedAt || found.mtimeMs === rightSince;
-      return new OpenBlob({ blob, fill: null, file, checkedAt: sure ? checkedAt : Number.NEGATIVE_INFINITY, onUnused });
+      const sure = found.mtimeMs <= checked || found.mtimeMs === rightSince;
+      const checkedAt = sure ? checked : Number.NEGATIVE_INFINITY;
+      return new OpenBlob({ blob, fill: null, file, since: created, checkedAt, onUnused });
     }
     file.release();
     throw new Error(`${path} has ${found.size} bytes instead of ${size}`);
@@ -58,7 +63,8 @@ export class OpenBlob implements Readable {
 
   static growing(fill: Fill, onUnused: (blob: OpenBlob) => void): OpenBlob {
     // Its digest is checked before anything is kept.
-    return new OpenBlob({ blob: fill, fill, file: null, checkedAt: steadyNow(), onUnused });
+    const now = steadyNow();
+    return new OpenBlob({ blob: fill, fill, file: null, since: now, checkedAt: now, onUnused });
   }
 
   /** @see BlobHandle.repository */
@@ -265,6 +271,10 @@ export class OpenBlobHandle implements BlobHandle {
 
   get knownSize(): number | undefined {
     return this.#blob.blob.size;
+  }
+
+  get since(): number {
+    return this.#blob.since;
   }
 
   get repository(): string | null {

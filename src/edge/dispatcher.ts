@@ -5,6 +5,7 @@ import type { Grant } from '../access/access.ts';
 import type { Reservation } from '../access/quotas.ts';
 import { andThen } from '../kit/async.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
+import { elapsed, steadyNow } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { REGISTRY_HEADERS } from '../oci/response-headers.ts';
 import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
@@ -174,6 +175,7 @@ class ClientPull implements Pull {
   readonly ifNoneMatch: string | undefined;
   readonly authenticated: boolean;
   readonly client: string;
+  readonly name: string | undefined;
   readonly base: string;
   readonly ns: string | undefined;
   readonly #context: RequestContext;
@@ -187,6 +189,7 @@ class ClientPull implements Pull {
     this.ifNoneMatch = headers['if-none-match'];
     this.authenticated = grant.authenticated;
     this.client = grant.client;
+    this.name = route.name;
     this.base = route.base;
     this.ns = route.ns;
     this.#context = context;
@@ -243,6 +246,7 @@ function sendReply(
     ...reply.headers,
     'x-request-id': context.id,
   };
+  noteOrigin(headers, reply);
   if (route.ns !== undefined) headers['oci-namespace'] = route.target.registry;
   if (body !== null && body.length !== undefined) headers['content-length'] ??= String(body.length);
   const { quota } = deps.access;
@@ -252,6 +256,23 @@ function sendReply(
   return andThen(admitted, ({ body: counted, reservation }) =>
     writeReply(deps, context, { ...reply, body: counted }, headers, response, reservation),
   );
+}
+
+/** `X-Cache`, as caches have it by custom: where an answer came from. What is still coming from its registry for another client is no hit. */
+const CACHE_STATUS: Readonly<Record<Reply['from'], string>> = {
+  cache: 'HIT',
+  stale: 'STALE',
+  fill: 'MISS',
+  upstream: 'MISS',
+};
+
+/** Says where an answer came from, and how old it is in seconds (`Age`, RFC 9111 §5.1). */
+function noteOrigin(headers: Record<string, string>, { from, since }: Reply): void {
+  headers['x-cache'] = CACHE_STATUS[from];
+  const isKept = from === 'cache' || from === 'stale';
+  if (!isKept || since === undefined) return;
+  const age = elapsed(since, steadyNow());
+  if (Number.isFinite(age)) headers.age = String(Math.floor(age / 1000));
 }
 
 /** @throws {RegistryError} tooManyRequests; the body is closed then */

@@ -35,6 +35,8 @@ export interface RequestUrl extends AskedHost {
 /** Where a pull leads, and how the client got there. */
 export interface PullRoute {
   readonly target: Target;
+  /** The repository as the path has it, where that is not the target's. */
+  readonly name?: string;
   /** Path in front of `<name>/tags/list` in the shape that the client used, for `Link`: `/v2/`, `/v2/quay.io/`, `/quay.io/v2/`. */
   readonly base: string;
   /** The registry that `ns` named; carried into `Link`. */
@@ -84,9 +86,11 @@ export function resolvePull(url: RequestUrl, table: TableSnapshot): PullRoute | 
     }
   }
 
+  const asked = name.join('/');
   const key = { registry, repository: repositoryOf(registry, name) };
   return {
     target: { ...key, what: whatOf(found, key, params) },
+    ...(asked === key.repository ? {} : { name: asked }),
     base,
     ns: ns === undefined || !isRegistryName(ns) ? undefined : ns,
   };

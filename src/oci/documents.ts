@@ -105,6 +105,8 @@ export interface TagsQuestion {
   readonly last: string | undefined;
   /** The answer has a link to a next page. */
   readonly hasNext: boolean;
+  /** The client came by such a link, and gets what is there, in the order in which it is. */
+  readonly isNext: boolean;
 }
 
 export interface TagsReading {
@@ -112,6 +114,8 @@ export interface TagsReading {
   readonly body: Uint8Array;
   /** What the next page begins after, where the list was cut here; null where the upstream's own link, if any, leads on. */
   readonly cutAfter: string | null;
+  /** Tags in it. */
+  readonly count: number;
 }
 
 /**
@@ -119,7 +123,7 @@ export interface TagsReading {
  * without a link may be a whole one, of a registry that knows no pages (distribution before version 3): what the client asked for is then made
  * good here, no more than `n`, in order, after `last`. Names that no tag can have are left out: nobody could pull them.
  */
-function readTags(bytes: Uint8Array, { name, n, last, hasNext }: TagsQuestion): TagsReading | null {
+function readTags(bytes: Uint8Array, { name, n, last, hasNext, isNext }: TagsQuestion): TagsReading | null {
   const list = parseJsonObject(bytes);
   // An empty repository's list is null at some registries.
   const found: unknown = list?.tags === null ? [] : list?.tags;
@@ -128,9 +132,16 @@ function readTags(bytes: Uint8Array, { name, n, last, hasNext }: TagsQuestion): 
   const write = (tags: readonly string[], cut: boolean): TagsReading => ({
     body: Buffer.from(JSON.stringify({ name, tags })),
     cutAfter: cut ? (tags.at(-1) ?? null) : null,
+    count: tags.length,
   });
+  if (isNext) return write(all, false);
+  if (hasNext) {
+    if (n === undefined) return write(all, false);
+    // One that takes no `last` begins anew: without what the client has, or it would be cut at the same place for ever.
+    const rest = last === undefined ? all : all.slice(all.indexOf(last) + 1);
+    return rest.length > n ? write(rest.slice(0, n), true) : write(rest, false);
+  }
   const tooMany = n !== undefined && all.length > n;
-  if (hasNext) return write(tooMany ? all.slice(0, n) : all, tooMany);
   const startsOver = last !== undefined && all.includes(last);
   if (!tooMany && !startsOver && (last !== undefined || isOrdered(all))) return write(all, false);
   const rest = all.sort().filter((tag) => last === undefined || tag > last);

@@ -17,6 +17,12 @@ export const CATALOGUE = {
     'the digest {digest} is not valid',
     'use sha256:<64 hex digits> or sha512:<128 hex digits>',
   ),
+  digestUnsupported: entry(
+    400,
+    'DIGEST_INVALID',
+    'this gateway cannot verify digests of the algorithm {algorithm}',
+    'use sha256:<64 hex digits> or sha512:<128 hex digits>',
+  ),
   requestInvalid: entry(
     400,
     'UNSUPPORTED',

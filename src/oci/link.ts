@@ -14,8 +14,8 @@ export const NEXT_MARK = '_next';
 /** Marks in such a link the type that the client wants of referrers, where the upstream's own query does not say it. */
 export const TYPE_MARK = '_artifactType';
 
-/** Longest header looked at; a longer one is no page link of a registry. */
-const MAX_LENGTH = 8192;
+/** As long as the whole header of an answer may be. */
+const MAX_LENGTH = 64 * 1024;
 
 /** Reads every link of a header value; what is malformed ends the list and keeps what came before. */
 export function parseLinks(header: string): Link[] {

@@ -67,18 +67,24 @@ export function requireRepository(text: string, anyCase = false): string {
 
 /**
  * Parses a tag or a digest; what has a colon can only be meant as a digest. Null for a tag that cannot exist.
- * @throws {RegistryError} digestInvalid
+ * @throws {RegistryError} digestInvalid, digestUnsupported
  */
 export function parseReference(text: string): Reference | null {
   if (text.includes(':')) return { kind: 'digest', digest: requireDigest(text) };
   return isTag(text) ? { kind: 'tag', tag: text } : null;
 }
 
-/** @throws {RegistryError} digestInvalid */
+/** distribution-spec, *Digest*: an algorithm and the encoded hash; which algorithms there are is open. */
+const DIGEST = /^([a-z0-9]+(?:[+._-][a-z0-9]+)*):[a-zA-Z0-9=_-]+$/;
+
+/** @throws {RegistryError} digestInvalid, digestUnsupported */
 export function requireDigest(text: string): Digest {
   const digest = parseDigest(text);
-  if (digest === null) throw new RegistryError('digestInvalid', { facts: { digest: shown(text) } });
-  return digest;
+  if (digest !== null) return digest;
+  const algorithm = DIGEST.exec(text)?.[1];
+  if (algorithm === undefined || HEX_LENGTH[algorithm] !== undefined)
+    throw new RegistryError('digestInvalid', { facts: { digest: shown(text) } });
+  throw new RegistryError('digestUnsupported', { facts: { algorithm: shown(algorithm) } });
 }
 
 function shown(text: string): string {

@@ -12,8 +12,8 @@ export const MAX_RANGES = 1024;
 const MAX_LENGTH = 32 * 1024;
 
 /**
- * Reads a `Range` header (RFC 9110, 14.1.2 and 14.2). Null where it must be ignored: another unit, malformed, reversed,
- * too many ranges, or more digits than a file can have.
+ * Reads a `Range` header (RFC 9110, 14.1.2 and 14.2). Null where it is ignored: another unit, malformed, or too many ranges. One whose end lies
+ * before its start is a range of nothing, which no content can satisfy: the client is told so, rather than sent all of it.
  */
 export function parseRange(header: string | undefined): RangeSpec[] | null {
   if (header === undefined || header.length > MAX_LENGTH || !/^bytes=/i.test(header)) return null;
@@ -32,12 +32,19 @@ export function parseRange(header: string | undefined): RangeSpec[] | null {
 
 function readSpec(first: string, last: string): RangeSpec | null {
   if (first === '' && last === '') return null;
-  const from = Number(first);
-  const end = Number(last);
-  if (!Number.isSafeInteger(from) || !Number.isSafeInteger(end + 1)) return null;
+  // Beyond the end of every file: RFC 9110, 14.1.2 reads such an end as the end of the content.
+  const [from, end] = [first, last].map((digits) => Math.min(Number(digits), Number.MAX_SAFE_INTEGER - 1)) as [
+    number,
+    number,
+  ];
   if (first === '') return { kind: 'suffix', length: end };
   if (last === '') return { kind: 'from', from, to: undefined };
-  return end < from ? null : { kind: 'from', from, to: end + 1 };
+  return { kind: 'from', from, to: Math.max(from, end + 1) };
+}
+
+/** Whether some content could satisfy it. */
+export function isSatisfiable(spec: RangeSpec): boolean {
+  return spec.kind === 'suffix' ? spec.length > 0 : spec.from < (spec.to ?? Number.POSITIVE_INFINITY);
 }
 
 /** The satisfiable ranges as extents within `size` bytes, in the order asked; empty where none is (416). */

@@ -13,6 +13,7 @@ import { type BlobKey, contentId, type Digest, type RepositoryKey } from '../oci
 import {
   contentRange,
   coverAll,
+  isSatisfiable,
   joinTinyRanges,
   parseRange,
   type RangeSpec,
@@ -144,9 +145,13 @@ export class Blobs {
     const known = matchesNone(pull.ifNoneMatch, key.digest);
     if (pull.method === 'HEAD' || known) {
       const size = await this.#size(entry, key, pull.client);
-      return known ? notModified(key.digest, 'upstream') : head(key, size, 'upstream');
+      return known ? notModified(key.digest, { from: 'upstream' }) : head(key, size, { from: 'upstream' });
     }
-    const specs = pull.range !== undefined && rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
+    const specs = rangesOf(pull, key);
+    if (specs?.some(isSatisfiable) === false) {
+      const size = await this.#size(entry, key, pull.client);
+      if (size !== 0) throw notSatisfiable(pull, size);
+    }
     const keeps = blobs?.accepts(key) === true;
     if (specs === null) this.#requireQuota(pull, key, keeps);
     if (blobs === null || !keeps) return this.#passThrough(pull, entry, key, specs, 'not-kept');
@@ -245,10 +250,10 @@ export class Blobs {
     specs: readonly RangeSpec[],
     client: string,
   ): Promise<Asked | undefined> {
-    const [spec] = specs;
+    const spec = specs.find(isSatisfiable);
     if (spec?.kind === 'from') return { ...spec, openEnded: spec.to === undefined };
     const size = this.#options.sizes.get(key, key.digest) ?? (await this.#stat(entry, key, client));
-    if (spec === undefined || size === undefined) return undefined;
+    if (spec === undefined || size === undefined || size === 0) return undefined;
     return { from: Math.max(0, size - spec.length), to: size, openEnded: false };
   }
 
@@ -307,9 +312,10 @@ export class Blobs {
     }
     const size = announced ?? expected;
     const from = handle.complete ? 'cache' : 'fill';
-    if (matchesNone(pull.ifNoneMatch, key.digest)) return notModified(key.digest, from);
-    if (pull.method === 'HEAD') return head(key, size, from);
-    const specs = pull.range !== undefined && rangeApplies(pull.ifRange, key.digest) ? parseRange(pull.range) : null;
+    const origin = { from, since: handle.since } as const;
+    if (matchesNone(pull.ifNoneMatch, key.digest)) return notModified(key.digest, origin);
+    if (pull.method === 'HEAD') return head(key, size, origin);
+    const specs = rangesOf(pull, key);
     const { fetched } = this.#options;
     const options: OpenOptions = {
       byAnother: handle.repository !== null && handle.repository !== key.repository,
@@ -321,10 +327,11 @@ export class Blobs {
     const whole = (): Reply => {
       const body = handle.open(undefined, options);
       const exact = announced === undefined && size !== undefined ? new ExactSource(body, size) : body;
-      return { status: 200, headers: blobHeaders(key.digest, size), body: exact, from };
+      return { status: 200, headers: blobHeaders(key.digest, size), body: exact, ...origin };
     };
     // A part of what has no known end cannot be described; the whole is the answer then (RFC 9110, 14.2).
-    if (specs === null || announced === undefined || size === undefined) return whole();
+    // Of nothing no part can be asked for, and clients that send a Range with every request want no error.
+    if (specs === null || announced === undefined || size === undefined || size === 0) return whole();
     const asked = resolveRanges(specs, size);
     if (exceeds(asked, size)) return whole();
     const extents = joinTinyRanges(asked);
@@ -340,7 +347,7 @@ export class Blobs {
         'content-range': contentRange(extent, size),
       },
       body: handle.open(extent, { ...options, openEnded }),
-      from,
+      ...origin,
     };
   }
 
@@ -361,6 +368,7 @@ export class Blobs {
       headers: blobHeaders(key.digest, source.length, contentType),
       body: new WithCleanup(source, () => held.release()),
       from: handle.complete ? 'cache' : 'fill',
+      since: handle.since,
     };
   }
 
@@ -388,7 +396,7 @@ export class Blobs {
     if (spec.kind === 'from') range = spec;
     else {
       const size = await this.#size(entry, key, pull.client);
-      if (size === undefined) return null;
+      if (size === undefined || size === 0) return null;
       const [extent] = resolveRanges(specs, size);
       if (extent === undefined) throw notSatisfiable(pull, size);
       range = extent;
@@ -406,13 +414,18 @@ async function isBegun(handle: BlobHandle): Promise<boolean> {
   );
 }
 
-function head(key: HeldBlobKey, size: number | undefined, from: Reply['from']): Reply {
-  return { status: 200, headers: blobHeaders(key.digest, size), body: null, from };
+function head(key: HeldBlobKey, size: number | undefined, origin: Pick<Reply, 'from' | 'since'>): Reply {
+  return { status: 200, headers: blobHeaders(key.digest, size), body: null, ...origin };
 }
 
-function notSatisfiable(pull: Pull, size: number): RegistryError {
+/** The ranges that a pull asks for; null where it wants the whole, or what it has does not fit to this. */
+function rangesOf({ range, ifRange }: Pull, { digest }: HeldBlobKey): RangeSpec[] | null {
+  return range !== undefined && rangeApplies(ifRange, digest) ? parseRange(range) : null;
+}
+
+function notSatisfiable(pull: Pull, size: number | undefined): RegistryError {
   return new RegistryError('rangeNotSatisfiable', {
-    facts: { range: (pull.range ?? '').slice(0, 100), size },
-    headers: { 'content-range': unsatisfied(size) },
+    facts: { range: (pull.range ?? '').slice(0, 100), size: size ?? 'unknown' },
+    ...(size === undefined ? {} : { headers: { 'content-range': unsatisfied(size) } }),
   });
 }

@@ -92,6 +92,8 @@ export class ManifestsByDigest {
   }
 
   #reusable(manifest: KnownManifest, from: Found['from']): Found {
-    return { manifest, from, freshUntil: this.#options.now() + REPLY_TTL };
+    const now = this.#options.now();
+    const since = from === 'cache' ? manifest.came : now;
+    return { manifest, from, freshUntil: now + REPLY_TTL, ...(since ? { since } : {}) };
   }
 }

@@ -190,8 +190,9 @@ export class ManifestsByTag {
 
   #reusable(answer: TagAnswer, from: Found['from'], client: AcceptClass): Found {
     const { config, now } = this.#options;
-    if (!isSharedByClass(client, answer.mediaType)) return { manifest: answer, from };
-    return { manifest: answer, from, freshUntil: Math.min(answer.checkedAt + config.tagTtl, now() + REPLY_TTL) };
+    const since = answer.checkedAt;
+    if (!isSharedByClass(client, answer.mediaType)) return { manifest: answer, from, since };
+    return { manifest: answer, from, since, freshUntil: Math.min(answer.checkedAt + config.tagTtl, now() + REPLY_TTL) };
   }
 
   /** Something failed just now. */
@@ -208,7 +209,7 @@ export class ManifestsByTag {
   #stale({ key, id }: TagRequest, answer: TagAnswer): Found {
     const trouble = this.#staleIfError.trouble(id, `${key.registry} cannot be connected to`);
     const warning = staleWarning(trouble, answer.checkedAt, this.#options.now());
-    return { manifest: answer, from: 'stale', warning };
+    return { manifest: answer, from: 'stale', since: answer.checkedAt, warning };
   }
 
   /** Milliseconds since the upstream was asked. */

@@ -180,7 +180,7 @@ class Core implements ManagedProxyCore {
     return andThen(found, (known) => this.#render(pull, entry, known));
   }
 
-  #render(pull: Pull, entry: RegistryEntry, { manifest, from, freshUntil, warning }: Found): Reply {
+  #render(pull: Pull, entry: RegistryEntry, { manifest, from, since, freshUntil, warning }: Found): Reply {
     const { mediaType, size, digest, body } = manifest;
     // What another repository's word opens is looked up each time: that word may be void by the next.
     const isOwn = body === null || this.#access.hasGiven(entry, pull.target, digest);
@@ -192,6 +192,7 @@ class Core implements ManagedProxyCore {
       headers: withWarning(headers, warning),
       body: pull.method === 'HEAD' ? null : body,
       from,
+      ...(since === undefined ? {} : { since }),
       ...(freshUntil === undefined || !isOwn ? {} : { freshUntil }),
     });
   }

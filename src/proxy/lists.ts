@@ -31,7 +31,8 @@ export async function serveTags(upstream: Upstream, pull: Pull, query: TagsQuery
   // No tags are wanted of a repository that must exist all the same (distribution-spec, *Listing Tags*).
   if (n !== undefined) asked.set('n', String(n === 0 ? 1 : n));
   if (last !== undefined) asked.set('last', last);
-  const page = await upstream.tags(key, { query: asked, name, n, last }, pull.signal, new Askers(pull.client));
+  const request = { query: asked, name, n, last, isNext: next !== undefined };
+  const page = await upstream.tags(key, request, pull.signal, new Askers(pull.client));
   const body = n === 0 ? Buffer.from(JSON.stringify({ name, tags: [] })) : page.body;
   const headers: Record<string, string> = { ...listHeaders('application/json', body.length) };
   if (page.cutAfter !== null && n !== 0) {
@@ -41,14 +42,17 @@ export async function serveTags(upstream: Upstream, pull: Pull, query: TagsQuery
   return { status: 200, headers, body: bodyFor(pull, body), from: 'upstream' };
 }
 
-/** What the client calls the repository: what stands between `/v2/` and `/tags/list` in the path that it used. */
-function nameOf({ base, target }: Pull): string {
+/**
+ * What the client calls the repository: the specification's `<name>`, which is all that stands between `/v2/` and `/tags/list` in the path that it
+ * used, a registry in front and a missing `library/` included. Clients look for no other in the answer.
+ */
+function nameOf({ base, target, name = target.repository }: Pull): string {
   const prefix = base.startsWith('/v2/') ? base.slice('/v2/'.length) : '';
-  return `${prefix}${target.repository}`;
+  return `${prefix}${name}`;
 }
 
-function pathOf({ base, target }: Pull, what: string): string {
-  return `${base}${target.repository}/${what}`;
+function pathOf({ base, target, name = target.repository }: Pull, what: string): string {
+  return `${base}${name}/${what}`;
 }
 
 /** A link to the next page: the client's path and `ns`, and the upstream's own words for where to go on, marked as such. */
@@ -100,9 +104,9 @@ export async function serveReferrers(
     if (page.next !== null) headers.link = linkTo(pull, `referrers/${digest}`, page.next, artifactType);
     return { status: 200, headers, body: bodyFor(pull, page.body), from: 'upstream' };
   }
-  const { body, from, warning } = await fromTag(manifests, entry, pull, digest, artifactType);
+  const { body, warning, ...origin } = await fromTag(manifests, entry, pull, digest, artifactType);
   const headers = { ...withWarning(listHeaders(OCI_INDEX, body.length), warning), ...filtered };
-  return { status: 200, headers, body: bodyFor(pull, body), from };
+  return { status: 200, headers, body: bodyFor(pull, body), ...origin };
 }
 
 /** The index under the fallback tag, where it is one; an empty one where it is none, or the subject itself (GitLab takes the tag for a digest). */
@@ -112,14 +116,14 @@ async function fromTag(
   { target, client, signal }: Pull,
   digest: Digest,
   artifactType: string | undefined,
-): Promise<{ body: Uint8Array; from: Reply['from']; warning?: string | undefined }> {
+): Promise<Pick<Reply, 'from' | 'since'> & { body: Uint8Array; warning?: string | undefined }> {
   try {
     const tag = fallbackTag(digest);
-    const { manifest, from, warning } = await manifests.find(entry, target, tag, INDEX_ONLY, 'GET', client);
+    const { manifest, warning, from, since } = await manifests.find(entry, target, tag, INDEX_ONLY, 'GET', client);
     if (manifest.body !== null && manifest.digest !== digest) {
       const origin = { registry: entry.host, askers: new Askers(client), signal };
       const body = await readDocument('referrers', manifest.body, { artifactType }, origin);
-      if (body !== null) return { body, from, warning };
+      if (body !== null) return { body, warning, from, ...(since === undefined ? {} : { since }) };
     }
   } catch (error) {
     if (!isMissing(error)) throw error;

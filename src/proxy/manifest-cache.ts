@@ -109,12 +109,12 @@ export class ManifestCache implements ProxyCore {
 
   /** An answer from before a change of the core, or a denial, is not kept. */
   #keep(pull: Pull, key: string, { generation, asked }: Moment, reply: Reply): void {
-    const { status, headers, body, freshUntil } = reply;
+    const { status, headers, body, since, freshUntil } = reply;
     if (freshUntil === undefined || generation !== this.#core.generation || this.#isDenied(pull, asked)) return;
     if (body !== null && !(body instanceof Uint8Array)) return;
     // What came meanwhile for a GET answers HEAD as well.
     if (body === null && this.#find(pull, key, 'GET') !== null) return;
-    const ready = { status, headers, from: 'cache' } as const;
+    const ready = { status, headers, from: 'cache', ...(since === undefined ? {} : { since }) } as const;
     this.#entries.set(key, {
       get: body === null ? null : { ...ready, ...kept(body) },
       head: { ...ready, body: null },
@@ -142,8 +142,8 @@ function keyOf(pull: Pull, reference: Reference): string {
 /** The whole reply is asked for, so that it can be kept for clients that do not have it. */
 function withoutCondition(pull: Pull): Pull {
   if (pull.ifNoneMatch === undefined) return pull;
-  const { target, method, accept, authenticated, client, base, ns, signal } = pull;
-  return { target, method, accept, authenticated, client, base, ns, signal };
+  const { target, method, accept, authenticated, client, name, base, ns, signal } = pull;
+  return { target, method, accept, authenticated, client, name, base, ns, signal };
 }
 
 /** A body that is a part of a larger buffer (a message of another process, Node's pool) would keep that whole buffer in memory: it is copied. */

@@ -1,9 +1,13 @@
+import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
+import type { ManifestRow } from '../cache/index-port.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { Askers } from '../kit/askers.ts';
 import type { Lifetime } from '../kit/async.ts';
+import { readDocument } from '../oci/document-reader.ts';
+import type { NamedContent } from '../oci/documents.ts';
 import { isWebPage } from '../oci/media-types.ts';
-import { type Digest, type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
+import { contentId, type Digest, type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import type { Upstream, UpstreamManifest } from '../upstream/upstream.ts';
 import type { BlobSizes } from './blobs.ts';
 import type { Reply } from './reply.ts';
@@ -17,12 +21,16 @@ export interface KnownManifest {
   readonly mediaType: string;
   readonly size: number;
   readonly body: Uint8Array | null;
+  /** When its registry gave it, of what is kept; 0 where that is not known. */
+  readonly came?: number;
 }
 
 /** The manifest that a reference names, and where it came from. */
 export interface Found {
   readonly manifest: KnownManifest;
   readonly from: Extract<Reply['from'], 'cache' | 'upstream' | 'stale'>;
+  /** See {@link Reply.since}. */
+  readonly since?: number;
   /** The `Warning` of what is stale. */
   readonly warning?: string;
   /** See {@link Reply.freshUntil}. */
@@ -43,6 +51,9 @@ export interface ManifestFetcherOptions {
   /** Ends what no client waits for any more when the gateway stops. */
   readonly lifetime: Lifetime;
 }
+
+/** As many as their blobs' sizes are kept: see `BlobSizes`. */
+const LEARNT_KEPT = 1_000;
 
 /** What a HEAD says of a manifest, or the manifest itself where only a GET could tell. A HEAD is a hint: it may be wrong. */
 export interface ManifestHead {
@@ -65,6 +76,8 @@ export interface Asking {
 /** Gets manifests from the upstream, and draws the conclusions from having seen one. */
 export class ManifestFetcher {
   readonly #options: ManifestFetcherOptions;
+  /** Manifests of repositories whose sizes are known. */
+  readonly #learnt = new LRUCache<string, true>({ max: LEARNT_KEPT });
 
   constructor(options: ManifestFetcherOptions) {
     this.#options = options;
@@ -78,7 +91,8 @@ export class ManifestFetcher {
     if (mediaType === null || isWebPage(mediaType)) return null;
     const row = store.getManifest(digest);
     if (row === null) return null;
-    return { digest, mediaType, body: row.body, size: row.body.length };
+    void this.#learnSizes(key, mediaType, row);
+    return { digest, mediaType, body: row.body, size: row.body.length, came: row.came };
   }
 
   /** Asks by HEAD; where that is refused, or says what cannot be true, the GET that decides is kept. @throws {RegistryError} the upstream's */
@@ -94,6 +108,24 @@ export class ManifestFetcher {
     return this.#keep(entry, key, await this.#ask(key, reference, 'GET', by), asked);
   }
 
+  /** The sizes that a manifest gives, which are in memory only, from one that was kept before this start, or forgotten since. */
+  async #learnSizes(key: RepositoryKey, mediaType: string, { digest, body }: ManifestRow): Promise<void> {
+    const id = contentId(key, digest);
+    if (this.#learnt.has(id)) return;
+    this.#learnt.set(id, true);
+    try {
+      const reading = await readDocument('manifest', body, { mediaType }, { registry: key.registry });
+      this.#noteSizes(key, reading?.named ?? []);
+    } catch {
+      // Too busy: the sizes come with the blobs.
+      this.#learnt.delete(id);
+    }
+  }
+
+  #noteSizes(key: RepositoryKey, named: readonly NamedContent[]): void {
+    for (const { digest, size } of named) if (size !== undefined) this.#options.sizes.set(key, digest, size);
+  }
+
   #ask(key: RepositoryKey, reference: Reference, method: Method, by: Asking): Promise<UpstreamManifest> {
     const { upstream, lifetime } = this.#options;
     return lifetime.run((signal) => upstream.manifest(key, reference, { method, ...by, signal }));
@@ -101,18 +133,19 @@ export class ManifestFetcher {
 
   /** Keeps a manifest that the upstream gave, and what follows from it. `asked`: the moment of the request, in the count of denials. */
   #keep(entry: RegistryEntry, key: RepositoryKey, answer: UpstreamManifest, asked: number): KnownManifest {
-    const { access, store, sizes } = this.#options;
+    const { access, store } = this.#options;
     const { digest, mediaType, body, named } = answer;
     if (digest === undefined || body === null) throw new TypeError('a GET without body or digest');
     const manifest = { digest, mediaType, body, size: body.length };
     // What was asked before a denial proves nothing after it.
     if (access.denials.since(asked, repositoryId(key))) return manifest;
     store.putManifest({ digest, body });
+    this.#noteSizes(key, named);
+    this.#learnt.set(contentId(key, digest), true);
     // What it names was learnt when it came first.
     if (access.hasGiven(entry, key, digest) && access.mediaType(key, digest) === mediaType) return manifest;
     access.gave(entry, key, digest, asked, mediaType);
     if (named.length > 0) access.said(entry, key, named, asked);
-    for (const blob of named) if (blob.size !== undefined) sizes.set(key, blob.digest, blob.size);
     return manifest;
   }
 }

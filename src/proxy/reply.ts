@@ -18,6 +18,8 @@ export interface Pull {
   readonly authenticated: boolean;
   /** Who shares limits, allowances and turns with whom: `Grant.client`. No answer's content depends on it. */
   readonly client: string;
+  /** The repository as the client's path has it, where that is not the target's: without the `library/` that docker.io's names get. */
+  readonly name?: string | undefined;
   /** Path in front of `<name>/tags/list` in the shape that the client used, for `Link`: `/v2/`, `/v2/quay.io/`, `/quay.io/v2/`. */
   readonly base: string;
   /** `ns=<registry>` where the client sent one, to be carried into `Link`. */
@@ -38,6 +40,8 @@ export interface Reply {
   readonly text?: string;
   /** Where the bytes came from, for the access log and metrics. */
   readonly from: 'cache' | 'fill' | 'upstream' | 'stale';
+  /** When its registry last gave or confirmed this, ms since 1970, of the same clock as `freshUntil`; left out where that is now, or not known. */
+  readonly since?: number;
   /**
    * Until when, ms since 1970, this answer may be given again to the same question (target, method, class of Accept, authenticated or not)
    * without asking the core, as long as the core's generation stays the same and it is not denied. Left out where it may not.
@@ -101,22 +105,21 @@ export function withWarning(headers: ReplyHeaders, warning: string | undefined):
 }
 
 /** 304: what a client's cache needs to recognise its copy, and no length. */
-export function notModified(digest: string, from: Reply['from'], warning?: string): Reply {
+export function notModified(digest: string, { from, since }: Pick<Reply, 'from' | 'since'>, warning?: string): Reply {
   const headers = {
     'docker-distribution-api-version': API_VERSION,
     'docker-content-digest': digest,
     etag: entityTag(digest),
   };
-  return { status: 304, headers: withWarning(headers, warning), body: null, from };
+  const answer = { status: 304, headers: withWarning(headers, warning), body: null, from };
+  return since === undefined ? answer : { ...answer, since };
 }
 
 /** A manifest's reply as this pull gets it: 304 where the client has it already (RFC 9110, 13.1.2). */
 export function withCondition(pull: Pull, reply: Reply): Reply {
   if (pull.ifNoneMatch === undefined) return reply;
   const { 'docker-content-digest': digest, warning } = reply.headers;
-  return digest !== undefined && matchesNone(pull.ifNoneMatch, digest)
-    ? notModified(digest, reply.from, warning)
-    : reply;
+  return digest !== undefined && matchesNone(pull.ifNoneMatch, digest) ? notModified(digest, reply, warning) : reply;
 }
 
 /** The digest names the exact bytes, so it is a strong validator. */

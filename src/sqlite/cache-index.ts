@@ -12,6 +12,7 @@ import type {
   KnownFact,
   ManifestRow,
   NewBlob,
+  NewManifest,
   Scrubbed,
   TagRow,
   UsedBlob,
@@ -42,9 +43,10 @@ export const CACHE_SQL = {
   removeBlob: 'DELETE FROM blobs WHERE digest = ? RETURNING number',
   blobsAfter: 'SELECT digest, number, size, created, checked FROM blobs WHERE digest > ? ORDER BY digest LIMIT ?',
   totals: 'SELECT blobs, bytes, manifests, manifest_bytes AS manifestBytes, tags, facts FROM totals WHERE id = 1',
-  manifest: 'SELECT digest, body FROM manifests WHERE digest = ?',
-  addManifest: `INSERT INTO manifests (digest, media_type, size, last_use, body) VALUES (?, '', ?, ?, ?)
-    ON CONFLICT (digest) DO UPDATE SET size = excluded.size, last_use = excluded.last_use, body = excluded.body`,
+  manifest: 'SELECT digest, body, came FROM manifests WHERE digest = ?',
+  addManifest: `INSERT INTO manifests (digest, media_type, size, last_use, came, body) VALUES (?, '', ?, ?, ?, ?)
+    ON CONFLICT (digest) DO UPDATE SET
+      size = excluded.size, last_use = excluded.last_use, came = excluded.came, body = excluded.body`,
   touchManifest: 'UPDATE manifests SET last_use = ? WHERE digest = ? AND last_use < ?',
   oldestManifests: 'SELECT digest, size FROM manifests ORDER BY last_use, digest LIMIT ?',
   manifestsBefore: 'SELECT digest FROM manifests WHERE last_use < ? ORDER BY last_use, digest LIMIT ?',
@@ -53,7 +55,7 @@ export const CACHE_SQL = {
   tagsToCome: `UPDATE tags SET checked_at = 0 WHERE (repository, tag, variant) IN
     (SELECT repository, tag, variant FROM tags WHERE checked_at > ? ORDER BY checked_at LIMIT ?)`,
   removeManifest: 'DELETE FROM manifests WHERE digest = ?',
-  manifestsAfter: 'SELECT digest, body FROM manifests WHERE digest > ? ORDER BY digest LIMIT ?',
+  manifestsAfter: 'SELECT digest, body, came FROM manifests WHERE digest > ? ORDER BY digest LIMIT ?',
   tag: 'SELECT digest, checked_at AS checkedAt FROM tags WHERE repository = ? AND tag = ? AND variant = ?',
   putTag: `INSERT INTO tags (repository, tag, variant, digest, checked_at) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET digest = excluded.digest, checked_at = excluded.checked_at`,
@@ -257,8 +259,8 @@ export class SqliteCacheIndex implements CacheIndex {
     return row === undefined ? null : manifestRow(row);
   }
 
-  addManifest({ digest, body }: ManifestRow, at: number): void {
-    this.#run.addManifest.run(toBytes(digest), body.length, at, body);
+  addManifest({ digest, body }: NewManifest, at: number): void {
+    this.#run.addManifest.run(toBytes(digest), body.length, at, at, body);
   }
 
   touchManifests(uses: ReadonlyMap<Digest, number>): void {
@@ -388,6 +390,7 @@ interface RawBlob {
 interface RawManifest {
   readonly digest: Buffer;
   readonly body: Buffer;
+  readonly came: number;
 }
 
 function blobRow(row: RawBlob): BlobRow {
@@ -395,7 +398,7 @@ function blobRow(row: RawBlob): BlobRow {
 }
 
 function manifestRow(row: RawManifest): ManifestRow {
-  return { digest: fromBytes(row.digest), body: row.body };
+  return { digest: fromBytes(row.digest), body: row.body, came: row.came };
 }
 
 function startAt(digest: Digest | null): Buffer {

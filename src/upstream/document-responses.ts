@@ -10,6 +10,7 @@ import { InvalidResponseError } from './failures.ts';
 import {
   blobContradiction,
   bytesOf,
+  cutOff,
   discard,
   header,
   headerList,
@@ -130,13 +131,28 @@ export async function readTags(
 ): Promise<ListPage> {
   if (response.status !== 200) throw await statusError(response, endpoint);
   requireNoWebPage(response);
-  const next = nextQuery(headerList(response.headers, 'link'));
-  const { name, n, last } = request;
+  const next = nextPage(response);
+  const { query, ...asked } = request;
   const bytes = await readWhole(response, LIST_LIMIT);
-  const reading = await readDocument('tags', bytes, { name, n, last, hasNext: next !== null }, origin);
+  const reading = await readDocument('tags', bytes, { ...asked, hasNext: next !== null }, origin);
   if (reading === null) throw new InvalidResponseError('a list of tags that is none');
-  const { body, cutAfter } = reading;
-  return { body, next, cutAfter };
+  const { body, cutAfter, count } = reading;
+  if (next === null || next.toString() !== query.toString()) return { body, next, cutAfter };
+  // Behind the last page some registries name it once more; a client that followed would do so for ever.
+  if (count > 0) throw new InvalidResponseError('a list of tags whose next page is the same again');
+  return { body, next: null, cutAfter };
+}
+
+/** The query of a link must fit into the URL of a client's request, beside the path. */
+const MAX_NEXT = 4096;
+
+/** Where the next page is; null on the last. @throws {InvalidResponseError} where a client could not go there: the list must not end in silence */
+function nextPage({ headers, body }: UpstreamResponse): URLSearchParams | null {
+  const link = headerList(headers, 'link');
+  const next = nextQuery(link);
+  if ((next?.toString().length ?? 0) <= MAX_NEXT) return next;
+  cutOff(body);
+  throw new InvalidResponseError('a link to a next page that is longer than any URL');
 }
 
 /**
@@ -176,5 +192,5 @@ export async function readReferrers(
   const question = { artifactType: isFiltered ? undefined : artifactType };
   const body = bytes && (await readDocument('referrers', bytes, question, origin));
   if (body === null) return null;
-  return { body, next: nextQuery(headerList(response.headers, 'link')), cutAfter: null };
+  return { body, next: nextPage(response), cutAfter: null };
 }

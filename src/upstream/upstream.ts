@@ -46,9 +46,11 @@ export interface TagsRequest {
   readonly query: URLSearchParams;
   /** What the repository is called in the list. */
   readonly name: string;
-  /** What the client wants, made good where the upstream knows no pages. Undefined where `query` is that of an upstream's own link. */
+  /** What the client wants, made good where the upstream knows no pages. */
   readonly n: number | undefined;
   readonly last: string | undefined;
+  /** `query` is that of an upstream's own link. */
+  readonly isNext: boolean;
 }
 
 export interface ReferrersRequest {

@@ -8,6 +8,7 @@ import type {
   KnownFact,
   ManifestRow,
   NewBlob,
+  NewManifest,
   Scrubbed,
   Shown,
   TagRow,
@@ -156,11 +157,11 @@ export class MemoryCacheIndex implements CacheIndex {
 
   manifest(digest: Digest): ManifestRow | null {
     const row = this.#manifests.get(digest);
-    return row === undefined ? null : { digest, body: row.body };
+    return row === undefined ? null : { digest, body: row.body, came: row.came };
   }
 
-  addManifest(row: ManifestRow, at: number): void {
-    this.#manifests.set(row.digest, { ...row, lastUse: at });
+  addManifest(row: NewManifest, at: number): void {
+    this.#manifests.set(row.digest, { ...row, came: at, lastUse: at });
   }
 
   touchManifests(uses: ReadonlyMap<Digest, number>): void {
@@ -195,7 +196,7 @@ export class MemoryCacheIndex implements CacheIndex {
   manifestsAfter(digest: Digest | null, limit: number): ManifestRow[] {
     return sortedAfter(this.#manifests, digest)
       .slice(0, limit)
-      .map(({ digest: found, body }) => ({ digest: found, body }));
+      .map(({ digest: found, body, came }) => ({ digest: found, body, came }));
   }
 
   tag(repository: RepositoryKey, tag: string, variant: string): TagRow | null {

@@ -10,7 +10,7 @@ export interface TestUpstream extends Upstream {
 
 /** A question for tags, by the query alone. */
 export function tagsRequest(query: URLSearchParams | null = null): TagsRequest {
-  return { query: query ?? new URLSearchParams(), name: 'app', n: undefined, last: undefined };
+  return { query: query ?? new URLSearchParams(), name: 'app', n: undefined, last: undefined, isNext: false };
 }
 
 /** The real upstream over given endpoints. Proxies of the environment are ignored unless given. */

@@ -192,5 +192,11 @@ const scrub: Migration = {
   `,
 };
 
+/** When a registry gave a manifest last: the age of an answer. */
+const manifestTimes: Migration = {
+  name: 'when manifests came',
+  sql: 'ALTER TABLE manifests ADD COLUMN came INTEGER NOT NULL DEFAULT 0;',
+};
+
 /** Schema of `cache.db`: what the cache directory holds. It has a file of its own, since losing it loses nothing and it is written to often. */
-export const cacheMigrations: readonly Migration[] = [inventory, useLog, facts, scrub];
+export const cacheMigrations: readonly Migration[] = [inventory, useLog, facts, scrub, manifestTimes];

@@ -7,9 +7,12 @@ const bytes = (value: unknown) => Buffer.from(typeof value === 'string' ? value 
 const origin = { registry: 'r.test' };
 const manifest = (value: unknown, mediaType = OCI_MANIFEST) =>
   readDocument('manifest', bytes(value), { mediaType }, origin);
-const tags = async (value: unknown, question: { n?: number; last?: string; hasNext?: boolean } = {}) => {
-  const { n, last, hasNext = false } = question;
-  const reading = await readDocument('tags', bytes(value), { name: 'a', n, last, hasNext }, origin);
+const tags = async (
+  value: unknown,
+  question: { n?: number; last?: string; hasNext?: boolean; isNext?: boolean } = {},
+) => {
+  const { n, last, hasNext = false, isNext = false } = question;
+  const reading = await readDocument('tags', bytes(value), { name: 'a', n, last, hasNext, isNext }, origin);
   return reading && { ...JSON.parse(Buffer.from(reading.body).toString()), cutAfter: reading.cutAfter };
 };
 const referrers = async (value: unknown, artifactType?: string) => {
