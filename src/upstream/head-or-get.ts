@@ -29,7 +29,8 @@ export class HeadOrGet {
 
   /** @param stallTimeout the longest that an answer may take to begin, ms */
   constructor(stallTimeout: number) {
-    this.#patience = Math.min(PATIENCE_MS, stallTimeout / 2);
+    // Before the same HEAD would be sent once more beside it (see exchange.ts).
+    this.#patience = Math.min(PATIENCE_MS, 0.4 * stallTimeout);
   }
 
   /** @throws what GET throws; of HEAD only that the host was not reached, or asks for fewer requests */

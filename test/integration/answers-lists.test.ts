@@ -1,0 +1,286 @@
+import { brotliCompressSync } from 'node:zlib';
+import { describe, expect, it } from 'vitest';
+import { resolvePull } from '../../src/edge/target.ts';
+import { nextQuery } from '../../src/oci/link.ts';
+import { OCI_INDEX } from '../../src/oci/media-types.ts';
+import type { Digest, What } from '../../src/oci/names.ts';
+import { answersBed, closeAfterEach, fakeRegistry, REGISTRY, REPOSITORY, toldOf } from '../support/answers-bed.ts';
+import { snapshotOf } from '../support/edge-bed.ts';
+import { FakeRegistry } from '../support/fake-registry/index.ts';
+import type { Fault } from '../support/fake-registry/options.ts';
+import { type Answered, refusalOf } from '../support/registry-bed.ts';
+
+closeAfterEach();
+
+const json = (reply: Answered) => JSON.parse(reply.body.toString());
+
+/** What the edge makes of the link of a reply; null where it has none. */
+function followed({ headers: { link } }: Answered): What | null {
+  if (link === undefined) return null;
+  const [path = '', query = ''] = (/^<([^>]+)>; rel="next"$/.exec(link)?.[1] ?? '').split('?');
+  const route = resolvePull({ host: 'cr.test', path: `/v2/${REGISTRY}${path.slice('/v2'.length)}`, query }, TABLE);
+  return route?.target.what ?? null;
+}
+const TABLE = snapshotOf('cr.test', [REGISTRY], {});
+
+type Ask = (what: What) => Promise<Answered>;
+
+/** Every page that a client sees which follows the links; no more than 30. */
+async function pages(ask: Ask, first: What): Promise<Answered[]> {
+  const seen: Answered[] = [];
+  for (let what: What | null = first; what !== null && seen.length < 30; ) {
+    const reply = await ask(what);
+    seen.push(reply);
+    what = followed(reply);
+  }
+  return seen;
+}
+
+const tagsOf = (replies: Answered[]): string[] => replies.flatMap((reply) => json(reply).tags);
+const ALL = Array.from({ length: 25 }, (_, at) => `v${String(at).padStart(2, '0')}`);
+
+/** A registry that pages by ten, whatever it is asked, and knows its own links only: `page=N`. */
+function pagingBy(link: (query: string, page: number) => Record<string, string>) {
+  return ({ query }: { query: string }) => {
+    const page = Number(new URLSearchParams(query).get('page') ?? 0);
+    const tags = ALL.slice(page * 10, page * 10 + 10);
+    const more = page < 2 ? link(`page=${page + 1}`, page) : {};
+    const headers = { 'content-type': 'application/json', ...more };
+    return { status: 200, headers, body: JSON.stringify({ name: 'x', tags }) };
+  };
+}
+
+describe('lists of tags end where their registry ends them', () => {
+  const LINKS: [string, (query: string) => Record<string, string>][] = [
+    ['a path', (query) => ({ link: `</v2/x/tags/list?${query}>; rel="next"` })],
+    ['a query alone', (query) => ({ link: `<?${query}>; rel="next"` })],
+    ['another host', (query) => ({ link: `<https://elsewhere.test/a/b?${query}>; rel="next"` })],
+    ['parameters without quotes', (query) => ({ link: `</v2/x/tags/list?${query}>;rel=next` })],
+    ['n=0', (query) => ({ link: `</v2/x/tags/list?${query}&n=0>; rel="next"` })],
+    ['several links', (query) => ({ link: `<?page=0>; rel="first", <?${query}>; title="a, b"; rel="next"` })],
+    ['several relations, in upper case', (query) => ({ link: `<?${query}>; REL="LAST NEXT"` })],
+    ['a fragment', (query) => ({ link: `<?${query}#top>; rel="next"` })],
+  ];
+
+  it.each(LINKS)('with a link that has %s', async (_, link) => {
+    for (const first of [{ kind: 'tags' }, { kind: 'tags', n: 10 }, { kind: 'tags', n: 100 }] as const) {
+      const { fake, ask } = await answersBed();
+      fake.faults = pagingBy(link);
+      expect(tagsOf(await pages(ask, first))).toEqual(ALL);
+    }
+  });
+
+  it('with a page size of the client that the registry takes no notice of, as of `last`', async () => {
+    const { fake, ask } = await answersBed();
+    fake.faults = pagingBy((query) => ({ link: `<?${query}>; rel="next"` }));
+    expect(tagsOf(await pages(ask, { kind: 'tags', n: 4 }))).toEqual(ALL);
+  });
+
+  it('with a page of no tags and a link', async () => {
+    const { fake, ask } = await answersBed();
+    fake.faults = ({ query }) => {
+      const first = !query.includes('after');
+      const headers: Record<string, string> = { 'content-type': 'application/json' };
+      if (first) headers.link = '<?after=x>; rel="next"';
+      return { status: 200, headers, body: JSON.stringify({ tags: first ? null : ['a'] }) };
+    };
+    expect(tagsOf(await pages(ask, { kind: 'tags' }))).toEqual(['a']);
+  });
+
+  it('in the order of the registry, the last page too', async () => {
+    const { fake, ask } = await answersBed();
+    const order = ['v2', 'v10', 'v9', 'v1'];
+    fake.faults = ({ query }) => {
+      const last = query.includes('page');
+      const headers = { 'content-type': 'application/json', ...(last ? {} : { link: '<?page=1>; rel="next"' }) };
+      return { status: 200, headers, body: JSON.stringify({ tags: last ? order.slice(2) : order.slice(0, 2) }) };
+    };
+    expect(tagsOf(await pages(ask, { kind: 'tags' }))).toEqual(order);
+  });
+
+  it.each([
+    ['to the same page again', '<?page=1>; rel="next"', '["a"]'],
+    ['longer than any URL', `<?page=${'x'.repeat(6_000)}>; rel="next"`, '["a"]'],
+  ])('or in an error, with a link %s', async (_, link, tags) => {
+    const { fake, ask } = await answersBed();
+    fake.faults = () => ({
+      status: 200,
+      headers: { 'content-type': 'application/json', link },
+      body: `{"tags":${tags}}`,
+    });
+    const next = [['page', '1']] as const;
+    expect(await refusalOf(ask({ kind: 'tags', next: next as never }))).toBe('upstreamWrong');
+  });
+
+  it('with a last page of nothing that names itself', async () => {
+    const { fake, ask } = await answersBed();
+    fake.faults = () => ({ status: 200, headers: { link: '<?page=1>; rel="next"' }, body: '{"tags":[]}' });
+    const reply = await ask({ kind: 'tags', next: [['page', '1']] });
+    expect([json(reply).tags, reply.headers.link]).toEqual([[], undefined]);
+  });
+
+  it('and come compressed', async () => {
+    const { fake, ask } = await answersBed();
+    const headers = { 'content-type': 'application/json', 'content-encoding': 'br' };
+    fake.faults = () => ({ status: 200, headers, body: brotliCompressSync('{"tags":["a"]}') });
+    expect(tagsOf([await ask({ kind: 'tags' })])).toEqual(['a']);
+  });
+
+  it('deep JSON is none', async () => {
+    const { fake, ask } = await answersBed();
+    fake.faults = () => ({ status: 200, body: `{"tags":${'['.repeat(100_000)}` });
+    expect(await refusalOf(ask({ kind: 'tags' }))).toBe('upstreamWrong');
+  });
+});
+
+describe('referrers', () => {
+  const fallback = (digest: Digest) => `sha256-${digest.slice('sha256:'.length)}`;
+  const descriptor = (digest: Digest, artifactType: string) => ({ mediaType: 'a/b', digest, size: 1, artifactType });
+
+  /** An image, and an index under the tag that is the fallback. */
+  async function withFallback() {
+    const bed = await answersBed();
+    const image = bed.repository.addImage('1', ['one']);
+    const manifests = [descriptor(image.digest, 'x/sig'), descriptor(image.digest, 'x/sbom')];
+    bed.repository.addManifest(
+      { schemaVersion: 2, mediaType: OCI_INDEX, manifests },
+      OCI_INDEX,
+      fallback(image.digest),
+    );
+    return { ...bed, image, manifests, what: { kind: 'referrers', digest: image.digest } as const };
+  }
+
+  const index = '{"schemaVersion":2,"manifests":[]}';
+  it.each<[string, Omit<Fault, 'headers'> & { headers?: Record<string, string> }]>([
+    ['200 with a web page', { status: 200, headers: { 'content-type': 'text/html' }, body: index }],
+    [
+      '200 with a manifest',
+      { status: 200, headers: { 'content-type': OCI_INDEX }, body: '{"schemaVersion":2,"layers":[]}' },
+    ],
+    [
+      '200 with a Docker list',
+      {
+        status: 200,
+        headers: { 'content-type': 'application/vnd.docker.distribution.manifest.list.v2+json' },
+        body: index,
+      },
+    ],
+    ['200 with text', { status: 200, headers: { 'content-type': 'text/plain' }, body: 'not found' }],
+    ['200 with nothing', { status: 200, headers: { 'content-type': OCI_INDEX }, body: '' }],
+    [
+      '200 with deep JSON',
+      { status: 200, headers: { 'content-type': OCI_INDEX }, body: '{"manifests":'.repeat(20_000) },
+    ],
+    ['204', { status: 204 }],
+    ['a redirect to itself', { status: 307, headers: { location: '' } }],
+    ['a redirect without a place', { status: 302 }],
+    ['400', { status: 400 }],
+    ['403 with a web page', { status: 403, headers: { 'content-type': 'text/html' }, body: '<html>' }],
+    ['404', { status: 404 }],
+    ['405', { status: 405 }],
+    ['406', { status: 406 }],
+    ['501', { status: 501 }],
+  ])('that are answered %s come from the fallback tag', async (_, fault) => {
+    const { fake, ask, what, manifests } = await withFallback();
+    fake.faults = ({ kind, path }) => {
+      const headers = fault.headers?.location === '' ? { location: path } : (fault.headers ?? {});
+      return kind === 'referrers' ? { ...fault, headers } : undefined;
+    };
+    const reply = await ask(what);
+    expect([reply.status, reply.headers['content-type'], json(reply).manifests]).toEqual([200, OCI_INDEX, manifests]);
+  });
+
+  it.each([
+    [401, 'upstreamUnauthorized'],
+    [403, 'upstreamDenied'],
+    [429, 'upstreamRateLimited'],
+    [500, 'upstreamFailed'],
+    [503, 'upstreamFailed'],
+  ])('that a registry answers %i itself are not empty, and no fallback', async (status, kind) => {
+    const { fake, ask, what } = await withFallback();
+    fake.faults = (request) => (request.kind === 'referrers' ? { status } : undefined);
+    expect(await refusalOf(ask(what))).toBe(kind);
+    // A page of the server in front of it says no more.
+    if (status < 500) return;
+    fake.faults = (request) =>
+      request.kind === 'referrers' ? { status, headers: { 'content-type': 'text/html' } } : undefined;
+    expect(await refusalOf(ask(what))).toBe(kind);
+  });
+
+  it('are not counted against their registry where a redirect leads to a web host', async () => {
+    const { fake, bed, ask, what, manifests, image, manifest } = await withFallback();
+    const web = await fakeRegistry({ host: '127.66.6.6' });
+    web.faults = () => ({ status: 404, headers: { 'content-type': 'text/html' }, body: '<html>' });
+    const to = (location: string) => {
+      fake.faults = ({ kind }) => (kind === 'referrers' ? { status: 303, headers: { location } } : undefined);
+    };
+    for (const location of [`${web.url}/page`, `${web.url}/v2/x/y`, 'http://127.0.0.1:1/', 'http://169.254.169.254/']) {
+      to(location);
+      expect(json(await ask(what)).manifests).toEqual(manifests);
+    }
+    bed.clock += 61_000;
+    expect((await manifest('1')).headers['docker-content-digest']).toBe(image.digest);
+  });
+
+  it('are chosen by type here where their registry does not say that it has, page for page', async () => {
+    const { fake, ask, image } = await withFallback();
+    const rows = ['x/sig', 'x/sbom', 'x/sig'].map((type) => descriptor(image.digest, type));
+    fake.faults = ({ kind, query }) => {
+      if (kind !== 'referrers') return undefined;
+      const page = Number(new URLSearchParams(query).get('page') ?? 0);
+      const headers: Record<string, string> = { 'content-type': OCI_INDEX };
+      if (page < 2) headers.link = `<?page=${page + 1}>; rel="next"`;
+      return { status: 200, headers, body: JSON.stringify({ schemaVersion: 2, manifests: [rows[page]] }) };
+    };
+    const replies = await pages(ask, { kind: 'referrers', digest: image.digest, artifactType: 'x/sig' });
+    expect(replies.map((reply) => json(reply).manifests.length)).toEqual([1, 0, 1]);
+    for (const { headers } of replies) expect(headers['oci-filters-applied']).toBe('artifactType');
+    expect(fake.log.of({ kind: 'referrers' }).map(({ query }) => query)).toEqual([
+      '?artifactType=x%2Fsig',
+      '?page=1',
+      '?page=2',
+    ]);
+    const all = await pages(ask, { kind: 'referrers', digest: image.digest });
+    expect(all.map(({ headers }) => headers['oci-filters-applied'])).toEqual([undefined, undefined, undefined]);
+  });
+
+  it('of a subject that its registry takes for the fallback tag are none', async () => {
+    const { repository, ask } = await answersBed({ referrers: false });
+    const subject = repository.addIndex('1', [repository.addImage(undefined, ['one'])]);
+    repository.tags.set(fallback(subject.digest), subject.digest);
+    const reply = await ask({ kind: 'referrers', digest: subject.digest });
+    expect([reply.status, json(reply).manifests]).toEqual([200, []]);
+  });
+});
+
+it('a list names the repository as the client has it', async () => {
+  const fake = await FakeRegistry.start();
+  const { bed } = await answersBed();
+  bed.put('docker.io', { fake });
+  fake.repository('library/alpine').addImage('1', ['x']);
+  const table = snapshotOf('cr.test', ['docker.io'], { docker: 'docker.io' });
+  const NAMES: [string, string, string][] = [
+    ['cr.test', '/v2/alpine', 'alpine'],
+    ['cr.test', '/v2/library/alpine', 'library/alpine'],
+    ['cr.test', '/v2/docker.io/alpine', 'docker.io/alpine'],
+    ['cr.test', '/docker.io/v2/alpine', 'alpine'],
+    ['docker.cr.test', '/v2/alpine', 'alpine'],
+  ];
+  for (const [host, path, name] of NAMES) {
+    const route = resolvePull({ host, path: `${path}/tags/list`, query: 'n=0' }, table);
+    if (route === null) throw new Error(path);
+    const { target, ...rest } = route;
+    const reply = await bed.ask(target.registry, target.repository, { kind: 'tags' }, rest);
+    expect([path, json(reply).name]).toEqual([path, name]);
+  }
+  await fake.close();
+});
+
+it('a link leads back by the path that the client used', async () => {
+  const { bed, repository } = await answersBed();
+  for (const tag of ['a', 'b', 'c']) repository.addImage(tag, ['x']);
+  const reply = await bed.ask(REGISTRY, REPOSITORY, { kind: 'tags', n: 2 }, { name: 'app', base: '/v2/r.test/' });
+  expect(reply.headers.link).toMatch(/^<\/v2\/r\.test\/app\/tags\/list\?/);
+  expect(nextQuery(reply.headers.link)?.get('last')).toBe('b');
+  expect((await toldOf(bed.ask(REGISTRY, 'no/such', { kind: 'tags' }))).status).toBe(404);
+});
