@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { TableSnapshot } from '../aliases/table.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { DOCKER_HUB, hasMixedCase } from '../oci/known-registries.ts';
-import { NEXT_MARK, TYPE_MARK } from '../oci/link.ts';
+import { NEXT_MARK, nameIn, TYPE_MARK } from '../oci/link.ts';
 import {
   type Extra,
   isRegistryHost,
@@ -35,7 +35,7 @@ export interface RequestUrl extends AskedHost {
 /** Where a pull leads, and how the client got there. */
 export interface PullRoute {
   readonly target: Target;
-  /** The repository as the path has it, where that is not the target's. */
+  /** The specification's `<name>` as the client wrote it, where `base` and target make another: see `nameIn`. */
   readonly name?: string;
   /** Path in front of `<name>/tags/list` in the shape that the client used, for `Link`: `/v2/`, `/v2/quay.io/`, `/quay.io/v2/`. */
   readonly base: string;
@@ -86,11 +86,11 @@ export function resolvePull(url: RequestUrl, table: TableSnapshot): PullRoute | 
     }
   }
 
-  const asked = name.join('/');
+  const asked = found.name.join('/');
   const key = { registry, repository: repositoryOf(registry, name) };
   return {
     target: { ...key, what: whatOf(found, key, params) },
-    ...(asked === key.repository ? {} : { name: asked }),
+    ...(asked === nameIn(base, key) ? {} : { name: asked }),
     base,
     ns: ns === undefined || !isRegistryName(ns) ? undefined : ns,
   };

@@ -1,3 +1,5 @@
+import type { RepositoryKey } from './names.ts';
+
 /** One entry of a `Link` header (RFC 8288, *Link Serialisation*); parameter names in lower case. */
 export interface Link {
   /** URI reference as written: often only a path, relative to the request. */
@@ -47,6 +49,11 @@ export function nextQuery(header: string | null | undefined): URLSearchParams | 
     return new URLSearchParams(question < 0 ? '' : target.slice(question + 1).replace(/#.*$/, ''));
   }
   return null;
+}
+
+/** The specification's `<name>` in a path: all that stands between `/v2/` and what is asked of a repository, a registry in front included. */
+export function nameIn(base: string, { repository }: Pick<RepositoryKey, 'repository'>): string {
+  return base.startsWith('/v2/') ? `${base.slice('/v2/'.length)}${repository}` : repository;
 }
 
 /** Writes the link to the next page; `path` is absolute and made of valid names only. */

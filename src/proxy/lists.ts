@@ -1,7 +1,7 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import { Askers } from '../kit/askers.ts';
 import { readDocument } from '../oci/document-reader.ts';
-import { NEXT_MARK, renderNext, TYPE_MARK } from '../oci/link.ts';
+import { NEXT_MARK, nameIn, renderNext, TYPE_MARK } from '../oci/link.ts';
 import { OCI_INDEX, parseAccept } from '../oci/media-types.ts';
 import { type Digest, digestAlgorithm, digestHex, type Extra, type RepositoryKey } from '../oci/names.ts';
 import type { Upstream } from '../upstream/upstream.ts';
@@ -24,7 +24,8 @@ export interface TagsQuery {
  */
 export async function serveTags(upstream: Upstream, pull: Pull, query: TagsQuery): Promise<Reply> {
   const key: RepositoryKey = pull.target;
-  const name = nameOf(pull);
+  // Clients look for no other name in the answer than the one that they asked for.
+  const { name = nameIn(pull.base, key) } = pull;
   const { extra, next } = query;
   const { n, last } = next === undefined ? query : { n: undefined, last: undefined };
   const asked = new URLSearchParams(next ?? extra);
@@ -42,17 +43,8 @@ export async function serveTags(upstream: Upstream, pull: Pull, query: TagsQuery
   return { status: 200, headers, body: bodyFor(pull, body), from: 'upstream' };
 }
 
-/**
- * What the client calls the repository: the specification's `<name>`, which is all that stands between `/v2/` and `/tags/list` in the path that it
- * used, a registry in front and a missing `library/` included. Clients look for no other in the answer.
- */
-function nameOf({ base, target, name = target.repository }: Pull): string {
-  const prefix = base.startsWith('/v2/') ? base.slice('/v2/'.length) : '';
-  return `${prefix}${name}`;
-}
-
-function pathOf({ base, target, name = target.repository }: Pull, what: string): string {
-  return `${base}${name}/${what}`;
+function pathOf({ base, target }: Pull, what: string): string {
+  return `${base}${target.repository}/${what}`;
 }
 
 /** A link to the next page: the client's path and `ns`, and the upstream's own words for where to go on, marked as such. */

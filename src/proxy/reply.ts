@@ -18,7 +18,7 @@ export interface Pull {
   readonly authenticated: boolean;
   /** Who shares limits, allowances and turns with whom: `Grant.client`. No answer's content depends on it. */
   readonly client: string;
-  /** The repository as the client's path has it, where that is not the target's: without the `library/` that docker.io's names get. */
+  /** What the client calls the repository, where `base` and target make another name: without `library/`, or by another name of the registry. */
   readonly name?: string | undefined;
   /** Path in front of `<name>/tags/list` in the shape that the client used, for `Link`: `/v2/`, `/v2/quay.io/`, `/quay.io/v2/`. */
   readonly base: string;

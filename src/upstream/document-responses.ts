@@ -137,10 +137,9 @@ export async function readTags(
   const reading = await readDocument('tags', bytes, { ...asked, hasNext: next !== null }, origin);
   if (reading === null) throw new InvalidResponseError('a list of tags that is none');
   const { body, cutAfter, count } = reading;
-  if (next === null || next.toString() !== query.toString()) return { body, next, cutAfter };
-  // Behind the last page some registries name it once more; a client that followed would do so for ever.
-  if (count > 0) throw new InvalidResponseError('a list of tags whose next page is the same again');
-  return { body, next: null, cutAfter };
+  // Behind their last tag some registries lead to where the client is already: whoever followed would do so for ever.
+  const isEnd = count === 0 && next?.toString() === query.toString();
+  return { body, next: isEnd ? null : next, cutAfter };
 }
 
 /** The query of a link must fit into the URL of a client's request, beside the path. */

@@ -18,7 +18,10 @@ const json = (reply: Answered) => JSON.parse(reply.body.toString());
 function followed({ headers: { link } }: Answered): What | null {
   if (link === undefined) return null;
   const [path = '', query = ''] = (/^<([^>]+)>; rel="next"$/.exec(link)?.[1] ?? '').split('?');
-  const route = resolvePull({ host: 'cr.test', path: `/v2/${REGISTRY}${path.slice('/v2'.length)}`, query }, TABLE);
+  const route = resolvePull(
+    { host: 'cr.test', port: '', path: `/v2/${REGISTRY}${path.slice('/v2'.length)}`, query },
+    TABLE,
+  );
   return route?.target.what ?? null;
 }
 const TABLE = snapshotOf('cr.test', [REGISTRY], {});
@@ -98,18 +101,11 @@ describe('lists of tags end where their registry ends them', () => {
     expect(tagsOf(await pages(ask, { kind: 'tags' }))).toEqual(order);
   });
 
-  it.each([
-    ['to the same page again', '<?page=1>; rel="next"', '["a"]'],
-    ['longer than any URL', `<?page=${'x'.repeat(6_000)}>; rel="next"`, '["a"]'],
-  ])('or in an error, with a link %s', async (_, link, tags) => {
+  it('or in an error, where a link is longer than any URL', async () => {
     const { fake, ask } = await answersBed();
-    fake.faults = () => ({
-      status: 200,
-      headers: { 'content-type': 'application/json', link },
-      body: `{"tags":${tags}}`,
-    });
-    const next = [['page', '1']] as const;
-    expect(await refusalOf(ask({ kind: 'tags', next: next as never }))).toBe('upstreamWrong');
+    const link = `<?page=${'x'.repeat(6_000)}>; rel="next"`;
+    fake.faults = () => ({ status: 200, headers: { link }, body: '{"tags":["a"]}' });
+    expect(await refusalOf(ask({ kind: 'tags' }))).toBe('upstreamWrong');
   });
 
   it('with a last page of nothing that names itself', async () => {
@@ -264,10 +260,11 @@ it('a list names the repository as the client has it', async () => {
     ['cr.test', '/v2/library/alpine', 'library/alpine'],
     ['cr.test', '/v2/docker.io/alpine', 'docker.io/alpine'],
     ['cr.test', '/docker.io/v2/alpine', 'alpine'],
+    ['cr.test', '/v2/registry-1.docker.io/alpine', 'registry-1.docker.io/alpine'],
     ['docker.cr.test', '/v2/alpine', 'alpine'],
   ];
   for (const [host, path, name] of NAMES) {
-    const route = resolvePull({ host, path: `${path}/tags/list`, query: 'n=0' }, table);
+    const route = resolvePull({ host, port: '', path: `${path}/tags/list`, query: 'n=0' }, table);
     if (route === null) throw new Error(path);
     const { target, ...rest } = route;
     const reply = await bed.ask(target.registry, target.repository, { kind: 'tags' }, rest);
@@ -276,11 +273,11 @@ it('a list names the repository as the client has it', async () => {
   await fake.close();
 });
 
-it('a link leads back by the path that the client used', async () => {
+it('a link leads back in the shape that the client used', async () => {
   const { bed, repository } = await answersBed();
   for (const tag of ['a', 'b', 'c']) repository.addImage(tag, ['x']);
-  const reply = await bed.ask(REGISTRY, REPOSITORY, { kind: 'tags', n: 2 }, { name: 'app', base: '/v2/r.test/' });
-  expect(reply.headers.link).toMatch(/^<\/v2\/r\.test\/app\/tags\/list\?/);
+  const reply = await bed.ask(REGISTRY, REPOSITORY, { kind: 'tags', n: 2 }, { base: '/v2/r.test/' });
+  expect(reply.headers.link).toMatch(/^<\/v2\/r\.test\/library\/app\/tags\/list\?/);
   expect(nextQuery(reply.headers.link)?.get('last')).toBe('b');
   expect((await toldOf(bed.ask(REGISTRY, 'no/such', { kind: 'tags' }))).status).toBe(404);
 });
