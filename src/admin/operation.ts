@@ -39,6 +39,8 @@ export interface LiveGateway {
 export interface OperationsDeps {
   readonly config: Config;
   readonly version: string;
+  /** As `Via` names this gateway. */
+  readonly pseudonym: string;
   readonly table: AliasTable;
   readonly users: Users;
   /** Null with `tls.mode: off`. */

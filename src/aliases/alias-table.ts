@@ -14,6 +14,7 @@ import {
   sameList,
   sameRegistry,
 } from './names.ts';
+import { refuseLoops } from './own-places.ts';
 import { type PresetsDifference, planPresets } from './presets.ts';
 import { afterChange, aliasOfPattern, emptySnapshot, fromRows, refuseTaken, withoutHost } from './snapshot.ts';
 import type { AliasStore, TableChange } from './store.ts';
@@ -28,6 +29,8 @@ export interface AliasTableOptions {
   /** Called once in the life of a table, when it is new. */
   readonly seed: () => readonly RegistryDeclaration[];
   readonly log: Pick<Logger, 'error'>;
+  /** On which this gateway listens: a registry that is fetched from there would be the gateway itself. */
+  readonly ports?: readonly number[];
 }
 
 export interface AddAlias {
@@ -65,6 +68,7 @@ interface Plan<T> {
 export class AliasTable {
   readonly #store: AliasStore;
   readonly #domain: string;
+  readonly #ports: readonly number[];
   readonly #listeners = new Set<Listener>();
   /** One change or reload at a time: each is planned on the snapshot that the one before left. */
   readonly #mutex = new Mutex();
@@ -73,9 +77,10 @@ export class AliasTable {
   #version = 0;
   #snapshot: TableSnapshot;
 
-  private constructor({ store, domain, log }: AliasTableOptions) {
+  private constructor({ store, domain, log, ports = [] }: AliasTableOptions) {
     this.#store = store;
     this.#domain = domain;
+    this.#ports = ports;
     this.#snapshot = emptySnapshot(domain);
     this.#reloader = new Reloader(
       () => this.#mutex.run(() => this.#reload()),
@@ -276,10 +281,12 @@ export class AliasTable {
       for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
         const { change, result } = plan(this.#snapshot);
         if (Object.values(change).every((list) => list.length === 0)) return result;
+        const after = afterChange(this.#snapshot, change);
+        refuseLoops(this.#snapshot, after, this.#ports);
         const version = await this.#store.apply(change, this.#version);
         if (version !== null) {
           // Published after it was stored: what the edge sees has always been written.
-          this.#publish(version, afterChange(this.#snapshot, change));
+          this.#publish(version, after);
           return result;
         }
         await this.#reload();

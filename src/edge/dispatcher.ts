@@ -6,6 +6,7 @@ import type { Reservation } from '../access/quotas.ts';
 import { andThen } from '../kit/async.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { elapsed, steadyNow } from '../kit/time.ts';
+import { gatewaysIn, MAX_GATEWAYS } from '../kit/via.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { REGISTRY_HEADERS } from '../oci/response-headers.ts';
 import type { ProxyCore, Pull, Reply } from '../proxy/reply.ts';
@@ -36,6 +37,8 @@ export interface DispatcherDeps {
   readonly app: EdgeApp;
   readonly routes: Routes;
   readonly pulls: PullDeps;
+  /** As `Via` names this gateway. */
+  readonly pseudonym: string;
   readonly forwarded: ForwardedHeaders;
   readonly accessLog: AccessLog;
   readonly log: Logger;
@@ -49,7 +52,7 @@ const REFUSED_BODY_MS = 1_000;
 
 /** Sees every request of every port first: refuses methods, serves pulls straight to Node's response, and gives the rest to Hono. */
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
-  const { routes, pulls, forwarded, accessLog, log } = deps;
+  const { routes, pulls, pseudonym, forwarded, accessLog, log } = deps;
   return (request, response, connection) => {
     // The connection ends with the answer before.
     if (connection.confused) return;
@@ -78,6 +81,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       return;
     }
     try {
+      if (request.headers.via !== undefined) context.via = requireForward(request.headers.via, pseudonym);
       const route = context.service === 'registry' ? routes.resolve(context) : null;
       if (route !== null) {
         servePull(pulls, context, route, request, response);
@@ -89,6 +93,16 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       sendAnswer(response, context, errorAnswer(error, context, log));
     }
   };
+}
+
+/**
+ * The gateways that a request passed on its way here.
+ * @throws {RegistryError} loop, where this one is among them, or there are so many that they can only go round
+ */
+function requireForward(via: string, pseudonym: string): readonly string[] {
+  const gateways = gatewaysIn(via);
+  if (gateways.includes(pseudonym) || gateways.length >= MAX_GATEWAYS) throw new RegistryError('loop');
+  return gateways;
 }
 
 /** Answers by the app, through Hono's adapter for Node. It never rejects: the app has a handler for its own errors. */
@@ -178,6 +192,7 @@ class ClientPull implements Pull {
   readonly name: string | undefined;
   readonly base: string;
   readonly ns: string | undefined;
+  readonly via: readonly string[];
   readonly #context: RequestContext;
 
   constructor(context: RequestContext, route: PullRoute, headers: IncomingHttpHeaders, grant: Grant) {
@@ -192,6 +207,7 @@ class ClientPull implements Pull {
     this.name = route.name;
     this.base = route.base;
     this.ns = route.ns;
+    this.via = context.via;
     this.#context = context;
   }
 

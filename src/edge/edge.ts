@@ -41,6 +41,8 @@ export interface EdgeOptions {
   readonly logLines?: LineSink | null;
   readonly metrics: Metrics;
   readonly version: string;
+  /** As `Via` names this gateway. */
+  readonly pseudonym: string;
   /** 48 bytes that encrypt session tickets, another buffer after each change; several processes of one gateway share them. Default: its own. */
   readonly ticketKeys?: () => Buffer;
   /** How many descriptors this process may have open; null: unknown. Default: what the system says. */
@@ -102,7 +104,7 @@ export class Edge {
       isFull,
       log,
     };
-    const dispatch = createDispatcher({ app, routes, pulls, forwarded, accessLog, log });
+    const dispatch = createDispatcher({ app, routes, pulls, pseudonym: options.pseudonym, forwarded, accessLog, log });
     const servers = new HttpServers(dispatch, connections, limits);
     const tls = { connections, servers, ticketKeys, handshakeMs, metrics, log };
     this.#connections = connections;

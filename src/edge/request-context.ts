@@ -32,6 +32,8 @@ export interface AccessPort {
   readonly quota: ByteQuota | null;
 }
 
+const NOTHING_PASSED: readonly string[] = [];
+
 /** The reason of a request's aborted signal. */
 class ClientLeftError extends Error {
   override readonly name = 'ClientLeftError';
@@ -62,6 +64,8 @@ export class RequestContext {
   readonly userAgent: string;
 
   kind: RequestKind = 'other';
+  /** Gateways of this kind that it passed. */
+  via: readonly string[] = NOTHING_PASSED;
   target: Target | null = null;
   from: Reply['from'] | null = null;
   user: string | null = null;

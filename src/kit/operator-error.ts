@@ -118,6 +118,10 @@ export const OPERATOR_ERRORS = {
   ),
 
   // Aliases, registries and users
+  LEADS_TO_ITSELF: failure(
+    'a registry would be fetched from this gateway itself, round and round',
+    'name the registry as image names have it, or the endpoint where its content really is',
+  ),
   NAME_INVALID: usage(
     'the name of an alias is not valid',
     'use a label such as k8s-gcr, or a full host name such as hub.corp.example',

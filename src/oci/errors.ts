@@ -158,6 +158,18 @@ export const CATALOGUE = {
     '{registry} did not answer in time: {reason}',
     'try again; the operator checks the link with: gateway doctor',
   ),
+  loop: entry(
+    508,
+    'UNAVAILABLE',
+    'this request has come back to the gateway that sent it',
+    'its operator gives that registry another endpoint: gateway registry set HOST --endpoint URL',
+  ),
+  upstreamLoop: entry(
+    508,
+    'UNAVAILABLE',
+    '{registry} leads back to this gateway',
+    'its operator gives it another endpoint: gateway registry set {registry} --endpoint URL',
+  ),
   ownName: entry(
     508,
     'UNAVAILABLE',

@@ -5,6 +5,7 @@ import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { Config } from '../config/config.ts';
 import { andThen, Lifetime } from '../kit/async.ts';
 import { steadyNow } from '../kit/time.ts';
+import { passedThrough } from '../kit/via.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { acceptClass } from '../oci/media-types.ts';
 import type { Reference } from '../oci/names.ts';
@@ -116,7 +117,10 @@ class Core implements ManagedProxyCore {
   serve(pull: Pull): Promise<Reply> | Reply {
     const { kind } = pull.target.what;
     try {
-      const answered = this.#dispatch(pull, this.#access.admit(pull));
+      const entry = this.#access.admit(pull);
+      const { via = [] } = pull;
+      const answered =
+        via.length === 0 ? this.#dispatch(pull, entry) : passedThrough(via, () => this.#dispatch(pull, entry));
       if (answered instanceof Promise) return this.#counted(kind, answered);
       this.#replies.add(1, kind, answered.from);
       return answered;

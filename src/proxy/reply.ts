@@ -24,6 +24,8 @@ export interface Pull {
   readonly base: string;
   /** `ns=<registry>` where the client sent one, to be carried into `Link`. */
   readonly ns?: string | undefined;
+  /** Other gateways that it passed, as `gatewaysIn` reads them. No answer's content depends on it. */
+  readonly via?: readonly string[] | undefined;
   /** Aborted when the client leaves. A fill that it caused goes on. */
   readonly signal: AbortSignal;
 }

@@ -17,6 +17,7 @@ const REFUSALS: ReadonlySet<string> = new Set(['upstreamUnauthorized', 'upstream
  */
 const TRANSIENT: ReadonlySet<string> = new Set([
   'upstreamFailed',
+  'upstreamLoop',
   'upstreamTimeout',
   'upstreamRateLimited',
   'upstreamWrong',

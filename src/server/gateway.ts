@@ -137,10 +137,10 @@ async function startState(base: Base): Promise<State> {
   return state;
 }
 
-function startUpstream(base: Base, { state: { table } }: Pick<Parts, 'state'>): Upstream {
+function startUpstream(base: Base, { state: { table, pseudonym } }: Pick<Parts, 'state'>): Upstream {
   const { config, log, metrics, lifecycle } = base;
   const route = (registry: string) => registryOf(table.snapshot(), registry);
-  const upstream = createUpstream({ route, config: config.upstream, log, metrics });
+  const upstream = createUpstream({ route, pseudonym, config: config.upstream, log, metrics });
   lifecycle.defer('the upstream connections', () => upstream.close());
   return upstream;
 }
@@ -199,6 +199,7 @@ function buildEdge(base: Base, { state, core, access }: Pick<Parts, 'state' | 'c
     logLines: base.logLines,
     metrics,
     version: version(),
+    pseudonym: state.pseudonym,
     ticketKeys: ticketKeys.current,
     peers: processes === 1 ? null : peers,
   });
@@ -220,6 +221,7 @@ function startWorkers(
           program: new URL(`./worker${extname(import.meta.filename)}`, import.meta.url),
           config: { ...config, listen: { ...config.listen, https: asListen(https), http: asListen(http) } },
           version: version(),
+          pseudonym: state.pseudonym,
           core,
           state: {
             table: state.table.snapshot,
@@ -265,10 +267,11 @@ function liveGateway(base: Base, { upstream, core, bound }: Pick<Parts, 'upstrea
 
 async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state' | 'cache' | 'live'>): Promise<void> {
   const { config, log, lifecycle } = base;
-  const { table, users, certificates } = state;
+  const { table, users, certificates, pseudonym } = state;
   const operations = createOperations({
     config,
     version: version(),
+    pseudonym,
     table,
     users,
     certificates,

@@ -36,6 +36,7 @@ export async function runOffline(
     const operations = createOperations({
       config,
       version: version(),
+      pseudonym: state.pseudonym,
       table,
       certificates,
       users,

@@ -6,6 +6,7 @@ import { type Certificates, createCertificates } from '../certs/create.ts';
 import type { CoveredHost } from '../certs/service.ts';
 import type { Config } from '../config/config.ts';
 import { Lifecycle } from '../kit/process.ts';
+import { pseudonymOf } from '../kit/via.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { openStores } from './stores.ts';
@@ -15,6 +16,8 @@ export interface State {
   readonly table: AliasTable;
   readonly users: Users;
   readonly counters: CounterStore;
+  /** As `Via` names this gateway. */
+  readonly pseudonym: string;
   /** Null with `tls.mode: off`. */
   readonly certificates: Certificates | null;
   /** Every host that is to have a certificate, by the table as it is now. */
@@ -40,7 +43,9 @@ export async function openState(options: {
   const close = () => lifecycle.end((what, error) => log.error({ err: error }, `${what} did not close well`));
   try {
     const stores = await openStores(config, activity, lifecycle, log);
-    const table = await AliasTable.open({ store: stores.aliases, domain: config.domain, seed: seedRows, log });
+    const ports = [config.listen.https, config.listen.http].flatMap((address) => address?.port || []);
+    const { domain } = config;
+    const table = await AliasTable.open({ store: stores.aliases, domain, ports, seed: seedRows, log });
     lifecycle.defer('the alias table', () => table.close());
     const coveredHosts = (): CoveredHost[] => [
       { host: config.domain, order: true },
@@ -64,9 +69,10 @@ export async function openState(options: {
       lifecycle.defer('the certificates', () => certificates.close());
       table.subscribe(() => certificates.cover(coveredHosts()));
     }
+    const pseudonym = pseudonymOf(stores.identity);
     const users = await Users.open(stores.users, log);
     lifecycle.defer('the users', () => users.close());
-    return { table, users, counters: stores.counters, certificates, coveredHosts, close };
+    return { table, users, counters: stores.counters, pseudonym, certificates, coveredHosts, close };
   } catch (error) {
     await close();
     throw error;

@@ -14,6 +14,7 @@ import { SqliteCertStore } from '../sqlite/cert-store.ts';
 import { SqliteChallenges } from '../sqlite/challenge-store.ts';
 import { SqliteCounterStore } from '../sqlite/counter-store.ts';
 import { closeDatabase, openDatabase } from '../sqlite/database.ts';
+import { readIdentity } from '../sqlite/identity.ts';
 import { acquireInstanceLock } from '../sqlite/instance-lock.ts';
 import { SqliteLocks } from '../sqlite/locks.ts';
 import { gatewayMigrations } from '../sqlite/migrations/gateway.ts';
@@ -28,6 +29,8 @@ export interface Stores {
   readonly locks: Locks;
   readonly users: UserStore;
   readonly counters: CounterStore;
+  /** What the gateway calls itself to others: 16 random hex digits, made with the database. */
+  readonly identity: string;
 }
 
 /**
@@ -56,6 +59,7 @@ export async function openStores(
     locks: new SqliteLocks(database),
     users: new SqliteUserStore(database),
     counters: new SqliteCounterStore(database),
+    identity: readIdentity(database),
   };
 }
 

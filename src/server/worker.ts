@@ -66,7 +66,7 @@ class Worker {
   #users: UserSnapshot;
 
   constructor(start: StartMessage) {
-    const { config, version, state } = start;
+    const { config, version, pseudonym, state } = start;
     this.#start = start;
     this.#state = state;
     this.#ticketKeys = Buffer.from(state.ticketKeys);
@@ -94,6 +94,7 @@ class Worker {
       logLines,
       metrics: this.metrics,
       version,
+      pseudonym,
       ticketKeys: () => this.#ticketKeys,
       peers,
     });

@@ -290,6 +290,8 @@ export function toRegistryError(error: unknown, subject: RequestSubject): Regist
     if (error.status === 404) return make(subject.missing, undefined, movedTo(registry, repository));
     if (error.status === 429) return make('upstreamRateLimited', error.retryAfter ?? DEFAULT_RETRY_AFTER_S);
     if (error.status === 408) return make('upstreamTimeout');
+    // RFC 5842 §7.2: what is there is a gateway, and the request was on its way round.
+    if (error.status === 508) return make('upstreamLoop');
     return make('upstreamFailed', error.retryAfter);
   }
   if (error instanceof CredentialsWithheldError) {

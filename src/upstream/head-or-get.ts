@@ -69,6 +69,7 @@ export class HeadOrGet {
 }
 
 function isFinal(error: unknown): boolean {
-  const limited = error instanceof StatusError && error.status === 429;
-  return limited || error instanceof ConnectError || error instanceof SinkError || isBusy(error);
+  // 508: whatever leads back to where it came from does so for GET, too.
+  const decided = error instanceof StatusError && (error.status === 429 || error.status === 508);
+  return decided || error instanceof ConnectError || error instanceof SinkError || isBusy(error);
 }

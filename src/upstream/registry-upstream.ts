@@ -63,6 +63,8 @@ const LIMITS: UpstreamLimits = { pools: POOLS, wait: MAX_WAIT_MS, document: DOCU
 export interface UpstreamOptions {
   /** The registry of this name as the table is now. */
   readonly route: (registry: string) => Route | undefined;
+  /** As `Via` names this gateway. */
+  readonly pseudonym: string;
   readonly config: Config['upstream'];
   readonly log: Logger;
   readonly metrics: Metrics;
@@ -81,10 +83,10 @@ class RegistryUpstream implements Upstream {
   readonly #context: UpstreamContext;
   readonly #limits: UpstreamLimits;
 
-  constructor({ route, config, log, metrics, environment, limits }: UpstreamOptions) {
+  constructor({ route, pseudonym, config, log, metrics, environment, limits }: UpstreamOptions) {
     this.#find = route;
     this.#limits = { ...LIMITS, ...limits };
-    this.#connections = new OutgoingConnections(new ProxyChoice(config.proxy, environment));
+    this.#connections = new OutgoingConnections(new ProxyChoice(config.proxy, environment), pseudonym);
     const pools = new Pools(this.#limits.pools, this.#limits.wait);
     const endpoints = new Endpoints({ connect: (endpoint, { proxy }) => this.#connections.probe(endpoint, proxy) });
     const tokens = new Tokens(this.#connections, pools);

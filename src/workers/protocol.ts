@@ -15,6 +15,8 @@ export interface StartMessage {
   /** With the ports as the owner bound them. */
   readonly config: Config;
   readonly version: string;
+  /** As `Via` names this gateway. */
+  readonly pseudonym: string;
   /** For `shareSteadyClock`: what the owner says is fresh until some time must be so here. */
   readonly clock: number;
   readonly state: StateMessage;

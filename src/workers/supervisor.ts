@@ -60,6 +60,8 @@ export interface SupervisorOptions {
   /** With the ports as they were bound. */
   readonly config: Config;
   readonly version: string;
+  /** As `Via` names this gateway. */
+  readonly pseudonym: string;
   readonly core: VersionedCore;
   readonly state: WorkerState;
   /** Users, rules and limits, decided here where they must hold for all processes together. */
@@ -154,7 +156,7 @@ export class WorkerSupervisor {
   }
 
   async #spawn(failures: number): Promise<void> {
-    const { program, config, version, server, log } = this.#options;
+    const { program, config, version, pseudonym, server, log } = this.#options;
     const startedAt = performance.now();
     const worker = new WorkerProcess(program, (how) => {
       this.#workers.delete(worker);
@@ -172,7 +174,7 @@ export class WorkerSupervisor {
     });
     this.#workers.add(worker);
     this.#serve(worker);
-    const start: StartMessage = { config, version, clock: steadyClock(), state: this.#message() };
+    const start: StartMessage = { config, version, pseudonym, clock: steadyClock(), state: this.#message() };
     let known = this.#version;
     await worker.callOrEnd('start', start, START_TIMEOUT);
     // What changed while it started: it accepts its first connection with the newest state.

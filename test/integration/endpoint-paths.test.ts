@@ -34,9 +34,9 @@ test('manifests, blobs and HEAD are asked for within the project, with its scope
   expect((await bed.manifest('r.test', 'org/app', '1', { method: 'HEAD' })).status).toBe(200);
   expect((await bed.blob('r.test', 'org/app', layer.digest)).body.equals(layer.read(0, layer.size))).toBe(true);
   expect(fake.log.of({ kind: 'manifest' }).every(({ repository }) => repository === 'proj-of-ours/org/app')).toBe(true);
-  expect(
-    fake.log.of({ kind: 'token' }).map(({ query }) => new URLSearchParams(query).get('scope')),
-  ).toEqual(['repository:proj-of-ours/org/app:pull']);
+  expect(fake.log.of({ kind: 'token' }).map(({ query }) => new URLSearchParams(query).get('scope'))).toEqual([
+    'repository:proj-of-ours/org/app:pull',
+  ]);
 });
 
 test('a challenge without a scope is answered with that of the project', async () => {

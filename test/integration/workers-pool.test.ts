@@ -46,6 +46,7 @@ class Bed {
       program: new URL('../support/pool-worker.ts', import.meta.url),
       config: {} as Config,
       version: options.version ?? 'works',
+      pseudonym: 'registry-gateway-0123456789abcdef',
       core: { generation: 0, denials: new Denials(), serve: () => Promise.reject(new Error('not asked for here')) },
       state: {
         table: () => NOTHING.table as unknown as TableSnapshot,

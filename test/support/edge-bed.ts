@@ -196,6 +196,7 @@ export async function startEdgeBed(
     log: silentLog(),
     metrics,
     version: '0.0.0-test',
+    pseudonym: 'registry-gateway-fedcba9876543210',
     ...options,
     config,
   });

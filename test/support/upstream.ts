@@ -29,6 +29,7 @@ export function startUpstream(
     table.set(host, { host, proxy: null, credentials: null, realms: [], ...route });
   const upstream = createUpstream({
     route: (registry) => table.get(registry),
+    pseudonym: 'registry-gateway-0123456789abcdef',
     config: {
       proxy: options.proxy ?? null,
       stallTimeout: options.stallTimeout ?? 10_000,

@@ -13,7 +13,7 @@ const SKEW_FAIL = 5 * 60_000;
 
 /** Whether every registry answers, through each of its endpoints; then whether this machine's clock agrees with theirs. */
 export async function* checkRegistries(deps: OperationsDeps, signal: AbortSignal): AsyncGenerator<Check> {
-  const check = new EndpointCheck(deps.config.upstream);
+  const check = new EndpointCheck(deps.config.upstream, deps.pseudonym);
   const skews: number[] = [];
   try {
     // A pattern is no host: there is nobody to ask.
@@ -60,6 +60,14 @@ function judgeRegistry(host: string, endpoint: string, answer: EndpointCheckResu
       level: 'warn',
       message: `${message}: it limits requests from here`,
       next: `credentials raise the limit: gateway registry set ${host} --username U --password-stdin`,
+    };
+  }
+  if (answer.status === 508) {
+    return {
+      name,
+      level: 'fail',
+      message: `${where} leads back to this gateway`,
+      next: `give it the endpoint of the registry itself: gateway registry set ${host} --endpoint URL`,
     };
   }
   if (answer.status >= 500) {

@@ -5,6 +5,8 @@ import { access } from './003-access.ts';
 import { challengesAndLocks } from './004-challenges-and-locks.ts';
 import { aliasTableVersion } from './005-alias-table-version.ts';
 import { realms } from './006-realms.ts';
+import { authorities } from './007-authorities.ts';
+import { identity } from './008-identity.ts';
 
 /** Schema of `gateway.db`: what must never be lost. */
 export const gatewayMigrations: readonly Migration[] = [
@@ -14,4 +16,6 @@ export const gatewayMigrations: readonly Migration[] = [
   challengesAndLocks,
   aliasTableVersion,
   realms,
+  authorities,
+  identity,
 ];

@@ -1,6 +1,8 @@
 import { isIP } from 'node:net';
 import type { Readable } from 'node:stream';
+import { LRUCache } from 'lru-cache';
 import { Agent, buildConnector, type Dispatcher } from 'undici';
+import { gatewaysPassed, renderVia } from '../../kit/via.ts';
 import { ConnectError, ForbiddenAddressError, ProxyError, type Where } from '../failures.ts';
 import { dialProxy, openSocket, proxyAuthorization, requireName } from './dial.ts';
 import { bareHost, isInsideAddress, isInsideName, type ProxyChoice, type ProxyServer, type Reach } from './egress.ts';
@@ -11,6 +13,9 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const KEEP_ALIVE_MS = 15_000;
 /** Redirects to signed URLs of some CDNs are long headers. */
 const MAX_HEADER_BYTES = 64 * 1024;
+
+/** Endpoints of which it is remembered where they are. */
+const MAX_ORIGINS = 4096;
 
 /** Names in lower case. */
 export type ResponseHeaders = Readonly<Record<string, string | string[] | undefined>>;
@@ -44,12 +49,15 @@ export interface RawRequest {
  */
 export class OutgoingConnections {
   readonly #choice: ProxyChoice;
+  readonly #pseudonym: string;
   readonly #agents = new Map<string, Agent>();
   /** By origin of an endpoint: whether every connection to it led to an address in a private network. */
-  readonly #inside = new Map<string, boolean>();
+  readonly #inside = new LRUCache<string, boolean>({ max: MAX_ORIGINS });
 
-  constructor(choice: ProxyChoice) {
+  /** @param pseudonym what this gateway calls itself in `Via` */
+  constructor(choice: ProxyChoice, pseudonym: string) {
     this.#choice = choice;
+    this.#pseudonym = pseudonym;
   }
 
   /** @throws {ConnectError} where no connection comes about */
@@ -65,6 +73,7 @@ export class OutgoingConnections {
 
   async #request(url: URL, request: RawRequest): Promise<RawResponse> {
     const proxy = this.#choice.for(url, request.proxy);
+    const headers = { ...request.headers, via: renderVia([...gatewaysPassed(), this.#pseudonym]) };
     const options = {
       method: request.method,
       body: request.body ?? null,
@@ -80,7 +89,7 @@ export class OutgoingConnections {
         ...options,
         origin: `http://${proxy.host.includes(':') ? `[${proxy.host}]` : proxy.host}:${proxy.port}`,
         path: `${url.origin}${url.pathname}${url.search}`,
-        headers: { ...request.headers, host: url.host, ...proxyAuthorization(proxy) },
+        headers: { ...headers, host: url.host, ...proxyAuthorization(proxy) },
         // A connection for each request: some proxies (tinyproxy) end theirs after a response without saying so (RFC 9112 §9.6), and the
         // next request on it would be lost.
         reset: true,
@@ -95,7 +104,7 @@ export class OutgoingConnections {
         ...options,
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
-        headers: request.headers,
+        headers,
       });
     }
     return { status: response.statusCode, headers: response.headers, body: response.body };

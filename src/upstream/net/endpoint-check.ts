@@ -27,8 +27,12 @@ export interface EndpointCheckResult {
 export class EndpointCheck {
   readonly #connections: OutgoingConnections;
 
-  constructor(config: Config['upstream'], environment: Readonly<Record<string, string | undefined>> = process.env) {
-    this.#connections = new OutgoingConnections(new ProxyChoice(config.proxy, environment));
+  constructor(
+    config: Config['upstream'],
+    pseudonym: string,
+    environment: Readonly<Record<string, string | undefined>> = process.env,
+  ) {
+    this.#connections = new OutgoingConnections(new ProxyChoice(config.proxy, environment), pseudonym);
   }
 
   async ask(route: Route, endpoint: string, signal: AbortSignal): Promise<EndpointCheckResult> {
