@@ -153,13 +153,14 @@ export class ManifestsByTag {
     if (digest === undefined) return null;
     if (body !== null) return this.#keep(request, { digest, mediaType, body, size: body.length });
     const { entry, key } = request;
-    const { store, access, fetcher, now } = this.#options;
+    const { store, access, fetcher } = this.#options;
     const row = store.getManifest(digest);
     if (row !== null && size !== undefined && size !== row.body.length) return null;
     access.said(entry, key, [{ digest, mediaType }], asked);
     const kept = fetcher.kept(entry, key, digest);
     if (kept !== null) return this.#keep(request, kept);
-    return size === undefined ? null : { digest, mediaType, size, body: null, checkedAt: now() };
+    // Clients that ask a tag by HEAD get the manifest by its digest next, so the tag is kept before the manifest is.
+    return size === undefined ? null : this.#keep(request, { digest, mediaType, size, body: null });
   }
 
   /** The newest answer that this client may have through this registry's row, however old. */

@@ -16,6 +16,7 @@ import { BlobSizes, Blobs } from './blobs.ts';
 import { ManifestsByDigest } from './by-digest.ts';
 import { ManifestsByTag } from './by-tag.ts';
 import type { Denials } from './denials.ts';
+import { KeptLists } from './kept-lists.ts';
 import { serveReferrers, serveTags } from './lists.ts';
 import { type Found, ManifestFetcher } from './manifest-fetcher.ts';
 import {
@@ -66,6 +67,7 @@ class Core implements ManagedProxyCore {
   readonly #byTag: ManifestsByTag;
   readonly #byDigest: ManifestsByDigest;
   readonly #blobs: Blobs;
+  readonly #lists: KeptLists;
   readonly #lifetime = new Lifetime();
   readonly #replies: RepliesTally;
   readonly #errors;
@@ -90,6 +92,7 @@ class Core implements ManagedProxyCore {
       now,
       outOfReach: (registry) => upstream.outOfReach(registry),
     });
+    this.#lists = new KeptLists({ access, staleFor: config.staleFor, log, now });
     this.#byDigest = new ManifestsByDigest({ fetcher, store, access, now });
     const passed = metrics.counter('registry_blobs_passed_total', 'Blob replies that went past the cache, by reason', [
       'why',
@@ -133,6 +136,7 @@ class Core implements ManagedProxyCore {
     this.#access.invalidate();
     this.#byTag.clear();
     this.#byDigest.clear();
+    this.#lists.clear();
     this.#blobs.clear();
   }
 
@@ -169,10 +173,16 @@ class Core implements ManagedProxyCore {
         });
       // A registry that refuses a list may still give every image: that closes nothing.
       case 'tags':
-        return serveTags(this.#upstream, pull, what);
+        return this.#list(pull, entry, () => serveTags(this.#upstream, pull, what));
       case 'referrers':
-        return serveReferrers(this.#upstream, this.#byTag, pull, entry, what);
+        return this.#list(pull, entry, () => serveReferrers(this.#upstream, this.#byTag, pull, entry, what));
     }
+  }
+
+  async #list(pull: Pull, entry: RegistryEntry, ask: () => Promise<Reply>): Promise<Reply> {
+    const reply = await this.#lists.serve(pull, entry, ask);
+    if (reply.from === 'stale') this.#staleServed.inc();
+    return reply;
   }
 
   #manifest(pull: Pull, entry: RegistryEntry, reference: Reference): Promise<Reply> | Reply {

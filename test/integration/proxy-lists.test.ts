@@ -4,7 +4,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { resolvePull } from '../../src/edge/target.ts';
 import { nextQuery } from '../../src/oci/link.ts';
 import { OCI_INDEX } from '../../src/oci/media-types.ts';
-import type { What } from '../../src/oci/names.ts';
+import type { Digest, What } from '../../src/oci/names.ts';
 import { snapshotOf } from '../support/edge-bed.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry/index.ts';
 import { type Answered, RegistryBed, refusalOf } from '../support/registry-bed.ts';
@@ -295,5 +295,49 @@ describe('referrers', () => {
     expect(await refusalOf(bed.ask('docker.io', REPOSITORY, { kind: 'referrers', digest: image.digest }))).toBe(
       'upstreamFailed',
     );
+  });
+});
+
+describe('while the registry fails', () => {
+  const LISTS: readonly [string, (digest: Digest) => What][] = [
+    ['tags', () => ({ kind: 'tags' })],
+    ['referrers', (digest) => ({ kind: 'referrers', digest })],
+  ];
+
+  test.each(LISTS)('the last list of %s is served, with a warning', async (_, what) => {
+    const { fake, bed, repository } = await start();
+    const image = repository.addImage('1', ['layer']);
+    repository.addImage(undefined, ['signature'], { subject: image, artifactType: 'application/vnd.example' });
+    const asked = what(image.digest);
+    const first = await bed.ask('docker.io', REPOSITORY, asked);
+    expect([first.status, first.from, first.headers.warning]).toEqual([200, 'upstream', undefined]);
+    fake.faults = () => ({ status: 503 });
+    bed.clock += 3_600_000;
+    const stale = await bed.ask('docker.io', REPOSITORY, asked);
+    expect([stale.status, stale.from, stale.body]).toEqual([200, 'stale', first.body]);
+    expect(stale.headers.warning).toMatch(/^299 - "docker\.io failed: .+, since 20.+Z; this answer is 1 h old"$/);
+    // The next does not wait for the same failure, and HEAD has the same headers.
+    const before = fake.log.count();
+    const head = await bed.ask('docker.io', REPOSITORY, asked, { method: 'HEAD' });
+    expect([head.from, head.body.length, head.headers['content-length']]).toEqual([
+      'stale',
+      0,
+      String(first.body.length),
+    ]);
+    expect(fake.log.count()).toBe(before);
+    fake.faults = () => undefined;
+    bed.clock += 60_000;
+    expect((await bed.ask('docker.io', REPOSITORY, asked)).from).toBe('upstream');
+  });
+
+  test.each(LISTS)('%s that were refused meanwhile are not served any more', async (_, what) => {
+    const { fake, bed, repository } = await start();
+    const image = repository.addImage('1', ['layer']);
+    const asked = what(image.digest);
+    await bed.ask('docker.io', REPOSITORY, asked);
+    fake.faults = () => ({ status: 403 });
+    expect(await refusalOf(bed.ask('docker.io', REPOSITORY, asked))).toBe('upstreamDenied');
+    fake.faults = () => ({ status: 503 });
+    expect(await refusalOf(bed.ask('docker.io', REPOSITORY, asked))).toBe('upstreamFailed');
   });
 });

@@ -154,13 +154,13 @@ describe('a tag', () => {
     expect(fake.log.count({ kind: 'manifest' })).toBe(2);
   });
 
-  test('asked by HEAD costs no pull; the GET by digest that follows costs one', async () => {
+  test('asked by HEAD costs no pull; the GET by digest that follows costs one, a GET by tag then none', async () => {
     const { bed, fake, repository } = await start();
     const image = repository.addImage('1', ['one']);
     await bed.manifest('docker.io', REPOSITORY, '1', { method: 'HEAD' });
     await bed.manifest('docker.io', REPOSITORY, image.digest);
     await bed.manifest('docker.io', REPOSITORY, '1');
-    expect(fake.log.of({ kind: 'manifest' }).map(({ method }) => method)).toEqual(['HEAD', 'GET', 'GET']);
+    expect(fake.log.of({ kind: 'manifest' }).map(({ method }) => method)).toEqual(['HEAD', 'GET']);
   });
 
   test('goes from the cache to another class of clients only where they would get the same', async () => {
@@ -278,6 +278,17 @@ describe('while the upstream fails', () => {
       bed.clock += 20_000;
       return (await bed.manifest('docker.io', REPOSITORY, '1')).from === 'cache';
     });
+  });
+
+  test('and the tag was asked by HEAD, the manifest by its digest, as containerd does: both are kept', async () => {
+    const { bed, fake, repository } = await start();
+    const image = repository.addImage('1', ['one']);
+    await bed.manifest('docker.io', REPOSITORY, '1', { method: 'HEAD' });
+    await bed.manifest('docker.io', REPOSITORY, image.digest);
+    fake.faults = () => ({ refuse: true });
+    bed.clock += 3_600_000;
+    const reply = await bed.manifest('docker.io', REPOSITORY, '1', { method: 'HEAD' });
+    expect([reply.status, reply.from, reply.headers['docker-content-digest']]).toEqual([200, 'stale', image.digest]);
   });
 
   test('and does not answer: nobody waits for long, and only the first', async () => {

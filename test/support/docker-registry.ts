@@ -90,6 +90,7 @@ export async function startDockerRegistry(options: DockerRegistryOptions = {}): 
         args: [
           '--insecure-policy',
           'copy',
+          '--all',
           '--preserve-digests',
           '--dest-tls-verify=false',
           `oci:${layout}:${tag}`,

@@ -25,18 +25,27 @@ export function writeTrust(folder: string, hosts: readonly string[], ca: string)
 export async function startDockerd(options: {
   readonly within: Surroundings;
   readonly registryMirrors?: readonly string[];
+  /** In place of Debian's: a newer daemon, and the folder of its containerd, in whose store it keeps images. */
+  readonly release?: { readonly dockerd: string; readonly folder: string };
 }): Promise<Dockerd> {
   const folder = mkdtempSync(join(tmpdir(), 'dockerd-'));
   const socket = `unix://${join(folder, 'docker.sock')}`;
   const config = join(folder, 'daemon.json');
   writeFileSync(config, JSON.stringify({ 'registry-mirrors': options.registryMirrors ?? [] }));
+  const { release } = options;
   const program: Program = startProgram({
-    command: programPath('dockerd'),
+    command: release?.dockerd ?? programPath('dockerd'),
+    ...(release === undefined ? {} : { env: { ...process.env, PATH: `${release.folder}:${process.env.PATH}` } }),
     args: [
       ...['--config-file', config, '--host', socket, '--pidfile', join(folder, 'docker.pid')],
       ...['--data-root', join(folder, 'data'), '--exec-root', join(folder, 'exec')],
       // No container is run: no network, no firewall, no storage driver that wants a kernel's help.
-      ...['--bridge=none', '--iptables=false', '--ip6tables=false', '--storage-driver=vfs'],
+      ...[
+        '--bridge=none',
+        '--iptables=false',
+        '--ip6tables=false',
+        `--storage-driver=${release === undefined ? 'vfs' : 'native'}`,
+      ],
     ],
     within: options.within,
   });

@@ -8,6 +8,8 @@ export interface TestImage {
   readonly manifest: Blob;
   readonly config: Blob;
   readonly layers: readonly Blob[];
+  /** Where a tag names an index: that, and what it has beside the image. */
+  readonly index?: { readonly manifest: Blob; readonly others: readonly Blob[] };
 }
 
 export interface Blob {
@@ -16,6 +18,7 @@ export interface Blob {
   readonly bytes: Buffer;
 }
 
+const INDEX = 'application/vnd.oci.image.index.v1+json';
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 const CONFIG = 'application/vnd.oci.image.config.v1+json';
 const LAYER = 'application/vnd.oci.image.layer.v1.tar+gzip';
@@ -55,14 +58,72 @@ export function buildImage(seed: string, layerSizes: readonly number[]): TestIma
   return { manifest, config, layers };
 }
 
+/**
+ * The same image as `docker buildx build` pushes it: in an index, with a manifest of attestations beside it that names it in an annotation. Docker
+ * asks for what refers to such a manifest.
+ */
+export function withAttestation(image: TestImage): TestImage {
+  const statement = blob(
+    'application/vnd.in-toto+json',
+    Buffer.from(
+      JSON.stringify({ _type: 'https://in-toto.io/Statement/v0.1', subject: [{ name: image.manifest.digest }] }),
+    ),
+  );
+  const config = blob(
+    CONFIG,
+    Buffer.from(
+      JSON.stringify({
+        architecture: 'unknown',
+        os: 'unknown',
+        config: {},
+        rootfs: { type: 'layers', diff_ids: [statement.digest] },
+      }),
+    ),
+  );
+  const provenance = {
+    ...descriptor(statement),
+    annotations: { 'in-toto.io/predicate-type': 'https://slsa.dev/provenance/v0.2' },
+  };
+  const attestation = blob(
+    MANIFEST,
+    Buffer.from(
+      JSON.stringify({ schemaVersion: 2, mediaType: MANIFEST, config: descriptor(config), layers: [provenance] }),
+    ),
+  );
+  const annotations = {
+    'vnd.docker.reference.type': 'attestation-manifest',
+    'vnd.docker.reference.digest': image.manifest.digest,
+  };
+  const index = blob(
+    INDEX,
+    Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        mediaType: INDEX,
+        manifests: [
+          { ...descriptor(image.manifest), platform: { architecture: 'amd64', os: 'linux' } },
+          { ...descriptor(attestation), platform: { architecture: 'unknown', os: 'unknown' }, annotations },
+        ],
+      }),
+    ),
+  );
+  return { ...image, index: { manifest: index, others: [attestation, config, statement] } };
+}
+
+/** What a tag of it names. */
+export function topOf(image: TestImage): Blob {
+  return image.index?.manifest ?? image.manifest;
+}
+
 /** Writes it as an OCI image layout (image-spec, *image-layout*), for skopeo's `oci:FOLDER:TAG`. */
 export function writeLayout(image: TestImage, folder: string, tag: string): void {
   mkdirSync(join(folder, 'blobs', 'sha256'), { recursive: true });
   writeFileSync(join(folder, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }));
-  for (const { digest, bytes } of [image.manifest, image.config, ...image.layers]) {
+  const inIndex = image.index === undefined ? [] : [image.index.manifest, ...image.index.others];
+  for (const { digest, bytes } of [image.manifest, image.config, ...image.layers, ...inIndex]) {
     writeFileSync(join(folder, 'blobs', 'sha256', digest.slice('sha256:'.length)), bytes);
   }
-  const entry = { ...descriptor(image.manifest), annotations: { 'org.opencontainers.image.ref.name': tag } };
+  const entry = { ...descriptor(topOf(image)), annotations: { 'org.opencontainers.image.ref.name': tag } };
   writeFileSync(join(folder, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [entry] }));
 }
 

@@ -1,5 +1,6 @@
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 /** The real programs that tests use, and the Debian package of each. `scripts/test` installs what is missing of them. */
 export const PROGRAMS = {
@@ -23,12 +24,38 @@ export const PROGRAMS = {
 
 export type Program = keyof typeof PROGRAMS;
 
+/** Programs that `scripts/test` builds from public modules where Go is present: the tools of `test/go-programs/go.mod`. */
+export const GO_PROGRAMS = ['conformance', 'olareg'] as const;
+export type GoProgram = (typeof GO_PROGRAMS)[number];
+const GO_FOLDER = fileURLToPath(new URL('../go-programs/bin', import.meta.url));
+
+/** Clients that nothing here installs: their tests run where they are found, and are skipped elsewhere. CONTRIBUTING.md says how to get them. */
+export type OptionalClient = 'helm' | 'oras' | 'crane' | 'regctl' | 'cosign';
+
 /** Where Debian keeps servers; the PATH of a user who is not root often lacks them. */
 const SERVER_FOLDERS = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
 
 /** The path of a program, or null where this machine lacks it. */
-export function findProgram(name: Program): string | null {
-  const folders = [...(process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== ''), ...SERVER_FOLDERS];
+export function findProgram(name: Program | GoProgram | OptionalClient | 'go'): string | null {
+  if (isGoProgram(name)) return inFolders(name, [GO_FOLDER]);
+  return inFolders(name, [...pathFolders('PATH'), ...SERVER_FOLDERS, ...pathFolders('GATEWAY_TEST_CLIENTS')]);
+}
+
+/** Of a newer release than Debian's, in a folder that `GATEWAY_TEST_CLIENTS` names; null where there is none. */
+export function findNewer(name: Program): string | null {
+  return inFolders(name, pathFolders('GATEWAY_TEST_CLIENTS'));
+}
+
+export function isGoProgram(name: string): name is GoProgram {
+  return (GO_PROGRAMS as readonly string[]).includes(name);
+}
+
+/** The folders of a variable that lists some, as PATH does. */
+function pathFolders(variable: string): string[] {
+  return (process.env[variable] ?? '').split(delimiter).filter((folder) => folder !== '');
+}
+
+function inFolders(name: string, folders: readonly string[]): string | null {
   for (const folder of folders) {
     const path = join(folder, name);
     try {

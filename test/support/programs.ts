@@ -1,40 +1,59 @@
 import { describe, it } from 'vitest';
-import { findProgram, PROGRAMS, type Program } from './program-list.ts';
+import {
+  findProgram,
+  type GoProgram,
+  isGoProgram,
+  type OptionalClient,
+  PROGRAMS,
+  type Program,
+} from './program-list.ts';
 
 /** @throws where this machine lacks it; a test whose needs were declared never meets that. */
-export function programPath(name: Program): string {
+export function programPath(name: Program | GoProgram | OptionalClient): string {
   const path = findProgram(name);
-  if (path === null) throw new Error(`${name} is not installed (Debian: apt-get install ${PROGRAMS[name]})`);
+  if (path === null) throw new Error(`${named(name)} is not installed`);
   return path;
 }
 
 /** What a group of tests needs besides Node: programs, and `root` where it makes namespaces. */
-export type Need = Program | 'root' | 'linux';
+export type Need = Program | GoProgram | 'root' | 'linux';
+
+function named(name: Program | GoProgram | OptionalClient): string {
+  if (isGoProgram(name)) return `${name} (test/go-programs: GOBIN=$PWD/bin go install tool)`;
+  return name in PROGRAMS ? `${name} (Debian: ${PROGRAMS[name as Program]})` : `${name} (CONTRIBUTING.md, Tests)`;
+}
 
 /** What is missing, each in words; empty where the tests can run. */
 function missing(needs: readonly Need[]): string[] {
   return needs.flatMap((need) => {
     if (need === 'linux') return process.platform === 'linux' ? [] : ['Linux'];
     if (need === 'root') return process.getuid?.() === 0 ? [] : ['root'];
-    return findProgram(need) === null ? [`${need} (Debian: ${PROGRAMS[need]})`] : [];
+    return findProgram(need) === null ? [named(need)] : [];
   });
 }
 
 /**
  * `describe` for tests that need real programs. Where one is missing the group is skipped, and its name says what is missing;
  * where `CI=true` it fails instead, so that a pipeline never passes on tests that did not run.
+ * @param optional what nothing here can install, in words, where it is missing: the group is skipped for it in a pipeline, too
  */
-export function describeWith(needs: readonly Need[], name: string, body: () => void): void {
+export function describeWith(
+  needs: readonly Need[],
+  name: string,
+  body: () => void,
+  optional: readonly string[] = [],
+): void {
   const lacking = missing(needs);
-  if (lacking.length === 0) {
+  const withoutGo = needs.some(isGoProgram) && findProgram('go') === null ? lacking : [];
+  if (lacking.length === 0 && optional.length === 0) {
     describe(name, body);
-  } else if (process.env.CI === 'true') {
+  } else if (process.env.CI === 'true' && optional.length === 0 && withoutGo.length === 0) {
     describe(name, () => {
       it(`needs ${lacking.join(', ')}`, () => {
         throw new Error(`this machine lacks ${lacking.join(', ')}, and CI=true`);
       });
     });
   } else {
-    describe.skip(`${name} [skipped: this machine lacks ${lacking.join(', ')}]`, body);
+    describe.skip(`${name} [skipped: this machine lacks ${[...optional, ...lacking].join(', ')}]`, body);
   }
 }
