@@ -401,7 +401,7 @@ export class Blobs {
       if (extent === undefined) throw notSatisfiable(pull, size);
       range = extent;
     }
-    return this.#passthrough.part(key, range, pull);
+    return this.#passthrough.part(key, range, this.#options.sizes.get(key, key.digest), pull);
   }
 }
 

@@ -27,7 +27,7 @@ export class Passthrough {
     { expected, gave }: { expected: number | undefined; gave: () => void },
     { signal, client }: Pick<Pull, 'signal' | 'client'>,
   ): Promise<Reply> {
-    const { source, size } = await this.#upstream.openBlob(key, null, signal, new Askers(client));
+    const { source, size } = await this.#upstream.openBlob(key, null, signal, new Askers(client), expected);
     if (!canHaveSize(key.digest, size) || (expected ?? size) !== (size ?? expected)) {
       await source.close();
       throw wrongSize(key, size, expected);
@@ -45,9 +45,10 @@ export class Passthrough {
   async part(
     key: BlobKey,
     range: { from: number; to?: number | undefined },
+    expected: number | undefined,
     { signal, client }: Pick<Pull, 'signal' | 'client'>,
   ): Promise<Reply | null> {
-    const stream = await this.#upstream.openBlob(key, bounds(range), signal, new Askers(client));
+    const stream = await this.#upstream.openBlob(key, bounds(range), signal, new Askers(client), expected);
     const { contentRange: part, source } = stream;
     if (stream.status === 200 || part === undefined) {
       await source.close();

@@ -150,10 +150,11 @@ class RegistryUpstream implements Upstream {
     range: { from: number; to?: number } | null,
     signal: AbortSignal,
     askers?: Askers,
+    expectedSize?: number,
   ): Promise<BlobStream> {
     const open = (segment: typeof range, goesOn: boolean): Promise<BlobStream> =>
       this.#tryEndpoints(subjectOf(key, 'blobUnknown', key.digest), 'GET blobs', signal, (route, endpoint) =>
-        openBlob(this.#context, route, endpoint, key, segment, signal, { askers, goesOn }),
+        openBlob(this.#context, route, endpoint, key, segment, signal, { askers, goesOn, expectedSize }),
       );
     return resumable(await open(range, false), (rest) => open(rest, true), signal);
   }

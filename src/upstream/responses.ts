@@ -229,14 +229,19 @@ export type BlobContent =
  * `If-Range` is not sent: validators differ between the mirrors and CDN nodes of one registry, while the bytes of a digest cannot. The
  * size, checked here, and the digest, checked at the end, are what counts.
  * @param from where the requested range begins; null where the whole blob was requested
+ * @param expectedSize of the blob, where its manifest gives it
  * @throws {InvalidResponseError} for another range than the requested one, or bytes that must be compressed; the body is cut off then
  */
-export function readBlobContent(response: UpstreamResponse, from: number | null): BlobContent | null {
-  if (response.status === 206) return readPart(response, from);
+export function readBlobContent(
+  response: UpstreamResponse,
+  from: number | null,
+  expectedSize?: number,
+): BlobContent | null {
+  if (response.status === 206) return readPart(response, from, expectedSize);
   if (response.status === 200) {
-    requireIdentity(response);
     const length = header(response.headers, 'content-length');
     const size = bytesOf(length);
+    requireIdentity(response, size, expectedSize);
     if (length !== undefined && size === undefined) {
       cutOff(response.body);
       throw new InvalidResponseError('a blob of an impossible length');
@@ -256,10 +261,10 @@ export function readBlobContent(response: UpstreamResponse, from: number | null)
 }
 
 /** A 206: the part that was asked for, or where the whole was, all of it under another name. @throws {InvalidResponseError} */
-function readPart(response: UpstreamResponse, from: number | null): BlobContent {
-  requireIdentity(response);
+function readPart(response: UpstreamResponse, from: number | null, expectedSize: number | undefined): BlobContent {
   // Several parts in one body (`multipart/byteranges`) have no Content-Range in the header.
   const range = parseContentRange(header(response.headers, 'content-range'));
+  requireIdentity(response, range?.size, expectedSize);
   const length = bytesOf(header(response.headers, 'content-length'));
   const fits =
     range !== null && range.from === (from ?? 0) && (length ?? range.to - range.from) === range.to - range.from;
@@ -269,9 +274,14 @@ function readPart(response: UpstreamResponse, from: number | null): BlobContent 
   throw new InvalidResponseError('a part of the blob that was not asked for');
 }
 
-/** @throws {InvalidResponseError} for a size that a blob of this digest cannot have */
-export function requirePossibleSize(digest: Digest, size: number | undefined): void {
+/**
+ * @param expected what is known of the size before
+ * @throws {InvalidResponseError} for another size, or one that a blob of this digest cannot have
+ */
+export function requirePossibleSize(digest: Digest, size: number | undefined, expected?: number): void {
   if (!canHaveSize(digest, size)) throw new InvalidResponseError(`${size} bytes for ${digest}`);
+  if (size !== undefined && expected !== undefined && size !== expected)
+    throw new InvalidResponseError(`${size} bytes of a blob that has ${expected}`);
 }
 
 /** The failure in a response that is neither the blob nor a range of it. */
@@ -287,13 +297,17 @@ export function unsatisfiedSize({ headers }: UpstreamResponse): number | undefin
 }
 
 /**
- * Storage that was told so when a blob was put there (S3, Azure) names a compression for bytes that are the blob's own. With a length they may
- * be, and the size in the manifest and the digest decide; what is compressed on its way has none.
+ * Bytes that are compressed though `Accept-Encoding: identity` was sent are not those of the digest. Object stores that were told of a compression
+ * when the blob was put there name it with the blob's own bytes, too: those have the size that its manifest gives.
  * @throws {InvalidResponseError}
  */
-function requireIdentity({ headers, body }: UpstreamResponse): void {
+function requireIdentity(
+  { headers, body }: UpstreamResponse,
+  size: number | undefined,
+  expected: number | undefined,
+): void {
   const compression = compressionIn(headerList(headers, 'content-encoding'));
-  if (compression === undefined || headers['content-length'] !== undefined) return;
+  if (compression === undefined || (size !== undefined && size === expected)) return;
   cutOff(body);
   throw new InvalidResponseError(`a blob compressed with ${compression}, though it was asked for as it is`);
 }

@@ -76,12 +76,14 @@ export interface Upstream {
   statBlob(key: BlobKey, signal: AbortSignal, askers?: Askers): Promise<{ readonly size: number | undefined }>;
   /**
    * One plain GET, streamed, resumed with Range where it breaks off; `range.to` is exclusive. For blobs that are not kept.
+   * @param expectedSize of the blob, as its manifest gives it: an answer with another one is wrong
    */
   openBlob(
     key: BlobKey,
     range: { from: number; to?: number } | null,
     signal: AbortSignal,
     askers?: Askers,
+    expectedSize?: number,
   ): Promise<BlobStream>;
   /**
    * Fetches what the sink lacks and wishes for, over as many connections, endpoints and attempts as needed. Resolves when every byte has been

@@ -5,6 +5,7 @@ import { createProxyCore, type ManagedProxyCore } from '../../src/proxy/core.ts'
 import { ManifestCache } from '../../src/proxy/manifest-cache.ts';
 import { type ProxyCore, type Pull, type Reply, repliesTally } from '../../src/proxy/reply.ts';
 import { silentLog } from '../../src/telemetry/log.ts';
+import { Metrics } from '../../src/telemetry/metrics.ts';
 import type { Upstream } from '../../src/upstream/upstream.ts';
 import { endRig, makeRig, type Rig, type RigOptions, readUntilEnd } from './cache-rig.ts';
 import type { FakeRegistry } from './fake-registry/index.ts';
@@ -45,17 +46,19 @@ export interface Answered {
 /** The proxy core behind its manifest cache, over the real cache and the real upstream room, with fake registries behind it and a clock of the test's own. */
 export class RegistryBed {
   readonly rig: Rig;
-  readonly core: ManagedProxyCore;
+  core: ManagedProxyCore;
   /** As the edge has it. */
-  readonly proxy: ProxyCore;
+  proxy: ProxyCore;
   /** Rows may be replaced while the test runs. */
   readonly rows = new Map<string, RegistryEntry>();
   /** Milliseconds; moved by the test. */
   clock = Date.now();
   readonly #upstream: Upstream;
+  readonly #options: BedOptions;
 
   private constructor(options: BedOptions, rig: Rig) {
     this.rig = rig;
+    this.#options = options;
     for (const [host, row] of Object.entries(options.registries)) this.put(host, row);
     const upstream = startUpstream({}, { connections: options.connections ?? 1 });
     for (const [host, row] of this.rows) upstream.routes.set(host, row);
@@ -66,19 +69,31 @@ export class RegistryBed {
       if (entry !== undefined) upstream.routes.set(host, entry);
       this.core.invalidate();
     };
-    const replies = repliesTally(rig.metrics);
-    this.core = createProxyCore({
+    [this.core, this.proxy] = this.#makeCore(rig.metrics);
+  }
+
+  /** As after a start on the same cache: what the core had in memory is gone. */
+  restartCore(): void {
+    this.core.close();
+    [this.core, this.proxy] = this.#makeCore(new Metrics());
+  }
+
+  #makeCore(metrics: Metrics): [ManagedProxyCore, ProxyCore] {
+    const { keepNothing, tagTtl = 60_000, staleFor = 7 * 86_400_000 } = this.#options;
+    const { cache } = this.rig;
+    const replies = repliesTally(metrics);
+    const core = createProxyCore({
       upstream: this.#upstream,
-      blobs: options.keepNothing === true ? null : rig.cache,
-      manifests: rig.cache.manifests,
+      blobs: keepNothing === true ? null : cache,
+      manifests: cache.manifests,
       table: () => this.#table(),
-      config: { tagTtl: options.tagTtl ?? 60_000, staleFor: options.staleFor ?? 7 * 86_400_000 },
+      config: { tagTtl, staleFor },
       log: silentLog(),
-      metrics: rig.metrics,
+      metrics,
       replies,
       now: () => this.clock,
     });
-    this.proxy = new ManifestCache({ core: this.core, replies, now: () => this.clock });
+    return [core, new ManifestCache({ core, replies, now: () => this.clock })];
   }
 
   static async start(options: BedOptions): Promise<RegistryBed> {

@@ -4,7 +4,7 @@ import { type ByteSource, TruncatedError } from '../../kit/byte-source.ts';
 import { jitter, sleep } from '../../kit/time.ts';
 import { busyError, RegistryError } from '../../oci/errors.ts';
 import type { BlobKey } from '../../oci/names.ts';
-import { type BlobStream, canHaveSize } from '../../oci/transfer.ts';
+import type { BlobStream } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
 import type { DocumentWork } from '../document-deadline.ts';
 import { readBlobHead } from '../document-responses.ts';
@@ -83,7 +83,7 @@ export async function openBlob(
   key: BlobKey,
   range: { from: number; to?: number } | null,
   signal: AbortSignal,
-  { askers, goesOn }: { askers: Askers | undefined; goesOn: boolean },
+  { askers, goesOn, expectedSize }: { askers: Askers | undefined; goesOn: boolean; expectedSize: number | undefined },
 ): Promise<BlobStream> {
   const pace = new Pace();
   const stop = new AbortController();
@@ -100,7 +100,7 @@ export async function openBlob(
     const request = { method: 'GET', range, signal: within, purpose: null, holder: { askers } } as const;
     const response = await requestBlob(context.requester, route, endpoint, key, request);
     response.body.once('close', release);
-    return await streamOf(response, endpoint, key, range, (bytes) => {
+    return await streamOf(response, endpoint, key, { range, expectedSize }, (bytes) => {
       pace.add(bytes);
       context.metrics.bytes.inc({ registry: rowOf(route) }, bytes);
     });
@@ -115,22 +115,30 @@ async function streamOf(
   response: UpstreamResponse,
   endpoint: URL,
   { digest }: BlobKey,
-  range: { from: number; to?: number } | null,
+  { range, expectedSize }: { range: { from: number; to?: number } | null; expectedSize: number | undefined },
   count: (bytes: number) => void,
 ): Promise<BlobStream> {
-  const content = readBlobContent(response, range?.from ?? null);
+  const content = readBlobContent(response, range?.from ?? null, expectedSize);
   if (content?.kind === 'whole' || content?.kind === 'segment') {
     const { size } = content;
-    if (!canHaveSize(digest, size)) cutOff(response.body);
-    requirePossibleSize(digest, size);
+    try {
+      requirePossibleSize(digest, size, expectedSize);
+    } catch (error) {
+      cutOff(response.body);
+      throw error;
+    }
     if (content.kind === 'whole') return { status: 200, size, source: new BodySource(response.body, size, count) };
     const { from, to } = content;
-    const length = bytesOf(header(response.headers, 'content-length')) ?? to - from;
+    // A server may send less of a range than was asked for (RFC 9110 §15.3.7), but not more.
+    if (to > (range?.to ?? to)) {
+      cutOff(response.body);
+      throw new InvalidResponseError('more of the blob than was asked for');
+    }
     return {
       status: 206,
       contentRange: { from, to, size },
       size,
-      source: new BodySource(response.body, length, count),
+      source: new BodySource(response.body, to - from, count),
     };
   }
   if (response.status === 416 && range !== null) {

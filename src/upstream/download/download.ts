@@ -294,7 +294,7 @@ class Download {
         try {
           // Empty where another connection's body has brought the bytes meanwhile.
           const needed = !connection.assigned.empty;
-          const content = needed ? readBlobContent(response, range?.from ?? null) : null;
+          const content = needed ? readBlobContent(response, range?.from ?? null, this.#sink.expectedSize) : null;
           if (needed && content === null) throw await blobError(response, endpoint);
           if (content !== null && this.#accept(connection, content, endpoint, range)) return response;
           cutOff(response.body);
