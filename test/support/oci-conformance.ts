@@ -47,7 +47,7 @@ export async function runConformance(options: {
   const { readOnly } = options;
   const ran = await runProgram({
     command: programPath('conformance'),
-    // It would read a configuration from the folder where it is started.
+    // It reads a configuration from the folder where it is started; that of a namespace is its root.
     cwd: folder,
     env: {
       PATH: process.env.PATH,

@@ -57,3 +57,11 @@ export function describeWith(
     describe.skip(`${name} [skipped: this machine lacks ${[...optional, ...lacking].join(', ')}]`, body);
   }
 }
+
+/** A test that needs clients which nothing here installs; skipped where one is missing, in a pipeline too, and its name says so. */
+export function itWithClients(clients: readonly OptionalClient[], name: string, body: () => Promise<void>): void {
+  const lacking = clients.filter((client) => findProgram(client) === null).map(named);
+  const title = `${clients[0]} ${name}`;
+  if (lacking.length === 0) it(title, body);
+  else it.skip(`${title} [skipped: this machine lacks ${lacking.join(', ')}]`);
+}
