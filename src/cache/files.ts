@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { close, constants, fdatasync, fstatSync, fsync, openSync, read, writev, writevSync } from 'node:fs';
+import { close, constants, fdatasync, fstatSync, fsync, ftruncate, openSync, read, writev, writevSync } from 'node:fs';
 import { join } from 'node:path';
 import { type BlobKey, type Digest, digestAlgorithm, digestHex, parseDigest } from '../oci/names.ts';
 
@@ -134,6 +134,19 @@ export class SharedFile {
       at += count;
       rest = remaining(rest, count);
     }
+  }
+
+  /** Drops what lies behind the first `size` bytes. @throws the system's error */
+  async cutTo(size: number): Promise<void> {
+    if (this.stat.size <= size) return;
+    this.#users++;
+    await new Promise<void>((resolve, reject) => {
+      ftruncate(this.#fd, size, (error) => {
+        this.release();
+        if (error === null) resolve();
+        else reject(error);
+      });
+    });
   }
 
   /** Puts the bytes on the disk; `whole` includes the file's metadata (`fsync`), as for a file that is about to be renamed. */

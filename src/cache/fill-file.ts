@@ -127,9 +127,11 @@ export class FillFile {
   }
 
   /** Moves it, complete, to where blobs lie. @throws the system's error */
-  async promote(): Promise<void> {
+  async promote(size: number): Promise<void> {
     const { layout, syncs, space } = this.#context;
     await this.idle();
+    // An earlier fill may have been brought more than the blob has: those bytes were never read, and are not the blob's.
+    await this.file?.cutTo(size);
     await syncs.run(async () => this.file?.sync(true));
     this.path = await space.withRoom(() => promote(layout, this.#key));
   }
@@ -147,8 +149,7 @@ export class FillFile {
     const { growing } = this;
     await growing?.idle();
     if (growing === null || growing.written.bytes === 0) return this.drop();
-    await this.#recorder.idle();
-    await this.#recorder.record({ file: growing.file, written: growing.written, size }, { sync: true });
+    await this.#recorder.record({ file: growing.file, written: growing.written, size });
     this.#context.space.addPartial(this.name, growing.written.bytes);
   }
 

@@ -393,7 +393,7 @@ export class Fill implements FileView, FillState {
       return;
     }
     try {
-      await this.#file.promote();
+      await this.#file.promote(size);
       await kept(this, size);
       this.kept = true;
     } catch (error) {

@@ -164,6 +164,7 @@ export class HeldRecorder {
   readonly #limits: RecordLimits;
   readonly #failed: (error: CacheError) => void;
   #running: Promise<void> | null = null;
+  #syncing: Promise<void> | null = null;
   #last = { bytes: 0, at: performance.now() };
   #synced: readonly Extent[] = [];
   #syncedAt = performance.now();
@@ -195,8 +196,9 @@ export class HeldRecorder {
       fresh >= this.#limits.recordBytes ||
       (fresh > 0 && performance.now() - this.#last.at >= this.#limits.recordInterval);
     if (!due || this.#running !== null) return;
-    const sync = performance.now() - this.#syncedAt >= this.#limits.syncInterval;
-    this.#running = this.record(growth, { sync }).finally(() => {
+    if (performance.now() - this.#syncedAt >= this.#limits.syncInterval) this.#syncing ??= this.#sync(growth);
+    // Not behind the sync, which may wait long for its turn: the process may end before it, and what came meanwhile is not lost with it.
+    this.#running = this.#write(growth).finally(() => {
       this.#running = null;
     });
   }
@@ -206,22 +208,42 @@ export class HeldRecorder {
     await this.#running;
   }
 
-  /** Syncs the data first, where it is to be synced, and then writes the record that claims it. */
-  async record({ file, written, size }: Growth, { sync }: { readonly sync: boolean }): Promise<void> {
+  /** Syncs the data, and then writes the record that claims it. To be called when nothing more is written. */
+  async record(growth: Growth): Promise<void> {
+    await this.idle();
+    await this.#syncing;
+    await this.#sync(growth);
+    await this.#write(growth);
+  }
+
+  /** The next record claims what is synced. */
+  async #sync({ file, written }: Growth): Promise<void> {
+    const extents = written.list();
+    try {
+      await this.#syncs.run(() => file.sync(false));
+      this.#synced = extents;
+      this.#syncedAt = performance.now();
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      this.#syncing = null;
+    }
+  }
+
+  async #write({ written, size }: Growth): Promise<void> {
     const extents = written.list();
     this.startFrom(written.bytes);
     if (extents.length === 0) return;
     try {
-      if (sync) {
-        await this.#syncs.run(() => file.sync(false));
-        this.#synced = extents;
-        this.#syncedAt = performance.now();
-      }
       const { registry } = this.#key;
       await writeHeld(this.#layout, this.#key, { registry, size, written: extents, synced: this.#synced });
     } catch (error) {
-      const { message } = error as Error;
-      this.#failed(new CacheError('disk', `cannot record what is held of ${this.#key.digest}: ${message}`, error));
+      this.#fail(error);
     }
+  }
+
+  #fail(error: unknown): void {
+    const { message } = error as Error;
+    this.#failed(new CacheError('disk', `cannot record what is held of ${this.#key.digest}: ${message}`, error));
   }
 }

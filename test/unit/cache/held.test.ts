@@ -1,5 +1,12 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { parseHeld } from '../../../src/cache/partial-files.ts';
+import { Layout, partialName, SharedFile } from '../../../src/cache/files.ts';
+import { HeldRecorder, parseHeld } from '../../../src/cache/partial-files.ts';
+import { Mutex } from '../../../src/kit/async.ts';
+import { IntervalSet } from '../../../src/kit/interval-set.ts';
+import { makeContent } from '../../support/cache-rig.ts';
 
 describe('the record of a growing file', () => {
   const text = JSON.stringify({
@@ -37,4 +44,32 @@ describe('the record of a growing file', () => {
   ])('is worth nothing where it is %s (%s)', (broken) => {
     expect(parseHeld(broken, 'this')).toBeNull();
   });
+});
+
+it('what is written is recorded while its sync waits for its turn, or for the disk', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'gateway-held-'));
+  const layout = new Layout(directory);
+  mkdirSync(layout.partials);
+  const { key } = makeContent(1);
+  const name = partialName(key);
+  const syncs = new Mutex();
+  const others = Promise.withResolvers<void>();
+  void syncs.run(() => others.promise);
+  const failures: Error[] = [];
+  const limits = { recordBytes: 10, recordInterval: 1_000_000, syncInterval: 0 };
+  const recorder = new HeldRecorder({ layout, key, syncs, limits, failed: (error) => failures.push(error) });
+  const file = SharedFile.openNew(layout.partial(name)) as SharedFile;
+  const written = new IntervalSet();
+  const record = () => JSON.parse(readFileSync(layout.held(name), 'utf8'));
+  for (const end of [20, 40]) {
+    written.add(end - 20, end);
+    recorder.grown({ file, written, size: 100 });
+    await recorder.idle();
+    expect([record().written.extents, record().extents]).toEqual([[[0, end]], []]);
+  }
+  others.resolve();
+  await recorder.record({ file, written, size: 100 });
+  expect([record().extents, failures]).toEqual([[[0, 40]], []]);
+  file.release();
+  rmSync(directory, { recursive: true });
 });

@@ -323,6 +323,19 @@ describe('taking up', () => {
     await put(content);
   });
 
+  it('of a file that is longer than its blob: it is cut to it, and kept', async () => {
+    rig = await makeRig();
+    const content = makeContent(50_000);
+    await begin(content);
+    await truncate(partialOf(content), 80_000);
+    await put(content);
+    const kept = rig.cache.kept(content.digest);
+    if (kept === null) throw new Error('it is not kept');
+    expect(await readAll(kept.open())).toEqual(content.bytes);
+    kept.release();
+    expect((await rig.cache.admin.verify(() => {}, new AbortController().signal)).dropped).toEqual([]);
+  });
+
   it('of bytes of a blob of another size starts over, in the same fill', async () => {
     rig = await makeRig();
     const content = makeContent(50_000);
