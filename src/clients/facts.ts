@@ -48,8 +48,15 @@ interface CaRoot {
   readonly file: string;
 }
 
-/** Where clients find the gateway. A TLS terminator in front of a public domain is taken to listen on 443. */
-function reachOf(config: ClientSurroundings['config'], bound: ClientSurroundings['bound']): Reach {
+/**
+ * Where clients find the gateway: where the operator says, else where it listens. A TLS terminator in front of a public domain is taken to listen
+ * on 443.
+ */
+export function reachOf(config: ClientSurroundings['config'], bound: ClientSurroundings['bound']): Reach {
+  if (config.publicUrl !== null) {
+    const { protocol, port } = new URL(config.publicUrl);
+    return { scheme: protocol === 'http:' ? 'http' : 'https', port: port === '' ? null : Number(port) };
+  }
   if (config.tls.mode === 'off' && config.publicDomain) return { scheme: 'https', port: null };
   const scheme = config.tls.mode === 'off' ? 'http' : 'https';
   const port = bound[scheme] ?? config.listen[scheme]?.port;
@@ -59,7 +66,7 @@ function reachOf(config: ClientSurroundings['config'], bound: ClientSurroundings
 
 /** What the facts are gathered from. */
 interface ClientSurroundings {
-  readonly config: Pick<Config, 'tls' | 'publicDomain' | 'listen' | 'dataDir'>;
+  readonly config: Pick<Config, 'tls' | 'publicDomain' | 'publicUrl' | 'listen' | 'dataDir'>;
   readonly table: {
     readonly domain: string;
     readonly registries: ReadonlyMap<string, unknown>;
@@ -73,7 +80,7 @@ interface ClientSurroundings {
 export async function gatherFacts({ config, table, bound, credentials }: ClientSurroundings): Promise<ClientFacts> {
   const byText = (one: string, other: string): number => (one < other ? -1 : 1);
   return {
-    domain: table.domain,
+    domain: config.publicUrl === null ? table.domain : hostOf(config.publicUrl),
     ...reachOf(config, bound),
     ca: config.tls.mode === 'internal' ? await caRoot(config.dataDir) : null,
     // No client's configuration knows patterns as this gateway does.
@@ -81,6 +88,11 @@ export async function gatherFacts({ config, table, bound, credentials }: ClientS
     aliases: [...table.aliases.values()].sort((one, other) => byText(one.name, other.name)),
     credentials,
   };
+}
+
+/** A URL's host, an IPv6 address without its brackets. */
+function hostOf(url: string): string {
+  return new URL(url).hostname.replace(/^\[|\]$/g, '');
 }
 
 async function caRoot(dataDir: string): Promise<CaRoot> {

@@ -15,6 +15,7 @@ import {
   parseListen,
   parseMacKey,
   parseProxy,
+  parsePublicUrl,
   parseResolver,
   parseScrub,
   parseSize,
@@ -156,6 +157,10 @@ function issuersOf(set: readonly SettingsOf<typeof ISSUER>[] | undefined, { cwd 
  */
 export const KEYS = {
   domain: plain(parseDomain, DEFAULT_DOMAIN),
+  publicUrl: optional(
+    parsePublicUrl,
+    'none: `https://<domain>` with the port of `listen.https`; what clients are told where another terminator or a port mapping stands before the gateway',
+  ),
   dataDir: new Key(parseText('the path of a directory'), (set = 'data', { cwd }) => resolve(cwd, set), '`./data`'),
   listen: {
     https: new Key(

@@ -187,6 +187,20 @@ export function parseProxy(raw: unknown): string {
   return written;
 }
 
+/** Scheme, host and port, without a slash at the end: `https://cr.example.com:8443`. */
+export function parsePublicUrl(raw: unknown): string {
+  const written = text(raw, 'the URL that clients use');
+  if (!URL.canParse(written)) throw new BadValue('is not a URL; write it like https://cr.example.com');
+  const url = new URL(written);
+  if (url.protocol !== 'https:' && url.protocol !== 'http:') {
+    throw new BadValue(`has the scheme ${url.protocol}//; clients use https:// or http://`);
+  }
+  if (url.pathname !== '/' || url.search !== '' || url.hash !== '' || url.username !== '' || url.password !== '') {
+    throw new BadValue('has more than scheme, host and port; write it like https://cr.example.com:8443');
+  }
+  return url.origin;
+}
+
 export function parseEmail(raw: unknown): string {
   const written = text(raw, 'an e-mail address');
   if (!/^[^\s@,;<>]+@[^\s@,;<>]+\.[^\s@,;<>]+$/.test(written))

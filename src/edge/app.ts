@@ -35,6 +35,8 @@ export interface AppDeps {
   readonly ready: () => true | string;
   /** Port that clients of HTTPS connect to. */
   readonly port: () => number;
+  /** The same as clients are told it, who may come by another way (`publicUrl`). */
+  readonly publicPort: () => number;
   /** What clients are configured with, by whether they must log in. */
   readonly clientFacts: (credentials: boolean) => Promise<ClientFacts>;
   readonly metrics: Pick<Metrics, 'text' | 'contentType'>;
@@ -114,7 +116,7 @@ export function createApp(deps: AppDeps): EdgeApp {
       return respond(
         c,
         'page',
-        renderPage({ table, role, language, port: deps.port(), version: deps.version, refusal }),
+        renderPage({ table, role, language, port: deps.publicPort(), version: deps.version, refusal }),
       );
     }),
   );

@@ -2,7 +2,7 @@ import type { Server, Socket } from 'node:net';
 import { join } from 'node:path';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
-import { gatherFacts } from '../clients/facts.ts';
+import { gatherFacts, reachOf } from '../clients/facts.ts';
 import type { Config } from '../config/config.ts';
 import { descriptorLimit } from '../kit/process.ts';
 import type { ProxyCore } from '../proxy/reply.ts';
@@ -25,7 +25,10 @@ import { TicketKeys, TlsTerminator } from './tls.ts';
 export type EdgeCertificates = Pick<CertificateService, 'contexts' | 'httpChallenge' | 'alpnChallenges'>;
 
 export interface EdgeOptions {
-  readonly config: Pick<Config, 'dataDir' | 'listen' | 'tls' | 'publicDomain' | 'trustedProxies' | 'metrics'> & {
+  readonly config: Pick<
+    Config,
+    'dataDir' | 'listen' | 'tls' | 'publicDomain' | 'publicUrl' | 'trustedProxies' | 'metrics'
+  > & {
     readonly limits: Pick<Config['limits'], 'connections' | 'minRate'>;
   };
   /** The table as it is now; read anew for each request. */
@@ -86,11 +89,27 @@ export class Edge {
     const caps = { client: config.limits.connections, all: connectionsInAll(descriptors) };
     const trusts = (address: string) => forwarded.trusts(address);
     const connections = new Connections({ caps, trusts, peers: options.peers ?? null, metrics, log });
+    const publicPort = () =>
+      config.publicUrl === null
+        ? port()
+        : (reachOf(config, {}).port ?? (config.publicUrl.startsWith('http:') ? 80 : 443));
     const clientFacts = (credentials: boolean) => {
       const { https, http } = this.#listeners.addresses;
       return gatherFacts({ config, table: table(), bound: { https: https?.port, http: http?.port }, credentials });
     };
-    const app = createApp({ table, access, certificates, rootFile, ready, port, clientFacts, metrics, version, log });
+    const app = createApp({
+      table,
+      access,
+      certificates,
+      rootFile,
+      ready,
+      port,
+      publicPort,
+      clientFacts,
+      metrics,
+      version,
+      log,
+    });
     const routes = new Routes(table);
     const slowReaders = new SlowReaderWatch(config.limits.minRate, limits.paceMs);
     const isFull = (connection: Connection) => connections.isFull(connection);

@@ -174,6 +174,7 @@ export async function startEdgeBed(
   const config: EdgeOptions['config'] = {
     dataDir,
     publicDomain: false,
+    publicUrl: null,
     listen: { https: LOOPBACK, http: LOOPBACK, workers: 1 },
     tls: { mode: 'internal' },
     trustedProxies: [],

@@ -27,6 +27,7 @@ describe('defaults', () => {
       source: { file: null, environment: [] },
       config: {
         domain: 'localhost',
+        publicUrl: null,
         publicDomain: false,
         dataDir: join(cwd, 'data'),
         listen: { https: { host: '127.0.0.1', port: 8443 }, http: { host: '127.0.0.1', port: 8080 }, workers: 3 },
@@ -89,6 +90,7 @@ test('every key can be set in the file', () => {
   write('pem', 'ca.pem');
   write(`
 domain: cr.example.com
+publicUrl: https://pull.example.com:9443/
 dataDir: state
 trustedProxies: [10.0.0.0/8]
 listen: {https: "[::1]:0", http: off, workers: auto}
@@ -116,6 +118,7 @@ log: {level: debug, format: pretty}
     source: { file: join(cwd, 'gateway.yaml'), environment: [] },
     config: {
       domain: 'cr.example.com',
+      publicUrl: 'https://pull.example.com:9443',
       publicDomain: true,
       dataDir: join(cwd, 'state'),
       listen: { https: { host: '::1', port: 0 }, http: null, workers: 3 },
@@ -149,7 +152,16 @@ log: {level: debug, format: pretty}
 test('every key has its variable', () => {
   expect([...ENVIRONMENT.keys()].sort()).toEqual(
     [
-      ...['DOMAIN', 'DATA_DIR', 'TRUSTED_PROXIES', 'TLS_MODE', 'METRICS_LISTEN', 'LOG_LEVEL', 'LOG_FORMAT'],
+      ...[
+        'DOMAIN',
+        'PUBLIC_URL',
+        'DATA_DIR',
+        'TRUSTED_PROXIES',
+        'TLS_MODE',
+        'METRICS_LISTEN',
+        'LOG_LEVEL',
+        'LOG_FORMAT',
+      ],
       ...['LISTEN_HTTPS', 'LISTEN_HTTP', 'LISTEN_WORKERS'],
       ...['ACME_EMAIL', 'ACME_DIRECTORY', 'ACME_CA_FILE', 'ACME_CHALLENGES', 'ACME_SELF_CHECK', 'ACME_RESOLVERS'],
       ...['CACHE_MAX_SIZE', 'CACHE_MIN_FREE', 'CACHE_TAG_TTL', 'CACHE_STALE_FOR', 'CACHE_SCRUB'],

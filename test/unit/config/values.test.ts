@@ -13,6 +13,7 @@ import {
   parseListen,
   parseMacKey,
   parseProxy,
+  parsePublicUrl,
   parseResolver,
   parseSize,
 } from '../../../src/config/values.ts';
@@ -158,6 +159,23 @@ describe('the rest', () => {
 
   test.each([['dns.example:53'], ['1.1.1.1:0'], ['[1.1.1.1]:53'], ['']])('%j is no DNS server', (raw) => {
     expect(refused(() => parseResolver(raw))).toBeTruthy();
+  });
+
+  test('the URL that clients use is scheme, host and port', () => {
+    expect(parsePublicUrl('https://CR.example.com:443/')).toBe('https://cr.example.com');
+    expect(parsePublicUrl('http://[2001:db8::1]:8080')).toBe('http://[2001:db8::1]:8080');
+    for (const raw of [
+      'cr.example.com',
+      'ftp://cr.example.com',
+      'https://cr.example.com/v2',
+      'https://u:p@cr.example.com',
+      '',
+    ]) {
+      expect(
+        refused(() => parsePublicUrl(raw)),
+        raw,
+      ).toBeTruthy();
+    }
   });
 
   test('what is refused of a secret is not repeated', () => {

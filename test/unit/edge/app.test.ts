@@ -19,6 +19,7 @@ const app = createApp({
   metrics: new Metrics(),
   version: '1.2.3',
   port: () => 443,
+  publicPort: () => 443,
   clientFacts: async (credentials) => ({
     domain: 'cr.example.com',
     scheme: 'https',
