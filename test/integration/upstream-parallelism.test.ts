@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { cleanups, downloads, fakeRegistry, fetchInto, layer, MIB, upstreamOf } from '../support/downloads.ts';
 import { eventually } from '../support/eventually.ts';
 import type { Content, FakeRegistry } from '../support/fake-registry/index.ts';
+import type { FaultPlan } from '../support/fake-registry/options.ts';
 import { MemorySink } from '../support/memory-sink.ts';
 import { slowLink } from '../support/slow-link.ts';
 import type { TestUpstream } from '../support/upstream.ts';
@@ -9,8 +10,25 @@ import type { TestUpstream } from '../support/upstream.ts';
 /** What `upstream.connections: auto` allows. */
 const MOST = 16;
 
+/** More than this are there only after several steps. */
+const MANY = 8;
+
+/** Bytes a second: slow, and little work for a machine that is busy with other tests. */
+const SLOW = MIB / 4;
+
 /** Bodies that are under way. */
 const running = (fake: FakeRegistry): number => fake.log.of({ kind: 'blob' }).filter(({ done }) => !done).length;
+
+/** True once that has come about and the first body has gone on for a while, so that what came of it has been noted. */
+function andNoted(fake: FakeRegistry, come: () => boolean): () => boolean {
+  let since: number | undefined;
+  return () => {
+    if (!come()) return false;
+    const sent = fake.log.of({ kind: 'blob' })[0]?.sent ?? 0;
+    since ??= sent;
+    return sent > since + SLOW;
+  };
+}
 
 /** Begins a download and ends it when that has come about; the log is of this download alone. */
 async function until(upstream: TestUpstream, fake: FakeRegistry, content: Content, what: string, come: () => boolean) {
@@ -18,27 +36,23 @@ async function until(upstream: TestUpstream, fake: FakeRegistry, content: Conten
   const stop = new AbortController();
   const over = new Error('seen enough');
   const download = fetchInto(upstream, content.digest, new MemorySink(), stop.signal);
-  const ended = expect(download).rejects.toBe(over);
+  const ended = download.catch((error: unknown) => error);
   try {
     await eventually(what, come);
   } finally {
     stop.abort(over);
-    await ended;
+    expect(await ended).toBe(over);
   }
   await eventually('all its connections are gone', () => fake.connections === 0);
 }
 
 describe('a link that gives each connection little', () => {
-  it('is used by ever more, up to the most; the next blob starts as one plain GET and has as many soon', async () => {
-    const fake = await fakeRegistry({ bytesPerSecond: MIB });
+  it('is used by ever more; the next blob starts as one plain GET', async () => {
+    const fake = await fakeRegistry({ bytesPerSecond: SLOW });
     const content = layer(128 * MIB, fake);
     const upstream = upstreamOf([fake.url], { connections: MOST });
-    let most = 0;
-    await until(upstream, fake, content, 'all that are allowed', () => {
-      most = Math.max(most, running(fake));
-      return most >= MOST;
-    });
-    await until(upstream, fake, content, 'as many again', () => running(fake) >= MOST);
+    await until(upstream, fake, content, 'many', () => running(fake) > MANY);
+    await until(upstream, fake, content, 'as many again', () => running(fake) > MANY);
     expect(fake.log.of({ kind: 'blob' })[0]?.range).toBeUndefined();
     // A small one is not worth several.
     fake.log.clear();
@@ -47,7 +61,7 @@ describe('a link that gives each connection little', () => {
   });
 
   it('is shared by several downloads', async () => {
-    const fake = await fakeRegistry({ bytesPerSecond: MIB });
+    const fake = await fakeRegistry({ bytesPerSecond: SLOW });
     const [one, other] = [layer(128 * MIB, fake), layer(127 * MIB, fake)];
     const upstream = upstreamOf([fake.url], { connections: MOST });
     const of = (content: Content): number =>
@@ -55,7 +69,7 @@ describe('a link that gives each connection little', () => {
     const stop = new AbortController();
     const both = [one, other].map(({ digest }) => fetchInto(upstream, digest, new MemorySink(), stop.signal));
     const ended = Promise.allSettled(both);
-    await eventually('each has several', () => of(one) >= 6 && of(other) >= 6);
+    await eventually('each has several', () => of(one) > 4 && of(other) > 4);
     stop.abort();
     await ended;
   });
@@ -63,16 +77,14 @@ describe('a link that gives each connection little', () => {
 
 it('a link that one connection fills goes back to it', async () => {
   const fake = await fakeRegistry();
-  const link = await slowLink({ to: fake.port, roundTripMs: 4, bytesPerSecond: 4 * MIB, shared: true });
+  const link = await slowLink({ to: fake.port, roundTripMs: 4, bytesPerSecond: MIB, shared: true });
   cleanups.push(() => link.close());
   const content = layer(128 * MIB, fake);
   const upstream = upstreamOf([link.url], { connections: MOST });
   let most = 0;
-  let came = false;
-  await until(upstream, fake, content, 'one is left', () => {
+  await until(upstream, fake, content, 'several were tried and one is left', () => {
     most = Math.max(most, running(fake));
-    came ||= most > 1;
-    return came && running(fake) === 1;
+    return most > 2 && running(fake) === 1;
   });
   // One that has ended and the next may seem to overlap.
   expect(most).toBeLessThan(2 * 4);
@@ -83,12 +95,18 @@ describe('a host that takes no more than four', () => {
     'and answers others with %i gets four, also for the next blob, and is not asked again',
     async (status) => {
       const fake = await fakeRegistry({
-        bytesPerSecond: MIB,
+        bytesPerSecond: SLOW,
         faults: () => (running(fake) > 4 ? { status } : undefined),
       });
       const content = layer(128 * MIB, fake);
       const upstream = upstreamOf([fake.url], { connections: MOST });
-      await until(upstream, fake, content, 'it has refused one', () => fake.log.count({ status }) > 0);
+      await until(
+        upstream,
+        fake,
+        content,
+        'it has refused one',
+        andNoted(fake, () => fake.log.count({ status }) > 0),
+      );
       expect(fake.log.count({ status })).toBe(1);
       await until(upstream, fake, content, 'four again', () => running(fake) === 4);
       expect(fake.log.count({ status })).toBe(0);
@@ -103,7 +121,13 @@ it('a host that breaks every additional connection gets one after two of them, a
   });
   const upstream = upstreamOf([fake.url], { connections: MOST });
   const content = layer(128 * MIB, fake);
-  await until(upstream, fake, content, 'two were tried', () => fake.log.of({ kind: 'blob' }).length > 2);
+  await until(
+    upstream,
+    fake,
+    content,
+    'two were tried',
+    andNoted(fake, () => fake.log.of({ kind: 'blob' }).length > 2),
+  );
   fake.log.clear();
   await downloads(upstream, layer(8 * MIB, fake));
   expect(fake.log.count({ kind: 'blob' })).toBe(1);
@@ -116,14 +140,23 @@ it('a host that knows no ranges though it says so is asked for one once', async 
   });
   const upstream = upstreamOf([fake.url], { connections: MOST });
   const content = layer(128 * MIB, fake);
-  await until(upstream, fake, content, 'it was asked', () => fake.log.of({ kind: 'blob' }).length > 1);
+  await until(
+    upstream,
+    fake,
+    content,
+    'it was asked',
+    andNoted(fake, () => fake.log.of({ kind: 'blob' }).length > 1),
+  );
   fake.log.clear();
   await downloads(upstream, layer(8 * MIB, fake));
   expect(fake.log.count({ kind: 'blob' })).toBe(1);
 });
 
-it('resets after every few MiB neither end parallel connections nor slow them down', async () => {
-  const fake = await fakeRegistry({ bytesPerSecond: MIB, faults: () => ({ resetAfter: 2 * MIB }) });
+it.each<[string, FaultPlan]>([
+  ['after every few MiB', () => ({ resetAfter: 2 * MIB })],
+  ['before an answer now and then', ({ nth }) => (nth % 5 === 4 ? { refuse: true } : undefined)],
+])('resets %s do not keep connections from growing', async (_, faults) => {
+  const fake = await fakeRegistry({ bytesPerSecond: SLOW, faults });
   const upstream = upstreamOf([fake.url], { connections: MOST });
-  await until(upstream, fake, layer(128 * MIB, fake), 'all that are allowed', () => running(fake) >= MOST);
+  await until(upstream, fake, layer(128 * MIB, fake), 'many', () => running(fake) > MANY);
 });

@@ -19,7 +19,7 @@ import {
 import { type Route, rowOf } from '../upstream.ts';
 import { type ConnectionRole, DownloadConnection } from './connection.ts';
 import { EndpointRecord } from './endpoint-record.ts';
-import { isRefusal } from './host-parallelism.ts';
+import { saysTooMany } from './host-parallelism.ts';
 import { Pace } from './pace.ts';
 import { Parallelism } from './parallelism.ts';
 import { RangeScheduler } from './range-scheduler.ts';
@@ -420,7 +420,7 @@ class Download {
     const alone = !connection.additional && this.#activeConnections() === 1;
     const rangeIgnored = this.#endpoints.someIgnoreRanges;
     // What a host says to an additional connection may be about their number, however much this one brought before.
-    const superfluous = connection.additional && (rangeIgnored || isRefusal(error));
+    const superfluous = connection.additional && (rangeIgnored || saysTooMany(error));
     if (!alone && (!progress || superfluous)) {
       this.#parallelism.failed(connection, error, rangeIgnored, facts);
       if (connection.additional) return false;

@@ -196,7 +196,7 @@ export class HostParallelism {
 
   /** An additional connection failed before its first byte; true where that is because the host refuses it. */
   failed(error: unknown): boolean {
-    if (isRefusal(error)) this.refused(error.retryAfter ?? 0);
+    if (saysTooMany(error)) this.refused(error.retryAfter ?? 0);
     else if (error instanceof StatusError || isTimeout(error) || ++this.#resets < MAX_RESETS) return false;
     else this.refused(0);
     return true;
@@ -302,7 +302,7 @@ export class HostParallelism {
   }
 }
 
-/** 403: some CDNs say so to who opens too many. */
-export function isRefusal(error: unknown): error is StatusError {
+/** Whether a host answers so to whoever opens too many connections, as some CDNs do with 403. */
+export function saysTooMany(error: unknown): error is StatusError {
   return error instanceof StatusError && [429, 403, 503].includes(error.downloadHostStatus ?? error.status);
 }

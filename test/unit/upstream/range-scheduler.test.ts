@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import type { Extent, IntervalSet } from '../../../src/kit/interval-set.ts';
 import type { Wish, Wishes } from '../../../src/oci/transfer.ts';
 import { type ConnectionRole, DownloadConnection } from '../../../src/upstream/download/connection.ts';
@@ -70,6 +70,18 @@ it('halves what the busiest connection has left when all is assigned, unless it 
   expect(first.assigned.list()).toEqual([run(0, 2 * SEGMENT_MIN)]);
   expect(second.assigned.list()).toEqual([run(2 * SEGMENT_MIN, 4 * SEGMENT_MIN)]);
   expect(ranges.assignNext(third)).toBe(false);
+});
+
+it('halves even little of what takes long, and nothing of what takes a moment', () => {
+  const { ranges, add } = scheduler();
+  const [first, second] = [add(), add()];
+  ranges.assignNext(first);
+  ranges.setSize(SEGMENT_MIN);
+  const rate = vi.spyOn(first.throughput, 'rate').mockReturnValue(SEGMENT_MIN);
+  expect(ranges.assignNext(second)).toBe(false);
+  rate.mockReturnValue(SEGMENT_MIN / 10);
+  expect(ranges.assignNext(second)).toBe(true);
+  expect(second.assigned.list()).toEqual([run(SEGMENT_MIN / 2, SEGMENT_MIN)]);
 });
 
 it('lets a body go on into what another connection has no response for yet', () => {
