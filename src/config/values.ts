@@ -82,7 +82,7 @@ export function parseAuto<T>(parse: (raw: unknown) => T): (raw: unknown) => T | 
     try {
       return parse(raw);
     } catch (error) {
-      if (error instanceof BadValue) throw new BadValue(`${error.message}, nor auto`);
+      if (error instanceof BadValue) throw new BadValue(`${error.message}; or write auto`);
       throw error;
     }
   };

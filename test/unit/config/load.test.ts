@@ -213,6 +213,13 @@ describe('precedence', () => {
     expect(load({ env }).config.acme.issuers).toHaveLength(1);
   });
 
+  test('how many connections may fetch a blob is a number, or as many as help', () => {
+    write('upstream: {connections: 1}\n');
+    expect(load().config.upstream.connections).toBe(1);
+    expect(load({ env: { GATEWAY_UPSTREAM_CONNECTIONS: 'auto' } }).config.upstream.connections).toBe(16);
+    expect(load({ env: { GATEWAY_UPSTREAM_CONNECTIONS: '32' } }).config.upstream.connections).toBe(32);
+  });
+
   test('an empty variable, and a key with nothing after it, count as not set', () => {
     write('acme:\ncache:\n  maxSize:\n');
     expect(load({ env: { GATEWAY_DOMAIN: '' } }).config).toMatchObject({
@@ -278,6 +285,8 @@ upstream: 5
     ['acme: {challenges: []}', 'acme.challenges: must not be empty'],
     ['acme: {issuers: {}}', 'acme.issuers: is not a list'],
     ['acme: {issuers: [x]}', 'acme.issuers[0]: must be a mapping'],
+    ['upstream: {connections: 33}', 'upstream.connections: "33" is not a whole number from 1 to 32; or write auto'],
+    ['listen: {workers: [a]}', '; or write auto'],
     ['[a]', 'is not a mapping'],
     ['domain: [a]', 'domain: '],
     ['cache: {maxSize: {a: 1}}', 'cache.maxSize: is a mapping'],
