@@ -9,6 +9,7 @@ import { indexCost } from './scenarios/index-cost.ts';
 import { memory } from './scenarios/memory.ts';
 import { rangeStorms } from './scenarios/range-storms.ts';
 import { coldOverSlowLink } from './scenarios/slow-link.ts';
+import { smallMachine } from './scenarios/small-machine.ts';
 import { start } from './scenarios/start.ts';
 import { warmBlob, warmImage, warmManifest } from './scenarios/warm.ts';
 import { workers } from './scenarios/workers.ts';
@@ -30,6 +31,7 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   13: rangeStorms,
   14: coldOverBadLink,
   fairness,
+  15: smallMachine,
   slow: coldOverSlowLink,
   workers,
 };

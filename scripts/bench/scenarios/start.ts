@@ -59,12 +59,16 @@ async function startOnce(dataDir: string): Promise<number> {
     },
   });
   try {
-    // Asked again at once: the answer itself takes a turn of its loop.
-    while ((await readiness(http)) !== 200) runOver.throwIfAborted();
+    await untilReady(http);
     return (performance.now() - started) / 1000;
   } finally {
     await server.stop();
   }
+}
+
+/** Resolves at the first 200 of `/readyz`. Asked again at once: the answer itself takes a turn of its loop. */
+export async function untilReady(port: number): Promise<void> {
+  while ((await readiness(port)) !== 200) runOver.throwIfAborted();
 }
 
 function readiness(port: number): Promise<number | undefined> {
