@@ -5,7 +5,7 @@ import type { Paced } from './paced.ts';
 
 /**
  * Clients that ask at an even pace, whether answers come or not: `node paced-client.ts PORT CLIENTS RATE PATH HOST…`. Each has an address and a
- * connection of its own, and one of the hosts in turn. It prints `ready` when all are connected; for each line `SECONDS` on its input it
+ * connection of its own, and one of the hosts in turn. It prints `ready` when all have asked once; for each line `SECONDS` on its input it
  * asks RATE times a second for so long, and prints what came of it, a `Paced` as a line of JSON.
  */
 const [port = '', count = '', rate = '', path = '', ...hosts] = process.argv.slice(2);
@@ -99,7 +99,19 @@ const clients: Client[] = [];
 async function open(): Promise<void> {
   let next = 0;
   const one = async (): Promise<void> => {
-    while (next < Number(count)) clients.push(await Client.open(next++, (ms, ok) => onDone(ms, ok)));
+    while (next < Number(count)) {
+      const answered = Promise.withResolvers<boolean>();
+      let first = true;
+      const client = await Client.open(next++, (ms, ok) => {
+        if (!first) onDone(ms, ok);
+        first = false;
+        answered.resolve(ok);
+      });
+      // A connection that says nothing for a while is ended.
+      client.ask(performance.now());
+      if (!(await answered.promise)) throw new Error('the first answer was an error');
+      clients.push(client);
+    }
   };
   await Promise.all(Array.from({ length: HANDSHAKES }, one));
 }

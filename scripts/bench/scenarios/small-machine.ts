@@ -24,6 +24,8 @@ const ALIASES = 10_000;
 const BLOBS = 1_000_000;
 /** Names of one file in the cache: a file system allows 65,000. */
 const NAMES_OF_ONE = 50_000;
+/** Rows that are put into the index between two pauses. */
+const PAUSE_AFTER = 1_000;
 const CLIENTS = 2_000;
 /** Manifests a second, of all clients together. */
 const RATE = 5_000;
@@ -105,7 +107,7 @@ async function measure({ bench, root, dataDir, hosts, warm, cold, seconds }: Giv
   const crowd = { clients: CLIENTS, rate: RATE, path };
   const gateway = await start(dataDir);
   const { server, limit, port } = gateway;
-  const most: { total: number; anonymous: number } = { total: 0, anonymous: 0 };
+  const most = { total: 0, anonymous: 0 };
   const looks = setInterval(() => {
     const { total, anonymous } = heldBy(gateway);
     most.total = Math.max(most.total, total);
@@ -126,7 +128,15 @@ async function measure({ bench, root, dataDir, hosts, warm, cold, seconds }: Giv
     if (server.child.exitCode !== null || server.child.signalCode !== null) throw new Error('the gateway has ended');
     const killed = limit?.killed() ?? 0;
     clearInterval(looks);
-    return { start: gateway.seconds, held: most, killed, manifests, nginx: await control(), cpu, filling };
+    return {
+      start: gateway.seconds,
+      held: most,
+      killed,
+      manifests,
+      nginx: await control(),
+      cpu,
+      filling,
+    };
   } finally {
     clearInterval(looks);
     await stop(gateway);
@@ -230,7 +240,9 @@ async function fillIndex(dataDir: string, count: number): Promise<void> {
     if (number % NAMES_OF_ONE === 0) {
       file = join(dataDir, `blobs-${number}`);
       writeFileSync(file, Buffer.alloc(size));
-      // It takes minutes: it can be ended.
+    }
+    if (number % PAUSE_AFTER === 0) {
+      // The index makes its checkpoints meanwhile. All of it takes minutes: it can be ended.
       await setImmediate();
       runOver.throwIfAborted();
     }
