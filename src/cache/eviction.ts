@@ -66,6 +66,11 @@ export function isForWantOfRoom(error: unknown): boolean {
   return ROOM_CODES.has(code) || (error instanceof CacheError && cause !== undefined && isForWantOfRoom(cause));
 }
 
+/** Why a fill ended: there was no room for the rest, for now. */
+export function lacksRoom(error: CacheError): boolean {
+  return error.reason === 'no-room' || error.reason === 'min-free' || isForWantOfRoom(error);
+}
+
 /** Bytes and files. */
 interface Room {
   readonly bytes: number;

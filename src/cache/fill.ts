@@ -5,6 +5,7 @@ import { type BlobKey, type Digest, digestHex } from '../oci/names.ts';
 import { type BlobSink, canHaveSize } from '../oci/transfer.ts';
 import { Readership, RestedError } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
+import { lacksRoom } from './eviction.ts';
 import type { FillKey, PartialName, SharedFile } from './files.ts';
 import type { FillContext, FillState } from './fill-context.ts';
 import { FillFile } from './fill-file.ts';
@@ -45,7 +46,7 @@ export class Fill implements FileView, FillState {
   #fromTier = false;
   #usedTier = false;
   #failure: Error | null = null;
-  /** The bytes are wrong, or the disk failed: nothing is kept for a later fill. */
+  /** The bytes are wrong, too many for the cache, or the disk failed: nothing is kept, and a later fill starts over. */
   #discard = false;
   #begun = false;
   /** Bytes held at the start, and those that came since. */
@@ -417,7 +418,8 @@ export class Fill implements FileView, FillState {
     if (this.#failure !== null || this.outcome !== null) return;
     this.#failure = error;
     if (error instanceof CacheError) {
-      this.#discard = true;
+      // What came before there was no more room is right, and the next fill takes it up; what a disk has that fails is anybody's guess.
+      if (!lacksRoom(error)) this.#discard = true;
       if (error.reason !== 'too-large') this.#context.diskFailed(error);
     }
     this.#sizeKnown.reject(error);

@@ -312,6 +312,25 @@ describe('taking up', () => {
     await put(content);
   });
 
+  it('goes on after a fill that ended for want of room', async () => {
+    rig = await makeRig({ maxSize: 100_000 });
+    const content = makeContent(50_000);
+    await begin(content);
+    const other = new DrivenFetch();
+    const promised = rig.cache.fill(makeContent(90_000).key, other.fetch);
+    (await other.sink()).begin(90_000);
+    const refused = rig.cache.fill(content.key, fetchOf(content.bytes));
+    expect((await readUntilEnd(refused.open())).error?.message).toContain('the whole cache is promised');
+    refused.release();
+    other.fail(new Error('over'));
+    promised.release();
+    const driven = new DrivenFetch();
+    const handle = rig.cache.fill(content.key, driven.fetch);
+    expect((await driven.sink()).held).toEqual([{ from: 0, to: 30_000 }]);
+    driven.fail(new Error('over'));
+    handle.release();
+  });
+
   it('of bytes that were changed on disk is found out by the digest, and the next fill starts from nothing', async () => {
     rig = await makeRig();
     const content = makeContent(50_000);
