@@ -119,7 +119,7 @@ async function open(): Promise<void> {
 function measure(seconds: number): Promise<Paced> {
   const total = Math.round(Number(rate) * seconds);
   const times = new Float64Array(total);
-  const began = performance.now();
+  const [began, cpu] = [performance.now(), process.cpuUsage()];
   const between = 1000 / Number(rate);
   let [sent, answered, failed, late] = [0, 0, 0, 0];
   return new Promise((resolve) => {
@@ -130,6 +130,7 @@ function measure(seconds: number): Promise<Paced> {
       const sorted = times.subarray(0, answered).sort();
       const share = (part: number): number => sorted[Math.min(answered - 1, Math.floor(part * answered))] ?? Number.NaN;
       const missing = total - answered - failed;
+      const { user, system } = process.cpuUsage(cpu);
       resolve({
         requests: answered,
         failed: failed + missing,
@@ -137,6 +138,7 @@ function measure(seconds: number): Promise<Paced> {
         p99: share(0.99),
         most: share(1),
         late,
+        busy: (user + system) / 1000 / (performance.now() - began),
       });
     };
     onDone = (ms, ok) => {

@@ -15,6 +15,8 @@ export interface Paced {
   readonly most: number;
   /** The longest that this program itself came late to a turn, ms: below it nothing is measured. */
   readonly late: number;
+  /** Share of a core that this program used. */
+  readonly busy: number;
 }
 
 const PROGRAM = join(import.meta.dirname, 'paced-client.ts');

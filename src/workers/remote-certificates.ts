@@ -1,5 +1,6 @@
 import type { SecureContext } from 'node:tls';
-import { contextOf } from '../certs/contexts.ts';
+import { LRUCache } from 'lru-cache';
+import { contextOf, MAX_READY } from '../certs/contexts.ts';
 import type { ContextSnapshot } from '../certs/service.ts';
 import type { Channel } from './channel.ts';
 import type { CertificateMessage, StateMessage } from './protocol.ts';
@@ -13,10 +14,7 @@ const KEPT_FOR = 10 * 60_000;
  */
 export class RemoteCertificates {
   readonly #channel: Channel;
-  readonly #ready = new Map<
-    string,
-    { readonly context: SecureContext /** By `performance.now`. */; readonly until: number }
-  >();
+  readonly #ready = new LRUCache<string, SecureContext>({ max: MAX_READY, ttl: KEPT_FOR });
   #hosts: ReadonlySet<string> = new Set();
   #version = -1;
   #snapshot: ContextSnapshot = { byHost: new Map(), fallback: null };
@@ -53,13 +51,11 @@ export class RemoteCertificates {
   async #find(host: string): Promise<SecureContext | null> {
     if (!this.#hosts.has(host)) return null;
     const ready = this.#ready.get(host);
-    if (ready !== undefined && ready.until > performance.now()) return ready.context;
+    if (ready !== undefined) return ready;
     const version = this.#version;
     const context = await this.#fetch(host);
     // What was asked for before a swap may be older than it.
-    if (context !== null && version === this.#version) {
-      this.#ready.set(host, { context, until: performance.now() + KEPT_FOR });
-    }
+    if (context !== null && version === this.#version) this.#ready.set(host, context);
     return context;
   }
 
