@@ -2,10 +2,13 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { readFileSync } from 'node:fs';
 import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import { createSecureContext, type SecureContext } from 'node:tls';
 import acme from 'acme-client';
 import { IssuerError } from '../certs/issuer.ts';
+import { isUnknownIssuer, trusting } from '../kit/authorities.ts';
 import { parseRetryAfter, readBounded, TooLargeError } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
+import { parseProxy, proxyFromEnvironment } from '../upstream/net/egress.ts';
 
 /** A directory, a problem document or a chain is a few KiB; a hostile or broken server must not fill memory. */
 const ANSWER_MAX = 1024 * 1024;
@@ -41,16 +44,19 @@ const conversations = new AsyncLocalStorage<Conversation>();
  */
 export class Transport {
   readonly directory: string;
-  readonly #https: HttpsAgent;
-  readonly #http: HttpAgent;
+  /** PEM of the roots that count alone; null: those that Node and, where one is unknown to it, this machine trust. */
+  readonly #roots: string | null;
+  readonly #environment: NodeJS.ProcessEnv;
+  /** By protocol and proxy. */
+  readonly #agents = new Map<string, HttpAgent>();
+  #readsSystem = false;
   #skew: number | null = null;
 
-  constructor(directory: string, caFile: string | null) {
+  /** @param environment the usual proxy variables in it hold for CAs as they do for registries */
+  constructor(directory: string, caFile: string | null, environment: NodeJS.ProcessEnv = process.env) {
     this.directory = directory;
-    // The usual HTTPS_PROXY and NO_PROXY hold for CAs too.
-    const common = { keepAlive: true, timeout: 30_000, proxyEnv: process.env };
-    this.#https = new HttpsAgent({ ...common, ...(caFile === null ? {} : { ca: readRoots(caFile) }) });
-    this.#http = new HttpAgent(common);
+    this.#roots = caFile === null ? null : readRoots(caFile);
+    this.#environment = environment;
   }
 
   /** Runs acme-client's calls within `talk` over this transport. */
@@ -85,8 +91,8 @@ export class Transport {
   }
 
   close(): void {
-    this.#https.destroy();
-    this.#http.destroy();
+    for (const agent of this.#agents.values()) agent.destroy();
+    this.#agents.clear();
   }
 
   async #exchange(
@@ -97,13 +103,13 @@ export class Transport {
   ): Promise<Answer> {
     const signal = AbortSignal.any([terms.signal, AbortSignal.timeout(terms.timeout)]);
     try {
-      const response = await new Promise<IncomingMessage>((resolve, reject) => {
-        const secure = this.#isSecure(url);
-        const open = secure ? httpsRequest : httpRequest;
-        const call = open(url, { method, headers, agent: secure ? this.#https : this.#http, signal });
-        call.on('response', resolve);
-        call.on('error', reject);
-        call.end(body);
+      const request = { method, headers, body, signal };
+      const response = await this.#ask(url, request).catch((error: unknown) => {
+        if (!isUnknownIssuer(error) || this.#roots !== null || this.#readsSystem) throw error;
+        // Nothing was sent yet. This machine may know the issuer; to read its store takes a moment, and most CAs are known without.
+        this.#readsSystem = true;
+        this.close();
+        return this.#ask(url, request);
       });
       const content = await readBounded(response, ANSWER_MAX);
       return {
@@ -116,6 +122,47 @@ export class Transport {
       terms.signal.throwIfAborted();
       throw this.#failure(error, url, signal.aborted, terms.timeout);
     }
+  }
+
+  #ask(
+    url: string,
+    {
+      body,
+      ...options
+    }: { method: string; headers: Record<string, string> | undefined; body: string | undefined; signal: AbortSignal },
+  ): Promise<IncomingMessage> {
+    return new Promise((resolve, reject) => {
+      const open = this.#isSecure(url) ? httpsRequest : httpRequest;
+      const call = open(url, { ...options, agent: this.#agent(new URL(url)) });
+      call.on('response', resolve);
+      call.on('error', reject);
+      call.end(body);
+    });
+  }
+
+  #agent(url: URL): HttpAgent {
+    const proxy = this.#proxyFor(url);
+    const key = `${url.protocol} ${proxy ?? ''}`;
+    let agent = this.#agents.get(key);
+    if (agent === undefined) {
+      // Which proxy is decided here, so that NO_PROXY means the same to CAs and registries: Node's own reading knows no CIDRs.
+      const proxyEnv = proxy === null ? {} : { HTTP_PROXY: proxy, HTTPS_PROXY: proxy };
+      const common = { keepAlive: true, timeout: 30_000, proxyEnv };
+      agent = url.protocol === 'https:' ? new HttpsAgent({ ...common, ...this.#trust() }) : new HttpAgent(common);
+      this.#agents.set(key, agent);
+    }
+    return agent;
+  }
+
+  #trust(): { secureContext?: SecureContext } {
+    if (this.#roots !== null) return { secureContext: createSecureContext({ ca: this.#roots }) };
+    return this.#readsSystem ? { secureContext: trusting() } : {};
+  }
+
+  /** Null too for a SOCKS proxy, which Node's agent cannot use: CAs were never asked through one. */
+  #proxyFor(url: URL): string | null {
+    const proxy = proxyFromEnvironment(url, this.#environment);
+    return proxy === null || parseProxy(proxy)?.kind === 'socks5' ? null : proxy;
   }
 
   /** Plain HTTP only where the operator's own directory is plain. */
@@ -139,7 +186,17 @@ export class Transport {
     if (error instanceof TooLargeError) {
       return new IssuerError('badAnswer', `${host} sent ${error.message}`, { directory, cause: error });
     }
-    return new IssuerError('network', `${host} cannot be reached: ${reason(error)}`, { directory, cause: error });
+    return new IssuerError('network', `${host} cannot be reached: ${reason(error)}${this.#trustAdvice(error)}`, {
+      directory,
+      cause: error,
+    });
+  }
+
+  #trustAdvice(error: unknown): string {
+    if (!isUnknownIssuer(error)) return '';
+    const roots = 'acme.issuers[].caFile (GATEWAY_ACME_CA_FILE)';
+    if (this.#roots !== null) return `; its certificate is signed by none of the authorities in ${roots}`;
+    return `; its certificate is signed by an authority that this machine does not trust: name its root in ${roots}, or add it to this machine's store`;
   }
 
   #problem(answer: Answer, what: string): IssuerError {

@@ -1,5 +1,6 @@
 import type { CacheStats } from '../cache/admin.ts';
 import type { CertificateInfo, CertificateState } from '../certs/service.ts';
+import type { Authority } from '../kit/authorities.ts';
 import type { EndpointHealth } from '../upstream/upstream.ts';
 
 /**
@@ -67,6 +68,8 @@ export interface AliasDetails extends AliasRow {
 }
 
 export interface RegistryDetails extends RegistryRow {
+  /** Authorities that its certificates may be signed by, besides those that the machine trusts. */
+  readonly ca: readonly Authority[];
   readonly aliases: readonly string[];
   /** Empty where no gateway runs: only a running one knows. */
   readonly health: readonly EndpointHealth[];

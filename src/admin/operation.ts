@@ -117,6 +117,7 @@ function inputShapes({ z }: typeof import('zod')) {
         .optional(),
       public: z.boolean().optional(),
       realms: z.array(z.string().max(MAX_TEXT)).max(MAX_REALMS).optional(),
+      ca: z.string().nullable().optional(),
     }),
     'registry.rm': HostInput,
     'cert.show': HostInput,

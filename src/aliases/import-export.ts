@@ -13,6 +13,8 @@ export interface RegistryDeclaration {
   readonly proxy?: string | null;
   readonly public?: boolean;
   readonly realms?: readonly string[];
+  /** PEM. */
+  readonly ca?: string | null;
   /** Read where a person wrote it; never exported. */
   readonly credentials?: { readonly username: string; readonly password: string };
   readonly aliases: readonly AliasDeclaration[];
@@ -29,12 +31,13 @@ export function exportRows(snapshot: TableSnapshot): RegistryDeclaration[] {
   const byText = (one: string, other: string): number => (one < other ? -1 : one > other ? 1 : 0);
   return [...snapshot.registries.values()]
     .sort((one, other) => byText(one.host, other.host))
-    .map(({ host, endpoints, proxy, public: open, realms }) => ({
+    .map(({ host, endpoints, proxy, public: open, realms, ca }) => ({
       host,
       endpoints,
       proxy: proxy === null ? null : withoutPassword(proxy),
       public: open,
       realms,
+      ca,
       aliases: (aliases.get(host) ?? [])
         .sort((one, other) => byText(one.name, other.name))
         .map(({ name, certificate }) => ({ name, certificate })),

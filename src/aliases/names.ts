@@ -1,6 +1,7 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import { parseProxy } from '../config/values.ts';
+import { parseAuthorities } from '../kit/authorities.ts';
 import { normaliseHostName } from '../kit/host-name.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { canonicalRegistry } from '../oci/known-registries.ts';
@@ -199,6 +200,18 @@ export function parseCredentials(given: {
   return { username, password };
 }
 
+/** The certificates of a PEM text alone. @throws {OperatorError} usage, `CA_INVALID` */
+export function parseCa(text: string): string {
+  try {
+    return parseAuthorities(text);
+  } catch (error) {
+    throw new OperatorError('CA_INVALID', `the authority's file ${(error as Error).message}`, {
+      next: 'give a PEM file with the certificate of the authority that signs for that registry',
+      cause: error,
+    });
+  }
+}
+
 function shown(text: string): string {
   return text.length > 100 ? `${text.slice(0, 100)}…` : text;
 }
@@ -210,14 +223,23 @@ export interface RegistrySettings {
   readonly credentials?: { readonly username: string; readonly password: string } | null | undefined;
   readonly public?: boolean | undefined;
   readonly realms?: readonly string[] | undefined;
+  readonly ca?: string | null | undefined;
 }
 
 export function newRegistry(host: string): RegistryEntry {
-  return { host, endpoints: defaultEndpoints(host), proxy: null, credentials: null, public: false, realms: [] };
+  return {
+    host,
+    endpoints: defaultEndpoints(host),
+    proxy: null,
+    credentials: null,
+    public: false,
+    realms: [],
+    ca: null,
+  };
 }
 
 export function applySettings(entry: RegistryEntry, settings: RegistrySettings): RegistryEntry {
-  const { endpoints, proxy, credentials, public: open, realms } = settings;
+  const { endpoints, proxy, credentials, public: open, realms, ca } = settings;
   const { host } = entry;
   if (isPattern(host) && credentials) {
     throw new OperatorError(
@@ -237,6 +259,7 @@ export function applySettings(entry: RegistryEntry, settings: RegistrySettings):
       credentials === undefined ? entry.credentials : credentials === null ? null : parseCredentials(credentials),
     public: open ?? entry.public,
     realms: realms === undefined ? entry.realms : parseRealms(realms),
+    ca: ca === undefined ? entry.ca : ca === null ? null : parseCa(ca),
   };
 }
 
@@ -269,6 +292,7 @@ export function sameRegistry(one: RegistryEntry, other: RegistryEntry | undefine
     one.proxy === other.proxy &&
     one.public === other.public &&
     sameList(one.realms, other.realms) &&
+    one.ca === other.ca &&
     one.credentials?.username === other.credentials?.username &&
     one.credentials?.password === other.credentials?.password
   );

@@ -12,6 +12,8 @@ export interface RegistryEntry {
   readonly public: boolean;
   /** Hosts outside its own domain that may be sent its credentials: `auth.example.com`, or with a port that must match. */
   readonly realms: readonly string[];
+  /** PEM of authorities that its certificates may be signed by, besides those that this machine trusts; null for none. */
+  readonly ca: string | null;
 }
 
 /** An alias: a DNS label under the domain, or a full host name, that stands for one registry. */

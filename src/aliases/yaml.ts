@@ -7,6 +7,7 @@ import { parseYaml, yamlLibrary } from '../kit/yaml-text.ts';
 import type { AliasDeclaration, RegistryDeclaration } from './import-export.ts';
 import {
   parseAliasName,
+  parseCa,
   parseCredentials,
   parseEndpoint,
   parseRealm,
@@ -29,6 +30,7 @@ export function writeAliasYaml(rows: readonly RegistryDeclaration[]): string {
         ...(row.proxy ? { proxy: row.proxy } : {}),
         ...(row.public === true ? { public: true } : {}),
         ...(row.realms === undefined || row.realms.length === 0 ? {} : { realms: row.realms }),
+        ...(row.ca ? { ca: row.ca } : {}),
         aliases: row.aliases.map((alias) =>
           alias.certificate ? alias.name : { name: alias.name, certificate: false },
         ),
@@ -56,7 +58,7 @@ function shortLists(registries: unknown): void {
 type Path = (string | number)[];
 type Note = (path: Path, message: string) => void;
 
-const REGISTRY_KEYS = ['endpoints', 'proxy', 'public', 'realms', 'credentials', 'aliases'];
+const REGISTRY_KEYS = ['endpoints', 'proxy', 'public', 'realms', 'ca', 'credentials', 'aliases'];
 
 /**
  * Reads the format that `aliases/registries.yaml` describes. Names are checked here against no domain; the table checks them once more against its own.
@@ -97,7 +99,7 @@ function readRegistry(host: string, value: unknown, note: Note): RegistryDeclara
     return { host, aliases: [] };
   }
   refuseUnknown(value, REGISTRY_KEYS, path, note);
-  const { proxy, credentials, public: open } = value;
+  const { proxy, credentials, public: open, ca } = value;
   const endpoints = readTexts(value.endpoints, [...path, 'endpoints'], note);
   for (const [index, one] of (endpoints ?? []).entries())
     check([...path, 'endpoints', index], note, () => parseEndpoint(one));
@@ -105,6 +107,9 @@ function readRegistry(host: string, value: unknown, note: Note): RegistryDeclara
   for (const [index, one] of (realms ?? []).entries()) check([...path, 'realms', index], note, () => parseRealm(one));
   if (typeof proxy === 'string') check([...path, 'proxy'], note, () => parseRegistryProxy(proxy));
   else if (proxy !== undefined && proxy !== null) note([...path, 'proxy'], 'proxy is not the URL of a proxy');
+  if (typeof ca === 'string') check([...path, 'ca'], note, () => parseCa(ca));
+  else if (ca !== undefined && ca !== null)
+    note([...path, 'ca'], 'ca is not the text of a PEM file (ca: | and the lines below)');
   if (open !== undefined && typeof open !== 'boolean') note([...path, 'public'], 'public is neither true nor false');
   return {
     host,
@@ -112,6 +117,7 @@ function readRegistry(host: string, value: unknown, note: Note): RegistryDeclara
     ...(typeof proxy === 'string' ? { proxy } : {}),
     ...(typeof open === 'boolean' ? { public: open } : {}),
     ...(realms === undefined ? {} : { realms }),
+    ...(typeof ca === 'string' ? { ca } : {}),
     ...readCredentials(credentials, [...path, 'credentials'], note),
     aliases: readAliases(value.aliases ?? [], [...path, 'aliases'], note),
   };

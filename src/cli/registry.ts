@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import type { RegistryDetails, RegistryRow } from '../admin/contract.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { formatWhen } from './output.ts';
-import { collect, readSecret, type Session } from './session.ts';
+import { collect, readGiven, readSecret, type Session } from './session.ts';
 
 interface SetOptions {
   endpoint?: string[];
@@ -11,6 +11,7 @@ interface SetOptions {
   passwordStdin?: boolean;
   public?: boolean;
   realm?: string[];
+  ca?: string;
 }
 
 export function registryCommands(session: Session): Command {
@@ -67,6 +68,12 @@ export function registryCommands(session: Session): Command {
         ['credentials', row.credentials ? 'yes' : 'none'],
         ['public', row.public ? 'yes' : 'no'],
         ['realms', row.realms.length === 0 ? 'none beside its own domain' : row.realms],
+        [
+          'authorities',
+          row.ca.length === 0
+            ? 'those that this machine trusts'
+            : row.ca.map(({ subject, notAfter }) => `${subject}, until ${notAfter}`),
+        ],
         ['aliases', row.aliases],
       ]);
     });
@@ -90,6 +97,10 @@ export function registryCommands(session: Session): Command {
       'may be sent its credentials though it is outside its domain; several replace the old ones, "none" removes them',
       collect,
     )
+    .option(
+      '--ca <file>',
+      'PEM of an authority that signs its certificates, besides those that this machine trusts; "none" removes it',
+    )
     .action(async (host: string, options: SetOptions) => {
       if (options.passwordStdin === true && options.username === undefined) {
         throw new OperatorError('USERNAME_MISSING', '--password-stdin needs --username', {
@@ -110,6 +121,7 @@ export function registryCommands(session: Session): Command {
           ? {}
           : { credentials: options.username === '' ? null : { username: options.username, password } }),
         ...(options.public === undefined ? {} : { public: options.public }),
+        ...(options.ca === undefined ? {} : { ca: options.ca === 'none' ? null : await readGiven(options.ca) }),
         ...(options.realm === undefined ? {} : { realms: options.realm.filter((one) => one !== 'none') }),
       })) as RegistryRow;
       output.line(`${row.host} is fetched from ${row.endpoints.join(', ')}`);

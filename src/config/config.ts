@@ -220,6 +220,11 @@ export const KEYS = {
   },
   upstream: {
     proxy: optional(parseProxy, 'none; `http://`, `https://`, `socks5://`, `socks5h://`'),
+    caFile: new Key(
+      parseText('the path of a PEM file'),
+      (set, { cwd }) => (set === undefined ? null : resolve(cwd, set)),
+      "none: CAs that registries may have beside the system's",
+    ),
     stallTimeout: plain(
       nonEmpty(parseDuration, 'write how long to wait for a byte, like 20s'),
       '20s',

@@ -134,6 +134,9 @@ export function contradictions(settings: Settings, cwd: string): Contradiction[]
   if (listen?.http && listen.https && listen.http.port !== 0 && sameAddress(listen.http, listen.https) && !plain) {
     found.push({ path: ['listen', 'http'], message: 'is the same address as listen.https', involves });
   }
+  const authorities = settings.upstream?.caFile;
+  if (authorities !== undefined && !readable(resolve(cwd, authorities)))
+    found.push(concluded(['upstream', 'caFile'], `"${authorities}" cannot be read`));
   for (const [index, { directory, caFile, eab }] of (settings.acme?.issuers ?? []).entries()) {
     const path = ['acme', 'issuers', index];
     // The first one alone may leave its directory out: it then is Let's Encrypt's.

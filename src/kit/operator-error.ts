@@ -135,6 +135,10 @@ export const OPERATOR_ERRORS = {
     'the host of a registry is not valid',
     'write it as image names start: quay.io, or registry.corp.example:5000',
   ),
+  CA_INVALID: usage(
+    'a file of authorities cannot be read, or has no certificate in PEM',
+    'give a PEM file with the certificate of the authority',
+  ),
   REGISTRY_UNKNOWN: failure(
     'the registry is not in the table',
     'list them with: gateway registry ls; add it with: gateway alias add NAME REGISTRY',

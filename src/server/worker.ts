@@ -138,7 +138,7 @@ function tableOf(domain: string, state: StateMessage): TableSnapshot {
   const registries = new Map(
     state.registries.map((host): [string, RegistryEntry] => [
       host,
-      { host, endpoints: [], proxy: null, credentials: null, public: false, realms: [] },
+      { host, endpoints: [], proxy: null, credentials: null, public: false, realms: [], ca: null },
     ]),
   );
   const aliases = new Map<string, AliasEntry>();

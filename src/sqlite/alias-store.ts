@@ -12,6 +12,7 @@ interface RegistryRecord {
   password: string | null;
   public: number;
   realms: string;
+  ca: string | null;
 }
 
 /** The alias table in `gateway.db`. A change is one transaction, so kill -9 leaves all of it or nothing. */
@@ -23,11 +24,11 @@ export class SqliteAliasStore implements AliasStore {
   constructor(database: Database) {
     this.#database = database;
     const putRegistry = database.prepare(`
-      INSERT INTO registries (host, endpoints, proxy, username, password, public, realms)
-      VALUES (:host, :endpoints, :proxy, :username, :password, :public, :realms)
+      INSERT INTO registries (host, endpoints, proxy, username, password, public, realms, ca)
+      VALUES (:host, :endpoints, :proxy, :username, :password, :public, :realms, :ca)
       ON CONFLICT (host) DO UPDATE SET endpoints = excluded.endpoints, proxy = excluded.proxy,
         username = excluded.username, password = excluded.password, public = excluded.public,
-        realms = excluded.realms`);
+        realms = excluded.realms, ca = excluded.ca`);
     const putAlias = database.prepare(`
       INSERT INTO aliases (name, registry, certificate) VALUES (?, ?, ?)
       ON CONFLICT (name) DO UPDATE SET registry = excluded.registry, certificate = excluded.certificate`);
@@ -93,6 +94,7 @@ function toRecord(entry: RegistryEntry): RegistryRecord {
     password: entry.credentials?.password ?? null,
     public: Number(entry.public),
     realms: JSON.stringify(entry.realms),
+    ca: entry.ca,
   };
 }
 
@@ -105,5 +107,6 @@ function fromRecord(record: RegistryRecord): RegistryEntry {
     credentials: username === null || password === null ? null : { username, password },
     public: record.public === 1,
     realms: JSON.parse(record.realms) as string[],
+    ca: record.ca,
   };
 }

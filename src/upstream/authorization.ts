@@ -3,7 +3,7 @@ import type { Askers } from '../kit/askers.ts';
 import { SingleFlight } from '../kit/async.ts';
 import { parseJsonObject } from '../kit/json.ts';
 import { readPlain } from './content-encoding.ts';
-import { type CredentialScope, isOwnRealm } from './credential-scope.ts';
+import { authoritiesFor, type CredentialScope, isOwnRealm } from './credential-scope.ts';
 import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-deadline.ts';
 import { exchange } from './exchange.ts';
 import { CredentialsWithheldError, StatusError, TokenRefusedError, type Where } from './failures.ts';
@@ -12,6 +12,7 @@ import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/e
 import { NO_REASON, type OwnReason } from './own-reason.ts';
 import type { Pools } from './pools.ts';
 import { discard, header, headerList, ownReasonOf, retryAfterOf } from './responses.ts';
+import type { Route } from './upstream.ts';
 
 /** One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1); scheme and parameter names in lower case. */
 export interface AuthChallenge {
@@ -150,7 +151,7 @@ const MAX_TOKENS_SIZE = 16 * 1024 * 1024;
 /** On whose behalf a token is fetched. */
 export interface TokenContext {
   /** Where the credentials belong. */
-  readonly scope: CredentialScope;
+  readonly scope: CredentialScope & Pick<Route, 'ca'>;
   /** The row of the table, and the repository: whose share of the connections the request uses. */
   readonly registry: string;
   readonly repository: string;
@@ -246,6 +247,7 @@ export class Tokens {
         reach: reachOf(url, endpoint, this.#connections),
         where: url.origin === endpoint.origin ? 'endpoint' : where,
         proxy: context.proxy,
+        ca: authoritiesFor(url, context.scope),
         signal,
         stallTimeout: context.stallTimeout,
       } as const;

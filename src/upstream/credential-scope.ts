@@ -25,6 +25,14 @@ export function isOwnRealm(url: URL, scope: CredentialScope): boolean {
 }
 
 /**
+ * The authorities of a registry's own (`--ca`) that are trusted for a URL: those hosts alone that may be sent its credentials as a realm, so its
+ * endpoints, its own registrable domain and what `--realm` names. They vouch for no other host that it points to.
+ */
+export function authoritiesFor(url: URL, scope: CredentialScope & Pick<Route, 'ca'>): string | null {
+  return scope.ca && isOwnRealm(url, scope) ? scope.ca : null;
+}
+
+/**
  * Whether a host that a redirect led to may be sent a registry's credentials when it asks for them. Stricter than for a realm: on an address,
  * another port is another service.
  */

@@ -1,3 +1,4 @@
+import { isUnknownIssuer } from '../kit/authorities.ts';
 import { TooLargeError } from '../kit/http.ts';
 import { printable } from '../kit/text.ts';
 import { type ErrorName, type QuotedReason, RegistryError } from '../oci/errors.ts';
@@ -162,9 +163,11 @@ const WORDS: Readonly<Record<string, string>> = {
   UND_ERR_HEADERS_TIMEOUT: 'no answer began',
   UND_ERR_BODY_TIMEOUT: 'its answer stalled',
   CERT_HAS_EXPIRED: 'its certificate has expired',
+  CERT_NOT_YET_VALID: 'its certificate is not valid yet, or the clock of this machine is behind',
   SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is signed by an authority that this machine does not trust',
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is signed by an authority that this machine does not trust',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is self-signed, and this machine does not trust it',
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate is signed by an authority that this machine does not trust',
+  UNABLE_TO_GET_ISSUER_CERT: 'its certificate is signed by an authority that this machine does not trust',
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its certificate is signed by an authority that this machine does not trust',
   ERR_SSL_WRONG_VERSION_NUMBER: 'it does not speak TLS',
   ERR_SSL_PACKET_LENGTH_TOO_LONG: 'it does not speak TLS',
@@ -300,7 +303,7 @@ export function toRegistryError(error: unknown, subject: RequestSubject): Regist
   }
   const wrong = [InvalidResponseError, RedirectError, ForbiddenAddressError, TooLargeError];
   if (wrong.some((type) => error instanceof type)) return make('upstreamWrong');
-  return make(isTimeout(error) ? 'upstreamTimeout' : 'upstreamFailed');
+  return make(isTimeout(error) ? 'upstreamTimeout' : 'upstreamFailed', undefined, trustAdvice(error, registry));
 }
 
 /** The registry's own words for a refusal, where it has any. */
@@ -310,6 +313,12 @@ function saysOf(error: unknown, { registry, hidden = [] }: RequestSubject): Quot
   if (message === '') return undefined;
   const by = error.where === 'realm' ? `the token endpoint of ${registry}` : registry;
   return { by, message, code: quotable(error.said.code, hidden) };
+}
+
+/** What an operator does about a certificate that nobody here trusts; null for every other failure. */
+export function trustAdvice(error: unknown, registry: string): string | null {
+  if (!isUnknownIssuer(error)) return null;
+  return `its operator names the authority that signed it: gateway registry set ${registry} --ca FILE, upstream.caFile for all registries, or the store of the gateway's machine`;
 }
 
 function isCertificateError(error: unknown): boolean {

@@ -19,6 +19,7 @@ import { isBusy, RedirectError, type RequestSubject, SinkError, StatusError, toR
 import { HeadOrGet } from './head-or-get.ts';
 import { OutgoingConnections } from './net/connections.ts';
 import { ProxyChoice } from './net/egress.ts';
+import { Trust } from './net/trust.ts';
 import { MAX_WAIT_MS, Pools, type Purpose } from './pools.ts';
 import { manifestRequestHeaders, Requester } from './request.ts';
 import type { UpstreamResponse } from './responses.ts';
@@ -86,9 +87,13 @@ class RegistryUpstream implements Upstream {
   constructor({ route, pseudonym, config, log, metrics, environment, limits }: UpstreamOptions) {
     this.#find = route;
     this.#limits = { ...LIMITS, ...limits };
-    this.#connections = new OutgoingConnections(new ProxyChoice(config.proxy, environment), pseudonym);
+    this.#connections = new OutgoingConnections(
+      new ProxyChoice(config.proxy, environment),
+      new Trust(config.caFile),
+      pseudonym,
+    );
     const pools = new Pools(this.#limits.pools, this.#limits.wait);
-    const endpoints = new Endpoints({ connect: (endpoint, { proxy }) => this.#connections.probe(endpoint, proxy) });
+    const endpoints = new Endpoints({ connect: (endpoint, route) => this.#connections.probe(endpoint, route) });
     const tokens = new Tokens(this.#connections, pools);
     const ownLog = log.child({ room: 'upstream' });
     this.#context = {

@@ -15,7 +15,7 @@ import {
   type Tokens,
   USER_AGENT,
 } from './authorization.ts';
-import { isOwnTarget } from './credential-scope.ts';
+import { authoritiesFor, isOwnTarget } from './credential-scope.ts';
 import { repositoryAt, urlAt } from './endpoint-url.ts';
 import { exchange } from './exchange.ts';
 import { CredentialsWithheldError, InvalidResponseError, RedirectError, TokenRefusedError } from './failures.ts';
@@ -184,6 +184,7 @@ export class Requester {
       reach: reachOf(url, endpoint, this.#connections),
       where: url.origin === endpoint.origin ? 'endpoint' : 'target',
       proxy: route.proxy,
+      ca: authoritiesFor(url, route),
       signal: request.signal,
       stallTimeout: this.#stallTimeout,
     } as const;

@@ -13,6 +13,8 @@ export interface Route {
   readonly credentials: { readonly username: string; readonly password: string } | null;
   /** Hosts outside its own domain that may be sent its credentials. */
   readonly realms: readonly string[];
+  /** PEM of authorities that its own hosts' certificates may be signed by, besides those that the machine trusts; null for none. */
+  readonly ca: string | null;
 }
 
 /** The row of the table, as which a registry counts where connections are shared and in metrics: there is no end of hosts that match a pattern. */

@@ -10,6 +10,7 @@ const quay: RegistryEntry = {
   credentials: { username: 'bot', password: 'sécret:"\'' },
   public: true,
   realms: ['auth.example.com', '[::1]:8443'],
+  ca: '-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n',
 };
 const plain: RegistryEntry = {
   host: 'localhost:5000',
@@ -18,6 +19,7 @@ const plain: RegistryEntry = {
   credentials: null,
   public: false,
   realms: [],
+  ca: null,
 };
 const alias = (name: string, registry: string, certificate = true): StoredAlias => ({ name, registry, certificate });
 
@@ -65,7 +67,7 @@ export function aliasStoreConformance(name: string, open: () => StoreHarness<Ali
     test('replaces by key, also a registry that aliases stand for', async () => {
       const { store } = open();
       await apply(store, { putRegistries: [quay, plain], putAliases: [alias('a', 'quay.io')] });
-      const changed = { ...quay, credentials: null, proxy: null, public: false, realms: [] };
+      const changed = { ...quay, credentials: null, proxy: null, public: false, realms: [], ca: null };
       await apply(store, { putRegistries: [changed], putAliases: [alias('a', 'localhost:5000', false)] });
       expect((await store.load()).registries).toContainEqual(changed);
       expect((await store.load()).aliases).toEqual([alias('a', 'localhost:5000', false)]);

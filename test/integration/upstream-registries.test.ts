@@ -247,14 +247,21 @@ describe('credentials', () => {
 
   it('are sent to a realm on another host that the operator named', async () => {
     const { fake, image, endpoint } = await withRealmElsewhere();
-    const upstream = upstreamOf([endpoint], { credentials, realms: ['127.66.6.6'] });
+    const upstream = upstreamOf([endpoint], { credentials, realms: ['127.66.6.6'], ca: null });
     expect((await get(upstream)).digest).toBe(image.digest);
     expect(fake.log.of({ kind: 'token' })[0]?.headers).toMatchObject({
       host: `127.66.6.6:${fake.port}`,
       authorization: expect.stringMatching(/^Basic /),
     });
     // A token that is kept is not used any more once the operator has taken the realm away.
-    upstream.routes.set('r.test', { host: 'r.test', endpoints: [endpoint], proxy: null, credentials, realms: [] });
+    upstream.routes.set('r.test', {
+      host: 'r.test',
+      endpoints: [endpoint],
+      proxy: null,
+      credentials,
+      realms: [],
+      ca: null,
+    });
     expect((await failure(get(upstream))).kind).toBe('credentialsWithheld');
   });
 
@@ -283,7 +290,7 @@ describe('credentials', () => {
       expect.stringContaining(`--realm ${elsewhere.host}`),
     ]);
     expect(elsewhere.log.all.filter(({ headers }) => headers.authorization?.startsWith('Basic'))).toEqual([]);
-    const named = upstreamOf([fake.url], { credentials, realms: ['127.66.6.6'] });
+    const named = upstreamOf([fake.url], { credentials, realms: ['127.66.6.6'], ca: null });
     expect((await get(named)).digest).toBe(image.digest);
   });
 
@@ -300,7 +307,14 @@ describe('credentials', () => {
     fake.repository('library/app').addImage('latest', ['x']);
     const upstream = upstreamOf([fake.url]);
     await failure(get(upstream));
-    upstream.routes.set('r.test', { host: 'r.test', endpoints: [fake.url], proxy: null, credentials, realms: [] });
+    upstream.routes.set('r.test', {
+      host: 'r.test',
+      endpoints: [fake.url],
+      proxy: null,
+      credentials,
+      realms: [],
+      ca: null,
+    });
     await get(upstream);
     upstream.routes.set('r.test', {
       host: 'r.test',
@@ -308,6 +322,7 @@ describe('credentials', () => {
       proxy: null,
       credentials: null,
       realms: [],
+      ca: null,
     });
     await failure(get(upstream));
   });

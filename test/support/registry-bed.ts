@@ -18,6 +18,7 @@ export interface BedRegistry {
   readonly credentials?: { readonly username: string; readonly password: string };
   readonly public?: boolean;
   readonly realms?: readonly string[];
+  readonly ca?: string;
 }
 
 export interface BedOptions {
@@ -114,6 +115,7 @@ export class RegistryBed {
       credentials: row.credentials ?? null,
       public: row.public ?? false,
       realms: row.realms ?? [],
+      ca: row.ca ?? null,
     });
   }
 

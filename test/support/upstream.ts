@@ -18,6 +18,7 @@ export function startUpstream(
   routes: Record<string, Partial<Route> & { endpoints: readonly string[] }>,
   options: {
     proxy?: string | null;
+    caFile?: string;
     stallTimeout?: number;
     connections?: number;
     environment?: Record<string, string>;
@@ -26,12 +27,13 @@ export function startUpstream(
 ): TestUpstream {
   const table = new Map<string, Route>();
   for (const [host, route] of Object.entries(routes))
-    table.set(host, { host, proxy: null, credentials: null, realms: [], ...route });
+    table.set(host, { host, proxy: null, credentials: null, realms: [], ca: null, ...route });
   const upstream = createUpstream({
     route: (registry) => table.get(registry),
     pseudonym: 'registry-gateway-0123456789abcdef',
     config: {
       proxy: options.proxy ?? null,
+      caFile: options.caFile ?? null,
       stallTimeout: options.stallTimeout ?? 10_000,
       connections: options.connections ?? 4,
     },

@@ -50,7 +50,9 @@ function judgeRegistry(host: string, endpoint: string, answer: EndpointCheckResu
       name,
       level: 'fail',
       message: `${where} cannot be reached: ${answer.problem}`,
-      next: `check the network and proxies from here, or change it: gateway registry set ${host} --endpoint URL`,
+      next:
+        answer.next ??
+        `check the network and proxies from here, or change it: gateway registry set ${host} --endpoint URL`,
     };
   }
   const message = `${where} answers (${answer.status}, ${Math.round(answer.ms)} ms)`;

@@ -1,3 +1,4 @@
+import { describeAuthorities } from '../../kit/authorities.ts';
 import type { Operation, RegistryDetails } from '../contract.ts';
 import { type OperationsDeps, parseInput, registryRow } from '../operation.ts';
 
@@ -14,6 +15,7 @@ export function registryOperations(deps: OperationsDeps): Record<string, Operati
       const aliases = [...table.snapshot().aliases.values()].filter((alias) => alias.registry === entry.host);
       return {
         ...registryRow(entry),
+        ca: entry.ca === null ? [] : describeAuthorities(entry.ca),
         aliases: aliases.map((alias) => alias.name).sort(),
         health: deps.live?.upstream.health(entry.host) ?? [],
       };

@@ -1,11 +1,14 @@
 import { isIP } from 'node:net';
 import type { Readable } from 'node:stream';
+import type { SecureContext } from 'node:tls';
 import { LRUCache } from 'lru-cache';
 import { Agent, buildConnector, type Dispatcher } from 'undici';
+import { isUnknownIssuer } from '../../kit/authorities.ts';
 import { gatewaysPassed, renderVia } from '../../kit/via.ts';
 import { ConnectError, ForbiddenAddressError, ProxyError, type Where } from '../failures.ts';
 import { dialProxy, openSocket, proxyAuthorization, requireName } from './dial.ts';
 import { bareHost, isInsideAddress, isInsideName, type ProxyChoice, type ProxyServer, type Reach } from './egress.ts';
+import type { Trust } from './trust.ts';
 
 /** For TCP, proxy and TLS together. Long enough for three lost SYNs, which are repeated after 1, 2 and 4 s. */
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -38,6 +41,8 @@ export interface RawRequest {
   readonly where: Where;
   /** The registry's own proxy. */
   readonly proxy: string | null;
+  /** PEM of authorities that are trusted besides; null for none. */
+  readonly ca: string | null;
   readonly signal: AbortSignal;
   /** Milliseconds without a byte: before the headers, and within the body. */
   readonly stallTimeout: number;
@@ -49,14 +54,17 @@ export interface RawRequest {
  */
 export class OutgoingConnections {
   readonly #choice: ProxyChoice;
+  readonly #trust: Trust;
   readonly #pseudonym: string;
-  readonly #agents = new Map<string, Agent>();
+  /** By the authorities that a registry has of its own. */
+  readonly #agents = new Map<string | null, Map<string, Agent>>();
   /** By origin of an endpoint: whether every connection to it led to an address in a private network. */
   readonly #inside = new LRUCache<string, boolean>({ max: MAX_ORIGINS });
 
   /** @param pseudonym what this gateway calls itself in `Via` */
-  constructor(choice: ProxyChoice, pseudonym: string) {
+  constructor(choice: ProxyChoice, trust: Trust, pseudonym: string) {
     this.#choice = choice;
+    this.#trust = trust;
     this.#pseudonym = pseudonym;
   }
 
@@ -85,7 +93,7 @@ export class OutgoingConnections {
     if (url.protocol === 'http:' && proxy !== null && proxy.kind !== 'socks5') {
       // Most HTTP proxies allow CONNECT to TLS ports only, and forward plain HTTP (RFC 9112 §3.2.2, absolute-form).
       requireName(request.reach, bareHost(url.hostname));
-      response = await this.#agent(`forward ${proxy.key}`, () => forwardConnector(proxy)).request({
+      response = await this.#agent(null, `forward ${proxy.key}`, () => forwardConnector(proxy)).request({
         ...options,
         origin: `http://${proxy.host.includes(':') ? `[${proxy.host}]` : proxy.host}:${proxy.port}`,
         path: `${url.origin}${url.pathname}${url.search}`,
@@ -99,8 +107,9 @@ export class OutgoingConnections {
         throw new ProxyError(`the proxy ${proxy.host}:${proxy.port} answered 407: it wants other credentials`);
       }
     } else {
-      const { reach } = request;
-      response = await this.#agent(`${reach} ${proxy?.key ?? ''}`, () => this.#connector(proxy, reach)).request({
+      const { reach, ca } = request;
+      const agent = this.#agent(ca, `${reach} ${proxy?.key ?? ''}`, () => this.#connector(proxy, reach, ca));
+      response = await agent.request({
         ...options,
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
@@ -118,10 +127,10 @@ export class OutgoingConnections {
   }
 
   /** Tries whether a host can be connected to, TLS included. @throws {ConnectError} */
-  async probe(url: URL, proxy: string | null): Promise<void> {
+  async probe(url: URL, { proxy, ca }: Pick<RawRequest, 'proxy' | 'ca'>): Promise<void> {
     const chosen = this.#choice.for(url, proxy);
     const forwarded = url.protocol === 'http:' && chosen !== null && chosen.kind !== 'socks5';
-    const connect = forwarded ? forwardConnector(chosen) : this.#connector(chosen, 'operator');
+    const connect = forwarded ? forwardConnector(chosen) : this.#connector(chosen, 'operator', ca);
     const { protocol, host, hostname, port } = url;
     await new Promise<void>((resolve, reject) => {
       connect({ protocol, host, hostname, port }, (...[error, socket]) => {
@@ -134,11 +143,17 @@ export class OutgoingConnections {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()));
+    const agents = [...this.#agents.values()].flatMap((byKey) => [...byKey.values()]);
+    await Promise.all(agents.map((agent) => agent.destroy()));
   }
 
-  #agent(key: string, connector: () => buildConnector.connector): Agent {
-    let agent = this.#agents.get(key);
+  #agent(ca: string | null, key: string, connector: () => buildConnector.connector): Agent {
+    let agents = this.#agents.get(ca);
+    if (agents === undefined) {
+      agents = new Map();
+      this.#agents.set(ca, agents);
+    }
+    let agent = agents.get(key);
     if (agent === undefined) {
       agent = new Agent({
         connect: connector(),
@@ -149,22 +164,32 @@ export class OutgoingConnections {
         // HTTP/2 would put every segment of a blob on one TCP connection, where parallel ones are to get around a throttle per connection.
         allowH2: false,
       });
-      this.#agents.set(key, agent);
+      agents.set(key, agent);
     }
     return agent;
   }
 
-  #connector(proxy: ProxyServer | null, reach: Reach): buildConnector.connector {
-    const secure = buildConnector({ allowH2: false, timeout: CONNECT_TIMEOUT_MS });
-    return (options, callback) => {
+  #connector(proxy: ProxyServer | null, reach: Reach, ca: string | null): buildConnector.connector {
+    // A connector for each context: a TLS session that is resumed is not verified again.
+    const connectors = new Map<SecureContext | undefined, buildConnector.connector>();
+    const secureBy = (context: SecureContext | undefined): buildConnector.connector => {
+      const known = connectors.get(context);
+      if (known !== undefined) return known;
+      const trust = context === undefined ? {} : { secureContext: context };
+      const made = buildConnector({ allowH2: false, timeout: CONNECT_TIMEOUT_MS, ...trust });
+      connectors.set(context, made);
+      return made;
+    };
+    const connect: buildConnector.connector = (options, callback) => {
       const port = Number(options.port) || (options.protocol === 'https:' ? 443 : 80);
       openSocket(options.hostname, port, { reach, proxy, timeout: CONNECT_TIMEOUT_MS }).then(
         ({ socket, address }) => {
           if (reach === 'operator' && address !== null) this.#noteAddress(options, isInsideAddress(address));
           if (options.protocol !== 'https:') callback(null, socket);
           else {
-            secure({ ...options, httpSocket: socket }, (...[error, secured]) => {
+            secureBy(this.#trust.context(ca))({ ...options, httpSocket: socket }, (...[error, secured]) => {
               if (error === null) callback(null, secured);
+              else if (isUnknownIssuer(error) && this.#trust.readSystem(ca)) connect(options, callback);
               else callback(connectError(options, error), null);
             });
           }
@@ -172,6 +197,7 @@ export class OutgoingConnections {
         (error: Error) => callback(connectError(options, error), null),
       );
     };
+    return connect;
   }
 
   #noteAddress(options: buildConnector.Options, inside: boolean): void {

@@ -1,9 +1,10 @@
 import type { Config } from '../../config/config.ts';
 import { urlAt } from '../endpoint-url.ts';
-import { reasonOf } from '../failures.ts';
+import { reasonOf, trustAdvice } from '../failures.ts';
 import type { Route } from '../upstream.ts';
 import { OutgoingConnections } from './connections.ts';
 import { ProxyChoice } from './egress.ts';
+import { Trust } from './trust.ts';
 
 /** Milliseconds: enough for a slow link, and not too long for a person who waits for `doctor`. */
 const CHECK_TIMEOUT = 10_000;
@@ -16,6 +17,8 @@ export interface EndpointCheckResult {
   readonly ms: number;
   /** One sentence; null where there was a response. */
   readonly problem: string | null;
+  /** What to do about it, where that is known. */
+  readonly next: string | null;
   /** The `Date` header, ms since 1970; null where there is none. */
   readonly serverTime: number | null;
 }
@@ -32,7 +35,11 @@ export class EndpointCheck {
     pseudonym: string,
     environment: Readonly<Record<string, string | undefined>> = process.env,
   ) {
-    this.#connections = new OutgoingConnections(new ProxyChoice(config.proxy, environment), pseudonym);
+    this.#connections = new OutgoingConnections(
+      new ProxyChoice(config.proxy, environment),
+      new Trust(config.caFile),
+      pseudonym,
+    );
   }
 
   async ask(route: Route, endpoint: string, signal: AbortSignal): Promise<EndpointCheckResult> {
@@ -44,6 +51,7 @@ export class EndpointCheck {
         reach: 'operator',
         where: 'endpoint',
         proxy: route.proxy,
+        ca: route.ca,
         signal: AbortSignal.any([signal, AbortSignal.timeout(CHECK_TIMEOUT)]),
         stallTimeout: CHECK_TIMEOUT,
       });
@@ -53,11 +61,18 @@ export class EndpointCheck {
         status,
         ms: performance.now() - start,
         problem: null,
+        next: null,
         serverTime: Number.isNaN(date) ? null : date,
       };
     } catch (error) {
       signal.throwIfAborted();
-      return { status: null, ms: performance.now() - start, problem: reasonOf(error), serverTime: null };
+      return {
+        status: null,
+        ms: performance.now() - start,
+        problem: reasonOf(error),
+        next: trustAdvice(error, route.host),
+        serverTime: null,
+      };
     }
   }
 

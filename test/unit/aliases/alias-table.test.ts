@@ -156,6 +156,7 @@ describe('changes', () => {
       credentials,
       public: true,
       realms: [],
+      ca: null,
     });
     const realms = ['Auth.Example.com', 'auth.example.com', '10.0.0.9:8443'];
     expect((await one.setRegistry('localhost:5000', { realms })).registry.realms).toEqual([

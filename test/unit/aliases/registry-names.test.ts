@@ -38,7 +38,14 @@ describe('Docker Hub is one registry, whichever of its names it is given', () =>
 
   test('a row of an earlier version keeps its own name, so that it can be removed', async () => {
     const store = new MemoryAliasStore();
-    const row = { endpoints: ['https://old.test'], proxy: null, credentials: null, public: false, realms: [] };
+    const row = {
+      endpoints: ['https://old.test'],
+      proxy: null,
+      credentials: null,
+      public: false,
+      realms: [],
+      ca: null,
+    };
     await store.apply(
       {
         putRegistries: [
@@ -88,6 +95,7 @@ describe('patterns', () => {
       credentials: null,
       public: false,
       realms: [],
+      ca: null,
     });
     for (const other of [
       'pkg.dev',

@@ -54,7 +54,7 @@ describe('defaults', () => {
           staleFor: 7 * 86_400_000,
           scrub: 30 * 86_400_000,
         },
-        upstream: { proxy: null, stallTimeout: 20_000, connections: 16 },
+        upstream: { proxy: null, caFile: null, stallTimeout: 20_000, connections: 16 },
         access: { anonymous: null, allow: [], deny: [] },
         limits: {
           requestsPerMinute: null,
@@ -107,7 +107,7 @@ acme:
   selfCheck: false
   resolvers: [127.0.0.1:8053]
 cache: {maxSize: 0, minFree: 10MiB, tagTtl: 0, staleFor: 1h, scrub: off}
-upstream: {proxy: "socks5h://u:p@127.0.0.1:1080", stallTimeout: 500ms, connections: 1}
+upstream: {proxy: "socks5h://u:p@127.0.0.1:1080", caFile: ca.pem, stallTimeout: 500ms, connections: 1}
 access: {anonymous: true, allow: [10.0.0.0/8], deny: [10.1.0.0/16]}
 limits: {requestsPerMinute: 60, bytesPerDay: 1GiB, bytesPerMonth: 1TiB, connections: 64, minRate: 4KiB}
 metrics: {listen: off}
@@ -140,7 +140,7 @@ log: {level: debug, format: pretty}
         resolvers: ['127.0.0.1:8053'],
       },
       cache: { maxSize: 0, minFree: 10 * 2 ** 20, tagTtl: 0, staleFor: 3_600_000, scrub: null },
-      upstream: { proxy: 'socks5h://u:p@127.0.0.1:1080', stallTimeout: 500, connections: 1 },
+      upstream: { proxy: 'socks5h://u:p@127.0.0.1:1080', caFile: join(cwd, 'ca.pem'), stallTimeout: 500, connections: 1 },
       access: { anonymous: true, allow: ['10.0.0.0/8'], deny: ['10.1.0.0/16'] },
       limits: { requestsPerMinute: 60, bytesPerDay: 2 ** 30, bytesPerMonth: 2 ** 40, connections: 64, minRate: 4096 },
       metrics: { listen: null },
@@ -165,7 +165,7 @@ test('every key has its variable', () => {
       ...['LISTEN_HTTPS', 'LISTEN_HTTP', 'LISTEN_WORKERS'],
       ...['ACME_EMAIL', 'ACME_DIRECTORY', 'ACME_CA_FILE', 'ACME_CHALLENGES', 'ACME_SELF_CHECK', 'ACME_RESOLVERS'],
       ...['CACHE_MAX_SIZE', 'CACHE_MIN_FREE', 'CACHE_TAG_TTL', 'CACHE_STALE_FOR', 'CACHE_SCRUB'],
-      ...['UPSTREAM_PROXY', 'UPSTREAM_STALL_TIMEOUT', 'UPSTREAM_CONNECTIONS'],
+      ...['UPSTREAM_CA_FILE', 'UPSTREAM_PROXY', 'UPSTREAM_STALL_TIMEOUT', 'UPSTREAM_CONNECTIONS'],
       ...['ACCESS_ANONYMOUS', 'ACCESS_ALLOW', 'ACCESS_DENY'],
       ...[
         'LIMITS_REQUESTS_PER_MINUTE',

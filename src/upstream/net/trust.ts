@@ -1,0 +1,50 @@
+import { readFileSync } from 'node:fs';
+import type { SecureContext } from 'node:tls';
+import { parseAuthorities, trusting } from '../../kit/authorities.ts';
+import { OperatorError } from '../../kit/operator-error.ts';
+
+/**
+ * Whom connections to registries trust: Node's own roots, this machine's store and `upstream.caFile`, and for one registry its `--ca` as well. Most
+ * registries need the first alone, so that the rest is read when a certificate asks for it.
+ */
+export class Trust {
+  /** PEM; null where none is configured. */
+  readonly #common: string | null;
+  readonly #contexts = new Map<string, SecureContext>();
+  #readsSystem = false;
+
+  /** @throws {OperatorError} `CA_INVALID` */
+  constructor(caFile: string | null) {
+    this.#common = caFile === null ? null : readAuthorities(caFile);
+  }
+
+  /** @param ca of the registry; undefined where Node's own roots are enough so far */
+  context(ca: string | null): SecureContext | undefined {
+    if (ca === null && this.#common === null && !this.#readsSystem) return undefined;
+    const key = ca ?? '';
+    let context = this.#contexts.get(key);
+    if (context === undefined) {
+      context = trusting(...[this.#common, ca].filter((pem) => pem !== null));
+      this.#contexts.set(key, context);
+    }
+    return context;
+  }
+
+  /** To be called where an issuer is unknown: whether there is more to trust now, so that it is worth another try. */
+  readSystem(ca: string | null): boolean {
+    if (this.context(ca) !== undefined) return false;
+    this.#readsSystem = true;
+    return true;
+  }
+}
+
+function readAuthorities(file: string): string {
+  try {
+    return parseAuthorities(readFileSync(file, 'utf8'));
+  } catch (cause) {
+    throw new OperatorError('CA_INVALID', `the file ${file} ${(cause as Error).message}`, {
+      next: 'set upstream.caFile to a PEM file with the certificates of your authorities',
+      cause,
+    });
+  }
+}

@@ -1,0 +1,89 @@
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { Transport } from '../../../src/acme/transport.ts';
+import { makeTestCa } from '../../support/test-ca.ts';
+
+// The way to a CA: by which proxy, and whose certificate it may have.
+
+const terms = { signal: new AbortController().signal, timeout: 5_000 };
+
+async function listening(server: Server): Promise<number> {
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  onTestFinished(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return (server.address() as AddressInfo).port;
+}
+
+describe('NO_PROXY for a CA', () => {
+  /** The host that the proxy was asked for; null where the CA was asked itself. */
+  async function asked(host: string, environment: NodeJS.ProcessEnv): Promise<string | null> {
+    let seen: string | null = null;
+    const proxy = await listening(
+      createServer((request, response) => {
+        seen = request.headers.host ?? '';
+        response.end('{}');
+      }),
+    );
+    const transport = new Transport(`http://${host}/directory`, null, {
+      HTTP_PROXY: `http://127.0.0.1:${proxy}`,
+      ...environment,
+    });
+    onTestFinished(() => transport.close());
+    // Whether there is a CA does not matter.
+    await transport.send('GET', `http://${host}/directory`, terms).catch(() => {});
+    return seen;
+  }
+
+  it.each([
+    ['ca.corp.invalid', 'corp.invalid'],
+    ['ca.corp.invalid', '.corp.invalid'],
+    ['ca.corp.invalid:14000', 'ca.corp.invalid:14000'],
+    ['192.0.2.7:1', '192.0.2.0/24'],
+    ['127.0.0.1:1', '127.0.0.0/8'],
+    ['ca.corp.invalid', '*'],
+  ])('%s is exempted by %s', { timeout: 10_000 }, async (host, list) => {
+    expect(await asked(host, { NO_PROXY: list })).toBeNull();
+  });
+
+  it.each([
+    ['ca.corp.invalid', 'other.invalid'],
+    ['ca.corp.invalid:14000', 'ca.corp.invalid:443'],
+    ['192.0.2.7:1', '198.51.100.0/24'],
+  ])('%s is not exempted by %s', async (host, list) => {
+    expect(await asked(host, { no_proxy: list })).toBe(host);
+  });
+});
+
+describe('a CA whose authority nobody here trusts', () => {
+  const ca = makeTestCa();
+
+  async function directory(): Promise<string> {
+    const server = createSecureServer(ca.issue(['127.0.0.1']), (_, response) => response.end('{}'));
+    return `https://127.0.0.1:${await listening(server as unknown as Server)}/directory`;
+  }
+
+  it('is refused in words that name what to set, and asked once that is set', async () => {
+    const url = await directory();
+    const strange = new Transport(url, null, {});
+    await expect(strange.send('GET', url, terms)).rejects.toMatchObject({
+      type: 'network',
+      detail: expect.stringMatching(/acme\.issuers\[\]\.caFile.*this machine's store/),
+    });
+    strange.close();
+    const folder = mkdtempSync(join(tmpdir(), 'acme-ca-'));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    writeFileSync(join(folder, 'ca.pem'), ca.pem);
+    const known = new Transport(url, join(folder, 'ca.pem'), {});
+    expect((await known.send('GET', url, terms)).status).toBe(200);
+    known.close();
+  });
+});
