@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
 import { isObject, parseJsonObject } from '../kit/json.ts';
+import { DOCKER_SCHEMA1_SIGNED } from './media-types.ts';
 import { type Digest, digestAlgorithm, digestHex } from './names.ts';
 
-/** Signed manifests of schema 1 have a few KiB for each layer; what is larger is not looked into on the path of a request. */
-const MAX_SIGNED = 256 * 1024;
+/** Signed manifests of schema 1 have a few KiB for each of at most 127 layers; what is larger is not looked into on the path of a request. */
+const MAX_SIGNED = 1024 * 1024;
 
 /**
  * Whether a manifest's digest is this one: that of its bytes, or of a signed manifest of Docker's schema 1 that of its payload, which its
@@ -14,6 +15,13 @@ export function isManifestDigest(body: Uint8Array, digest: Digest): boolean {
   if (hash(body) === digestHex(digest)) return true;
   const payload = signedPayload(body);
   return payload !== null && hash(payload) === digestHex(digest);
+}
+
+/** What a manifest is called where its registry does not say: by the payload of a signed one, as its clients do, else by its bytes. */
+export function manifestDigest(body: Uint8Array, mediaType: string): Digest {
+  const payload = mediaType === DOCKER_SCHEMA1_SIGNED ? signedPayload(body) : null;
+  const hash = createHash('sha256').update(payload ?? body);
+  return `sha256:${hash.digest('hex')}` as Digest;
 }
 
 /** The payload of a JSON web signature in libtrust's pretty form; null for what is no such document, and for one that says more than its payload. */

@@ -56,8 +56,8 @@ export class KeptLists {
    * @throws {RegistryError} the registry's, where no list that is kept may be served in its place
    */
   async serve(pull: Pull, entry: RegistryEntry, ask: () => Promise<Reply>): Promise<Reply> {
-    const { base, ns, target } = pull;
-    const id = flightId(entry, JSON.stringify([repositoryId(target), base, ns, target.what]));
+    const { base, name, ns, target } = pull;
+    const id = flightId(entry, JSON.stringify([repositoryId(target), base, name, ns, target.what]));
     const before = this.#usable(id, pull);
     if (before !== null && this.#staleIfError.isFailing(id)) return this.#stale(id, pull, before);
     const asked = this.#ask(id, ask);

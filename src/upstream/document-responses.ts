@@ -1,9 +1,8 @@
-import { createHash } from 'node:crypto';
 import { type DocumentOrigin, readDocument } from '../oci/document-reader.ts';
 import { nextQuery } from '../oci/link.ts';
 import { isWebPage, OCI_INDEX } from '../oci/media-types.ts';
 import { type Digest, parseDigest, type Reference } from '../oci/names.ts';
-import { isManifestDigest } from '../oci/schema1.ts';
+import { isManifestDigest, manifestDigest } from '../oci/schema1.ts';
 import { canHaveSize } from '../oci/transfer.ts';
 import { compressionIn, readPlain } from './content-encoding.ts';
 import { InvalidResponseError } from './failures.ts';
@@ -105,19 +104,15 @@ export async function readManifest(
   const body = await readWhole(response, MANIFEST_LIMIT);
   const claimed = parseDigest(header(response.headers, 'docker-content-digest') ?? '');
   const wanted = reference.kind === 'digest' ? reference.digest : claimed;
-  if (wanted !== null && !isManifestDigest(body, wanted))
-    throw new InvalidResponseError(`a manifest whose digest is ${digestOf(body)} instead of ${wanted}`);
-  const digest = wanted ?? digestOf(body);
   const said = mediaTypeOf(response);
+  if (wanted !== null && !isManifestDigest(body, wanted))
+    throw new InvalidResponseError(`a manifest whose digest is ${manifestDigest(body, said)} instead of ${wanted}`);
+  const digest = wanted ?? manifestDigest(body, said);
   const reading = await readDocument('manifest', body, { mediaType: said }, origin);
   if (reading === null) throw new InvalidResponseError('a manifest that is no JSON');
   const mediaType = said || reading.mediaType;
   if (mediaType === '') throw new InvalidResponseError('a manifest without a media type');
   return { mediaType, digest, size: body.length, body, named: reading.named };
-}
-
-function digestOf(body: Uint8Array): Digest {
-  return `sha256:${createHash('sha256').update(body).digest('hex')}` as Digest;
 }
 
 // Lists

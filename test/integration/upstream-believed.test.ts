@@ -168,6 +168,26 @@ describe('a signed manifest of schema 1', () => {
     expect((await bed.rig.cache.admin.verify(() => {}, new AbortController().signal)).dropped).toEqual([]);
   });
 
+  it('is called so where its registry gives no digest, however many layers it has', async () => {
+    const { fake, manifest } = await start();
+    const layers = `"history": ["${'x'.repeat(400_000)}"]`;
+    const long = payload.replace('"tag": "1"', `"tag": "1",\n   ${layers}`);
+    const head = long.slice(0, -tail.length);
+    const signature = { header: { alg: 'ES256' }, signature: 'x', protected: protectedHeader(head.length) };
+    const body = `${head},\n   "signatures": [${JSON.stringify(signature)}]\n}`;
+    fake.faults = ({ method }) => ({
+      status: 200,
+      headers: { 'content-type': DOCKER_SCHEMA1_SIGNED },
+      ...(method === 'GET' ? { body } : {}),
+    });
+    const digest = sha256(Buffer.from(long));
+    for (const reference of ['1', digest]) {
+      const reply = await manifest(reference);
+      expect([reply.headers['docker-content-digest'], reply.body.toString() === body]).toEqual([digest, true]);
+    }
+    expect((await manifest('1', 'HEAD')).headers['docker-content-digest']).toBe(digest);
+  });
+
   it('says nothing beside its payload and signatures', async () => {
     const { fake, manifest } = await start();
     const headers = {
