@@ -43,9 +43,8 @@ export async function openState(options: {
   const close = () => lifecycle.end((what, error) => log.error({ err: error }, `${what} did not close well`));
   try {
     const stores = await openStores(config, activity, lifecycle, log);
-    const ports = [config.listen.https, config.listen.http].flatMap((address) => address?.port || []);
     const { domain } = config;
-    const table = await AliasTable.open({ store: stores.aliases, domain, ports, seed: seedRows, log });
+    const table = await AliasTable.open({ store: stores.aliases, domain, ports: portsOf(config), seed: seedRows, log });
     lifecycle.defer('the alias table', () => table.close());
     const coveredHosts = (): CoveredHost[] => [
       { host: config.domain, order: true },
@@ -77,4 +76,10 @@ export async function openState(options: {
     await close();
     throw error;
   }
+}
+
+/** Where this gateway is reached: its listeners, and what stands before them. */
+function portsOf({ listen, publicUrl }: Config): number[] {
+  const mapped = publicUrl === null ? '' : new URL(publicUrl).port;
+  return [listen.https?.port ?? 0, listen.http?.port ?? 0, Number(mapped)].filter((port) => port !== 0);
 }

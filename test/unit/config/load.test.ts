@@ -140,7 +140,12 @@ log: {level: debug, format: pretty}
         resolvers: ['127.0.0.1:8053'],
       },
       cache: { maxSize: 0, minFree: 10 * 2 ** 20, tagTtl: 0, staleFor: 3_600_000, scrub: null },
-      upstream: { proxy: 'socks5h://u:p@127.0.0.1:1080', caFile: join(cwd, 'ca.pem'), stallTimeout: 500, connections: 1 },
+      upstream: {
+        proxy: 'socks5h://u:p@127.0.0.1:1080',
+        caFile: join(cwd, 'ca.pem'),
+        stallTimeout: 500,
+        connections: 1,
+      },
       access: { anonymous: true, allow: ['10.0.0.0/8'], deny: ['10.1.0.0/16'] },
       limits: { requestsPerMinute: 60, bytesPerDay: 2 ** 30, bytesPerMonth: 2 ** 40, connections: 64, minRate: 4096 },
       metrics: { listen: null },
