@@ -1,0 +1,62 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { FakeRegistry } from '../support/fake-registry/index.ts';
+import { startGateway, type TestGateway } from '../support/gateway.ts';
+
+// One registry, by whichever name a client or an operator calls it, on the running program.
+
+let gateway: TestGateway;
+let hub: FakeRegistry;
+let quay: FakeRegistry;
+
+beforeAll(async () => {
+  [hub, quay] = await Promise.all([FakeRegistry.start(), FakeRegistry.start()]);
+  gateway = await startGateway({ config: { domain: 'cr.test', tls: { mode: 'off' }, listen: { https: 'off' } } });
+  await gateway.ok('registry', 'set', 'registry-1.docker.io', '--endpoint', hub.url);
+  await gateway.ok('registry', 'set', 'quay.io', '--endpoint', quay.url);
+}, 60_000);
+afterAll(() => Promise.all([gateway.close(), hub.close(), quay.close()]));
+
+async function digestAt(path: string): Promise<string | null> {
+  const answer = await fetch(`http://127.0.0.1:${gateway.httpPort}${path}`);
+  await answer.arrayBuffer();
+  return answer.status === 200 ? answer.headers.get('docker-content-digest') : String(answer.status);
+}
+
+test('Docker Hub by its names: in a path before and behind /v2/, in ns, and in commands', async () => {
+  const { digest } = hub.repository('org/app').addImage('1', ['x']);
+  for (const name of ['docker.io', 'registry-1.docker.io', 'index.docker.io', 'registry.hub.docker.com']) {
+    expect(await digestAt(`/v2/${name}/org/app/manifests/1`)).toBe(digest);
+    expect(await digestAt(`/${name}/v2/org/app/manifests/1`)).toBe(digest);
+    expect(await digestAt(`/v2/${name}/v2/org/app/manifests/1?ns=${name}`)).toBe(digest);
+    expect(await digestAt(`/v2/org/app/manifests/1?ns=${name}`)).toBe(digest);
+    expect(await gateway.ok('registry', 'show', name)).toContain(hub.url);
+  }
+  // One registry keeps one image once.
+  expect(hub.log.of({ kind: 'manifest', method: 'GET' })).toHaveLength(1);
+});
+
+test('names of the gateway itself in ns: an alias host is its registry, the domain none', async () => {
+  const ofQuay = quay.repository('org/app').addImage('2', ['y']).digest;
+  const ofHub = hub.repository('org/app').addImage('2', ['z']).digest;
+  expect(await digestAt('/v2/org/app/manifests/2?ns=quay.cr.test')).toBe(ofQuay);
+  expect(await digestAt('/v2/org/app/manifests/2?ns=quay.cr.test:8443')).toBe(ofQuay);
+  expect(await digestAt('/v2/org/app/manifests/2?ns=cr.test')).toBe(ofHub);
+  expect(await digestAt(`/v2/org/app/manifests/2?ns=127.0.0.1:${gateway.httpPort}`)).toBe(ofHub);
+  expect(await digestAt('/v2/org/app/manifests/2?ns=localhost:5000')).toBe('403');
+});
+
+test('no advice would make a loop', async () => {
+  for (const name of ['none.cr.test', 'cr.test', 'cr.test:8443']) {
+    const answer = await fetch(`http://127.0.0.1:${gateway.httpPort}/v2/${name}/org/app/manifests/1`);
+    expect([404, 508]).toContain(answer.status);
+    expect(await answer.text()).not.toContain('alias add');
+  }
+});
+
+test('a tag that cannot exist is not there', async () => {
+  for (const tag of ['.INVALID_MANIFEST_NAME', 'x'.repeat(129), 'a%20b']) {
+    expect(await digestAt(`/v2/quay.io/org/app/manifests/${tag}`)).toBe('404');
+  }
+  expect(await digestAt('/v2/quay.io/org/app/manifests/sha256:12')).toBe('400');
+  expect(quay.log.of({ kind: 'manifest' }).every(({ reference }) => reference === '2')).toBe(true);
+});
