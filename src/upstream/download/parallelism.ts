@@ -11,8 +11,13 @@ const WORTH_MS = 2_000;
 const SEGMENT_MS = 4_000;
 const SEGMENT_MAX = 16 * 1024 * 1024;
 
-/** Connections of a download for what readers wait for, where its share is smaller: enough that one slow reader's part delays no other. */
-const WISH_CONNECTIONS = 4;
+/**
+ * Connections of a download for what readers wait for, where its share is smaller: as many as clients that fetch in parts open, so that none of
+ * them waits for the round trips of another.
+ */
+const WISH_CONNECTIONS = 16;
+/** … where the configuration allows fewer: enough that one slow reader's part delays no other. */
+const LEAST_WISH_CONNECTIONS = 4;
 
 /** After an additional connection failed none is opened for this time; doubles with each further failure in a row. */
 const REOPEN_AFTER_MS = 250;
@@ -101,7 +106,8 @@ export class Parallelism implements HostDownload {
   /** Most connections of the download at one time, those for readers that wait among them. */
   get limit(): number {
     if (this.#most === 1) return 1;
-    return Math.min(Math.max(WISH_CONNECTIONS, this.share), this.#host?.parallelism.limitOfEach ?? WISH_CONNECTIONS);
+    const forReaders = Math.max(LEAST_WISH_CONNECTIONS, Math.min(WISH_CONNECTIONS, this.#options.most));
+    return Math.min(Math.max(forReaders, this.share), this.#host?.parallelism.limitOfEach ?? forReaders);
   }
 
   /** Most connections for speed at one time. */
