@@ -96,11 +96,10 @@ export class SecondLevel {
   async #copy(digest: Digest, { from, to }: Extent, sink: BlobSink, signal: AbortSignal): Promise<void> {
     const source = await this.#tier.open(digest, { from, to }, signal);
     try {
+      const chunk = Buffer.allocUnsafeSlow(Math.min(CHUNK, to - from));
       for (let at = from; at < to; ) {
         signal.throwIfAborted();
-        // The sink keeps every chunk for good, so each has memory of its own.
-        const chunk = Buffer.allocUnsafeSlow(Math.min(CHUNK, to - at));
-        const count = await source.pull(chunk);
+        const count = await source.pull(chunk.subarray(0, Math.min(CHUNK, to - at)));
         if (count === 0) throw new Error(`the tier ended at byte ${at} of ${to}`);
         await sink.write(at, chunk.subarray(0, count));
         at += count;

@@ -9,6 +9,7 @@ import { lacksRoom } from './eviction.ts';
 import type { FillKey, PartialName, SharedFile } from './files.ts';
 import type { FillContext, FillState } from './fill-context.ts';
 import { FillFile } from './fill-file.ts';
+import type { Lent } from './fresh-bytes.ts';
 import { type FileView, type Outcome, readableFrom } from './shared-read.ts';
 import { Waiters } from './waiters.ts';
 import { type Asked, ReadWishes, type Want } from './wishes.ts';
@@ -108,9 +109,9 @@ export class Fill implements FileView, FillState {
     return this.#waiters.add(offset, wholeReply, listener);
   }
 
-  /** @see Readable.copyRecent */
-  copyRecent(into: Uint8Array, length: number, position: number): number {
-    return this.#file.growing?.copyRecent(into, length, position) ?? 0;
+  /** @see Readable.lend */
+  lend(position: number, length: number): Lent | null {
+    return this.#file.growing?.lend(position, length) ?? null;
   }
 
   /** A reader's wish; undefined where nothing more will come. */
@@ -293,9 +294,11 @@ export class Fill implements FileView, FillState {
     if (this.size !== undefined && end > this.size) throw this.#wrong(`more than the ${this.size} bytes it promised`);
     this.#arrived += chunk.length;
     const room = this.#takeRoom(this.#arrived);
+    // While room is being made the writer may use the chunk's memory again.
+    const kept = room === null ? chunk : Buffer.from(chunk);
     if (room !== null) await room;
-    if (!this.#fromTier) this.#fetched(chunk.length);
-    await growing.write(offset, chunk);
+    if (!this.#fromTier) this.#fetched(kept.length);
+    await growing.write(offset, kept);
   }
 
   /** Null where there is room already, as mostly. @throws what failed this fill meanwhile */

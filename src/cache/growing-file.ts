@@ -3,18 +3,16 @@ import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { CacheError } from './blob-cache.ts';
 import type { SpaceReserver } from './eviction.ts';
 import type { SharedFile } from './files.ts';
+import { FreshBytes, type Lent } from './fresh-bytes.ts';
 
 /** Bytes that may be queued for the disk before the writer has to wait: enough to keep it busy, little enough for hundreds of fills. */
-const QUEUE_LIMIT = 256 * 1024;
+const QUEUE_LIMIT = 512 * 1024;
 /** Most chunks in one `writev` (the kernel's IOV_MAX is 1024). */
 const RUN_LIMIT = 256;
 /** The first bytes of a blob are written synchronously, if they are no more than this: one buffer of the network, some 30 µs. */
 const FIRST_BYTES = 64 * 1024;
 /** How much is read back at once to hash what came out of order. */
 const CATCH_UP_BYTES = 64 * 1024;
-
-/** How many of the last bytes are kept in memory for readers at the end of what is there. */
-const RECENT_BYTES = 128 * 1024;
 
 interface QueuedWrite {
   readonly offset: number;
@@ -30,7 +28,7 @@ export class GrowingFile {
   readonly file: SharedFile;
   readonly #hash: Hash;
   /** The last bytes of what came without a gap. */
-  readonly #recent = new RecentBytes();
+  readonly #fresh: FreshBytes;
   /** Written or queued. */
   readonly #accepted: IntervalSet;
   readonly #withRoom: SpaceReserver['withRoom'];
@@ -62,6 +60,7 @@ export class GrowingFile {
     this.#hash = createHash(options.algorithm);
     this.written = new IntervalSet(options.held);
     this.#accepted = new IntervalSet(options.held);
+    this.#fresh = new FreshBytes((from, to) => this.written.endFrom(from) >= to);
     this.#withRoom = options.withRoom;
     this.#onWritten = options.onWritten;
     this.#onError = options.onError;
@@ -79,7 +78,7 @@ export class GrowingFile {
   }
 
   /**
-   * Queues a chunk, which is this file's from now on, and resolves when the writer may bring the next.
+   * Queues a copy of a chunk, and resolves when the writer may bring the next.
    * @throws {RangeError} where bytes come twice: what is hashed must not change.
    */
   write(offset: number, chunk: Uint8Array): Promise<void> {
@@ -92,22 +91,20 @@ export class GrowingFile {
     if (offset === this.#hashed && !this.#catchingUp) {
       this.#hash.update(chunk);
       this.#hashed = end;
-      this.#recent.append(offset, chunk);
-    }
-    this.#queue.push({ offset, chunk });
-    this.#queued += chunk.length;
+      this.#enqueue(offset, this.#fresh.append(offset, chunk));
+    } else this.#enqueue(offset, [Buffer.from(chunk)]);
     if (!this.#flushing) void this.#flush();
     return this.#queued <= QUEUE_LIMIT ? Promise.resolve() : this.#until(() => this.#queued <= QUEUE_LIMIT / 2);
   }
 
-  /** Copies what it can of the bytes at `position` from memory; 0 where they came too long ago. */
-  copyRecent(into: Uint8Array, length: number, position: number): number {
-    return this.#recent.copy(into, length, position);
+  /** At most `length` of the bytes at `position`, from memory; null where they came too long ago, or out of order. */
+  lend(position: number, length: number): Lent | null {
+    return this.#fresh.lend(position, length);
   }
 
-  /** Frees the copy of recent bytes. */
+  /** Frees what is kept in memory of the last bytes. */
   freeMemory(): void {
-    this.#recent.free();
+    this.#fresh.free();
   }
 
   /** Resolves when everything queued is written and hashed as far as it is without a gap. */
@@ -132,6 +129,15 @@ export class GrowingFile {
   /** The hash of the whole file; may be called once, after `drain`. */
   digestHex(): string {
     return this.#hash.digest('hex');
+  }
+
+  #enqueue(offset: number, chunks: readonly Uint8Array[]): void {
+    let at = offset;
+    for (const chunk of chunks) {
+      this.#queue.push({ offset: at, chunk });
+      at += chunk.length;
+    }
+    this.#queued += at - offset;
   }
 
   #until(ready: () => boolean): Promise<void> {
@@ -228,48 +234,5 @@ export class GrowingFile {
           );
     this.fail(failure);
     this.#onError(failure);
-  }
-}
-
-/**
- * A copy of the bytes that were appended last. Readers at the end of a growing blob want them next, and need no turn of the thread pool for
- * them. A copy, so that the network's buffers are free again as soon as they are written.
- */
-export class RecentBytes {
-  #ring: Buffer | null = null;
-  /** The bytes `[from, to)` are there; each lies at its offset modulo the size of the ring. */
-  #from = 0;
-  #to = 0;
-
-  /** Bytes that do not continue the last ones replace them. */
-  append(offset: number, bytes: Uint8Array): void {
-    this.#ring ??= Buffer.allocUnsafeSlow(RECENT_BYTES);
-    if (offset !== this.#to) this.#from = offset;
-    this.#to = offset + bytes.length;
-    this.#from = Math.max(this.#from, this.#to - RECENT_BYTES);
-    for (let at = Math.max(offset, this.#from); at < this.#to; ) {
-      const place = at % RECENT_BYTES;
-      const part = bytes.subarray(at - offset, at - offset + RECENT_BYTES - place);
-      this.#ring.set(part, place);
-      at += part.length;
-    }
-  }
-
-  /** Copies what it can of the bytes at `position`; 0 where it has none of them. */
-  copy(into: Uint8Array, length: number, position: number): number {
-    if (this.#ring === null || position < this.#from) return 0;
-    const end = Math.min(position + length, this.#to);
-    let at = position;
-    while (at < end) {
-      const place = at % RECENT_BYTES;
-      const part = this.#ring.subarray(place, place + Math.min(end - at, RECENT_BYTES - place));
-      into.set(part, at - position);
-      at += part.length;
-    }
-    return at - position;
-  }
-
-  free(): void {
-    this.#ring = null;
   }
 }

@@ -5,6 +5,7 @@ import type { Digest } from '../oci/names.ts';
 import type { BlobHandle, OpenOptions } from './blob-cache.ts';
 import { type PartialName, SharedFile } from './files.ts';
 import type { Fill } from './fill.ts';
+import type { Lent } from './fresh-bytes.ts';
 import type { BlobRow } from './index-port.ts';
 import { BlobReader, type Readable } from './reader.ts';
 import { type Check, type FileView, readableFrom } from './shared-read.ts';
@@ -100,8 +101,8 @@ export class OpenBlob implements Readable {
     return this.#file ?? this.#fill?.file ?? null;
   }
 
-  copyRecent(into: Uint8Array, length: number, position: number): number {
-    return this.#fill?.copyRecent(into, length, position) ?? 0;
+  lend(position: number, length: number): Lent | null {
+    return this.#fill?.lend(position, length) ?? null;
   }
 
   sizeKnown(): Promise<number | undefined> {

@@ -4,6 +4,7 @@ import { type Digest, digestAlgorithm, digestHex } from '../oci/names.ts';
 import { VerifiedSource } from '../oci/transfer.ts';
 import { CacheError } from './blob-cache.ts';
 import type { SharedFile } from './files.ts';
+import type { Lent } from './fresh-bytes.ts';
 import {
   type Check,
   type FilePlace,
@@ -21,8 +22,8 @@ export interface Readable {
   readonly users: number;
   /** Open as soon as any byte is available. */
   readonly file: SharedFile | null;
-  /** Copies what it can of the bytes at `position` from memory; left out where none are kept there. */
-  copyRecent?(into: Uint8Array, length: number, position: number): number;
+  /** At most `length` of the bytes at `position`, from memory; null where they are not there (any more). Left out where none are kept there. */
+  lend?(position: number, length: number): Lent | null;
   /** Counts one more user, for whom the file stays open. */
   retain(): void;
   release(): void;
@@ -130,6 +131,14 @@ export class BlobReader implements FileSource {
     return { file: this.#readable, position: this.#offset, end, shared: users > 1 };
   }
 
+  lend(most: number): Lent | null {
+    const place = this.place();
+    if (place === null) return null;
+    const lent = this.#readable.lend?.(place.position, Math.min(most, place.end - place.position)) ?? null;
+    if (lent !== null) this.#advance(lent.bytes.length);
+    return lent;
+  }
+
   pass(count: number): void {
     this.#advance(count);
   }
@@ -176,8 +185,7 @@ export class BlobReader implements FileSource {
     const { file } = this.#readable;
     let reason = 'it is shorter than it was';
     try {
-      const near = this.#readable.copyRecent?.(into, length, this.#offset) ?? 0;
-      const count = near > 0 ? near : ((await file?.read(into, length, this.#offset)) ?? 0);
+      const count = (await file?.read(into, length, this.#offset)) ?? 0;
       if (count > 0) {
         if (this.#hash === null || this.#areRight(this.#hash, into.subarray(0, count))) {
           this.#advance(count);

@@ -1,4 +1,5 @@
 import type { ByteSource } from '../kit/byte-source.ts';
+import type { Lent } from './fresh-bytes.ts';
 import type { Want } from './wishes.ts';
 
 /**
@@ -13,6 +14,8 @@ export interface FileSource extends ByteSource {
   ready?(): Promise<boolean>;
   /** Where the next bytes lie; null where they do not lie in a file (any more). */
   place?(): FilePlace | null;
+  /** The next bytes, `most` at most, by reference, and moves on behind them; null where they are to be read from the file. There only beside `ready`. */
+  lend?(most: number): Lent | null;
   /** Moves on behind `count` bytes that were taken from another reader's buffer. There whenever `place` is. */
   pass?(count: number): void;
   /** What another process needs in order to read the file itself; null where the bytes do not lie in a file (any more). */

@@ -1,3 +1,4 @@
+import type { Lent } from '../cache/fresh-bytes.ts';
 import type { FilePlace, FileSource } from '../cache/shared-read.ts';
 
 /**
@@ -12,13 +13,8 @@ const MAX_RECENT = 16;
 /** Buffers are freed once no client has been sent a body for so long. */
 const IDLE_MS = 1_000;
 
-/** The next bytes of a body, valid until they are released. */
-export interface BodyChunk {
-  /** Empty at the end of the body. */
-  readonly bytes: Uint8Array;
-  /** To be called once, when no write reads from them any more. */
-  release(): void;
-}
+/** The next bytes of a body; empty at its end. */
+export type BodyChunk = Lent;
 
 /**
  * Reads bodies. Clients that want bytes of a file which have just been read, or are being read, for another client get the same
@@ -52,6 +48,8 @@ export class Reads {
   /** No buffer is taken before the bytes are here, where the source can tell. */
   async next(source: FileSource): Promise<BodyChunk> {
     while (await source.ready?.()) {
+      const lent = source.lend?.(this.#buffers.step) ?? null;
+      if (lent !== null) return lent;
       const place = source.place?.() ?? null;
       const other = place === null ? undefined : this.#covering(place);
       if (other === undefined) {

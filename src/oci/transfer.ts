@@ -16,8 +16,8 @@ export interface BlobSink {
    */
   begin(size: number | undefined): void;
   /**
-   * Keeps bytes at an offset; resolves when the writer may go on (back-pressure of the disk). The sink owns the chunk from now on: it may
-   * still wait for the disk when this resolves, so the writer must not reuse its memory. A rejection ends the download; it is not the upstream's failure.
+   * Keeps bytes at an offset; resolves when the writer may go on (back-pressure of the disk). The sink has copied them when this returns, so the
+   * writer may use the chunk's memory again. A rejection ends the download; it is not the upstream's failure.
    */
   write(offset: number, chunk: Uint8Array): Promise<void>;
   /** What is wanted of the blob, and in which order; left out where all of it is, from its first byte to its last. */

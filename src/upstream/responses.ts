@@ -7,6 +7,7 @@ import { canHaveSize } from '../oci/transfer.ts';
 import { compressionIn, readPlain } from './content-encoding.ts';
 import { InvalidResponseError, SinkError, StatusError } from './failures.ts';
 import type { RawResponse, ResponseHeaders } from './net/connections.ts';
+import { giveBack } from './net/receive-buffers.ts';
 import { NO_REASON, type OwnReason, readOwnReason } from './own-reason.ts';
 
 /** The last response after challenges and redirects; its body is to be read to the end or destroyed. */
@@ -144,10 +145,10 @@ export async function ownReasonOf({ body, headers }: RawResponse): Promise<OwnRe
 }
 
 /** Bytes that a writer has not finished with at which a body is paused, so that a slow disk slows down its upstream instead of filling memory. */
-const IN_FLIGHT_MAX = 256 * 1024;
+const IN_FLIGHT_MAX = 512 * 1024;
 
 export interface BodyWriter {
-  /** Takes a chunk for good; resolves when the sink is ready for more. */
+  /** Takes a copy of a chunk before it returns; resolves when the sink is ready for more. */
   write(chunk: Uint8Array): Promise<unknown>;
   /** Whether the rest of the body is not needed. */
   isDone(): boolean;
@@ -157,7 +158,7 @@ export interface BodyWriter {
 
 /**
  * Gives every chunk of a body to a writer, several writes at a time, until the body ends or the writer is done. The chunks are the network's
- * own buffers, not copies. Resolves once all writes are finished; the body is closed then.
+ * own buffers, which are given back to it. Resolves once all writes are finished; the body is closed then.
  * @throws {SinkError} where a write failed; else what broke the body
  */
 export function writeBody(body: Readable, writer: BodyWriter): Promise<void> {
@@ -182,6 +183,7 @@ export function writeBody(body: Readable, writer: BodyWriter): Promise<void> {
     };
     const onData = (chunk: Uint8Array): void => {
       const written = writer.write(chunk);
+      giveBack(chunk);
       inFlight += chunk.length;
       if (inFlight > IN_FLIGHT_MAX && pausedAt === 0) {
         pausedAt = performance.now();

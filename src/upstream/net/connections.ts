@@ -1,19 +1,22 @@
-import { isIP } from 'node:net';
+import { isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
 import type { Readable } from 'node:stream';
-import type { SecureContext } from 'node:tls';
+import { type SecureContext, TLSSocket } from 'node:tls';
 import { LRUCache } from 'lru-cache';
 import { Agent, buildConnector, type Dispatcher } from 'undici';
 import { isUnknownIssuer } from '../../kit/authorities.ts';
 import { gatewaysPassed, renderVia } from '../../kit/via.ts';
 import { ConnectError, ForbiddenAddressError, ProxyError, type Where } from '../failures.ts';
-import { dialProxy, openSocket, proxyAuthorization, requireName } from './dial.ts';
+import { dialProxy, handshake, openSocket, proxyAuthorization, requireName, serverName } from './dial.ts';
 import { bareHost, isInsideAddress, isInsideName, type ProxyChoice, type ProxyServer, type Reach } from './egress.ts';
+import { ReceiveBuffers } from './receive-buffers.ts';
 import type { Trust } from './trust.ts';
 
 /** For TCP, proxy and TLS together. Long enough for three lost SYNs, which are repeated after 1, 2 and 4 s. */
 const CONNECT_TIMEOUT_MS = 10_000;
 /** How long an idle connection is kept for the next layer of the same pull. */
 const KEEP_ALIVE_MS = 15_000;
+/** Hosts whose TLS session is remembered, so that the next handshake with them is shorter. */
+const MAX_SESSIONS = 100;
 /** Redirects to signed URLs of some CDNs are long headers. */
 const MAX_HEADER_BYTES = 64 * 1024;
 
@@ -46,6 +49,15 @@ export interface RawRequest {
   readonly signal: AbortSignal;
   /** Milliseconds without a byte: before the headers, and within the body. */
   readonly stallTimeout: number;
+}
+
+/** What connections that trust the same share. */
+interface SecureConnector {
+  readonly trust: { readonly secureContext?: SecureContext };
+  /** TLS inside a tunnel of a proxy. */
+  readonly inTunnel: buildConnector.connector;
+  /** By host. */
+  readonly sessions: LRUCache<string, Buffer>;
 }
 
 /**
@@ -170,27 +182,42 @@ export class OutgoingConnections {
   }
 
   #connector(proxy: ProxyServer | null, reach: Reach, ca: string | null): buildConnector.connector {
-    // A connector for each context: a TLS session that is resumed is not verified again.
-    const connectors = new Map<SecureContext | undefined, buildConnector.connector>();
-    const secureBy = (context: SecureContext | undefined): buildConnector.connector => {
+    // For each context: a TLS session that is resumed is not verified again.
+    const connectors = new Map<SecureContext | undefined, SecureConnector>();
+    const secureBy = (context: SecureContext | undefined): SecureConnector => {
       const known = connectors.get(context);
       if (known !== undefined) return known;
       const trust = context === undefined ? {} : { secureContext: context };
-      const made = buildConnector({ allowH2: false, timeout: CONNECT_TIMEOUT_MS, ...trust });
+      const inTunnel = buildConnector({ allowH2: false, timeout: CONNECT_TIMEOUT_MS, ...trust });
+      const made = { trust, inTunnel, sessions: new LRUCache<string, Buffer>({ max: MAX_SESSIONS }) };
       connectors.set(context, made);
       return made;
     };
     const connect: buildConnector.connector = (options, callback) => {
-      const port = Number(options.port) || (options.protocol === 'https:' ? 443 : 80);
-      openSocket(options.hostname, port, { reach, proxy, timeout: CONNECT_TIMEOUT_MS }).then(
+      const isSecure = options.protocol === 'https:';
+      const port = Number(options.port) || (isSecure ? 443 : 80);
+      const host = bareHost(options.hostname);
+      const secure = isSecure ? secureBy(this.#trust.context(ca)) : null;
+      const open = (to: TcpNetConnectOpts): Socket => {
+        if (secure === null) return ReceiveBuffers.connect(to, null);
+        const { trust, sessions } = secure;
+        const tls = { ...trust, ...serverName(host), session: sessions.get(host), ALPNProtocols: ['http/1.1'] };
+        return ReceiveBuffers.connect(to, tls).on('session', (session: Buffer) => sessions.set(host, session));
+      };
+      const failed = (error: Error): void => {
+        if (isSecure && isUnknownIssuer(error) && this.#trust.readSystem(ca)) connect(options, callback);
+        else callback(connectError(options, error), null);
+      };
+      openSocket(options.hostname, port, { reach, proxy, timeout: CONNECT_TIMEOUT_MS, open }).then(
         ({ socket, address }) => {
           if (reach === 'operator' && address !== null) this.#noteAddress(options, isInsideAddress(address));
-          if (options.protocol !== 'https:') callback(null, socket);
-          else {
-            secureBy(this.#trust.context(ca))({ ...options, httpSocket: socket }, (...[error, secured]) => {
+          if (secure === null) callback(null, socket);
+          else if (proxy === null && socket instanceof TLSSocket) {
+            handshake(socket, CONNECT_TIMEOUT_MS).then((secured) => callback(null, secured), failed);
+          } else {
+            secure.inTunnel({ ...options, httpSocket: socket }, (...[error, secured]) => {
               if (error === null) callback(null, secured);
-              else if (isUnknownIssuer(error) && this.#trust.readSystem(ca)) connect(options, callback);
-              else callback(connectError(options, error), null);
+              else failed(error);
             });
           }
         },

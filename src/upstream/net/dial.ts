@@ -1,7 +1,7 @@
 import { lookup } from 'node:dns/promises';
 import { request as plainRequest } from 'node:http';
-import { connect, isIP, type Socket } from 'node:net';
-import { connect as tlsConnect } from 'node:tls';
+import { connect, isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
+import { type TLSSocket, connect as tlsConnect } from 'node:tls';
 import { ForbiddenAddressError, ProxyError, reasonOf } from '../failures.ts';
 import { bareHost, mayName, mayReach, type ProxyServer, type Reach } from './egress.ts';
 
@@ -17,6 +17,8 @@ export interface DialOptions {
   readonly proxy: ProxyServer | null;
   /** Milliseconds for everything up to the open TCP connection. */
   readonly timeout: number;
+  /** Begins to connect, where no proxy is in between; default: plain TCP. */
+  readonly open?: ((options: TcpNetConnectOpts) => Socket) | undefined;
 }
 
 /**
@@ -51,9 +53,9 @@ async function open(
   port: number,
   options: DialOptions,
 ): Promise<{ socket: Socket; address: string | null }> {
-  const { proxy, reach, timeout } = options;
+  const { proxy, reach, timeout, open: begin } = options;
   if (proxy === null) {
-    const socket = await dialAny(await resolveHost(host, reach), port, timeout);
+    const socket = await dialAny(await resolveHost(host, reach), port, timeout, begin);
     return { socket, address: socket.remoteAddress ?? null };
   }
   let target = bareHost(host);
@@ -170,24 +172,40 @@ async function connectTunnel(
 
 /** TLS with an `https://` proxy itself; that with the registry then runs inside it. */
 function secureProxy(socket: Socket, host: string, timeout: number): Promise<Socket> {
+  const secure = tlsConnect({ socket, host, ...serverName(host), ALPNProtocols: ['http/1.1'] });
+  return handshake(secure, timeout).catch((error: Error) => {
+    socket.destroy();
+    throw error;
+  });
+}
+
+/** A certificate is checked against the host either way, but an address may not be sent as the server name (RFC 6066 §3). */
+export function serverName(host: string): { servername?: string } {
+  return isIP(host) === 0 ? { servername: host } : {};
+}
+
+/** Waits until the handshake of a TLS connection that was begun is done. @throws what it failed with */
+export function handshake(secure: TLSSocket, timeout: number): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
-    // The certificate is checked against `host` either way, but an address may not be sent as the server name (RFC 6066 §3).
-    const servername = isIP(host) === 0 ? { servername: host } : {};
-    const secure = tlsConnect({ socket, host, ...servername, ALPNProtocols: ['http/1.1'] });
-    const late = (): void => {
+    const late = setTimeout(() => {
       secure.destroy(Object.assign(new Error(`no TLS within ${timeout} ms`), { code: 'ETIMEDOUT' }));
-    };
-    secure.setTimeout(timeout, late);
-    secure.once('secureConnect', () => {
-      secure.setTimeout(0).off('timeout', late);
-      secure.off('error', fail).on('error', () => {});
-      resolve(secure);
-    });
+    }, timeout);
     const fail = (error: Error): void => {
-      socket.destroy();
+      clearTimeout(late);
       reject(error);
     };
-    secure.once('error', fail);
+    const ended = (): void =>
+      fail(Object.assign(new Error('the connection ended in the TLS handshake'), { code: 'ECONNRESET' }));
+    secure.once('error', fail).once('close', ended);
+    secure.once('secureConnect', () => {
+      clearTimeout(late);
+      // An error event without a listener would end the process before the caller has set its own.
+      secure
+        .off('error', fail)
+        .off('close', ended)
+        .on('error', () => {});
+      resolve(secure);
+    });
   });
 }
 
@@ -212,7 +230,12 @@ function alternate(addresses: readonly string[]): string[] {
 }
 
 /** Connects to the first address that answers; each further one is tried `ATTEMPT_DELAY_MS` later, or at once when the one before failed (RFC 8305). */
-export function dialAny(addresses: readonly string[], port: number, timeout: number): Promise<Socket> {
+export function dialAny(
+  addresses: readonly string[],
+  port: number,
+  timeout: number,
+  open: (options: TcpNetConnectOpts) => Socket = connect,
+): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const trying = new Set<Socket>();
     let next = 0;
@@ -232,7 +255,7 @@ export function dialAny(addresses: readonly string[], port: number, timeout: num
       clearTimeout(stagger);
       const host = addresses[next++];
       if (host === undefined || settled) return;
-      const socket = connect({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS });
+      const socket = open({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS });
       trying.add(socket);
       socket.once('connect', () => {
         // An error event without a listener would end the process before the caller has set its own.
