@@ -84,14 +84,16 @@ export interface TlsOptions {
 interface Handshake {
   readonly raw: Socket;
   readonly connection: Connection;
-  /** Ends the bound on its time. */
-  readonly established: () => void;
+  /** Done, or failed and counted. */
+  over: boolean;
+  /** Of the bound on its time. */
+  timer: NodeJS.Timeout | undefined;
 }
 
 /**
  * Takes accepted connections of the HTTPS port through the TLS handshake and gives them to HTTP. Node's TLS server never listens; it guards the
  * connection after the handshake too, against broken records and renegotiation. While a CA may validate a challenge, the ClientHello is read
- * before it, since it alone says whether this is the CA; a look costs a handshake 6 % more.
+ * before it, since it alone says whether this is the CA; a look at each would make handshakes 4 % dearer.
  */
 export class TlsTerminator {
   readonly #options: TlsOptions;
@@ -139,6 +141,7 @@ export class TlsTerminator {
     this.#challenges.on('secureConnection', (socket) => {
       options.log.info({ host: socket.servername }, 'answered a TLS-ALPN-01 validation');
       socket.on('error', () => {});
+      this.#done();
       socket.destroySoon();
     });
     this.#challenges.on('tlsClientError', (error) => this.#clientFailed(error));
@@ -147,7 +150,8 @@ export class TlsTerminator {
   readonly accept = (raw: Socket): void => {
     const connection = this.#options.connections.add(raw, 'registry');
     if (connection === null) return;
-    const handshake = { raw, connection, established: this.#limitHandshake(raw) };
+    const handshake: Handshake = { raw, connection, over: false, timer: undefined };
+    this.#limit(handshake);
     if (this.#options.certificates.alpnChallenges.size === 0) this.#begin(this.#server, handshake);
     else readClientHello(raw, (hello) => this.#begin(isValidation(hello) ? this.#challenges : this.#server, handshake));
   };
@@ -183,16 +187,13 @@ export class TlsTerminator {
   }
 
   #established(socket: TLSSocket): void {
-    const handshaking = this.#handshaking.getStore();
+    const connection = this.#done();
     // An error closes the socket, which is all that there is to do; without a listener it would end the process.
     socket.on('error', () => {});
-    if (handshaking === undefined || handshaking.now === null) {
+    if (connection === null) {
       socket.destroy();
       return;
     }
-    const { connection, established } = handshaking.now;
-    handshaking.now = null;
-    established();
     // A client asks for it only to make us work: TLS 1.3 has none, and browsers and Go never use it (CVE-2011-1473).
     socket.disableRenegotiation();
     const [version, resumed] = [socket.getProtocol() ?? '', String(socket.isSessionReused())];
@@ -201,24 +202,38 @@ export class TlsTerminator {
     if (connection.draining) connection.drain();
   }
 
+  /** The handshake that Node's server calls back for is done: the connection that it was for. */
+  #done(): Connection | null {
+    const handshaking = this.#handshaking.getStore();
+    if (handshaking === undefined || handshaking.now === null) return null;
+    const { now: handshake } = handshaking;
+    handshaking.now = null;
+    handshake.over = true;
+    clearTimeout(handshake.timer);
+    return handshake.connection;
+  }
+
   /**
    * Bounds a handshake. Only time in which this process waited for events counts: on a busy machine the client is not to blame for the rest.
-   * @returns ends the bound
+   * A client that leaves in the middle has failed; one that never sent a byte, as health checks of load balancers do, has begun none.
    */
-  #limitHandshake(raw: Socket): () => void {
+  #limit(handshake: Handshake): void {
+    const { raw } = handshake;
     const { handshakeMs } = this.#options;
     const began = performance.now();
     const loop = performance.eventLoopUtilization();
     const check = (): void => {
       const waited = performance.eventLoopUtilization(loop).idle;
       if (waited >= handshakeMs || performance.now() - began >= BUSY_HANDSHAKE * handshakeMs) {
-        this.#fail(raw, 'ERR_TLS_HANDSHAKE_TIMEOUT');
-      } else timer = setTimeout(check, handshakeMs - waited);
+        this.#failed(handshake, 'ERR_TLS_HANDSHAKE_TIMEOUT');
+        raw.destroySoon();
+      } else handshake.timer = setTimeout(check, handshakeMs - waited);
     };
-    let timer = setTimeout(check, handshakeMs);
-    const end = (): void => clearTimeout(timer);
-    raw.once('close', end);
-    return end;
+    handshake.timer = setTimeout(check, handshakeMs);
+    raw.once('close', () => {
+      clearTimeout(handshake.timer);
+      if (raw.bytesRead > 0) this.#failed(handshake, 'ECONNRESET');
+    });
   }
 
   /** Refuses it by an alert, for which Node's TLS server has no way: nothing has been encrypted yet, so it goes out beside that. */
@@ -229,21 +244,18 @@ export class TlsTerminator {
     else raw.write(UNRECOGNIZED_NAME, refused);
   }
 
-  /** Node's server has given it up. A connection without a byte, as health checks of load balancers open it, is no handshake. */
+  /** Node's server has given it up, while its connection was there. */
   #clientFailed(error: NodeJS.ErrnoException): void {
     const handshake = this.#handshaking.getStore()?.now;
-    if (handshake?.raw.bytesRead !== 0) this.#failed(handshake?.connection.address, error.code ?? error.message);
+    if (handshake !== undefined && handshake !== null) this.#failed(handshake, error.code ?? error.message);
   }
 
-  #fail(raw: Socket, reason: string): void {
-    this.#failed(raw.remoteAddress, reason);
-    raw.destroySoon();
-  }
-
-  /** Scanners and clients that do not trust the CA are daily business: counted, and logged for debugging only. */
-  #failed(client: string | undefined, reason: string): void {
+  /** Scanners and clients that do not trust the CA are daily business: counted, once each, and logged for debugging only. */
+  #failed(handshake: Handshake, reason: string): void {
+    if (handshake.over) return;
+    handshake.over = true;
     this.#failures.inc({ reason: KNOWN_REASONS.has(reason) ? reason : 'other' });
-    this.#options.log.debug({ client, reason }, 'a TLS handshake failed');
+    this.#options.log.debug({ client: handshake.connection.address, reason }, 'a TLS handshake failed');
   }
 }
 

@@ -6,6 +6,7 @@ import { Duplex } from 'node:stream';
 import { connect as connectTls } from 'node:tls';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { type EdgeBed, startEdgeBed } from '../support/edge-bed.ts';
+import { eventually } from '../support/eventually.ts';
 import { handshake, parseAnswer, rawExchange, tlsClient } from '../support/raw-client.ts';
 
 let bed: EdgeBed;
@@ -379,6 +380,21 @@ describe('strangers', () => {
     bed.certificates.challenges.clear();
   });
   test('noise is ended', () => closes(Buffer.alloc(4096, 0x41)));
+
+  test('each that fails is counted once, and a connection without a byte not at all', async () => {
+    const failures = (labels = {}) => bed.metrics.total('tls_handshake_failures_total', labels);
+    const before = await failures();
+    const reset = await failures({ reason: 'ECONNRESET' });
+    const silent = connectTcp(bed.httpsPort, '127.0.0.1');
+    await once(silent, 'connect');
+    silent.end();
+    silent.resume();
+    await once(silent, 'close');
+    await closes(Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00, 0x01]));
+    await expect(tlsClient({ ...trust(), servername: 'stranger.test' })).rejects.toThrow(/unrecognized name/);
+    await eventually('both are counted', async () => (await failures()) === before + 2);
+    expect(await failures({ reason: 'ECONNRESET' })).toBe(reset);
+  });
 
   test('headers that trickle in are ended with 408', async () => {
     const socket = await tlsClient({ ...trust(), servername: 'localhost' });
