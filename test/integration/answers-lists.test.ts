@@ -9,6 +9,7 @@ import { snapshotOf } from '../support/edge-bed.ts';
 import { FakeRegistry } from '../support/fake-registry/index.ts';
 import type { Fault } from '../support/fake-registry/options.ts';
 import { type Answered, refusalOf } from '../support/registry-bed.ts';
+import { startUpstream } from '../support/upstream.ts';
 
 closeAfterEach();
 
@@ -216,6 +217,20 @@ describe('referrers', () => {
     }
     bed.clock += 61_000;
     expect((await manifest('1')).headers['docker-content-digest']).toBe(image.digest);
+  });
+
+  it('are not waited for where that web host never answers, beyond the time of an answer', async () => {
+    const { fake, repository } = await withFallback();
+    const web = await fakeRegistry({ host: '127.66.6.6', faults: () => ({ hang: true }) });
+    fake.faults = ({ kind }) =>
+      kind === 'referrers' ? { status: 303, headers: { location: `${web.url}/page` } } : undefined;
+    const upstream = startUpstream({ [REGISTRY]: { endpoints: [fake.url] } }, { stallTimeout: 300 });
+    const digest = repository.manifest('1')?.digest as Digest;
+    const key = { registry: REGISTRY, repository: REPOSITORY };
+    const request = { query: new URLSearchParams(), artifactType: undefined };
+    expect(await upstream.referrers(key, digest, request, new AbortController().signal)).toBeNull();
+    expect(upstream.health(REGISTRY)).toMatchObject([{ state: 'closed', lastError: null }]);
+    await upstream.close();
   });
 
   it('are chosen by type here where their registry does not say that it has, page for page', async () => {
