@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { CLIENTS_BED_NEEDS, type ClientsBed, DOMAIN, openClientsBed, pullAll } from '../support/clients-bed.ts';
@@ -123,6 +123,19 @@ describeWith(
       } finally {
         await engine.close();
       }
+    });
+
+    it('logs in where the gateway asks for credentials, by the header that its configuration shows', async () => {
+      const token = (await bed.gateway.ok('user', 'add', 'ci')).trim();
+      const name = 'ghcr.io/team/engine:1';
+      // From the first user on, who is not logged in gets nothing through the gateway; and there is no other way.
+      expect((await pull(name)).code).not.toBe(0);
+      const { notes } = JSON.parse(await bed.gateway.ok('client', 'docker', '--json')) as { notes: string[] };
+      const header = notes.join('\n').match(/^ *\[host\."[^"]+"\.header\]\n *authorization = .*$/m)?.[0] ?? '';
+      const credentials = Buffer.from(`ci:${token}`).toString('base64');
+      appendFileSync(join(bed.folder, HOSTS_TOML), header.replace('<base64 of USER:TOKEN>', credentials));
+      const pulled = await pull(name);
+      expect(pulled.code, pulled.stderr).toBe(0);
     });
   },
   missing,
