@@ -31,6 +31,8 @@ export interface AliasTableOptions {
   readonly log: Pick<Logger, 'error'>;
   /** On which this gateway listens: a registry that is fetched from there would be the gateway itself. */
   readonly ports?: readonly number[];
+  /** See {@link TableSnapshot}. */
+  readonly publicHost?: string | undefined;
 }
 
 export interface AddAlias {
@@ -77,11 +79,11 @@ export class AliasTable {
   #version = 0;
   #snapshot: TableSnapshot;
 
-  private constructor({ store, domain, log, ports = [] }: AliasTableOptions) {
+  private constructor({ store, domain, log, ports = [], publicHost }: AliasTableOptions) {
     this.#store = store;
     this.#domain = domain;
     this.#ports = ports;
-    this.#snapshot = emptySnapshot(domain);
+    this.#snapshot = emptySnapshot(domain, publicHost);
     this.#reloader = new Reloader(
       () => this.#mutex.run(() => this.#reload()),
       (error) => log.error({ err: error }, 'the alias table could not be read again after a change; it is tried again'),
@@ -304,7 +306,7 @@ export class AliasTable {
 
   async #reload(): Promise<void> {
     const stored = await this.#store.load();
-    if (stored.version !== this.#version) this.#publish(stored.version, fromRows(this.#domain, stored));
+    if (stored.version !== this.#version) this.#publish(stored.version, fromRows(this.#snapshot, stored));
   }
 
   #publish(version: number, snapshot: TableSnapshot): void {

@@ -19,10 +19,14 @@ const patternsOf = new WeakMap<TableSnapshot['registries'], readonly PatternRow[
  */
 export function registryOf({ registries }: Pick<TableSnapshot, 'registries'>, host: string): RegistryEntry | undefined {
   if (isPattern(host)) return undefined;
-  const own = registries.get(host) ?? registries.get(canonicalRegistry(host));
+  const own = registries.get(host);
   if (own !== undefined) return own;
-  const found = patterns(registries).find(({ matches }) => matches.test(host));
-  return found === undefined ? undefined : ofPattern(found.row, host);
+  // The port of HTTPS is the one that a registry without a port has: `quay.io:443` is `quay.io`, where it has no row of its own.
+  const name = canonicalRegistry(host.replace(/:443$/, ''));
+  const known = registries.get(name);
+  if (known !== undefined) return known;
+  const found = patterns(registries).find(({ matches }) => matches.test(name));
+  return found === undefined ? undefined : ofPattern(found.row, name);
 }
 
 /** What a pattern's row says of one host: its endpoints have the host where they have the pattern. */

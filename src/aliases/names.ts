@@ -4,7 +4,7 @@ import { parseProxy } from '../config/values.ts';
 import { parseAuthorities } from '../kit/authorities.ts';
 import { normaliseHostName } from '../kit/host-name.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { canonicalRegistry } from '../oci/known-registries.ts';
+import { canonicalRegistry, isDockerHubSite } from '../oci/known-registries.ts';
 import { isPattern, isRepositoryName } from '../oci/names.ts';
 import type { RegistryEntry, TableSnapshot } from './table.ts';
 
@@ -48,8 +48,6 @@ export function aliasHost(name: string, domain: string): string {
   return name.includes('.') ? name : `${name}.${domain}`;
 }
 
-/** Docker Hub's web site, whose addresses people copy; see `canonicalRegistry`. */
-const DOCKER_HUB_SITE = 'hub.docker.com';
 /** Labels that a pattern has to end with: `*.dev` would be half the internet. */
 const PATTERN_LABELS = 2;
 
@@ -67,7 +65,7 @@ export function parseRegistryHost(text: string): string {
   if (text.includes('/')) throw refuse('has a path; a registry is only the host, with a port if need be');
   if (isPattern(text)) return parsePattern(text, refuse);
   const whole = hostWithPort(text, refuse);
-  if (whole === DOCKER_HUB_SITE) throw refuse('is a web site; its images are those of the registry docker.io');
+  if (isDockerHubSite(whole)) throw refuse('is a web site; its images are those of the registry docker.io');
   if (!whole.includes('.') && !whole.includes(':') && whole !== 'localhost') {
     throw refuse('has neither a dot nor a port, so image names cannot tell it from a part of their path');
   }
@@ -133,8 +131,10 @@ export function parseEndpoint(text: string): string {
   if (secret) throw refuse('has a user or password in it; give those with --username and --password-stdin');
   if (text.includes('?')) throw refuse('has a query');
   if (text.includes('#')) throw refuse('has a fragment');
-  const trimmed = url.href.replace(/\/+$/, '');
-  const project = /^\/v2\/+(.+?)\/*$/.exec(url.pathname)?.[1];
+  // Slashes too many around it are as people join URLs; within it they name nothing.
+  const path = url.pathname.replace(/^\/+(v2\/+)?/, (_, api) => (api ? '/v2/' : '/')).replace(/\/+$/, '');
+  const trimmed = `${url.origin}${path}`;
+  const project = /^\/v2\/(.+)$/.exec(path)?.[1];
   // A path that begins with /v2/ is a part of each repository's name there (src/upstream/endpoint-url.ts). A pattern's star is a host's.
   if (project !== undefined && !isRepositoryName(project.replaceAll('*', 'star')))
     throw refuse(`has the project "${project}" behind /v2/, which can be no part of a repository's name`);

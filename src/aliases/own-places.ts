@@ -34,13 +34,14 @@ export function refuseLoops(before: TableSnapshot, after: TableSnapshot, ports: 
   }
 }
 
-/** Whether a URL is of this gateway: its domain or an alias host, or an address of this machine, at one of its ports. */
-function leadsHere(url: URL, { domain, hosts }: TableSnapshot, ports: readonly number[]): boolean {
+/** Whether a URL is of this gateway: its domain, the host of `publicUrl` or an alias host, or an address of this machine, at one of its ports. */
+function leadsHere(url: URL, { domain, publicHost, hosts }: TableSnapshot, ports: readonly number[]): boolean {
   const host = url.hostname.replace(/^\[|\]$/g, '');
   const port = url.port === '' ? (PORTS[url.protocol] ?? 0) : Number(url.port);
   // A name of its own is reached at the ports of the schemes, too, where another program or a port mapping stands in front. `localhost` and
   // addresses are no names of its own: other programs listen there as well.
-  const isOwn = hosts.has(host) || (host === domain && host !== 'localhost' && isIP(host) === 0);
+  const isOwn =
+    hosts.has(host) || ((host === domain || host === publicHost) && host !== 'localhost' && isIP(host) === 0);
   if (isOwn && Object.values(PORTS).includes(port)) return true;
   return ports.includes(port) && (isOwn || isOfMachine(host));
 }

@@ -13,7 +13,7 @@ export interface PresetsDifference {
 
 /**
  * Plans what of the presets goes into a table that has been in use: what it has not, and endpoints that nobody has ever set. What an operator
- * chose stays: other endpoints, proxies and credentials, and an alias that stands for something else.
+ * chose stays: other endpoints, those that have credentials, proxies, and an alias that stands for something else.
  */
 export function planPresets(
   presets: readonly RegistryDeclaration[],
@@ -39,7 +39,9 @@ function withoutChosen(preset: RegistryDeclaration, snapshot: TableSnapshot, kep
   const key = registryKey(preset.host, snapshot.registries);
   const known = snapshot.registries.get(key);
   const wanted = preset.endpoints ?? defaultEndpoints(key);
-  const isChosen = known !== undefined && !sameList(known.endpoints, defaultEndpoints(key));
+  // Credentials are for the endpoints that they were given with: no other host gets to see them.
+  const isChosen =
+    known !== undefined && (known.credentials !== null || !sameList(known.endpoints, defaultEndpoints(key)));
   if (isChosen && !sameList(known.endpoints, wanted)) {
     kept.push(`${key} stays at ${known.endpoints.join(', ')}; this version has ${wanted.join(', ')}`);
   }

@@ -4,11 +4,15 @@ import { aliasHost } from './names.ts';
 import type { StoredAlias, StoredTable, TableChange } from './store.ts';
 import type { AliasEntry, TableSnapshot } from './table.ts';
 
-export function emptySnapshot(domain: string): TableSnapshot {
-  return { domain, registries: new Map(), aliases: new Map(), hosts: new Map() };
+export function emptySnapshot(domain: string, publicHost?: string): TableSnapshot {
+  return { domain, publicHost, registries: new Map(), aliases: new Map(), hosts: new Map() };
 }
 
-export function fromRows(domain: string, rows: Pick<StoredTable, 'registries' | 'aliases'>): TableSnapshot {
+/** The table with these rows in place of its own. */
+export function fromRows(
+  { domain, publicHost }: TableSnapshot,
+  rows: Pick<StoredTable, 'registries' | 'aliases'>,
+): TableSnapshot {
   const aliases = new Map(rows.aliases.map((row) => [row.name, { ...row, host: aliasHost(row.name, domain) }]));
   const hosts = new Map<string, AliasEntry>();
   // Labels first: where a full name of an earlier domain means the same host, the label keeps it.
@@ -16,7 +20,7 @@ export function fromRows(domain: string, rows: Pick<StoredTable, 'registries' | 
     (one, other) => Number(one.name.includes('.')) - Number(other.name.includes('.')),
   );
   for (const alias of labelsFirst) if (reachable(alias, domain) && !hosts.has(alias.host)) hosts.set(alias.host, alias);
-  return { domain, registries: new Map(rows.registries.map((one) => [one.host, one])), aliases, hosts };
+  return { domain, publicHost, registries: new Map(rows.registries.map((one) => [one.host, one])), aliases, hosts };
 }
 
 /** Whether a client can ask for this host and mean the alias. */
@@ -44,7 +48,7 @@ export function afterChange(before: TableSnapshot, change: TableChange): TableSn
     const owner = hosts.get(alias.host);
     if (reachable(alias, before.domain) && (owner === undefined || owner === old)) hosts.set(alias.host, alias);
   }
-  return { domain: before.domain, registries, aliases, hosts };
+  return { ...before, registries, aliases, hosts };
 }
 
 /** An alias as a store keeps it: its host follows from the domain. */

@@ -30,6 +30,8 @@ export interface AliasEntry {
 /** The whole table, immutable; swapped whole, so that a reader never sees half a change. */
 export interface TableSnapshot {
   readonly domain: string;
+  /** The host of `publicUrl`, by which clients know the gateway where it is not the domain. */
+  readonly publicHost?: string | undefined;
   readonly registries: ReadonlyMap<string, RegistryEntry>;
   /** By name. */
   readonly aliases: ReadonlyMap<string, AliasEntry>;

@@ -112,11 +112,20 @@ export async function readGiven(file: string): Promise<string> {
 /** Everything from standard input. @throws {OperatorError} usage */
 export async function readInput(session: Session, limit = MAX_INPUT): Promise<string> {
   try {
-    return (await readBounded(session.stdin as AsyncIterable<Buffer>, limit)).toString('utf8');
+    return readText(await readBounded(session.stdin as AsyncIterable<Buffer>, limit));
   } catch (error) {
     throw new OperatorError('INPUT_UNREADABLE', `standard input cannot be read: ${(error as Error).message}`, {
       cause: error,
     });
+  }
+}
+
+/** UTF-8 without the byte order mark that some editors and shells put first. @throws {Error} for any other encoding: nothing of a secret is replaced */
+function readText(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new Error('it is no text in UTF-8', { cause });
   }
 }
 

@@ -46,7 +46,7 @@ const CONTAINERS_CERTS = '/etc/containers/certs.d';
 /** containers-registries.conf(5), version 2: each registry gets the gateway as its mirror, and itself as the fallback. */
 function registriesConf(facts: ClientFacts): { content: string; left: string[] } {
   const left: string[] = [];
-  const blocks = singleHosts(facts).flatMap((registry) => {
+  const blocks = facts.registries.flatMap((registry) => {
     const location = mirrorLocation(facts, registry);
     if (location === null) {
       left.push(registry);
@@ -79,13 +79,8 @@ function containers(facts: ClientFacts, after: string): Written {
   };
 }
 
-/** The rows of the table that are one registry each, for clients that have to be told every registry by its name. */
-function singleHosts({ registries }: ClientFacts): string[] {
-  return registries.filter((registry) => !registry.includes('*'));
-}
-
-function patternNotes({ registries }: ClientFacts): string[] {
-  const patterns = registries.filter((registry) => registry.includes('*'));
+/** For clients that have to be told every registry by its name. */
+function patternNotes({ patterns }: ClientFacts): string[] {
   if (patterns.length === 0) return [];
   return [
     `A pattern cannot be written here: of ${patterns.join(', ')} add each host that you pull from, as the others are.`,
@@ -129,7 +124,7 @@ function k3s(facts: ClientFacts): Written {
     ...(facts.credentials ? { auth: { username: 'USER', password: 'TOKEN' } } : {}),
     ...(facts.ca === null ? {} : { tls: { ca_file: K3S_ROOT } }),
   };
-  const mirrors = singleHosts(facts).map((registry) => [registry, { endpoint: [baseUrl(facts)] }]);
+  const mirrors = facts.registries.map((registry) => [registry, { endpoint: [baseUrl(facts)] }]);
   const configs = Object.keys(host).length === 0 ? [] : ownHosts(facts).map((one) => [one, host]);
   const document = {
     mirrors: Object.fromEntries(mirrors),
@@ -159,7 +154,7 @@ const BUILDKIT_ROOT = '/etc/buildkit/gateway-ca.crt';
  * bare domain or any alias host, so each has its entry.
  */
 function buildkit(facts: ClientFacts): Written {
-  const blocks = singleHosts(facts).map(
+  const blocks = facts.registries.map(
     (registry) => `[registry."${registry}"]\n  mirrors = ["${authority(facts)}/${registry}"]\n`,
   );
   const trusts = [

@@ -36,7 +36,10 @@ export interface ClientFacts extends Reach {
   readonly domain: string;
   /** The internal CA's root, where clients have to be configured to trust it. */
   readonly ca: CaRoot | null;
+  /** The rows of the table that are one registry each. */
   readonly registries: readonly string[];
+  /** Its other rows, which no client's configuration can say: `*.pkg.dev`. */
+  readonly patterns: readonly string[];
   readonly aliases: readonly { readonly name: string; readonly host: string; readonly registry: string }[];
   /** Whether clients must log in. */
   readonly credentials: boolean;
@@ -80,19 +83,19 @@ interface ClientSurroundings {
 export async function gatherFacts({ config, table, bound, credentials }: ClientSurroundings): Promise<ClientFacts> {
   const byText = (one: string, other: string): number => (one < other ? -1 : 1);
   return {
-    domain: config.publicUrl === null ? table.domain : hostOf(config.publicUrl),
+    domain: publicHostOf(config) ?? table.domain,
     ...reachOf(config, bound),
     ca: config.tls.mode === 'internal' ? await caRoot(config.dataDir) : null,
-    // No client's configuration knows patterns as this gateway does.
     registries: [...table.registries.keys()].filter((host) => !isPattern(host)).sort(byText),
+    patterns: [...table.registries.keys()].filter(isPattern).sort(byText),
     aliases: [...table.aliases.values()].sort((one, other) => byText(one.name, other.name)),
     credentials,
   };
 }
 
-/** A URL's host, an IPv6 address without its brackets. */
-function hostOf(url: string): string {
-  return new URL(url).hostname.replace(/^\[|\]$/g, '');
+/** The host of `publicUrl`, an IPv6 address without its brackets; undefined where there is none. */
+export function publicHostOf({ publicUrl }: Pick<Config, 'publicUrl'>): string | undefined {
+  return publicUrl === null ? undefined : new URL(publicUrl).hostname.replace(/^\[|\]$/g, '');
 }
 
 async function caRoot(dataDir: string): Promise<CaRoot> {

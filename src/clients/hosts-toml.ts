@@ -23,8 +23,12 @@ type Capability = 'pull' | 'resolve' | 'referrers';
 const EVERY_VERSION: readonly Capability[] = ['pull', 'resolve'];
 const WITH_REFERRERS: readonly Capability[] = [...EVERY_VERSION, 'referrers'];
 
-/** How long a gateway that does not answer may hold up a pull before the registry itself is asked. containerd would wait 30 s. */
-const DIAL_TIMEOUT = '3s';
+/**
+ * How long a gateway that does not answer may hold up a request before the registry itself is asked; containerd would wait 30 s. A pull connects up to
+ * three times (for the tag, its referrers, and the manifests and layers), and is to go on within 5 s. Enough for a first packet that is lost: it is
+ * repeated after 1 s (RFC 6298 §2).
+ */
+const DIAL_TIMEOUT = '1500ms';
 
 const quoted = (capabilities: readonly Capability[]) => `[${capabilities.map((one) => `"${one}"`).join(', ')}]`;
 

@@ -12,7 +12,7 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Service } from './connections.ts';
 import { languageOf, renderPage } from './page.ts';
-import { hostUnknown, registryOfNs, registryOfPath, roleOf } from './registry-name.ts';
+import { hostUnknown, nsOf, registryOfNs, registryOfPath, roleOf } from './registry-name.ts';
 import type { AccessPort, RequestContext, RequestKind } from './request-context.ts';
 import { errorAnswer, type SmallAnswer, textAnswer } from './response-writer.ts';
 import { parsePing, pathUnknown } from './target.ts';
@@ -146,7 +146,7 @@ export function createApp(deps: AppDeps): EdgeApp {
       context.kind = 'ping';
       const registry = ping.registry === undefined ? undefined : registryOfPath(ping.registry, context, table);
       await checkAccess(c, deps.access);
-      const ns = c.req.query('ns')?.toLowerCase();
+      const ns = nsOf(c.req.query('ns'));
       const namespace = role.kind === 'alias' ? role.alias.registry : (registry ?? namespaceOf(ns, context, table));
       const headers = ns && namespace !== null ? { ...PING_HEADERS, 'oci-namespace': namespace } : PING_HEADERS;
       return respond(c, 'ping', { status: 200, headers, body: '{}' });
@@ -161,7 +161,7 @@ export function createApp(deps: AppDeps): EdgeApp {
 /** A ping is answered whatever it names: the pull that follows is refused in words. */
 function namespaceOf(ns: string | undefined, context: RequestContext, table: TableSnapshot): string | null {
   try {
-    return registryOfNs(ns || undefined, context, table);
+    return registryOfNs(ns, context, table);
   } catch {
     return null;
   }

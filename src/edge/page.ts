@@ -195,7 +195,7 @@ ${pre('docker pull ', sample.host + port, '/<name>:<tag>')}`
 }
 <h2>${words.mirrorHead}</h2>
 <p>${words.dockerNew}</p>
-${pre('[host."https://', domain, '"]\n  capabilities = ["pull", "resolve", "referrers"]\n  dial_timeout = "3s"')}
+${pre('[host."https://', domain, '"]\n  capabilities = ["pull", "resolve", "referrers"]\n  dial_timeout = "1500ms"')}
 <p>${words.dockerOld}</p>
 ${pre('{ "registry-mirrors": ["https://', domain, '"] }')}
 <p>${words.clientsHow} ${kinds}</p>

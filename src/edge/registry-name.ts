@@ -2,11 +2,11 @@ import { isIP } from 'node:net';
 import { registryOf } from '../aliases/lookup.ts';
 import type { AliasEntry, TableSnapshot } from '../aliases/table.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { canonicalRegistry, DOCKER_HUB } from '../oci/known-registries.ts';
+import { canonicalRegistry, DOCKER_HUB, isDockerHubSite } from '../oci/known-registries.ts';
 
 /** What a host name leads to. */
 export type HostRole =
-  /** The configured domain, an IP address, or `localhost`. */
+  /** The configured domain, the host of `publicUrl`, an IP address, or `localhost`. */
   { readonly kind: 'bare' } | { readonly kind: 'alias'; readonly alias: AliasEntry } | { readonly kind: 'unknown' };
 
 const BARE: HostRole = { kind: 'bare' };
@@ -50,11 +50,21 @@ export function hostPort(header: string | undefined): string {
 
 /** `host` is what `hostName` returned. A request without a host can only have come by address. */
 export function roleOf(host: string, table: TableSnapshot): HostRole {
-  if (host === table.domain) return BARE;
+  if (host === table.domain || host === table.publicHost) return BARE;
   const alias = table.hosts.get(host);
   if (alias !== undefined) return { kind: 'alias', alias };
   if (host === '' || host === 'localhost' || isIP(host) !== 0) return BARE;
   return UNKNOWN;
+}
+
+/** A registry's name as a client wrote it, in its one form: in lower case, and without the dot that ends a whole DNS name (RFC 1034 §3.1). */
+export function registryText(text: string): string {
+  return text.toLowerCase().replace(/\.(?=$|:\d+$)/, '');
+}
+
+/** The value of `ns` in that form; undefined where it is empty or was not sent. */
+export function nsOf(value: string | null | undefined): string | undefined {
+  return registryText(value ?? '') || undefined;
 }
 
 /** Whether this can be a registry's name at all. */
@@ -66,7 +76,7 @@ export function isRegistryName(text: string): boolean {
  * The registry that `ns` means (distribution-spec, *Registry Proxying*): a mirror's client puts there the host of the image's name. That may be a
  * host of this gateway, since a client that mirrors everything mirrors this gateway's names too: an alias host is its registry, and the gateway's
  * own name is no `ns`.
- * @throws {RegistryError} registryUnknown, hostUnknown, nameInvalid
+ * @throws {RegistryError} registryUnknown, hostUnknown, registryInvalid
  */
 export function registryOfNs(ns: string | undefined, asked: AskedHost, table: TableSnapshot): string {
   return (ns === undefined ? null : read(ns, asked, table)) ?? requireRegistry(DOCKER_HUB, table);
@@ -74,7 +84,7 @@ export function registryOfNs(ns: string | undefined, asked: AskedHost, table: Ta
 
 /**
  * The registry that a path names. As in `ns`, an alias host is its registry; the gateway's own name is an error that says so.
- * @throws {RegistryError} registryUnknown, hostUnknown, nameInvalid, ownName
+ * @throws {RegistryError} registryUnknown, hostUnknown, registryInvalid, ownName
  */
 export function registryOfPath(name: string, asked: AskedHost, table: TableSnapshot): string {
   const found = read(name, asked, table);
@@ -94,21 +104,27 @@ function read(name: string, asked: AskedHost, table: TableSnapshot): string | nu
 function requireRegistry(name: string, table: TableSnapshot): string {
   const known = registryOf(table, name);
   if (known !== undefined) return known.host;
-  if (!isRegistryName(name)) throw new RegistryError('nameInvalid', { facts: { name: shown(name) } });
+  if (!isRegistryName(name)) throw new RegistryError('registryInvalid', { facts: { registry: shown(name) } });
   const host = hostName(name);
   // To add it would lead to this gateway again.
   if (host.endsWith(`.${table.domain}`)) throw hostUnknown(host);
-  throw new RegistryError('registryUnknown', { facts: { registry: shown(canonicalRegistry(name)) } });
+  const facts = { registry: shown(canonicalRegistry(name)) };
+  if (isDockerHubSite(host))
+    throw new RegistryError('registryUnknown', {
+      facts,
+      next: `it is a web site; its images are those of ${DOCKER_HUB}`,
+    });
+  throw new RegistryError('registryUnknown', { facts });
 }
 
 /**
  * Whether a name is this gateway's own: its domain, with any port, or the very host that the client asked. `localhost` and addresses mean another
  * program on another port, and on another machine than the client's another machine: with a port, only the client's own is meant.
  */
-function isOwnName(text: string, asked: AskedHost, { domain }: TableSnapshot): boolean {
+function isOwnName(text: string, asked: AskedHost, { domain, publicHost }: TableSnapshot): boolean {
   const name = hostName(text);
   const port = hostPort(text);
-  if (name === domain && (port === '' || !isLocal(name))) return true;
+  if ((name === domain || name === publicHost) && (port === '' || !isLocal(name))) return true;
   const same = name === asked.host || (isLoopback(name) && isLoopback(asked.host));
   return same && (port || HTTPS_PORT) === (asked.port || HTTPS_PORT);
 }

@@ -18,8 +18,10 @@ import {
   type AskedHost,
   hostUnknown,
   isRegistryName,
+  nsOf,
   registryOfNs,
   registryOfPath,
+  registryText,
   roleOf,
   shown,
 } from './registry-name.ts';
@@ -55,9 +57,13 @@ export function resolvePull(url: RequestUrl, table: TableSnapshot): PullRoute | 
   if (role.kind === 'unknown') throw hostUnknown(url.host);
 
   const params = url.query === '' ? undefined : new URLSearchParams(url.query);
-  const ns = params?.get('ns')?.toLowerCase() || undefined;
+  const ns = nsOf(params?.get('ns'));
   const found = splitName(split.rest);
-  if (found === null) throw pathUnknown(url.path);
+  if (found === null) {
+    // The ping of a mirror whose client was not told that `/v2` is in its path already.
+    if (parsePing(url.path) !== null) return null;
+    throw pathUnknown(url.path);
+  }
   let name = found.name;
   let registry: string;
   let base = '/v2/';
@@ -70,7 +76,7 @@ export function resolvePull(url: RequestUrl, table: TableSnapshot): PullRoute | 
     registry = registryOfPath(split.registry, url, table);
     base = `/${registry}/v2/`;
   } else {
-    const first = name[0]?.toLowerCase() ?? '';
+    const first = registryText(name[0] ?? '');
     // As in image names: without a slash behind it, it is a repository.
     if (name.length > 1 && isRegistryHost(first)) {
       registry = registryOfPath(first, url, table);
@@ -102,8 +108,8 @@ export function resolvePull(url: RequestUrl, table: TableSnapshot): PullRoute | 
 export function parsePing(path: string): { readonly registry: string | undefined } | null {
   if (path === '/v2/' || path === '/v2') return { registry: undefined };
   const match = /^(?:\/v2)?\/([^/]+)\/v2\/?$/.exec(path);
-  const first = match?.[1] === undefined ? undefined : decodeSegment(match[1])?.toLowerCase();
-  return first !== undefined && isRegistryHost(first) ? { registry: first } : null;
+  const first = match?.[1] === undefined ? undefined : decodeSegment(match[1]);
+  return first !== undefined && isRegistryHost(first) ? { registry: registryText(first) } : null;
 }
 
 export function pathUnknown(path: string): RegistryError {
@@ -149,8 +155,9 @@ function splitPath(path: string): { registry: string | undefined; rest: readonly
   if (!path.startsWith('/v2/')) {
     const slash = path.indexOf('/', 1);
     if (slash < 2 || !path.startsWith('/v2/', slash)) return null;
-    registry = decodeSegment(path.slice(1, slash))?.toLowerCase();
-    if (registry === undefined || !isRegistryHost(registry)) return null;
+    const first = decodeSegment(path.slice(1, slash));
+    if (first === undefined || !isRegistryHost(first)) return null;
+    registry = registryText(first);
     start = slash + 4;
   }
   if (path.length === start) return null;

@@ -11,6 +11,12 @@ export const CATALOGUE = {
     'the repository name {name} is not valid',
     'use lower-case letters, digits and . _ - / as in library/alpine',
   ),
+  registryInvalid: entry(
+    400,
+    'NAME_INVALID',
+    '{registry} is no name of a registry',
+    'write it as image names start: quay.io, or registry.corp.example:5000',
+  ),
   digestInvalid: entry(
     400,
     'DIGEST_INVALID',

@@ -5,7 +5,7 @@ export const DOCKER_HUB = 'docker.io';
 
 /**
  * The other names of Docker Hub's registry: the host that serves it, those of its earlier versions (distribution/reference, *legacyDefaultDomain*), and
- * the service that its tokens are for. `hub.docker.com` is none: it is a web site, whose paths (`/r/org/app`, `/_/alpine`) name no repositories.
+ * the service that its tokens are for.
  */
 const DOCKER_HUB_NAMES: ReadonlySet<string> = new Set([
   'index.docker.io',
@@ -13,6 +13,11 @@ const DOCKER_HUB_NAMES: ReadonlySet<string> = new Set([
   'registry.docker.io',
   'registry.hub.docker.com',
 ]);
+
+/** Its web site, whose addresses people copy; its paths (`/r/org/app`, `/_/alpine`) name no repositories, so that it is none of the names. */
+export function isDockerHubSite(host: string): boolean {
+  return host === 'hub.docker.com';
+}
 
 /** The one name of a registry that has several; the port of HTTPS is part of none of Docker Hub's. */
 export function canonicalRegistry(host: string): string {

@@ -4,6 +4,7 @@ import { AliasTable } from '../aliases/alias-table.ts';
 import { seedRows } from '../aliases/yaml.ts';
 import { type Certificates, createCertificates } from '../certs/create.ts';
 import type { CoveredHost } from '../certs/service.ts';
+import { publicHostOf } from '../clients/facts.ts';
 import type { Config } from '../config/config.ts';
 import { Lifecycle } from '../kit/process.ts';
 import { pseudonymOf } from '../kit/via.ts';
@@ -44,7 +45,14 @@ export async function openState(options: {
   try {
     const stores = await openStores(config, activity, lifecycle, log);
     const { domain } = config;
-    const table = await AliasTable.open({ store: stores.aliases, domain, ports: portsOf(config), seed: seedRows, log });
+    const table = await AliasTable.open({
+      store: stores.aliases,
+      domain,
+      publicHost: publicHostOf(config),
+      ports: portsOf(config),
+      seed: seedRows,
+      log,
+    });
     lifecycle.defer('the alias table', () => table.close());
     const coveredHosts = (): CoveredHost[] => [
       { host: config.domain, order: true },

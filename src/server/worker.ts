@@ -2,6 +2,8 @@ import type { Server } from 'node:net';
 import { Access } from '../access/access.ts';
 import { UserSnapshot } from '../access/users.ts';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from '../aliases/table.ts';
+import { publicHostOf } from '../clients/facts.ts';
+import type { Config } from '../config/config.ts';
 import { Edge } from '../edge/edge.ts';
 import type { AccessPort } from '../edge/request-context.ts';
 import { Mutex } from '../kit/async.ts';
@@ -70,7 +72,7 @@ class Worker {
     this.#start = start;
     this.#state = state;
     this.#ticketKeys = Buffer.from(state.ticketKeys);
-    this.#table = tableOf(config.domain, state);
+    this.#table = tableOf(config, state);
     this.#users = new UserSnapshot(state.users);
     // The owner's lines name no process: it is the gateway.
     const { log: processLog, lines: logLines } = createLog(config.log);
@@ -107,7 +109,7 @@ class Worker {
       this.#core.ownerIsAt(state.generation);
       this.#state = state;
       if (!this.#ticketKeys.equals(state.ticketKeys)) this.#ticketKeys = Buffer.from(state.ticketKeys);
-      this.#table = tableOf(this.#start.config.domain, state);
+      this.#table = tableOf(this.#start.config, state);
       this.#users = new UserSnapshot(state.users);
     });
   }
@@ -134,7 +136,7 @@ class Worker {
 }
 
 /** The table as a worker needs it: which names there are. Where content comes from, only the owner must know. */
-function tableOf(domain: string, state: StateMessage): TableSnapshot {
+function tableOf(config: Config, state: StateMessage): TableSnapshot {
   const registries = new Map(
     state.registries.map((host): [string, RegistryEntry] => [
       host,
@@ -147,5 +149,5 @@ function tableOf(domain: string, state: StateMessage): TableSnapshot {
     aliases.set(alias.name, alias);
     hosts.set(alias.host, alias);
   }
-  return { domain, registries, aliases, hosts };
+  return { domain: config.domain, publicHost: publicHostOf(config), registries, aliases, hosts };
 }

@@ -17,14 +17,14 @@ afterEach(async () => {
   await rm(home, { recursive: true, force: true });
 });
 
-async function cli(line: string | string[], options: { stdin?: string; env?: NodeJS.ProcessEnv } = {}) {
+async function cli(line: string | string[], options: { stdin?: string | Buffer; env?: NodeJS.ProcessEnv } = {}) {
   const stdout = new PassThrough();
   const stderr = new PassThrough();
   const code = await run({
     argv: typeof line === 'string' ? line.split(' ') : line,
     stdout,
     stderr,
-    stdin: Readable.from([Buffer.from(options.stdin ?? '')]),
+    stdin: Readable.from([Buffer.from((options.stdin ?? '') as string)]),
     env: options.env ?? {},
     cwd: home,
     signal: new AbortController().signal,
@@ -180,6 +180,10 @@ describe('aliases and registries', () => {
     expect((await cli(set)).code).toBe(2);
     expect((await cli('registry set private.example --password-stdin', { stdin: 'x' })).code).toBe(2);
     expect((await cli(`${set} --password-stdin`, { stdin: '\n' })).code).toBe(2);
+    // A byte order mark is no part of a password, and what is no text would be kept as another one.
+    expect((await cli(`${set} --password-stdin`, { stdin: '\ufeff\n' })).code).toBe(2);
+    const latin1 = await cli(`${set} --password-stdin`, { stdin: Buffer.from('pässword', 'latin1') });
+    expect(latin1).toMatchObject({ code: 2, err: expect.stringContaining('no text in UTF-8') });
     const done = await cli(`${set} --password-stdin --public --proxy http://u:pw1@proxy:3128`, { stdin: 's3cret\n' });
     expect(done).toMatchObject({ code: 0, err: '' });
     for (const line of ['registry ls', 'registry show private.example', 'registry ls --json', 'alias export']) {

@@ -1,3 +1,5 @@
+import { request } from 'node:http';
+import { json } from 'node:stream/consumers';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { FakeRegistry } from '../support/fake-registry/index.ts';
 import { startGateway, type TestGateway } from '../support/gateway.ts';
@@ -10,7 +12,9 @@ let quay: FakeRegistry;
 
 beforeAll(async () => {
   [hub, quay] = await Promise.all([FakeRegistry.start(), FakeRegistry.start()]);
-  gateway = await startGateway({ config: { domain: 'cr.test', tls: { mode: 'off' }, listen: { https: 'off' } } });
+  gateway = await startGateway({
+    config: { domain: 'cr.test', publicUrl: 'https://pull.test:9443', tls: { mode: 'off' }, listen: { https: 'off' } },
+  });
   await gateway.ok('registry', 'set', 'registry-1.docker.io', '--endpoint', hub.url);
   await gateway.ok('registry', 'set', 'quay.io', '--endpoint', quay.url);
 }, 60_000);
@@ -45,10 +49,45 @@ test('names of the gateway itself in ns: an alias host is its registry, the doma
   expect(await digestAt('/v2/org/app/manifests/2?ns=localhost:5000')).toBe('403');
 });
 
-test('no advice would make a loop', async () => {
-  for (const name of ['none.cr.test', 'cr.test', 'cr.test:8443']) {
+/** What is asked of a host by its name. */
+function ask(host: string, path: string): Promise<{ status: number | undefined; body: unknown }> {
+  return new Promise((resolve, reject) => {
+    request({ port: gateway.httpPort, host: '127.0.0.1', path, headers: { host } }, async (answer) => {
+      resolve({ status: answer.statusCode, body: await json(answer) });
+    })
+      .on('error', reject)
+      .end();
+  });
+}
+
+test('the host of publicUrl is the gateway, too', async () => {
+  const { digest } = hub.repository('org/app').addImage('3', ['public']);
+  for (const host of ['pull.test', 'pull.test:9443', 'Pull.test.']) {
+    expect(await ask(host, '/v2/')).toEqual({ status: 200, body: {} });
+    expect((await ask(host, '/v2/docker.io/org/app/manifests/3')).status).toBe(200);
+  }
+  expect(await digestAt('/v2/org/app/manifests/3?ns=pull.test:9443')).toBe(digest);
+  expect((await ask('other.test', '/v2/')).status).toBe(404);
+  const refused = await gateway.cli(['registry', 'set', 'r.test', '--endpoint', 'https://pull.test:9443']);
+  expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('this gateway itself')]);
+});
+
+test('a name with the dot that ends it, or with the port of HTTPS', async () => {
+  const { digest } = quay.repository('org/app').addImage('4', ['dots']);
+  for (const name of ['quay.io.', 'Quay.io.:443', 'quay.io:443', 'quay.cr.test.']) {
+    expect(await digestAt(`/v2/${name}/org/app/manifests/4`)).toBe(digest);
+    expect(await digestAt(`/${name}/v2/org/app/manifests/4`)).toBe(digest);
+    expect(await digestAt(`/v2/org/app/manifests/4?ns=${name}`)).toBe(digest);
+    expect(await digestAt(`/v2/${name}/v2/`)).toBe(null);
+  }
+  expect(await digestAt('/v2/quay.io../org/app/manifests/4')).toBe('400');
+  expect(await digestAt('/v2/org/app/manifests/4?ns=https://quay.io')).toBe('400');
+});
+
+test('no advice would make a loop, or add a web site', async () => {
+  for (const name of ['none.cr.test', 'cr.test', 'cr.test:8443', 'pull.test', 'hub.docker.com']) {
     const answer = await fetch(`http://127.0.0.1:${gateway.httpPort}/v2/${name}/org/app/manifests/1`);
-    expect([404, 508]).toContain(answer.status);
+    expect([403, 404, 508]).toContain(answer.status);
     expect(await answer.text()).not.toContain('alias add');
   }
 });
@@ -58,5 +97,5 @@ test('a tag that cannot exist is not there', async () => {
     expect(await digestAt(`/v2/quay.io/org/app/manifests/${tag}`)).toBe('404');
   }
   expect(await digestAt('/v2/quay.io/org/app/manifests/sha256:12')).toBe('400');
-  expect(quay.log.of({ kind: 'manifest' }).every(({ reference }) => reference === '2')).toBe(true);
+  expect(quay.log.of({ kind: 'manifest' }).every(({ reference }) => ['2', '4'].includes(String(reference)))).toBe(true);
 });

@@ -75,6 +75,14 @@ describe('an authority of a registry', () => {
     expect(() => startUpstream({}, { caFile: file('nothing') })).toThrow(/no certificate/);
   });
 
+  it('may be one that another has signed, without its root', async () => {
+    const issuing = other.intermediate('Issuing');
+    const endpoints = [named(await fakeOf({ tls: issuing.issue(['localhost']) }))];
+    expect(await pull({ endpoints, ca: ca.pem })).toContain('--ca FILE');
+    expect(await pull({ endpoints, ca: issuing.pem })).toBe('served');
+    expect(await pull({ endpoints }, { caFile: file(issuing.pem) })).toBe('served');
+  });
+
   it('vouches for its own hosts alone: for tokens there, and not where a redirect leads out', async () => {
     const fake = await fakeOf({ auth: { scheme: 'bearer' } });
     expect(await pull({ endpoints: [named(fake)], ca: ca.pem })).toBe('served');

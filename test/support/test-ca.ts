@@ -8,11 +8,13 @@ const DAY = 24 * 3_600_000;
 export interface TestCa {
   /** PEM of its root. */
   readonly pem: string;
+  /** An authority that this one has signed; its servers send it along, and the root not. */
+  intermediate(commonName: string): TestCa;
   /** A server's key and chain, PEM; from two days ago to `until` days from now. */
   issue(names: readonly string[], until?: number): { readonly key: string; readonly cert: string };
 }
 
-export function makeTestCa(commonName = 'CA of this test'): TestCa {
+export function makeTestCa(commonName = 'CA of this test', above?: Parameters<typeof signCertificate>[1]): TestCa {
   const root = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const signer = { key: root.privateKey, publicKey: root.publicKey, commonName };
   const now = Date.now();
@@ -25,10 +27,11 @@ export function makeTestCa(commonName = 'CA of this test'): TestCa {
       notAfter: now + 3 * DAY,
       ca: true,
     },
-    signer,
+    above ?? signer,
   ).toString();
   return {
     pem,
+    intermediate: (name) => makeTestCa(name, signer),
     issue(names, until = 1) {
       const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
       const order = { commonName: names[0] ?? '', names, publicKey, ca: false };

@@ -121,6 +121,8 @@ describe('endpoints', () => {
     ['http://10.0.0.5:5000/mirror//', 'http://10.0.0.5:5000/mirror'],
     ['http://[::1]:5000', 'http://[::1]:5000'],
     ['https://harbor.example/v2/proj/', 'https://harbor.example/v2/proj'],
+    ['https://harbor.example//v2//proj/sub//', 'https://harbor.example/v2/proj/sub'],
+    ['https://nexus.example//repository/hub', 'https://nexus.example/repository/hub'],
     [
       'https://gitlab.com/v2/group/dependency_proxy/containers',
       'https://gitlab.com/v2/group/dependency_proxy/containers',

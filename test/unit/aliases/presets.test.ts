@@ -61,4 +61,12 @@ describe('the presets of a later version', () => {
     expect([aliases.get('hf')?.registry, aliases.get('gone')?.certificate]).toEqual(['gone.test', true]);
     expect((await one.presets(PRESETS, true)).differences).toEqual([]);
   });
+
+  test('bring nobody’s credentials to another host', async () => {
+    const one = await table();
+    await one.setRegistry('k8s.gcr.io', { credentials: { username: 'u', password: 'p' } });
+    const { kept } = await one.presets(PRESETS, true);
+    expect(kept.join('\n')).toContain('k8s.gcr.io stays at https://k8s.gcr.io');
+    expect(one.snapshot().registries.get('k8s.gcr.io')?.endpoints).toEqual(['https://k8s.gcr.io']);
+  });
 });

@@ -107,6 +107,8 @@ describe('patterns', () => {
       '*.pkg.dev',
     ])
       expect(registryOf(one.snapshot(), other)).toBeUndefined();
+    // The port of HTTPS is no other registry.
+    expect(registryOf(one.snapshot(), 'us-docker.pkg.dev:443')?.host).toBe('us-docker.pkg.dev');
   });
 
   test('what is set for one host is a row of its own, which begins as the pattern has it', async () => {

@@ -9,6 +9,7 @@ const FACTS: ClientFacts = {
   port: null,
   ca: null,
   registries: ['docker.io', 'quay.io', 'registry.corp:5000'],
+  patterns: [],
   aliases: [
     { name: 'docker', host: 'docker.cr.example.com', registry: 'docker.io' },
     { name: 'quay', host: 'quay.cr.example.com', registry: 'quay.io' },
@@ -47,7 +48,7 @@ test('docker: the bare domain as the mirror of docker.io, and names for the rest
 test('docker: one file for every registry where it has containerd’s store, and the word that 29 wants and 28 rejects', () => {
   const path = '/etc/docker/certs.d/_default/hosts.toml';
   expect(file('docker', FACTS, path)).toBe(
-    '[host."https://cr.example.com"]\n  capabilities = ["pull", "resolve", "referrers"]\n  dial_timeout = "3s"\n',
+    '[host."https://cr.example.com"]\n  capabilities = ["pull", "resolve", "referrers"]\n  dial_timeout = "1500ms"\n',
   );
   expect(file('docker', LOCAL, path)).toContain('ca = "/etc/docker/certs.d/_default/gateway-ca.crt"');
   expect(file('docker', LOCAL, '/etc/docker/certs.d/_default/gateway-ca.crt')).toContain('BEGIN CERTIFICATE');
@@ -59,7 +60,7 @@ test('docker: one file for every registry where it has containerd’s store, and
 
 test('containerd: one file for every registry, and the prefix shape for a single one', () => {
   expect(file('containerd', FACTS, '/etc/containerd/certs.d/_default/hosts.toml')).toBe(
-    '[host."https://cr.example.com"]\n  capabilities = ["pull", "resolve"]\n  dial_timeout = "3s"\n',
+    '[host."https://cr.example.com"]\n  capabilities = ["pull", "resolve"]\n  dial_timeout = "1500ms"\n',
   );
   expect(file('containerd', LOCAL, '/etc/containerd/certs.d/_default/hosts.toml')).toContain(
     'ca = "/etc/containerd/certs.d/_default/gateway-ca.crt"',
@@ -140,7 +141,7 @@ test('kind: the cluster mounts the folder', () => {
 test.each(['podman', 'cri-o', 'k3s', 'buildkit'] as const)(
   '%s: a pattern of the table is told, not written',
   (kind) => {
-    const { files, notes } = clientConfiguration(kind, { ...FACTS, registries: [...FACTS.registries, '*.pkg.dev'] });
+    const { files, notes } = clientConfiguration(kind, { ...FACTS, patterns: ['*.pkg.dev'] });
     expect(files.map(({ content }) => content).join('')).not.toContain('*');
     expect(notes.join('\n')).toContain('*.pkg.dev');
   },

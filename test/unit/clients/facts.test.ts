@@ -9,6 +9,7 @@ const table: Surroundings['table'] = {
   registries: new Map([
     ['quay.io', {}],
     ['docker.io', {}],
+    ['*.pkg.dev', {}],
   ]),
   aliases: new Map([['quay', { name: 'quay', host: 'quay.cr.example.com', registry: 'quay.io' }]]),
 };
@@ -41,4 +42,5 @@ test('or where the operator says that they find it, aliases at the same port', a
   const facts = await gatherFacts({ config: config as Surroundings['config'], table, bound: {}, credentials: false });
   expect(authority(facts, facts.aliases[0]?.host)).toBe('quay.cr.example.com:9443');
   expect(facts.registries).toEqual(['docker.io', 'quay.io']);
+  expect(facts.patterns).toEqual(['*.pkg.dev']);
 });

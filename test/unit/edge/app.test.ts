@@ -25,6 +25,7 @@ const app = createApp({
     scheme: 'https',
     port: null,
     ca: null,
+    patterns: [],
     registries: [...table.registries.keys()],
     aliases: [],
     credentials,

@@ -168,7 +168,8 @@ describe('the bare domain', () => {
     ['/nope.example/v2/a/manifests/1', '403 DENIED'],
     ['/v2/a/manifests/1?ns=nope.example', '403 DENIED'],
     ['/v2/a/manifests/1?ns=not a host', '400 NAME_INVALID'],
-    ['/v2/quay.io:443/a/manifests/1', '403 DENIED'],
+    ['/v2/quay.io:443/a/manifests/1', 'quay.io a manifest:1 base=/v2/quay.io/ ns=undefined'],
+    ['/v2/quay.io:5000/a/manifests/1', '403 DENIED'],
     ['/v2/foo..bar/a/manifests/1', '400 NAME_INVALID'],
     ['/v2/Alpine/manifests/1', '400 NAME_INVALID'],
     ['/v2/a//b/manifests/1', '400 NAME_INVALID'],
@@ -371,11 +372,15 @@ describe('pings', () => {
     ['/library/v2/', null],
     ['/v2/quay.io/', null],
     ['/v2/quay.io/v2/', { registry: 'quay.io' }],
+    ['/v2/quay.io/v2', { registry: 'quay.io' }],
+    ['/Quay.io./v2/', { registry: 'quay.io' }],
     ['/v2/v2/', null],
     ['/v2//', null],
     ['/', null],
     ['/quay.io/v2/x', null],
   ])('%s', (path, expected) => {
     expect(parsePing(path)).toEqual(expected);
+    // A ping is no pull of anything.
+    if (expected !== null) expect(resolve(BARE, path)).toBeNull();
   });
 });
