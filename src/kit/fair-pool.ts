@@ -52,6 +52,13 @@ export interface FairPoolOptions {
 const AFTER_REST_MS = 2_000;
 /** How often it is looked whether a holder is to rest, while somebody waits, ms. */
 const PRESS_MS = 250;
+/**
+ * What several clients ask for goes before what fewer do that have as good a claim: each doubling of their number counts as if they had waited so much
+ * longer, ms …
+ */
+const DOUBLING_MS = 2_000;
+/** … up to so many. Half of the wait after which clients are refused: whoever is alone has its turn, however much is asked for by many. */
+const MOST_DOUBLINGS = 4;
 
 interface Permit {
   /** The shares that it is a part of: the pool's, its group's, its asker's and its item's. */
@@ -66,6 +73,8 @@ interface Permit {
 
 interface Waiter {
   readonly grant: (line: Share) => void;
+  /** How many ask for it. */
+  readonly askers: () => number;
 }
 
 /** An item of a group, whoever asks for it. */
@@ -90,7 +99,7 @@ class Share {
   readonly turns = new LeastFirst<Share>();
   /** Those that may be asked to rest, in the order in which they came. */
   readonly holders = new Set<Permit>();
-  readonly queue = new Set<Waiter>();
+  readonly queue = new LeastFirst<Waiter>();
   inUse = 0;
   /** Of its holders, those that were asked to rest and have not returned their permits yet. */
   asked = 0;
@@ -107,6 +116,11 @@ class Share {
     return this.path.at(-2);
   }
 
+  /** Of whoever waits in it and is granted the next permit, ms. */
+  get headStart(): number {
+    return this.queue.size > 0 ? this.queue.headStart : this.turns.headStart;
+  }
+
   get isFull(): boolean {
     return this.inUse >= this.limit;
   }
@@ -119,7 +133,7 @@ class Share {
 
 /**
  * A counting semaphore that groups share evenly, within a group those who ask, and of each of them the items asked for: a permit goes to whoever
- * waits and has the fewest, in turns among equals. What lies idle is lent to anyone; where others wait meanwhile, holders are asked to rest, the
+ * waits and has the fewest, in turns among equals, where what many ask for has a head start. What lies idle is lent to anyone; where others wait meanwhile, holders are asked to rest, the
  * slowest first, of those that are most over their share.
  */
 export class FairPool {
@@ -158,6 +172,7 @@ export class FairPool {
       const share = this.#line(group, names[0] ?? '', item).path[1] as Share;
       let timer: NodeJS.Timeout | undefined;
       const waiter: Waiter = {
+        askers: () => askers.names.size,
         grant: (line) => {
           const release = this.#take(line, options);
           leave();
@@ -168,6 +183,15 @@ export class FairPool {
         const line = this.#line(group, asker, item);
         lines.add(line);
         this.#enqueue(line, waiter);
+      };
+      let headStart = headStartOf(waiter);
+      const moveUp = (): void => {
+        if (headStartOf(waiter) === headStart) return;
+        headStart = headStartOf(waiter);
+        for (const line of lines) {
+          line.queue.set(waiter, 0, headStart);
+          place(line);
+        }
       };
       const leave = (): void => {
         clearTimeout(timer);
@@ -184,6 +208,7 @@ export class FairPool {
       const onAbort = (): void => giveUp(signal.reason as Error);
       const stopJoining = askers.onJoin((asker) => {
         join(asker);
+        moveUp();
         this.#grantAll();
         this.#press();
       });
@@ -223,13 +248,13 @@ export class FairPool {
   }
 
   #enqueue(line: Share, waiter: Waiter): void {
-    line.queue.add(waiter);
+    line.queue.set(waiter, 0, headStartOf(waiter));
     for (const share of line.path.slice(2)) share.waiting++;
     place(line);
   }
 
   #dequeue(line: Share, waiter: Waiter): void {
-    line.queue.delete(waiter);
+    line.queue.set(waiter, null);
     for (const share of line.path.slice(2)) share.waiting--;
     // It took part, and leaves: another one may in its place.
     if (line.queue.size === 0 && line.item?.blocked.delete(line) === false) this.#unblock(line.item);
@@ -281,7 +306,7 @@ export class FairPool {
       if (isCrowded(line, this.#options.limits)) {
         line.item?.blocked.add(line);
         place(line);
-      } else line.queue.values().next().value?.grant(line);
+      } else line.queue.first()?.grant(line);
     }
   }
 
@@ -388,9 +413,16 @@ function child(parent: Share, key: string, limit: number, item: Item | null = nu
 function place(line: Share): void {
   let waits = line.queue.size > 0 && line.item?.blocked.has(line) !== true;
   for (let share = line; share.parent !== undefined; share = share.parent) {
-    share.parent.turns.set(share, waits && !share.isFull ? share.inUse : null);
+    // Not between groups: a registry that many clients ask has no better claim than one that few do.
+    const headStart = share.parent.parent === undefined ? 0 : share.headStart;
+    share.parent.turns.set(share, waits && !share.isFull ? share.inUse : null, headStart);
     waits = share.parent.turns.first() !== undefined;
   }
+}
+
+/** For how long it counts as having waited before, ms. */
+function headStartOf({ askers }: Waiter): number {
+  return DOUBLING_MS * Math.min(MOST_DOUBLINGS, Math.floor(Math.log2(Math.max(1, askers()))));
 }
 
 /** Whether its item has all that one may have. */

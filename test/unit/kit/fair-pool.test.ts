@@ -224,6 +224,67 @@ describe('clients of one registry', () => {
     expect(granted.filter((name) => name === 'greedy/299')).toHaveLength(1);
   });
 
+  it('get first what most of them wait for, among what has as good a claim', async () => {
+    const { granted, fill, done } = clients({ permits: 1 });
+    fill('held', new Askers('z'));
+    fill('one', new Askers('a'));
+    fill('two', new Askers('b', 'c'));
+    const four = new Askers('d', 'e', 'f');
+    fill('four', four);
+    fill('also two', new Askers('g', 'h'));
+    four.join('i');
+    for (const name of ['held', 'four', 'two', 'also two', 'one']) {
+      await settle();
+      expect(granted.at(-1)).toBe(name);
+      done(name);
+    }
+  });
+
+  it('get first what most wait for of all that one client asks for', async () => {
+    const { granted, fill, done } = clients({ permits: 1 });
+    fill('held', new Askers('z'));
+    for (let i = 0; i < 20; i++) fill(`a/${i}`, new Askers('a'), `r${i % 3}`);
+    const shared = new Askers('a');
+    fill('shared', shared, 'r2');
+    shared.join('b');
+    shared.join('c');
+    await settle();
+    done('held');
+    await settle();
+    expect(granted).toEqual(['held', 'shared']);
+  });
+
+  it('gain nothing by asking for the same again, nor before whoever has fewer permits', async () => {
+    const { granted, fill, done } = clients({ permits: 3 });
+    for (const client of ['greedy', 'other', 'third']) fill(`${client}/0`, new Askers(client));
+    await settle();
+    const again = new Askers('greedy');
+    fill('greedy/1', again);
+    for (let i = 0; i < 100; i++) again.join('greedy');
+    // Each of the two has a permit already.
+    again.join('other');
+    fill('modest/0', new Askers('modest'));
+    done('third/0');
+    await settle();
+    expect(granted.at(-1)).toBe('modest/0');
+  });
+
+  it('that ask for what nobody else does have their turn, however many always come for something else', async () => {
+    const { granted, fill, done } = clients({ permits: 1 });
+    fill('0', new Askers('x'));
+    fill('lonely', new Askers('lonely'));
+    let rounds = 0;
+    for (; !granted.includes('lonely') && rounds < 100; rounds++) {
+      const crowd = Array.from({ length: 40 }, (_, client) => `${rounds}/${client}`);
+      fill(`${rounds + 1}`, new Askers(...crowd));
+      await vi.advanceTimersByTimeAsync(1_000);
+      done(granted.at(-1) ?? '');
+      await settle();
+    }
+    // Within the time after which it would be refused, by far.
+    expect([granted.at(-1), rounds]).toEqual(['lonely', 9]);
+  });
+
   it('leave each other the room that one client, and one repository, may not have', async () => {
     const { granted, fill, rests, done, held } = clients({
       permits: 8,
