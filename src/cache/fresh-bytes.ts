@@ -81,8 +81,9 @@ export class FreshBytes {
     if (this.#blocks.length >= MOST_FOUND) this.#busy.push(...this.#blocks.splice(0, 1));
     const free = this.#busy.findIndex(({ from, to, readers }) => readers === 0 && this.#isWritten(from, to));
     const [again] = free === -1 ? [] : this.#busy.splice(free, 1);
-    // Of more than are to be kept the memory is left to whoever still uses it, and freed with it.
-    if (this.#busy.length > MOST_BUSY) this.#busy = this.#busy.filter(({ readers }) => readers > 0);
+    // Of more than are to be kept the oldest is left to the disk, and its memory freed with what is queued for it.
+    const waiting = this.#busy.length > MOST_BUSY ? this.#busy.findIndex(({ readers }) => readers === 0) : -1;
+    if (waiting !== -1) this.#busy.splice(waiting, 1);
     const memory = again?.memory ?? Buffer.allocUnsafeSlow(BLOCK_BYTES);
     const block = { memory, from: offset, to: offset, readers: 0 };
     this.#blocks.push(block);

@@ -93,8 +93,9 @@ export class OpenBlob implements Readable {
     };
   }
 
-  get users(): number {
-    return this.#users;
+  get readers(): number {
+    // The first user of a growing blob is its fill.
+    return this.#fill?.outcome === null ? this.#users - 1 : this.#users;
   }
 
   get file(): SharedFile | null {

@@ -18,8 +18,8 @@ import type { Want } from './wishes.ts';
 /** What a reader reads: a blob of this process's cache, or the view of one that another process fills. */
 export interface Readable {
   readonly blob: FileView;
-  /** Readers, and those who are about to read. */
-  readonly users: number;
+  /** Those who read it, or are about to: bytes are shared among them. A fill is none of them. */
+  readonly readers: number;
   /** Open as soon as any byte is available. */
   readonly file: SharedFile | null;
   /** At most `length` of the bytes at `position`, from memory; null where they are not there (any more). Left out where none are kept there. */
@@ -125,10 +125,10 @@ export class BlobReader implements FileSource {
   place(): FilePlace | null {
     // What is checked has to come through here.
     if (this.#continuation !== null || this.#closed || this.#hash !== null) return null;
-    const { blob, users } = this.#readable;
+    const { blob, readers } = this.#readable;
     const readable = readableFrom(blob, this.#offset, this.#wholeReply);
     const end = Math.min(readable, this.#end() ?? readable);
-    return { file: this.#readable, position: this.#offset, end, shared: users > 1 };
+    return { file: this.#readable, position: this.#offset, end, shared: readers > 1 };
   }
 
   lend(most: number): Lent | null {

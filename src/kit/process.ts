@@ -44,15 +44,23 @@ export function forkOptions(): { readonly execArgv: string[]; readonly env: Node
   };
 }
 
+/** Of the time until then, the share in which a process that has nothing to do is at work at most: putting an index of a few thousand blobs in order takes less. */
+const IDLE = 0.05;
+
 /**
  * Collects once, shortly after the start, together with the code that only the start needed: V8 collects for want of room only, and an idle
- * process would keep it for good. Measured: 5 MiB of an owner and 6 MiB of each worker, for one pause of up to 70 ms. Nothing
- * without `--expose-gc`.
+ * process would keep it for good. Measured: 6 to 9 MiB of an owner and 6 MiB of each worker, for one pause of up to 100 ms, after which all code
+ * is compiled anew when it runs next. So a process that has had work to do meanwhile is left alone: somebody would wait for the pause, and the
+ * next pull would cost twice as much. Nothing without `--expose-gc`.
  */
 export function collectAfterStart(): void {
   const { gc } = globalThis;
   if (gc === undefined) return;
-  setTimeout(() => void gc({ type: 'major', execution: 'sync', flavor: 'last-resort' }), STARTED_AFTER).unref();
+  const started = performance.eventLoopUtilization();
+  setTimeout(() => {
+    if (performance.eventLoopUtilization(started).utilization > IDLE) return;
+    void gc({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+  }, STARTED_AFTER).unref();
 }
 
 /** How many descriptors this process may have open (the soft limit, which Node has raised to the hard one); null where the system does not say. */

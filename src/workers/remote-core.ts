@@ -174,7 +174,7 @@ class RemoteBlob implements Readable, FileView {
     return this.#file;
   }
 
-  get users(): number {
+  get readers(): number {
     return this.#users;
   }
 

@@ -53,6 +53,25 @@ describe('a fill', () => {
     await eventually('rig.index.blob(content.digest)?.size === 0', () => rig.index.blob(content.digest)?.size === 0);
   });
 
+  it('is none of its own readers: a single one has nobody to share what it reads with', async () => {
+    const content = makeContent(50_000);
+    const driven = new DrivenFetch();
+    const handle = rig.cache.fill(content.key, driven.fetch);
+    const sink = await driven.sink();
+    sink.begin(content.bytes.length);
+    await sink.write(0, content.bytes.subarray(0, 10_000));
+    const first = handle.open() as FileSource;
+    await first.ready?.();
+    // Who holds a handle is about to read, too.
+    expect(first.place?.()?.shared).toBe(true);
+    const second = handle.open() as FileSource;
+    handle.release();
+    expect([first.place?.()?.shared, second.place?.()?.shared]).toEqual([true, true]);
+    await second.close();
+    expect(first.place?.()?.shared).toBe(false);
+    await first.close();
+  });
+
   it('is one for all who ask meanwhile, each reading from its own offset', async () => {
     const content = makeContent(50_000);
     const driven = new DrivenFetch();
