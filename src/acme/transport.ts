@@ -155,7 +155,8 @@ export class Transport {
   }
 
   #trust(): { secureContext?: SecureContext } {
-    if (this.#roots !== null) return { secureContext: createSecureContext({ ca: this.#roots }) };
+    if (this.#roots !== null)
+      return { secureContext: createSecureContext({ ca: this.#roots, allowPartialTrustChain: true }) };
     return this.#readsSystem ? { secureContext: trusting() } : {};
   }
 

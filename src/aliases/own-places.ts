@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { parseAddress } from '../kit/networks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { isPattern } from '../oci/names.ts';
 import type { TableSnapshot } from './table.ts';
@@ -48,7 +49,10 @@ function leadsHere(url: URL, { domain, publicHost, hosts }: TableSnapshot, ports
 
 function isOfMachine(host: string): boolean {
   if (host === 'localhost' || host.endsWith('.localhost')) return true;
-  if (isIP(host) === 0) return false;
+  const asked = parseAddress(host);
+  if (asked === null) return false;
   const own = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
-  return host === '::1' || host.startsWith('127.') || own.some(({ address }) => address === host);
+  // The unspecified address connects to the machine itself (RFC 1122 §3.2.1.3).
+  if (['loopback', 'unspecified'].includes(asked.range())) return true;
+  return own.some(({ address }) => parseAddress(address)?.toString() === asked.toString());
 }

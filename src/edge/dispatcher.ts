@@ -1,5 +1,4 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
-import { constants } from 'node:http2';
 import { getRequestListener } from '@hono/node-server';
 import type { Grant } from '../access/access.ts';
 import type { Reservation } from '../access/quotas.ts';
@@ -14,6 +13,7 @@ import type { Logger } from '../telemetry/log.ts';
 import type { EdgeApp } from './app.ts';
 import type { Bodies } from './bodies.ts';
 import type { Connection } from './connections.ts';
+import { refuseMethod } from './method-refusal.ts';
 import { admitBody } from './quota.ts';
 import type { Reads } from './reads.ts';
 import { type AccessLog, type AccessPort, type ForwardedHeaders, RequestContext } from './request-context.ts';
@@ -22,7 +22,6 @@ import {
   guardStall,
   http2Stream,
   isGone,
-  methodNotAllowed,
   requestInvalid,
   sendAnswer,
   sendBody,
@@ -46,10 +45,6 @@ export interface DispatcherDeps {
 
 /** Status in the log and the metrics where the client left before there was an answer; nginx uses the same. */
 const CLIENT_CLOSED_REQUEST = 499;
-/** How much of a refused request's body is read, and for how long, so that its client gets to see the answer. */
-const REFUSED_BODY_BYTES = 256 * 1024;
-const REFUSED_BODY_MS = 1_000;
-
 /** Sees every request of every port first: refuses methods, serves pulls straight to Node's response, and gives the rest to Hono. */
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   const { routes, pulls, pseudonym, forwarded, accessLog, log } = deps;
@@ -118,50 +113,6 @@ function answerByApp({ app, log }: DispatcherDeps, context: RequestContext): Ret
       return new Response(body, { status, headers });
     },
   });
-}
-
-/** 405 for everything that is not GET or HEAD. The body is not worth reading, so an HTTP/1.1 connection that has one ends. */
-function refuseMethod(context: RequestContext, request: IncomingMessage, response: ServerResponse): void {
-  context.kind = 'refused';
-  const answer = methodNotAllowed(context.method);
-  const stream = http2Stream(response);
-  if (stream !== undefined) {
-    sendAnswer(response, context, answer);
-    if (!request.readableEnded) response.once('finish', () => stream.close(constants.NGHTTP2_NO_ERROR));
-    return;
-  }
-  const hasBody =
-    request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
-  if (!hasBody) {
-    sendAnswer(response, context, answer);
-    return;
-  }
-  response.setHeader('connection', 'close');
-  // Under Expect the client holds the body back until it is invited (RFC 9110 §10.1.1), which never happens.
-  const bodyComes = request.headers.expect === undefined;
-  sendAnswer(response, context, answer, !bodyComes);
-  if (bodyComes) endAfterBody(request, response);
-}
-
-/**
- * The answer is out. Closing at once would reset the connection of a client that is still sending, and the answer would be lost with it:
- * so a little more is read first.
- */
-function endAfterBody(request: IncomingMessage, response: ServerResponse): void {
-  let seen = 0;
-  const finish = (): void => {
-    clearTimeout(bound);
-    request.off('data', onData);
-    response.end();
-  };
-  const onData = (chunk: Buffer): void => {
-    seen += chunk.length;
-    if (seen > REFUSED_BODY_BYTES) finish();
-  };
-  const bound = setTimeout(finish, REFUSED_BODY_MS);
-  request.on('data', onData);
-  request.once('end', finish);
-  response.once('close', finish);
 }
 
 interface PullDeps {

@@ -318,12 +318,20 @@ function saysOf(error: unknown, { registry, hidden = [] }: RequestSubject): Quot
 /** What an operator does about a certificate that nobody here trusts; null for every other failure. */
 export function trustAdvice(error: unknown, registry: string): string | null {
   if (!isUnknownIssuer(error)) return null;
+  // What a registry trusts besides is no concern of a proxy.
+  if (causes(error).some((cause) => cause instanceof ProxyError))
+    return "its operator names the authority that signed the proxy's certificate: upstream.caFile, or the store of the gateway's machine";
   return `its operator names the authority that signed it: gateway registry set ${registry} --ca FILE, upstream.caFile for all registries, or the store of the gateway's machine`;
 }
 
 function isCertificateError(error: unknown): boolean {
   const code = codeOf(error) ?? '';
   return WORDS[code]?.includes('certificate') ?? code.startsWith('ERR_TLS');
+}
+
+/** An error and what caused it. */
+function causes(error: unknown): unknown[] {
+  return error instanceof Error ? [error, ...causes(error.cause)] : [];
 }
 
 /** The first code of an error or its causes that `WORDS` explains, else the error's own. */

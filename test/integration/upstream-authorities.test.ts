@@ -7,6 +7,7 @@ import type { Route } from '../../src/upstream/upstream.ts';
 import { FakeRegistry, type FakeRegistryOptions, generated } from '../support/fake-registry/index.ts';
 import { startGateway } from '../support/gateway.ts';
 import { MemorySink } from '../support/memory-sink.ts';
+import { httpProxy } from '../support/proxy-servers.ts';
 import { makeTestCa } from '../support/test-ca.ts';
 import { startUpstream } from '../support/upstream.ts';
 
@@ -81,6 +82,20 @@ describe('an authority of a registry', () => {
     expect(await pull({ endpoints, ca: ca.pem })).toContain('--ca FILE');
     expect(await pull({ endpoints, ca: issuing.pem })).toBe('served');
     expect(await pull({ endpoints }, { caFile: file(issuing.pem) })).toBe('served');
+  });
+
+  it('vouches for no proxy; upstream.caFile does', async () => {
+    const fake = await FakeRegistry.start();
+    cleanups.push(() => fake.close());
+    fake.repository('library/app').addImage('latest', [LAYER]);
+    const proxy = await httpProxy({ names: { 'registry.test': fake.host }, tls });
+    cleanups.push(() => proxy.close());
+    const route = { endpoints: ['http://registry.test'], proxy: `https://localhost:${proxy.port}` };
+    const told = await pull({ ...route, ca: ca.pem });
+    expect(told).toContain('the proxy on the way to it failed');
+    expect(told).toContain('upstream.caFile');
+    expect(told).not.toContain('--ca');
+    expect(await pull(route, { caFile: file(ca.pem) })).toBe('served');
   });
 
   it('vouches for its own hosts alone: for tokens there, and not where a redirect leads out', async () => {

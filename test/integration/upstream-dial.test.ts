@@ -4,6 +4,7 @@ import { Worker } from 'node:worker_threads';
 import { afterEach, expect, it } from 'vitest';
 import { dialAny, openSocket, resolveHost } from '../../src/upstream/net/dial.ts';
 import { parseProxy } from '../../src/upstream/net/egress.ts';
+import { Trust } from '../../src/upstream/net/trust.ts';
 import { describeWith } from '../support/programs.ts';
 
 /** Far more than any of these needs. */
@@ -110,7 +111,7 @@ describeWith(['linux'], 'a host of several addresses', () => {
 it('what a public registry points to is refused where its name leads inside', async () => {
   const { port, accepted } = await listener('127.0.0.1');
   await expect(resolveHost('localhost', 'public')).rejects.toMatchObject({ code: 'EADDRFORBIDDEN' });
-  const way = { reach: 'public', proxy: null, timeout: TIMEOUT_MS } as const;
+  const way = { reach: 'public', proxy: null, trust: new Trust(null), timeout: TIMEOUT_MS } as const;
   for (const host of ['localhost', '127.0.0.1', '[::1]', '::ffff:127.0.0.1']) {
     await expect(openSocket(host, port, way)).rejects.toMatchObject({ code: 'EADDRFORBIDDEN' });
   }
@@ -122,7 +123,7 @@ it.each(['http', 'https', 'socks5h'])(
   async (scheme) => {
     const { port, open, accepted } = await listener('127.0.0.1');
     const proxy = parseProxy(`${scheme}://127.0.0.1:${port}`);
-    const way = { reach: 'operator', proxy, timeout: 300 } as const;
+    const way = { reach: 'operator', proxy, trust: new Trust(null), timeout: 300 } as const;
     await expect(openSocket('registry.example', 443, way)).rejects.toThrow();
     await expect.poll(() => open.size, { timeout: 10_000 }).toBe(0);
     expect(accepted()).toBe(1);

@@ -105,7 +105,7 @@ export class OutgoingConnections {
     if (url.protocol === 'http:' && proxy !== null && proxy.kind !== 'socks5') {
       // Most HTTP proxies allow CONNECT to TLS ports only, and forward plain HTTP (RFC 9112 §3.2.2, absolute-form).
       requireName(request.reach, bareHost(url.hostname));
-      response = await this.#agent(null, `forward ${proxy.key}`, () => forwardConnector(proxy)).request({
+      response = await this.#agent(null, `forward ${proxy.key}`, () => forwardConnector(proxy, this.#trust)).request({
         ...options,
         origin: `http://${proxy.host.includes(':') ? `[${proxy.host}]` : proxy.host}:${proxy.port}`,
         path: `${url.origin}${url.pathname}${url.search}`,
@@ -142,7 +142,7 @@ export class OutgoingConnections {
   async probe(url: URL, { proxy, ca }: Pick<RawRequest, 'proxy' | 'ca'>): Promise<void> {
     const chosen = this.#choice.for(url, proxy);
     const forwarded = url.protocol === 'http:' && chosen !== null && chosen.kind !== 'socks5';
-    const connect = forwarded ? forwardConnector(chosen) : this.#connector(chosen, 'operator', ca);
+    const connect = forwarded ? forwardConnector(chosen, this.#trust) : this.#connector(chosen, 'operator', ca);
     const { protocol, host, hostname, port } = url;
     await new Promise<void>((resolve, reject) => {
       connect({ protocol, host, hostname, port }, (...[error, socket]) => {
@@ -208,7 +208,7 @@ export class OutgoingConnections {
         if (isSecure && isUnknownIssuer(error) && this.#trust.readSystem(ca)) connect(options, callback);
         else callback(connectError(options, error), null);
       };
-      openSocket(options.hostname, port, { reach, proxy, timeout: CONNECT_TIMEOUT_MS, open }).then(
+      openSocket(options.hostname, port, { reach, proxy, trust: this.#trust, timeout: CONNECT_TIMEOUT_MS, open }).then(
         ({ socket, address }) => {
           if (reach === 'operator' && address !== null) this.#noteAddress(options, isInsideAddress(address));
           if (secure === null) callback(null, socket);
@@ -234,9 +234,9 @@ export class OutgoingConnections {
 }
 
 /** Connects to the proxy itself, for plain HTTP that it forwards. */
-function forwardConnector(proxy: ProxyServer): buildConnector.connector {
+function forwardConnector(proxy: ProxyServer, trust: Trust): buildConnector.connector {
   return (options, callback) => {
-    dialProxy(proxy, CONNECT_TIMEOUT_MS).then(
+    dialProxy(proxy, trust, CONNECT_TIMEOUT_MS).then(
       (socket) => callback(null, socket),
       (error: Error) => callback(connectError(options, error), null),
     );

@@ -2,8 +2,10 @@ import { lookup } from 'node:dns/promises';
 import { request as plainRequest } from 'node:http';
 import { connect, isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
 import { type TLSSocket, connect as tlsConnect } from 'node:tls';
+import { isUnknownIssuer } from '../../kit/authorities.ts';
 import { ForbiddenAddressError, ProxyError, reasonOf } from '../failures.ts';
 import { bareHost, mayName, mayReach, type ProxyServer, type Reach } from './egress.ts';
+import type { Trust } from './trust.ts';
 
 /** RFC 8305 §5 (Connection Attempt Delay): after this time without an answer the next address is tried beside the one before. */
 const ATTEMPT_DELAY_MS = 250;
@@ -15,6 +17,8 @@ const KEEP_ALIVE_MS = 60_000;
 export interface DialOptions {
   readonly reach: Reach;
   readonly proxy: ProxyServer | null;
+  /** Whom an `https://` proxy's certificate may be signed by; a registry's own authorities vouch for no proxy. */
+  readonly trust: Trust;
   /** Milliseconds for everything up to the open TCP connection. */
   readonly timeout: number;
   /** Begins to connect, where no proxy is in between; default: plain TCP. */
@@ -53,7 +57,7 @@ async function open(
   port: number,
   options: DialOptions,
 ): Promise<{ socket: Socket; address: string | null }> {
-  const { proxy, reach, timeout, open: begin } = options;
+  const { proxy, reach, trust, timeout, open: begin } = options;
   if (proxy === null) {
     const socket = await dialAny(await resolveHost(host, reach), port, timeout, begin);
     return { socket, address: socket.remoteAddress ?? null };
@@ -62,7 +66,7 @@ async function open(
   if (proxy.resolves) requireName(reach, target);
   else target = (await resolveHost(target, reach))[0] ?? target;
   // The operator chose the proxy: its address may be private.
-  const proxySocket = await dialProxy(proxy, timeout);
+  const proxySocket = await dialProxy(proxy, trust, timeout);
   try {
     const tunnel =
       proxy.kind === 'socks5'
@@ -82,11 +86,13 @@ export function requireName(reach: Reach, host: string): void {
 }
 
 /** A connection to the proxy itself, TLS of an `https://` proxy included. @throws {ProxyError} */
-export async function dialProxy(proxy: ProxyServer, timeout: number): Promise<Socket> {
+export async function dialProxy(proxy: ProxyServer, trust: Trust, timeout: number): Promise<Socket> {
   try {
     const socket = await dialAny(await resolveHost(proxy.host, 'operator'), proxy.port, timeout);
-    return proxy.kind === 'https' ? await secureProxy(socket, proxy.host, timeout) : socket;
+    return proxy.kind === 'https' ? await secureProxy(socket, proxy.host, trust, timeout) : socket;
   } catch (error) {
+    if (proxy.kind === 'https' && isUnknownIssuer(error) && trust.readSystem(null))
+      return dialProxy(proxy, trust, timeout);
     throw new ProxyError(`the proxy ${proxy.host}:${proxy.port} is out of reach: ${reasonOf(error)}`, { cause: error });
   }
 }
@@ -171,8 +177,9 @@ async function connectTunnel(
 }
 
 /** TLS with an `https://` proxy itself; that with the registry then runs inside it. */
-function secureProxy(socket: Socket, host: string, timeout: number): Promise<Socket> {
-  const secure = tlsConnect({ socket, host, ...serverName(host), ALPNProtocols: ['http/1.1'] });
+function secureProxy(socket: Socket, host: string, trust: Trust, timeout: number): Promise<Socket> {
+  const secureContext = trust.context(null);
+  const secure = tlsConnect({ socket, host, secureContext, ...serverName(host), ALPNProtocols: ['http/1.1'] });
   return handshake(secure, timeout).catch((error: Error) => {
     socket.destroy();
     throw error;

@@ -214,7 +214,7 @@ function matches(entry: string, host: string, port: string, isAddress: boolean):
   const onlyPort = hostAndPort !== null && isIP(entry) === 0 ? hostAndPort[2] : undefined;
   if (onlyPort !== undefined && onlyPort !== port) return false;
   if (isAddress) return isIP(name) !== 0 && ipaddr.parse(name).toString() === ipaddr.parse(host).toString();
-  const domain = name.replace(/^\*?\./, '');
+  const domain = name.replace(/^\*?\./, '').replace(/\.$/, '');
   return host === domain || host.endsWith(`.${domain}`);
 }
 

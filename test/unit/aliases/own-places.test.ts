@@ -24,6 +24,9 @@ test.each([
   'http://127.0.0.1:8080',
   'https://localhost:8443',
   'https://[::1]:8443',
+  'https://0.0.0.0:8443',
+  'https://[::]:8443',
+  'https://[::ffff:7f00:1]:8443',
 ])('the endpoint %s', async (endpoint) => {
   const one = await table();
   expect((await rejection(one.setRegistry('r.test', { endpoints: [endpoint] }))).code).toBe('LEADS_TO_ITSELF');

@@ -57,6 +57,8 @@ describe('proxyFromEnvironment', () => {
     ['', 'https://localhost/', true],
     ['', 'https://127.0.0.1/', true],
     ['', 'https://[::1]/', true],
+    ['quay.io.', 'https://quay.io/', true],
+    ['quay.io.:443', 'https://quay.io./', true],
   ])('NO_PROXY=%s spares %s: %s', (list, url, spared) => {
     expect(choose(url, { NO_PROXY: list }) === null).toBe(spared);
   });
