@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { TableSnapshot } from '../aliases/table.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { DOCKER_HUB, hasMixedCase } from '../oci/known-registries.ts';
-import { NEXT_MARK, nameIn, TYPE_MARK } from '../oci/link.ts';
+import { NEXT_MARK, nameIn, pageOfNext, TYPE_MARK } from '../oci/link.ts';
 import {
   type Extra,
   isRegistryHost,
@@ -95,7 +95,7 @@ export function resolvePull(url: RequestUrl, table: TableSnapshot): PullRoute | 
   const asked = found.name.join('/');
   const key = { registry, repository: repositoryOf(registry, name) };
   return {
-    target: { ...key, what: whatOf(found, key, params) },
+    target: { ...key, what: whatOf(found, key, url.query, params) },
     ...(asked === nameIn(base, key) ? {} : { name: asked }),
     base,
     ns: ns === undefined || !isRegistryName(ns) ? undefined : ns,
@@ -206,7 +206,7 @@ function repositoryOf(registry: string, name: readonly string[]): string {
   return requireRepository(joined, hasMixedCase(registry));
 }
 
-function whatOf(found: Found, key: RepositoryKey, params: URLSearchParams | undefined): What {
+function whatOf(found: Found, key: RepositoryKey, query: string, params: URLSearchParams | undefined): What {
   switch (found.kind) {
     case 'manifests':
       return { kind: 'manifest', reference: referenceOf(found.last, key) };
@@ -217,13 +217,13 @@ function whatOf(found: Found, key: RepositoryKey, params: URLSearchParams | unde
       return {
         kind: 'referrers',
         digest: requireDigest(found.last),
-        ...(params?.has(NEXT_MARK) ? nextOf(params) : {}),
         ...(artifactType === null || artifactType === undefined ? {} : { artifactType }),
-        ...extraOf(params, ['artifactType']),
+        ...(nextOf(query, params, found.last) ?? extraOf(params, ['artifactType'])),
       };
     }
     case 'tags': {
-      if (params?.has(NEXT_MARK)) return { kind: 'tags', ...nextOf(params) };
+      const next = nextOf(query, params, found.last);
+      if (next !== null) return { kind: 'tags', ...next };
       const n = params?.get('n');
       const last = params?.get('last');
       return {
@@ -248,13 +248,14 @@ function referenceOf(text: string, key: RepositoryKey): Reference {
   throw new RegistryError('manifestUnknown', { facts: { ...key, reference: shown(text) } });
 }
 
-/** What an upstream's own page link added to the query (quay.io: `next_page`); it goes back as it came. */
 function extraOf(params: URLSearchParams | undefined, known: readonly string[]): { extra?: Extra } {
-  const extra = [...(params ?? [])].filter(([name]) => name !== 'ns' && !known.includes(name));
+  const own = ['ns', NEXT_MARK, TYPE_MARK, ...known];
+  const extra = [...(params ?? [])].filter(([name]) => !own.includes(name));
   return extra.length === 0 ? {} : { extra };
 }
 
-/** The query of an upstream's own link, without what this gateway added to it. */
-function nextOf(params: URLSearchParams): { next: Extra } {
-  return { next: [...params].filter(([name]) => !['ns', NEXT_MARK, TYPE_MARK].includes(name)) };
+/** The page to which an upstream's own link leads; null where the client follows none. */
+function nextOf(query: string, params: URLSearchParams | undefined, own: string): { next: string } | null {
+  const next = params?.has(NEXT_MARK) ? pageOfNext(query, own) : null;
+  return next === null ? null : { next };
 }

@@ -114,8 +114,6 @@ export interface TagsReading {
   readonly body: Uint8Array;
   /** What the next page begins after, where the list was cut here; null where the upstream's own link, if any, leads on. */
   readonly cutAfter: string | null;
-  /** Tags in it. */
-  readonly count: number;
 }
 
 /**
@@ -132,7 +130,6 @@ function readTags(bytes: Uint8Array, { name, n, last, hasNext, isNext }: TagsQue
   const write = (tags: readonly string[], cut: boolean): TagsReading => ({
     body: Buffer.from(JSON.stringify({ name, tags })),
     cutAfter: cut ? (tags.at(-1) ?? null) : null,
-    count: tags.length,
   });
   if (isNext) return write(all, false);
   if (hasNext) {

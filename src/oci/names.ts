@@ -110,20 +110,18 @@ export type What =
       readonly n?: number;
       readonly last?: string;
       readonly extra?: Extra;
-      readonly next?: Extra;
+      /** The page to which an upstream's own link leads, where the client follows one: see `Page` in link.ts. */
+      readonly next?: string;
     }
   | {
       readonly kind: 'referrers';
       readonly digest: Digest;
       readonly artifactType?: string;
       readonly extra?: Extra;
-      readonly next?: Extra;
+      readonly next?: string;
     };
 
-/**
- * What else the query had (not `ns`), as pairs: an upstream's own page link may carry more than the specification knows,
- * and gets it back as it was. As `next`, all of the query of such a link, where the client follows one that this gateway marked.
- */
+/** What else the query had (not `ns`), as pairs: a registry may take more than the specification knows. */
 export type Extra = readonly [name: string, value: string][];
 
 export type Reference =

@@ -5,7 +5,7 @@ import { readBounded, TooLargeError } from '../kit/http.ts';
 import { InvalidResponseError } from './failures.ts';
 
 // `Accept-Encoding: identity` goes out with every request, but some servers and proxies compress all the same (RFC 9110 §8.4, §12.5.3). A document
-// is decoded, within bounds; a blob is refused, unless its size shows that only its name is wrong.
+// is decoded, within bounds; of a blob its size decides whether only the name is wrong, and where that is not known, its digest.
 
 /** Encodings around one document. A proxy that compresses what is compressed already makes two. */
 const MAX_ENCODINGS = 3;

@@ -1,5 +1,5 @@
 import { type DocumentOrigin, readDocument } from '../oci/document-reader.ts';
-import { nextQuery } from '../oci/link.ts';
+import { isSamePage, type ListKind, nextTarget, type Page, pageAt } from '../oci/link.ts';
 import { isWebPage, OCI_INDEX } from '../oci/media-types.ts';
 import { type Digest, parseDigest, type Reference } from '../oci/names.ts';
 import { isManifestDigest, manifestDigest } from '../oci/schema1.ts';
@@ -17,7 +17,7 @@ import {
   statusError,
   type UpstreamResponse,
 } from './responses.ts';
-import type { ListPage, TagsRequest, UpstreamManifest } from './upstream.ts';
+import type { ListPage, ReferrersRequest, TagsRequest, UpstreamManifest } from './upstream.ts';
 
 // What a registry answers in one piece: manifests, lists of tags, indexes of referrers. A 200 is believed only if it can be what was asked for.
 
@@ -126,48 +126,51 @@ export async function readTags(
 ): Promise<ListPage> {
   if (response.status !== 200) throw await statusError(response, endpoint);
   requireNoWebPage(response);
-  const next = nextPage(response);
-  const { query, ...asked } = request;
+  const { page, ...asked } = request;
+  const next = nextPage(response, page, 'tags');
   const bytes = await readWhole(response, LIST_LIMIT);
   const reading = await readDocument('tags', bytes, { ...asked, hasNext: next !== null }, origin);
   if (reading === null) throw new InvalidResponseError('a list of tags that is none');
-  const { body, cutAfter, count } = reading;
-  // Behind their last tag some registries lead to where the client is already: whoever followed would do so for ever.
-  const isEnd = count === 0 && next?.toString() === query.toString();
-  return { body, next: isEnd ? null : next, cutAfter };
+  return { body: reading.body, next, cutAfter: reading.cutAfter };
 }
 
-/** The query of a link must fit into the URL of a client's request, beside the path. */
+/** A link must fit into the URL of a client's request, beside what else is in it. */
 const MAX_NEXT = 4096;
 
-/** Where the next page is; null on the last. @throws {InvalidResponseError} where a client could not go there: the list must not end in silence */
-function nextPage({ headers, body }: UpstreamResponse): URLSearchParams | null {
-  const link = headerList(headers, 'link');
-  const next = nextQuery(link);
-  if ((next?.toString().length ?? 0) <= MAX_NEXT) return next;
+/**
+ * Where the next page is; null on the last, and where some registries lead to the page itself: whoever followed would do so for ever.
+ * @throws {InvalidResponseError} where a client could not go there: the list must not end in silence
+ */
+function nextPage({ headers, body, url }: UpstreamResponse, page: Page, kind: ListKind): Page | null {
+  const target = nextTarget(headerList(headers, 'link'));
+  if (target === null) return null;
+  const next = pageAt(target, { url, page, kind });
+  if (next !== undefined && next.length <= MAX_NEXT) return isSamePage(next, page) ? null : next;
   cutOff(body);
-  throw new InvalidResponseError('a link to a next page that is longer than any URL');
+  throw new InvalidResponseError(
+    next === undefined
+      ? 'a link to a next page that is outside the list'
+      : 'a link to a next page that is longer than any URL',
+  );
 }
 
 /**
- * Whether a registry that may have the API does not give the list now, or not to us: it is at fault (501 says that it has none, RFC 9110
- * §15.6.2), asks for fewer requests, or denies it in its own way rather than with a page for people.
+ * Whether a registry that may have the API does not give the list now: it is at fault (501 says that it has none, RFC 9110 §15.6.2), or asks for
+ * fewer requests. A 401 or 403 is none: some registries deny what they do not have, and one that denies the repository denies its tags, too.
  */
-function isFailure(response: UpstreamResponse): boolean {
-  const { status } = response;
-  if (status === 401 || status === 403) return !isWebPage(mediaTypeOf(response));
+function isFailure({ status }: UpstreamResponse): boolean {
   return status === 408 || status === 429 || (status >= 500 && status !== 501);
 }
 
 /**
  * Reads an index of referrers, written anew, only of the type that is asked for. Null for whatever else: a registry without such an API answers
- * with a 404, a 405, a web page, a manifest, a redirect to a web host and all that this one says (ghcr.io: 303 to a page that is not there).
+ * with a 404, a 405, a 403, a web page, a manifest, a redirect to a web host and all that this one says (ghcr.io: 303 to a page that is not there).
  * The caller falls back to the tag scheme.
  */
 export async function readReferrers(
   response: UpstreamResponse,
   endpoint: URL,
-  artifactType: string | undefined,
+  { page, artifactType }: ReferrersRequest,
   origin: DocumentOrigin,
 ): Promise<ListPage | null> {
   const isRegistry = response.url.origin === endpoint.origin || response.url.pathname.startsWith('/v2/');
@@ -186,5 +189,5 @@ export async function readReferrers(
   const question = { artifactType: isFiltered ? undefined : artifactType };
   const body = bytes && (await readDocument('referrers', bytes, question, origin));
   if (body === null) return null;
-  return { body, next: nextPage(response), cutAfter: null };
+  return { body, next: nextPage(response, page, 'referrers'), cutAfter: null };
 }

@@ -15,7 +15,15 @@ import { download } from './download/download.ts';
 import { ParallelHosts } from './download/host-parallelism.ts';
 import { projectOf } from './endpoint-url.ts';
 import { Endpoints, tryEndpoints } from './endpoints.ts';
-import { isBusy, RedirectError, type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
+import {
+  isBusy,
+  isDenied,
+  RedirectError,
+  type RequestSubject,
+  SinkError,
+  StatusError,
+  toRegistryError,
+} from './failures.ts';
 import { HeadOrGet } from './head-or-get.ts';
 import { OutgoingConnections } from './net/connections.ts';
 import { ProxyChoice } from './net/egress.ts';
@@ -178,7 +186,7 @@ class RegistryUpstream implements Upstream {
   }
 
   tags(key: RepositoryKey, request: TagsRequest, signal: AbortSignal, askers?: Askers): Promise<ListPage> {
-    const path = `/v2/${key.repository}/tags/list${search(request.query)}`;
+    const path = `/v2/${key.repository}/tags/${request.page}`;
     const subject = subjectOf(key, 'nameUnknown', 'tags/list');
     return this.#document(subject, { about: 'GET tags', signal, askers }, async (route, endpoint, work) =>
       readTags(await this.#get(route, endpoint, path, key, work), endpoint, request, work.origin),
@@ -188,11 +196,11 @@ class RegistryUpstream implements Upstream {
   async referrers(
     key: RepositoryKey,
     digest: Digest,
-    { query, artifactType }: ReferrersRequest,
+    request: ReferrersRequest,
     signal: AbortSignal,
     askers?: Askers,
   ): Promise<ListPage | null> {
-    const path = `/v2/${key.repository}/referrers/${digest}${search(query)}`;
+    const path = `/v2/${key.repository}/referrers/${request.page}`;
     const subject = subjectOf(key, 'manifestUnknown', digest);
     const nothing = (endpoint: URL) => new StatusError(404, endpoint.host, undefined, 'it has no referrers API');
     try {
@@ -207,13 +215,14 @@ class RegistryUpstream implements Upstream {
           let page: ListPage | null;
           try {
             const response = await this.#get(route, endpoint, path, key, work, onRedirect);
-            page = await readReferrers(response, endpoint, artifactType, work.origin);
+            page = await readReferrers(response, endpoint, request, work.origin);
           } catch (error) {
             work.signal.throwIfAborted();
-            // That a web host cannot be reached is no failure of the registry that redirects to it; nor is a redirect that leads nowhere.
+            // That a web host cannot be reached is no failure of the registry that redirects to it; nor is a redirect that leads nowhere. Whether a
+            // token that is refused denies the repository, its tags tell.
             const isItsOwn =
               error instanceof StatusError || isBusy(error) || (!elsewhere && !(error instanceof RedirectError));
-            if (!isItsOwn) throw nothing(endpoint);
+            if (!isItsOwn || isDenied(error)) throw nothing(endpoint);
             throw error;
           }
           if (page === null) throw nothing(endpoint);
@@ -322,8 +331,4 @@ function hiddenOf(route: Route | undefined): string[] {
   if (route.credentials === null) return hosts;
   const basic = basicAuthorization(route.credentials).slice('Basic '.length);
   return [...hosts, route.credentials.password, basic];
-}
-
-function search(query: URLSearchParams): string {
-  return query.size === 0 ? '' : `?${query}`;
 }

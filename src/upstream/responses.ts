@@ -221,8 +221,16 @@ export function writeBody(body: Readable, writer: BodyWriter): Promise<void> {
 export type BlobContent =
   /** Bytes `[from, to)` of the blob. */
   | { readonly kind: 'segment'; readonly from: number; readonly to: number; readonly size: number | undefined }
-  /** The blob from its start. `ranges`: whether the server says that it supports Range; undefined where it does not say. */
-  | { readonly kind: 'whole'; readonly size: number | undefined; readonly ranges: boolean | undefined }
+  /**
+   * The blob from its start. `ranges`: whether the server says that it supports Range; undefined where it does not say. `unsure`: it is called
+   * compressed, and only its digest will tell whether it is, so that neither a size nor a part of it can be promised.
+   */
+  | {
+      readonly kind: 'whole';
+      readonly size: number | undefined;
+      readonly ranges: boolean | undefined;
+      readonly unsure: boolean;
+    }
   /** Nothing: the blob ends at the requested offset or before it. */
   | { readonly kind: 'end'; readonly size: number };
 
@@ -232,7 +240,8 @@ export type BlobContent =
  * size, checked here, and the digest, checked at the end, are what counts.
  * @param from where the requested range begins; null where the whole blob was requested
  * @param expectedSize of the blob, where its manifest gives it
- * @throws {InvalidResponseError} for another range than the requested one, or bytes that must be compressed; the body is cut off then
+ * @throws {InvalidResponseError} for another range than the requested one, or bytes that may be compressed of which no digest can be checked, or
+ * that must be; the body is cut off then
  */
 export function readBlobContent(
   response: UpstreamResponse,
@@ -243,17 +252,17 @@ export function readBlobContent(
   if (response.status === 200) {
     const length = header(response.headers, 'content-length');
     const size = bytesOf(length);
-    requireIdentity(response, size, expectedSize);
+    const compression = doubtfulCompression(response, size, expectedSize);
+    if (compression !== null && size !== undefined && expectedSize !== undefined)
+      refuseCompressed(response, compression);
     if (length !== undefined && size === undefined) {
       cutOff(response.body);
       throw new InvalidResponseError('a blob of an impossible length');
     }
     const acceptRanges = header(response.headers, 'accept-ranges')?.trim().toLowerCase();
-    return {
-      kind: 'whole',
-      size,
-      ranges: acceptRanges === 'bytes' ? true : acceptRanges === 'none' ? false : undefined,
-    };
+    const ranges = acceptRanges === 'bytes' ? true : acceptRanges === 'none' ? false : undefined;
+    if (compression !== null) return { kind: 'whole', size: undefined, ranges, unsure: true };
+    return { kind: 'whole', size, ranges, unsure: false };
   }
   if (response.status === 416 && from !== null) {
     const size = unsatisfiedSize(response);
@@ -266,12 +275,13 @@ export function readBlobContent(
 function readPart(response: UpstreamResponse, from: number | null, expectedSize: number | undefined): BlobContent {
   // Several parts in one body (`multipart/byteranges`) have no Content-Range in the header.
   const range = parseContentRange(header(response.headers, 'content-range'));
-  requireIdentity(response, range?.size, expectedSize);
+  const compression = doubtfulCompression(response, range?.size, expectedSize);
+  if (compression !== null) refuseCompressed(response, compression);
   const length = bytesOf(header(response.headers, 'content-length'));
   const fits =
     range !== null && range.from === (from ?? 0) && (length ?? range.to - range.from) === range.to - range.from;
   if (fits && from !== null) return { kind: 'segment', ...range };
-  if (fits && range.to === range.size) return { kind: 'whole', size: range.size, ranges: true };
+  if (fits && range.to === range.size) return { kind: 'whole', size: range.size, ranges: true, unsure: false };
   cutOff(response.body);
   throw new InvalidResponseError('a part of the blob that was not asked for');
 }
@@ -299,17 +309,21 @@ export function unsatisfiedSize({ headers }: UpstreamResponse): number | undefin
 }
 
 /**
- * Bytes that are compressed though `Accept-Encoding: identity` was sent are not those of the digest. Object stores that were told of a compression
- * when the blob was put there name it with the blob's own bytes, too: those have the size that its manifest gives.
- * @throws {InvalidResponseError}
+ * The compression that a blob is said to have, though `Accept-Encoding: identity` was sent; null where it has none, or cannot have one. Bytes that
+ * are compressed are not those of the digest; but object stores that were told of a compression when the blob was put there name it with the
+ * blob's own bytes, too: those have the size that its manifest gives.
  */
-function requireIdentity(
-  { headers, body }: UpstreamResponse,
+function doubtfulCompression(
+  { headers }: UpstreamResponse,
   size: number | undefined,
   expected: number | undefined,
-): void {
-  const compression = compressionIn(headerList(headers, 'content-encoding'));
-  if (compression === undefined || (size !== undefined && size === expected)) return;
+): string | null {
+  if (size !== undefined && size === expected) return null;
+  return compressionIn(headerList(headers, 'content-encoding')) ?? null;
+}
+
+/** @throws {InvalidResponseError} */
+function refuseCompressed({ body }: UpstreamResponse, compression: string): never {
   cutOff(body);
   throw new InvalidResponseError(`a blob compressed with ${compression}, though it was asked for as it is`);
 }

@@ -1,5 +1,6 @@
 import type { Askers } from '../kit/askers.ts';
 import type { NamedContent } from '../oci/documents.ts';
+import type { Page } from '../oci/link.ts';
 import type { BlobKey, Digest, Reference, RepositoryKey } from '../oci/names.ts';
 import type { BlobSink, BlobStream } from '../oci/transfer.ts';
 
@@ -37,27 +38,25 @@ export interface UpstreamManifest {
 /** A page of a list, as JSON that was read and written anew. */
 export interface ListPage {
   readonly body: Uint8Array;
-  /** The query of the `Link: rel="next"` target, to be sent unchanged for the next page; null on the last page. */
-  readonly next: URLSearchParams | null;
+  /** To which the `Link: rel="next"` leads; null on the last. */
+  readonly next: Page | null;
   /** The tag after which the next page begins, where the upstream sent more than was asked for; else null. */
   readonly cutAfter: string | null;
 }
 
 export interface TagsRequest {
-  /** Sent upstream. */
-  readonly query: URLSearchParams;
+  readonly page: Page;
   /** What the repository is called in the list. */
   readonly name: string;
   /** What the client wants, made good where the upstream knows no pages. */
   readonly n: number | undefined;
   readonly last: string | undefined;
-  /** `query` is that of an upstream's own link. */
+  /** `page` is that of an upstream's own link. */
   readonly isNext: boolean;
 }
 
 export interface ReferrersRequest {
-  /** Sent upstream. */
-  readonly query: URLSearchParams;
+  readonly page: Page;
   /** Only referrers of this type are wanted, made good where the upstream does not choose them. */
   readonly artifactType: string | undefined;
 }

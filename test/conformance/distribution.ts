@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { nextQuery, parseLinks } from '../../src/oci/link.ts';
+import { nextTarget, parseLinks } from '../../src/oci/link.ts';
 import { OCI_INDEX } from '../../src/oci/media-types.ts';
 
 export interface Answer {
@@ -219,7 +219,7 @@ export function distributionConformance(title: string, setUp: () => Promise<{ wa
         expect([answer.status, answer.headers['content-type']]).toEqual([200, OCI_INDEX]);
         const digests = list(answer).manifests.map(({ digest }) => digest);
         expect(digests.sort()).toEqual(held.referrers.map(({ digest }) => digest).sort());
-        expect(nextQuery(answer.headers.link)).toBeNull();
+        expect(nextTarget(answer.headers.link)).toBeNull();
       });
 
       test('an empty index, never a 404, where nothing does', async () => {

@@ -1,13 +1,13 @@
 import { brotliCompressSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { resolvePull } from '../../src/edge/target.ts';
-import { nextQuery } from '../../src/oci/link.ts';
 import { OCI_INDEX } from '../../src/oci/media-types.ts';
 import type { Digest, What } from '../../src/oci/names.ts';
 import { answersBed, closeAfterEach, fakeRegistry, REGISTRY, REPOSITORY, toldOf } from '../support/answers-bed.ts';
 import { snapshotOf } from '../support/edge-bed.ts';
 import { FakeRegistry } from '../support/fake-registry/index.ts';
 import type { Fault } from '../support/fake-registry/options.ts';
+import { nextQuery } from '../support/links.ts';
 import { type Answered, refusalOf } from '../support/registry-bed.ts';
 import { startUpstream } from '../support/upstream.ts';
 
@@ -112,8 +112,50 @@ describe('lists of tags end where their registry ends them', () => {
   it('with a last page of nothing that names itself', async () => {
     const { fake, ask } = await answersBed();
     fake.faults = () => ({ status: 200, headers: { link: '<?page=1>; rel="next"' }, body: '{"tags":[]}' });
-    const reply = await ask({ kind: 'tags', next: [['page', '1']] });
+    const reply = await ask({ kind: 'tags', next: 'list?page=1' });
     expect([json(reply).tags, reply.headers.link]).toEqual([[], undefined]);
+  });
+
+  it('by a link that differs in its path', async () => {
+    const { fake, ask } = await answersBed();
+    const paths: string[] = [];
+    fake.faults = ({ path, query }) => {
+      paths.push(`${path}${query}`);
+      const at = Number(/\d$/.exec(path)?.[0] ?? 1);
+      const link = `</v2/library/app/tags/list/page=${at + 1}>; rel="next"`;
+      return { status: 200, headers: at < 3 ? { link } : {}, body: JSON.stringify({ tags: [`v${at}`] }) };
+    };
+    expect(tagsOf(await pages(ask, { kind: 'tags' }))).toEqual(['v1', 'v2', 'v3']);
+    expect(paths.at(-1)).toBe('/v2/library/app/tags/list/page=3');
+  });
+
+  it('by a link whose query goes back as it was written', async () => {
+    const { fake, ask } = await answersBed();
+    const cursor = '?t=a+b%20c%2Bd&x&y=';
+    fake.faults = ({ query }) => {
+      const first = query === '';
+      const headers = first ? { link: `</v2/library/app/tags/list${cursor}>; rel="next"` } : {};
+      return { status: 200, headers, body: JSON.stringify({ tags: [first ? 'a' : query] }) };
+    };
+    const seen = await pages(ask, { kind: 'tags' });
+    expect(fake.log.of({ kind: 'tags' }).map(({ query }) => query)).toEqual(['', cursor]);
+    expect(seen).toHaveLength(2);
+  });
+
+  it.each([undefined, 2])('once, where every page links to itself (n=%s)', async (n) => {
+    const { fake, ask } = await answersBed();
+    fake.faults = ({ path, query }) => ({
+      status: 200,
+      headers: { link: `<${path}${query}>; rel="next"` },
+      body: '{"tags":["a","b","c"]}',
+    });
+    expect(tagsOf(await pages(ask, { kind: 'tags', ...(n === undefined ? {} : { n }) }))).toEqual(['a', 'b', 'c']);
+  });
+
+  it('or in an error, where a link leads out of the list', async () => {
+    const { fake, ask } = await answersBed();
+    fake.faults = () => ({ status: 200, headers: { link: '</pages/2>; rel="next"' }, body: '{"tags":["a"]}' });
+    expect(await refusalOf(ask({ kind: 'tags' }))).toBe('upstreamWrong');
   });
 
   it('and come compressed', async () => {
@@ -172,6 +214,8 @@ describe('referrers', () => {
     ['a redirect to itself', { status: 307, headers: { location: '' } }],
     ['a redirect without a place', { status: 302 }],
     ['400', { status: 400 }],
+    ['401 in JSON', { status: 401, headers: { 'content-type': 'application/json' }, body: '{"errors":[]}' }],
+    ['403 in JSON', { status: 403, headers: { 'content-type': 'application/json' }, body: '{"errors":[]}' }],
     ['403 with a web page', { status: 403, headers: { 'content-type': 'text/html' }, body: '<html>' }],
     ['404', { status: 404 }],
     ['405', { status: 405 }],
@@ -188,8 +232,6 @@ describe('referrers', () => {
   });
 
   it.each([
-    [401, 'upstreamUnauthorized'],
-    [403, 'upstreamDenied'],
     [429, 'upstreamRateLimited'],
     [500, 'upstreamFailed'],
     [503, 'upstreamFailed'],
@@ -201,6 +243,15 @@ describe('referrers', () => {
     if (status < 500) return;
     fake.faults = (request) =>
       request.kind === 'referrers' ? { status, headers: { 'content-type': 'text/html' } } : undefined;
+    expect(await refusalOf(ask(what))).toBe(kind);
+  });
+
+  it.each([
+    [401, 'upstreamUnauthorized'],
+    [403, 'upstreamDenied'],
+  ])('of a repository that its registry denies with %i are denied', async (status, kind) => {
+    const { fake, ask, what } = await withFallback();
+    fake.faults = () => ({ status });
     expect(await refusalOf(ask(what))).toBe(kind);
   });
 
@@ -227,7 +278,7 @@ describe('referrers', () => {
     const upstream = startUpstream({ [REGISTRY]: { endpoints: [fake.url] } }, { stallTimeout: 300 });
     const digest = repository.manifest('1')?.digest as Digest;
     const key = { registry: REGISTRY, repository: REPOSITORY };
-    const request = { query: new URLSearchParams(), artifactType: undefined };
+    const request = { page: digest, artifactType: undefined };
     expect(await upstream.referrers(key, digest, request, new AbortController().signal)).toBeNull();
     expect(upstream.health(REGISTRY)).toMatchObject([{ state: 'closed', lastError: null }]);
     await upstream.close();

@@ -2,11 +2,11 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { resolvePull } from '../../src/edge/target.ts';
-import { nextQuery } from '../../src/oci/link.ts';
 import { OCI_INDEX } from '../../src/oci/media-types.ts';
 import type { Digest, What } from '../../src/oci/names.ts';
 import { snapshotOf } from '../support/edge-bed.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry/index.ts';
+import { nextQuery } from '../support/links.ts';
 import { type Answered, RegistryBed, refusalOf } from '../support/registry-bed.ts';
 
 const REPOSITORY = 'library/app';

@@ -98,7 +98,6 @@ describe('a blob', () => {
     ['of more bytes than there are', { 'content-length': '9999999999999999' }],
     ['with another digest in its header', { 'docker-content-digest': `sha256:${'0'.repeat(64)}` }],
     ['that is a web page', { 'content-type': 'text/html; charset=utf-8' }],
-    ['that is compressed', { 'content-encoding': 'gzip' }],
   ])('%s is none', async (_, headers) => {
     const { fake, blob, repository } = await start();
     const layer = repository.addBlob(generated(1000));

@@ -160,7 +160,10 @@ describe('an answer that cannot be', () => {
     const fake = await fakeRegistry({ faults: () => ({ contentEncoding: 'aws-chunked' }) });
     await downloads(upstreamOf([fake.url]), layer(MIB, fake));
     fake.faults = () => ({ contentEncoding: 'aws-chunked,gzip' });
-    const error = await failure(fetchInto(upstreamOf([fake.url]), layer(MIB + 1, fake).digest, new MemorySink()));
+    await downloads(upstreamOf([fake.url]), layer(MIB + 1, fake));
+    const sized = new MemorySink();
+    sized.expectedSize = MIB + 3;
+    const error = await failure(fetchInto(upstreamOf([fake.url]), layer(MIB + 2, fake).digest, sized));
     expect(error.kind).toBe('upstreamWrong');
   });
 

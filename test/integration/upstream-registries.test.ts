@@ -384,13 +384,11 @@ describe('lists', () => {
     const subject = repository.addImage('latest', ['x']);
     const signature = repository.addImage(undefined, ['sig'], { subject, artifactType: 'application/x-sig' });
     const artifactType = 'application/x-sig';
-    const query = new URLSearchParams({ artifactType });
-    const page = await upstreamOf([fake.url]).referrers(REPOSITORY, subject.digest, { query, artifactType }, signal);
+    const request = { page: `${subject.digest}?${new URLSearchParams({ artifactType })}`, artifactType };
+    const page = await upstreamOf([fake.url]).referrers(REPOSITORY, subject.digest, request, signal);
     expect(JSON.parse(Buffer.from(page?.body ?? []).toString()).manifests[0].digest).toBe(signature.digest);
     const bare = await fakeRegistry({ referrers: false });
-    expect(
-      await upstreamOf([bare.url]).referrers(REPOSITORY, subject.digest, { query, artifactType }, signal),
-    ).toBeNull();
+    expect(await upstreamOf([bare.url]).referrers(REPOSITORY, subject.digest, request, signal)).toBeNull();
   });
 });
 

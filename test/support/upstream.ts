@@ -8,9 +8,9 @@ export interface TestUpstream extends Upstream {
   readonly routes: Map<string, Route>;
 }
 
-/** A question for tags, by the query alone. */
-export function tagsRequest(query: URLSearchParams | null = null): TagsRequest {
-  return { query: query ?? new URLSearchParams(), name: 'app', n: undefined, last: undefined, isNext: false };
+/** A question for a page of tags. */
+export function tagsRequest(page: string | null = 'list'): TagsRequest {
+  return { page: page ?? 'list', name: 'app', n: undefined, last: undefined, isNext: false };
 }
 
 /** The real upstream over given endpoints. Proxies of the environment are ignored unless given. */

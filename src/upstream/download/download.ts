@@ -318,7 +318,7 @@ class Download {
 
   /** Notes which bytes a response brings; false where it brings none that are needed. */
   #accept(connection: DownloadConnection, content: BlobContent, endpoint: URL, range: RequestedRange | null): boolean {
-    this.#setSize(content.size);
+    this.#setSize(content.size, content.kind === 'whole' && content.unsure);
     if (content.kind === 'end') return false;
     if (content.kind === 'segment') {
       connection.offset = content.from;
@@ -343,17 +343,17 @@ class Download {
   }
 
   /**
-   * Notes the size that a response states, or else the one that is expected. A digest has one content, so two different sizes cannot both be
+   * Notes the size that a response states, or else the one that is expected, unless it is unsure whether the bytes are the blob's own. A digest has one content, so two different sizes cannot both be
    * right. @throws {InvalidResponseError}
    */
-  #setSize(stated: number | undefined): void {
+  #setSize(stated: number | undefined, unsure = false): void {
     const { expectedSize } = this.#sink;
     const known = this.#size ?? expectedSize;
     if (stated !== undefined && known !== undefined && stated !== known) {
       throw new InvalidResponseError(`${stated} bytes of a blob that has ${known}`);
     }
     requirePossibleSize(this.#key.digest, stated);
-    const size = stated ?? expectedSize;
+    const size = stated ?? (unsure ? undefined : expectedSize);
     if (size !== undefined && this.#size === undefined) {
       this.#size = size;
       this.#ranges.setSize(size);
