@@ -1,6 +1,8 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { Askers } from '../../src/kit/askers.ts';
 import type { Digest } from '../../src/oci/names.ts';
 import type { BlobSink } from '../../src/oci/transfer.ts';
+import { POOLS } from '../../src/upstream/registry-upstream.ts';
 import { eventually } from '../support/eventually.ts';
 import type { Content } from '../support/fake-registry/index.ts';
 import { FakeRegistry, type FakeRegistryOptions, generated, QUIRKS } from '../support/fake-registry/index.ts';
@@ -259,5 +261,70 @@ describe('the bytes that the upstream sends', () => {
     const total = asked.reduce((sum, { length }) => sum + length, 0);
     expect(fake.log.bytes({ kind: 'cdn' })).toBeLessThan(1.05 * total);
     expect(fake.accepted).toBeLessThan(20);
+  });
+});
+
+describe('connections for readers that wait', () => {
+  /** Far enough apart that none is served by what another one is brought. */
+  const APART = 2 * MIB;
+  const READERS = 24;
+
+  /** Bodies that begin and do not go on. */
+  const stalling = (fake: FakeRegistry, { digest }: Content) =>
+    fake.log.of({ method: 'GET', kind: 'blob', reference: digest }).filter(({ done }) => !done).length;
+
+  function readAll(sink: ReadingSink): void {
+    for (let i = 0; i < READERS; i++) void sink.read(i * APART, i * APART + APART / 2);
+  }
+
+  it.each([
+    [16, 'sixteen', 16],
+    [8, 'as many as there may be for one blob', 8],
+    [2, 'four at least', 4],
+    [1, 'one, where no more are allowed', 1],
+  ])('of %i that help are %s', async (connections, _, expected) => {
+    const fake = await fakeRegistry({ faults: () => ({ stallAfter: 1 }) });
+    const content = layer(READERS * APART, fake);
+    const upstream = upstreamOf(fake, { connections, stallTimeout: 120_000 });
+    const sink = new ReadingSink(content.size);
+    readAll(sink);
+    const stop = new AbortController();
+    const ended = fetchInto(upstream, content.digest, sink, stop.signal).catch((error: unknown) => error);
+    await eventually('they are there', () => stalling(fake, content) === expected);
+    // More wishes are looked at at once, and no request is on its way when a later one has been answered.
+    void sink.read(READERS * APART - 1);
+    for (let i = 0; i < 3; i++) {
+      await upstream.statBlob(
+        { registry: 'r.test', repository: 'library/app', digest: content.digest as Digest },
+        signal,
+      );
+    }
+    expect(stalling(fake, content)).toBe(expected);
+    stop.abort(new Error('seen enough'));
+    expect(await ended).toBe(stop.signal.reason);
+  });
+
+  it('are shared with other blobs: two that have all of them leave a third its part', async () => {
+    const fake = await fakeRegistry({ faults: () => ({ stallAfter: 1 }) });
+    const segment = { permits: 6, perGroup: 6, perAsker: 6, perItem: 6, safeFor: 100, turn: 60_000 };
+    const options = { connections: 16, stallTimeout: 120_000, limits: { pools: { ...POOLS, segment } } };
+    const upstream = upstreamOf(fake, options);
+    const stop = new AbortController();
+    const start = (size: number, client: string): Content => {
+      const content = layer(size, fake);
+      const sink = new ReadingSink(size);
+      readAll(sink);
+      const key = { registry: 'r.test', repository: 'library/app', digest: content.digest as Digest };
+      upstream.download(key, sink, stop.signal, new Askers(client)).catch(() => {});
+      return content;
+    };
+    const size = READERS * APART;
+    const [one, other] = [start(size, 'one'), start(size + 1, 'other')];
+    // Each blob's first connection takes no permit of these.
+    const all = 2 + segment.permits;
+    await eventually('they have all', () => stalling(fake, one) + stalling(fake, other) === all);
+    const third = start(size + 2, 'third');
+    await eventually('the third has its part', () => stalling(fake, third) === 1 + segment.permits / 3);
+    stop.abort(new Error('seen enough'));
   });
 });
