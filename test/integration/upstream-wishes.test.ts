@@ -277,33 +277,6 @@ describe('connections for readers that wait', () => {
     for (let i = 0; i < READERS; i++) void sink.read(i * APART, i * APART + APART / 2);
   }
 
-  it.each([
-    [16, 'sixteen', 16],
-    [8, 'as many as there may be for one blob', 8],
-    [2, 'four at least', 4],
-    [1, 'one, where no more are allowed', 1],
-  ])('of %i that help are %s', async (connections, _, expected) => {
-    const fake = await fakeRegistry({ faults: () => ({ stallAfter: 1 }) });
-    const content = layer(READERS * APART, fake);
-    const upstream = upstreamOf(fake, { connections, stallTimeout: 120_000 });
-    const sink = new ReadingSink(content.size);
-    readAll(sink);
-    const stop = new AbortController();
-    const ended = fetchInto(upstream, content.digest, sink, stop.signal).catch((error: unknown) => error);
-    await eventually('they are there', () => stalling(fake, content) === expected);
-    // More wishes are looked at at once, and no request is on its way when a later one has been answered.
-    void sink.read(READERS * APART - 1);
-    for (let i = 0; i < 3; i++) {
-      await upstream.statBlob(
-        { registry: 'r.test', repository: 'library/app', digest: content.digest as Digest },
-        signal,
-      );
-    }
-    expect(stalling(fake, content)).toBe(expected);
-    stop.abort(new Error('seen enough'));
-    expect(await ended).toBe(stop.signal.reason);
-  });
-
   it('are shared with other blobs: two that have all of them leave a third its part', async () => {
     const fake = await fakeRegistry({ faults: () => ({ stallAfter: 1 }) });
     const segment = { permits: 6, perGroup: 6, perAsker: 6, perItem: 6, safeFor: 100, turn: 60_000 };
