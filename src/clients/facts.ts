@@ -73,7 +73,8 @@ interface ClientSurroundings {
   readonly table: {
     readonly domain: string;
     readonly registries: ReadonlyMap<string, unknown>;
-    readonly aliases: ReadonlyMap<string, ClientFacts['aliases'][number]>;
+    /** The aliases that a host leads to: none of those under a domain that is an IP address. */
+    readonly hosts: ReadonlyMap<string, ClientFacts['aliases'][number]>;
   };
   /** The ports that the listeners have, where the gateway runs. */
   readonly bound: { readonly https?: number | undefined; readonly http?: number | undefined };
@@ -88,7 +89,7 @@ export async function gatherFacts({ config, table, bound, credentials }: ClientS
     ca: config.tls.mode === 'internal' ? await caRoot(config.dataDir) : null,
     registries: [...table.registries.keys()].filter((host) => !isPattern(host)).sort(byText),
     patterns: [...table.registries.keys()].filter(isPattern).sort(byText),
-    aliases: [...table.aliases.values()].sort((one, other) => byText(one.name, other.name)),
+    aliases: [...table.hosts.values()].sort((one, other) => byText(one.name, other.name)),
     credentials,
   };
 }

@@ -28,7 +28,7 @@ const WITH_REFERRERS: readonly Capability[] = [...EVERY_VERSION, 'referrers'];
  * three times (for the tag, its referrers, and the manifests and layers), and is to go on within 5 s. Enough for a first packet that is lost: it is
  * repeated after 1 s (RFC 6298 §2).
  */
-const DIAL_TIMEOUT = '1500ms';
+export const DIAL_TIMEOUT = '1500ms';
 
 const quoted = (capabilities: readonly Capability[]) => `[${capabilities.map((one) => `"${one}"`).join(', ')}]`;
 

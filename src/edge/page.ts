@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import type { TableSnapshot } from '../aliases/table.ts';
 import { CLIENT_KINDS } from '../clients/facts.ts';
+import { DIAL_TIMEOUT } from '../clients/hosts-toml.ts';
 import type { RegistryError } from '../oci/errors.ts';
 import { isPattern } from '../oci/names.ts';
 import type { HostRole } from './registry-name.ts';
@@ -135,7 +136,8 @@ export function renderPage(facts: PageFacts): SmallAnswer {
   const { table, role, version, refusal, language } = facts;
   const words = WORDS[language];
   const port = facts.port === 443 ? '' : `:${facts.port}`;
-  const domain = `${isIP(table.domain) === 6 ? `[${table.domain}]` : table.domain}${port}`;
+  const host = table.publicHost ?? table.domain;
+  const domain = `${isIP(host) === 6 ? `[${host}]` : host}${port}`;
   const title = role.kind === 'alias' ? `${role.alias.host}${port}` : domain;
   return {
     status: 200,
@@ -175,7 +177,7 @@ ${pre('docker pull ', host, `/${image}`)}
 }
 
 function barePart(words: Words, domain: string, port: string, table: TableSnapshot): string {
-  const aliases = [...table.aliases.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  const aliases = [...table.hosts.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   const docker = table.registries.has('docker.io');
   const prefixed = docker
     ? '/docker.io/library/alpine'
@@ -195,7 +197,7 @@ ${pre('docker pull ', sample.host + port, '/<name>:<tag>')}`
 }
 <h2>${words.mirrorHead}</h2>
 <p>${words.dockerNew}</p>
-${pre('[host."https://', domain, '"]\n  capabilities = ["pull", "resolve", "referrers"]\n  dial_timeout = "1500ms"')}
+${pre('[host."https://', domain, `"]\n  capabilities = ["pull", "resolve", "referrers"]\n  dial_timeout = "${DIAL_TIMEOUT}"`)}
 <p>${words.dockerOld}</p>
 ${pre('{ "registry-mirrors": ["https://', domain, '"] }')}
 <p>${words.clientsHow} ${kinds}</p>

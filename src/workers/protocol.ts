@@ -24,6 +24,7 @@ export interface StartMessage {
 
 /** Everything that workers hold a copy of; sent whole at every change. */
 export interface StateMessage {
+  /** Those that a host leads to. */
   readonly aliases: readonly AliasEntry[];
   /** Hosts only: where their content comes from, and the credentials, stay with the owner. */
   readonly registries: readonly string[];

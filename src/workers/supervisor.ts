@@ -203,13 +203,13 @@ export class WorkerSupervisor {
 
   #message(): StateMessage {
     const { state, core } = this.#options;
-    const { registries, aliases } = state.table();
+    const { registries, hosts } = state.table();
     const certificates = state.certificates();
     if (certificates !== this.#certificates.snapshot) {
       this.#certificates = { snapshot: certificates, version: this.#certificates.version + 1 };
     }
     return {
-      aliases: [...aliases.values()],
+      aliases: [...hosts.values()],
       registries: [...registries.keys()],
       users: [...state.users().values()],
       generation: core.generation,

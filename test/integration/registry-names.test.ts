@@ -50,9 +50,13 @@ test('names of the gateway itself in ns: an alias host is its registry, the doma
 });
 
 /** What is asked of a host by its name. */
-function ask(host: string, path: string): Promise<{ status: number | undefined; body: unknown }> {
+function ask(
+  host: string,
+  path: string,
+  port = gateway.httpPort,
+): Promise<{ status: number | undefined; body: unknown }> {
   return new Promise((resolve, reject) => {
-    request({ port: gateway.httpPort, host: '127.0.0.1', path, headers: { host } }, async (answer) => {
+    request({ port, host: '127.0.0.1', path, agent: false, headers: { host } }, async (answer) => {
       resolve({ status: answer.statusCode, body: await json(answer) });
     })
       .on('error', reject)
@@ -99,3 +103,28 @@ test('a tag that cannot exist is not there', async () => {
   expect(await digestAt('/v2/quay.io/org/app/manifests/sha256:12')).toBe('400');
   expect(quay.log.of({ kind: 'manifest' }).every(({ reference }) => ['2', '4'].includes(String(reference)))).toBe(true);
 });
+
+test('under a domain that is an address no label is told or answered, by any process', async () => {
+  const address = await startGateway({
+    config: { domain: '127.0.0.1', tls: { mode: 'off' }, listen: { https: 'off', workers: 2 } },
+  });
+  try {
+    await address.ok('alias', 'add', 'hub.corp.example', 'docker.io');
+    const at = `http://127.0.0.1:${address.httpPort}`;
+    const texts = [
+      await address.ok('client', 'buildkit'),
+      await (await fetch(`${at}/client/buildkit`)).text(),
+      await (await fetch(at)).text(),
+    ];
+    for (const text of texts) {
+      expect(text).toContain('hub.corp.example');
+      expect(text).not.toContain('quay.127.0.0.1');
+    }
+    for (let connection = 0; connection < 8; connection++) {
+      expect((await ask('quay.127.0.0.1', '/v2/', address.httpPort)).status).toBe(404);
+      expect((await ask('hub.corp.example', '/v2/', address.httpPort)).status).toBe(200);
+    }
+  } finally {
+    await address.close();
+  }
+}, 60_000);

@@ -74,6 +74,7 @@ describe('an authority of a registry', () => {
     expect(await pull({ endpoints }, { caFile: file(ca.pem) })).toBe('served');
     expect(await pull({ endpoints, ca: other.pem }, { caFile: file(ca.pem) })).toBe('served');
     expect(() => startUpstream({}, { caFile: file('nothing') })).toThrow(/no certificate/);
+    expect(() => startUpstream({}, { caFile: tmpdir() })).toThrow(`the file ${tmpdir()} cannot be read: EISDIR`);
   });
 
   it('may be one that another has signed, without its root', async () => {

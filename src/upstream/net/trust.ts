@@ -39,12 +39,20 @@ export class Trust {
 }
 
 function readAuthorities(file: string): string {
-  try {
-    return parseAuthorities(readFileSync(file, 'utf8'));
-  } catch (cause) {
-    throw new OperatorError('CA_INVALID', `the file ${file} ${(cause as Error).message}`, {
+  const refuse = (problem: string, cause: unknown) =>
+    new OperatorError('CA_INVALID', `the file ${file} ${problem}`, {
       next: 'set upstream.caFile to a PEM file with the certificates of your authorities',
       cause,
     });
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw refuse(`cannot be read: ${(error as Error).message}`, error);
+  }
+  try {
+    return parseAuthorities(text);
+  } catch (error) {
+    throw refuse((error as Error).message, error);
   }
 }

@@ -11,7 +11,7 @@ const table: Surroundings['table'] = {
     ['docker.io', {}],
     ['*.pkg.dev', {}],
   ]),
-  aliases: new Map([['quay', { name: 'quay', host: 'quay.cr.example.com', registry: 'quay.io' }]]),
+  hosts: new Map([['quay.cr.example.com', { name: 'quay', host: 'quay.cr.example.com', registry: 'quay.io' }]]),
 };
 
 async function urlOf(config: Partial<Surroundings['config']>, bound: Surroundings['bound'] = {}): Promise<string> {
