@@ -14,7 +14,7 @@ import { eventually } from '../support/eventually.ts';
 
 const NOTHING = {
   ticketKeys: new Uint8Array(48),
-  table: { registries: new Map(), aliases: new Map() },
+  table: { registries: new Map(), hosts: new Map() },
   users: new Map(),
 };
 
