@@ -109,6 +109,11 @@ export class Server {
     );
   }
 
+  /** Seconds that the first threads of its processes, which serve, were ready to run and waited for their core: for others, or for their own helpers. */
+  waited(): number {
+    return sum(this.pids(), (pid) => Number(read(`/proc/${pid}/task/${pid}/schedstat`).split(' ')[1] ?? 0) / 1e9);
+  }
+
   /** Resident memory now, MiB; pages that its processes share count once each, in part (PSS). */
   resident(): number {
     return this.#memory(/^Pss:\s+(\d+)/m);

@@ -14,12 +14,14 @@ const FIRST_AFTER = 2_000;
 const INTERVAL = 6 * 60 * 60 * 1000;
 /** A tag that nobody asked for, and a fact whose content is gone, are dropped after this, ms. Far longer than any answer may be stale. */
 const FORGET_AFTER = 30 * 24 * 60 * 60 * 1000;
-/** Rows dropped in one go, and the pause between two, ms. */
+/** Rows dropped, and file names or rows looked at, in one go. */
 const DROP_BATCH = 256;
-const DROP_PAUSE = 5;
-/** File names or rows looked at in one go, and the pause between two, ms: a million take half a minute, and pulls are not slowed. */
 const RECONCILE_BATCH = 256;
-const RECONCILE_PAUSE = 2;
+/** Between two goes, ms, at least and at most … */
+const LEAST_PAUSE = 2;
+const MOST_PAUSE = 1_000;
+/** … and by how much longer than the work before it: pulls have nine tenths of a core that both share. A million blobs take one or two minutes. */
+const PAUSE_FACTOR = 9;
 /** A partial file is kept for so long after it was last read or written, ms: after a day nobody comes back for the rest. */
 const PARTIAL_MAX_AGE = 24 * 60 * 60 * 1000;
 
@@ -80,17 +82,28 @@ export class Maintenance {
 
   async #once(signal: AbortSignal): Promise<void> {
     const { index, eviction, log } = this.#context;
+    const pause = pauses(signal);
     // First, since an eviction that came before it would have to do all of this at once.
-    for (const _ of index.tidy()) await sleep(DROP_PAUSE, signal);
+    for (const _ of index.tidy()) await pause();
     const done = await reconcile(this.#context, signal);
     if (done.adopted + done.removed + done.missing > 0) log.info({ ...done }, 'the cache was put in order');
     await eviction.enforce().catch(() => {});
-    while (index.settleTimes(steadyNow(), DROP_BATCH)) await sleep(DROP_PAUSE, signal);
+    while (index.settleTimes(steadyNow(), DROP_BATCH)) await pause();
     const before = steadyNow() - FORGET_AFTER;
-    while (index.dropStaleTags(before, DROP_BATCH)) await sleep(DROP_PAUSE, signal);
-    while (index.dropStaleFacts(before, DROP_BATCH)) await sleep(DROP_PAUSE, signal);
-    while (index.dropEmptyRepositories(DROP_BATCH)) await sleep(DROP_PAUSE, signal);
+    while (index.dropStaleTags(before, DROP_BATCH)) await pause();
+    while (index.dropStaleFacts(before, DROP_BATCH)) await pause();
+    while (index.dropEmptyRepositories(DROP_BATCH)) await pause();
   }
+}
+
+/** Pauses for one piece of work in the background, each as long as its goes ask for. What one of them waited for counts as its work. */
+function pauses(signal: AbortSignal): () => Promise<void> {
+  let since = performance.now();
+  return async () => {
+    const worked = performance.now() - since;
+    await sleep(Math.min(Math.max(LEAST_PAUSE, worked * PAUSE_FACTOR), MOST_PAUSE), signal);
+    since = performance.now();
+  };
 }
 
 export interface Reconciled {
@@ -110,11 +123,18 @@ export interface Reconciled {
  */
 export async function reconcile(context: MaintenanceContext, signal: AbortSignal): Promise<Reconciled> {
   const result: Reconciled = { adopted: 0, removed: 0, leftovers: 0, missing: 0 };
+  const pause = pauses(signal);
   await reconcilePartials(context, result);
   for (const algorithm of ['sha256', 'sha512']) {
     for (let prefix = 0; prefix < 256; prefix++) {
       signal.throwIfAborted();
-      await reconcileDirectory(context, algorithm, prefix.toString(16).padStart(2, '0'), result, signal);
+      await reconcileDirectory(context, {
+        algorithm,
+        prefix: prefix.toString(16).padStart(2, '0'),
+        result,
+        signal,
+        pause,
+      });
     }
   }
   return result;
@@ -144,17 +164,21 @@ async function reconcilePartials(
   }
 }
 
-async function reconcileDirectory(
-  context: MaintenanceContext,
-  algorithm: string,
-  prefix: string,
-  result: Reconciled,
-  signal: AbortSignal,
-): Promise<void> {
+/** One directory of blobs, those whose digest begins with `prefix`. */
+interface Directory {
+  readonly algorithm: string;
+  readonly prefix: string;
+  readonly result: Reconciled;
+  readonly signal: AbortSignal;
+  readonly pause: () => Promise<void>;
+}
+
+async function reconcileDirectory(context: MaintenanceContext, looked: Directory): Promise<void> {
+  const { algorithm, prefix, result, signal, pause } = looked;
   const directory = join(context.layout.blobs, algorithm, prefix);
   const names = new Set(await readdir(directory).catch(() => []));
-  if (names.size > RECONCILE_BATCH) await sleep(RECONCILE_PAUSE, signal);
-  for await (const digest of rowsOf(context, algorithm, prefix, signal)) {
+  if (names.size > RECONCILE_BATCH) await pause();
+  for await (const digest of rowsOf(context, looked)) {
     if (!names.delete(digest.slice(algorithm.length + 1)) && (await isGone(context, digest))) result.missing++;
   }
   for (const name of names) {
@@ -165,7 +189,7 @@ async function reconcileDirectory(
 }
 
 /** Digests of the index whose files belong in one directory. */
-async function* rowsOf({ index }: MaintenanceContext, algorithm: string, prefix: string, signal: AbortSignal) {
+async function* rowsOf({ index }: MaintenanceContext, { algorithm, prefix, pause }: Directory) {
   const length = algorithm === 'sha512' ? 128 : 64;
   const before = (Number.parseInt(prefix, 16) - 1).toString(16).padStart(2, '0');
   const start = prefix === '00' ? null : parseDigest(`${algorithm}:${before}${'f'.repeat(length - 2)}`);
@@ -178,7 +202,7 @@ async function* rowsOf({ index }: MaintenanceContext, algorithm: string, prefix:
       after = digest;
     }
     if (rows.length < RECONCILE_BATCH) return;
-    await sleep(RECONCILE_PAUSE, signal);
+    await pause();
   }
 }
 

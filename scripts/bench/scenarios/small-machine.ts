@@ -57,6 +57,8 @@ interface Run {
   readonly nginx: Paced;
   /** Share of its core that the gateway used. */
   readonly cpu: number;
+  /** Share of the time for which it was ready to run and did not: where that is much, the machine was busy with something else. */
+  readonly waited: number;
   /** Fills that were still under way at the end. */
   readonly filling: number;
 }
@@ -122,9 +124,11 @@ async function measure({ bench, root, dataDir, hosts, warm, cold, seconds }: Giv
     const clients = await PacedClients.connect({ ...crowd, port, hosts: asked });
     const fills = new Fills(port, cold);
     await sleep(SETTLE, undefined, { signal: runOver });
-    const [before, began] = [server.cpu(), performance.now()];
+    const [cpuBefore, waitedBefore, began] = [server.cpu(), server.waited(), performance.now()];
     const manifests = await clients.measure(seconds);
-    const cpu = (server.cpu() - before) / ((performance.now() - began) / 1000);
+    const took = (performance.now() - began) / 1000;
+    const cpu = (server.cpu() - cpuBefore) / took;
+    const waited = (server.waited() - waitedBefore) / took;
     const filling = fills.running;
     await fills.end();
     await clients.end();
@@ -138,6 +142,7 @@ async function measure({ bench, root, dataDir, hosts, warm, cold, seconds }: Giv
       manifests,
       nginx: await control(),
       cpu,
+      waited,
       filling,
     };
   } finally {
@@ -296,7 +301,7 @@ function results(runs: readonly Run[]): Result[] {
         MOST_P99,
       ),
       peers: [{ series: { peer: '(c) nginx static, no fills', values: runs.map(({ nginx }) => nginx.p99) } }],
-      note: `the longest took ${Math.max(...runs.map(({ manifests }) => manifests.most)).toFixed(0)} ms, the clients were ${Math.max(...runs.map(({ manifests }) => manifests.late)).toFixed(0)} ms late at most and used ${Math.round(100 * Math.max(...runs.map(({ manifests }) => manifests.busy)))} % of their core; of ${FILLS} fills at least ${least} were under way to the end; the gateway used at most ${Math.round(100 * Math.max(...runs.map(({ cpu }) => cpu)))} % of its core`,
+      note: `the longest took ${Math.max(...runs.map(({ manifests }) => manifests.most)).toFixed(0)} ms, the clients were ${Math.max(...runs.map(({ manifests }) => manifests.late)).toFixed(0)} ms late at most and used ${Math.round(100 * Math.max(...runs.map(({ manifests }) => manifests.busy)))} % of their core; of ${FILLS} fills at least ${least} were under way to the end; the gateway used at most ${Math.round(100 * Math.max(...runs.map(({ cpu }) => cpu)))} % of its core and waited for it for ${Math.round(100 * Math.max(...runs.map(({ waited }) => waited)))} % of the time`,
     },
     figure(
       'manifests that failed',
