@@ -242,6 +242,8 @@ describe('aliases and registries', () => {
 
 test('users: the token is printed once, alone on standard output', async () => {
   const added = await cli('user add bob');
+  // As image names write it: the port is a part of where a login is for.
+  expect(added.err).toContain('docker login -u bob localhost:8443');
   expect(added.out).toMatch(/^\S{20,}\n$/);
   expect(added.err).toContain('anonymous');
   expect((await cli('user add bob')).code).toBe(1);

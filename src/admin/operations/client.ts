@@ -1,5 +1,5 @@
 import { clientConfiguration } from '../../clients/configuration.ts';
-import { gatherFacts } from '../../clients/facts.ts';
+import { type ClientFacts, gatherFacts } from '../../clients/facts.ts';
 import type { Operation } from '../contract.ts';
 import { type OperationsDeps, parseInput } from '../operation.ts';
 
@@ -7,16 +7,19 @@ export function clientOperations(deps: OperationsDeps): Record<string, Operation
   return {
     client: async (input) => {
       const { client } = await parseInput('client', input);
-      const { config, table, users, live } = deps;
-      const facts = await gatherFacts({
-        config,
-        table: table.snapshot(),
-        bound: { https: portOf(live?.addresses.https[0]), http: portOf(live?.addresses.http[0]) },
-        credentials: !(config.access.anonymous ?? users.count === 0),
-      });
-      return clientConfiguration(client, facts);
+      return clientConfiguration(client, await clientFacts(deps));
     },
   };
+}
+
+/** What clients are told of this gateway, as it runs or as it would start. */
+export function clientFacts({ config, table, users, live }: OperationsDeps): Promise<ClientFacts> {
+  return gatherFacts({
+    config,
+    table: table.snapshot(),
+    bound: { https: portOf(live?.addresses.https[0]), http: portOf(live?.addresses.http[0]) },
+    credentials: !(config.access.anonymous ?? users.count === 0),
+  });
 }
 
 /** Of `host:port`. */

@@ -1,5 +1,7 @@
+import { authority } from '../../clients/facts.ts';
 import type { Operation } from '../contract.ts';
 import { type OperationsDeps, parseInput } from '../operation.ts';
+import { clientFacts } from './client.ts';
 
 export function userOperations(deps: OperationsDeps): Record<string, Operation> {
   const { users, config, live } = deps;
@@ -13,9 +15,10 @@ export function userOperations(deps: OperationsDeps): Record<string, Operation> 
           'the first user: from now on anonymous clients are refused (access.anonymous: true lets them in again)',
         );
       }
+      const host = authority(await clientFacts(deps));
       context.step(
         'token',
-        `the token of ${added.name}, shown only now; log in with: docker login -u ${added.name} ${config.domain}`,
+        `the token of ${added.name}, shown only now; log in with: docker login -u ${added.name} ${host}`,
       );
       return added;
     },
