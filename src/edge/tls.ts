@@ -93,7 +93,7 @@ interface Handshake {
 /**
  * Takes accepted connections of the HTTPS port through the TLS handshake and gives them to HTTP. Node's TLS server never listens; it guards the
  * connection after the handshake too, against broken records and renegotiation. While a CA may validate a challenge, the ClientHello is read
- * before it, since it alone says whether this is the CA; a look at each would make handshakes 4 % dearer.
+ * before it, since it alone says whether this is the CA; no other time, since every connection would pay for it.
  */
 export class TlsTerminator {
   readonly #options: TlsOptions;
