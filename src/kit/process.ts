@@ -30,8 +30,10 @@ export function ignoreDebuggerSignal(): void {
   process.on('SIGUSR1', () => {});
 }
 
-/** After this, ms, nothing of the start is running any more. */
-const STARTED_AFTER = 5_000;
+/** After this, ms, nothing of the start is running any more; and how long a process has had next to nothing to do before it is collected. */
+const QUIET_FOR = 5_000;
+/** Of that time, the share in which it was at work at most: putting an index of a few thousand blobs in order takes less. */
+const QUIET = 0.05;
 
 /** How another process of the gateway is forked; what the operator has set for this one wins. */
 export function forkOptions(): { readonly execArgv: string[]; readonly env: NodeJS.ProcessEnv } {
@@ -44,23 +46,23 @@ export function forkOptions(): { readonly execArgv: string[]; readonly env: Node
   };
 }
 
-/** Of the time until then, the share in which a process that has nothing to do is at work at most: putting an index of a few thousand blobs in order takes less. */
-const IDLE = 0.05;
-
 /**
- * Collects once, shortly after the start, together with the code that only the start needed: V8 collects for want of room only, and an idle
- * process would keep it for good. Measured: 6 to 9 MiB of an owner and 6 MiB of each worker, for one pause of up to 100 ms, after which all code
- * is compiled anew when it runs next. So a process that has had work to do meanwhile is left alone: somebody would wait for the pause, and the
- * next pull would cost twice as much. Nothing without `--expose-gc`.
+ * Collects once, in the first quiet moment after the start, together with the code that only the start needed: V8 collects for want of room only,
+ * and an idle process would keep it for good. Measured: 6 to 9 MiB of an owner and 6 MiB of each worker, for one pause of up to 120 ms, which
+ * nobody is to wait for. Nothing without `--expose-gc`.
  */
 export function collectAfterStart(): void {
   const { gc } = globalThis;
   if (gc === undefined) return;
-  const started = performance.eventLoopUtilization();
-  setTimeout(() => {
-    if (performance.eventLoopUtilization(started).utilization > IDLE) return;
+  let before = performance.eventLoopUtilization();
+  const looks = setInterval(() => {
+    const now = performance.eventLoopUtilization();
+    const { utilization } = performance.eventLoopUtilization(now, before);
+    before = now;
+    if (utilization > QUIET) return;
+    clearInterval(looks);
     void gc({ type: 'major', execution: 'sync', flavor: 'last-resort' });
-  }, STARTED_AFTER).unref();
+  }, QUIET_FOR).unref();
 }
 
 /** How many descriptors this process may have open (the soft limit, which Node has raised to the hard one); null where the system does not say. */
