@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
+import { constants } from 'node:http2';
 import { getRequestListener } from '@hono/node-server';
 import type { Grant } from '../access/access.ts';
 import type { Reservation } from '../access/quotas.ts';
@@ -60,7 +61,12 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       accessLog.end(context);
       connection.settled();
     });
-    if (connection.draining && http2Stream(response) === undefined) response.setHeader('connection', 'close');
+    const stream = http2Stream(response);
+    stream?.once('aborted', () => {
+      // Whoever resets a stream has left, with this code, too (RFC 9113 §6.4): Node would wait until the rest is taken.
+      if (stream.rstCode === constants.NGHTTP2_NO_ERROR) stream.destroy();
+    });
+    if (connection.draining && stream === undefined) response.setHeader('connection', 'close');
 
     if (context.method !== 'GET' && context.method !== 'HEAD') {
       refuseMethod(context, request, response);
@@ -68,7 +74,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
     }
     if (context.fault !== null) {
       context.kind = 'refused';
-      if (http2Stream(response) === undefined) {
+      if (stream === undefined) {
         connection.confused = true;
         response.setHeader('connection', 'close');
       }

@@ -329,6 +329,9 @@ function hiddenOf(route: Route | undefined): string[] {
   const projects = endpoints.map(projectOf).filter((project) => project !== null);
   const hosts = [...endpoints.map(({ hostname }) => hostname).filter((host) => host !== route.host), ...projects];
   if (route.credentials === null) return hosts;
+  const { password } = route.credentials;
   const basic = basicAuthorization(route.credentials).slice('Basic '.length);
-  return [...hosts, route.credentials.password, basic];
+  // As a token endpoint may repeat them from what it was sent: the form of a POST, or a URL.
+  const encoded = [encodeURIComponent(password), new URLSearchParams({ p: password }).toString().slice('p='.length)];
+  return [...hosts, password, basic, ...encoded];
 }

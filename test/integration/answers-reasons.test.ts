@@ -95,6 +95,18 @@ describe('a reason is cleaned and bounded', () => {
     expect(message).toContain('says: "*** does not know ops:***"');
   });
 
+  it.each([encodeURIComponent, (text: string) => new URLSearchParams([['p', text]]).toString().slice(2)])(
+    'of that password as a URL or a form has it (%s)',
+    async (encode) => {
+      const { fake, bed, manifest } = await answersBed();
+      const password = 'Tr0ub4dor&+ 3';
+      bed.put('r.test', { fake, credentials: { username: 'ops', password } });
+      fake.faults = () => ({ status: 403, body: errors(`no user for password=${encode(password)}`) });
+      const { message } = await toldOf(manifest('latest', { authenticated: true }));
+      expect(message).toContain('says: "no user for password=***"');
+    },
+  );
+
   it('to 300 characters', async () => {
     const { fake, manifest } = await answersBed();
     fake.faults = () => ({ status: 404, body: errors('x'.repeat(50_000)) });

@@ -103,6 +103,25 @@ describe('shutdown', () => {
     expect(received).toBe(SIZE);
   });
 
+  test.each([constants.NGHTTP2_NO_ERROR, constants.NGHTTP2_CANCEL])(
+    'over HTTP/2 nothing is waited for that was reset unread, with the code %i',
+    async (code) => {
+      bed = await startEdgeBed();
+      const { source, go } = heldPull();
+      go();
+      const session = connectHttp2(`https://127.0.0.1:${bed.httpsPort}`, { ca: bed.certificates.root });
+      session.on('error', () => {});
+      const stream = session.request({ ':path': BLOB });
+      await once(stream, 'response');
+      // What fits into the client's window is under way, and the rest of it waits for a reader.
+      await eventually('the pull has begun', () => source.at > 0);
+      stream.close(code);
+      await eventually('it is over', () => source.closed);
+      await bed.edge.close({ graceMs: 600_000 });
+      session.destroy();
+    },
+  );
+
   test('while it drains it is not ready, and a kept connection is told to go', async () => {
     bed = await startEdgeBed();
     const { promise, resolve } = Promise.withResolvers<void>();
