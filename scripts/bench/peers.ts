@@ -91,7 +91,10 @@ export class Origin {
     this.#log = log;
   }
 
-  /** On `port`, or a free one. */
+  /**
+   * On `port`, or a free one. Without `tcp_nopush`: what is less than a window would wait for the other end's delayed acknowledgement, some 40 ms,
+   * as the registries that it stands for do not.
+   */
   static async start(bench: Bench, root: string, cpus: string, given?: number): Promise<Origin> {
     const port = given ?? (await freePort());
     const tlsPort = await freePort();
@@ -99,7 +102,7 @@ export class Origin {
     const socket = join(bench.dir, `origin-${port}.sock`);
     const http = `
   log_format bytes '$request_method $uri $body_bytes_sent'; access_log ${log} bytes;
-  server { listen 127.0.0.1:${port}; listen unix:${socket};
+  server { tcp_nopush off; listen 127.0.0.1:${port}; listen unix:${socket};
     listen 127.0.0.1:${tlsPort} ssl; ssl_certificate ${bench.cert};
     ssl_certificate_key ${bench.key}; ${NGINX_TLS} ${STATIC_REGISTRY(root)}
   }`;
