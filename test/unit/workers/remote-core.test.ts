@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { BlobHandle } from '../../../src/cache/blob-cache.ts';
@@ -154,7 +154,11 @@ describe('a kept blob read in a worker', () => {
       () => rig.index.blob(content.digest) !== null && rig.cache.admin.stats().fills === 0,
     );
     const hex = content.digest.slice(7);
-    await writeFile(join(rig.dataDir, 'blobs', 'sha256', hex.slice(0, 2), hex), Buffer.alloc(SIZE));
+    const file = join(rig.dataDir, 'blobs', 'sha256', hex.slice(0, 2), hex);
+    await writeFile(file, Buffer.alloc(SIZE));
+    // File systems count time in steps of some ms: what is written within the step of the last write has its time.
+    const later = new Date(Date.now() + 1_000);
+    await utimes(file, later, later);
     const found = rig.cache.kept(content.digest)!;
     const ask = await start(() => found.hold());
     const { bytes, error } = await readUntilEnd(await ask());
