@@ -47,7 +47,7 @@ export class Transport {
   /** PEM of the roots that count alone; null: those that Node and, where one is unknown to it, this machine trust. */
   readonly #roots: string | null;
   readonly #environment: NodeJS.ProcessEnv;
-  /** By protocol and proxy. */
+  /** By protocol, proxy and whether this machine's store is trusted. */
   readonly #agents = new Map<string, HttpAgent>();
   #readsSystem = false;
   #skew: number | null = null;
@@ -104,11 +104,12 @@ export class Transport {
     const signal = AbortSignal.any([terms.signal, AbortSignal.timeout(terms.timeout)]);
     try {
       const request = { method, headers, body, signal };
+      // As it is now: another request may find out meanwhile that the store is needed.
+      const readSystem = this.#readsSystem;
       const response = await this.#ask(url, request).catch((error: unknown) => {
-        if (!isUnknownIssuer(error) || this.#roots !== null || this.#readsSystem) throw error;
+        if (!isUnknownIssuer(error) || this.#roots !== null || readSystem) throw error;
         // Nothing was sent yet. This machine may know the issuer; to read its store takes a moment, and most CAs are known without.
         this.#readsSystem = true;
-        this.close();
         return this.#ask(url, request);
       });
       const content = await readBounded(response, ANSWER_MAX);
@@ -142,7 +143,7 @@ export class Transport {
 
   #agent(url: URL): HttpAgent {
     const proxy = this.#proxyFor(url);
-    const key = `${url.protocol} ${proxy ?? ''}`;
+    const key = `${url.protocol} ${proxy ?? ''} ${this.#readsSystem}`;
     let agent = this.#agents.get(key);
     if (agent === undefined) {
       // Which proxy is decided here, so that NO_PROXY means the same to CAs and registries: Node's own reading knows no CIDRs.

@@ -132,8 +132,13 @@ describe('an authority of a registry', () => {
     });
     cleanups.push(() => gateway.close());
     await gateway.ok('registry', 'set', 'r.test', '--endpoint', named(fake));
-    const answer = await fetch(`http://127.0.0.1:${gateway.httpPort}/v2/r.test/library/app/manifests/latest`);
-    expect(answer.status).toBe(200);
+    // Several at once: each finds out that the store is needed while another has it read.
+    const asked = ['manifests/latest', 'tags/list', `blobs/${LAYER.digest}`].map(async (what) => {
+      const answer = await fetch(`http://127.0.0.1:${gateway.httpPort}/v2/r.test/library/app/${what}`);
+      await answer.bytes();
+      return answer.status;
+    });
+    expect(await Promise.all(asked)).toEqual([200, 200, 200]);
   });
 });
 

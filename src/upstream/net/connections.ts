@@ -197,7 +197,8 @@ export class OutgoingConnections {
       const isSecure = options.protocol === 'https:';
       const port = Number(options.port) || (isSecure ? 443 : 80);
       const host = bareHost(options.hostname);
-      const secure = isSecure ? secureBy(this.#trust.context(ca)) : null;
+      const trusted = isSecure ? this.#trust.context(ca) : undefined;
+      const secure = isSecure ? secureBy(trusted) : null;
       const open = (to: TcpNetConnectOpts): Socket => {
         if (secure === null) return ReceiveBuffers.connect(to, null);
         const { trust, sessions } = secure;
@@ -205,7 +206,7 @@ export class OutgoingConnections {
         return ReceiveBuffers.connect(to, tls).on('session', (session: Buffer) => sessions.set(host, session));
       };
       const failed = (error: Error): void => {
-        if (isSecure && isUnknownIssuer(error) && this.#trust.readSystem(ca)) connect(options, callback);
+        if (isSecure && isUnknownIssuer(error) && this.#trust.readSystem(trusted)) connect(options, callback);
         else callback(connectError(options, error), null);
       };
       openSocket(options.hostname, port, { reach, proxy, trust: this.#trust, timeout: CONNECT_TIMEOUT_MS, open }).then(

@@ -1,7 +1,7 @@
 import { lookup } from 'node:dns/promises';
 import { request as plainRequest } from 'node:http';
 import { connect, isIP, type Socket, type TcpNetConnectOpts } from 'node:net';
-import { type TLSSocket, connect as tlsConnect } from 'node:tls';
+import { type SecureContext, type TLSSocket, connect as tlsConnect } from 'node:tls';
 import { isUnknownIssuer } from '../../kit/authorities.ts';
 import { ForbiddenAddressError, ProxyError, reasonOf } from '../failures.ts';
 import { bareHost, mayName, mayReach, type ProxyServer, type Reach } from './egress.ts';
@@ -87,11 +87,12 @@ export function requireName(reach: Reach, host: string): void {
 
 /** A connection to the proxy itself, TLS of an `https://` proxy included. @throws {ProxyError} */
 export async function dialProxy(proxy: ProxyServer, trust: Trust, timeout: number): Promise<Socket> {
+  const trusted = proxy.kind === 'https' ? trust.context(null) : undefined;
   try {
     const socket = await dialAny(await resolveHost(proxy.host, 'operator'), proxy.port, timeout);
-    return proxy.kind === 'https' ? await secureProxy(socket, proxy.host, trust, timeout) : socket;
+    return proxy.kind === 'https' ? await secureProxy(socket, proxy.host, trusted, timeout) : socket;
   } catch (error) {
-    if (proxy.kind === 'https' && isUnknownIssuer(error) && trust.readSystem(null))
+    if (proxy.kind === 'https' && isUnknownIssuer(error) && trust.readSystem(trusted))
       return dialProxy(proxy, trust, timeout);
     throw new ProxyError(`the proxy ${proxy.host}:${proxy.port} is out of reach: ${reasonOf(error)}`, { cause: error });
   }
@@ -177,8 +178,12 @@ async function connectTunnel(
 }
 
 /** TLS with an `https://` proxy itself; that with the registry then runs inside it. */
-function secureProxy(socket: Socket, host: string, trust: Trust, timeout: number): Promise<Socket> {
-  const secureContext = trust.context(null);
+function secureProxy(
+  socket: Socket,
+  host: string,
+  secureContext: SecureContext | undefined,
+  timeout: number,
+): Promise<Socket> {
   const secure = tlsConnect({ socket, host, secureContext, ...serverName(host), ALPNProtocols: ['http/1.1'] });
   return handshake(secure, timeout).catch((error: Error) => {
     socket.destroy();

@@ -30,9 +30,12 @@ export class Trust {
     return context;
   }
 
-  /** To be called where an issuer is unknown: whether there is more to trust now, so that it is worth another try. */
-  readSystem(ca: string | null): boolean {
-    if (this.context(ca) !== undefined) return false;
+  /**
+   * To be called where an issuer is unknown: whether there is more to trust now, so that it is worth another try.
+   * @param tried what did not know the issuer; another connection may have had the store read since
+   */
+  readSystem(tried: SecureContext | undefined): boolean {
+    if (tried !== undefined) return false;
     this.#readsSystem = true;
     return true;
   }

@@ -5,11 +5,18 @@ import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, describe, expect, it, onTestFinished } from 'vitest';
 import { Transport } from '../../../src/acme/transport.ts';
-import { makeTestCa } from '../../support/test-ca.ts';
+import { makeTestCa, type TestCa } from '../../support/test-ca.ts';
 
 // The way to a CA: by which proxy, and whose certificate it may have.
+
+/** Node reads the store of the machine once, from here. */
+const machine = makeTestCa('known to this machine');
+const store = mkdtempSync(join(tmpdir(), 'store-'));
+writeFileSync(join(store, 'ca.pem'), machine.pem);
+process.env.SSL_CERT_FILE = join(store, 'ca.pem');
+afterAll(() => rmSync(store, { recursive: true }));
 
 const terms = { signal: new AbortController().signal, timeout: 5_000 };
 
@@ -63,16 +70,26 @@ describe('NO_PROXY for a CA', () => {
   });
 });
 
+async function directory(ca: TestCa): Promise<string> {
+  const server = createSecureServer(ca.issue(['127.0.0.1']), (_, response) => response.end('{}'));
+  return `https://127.0.0.1:${await listening(server as unknown as Server)}/directory`;
+}
+
+describe('a CA whose authority this machine knows, and Node does not', () => {
+  it('is asked, by each of those that find out at the same time', async () => {
+    const url = await directory(machine);
+    const transport = new Transport(url, null, {});
+    onTestFinished(() => transport.close());
+    const answers = await Promise.all([1, 2, 3].map(() => transport.send('GET', url, terms)));
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200]);
+  });
+});
+
 describe('a CA whose authority nobody here trusts', () => {
   const ca = makeTestCa();
 
-  async function directory(): Promise<string> {
-    const server = createSecureServer(ca.issue(['127.0.0.1']), (_, response) => response.end('{}'));
-    return `https://127.0.0.1:${await listening(server as unknown as Server)}/directory`;
-  }
-
   it('is refused in words that name what to set, and asked once that is set', async () => {
-    const url = await directory();
+    const url = await directory(ca);
     const strange = new Transport(url, null, {});
     await expect(strange.send('GET', url, terms)).rejects.toMatchObject({
       type: 'network',
