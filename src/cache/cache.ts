@@ -116,6 +116,7 @@ export class Cache implements BlobCache {
     metrics.gauge('cache_blobs', 'Whole blobs in the cache', [], (gauge) => gauge.set(totals()?.blobs ?? 0));
     metrics.gauge('cache_fills_running', 'Fills under way', [], (gauge) => gauge.set(this.#fills.count));
     this.#makeDirectories();
+    this.#eviction.finishEarlier();
     if (options.maintain ?? true) {
       this.#maintenance.start();
       this.#scrub?.start();

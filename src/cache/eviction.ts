@@ -1,4 +1,4 @@
-import { statfsSync } from 'node:fs';
+import { existsSync, statfsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { setImmediate as turn } from 'node:timers/promises';
 import { type MaybePromise, Mutex } from '../kit/async.ts';
@@ -242,8 +242,8 @@ export class Eviction implements SpaceReserver {
   }
 
   /**
-   * Drops blobs that nobody uses: first the files, then the rows. A crash in between leaves a row without a file, which is found at its next
-   * use; a file without a row would take room that nobody counts. A file that cannot be removed keeps its row, unless it is damaged. Returns
+   * Drops blobs that nobody uses: first the files, then the rows. A crash in between leaves rows without a file, which `finishEarlier` removes;
+   * a file without a row would take room that nobody counts. A file that cannot be removed keeps its row, unless it is damaged. Returns
    * what was freed. Never rejects.
    */
   async dropBlobs(rows: readonly BlobRow[], { damaged = false } = {}): Promise<Room> {
@@ -262,8 +262,22 @@ export class Eviction implements SpaceReserver {
     return { bytes: unlinked.reduce((sum, { size }) => sum + size, 0), files: unlinked.length };
   }
 
+  /** Ends what a process before this one had begun: rows of files that it had removed are no damage. Once, before anything is dropped. */
+  finishEarlier(): void {
+    try {
+      this.#options.index.finishRemovals((digest) => !existsSync(this.#options.layout.blob(digest)));
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
   /** Those whose file is gone now. */
   async #unlink(rows: readonly BlobRow[]): Promise<BlobRow[]> {
+    try {
+      this.#options.index.announceRemoval(rows.map(({ digest }) => digest));
+    } catch {
+      // A full disk has no room for the note before the files are gone. Without it a crash would leave what looks like damage, and nothing worse.
+    }
     const results = await Promise.allSettled(
       rows.map(({ digest }) => rm(this.#options.layout.blob(digest), { force: true })),
     );

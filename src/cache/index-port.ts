@@ -88,6 +88,10 @@ export interface CacheIndex {
   /** Adds, or replaces size and times. */
   addBlob(row: NewBlob): void;
   removeBlobs(digests: readonly Digest[]): void;
+  /** The files of these blobs are about to be removed, and their rows after them: remembered until their rows are. */
+  announceRemoval(digests: readonly Digest[]): void;
+  /** Removes the rows of those whose removal was announced and whose file is gone, and forgets the others. For the start: no removal may be under way. */
+  finishRemovals(isGone: (digest: Digest) => boolean): void;
   /** Sets times of use; earlier times than the index has, and unknown digests, change nothing. Cheap for blobs that were looked up or added shortly before. */
   touchBlobs(uses: ReadonlyMap<Digest, number>): void;
   /**

@@ -41,6 +41,9 @@ export const CACHE_SQL = {
   scrubPlace: 'SELECT place FROM scrub WHERE what = ?',
   putScrubPlace: 'INSERT INTO scrub (what, place) VALUES (?, ?) ON CONFLICT DO UPDATE SET place = excluded.place',
   removeBlob: 'DELETE FROM blobs WHERE digest = ? RETURNING number',
+  announceRemoval: 'INSERT OR IGNORE INTO removals (digest) VALUES (?)',
+  removals: 'SELECT digest FROM removals',
+  removed: 'DELETE FROM removals WHERE digest = ?',
   blobsAfter: 'SELECT digest, number, size, created, checked FROM blobs WHERE digest > ? ORDER BY digest LIMIT ?',
   totals: 'SELECT blobs, bytes, manifests, manifest_bytes AS manifestBytes, tags, facts FROM totals WHERE id = 1',
   manifest: 'SELECT digest, body, came FROM manifests WHERE digest = ?',
@@ -114,7 +117,8 @@ export class SqliteCacheIndex implements CacheIndex {
     this.#database = database;
     database.pragma(`cache_size = -${PAGES_KIB}`);
     this.#run = prepareAll(database, CACHE_SQL);
-    for (const statement of [this.#run.numberOf, this.#run.addBlob, this.#run.removeBlob]) statement.pluck();
+    const { numberOf, addBlob, removeBlob, removals } = this.#run;
+    for (const statement of [numberOf, addBlob, removeBlob, removals]) statement.pluck();
     this.#uses = new UseLog(database);
     const { facts, repositories } = FactTable.open(database);
     this.#facts = facts;
@@ -154,9 +158,26 @@ export class SqliteCacheIndex implements CacheIndex {
     this.#transaction(() => {
       for (const digest of digests) {
         this.#numbers.delete(digest);
-        const number = this.#run.removeBlob.get(toBytes(digest)) as number | undefined;
+        const bytes = toBytes(digest);
+        const number = this.#run.removeBlob.get(bytes) as number | undefined;
         if (number !== undefined) this.#uses.remove(number);
+        this.#run.removed.run(bytes);
       }
+    });
+  }
+
+  announceRemoval(digests: readonly Digest[]): void {
+    this.#transaction(() => {
+      for (const digest of digests) this.#run.announceRemoval.run(toBytes(digest));
+    });
+  }
+
+  finishRemovals(isGone: (digest: Digest) => boolean): void {
+    const announced = (this.#run.removals.all() as Buffer[]).map(fromBytes);
+    if (announced.length === 0) return;
+    this.removeBlobs(announced.filter(isGone));
+    this.#transaction(() => {
+      for (const digest of announced) this.#run.removed.run(toBytes(digest));
     });
   }
 

@@ -61,6 +61,23 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       expect(index.totals()).toMatchObject({ blobs: 2, bytes: 107 });
     });
 
+    it('removes the rows of removals that were announced and whose file is gone, once', () => {
+      for (let seed = 1; seed <= 4; seed++) index.addBlob(blobOf(seed, seed * 10));
+      index.announceRemoval([1, 2, 3].map((seed) => digestOf(seed)));
+      index.announceRemoval([digestOf(3)]);
+      // As a removal ends that nothing comes between; what has that name afterwards is another file.
+      index.removeBlobs([digestOf(1)]);
+      index.addBlob(blobOf(1, 50));
+      const asked: Digest[] = [];
+      const isGone = (digest: Digest): boolean => asked.push(digest) > 0 && digest === digestOf(2);
+      index.finishRemovals(isGone);
+      expect(asked.sort()).toEqual([digestOf(2), digestOf(3)].sort());
+      expect([1, 2, 3, 4].map((seed) => index.blob(digestOf(seed)) !== null)).toEqual([true, false, true, true]);
+      expect(index.totals().blobs).toBe(3);
+      index.finishRemovals(() => true);
+      expect(index.totals().blobs).toBe(3);
+    });
+
     it('walks blobs in order of use, page by page', () => {
       for (let seed = 0; seed < 20; seed++) index.addBlob(blobOf(seed, (seed * 7) % 5));
       const seen: UsedBlob[] = [];

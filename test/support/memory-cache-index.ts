@@ -20,6 +20,7 @@ const DAY = 86_400_000;
 
 /** The cache's index in memory: plain maps, sorted when asked. For tests; it forgets when the process ends. */
 export class MemoryCacheIndex implements CacheIndex {
+  readonly #removals = new Set<Digest>();
   readonly #blobs = new Map<Digest, UsedBlob>();
   readonly #places = new Map<Scrubbed, Digest | null>();
   readonly #facts = new Map<string, Fact & { seen: number }>();
@@ -62,7 +63,19 @@ export class MemoryCacheIndex implements CacheIndex {
   }
 
   removeBlobs(digests: readonly Digest[]): void {
-    for (const digest of digests) this.#blobs.delete(digest);
+    for (const digest of digests) {
+      this.#blobs.delete(digest);
+      this.#removals.delete(digest);
+    }
+  }
+
+  announceRemoval(digests: readonly Digest[]): void {
+    for (const digest of digests) this.#removals.add(digest);
+  }
+
+  finishRemovals(isGone: (digest: Digest) => boolean): void {
+    this.removeBlobs([...this.#removals].filter(isGone));
+    this.#removals.clear();
   }
 
   touchBlobs(uses: ReadonlyMap<Digest, number>): void {

@@ -198,5 +198,11 @@ const manifestTimes: Migration = {
   sql: 'ALTER TABLE manifests ADD COLUMN came INTEGER NOT NULL DEFAULT 0;',
 };
 
+/** Blobs whose file is being removed: a process that ends before their rows are removed has lost nothing. */
+const removals: Migration = {
+  name: 'removals under way',
+  sql: 'CREATE TABLE removals (digest BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;',
+};
+
 /** Schema of `cache.db`: what the cache directory holds. It has a file of its own, since losing it loses nothing and it is written to often. */
-export const cacheMigrations: readonly Migration[] = [inventory, useLog, facts, scrub, manifestTimes];
+export const cacheMigrations: readonly Migration[] = [inventory, useLog, facts, scrub, manifestTimes, removals];

@@ -278,6 +278,30 @@ describe('a cache at its limit', () => {
     expect(left).not.toContain(true);
   });
 
+  it('leaves nothing that looks like damage where its process ends between files and rows', async () => {
+    let ended = false;
+    class Ending extends MemoryCacheIndex {
+      override removeBlobs(digests: readonly Digest[]): void {
+        if (ended) throw new Error('the process has ended');
+        super.removeBlobs(digests);
+      }
+    }
+    const index = new Ending();
+    rig = await makeRig({ maxSize: 300_000, index });
+    for (let count = 0; count < 3; count++) await put(makeContent(90_000));
+    ended = true;
+    await put(makeContent(90_000));
+    const { dataDir } = rig;
+    const files = await bytesOnDisk();
+    expect(index.totals().bytes).toBeGreaterThan(files);
+    await rig.cache.close();
+    ended = false;
+    rig = await makeRig({ dataDir, index });
+    expect(index.totals().bytes).toBe(files);
+    const verified = await rig.cache.admin.verify(() => {}, new AbortController().signal);
+    expect(verified).toMatchObject({ dropped: [], adopted: 0, removed: 0 });
+  });
+
   it.each([
     ['before', 60_000, 0],
     ['after', -60_000, 1],
