@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { ownCopy } from '../kit/own-copy.ts';
 import { steadyNow } from '../kit/time.ts';
 import { acceptClass } from '../oci/media-types.ts';
 import { type Reference, repositoryId } from '../oci/names.ts';
@@ -149,6 +150,6 @@ function withoutCondition(pull: Pull): Pull {
 /** A body that is a part of a larger buffer (a message of another process, Node's pool) would keep that whole buffer in memory: it is copied. */
 function kept(body: Uint8Array): Pick<Reply, 'body' | 'text'> {
   const view = Buffer.from(body.buffer, body.byteOffset, body.length);
-  const own = body.length === body.buffer.byteLength ? body : Buffer.allocUnsafeSlow(body.length).fill(view);
+  const own = body.length === body.buffer.byteLength ? body : ownCopy(body);
   return body.length > MAX_TEXT ? { body: own } : { body: own, text: view.toString('latin1') };
 }

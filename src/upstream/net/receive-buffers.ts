@@ -1,8 +1,15 @@
 import { connect, type Socket, type TcpNetConnectOpts } from 'node:net';
 import { type ConnectionOptions, connect as tlsConnect } from 'node:tls';
+import { ownCopy } from '../../kit/own-copy.ts';
 
 /** As much as Node reads at once by itself. */
 const BUFFER_BYTES = 64 * 1024;
+
+/**
+ * Fewer bytes than these are copied, and their buffer is free again: each would hold all of one for as long as it is kept, and a host may send
+ * a document in thousands of pieces. A record of TLS has up to 16 KiB.
+ */
+const FEW_BYTES = BUFFER_BYTES / 4;
 
 /** While a body is paused, the socket and the body hold one or two each. */
 const MOST_BUFFERS = 4;
@@ -38,11 +45,13 @@ export class ReceiveBuffers {
   readonly #onread = {
     buffer: (): Buffer => this.#next(),
     callback: (bytes: number, buffer: Uint8Array): boolean => {
-      received.set(buffer.buffer, { bytes, givenBack: 0 });
+      const isCopied = bytes < FEW_BYTES;
+      received.set(buffer.buffer, { bytes, givenBack: isCopied ? bytes : 0 });
       const socket = this.#socket;
       if (socket === null) return false;
+      const came = buffer.subarray(0, bytes);
       // It reads on while it holds what one read brought.
-      return socket.push(buffer.subarray(0, bytes)) || socket.readableLength <= BUFFER_BYTES;
+      return socket.push(isCopied ? ownCopy(came) : came) || socket.readableLength <= BUFFER_BYTES;
     },
   };
 

@@ -12,9 +12,9 @@ afterEach(() => {
 const SIZE = 4 * 1024 * 1024;
 const content = generated(SIZE, 'received');
 
-/** A connection to a server that sends the content. */
-async function connection(): Promise<Socket> {
-  const server: Server = createServer((socket) => socket.on('error', () => {}).end(content.read(0, SIZE)));
+/** A connection to a server that sends the content, or what else it is told to. */
+async function connection(send = (to: Socket) => void to.end(content.read(0, SIZE))): Promise<Socket> {
+  const server: Server = createServer((socket) => send(socket.on('error', () => {})));
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const address = server.address();
   if (address === null || typeof address === 'string') throw new Error('no port');
@@ -73,4 +73,26 @@ it('what waits while nobody reads stays as it was', async () => {
   });
   expect(isContent(all)).toBe(true);
   expect(paused).toBeGreaterThan(1);
+});
+
+it('few bytes that are kept hold no buffer', async () => {
+  const pieces = 500;
+  let sent = 0;
+  const socket = await connection((to) => {
+    to.setNoDelay(true);
+    const next = (): void => {
+      if (sent++ < pieces) to.write('x', () => setImmediate(next));
+      else to.end();
+    };
+    next();
+  });
+  const memory = new Set<ArrayBufferLike>();
+  let held = 0;
+  const { all } = await read(socket, (chunk) => {
+    if (!memory.has(chunk.buffer)) held += chunk.buffer.byteLength;
+    memory.add(chunk.buffer);
+    return chunk;
+  });
+  expect(all.toString()).toBe('x'.repeat(pieces));
+  expect(held).toBeLessThanOrEqual(4 * 64 * 1024);
 });
