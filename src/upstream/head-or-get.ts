@@ -1,16 +1,21 @@
 import { LRUCache } from 'lru-cache';
-import { ConnectError, isBusy, SinkError, StatusError } from './failures.ts';
+import { ConnectError, isBusy, isFault, SinkError, StatusError } from './failures.ts';
 
 /** Hosts that are remembered. */
 const MAX_HOSTS = 1024;
-/** For how long a host is not asked by HEAD again; some answer it wrongly only while they are being changed. */
+/** For how long a host that refuses HEAD is not asked by it again; some answer it wrongly only while they are being changed. */
 const REMEMBERED_MS = 10 * 60_000;
+/** … and one that failed once, which says little about HEAD: each GET in its place may count as a pull, and at Docker Hub soon one too many. */
+const FAILURE_MS = 30_000;
 
 /** What is asked for: some registries (public.ecr.aws) refuse HEAD for blobs only. */
 type Kind = 'manifest' | 'blob';
 
 /** A HEAD without an answer for so long is not waited for alone, ms: clients wait 30 s, and a GET may need some of them. */
 const PATIENCE_MS = 8_000;
+
+/** There was no answer to a HEAD for long. */
+const LATE = Symbol('late');
 
 /** How the same question is asked either way. The signal of each ends that request alone. */
 export interface EitherWay<T> {
@@ -24,48 +29,72 @@ export interface EitherWay<T> {
  * registries, and hosts that they redirect to, refuse every HEAD with a 401, 403 or 404, answer it with the length of nothing, or never.
  */
 export class HeadOrGet {
-  readonly #unreliable = new LRUCache<string, true>({ max: MAX_HOSTS, ttl: REMEMBERED_MS });
+  /** Hosts whose HEADs were of no use, and have not been since. */
+  readonly #unreliable = new LRUCache<string, { readonly until: number }>({ max: MAX_HOSTS });
   readonly #patience: number;
+  readonly #now: () => number;
 
-  /** @param stallTimeout the longest that an answer may take to begin, ms */
-  constructor(stallTimeout: number) {
+  /**
+   * @param stallTimeout the longest that an answer may take to begin, ms
+   * @param now monotonic, ms
+   */
+  constructor(stallTimeout: number, now: () => number = () => performance.now()) {
     // Before the same HEAD would be sent once more beside it (see exchange.ts).
     this.#patience = Math.min(PATIENCE_MS, 0.4 * stallTimeout);
+    this.#now = now;
   }
 
   /** @throws what GET throws; of HEAD only that the host was not reached, or asks for fewer requests */
   async ask<T>(endpoint: URL, kind: Kind, signal: AbortSignal, { head, get }: EitherWay<T>): Promise<T> {
     const key = `${kind} ${endpoint.origin}`;
-    if (this.#unreliable.has(key)) return await get(signal);
+    const before = this.#unreliable.get(key);
+    if (before !== undefined && this.#now() < before.until) return await get(signal);
     const asked = new AbortController();
+    let failed: boolean;
     try {
       const answer = await this.#patiently(head(AbortSignal.any([signal, asked.signal])));
-      if (answer !== null) return answer;
+      if (answer !== null && answer !== LATE) {
+        this.#unreliable.delete(key);
+        return answer;
+      }
+      failed = answer === LATE;
     } catch (error) {
       signal.throwIfAborted();
       if (isFinal(error)) throw error;
+      failed = isFailure(error);
     }
     try {
       const answer = await get(signal);
-      // Only now: what does not exist is no reason to mistrust HEAD.
-      this.#unreliable.set(key, true);
+      // Only now: what does not exist is no reason to mistrust HEAD. Those that failed at the same moment are one failure.
+      if (!failed) this.#unreliable.set(key, { until: this.#now() + REMEMBERED_MS });
+      else if (this.#unreliable.get(key) === before) {
+        this.#unreliable.set(key, { until: this.#now() + (before === undefined ? FAILURE_MS : REMEMBERED_MS) });
+      }
       return answer;
     } finally {
       asked.abort(new Error('GET has decided'));
     }
   }
 
-  /** Null where there is no answer for long; what comes later is of no interest. */
-  async #patiently<T>(answer: Promise<T | null>): Promise<T | null> {
+  /** What comes later is of no interest. */
+  async #patiently<T>(answer: Promise<T>): Promise<T | typeof LATE> {
     answer.catch(() => {});
-    const { promise: late, resolve } = Promise.withResolvers<null>();
-    const timer = setTimeout(() => resolve(null), this.#patience);
+    const { promise: late, resolve } = Promise.withResolvers<typeof LATE>();
+    const timer = setTimeout(() => resolve(LATE), this.#patience);
     try {
       return await Promise.race([answer, late]);
     } finally {
       clearTimeout(timer);
     }
   }
+}
+
+/** Whether a HEAD failed as a GET might have, rather than being refused. */
+function isFailure(error: unknown): boolean {
+  if (!(error instanceof StatusError)) return isFault(error);
+  const status = error.downloadHostStatus ?? error.status;
+  // 501: it has no such method (RFC 9110 §15.6.2).
+  return status === 408 || (status >= 500 && status !== 501);
 }
 
 function isFinal(error: unknown): boolean {
