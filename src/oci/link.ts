@@ -82,13 +82,13 @@ function pathOf(page: Page): string {
 /** Words of the registry API's paths: what has one behind a list's own is of another repository. */
 const API_WORDS: ReadonlySet<string> = new Set(['tags', 'manifests', 'blobs', 'referrers', '_catalog']);
 
-/** Whether it stays below the list, however it is decoded. */
+/** Whether it stays below the list, however it is decoded, and read by servers that leave out parameters of segments (`..;x`). */
 function isPagePath(path: string): boolean {
   return path.split('/').every((segment, at, all) => {
     if (segment === '') return at > 0 && at === all.length - 1;
-    return (
-      /^(?!\.{1,2}$)(?:[\w.~!$&'()*+,;=:@-]|%(?!2[ef]|5c|25)[2-7][\da-f])+$/i.test(segment) && !API_WORDS.has(segment)
-    );
+    if (!/^(?:[\w.~!$&'()*+,;=:@-]|%(?!2[ef]|5c|25)[2-7][\da-f])+$/i.test(segment)) return false;
+    const name = decodeURIComponent(segment).replace(/;.*$/, '');
+    return !['', '.', '..'].includes(name) && !API_WORDS.has(name);
   });
 }
 

@@ -82,9 +82,10 @@ describe('the next page', () => {
     expect(queryOfNext('list?a=1&ns=x&_next=7&%5Fnext=7&_artifactType=y', 'list')).toBe('a=1&_next=1');
   });
 
-  it.each(['', '..', '../x/tags/list', '/list', 'x//y', 'x/tags/list', '%252e%252e', 'a\\b', 'a?b', 'a%2fb'])(
-    'is none at the path %s',
-    (path) => expect(pageOfNext(new URLSearchParams({ _next: path }).toString(), 'list')).toBeNull(),
+  const elsewhere = ['', '..', '../x/tags/list', '/list', 'x//y', 'x/tags/list', '%252e%252e', 'a\\b', 'a?b', 'a%2fb'];
+  const inDisguise = ['x/%6danifests/1', 'x/t%61gs/list', 'x/manifests;a/1', '..;/..;/y', '..%3ba/y', ';/y'];
+  it.each([...elsewhere, ...inDisguise])('is none at the path %s', (path) =>
+    expect(pageOfNext(new URLSearchParams({ _next: path }).toString(), 'list')).toBeNull(),
   );
 
   it('is written so that it reads back', () => {
