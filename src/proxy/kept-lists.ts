@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
+import { ownCopy } from '../kit/own-copy.ts';
 import { elapsed } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { repositoryId } from '../oci/names.ts';
@@ -84,13 +85,15 @@ export class KeptLists {
 
   async #ask(id: string, ask: () => Promise<Reply>): Promise<Reply> {
     const { access, now } = this.#options;
+    const { generation } = access;
     const asked = access.denials.now;
     try {
       const reply = await ask();
       if (reply.from === 'stale') return reply;
       this.#staleIfError.succeeded(id);
-      if (reply.body instanceof Uint8Array) {
-        this.#kept.set(id, { reply: { ...reply, body: reply.body }, checkedAt: now(), asked });
+      // What was asked of the table before proves nothing after its change.
+      if (reply.body instanceof Uint8Array && generation === access.generation) {
+        this.#kept.set(id, { reply: { ...reply, body: ownCopy(reply.body) }, checkedAt: now(), asked });
       }
       return reply;
     } catch (error) {

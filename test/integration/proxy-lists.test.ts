@@ -340,4 +340,17 @@ describe('while the registry fails', () => {
     fake.faults = () => ({ status: 503 });
     expect(await refusalOf(bed.ask('docker.io', REPOSITORY, asked))).toBe('upstreamFailed');
   });
+
+  test.each(LISTS)('%s that were asked for before the table changed are not served', async (_, what) => {
+    const { fake, bed, repository } = await start();
+    const image = repository.addImage('1', ['layer']);
+    const asked = what(image.digest);
+    fake.faults = () => {
+      bed.core.invalidate();
+      return undefined;
+    };
+    expect((await bed.ask('docker.io', REPOSITORY, asked)).status).toBe(200);
+    fake.faults = () => ({ status: 503 });
+    expect(await refusalOf(bed.ask('docker.io', REPOSITORY, asked))).toBe('upstreamFailed');
+  });
 });
