@@ -227,8 +227,10 @@ export class Tokens {
         return await ask(byGet(url, demand, credentials));
       } catch (error) {
         if (!(error instanceof StatusError) || !NO_GET.has(error.status)) throw error;
+        const token = await ask(byPost(url, demand, credentials));
+        // Only now: some proxy on the way may have answered so once, and many a realm that takes GET gives nothing by POST.
         this.#wantsPost.set(demand.realm, true);
-        return await ask(byPost(url, demand, credentials));
+        return token;
       }
     });
   }

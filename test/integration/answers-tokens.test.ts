@@ -131,6 +131,22 @@ describe('a token endpoint that takes no GET', () => {
     expect([told.status, told.message]).toEqual([502, expect.stringContaining('its token endpoint answered 405')]);
   });
 
+  it('for once, and gives nothing by POST, is asked by GET the next time', async () => {
+    let isDown = true;
+    const { manifest, asked } = await tokenRegistry(
+      () => '/token',
+      (request, response) => {
+        if (request.method === 'POST') response.writeHead(400).end();
+        else if (isDown) response.writeHead(405).end();
+        else giveToken(request, response);
+      },
+    );
+    expect((await toldOf(manifest('1'))).status).toBe(502);
+    isDown = false;
+    expect((await manifest('1')).status).toBe(200);
+    expect(asked.map(({ method }) => method)).toEqual(['GET', 'POST', 'GET']);
+  });
+
   it('does not get credentials by POST that are not for it', async () => {
     const { manifest, asked, use } = await tokenRegistry(
       (origin) => `http://${origin.replace('127.0.0.1', '127.66.6.6')}/token`,
