@@ -5,6 +5,7 @@ import { type DockerRegistry, startDockerRegistry } from './docker-registry.ts';
 import { startGateway, type TestGateway } from './gateway.ts';
 import { GATEWAY_ADDRESS, type Namespace, openNamespace } from './namespace.ts';
 import { buildImage, type TestImage, withAttestation } from './oci-image.ts';
+import { ofParts } from './parts.ts';
 
 /** What `openClientsBed` needs of the machine. */
 export const CLIENTS_BED_NEEDS = [
@@ -45,29 +46,21 @@ export interface ClientsBed {
   close(): Promise<void>;
 }
 
-export async function openClientsBed(options: {
+export function openClientsBed(options: {
   /** Pushed besides, under each of the names, tag `1`. */
   readonly image: TestImage;
   readonly names: readonly string[];
   /** More names of the network and their addresses. */
   readonly hosts?: Readonly<Record<string, string>>;
 }): Promise<ClientsBed> {
-  const folder = mkdtempSync(join(tmpdir(), 'clients-'));
-  const binds = Object.fromEntries(ETC.map((path) => [path, join(folder, path)]));
-  const ends: (() => Promise<void>)[] = [async () => rmSync(folder, { recursive: true, force: true })];
-  const close = async (): Promise<void> => {
-    for (const end of ends.splice(0).reverse()) await end();
-  };
-  const kept = async <T extends { close(): Promise<void> }>(starting: Promise<T>): Promise<T> => {
-    const one = await starting;
-    ends.push(() => one.close());
-    return one;
-  };
-  try {
+  return ofParts(async ({ keep, defer }) => {
+    const folder = mkdtempSync(join(tmpdir(), 'clients-'));
+    defer(() => rmSync(folder, { recursive: true, force: true }));
+    const binds = Object.fromEntries(ETC.map((path) => [path, join(folder, path)]));
     for (const source of Object.values(binds)) mkdirSync(source, { recursive: true });
     const hosts = { [DOMAIN]: GATEWAY_ADDRESS, [ALIAS]: GATEWAY_ADDRESS, ...options.hosts };
-    const space = await kept(openNamespace({ hosts, binds }));
-    const upstream = await kept(startDockerRegistry({ within: space }));
+    const space = await keep(openNamespace({ hosts, binds }));
+    const upstream = await keep(startDockerRegistry({ within: space }));
     for (const name of options.names) await upstream.push(options.image, name, '1');
     const unchanged = new Map<string, TestImage>();
     for (let index = 0; index < IMAGES_EACH; index++) {
@@ -75,7 +68,7 @@ export async function openClientsBed(options: {
       await upstream.push(image, `team/app-${index}`, '1');
       for (const registry of REGISTRIES) unchanged.set(`${registry}/team/app-${index}:1`, image);
     }
-    const gateway = await kept(
+    const gateway = await keep(
       startGateway({
         within: space,
         config: {
@@ -104,12 +97,8 @@ export async function openClientsBed(options: {
         }
         return new Map(files.map(({ path, content }) => [path, content]));
       },
-      close,
     };
-  } catch (error) {
-    await close();
-    throw error;
-  }
+  });
 }
 
 /** Pulls all of them, some at a time; the references that failed, each with what its client said. */

@@ -6,6 +6,7 @@ import { type Dockerd, startDockerd, writeTrust } from './dockerd.ts';
 import { startGateway, type TestGateway } from './gateway.ts';
 import { GATEWAY_ADDRESS, type Namespace, openNamespace } from './namespace.ts';
 import type { TestImage } from './oci-image.ts';
+import { ofParts } from './parts.ts';
 import { type Pulled, skopeoPull } from './skopeo.ts';
 
 /** What `startDockerBed` needs of the machine. */
@@ -50,29 +51,20 @@ export interface DockerBed {
   close(): Promise<void>;
 }
 
-export async function startDockerBed(options: DockerBedOptions): Promise<DockerBed> {
-  const hosts = [options.domain, ...options.hosts];
-  const etcDocker = mkdtempSync(join(tmpdir(), 'etc-docker-'));
-  const ends: (() => Promise<void>)[] = [async () => rmSync(etcDocker, { recursive: true, force: true })];
-  const close = async (): Promise<void> => {
-    for (const end of ends.splice(0).reverse()) await end();
-  };
-  /** Closed with the rest, whatever fails after it. */
-  const kept = async <T extends { close(): Promise<void> }>(starting: Promise<T>): Promise<T> => {
-    const one = await starting;
-    ends.push(() => one.close());
-    return one;
-  };
-  try {
-    const space = await kept(
+export function startDockerBed(options: DockerBedOptions): Promise<DockerBed> {
+  return ofParts(async ({ keep, defer }) => {
+    const hosts = [options.domain, ...options.hosts];
+    const etcDocker = mkdtempSync(join(tmpdir(), 'etc-docker-'));
+    defer(() => rmSync(etcDocker, { recursive: true, force: true }));
+    const space = await keep(
       openNamespace({
         hosts: Object.fromEntries(hosts.map((host) => [host, GATEWAY_ADDRESS])),
         binds: { '/etc/docker': etcDocker },
       }),
     );
-    const upstream = await kept(startDockerRegistry({ within: space }));
+    const upstream = await keep(startDockerRegistry({ within: space }));
     for (const [image, repository, tag] of options.images) await upstream.push(image, repository, tag);
-    const gateway = await kept(
+    const gateway = await keep(
       startGateway({
         within: space,
         config: {
@@ -88,7 +80,7 @@ export async function startDockerBed(options: DockerBedOptions): Promise<DockerB
     }
     const ca = readFileSync(join(gateway.dataDir, 'ca.crt'), 'utf8');
     writeTrust(etcDocker, hosts, ca);
-    const daemon = await kept(startDockerd({ within: space, registryMirrors: [`https://${options.mirror}`] }));
+    const daemon = await keep(startDockerd({ within: space, registryMirrors: [`https://${options.mirror}`] }));
     return {
       space,
       upstream,
@@ -97,10 +89,6 @@ export async function startDockerBed(options: DockerBedOptions): Promise<DockerB
       pull: (image) => skopeoPull({ image, ca, within: space }),
       distrust: (host) => rmSync(join(etcDocker, 'certs.d', host), { recursive: true }),
       trust: (host) => writeTrust(etcDocker, [host], ca),
-      close,
     };
-  } catch (error) {
-    await close();
-    throw error;
-  }
+  });
 }
