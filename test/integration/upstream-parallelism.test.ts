@@ -123,38 +123,31 @@ describe('a host that takes no more than four', () => {
   );
 });
 
-it('a host that breaks every additional connection gets one after two of them, also for the next blob', async () => {
-  const fake = await fakeRegistry({
+it.each<[string, number, (fake: FakeRegistry) => FaultPlan]>([
+  [
+    'breaks every additional connection gets one after two of them',
+    2,
+    (fake) => () => (running(fake) > 1 ? { refuse: true } : undefined),
+  ],
+  [
+    'knows no ranges though it says so is asked for one once',
+    1,
+    () =>
+      ({ range }) =>
+        range === undefined ? undefined : { ignoreRange: true },
+  ],
+])('a host that %s, also for the next blob', async (_, tried, faultsOf) => {
+  const fake: FakeRegistry = await fakeRegistry({
     bytesPerSecond: 2 * MIB,
-    faults: () => (running(fake) > 1 ? { refuse: true } : undefined),
+    faults: (request) => faultsOf(fake)(request),
   });
   const upstream = upstreamOf([fake.url], { connections: MOST });
-  const content = layer(128 * MIB, fake);
   await until(
     upstream,
     fake,
-    content,
-    'two were tried',
-    andNoted(fake, () => fake.log.of({ kind: 'blob' }).length > 2),
-  );
-  fake.log.clear();
-  await downloads(upstream, layer(8 * MIB, fake));
-  expect(fake.log.count({ kind: 'blob' })).toBe(1);
-});
-
-it('a host that knows no ranges though it says so is asked for one once', async () => {
-  const fake = await fakeRegistry({
-    bytesPerSecond: 2 * MIB,
-    faults: ({ range }) => (range === undefined ? undefined : { ignoreRange: true }),
-  });
-  const upstream = upstreamOf([fake.url], { connections: MOST });
-  const content = layer(128 * MIB, fake);
-  await until(
-    upstream,
-    fake,
-    content,
-    'it was asked',
-    andNoted(fake, () => fake.log.of({ kind: 'blob' }).length > 1),
+    layer(128 * MIB, fake),
+    'they were tried',
+    andNoted(fake, () => fake.log.of({ kind: 'blob' }).length > tried),
   );
   fake.log.clear();
   await downloads(upstream, layer(8 * MIB, fake));
