@@ -227,6 +227,21 @@ export const ORIGIN_HOST = 'origin.test';
 /** The program as people run it from a checkout. */
 export const GATEWAY = join(import.meta.dirname, '../gateway');
 
+/** Where the gateway keeps its data and listens, and how it runs in every scenario: in one process, on no other ports, with its access log. */
+export function gatewaySettings(
+  dataDir: string,
+  { https, http }: { readonly https: number; readonly http: number },
+): Record<string, string> {
+  return {
+    GATEWAY_DATA_DIR: dataDir,
+    GATEWAY_LISTEN_HTTPS: `127.0.0.1:${https}`,
+    GATEWAY_LISTEN_HTTP: `127.0.0.1:${http}`,
+    GATEWAY_LISTEN_WORKERS: '1',
+    GATEWAY_METRICS_LISTEN: 'off',
+    GATEWAY_LOG_LEVEL: 'info',
+  };
+}
+
 /** CPU seconds that a peer has spent so far. */
 export function cpuOf(peer: Peer): number {
   return peer.servers.reduce((total, server) => total + server.cpu(), 0);
@@ -238,12 +253,8 @@ export async function gateway(bench: Bench, name: string, origin: string, option
   const [port, http] = [await freePort(), await freePort()];
   const env = {
     ...process.env,
-    GATEWAY_DATA_DIR: dataDir,
-    GATEWAY_LISTEN_HTTPS: `127.0.0.1:${port}`,
-    GATEWAY_LISTEN_HTTP: `127.0.0.1:${http}`,
-    GATEWAY_LISTEN_WORKERS: String(options.workers ?? 1),
-    GATEWAY_METRICS_LISTEN: 'off',
-    GATEWAY_LOG_LEVEL: 'info',
+    ...gatewaySettings(dataDir, { https: port, http }),
+    ...(options.workers === undefined ? {} : { GATEWAY_LISTEN_WORKERS: String(options.workers) }),
     ...options.env,
   };
   for (const [host, endpoint] of Object.entries({ [ORIGIN_HOST]: origin, ...options.registries })) {

@@ -11,7 +11,7 @@ import { type Image, layOut } from '../content.ts';
 import { startLink } from '../link.ts';
 import { type Held, MemoryLimit } from '../memory-limit.ts';
 import { type Paced, PacedClients } from '../paced.ts';
-import { type Bench, GATEWAY, nginxStatic, ORIGIN_HOST, Origin } from '../peers.ts';
+import { type Bench, GATEWAY, gatewaySettings, nginxStatic, ORIGIN_HOST, Origin } from '../peers.ts';
 import { CLIENT_CORE, freePort, runOver, Server } from '../process.ts';
 import type { Result } from '../report.ts';
 import type { Scenario } from '../scenario.ts';
@@ -181,14 +181,7 @@ async function start(dataDir: string): Promise<Limited> {
   const server = await Server.start({
     ...(limit?.within(GATEWAY, 'serve') ?? { command: GATEWAY, args: ['serve'] }),
     port: http,
-    env: {
-      GATEWAY_DATA_DIR: dataDir,
-      GATEWAY_LISTEN_HTTPS: `127.0.0.1:${https}`,
-      GATEWAY_LISTEN_HTTP: `127.0.0.1:${http}`,
-      GATEWAY_LISTEN_WORKERS: '1',
-      GATEWAY_METRICS_LISTEN: 'off',
-      GATEWAY_LOG_LEVEL: 'info',
-    },
+    env: gatewaySettings(dataDir, { https, http }),
   });
   await untilReady(http);
   return { server, port: https, limit, seconds: (performance.now() - began) / 1000 };

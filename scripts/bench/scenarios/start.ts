@@ -6,7 +6,7 @@ import { parseDigest } from '../../../src/oci/names.ts';
 import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { addAliases } from '../aliases-file.ts';
-import { GATEWAY } from '../peers.ts';
+import { GATEWAY, gatewaySettings } from '../peers.ts';
 import { freePort, runOver, Server } from '../process.ts';
 import type { Result } from '../report.ts';
 import type { Scenario } from '../scenario.ts';
@@ -49,14 +49,7 @@ async function startOnce(dataDir: string): Promise<number> {
     command: GATEWAY,
     args: ['serve'],
     port: http,
-    env: {
-      GATEWAY_DATA_DIR: dataDir,
-      GATEWAY_LISTEN_HTTPS: `127.0.0.1:${https}`,
-      GATEWAY_LISTEN_HTTP: `127.0.0.1:${http}`,
-      GATEWAY_LISTEN_WORKERS: '1',
-      GATEWAY_METRICS_LISTEN: 'off',
-      GATEWAY_LOG_LEVEL: 'warn',
-    },
+    env: { ...gatewaySettings(dataDir, { https, http }), GATEWAY_LOG_LEVEL: 'warn' },
   });
   try {
     await untilReady(http);
