@@ -129,5 +129,5 @@ async function importPresets(session: Session, yes: boolean): Promise<void> {
     return output.line('nothing was changed; take it with: gateway alias import --presets --yes');
   }
   const done = (await session.act('alias.presets', { take: true })) as PresetsDifference;
-  return output.line(`${done.differences.length} changes were made`);
+  return output.line(`taken into the table: ${done.differences.length}`);
 }
