@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import type { AdminLine } from '../admin/contract.ts';
 import type { LoadedConfig } from '../config/load.ts';
@@ -129,13 +130,16 @@ function readText(bytes: Uint8Array): string {
   }
 }
 
-/** Asks the person at the terminal; false where there is none. */
-export async function confirm(session: Session, question: string): Promise<boolean> {
-  if ((session.stdin as Partial<NodeJS.ReadStream>).isTTY !== true) return false;
-  const { createInterface } = await import('node:readline/promises');
-  const lines = createInterface({ input: session.stdin, output: process.stderr });
+/** Asks the person at the terminal; false where there is none, or where the input ends without an answer (Ctrl-D). */
+export async function confirm({ stdin, output, signal }: Session, question: string): Promise<boolean> {
+  if ((stdin as Partial<NodeJS.ReadStream>).isTTY !== true) return false;
+  const { createInterface } = await import('node:readline');
+  output.errorText(`${question} [y/N] `);
+  const lines = createInterface({ input: stdin, signal });
   try {
-    return /^y(es)?$/i.test((await lines.question(`${question} [y/N] `, { signal: session.signal })).trim());
+    const [answer = ''] = (await Promise.race([once(lines, 'line'), once(lines, 'close')])) as [string?];
+    signal.throwIfAborted();
+    return /^y(es)?$/i.test(answer.trim());
   } finally {
     lines.close();
   }

@@ -17,14 +17,21 @@ afterEach(async () => {
   await rm(home, { recursive: true, force: true });
 });
 
-async function cli(line: string | string[], options: { stdin?: string | Buffer; env?: NodeJS.ProcessEnv } = {}) {
+interface Surroundings {
+  readonly stdin?: string | Buffer;
+  /** Standard input is a terminal's. */
+  readonly terminal?: boolean;
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+async function cli(line: string | string[], options: Surroundings = {}) {
   const stdout = new PassThrough();
   const stderr = new PassThrough();
   const code = await run({
     argv: typeof line === 'string' ? line.split(' ') : line,
     stdout,
     stderr,
-    stdin: Readable.from([Buffer.from((options.stdin ?? '') as string)]),
+    stdin: Object.assign(Readable.from([Buffer.from((options.stdin ?? '') as string)]), { isTTY: options.terminal }),
     env: options.env ?? {},
     cwd: home,
     signal: new AbortController().signal,
@@ -292,7 +299,16 @@ test('presets: shown, taken with --yes, and then the table has them all', async 
   expect(shown).toMatchObject({ code: 0 });
   expect(shown.out).toContain('+ the registry lscr.io is added');
   expect(shown.out).toContain('--presets --yes');
+  // At a terminal it asks; Ctrl-D is no answer.
+  for (const stdin of ['n\n', '']) {
+    const asked = await cli('alias import --presets', { stdin, terminal: true });
+    expect(asked).toMatchObject({ code: 0, err: 'Take this into the table? [y/N] ' });
+    expect(asked.out).toContain('nothing was changed');
+  }
   expect((await cli('registry show lscr.io')).code).toBe(1);
+  expect((await cli('alias import --presets', { stdin: 'y\n', terminal: true })).code).toBe(0);
+  expect((await cli('registry show lscr.io')).code).toBe(0);
+  await cli('registry rm lscr.io');
   expect((await cli('alias import --presets --yes')).code).toBe(0);
   expect((await cli('registry show lscr.io')).code).toBe(0);
   expect((await cli('alias import --presets')).out).toContain('has all');
