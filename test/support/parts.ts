@@ -1,5 +1,5 @@
 /** What is made of several programs keeps each of them with this, so that all end together. */
-export interface Parts {
+interface Parts {
   /** Closed with the rest, whatever fails after it. */
   keep<T extends { close(): Promise<void> }>(starting: Promise<T>): Promise<T>;
   /** Done at the end, once what was begun later has ended. */
