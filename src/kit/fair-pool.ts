@@ -133,8 +133,8 @@ class Share {
 
 /**
  * A counting semaphore that groups share evenly, within a group those who ask, and of each of them the items asked for: a permit goes to whoever
- * waits and has the fewest, in turns among equals, where what many ask for has a head start. What lies idle is lent to anyone; where others wait meanwhile, holders are asked to rest, the
- * slowest first, of those that are most over their share.
+ * waits and has the fewest, in turns among equals, where what many ask for has a head start. What lies idle is lent to anyone; where others wait
+ * meanwhile, holders are asked to rest, the slowest first, of those that are most over their share.
  */
 export class FairPool {
   readonly #options: FairPoolOptions;

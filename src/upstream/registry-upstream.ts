@@ -46,10 +46,10 @@ import {
  * Connections in use at one time: a third of the 1024 file descriptors that every process may open. Groups are registries, those who ask
  * are clients, and items repositories.
  *
- * A fill holds a file too, up to 256 KiB that wait for the disk, and the last 128 KiB that came; it can rest at any time. A document can
- * only be ended, so that a quarter of those permits is never lent, and none is asked back at once. For one registry there are no more
- * additional connections than a handful of downloads can use; each fetches for some seconds, and is left to it. One client, and one
- * repository, leave some of what a registry may have to others, who then need not wait until a holder has been asked to rest.
+ * A fill holds a file too, and up to 1 MiB of what waits for the disk and of what came last; it can rest at any time. A document can only be
+ * ended, so that a quarter of those permits is never lent, and none is asked back at once. For one registry there are no more additional
+ * connections than a handful of downloads can use; each fetches for some seconds, and is left to it. One client, and one repository, leave some
+ * of what a registry may have to others, who then need not wait until a holder has been asked to rest.
  */
 export const POOLS: Readonly<Record<Purpose, PoolLimits>> = {
   document: { permits: 64, perGroup: 48, perAsker: 36, perItem: 24, safeFor: 2_000, turn: 5_000 },

@@ -343,8 +343,9 @@ class Download {
   }
 
   /**
-   * Notes the size that a response states, or else the one that is expected, unless it is unsure whether the bytes are the blob's own. A digest has one content, so two different sizes cannot both be
-   * right. @throws {InvalidResponseError}
+   * Notes the size that a response states, or else the one that is expected, unless it is unsure whether the bytes are the blob's own. A digest has
+   * one content, so two different sizes cannot both be right.
+   * @throws {InvalidResponseError}
    */
   #setSize(stated: number | undefined, unsure = false): void {
     const { expectedSize } = this.#sink;
