@@ -25,15 +25,15 @@ export interface ClientConfiguration {
 export type Written = Omit<ClientConfiguration, 'client'>;
 
 /** How clients reach the gateway; the port is null where it is the scheme's own. */
-interface Reach {
+export interface PublicAddress {
   readonly scheme: 'https' | 'http';
+  /** The gateway's own host name or address, without port. */
+  readonly domain: string;
   readonly port: number | null;
 }
 
 /** What a client's configuration is written from. */
-export interface ClientFacts extends Reach {
-  /** The gateway's own host name or address, without port. */
-  readonly domain: string;
+export interface ClientFacts extends PublicAddress {
   /** The internal CA's root, where clients have to be configured to trust it. */
   readonly ca: CaRoot | null;
   /** The rows of the table that are one registry each. */
@@ -55,16 +55,21 @@ interface CaRoot {
  * Where clients find the gateway: where the operator says, else where it listens. A TLS terminator in front of a public domain is taken to listen
  * on 443.
  */
-export function reachOf(config: ClientSurroundings['config'], bound: ClientSurroundings['bound']): Reach {
+export function publicAddressOf({
+  config,
+  table,
+  bound,
+}: Pick<ClientSurroundings, 'config' | 'table' | 'bound'>): PublicAddress {
+  const domain = publicHostOf(config) ?? table.domain;
   if (config.publicUrl !== null) {
     const { protocol, port } = new URL(config.publicUrl);
-    return { scheme: protocol === 'http:' ? 'http' : 'https', port: port === '' ? null : Number(port) };
+    return { domain, scheme: protocol === 'http:' ? 'http' : 'https', port: port === '' ? null : Number(port) };
   }
-  if (config.tls.mode === 'off' && config.publicDomain) return { scheme: 'https', port: null };
+  if (config.tls.mode === 'off' && config.publicDomain) return { domain, scheme: 'https', port: null };
   const scheme = config.tls.mode === 'off' ? 'http' : 'https';
   const port = bound[scheme] ?? config.listen[scheme]?.port;
   const usual = scheme === 'https' ? 443 : 80;
-  return { scheme, port: port === undefined || port === usual ? null : port };
+  return { domain, scheme, port: port === undefined || port === usual ? null : port };
 }
 
 /** What the facts are gathered from. */
@@ -81,11 +86,11 @@ interface ClientSurroundings {
   readonly credentials: boolean;
 }
 
-export async function gatherFacts({ config, table, bound, credentials }: ClientSurroundings): Promise<ClientFacts> {
+export async function gatherFacts(surroundings: ClientSurroundings): Promise<ClientFacts> {
+  const { config, table, credentials } = surroundings;
   const byText = (one: string, other: string): number => (one < other ? -1 : 1);
   return {
-    domain: publicHostOf(config) ?? table.domain,
-    ...reachOf(config, bound),
+    ...publicAddressOf(surroundings),
     ca: config.tls.mode === 'internal' ? await caRoot(config.dataDir) : null,
     registries: [...table.registries.keys()].filter((host) => !isPattern(host)).sort(byText),
     patterns: [...table.registries.keys()].filter(isPattern).sort(byText),
@@ -105,13 +110,13 @@ async function caRoot(dataDir: string): Promise<CaRoot> {
 }
 
 /** `cr.example.com`, `localhost:8443`, `[::1]:8443`: as image names and file names write it. */
-export function authority(facts: ClientFacts, host: string = facts.domain): string {
+export function authority(address: PublicAddress, host: string = address.domain): string {
   const name = isIP(host) === 6 ? `[${host}]` : host;
-  return facts.port === null ? name : `${name}:${facts.port}`;
+  return address.port === null ? name : `${name}:${address.port}`;
 }
 
-export function baseUrl(facts: ClientFacts, host: string = facts.domain): string {
-  return `${facts.scheme}://${authority(facts, host)}`;
+export function baseUrl(address: PublicAddress, host: string = address.domain): string {
+  return `${address.scheme}://${authority(address, host)}`;
 }
 
 /** Every host of the gateway that an image's name may begin with, each as names write it: the bare domain first, then the aliases. */

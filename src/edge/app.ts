@@ -4,7 +4,7 @@ import { type Context, Hono, type Next } from 'hono';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
 import { clientConfiguration, configurationText } from '../clients/configuration.ts';
-import { CLIENT_KINDS, type ClientFacts } from '../clients/facts.ts';
+import { CLIENT_KINDS, type ClientFacts, type PublicAddress } from '../clients/facts.ts';
 import { parseAddress } from '../kit/networks.ts';
 import { RegistryError, renderError } from '../oci/errors.ts';
 import { REGISTRY_HEADERS } from '../oci/response-headers.ts';
@@ -35,8 +35,8 @@ export interface AppDeps {
   readonly ready: () => true | string;
   /** Port that clients of HTTPS connect to. */
   readonly port: () => number;
-  /** The same as clients are told it, who may come by another way (`publicUrl`). */
-  readonly publicPort: () => number;
+  /** How clients are told to reach the gateway, who may come by another way (`publicUrl`). */
+  readonly address: () => PublicAddress;
   /** What clients are configured with, by whether they must log in. */
   readonly clientFacts: (credentials: boolean) => Promise<ClientFacts>;
   readonly metrics: Pick<Metrics, 'text' | 'contentType'>;
@@ -116,7 +116,7 @@ export function createApp(deps: AppDeps): EdgeApp {
       return respond(
         c,
         'page',
-        renderPage({ table, role, language, port: deps.publicPort(), version: deps.version, refusal }),
+        renderPage({ table, role, language, address: deps.address(), version: deps.version, refusal }),
       );
     }),
   );

@@ -2,7 +2,7 @@ import type { Server, Socket } from 'node:net';
 import { join } from 'node:path';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
-import { gatherFacts, reachOf } from '../clients/facts.ts';
+import { gatherFacts, publicAddressOf } from '../clients/facts.ts';
 import type { Config } from '../config/config.ts';
 import { descriptorLimit } from '../kit/process.ts';
 import type { ProxyCore } from '../proxy/reply.ts';
@@ -89,14 +89,12 @@ export class Edge {
     const caps = { client: config.limits.connections, all: connectionsInAll(descriptors) };
     const trusts = (address: string) => forwarded.trusts(address);
     const connections = new Connections({ caps, trusts, peers: options.peers ?? null, metrics, log });
-    const publicPort = () =>
-      config.publicUrl === null
-        ? port()
-        : (reachOf(config, {}).port ?? (config.publicUrl.startsWith('http:') ? 80 : 443));
-    const clientFacts = (credentials: boolean) => {
+    const surroundings = () => {
       const { https, http } = this.#listeners.addresses;
-      return gatherFacts({ config, table: table(), bound: { https: https?.port, http: http?.port }, credentials });
+      return { config, table: table(), bound: { https: https?.port, http: http?.port } };
     };
+    const address = () => publicAddressOf(surroundings());
+    const clientFacts = (credentials: boolean) => gatherFacts({ ...surroundings(), credentials });
     const app = createApp({
       table,
       access,
@@ -104,7 +102,7 @@ export class Edge {
       rootFile,
       ready,
       port,
-      publicPort,
+      address,
       clientFacts,
       metrics,
       version,

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
-import { isIP } from 'node:net';
-import type { TableSnapshot } from '../aliases/table.ts';
-import { CLIENT_KINDS } from '../clients/facts.ts';
+import type { AliasEntry, TableSnapshot } from '../aliases/table.ts';
+import { authority, baseUrl, CLIENT_KINDS, type PublicAddress } from '../clients/facts.ts';
 import { DIAL_TIMEOUT } from '../clients/hosts-toml.ts';
 import type { RegistryError } from '../oci/errors.ts';
 import { isPattern } from '../oci/names.ts';
@@ -15,8 +14,7 @@ export interface PageFacts {
   readonly language: Language;
   readonly table: TableSnapshot;
   readonly role: HostRole;
-  /** Port of the HTTPS listener; shown unless it is 443. */
-  readonly port: number;
+  readonly address: PublicAddress;
   readonly version: string;
   /** Why this client may not pull; null where it may. */
   readonly refusal: RegistryError | null;
@@ -133,12 +131,9 @@ export function languageOf(asked: string | undefined, accept: string | undefined
  * others see why they may not.
  */
 export function renderPage(facts: PageFacts): SmallAnswer {
-  const { table, role, version, refusal, language } = facts;
+  const { table, role, address, version, refusal, language } = facts;
   const words = WORDS[language];
-  const port = facts.port === 443 ? '' : `:${facts.port}`;
-  const host = table.publicHost ?? table.domain;
-  const domain = `${isIP(host) === 6 ? `[${host}]` : host}${port}`;
-  const title = role.kind === 'alias' ? `${role.alias.host}${port}` : domain;
+  const title = role.kind === 'alias' ? authority(address, role.alias.host) : authority(address);
   return {
     status: 200,
     headers: { ...HEADERS, 'content-language': words.tag },
@@ -153,7 +148,7 @@ export function renderPage(facts: PageFacts): SmallAnswer {
 <body>
 <main>
 <h1>${escapeHtml(title)}</h1>
-${refusal !== null ? refusedPart(words, refusal) : role.kind === 'alias' ? aliasPart(words, `${role.alias.host}${port}`, role.alias.registry, domain) : barePart(words, domain, port, table)}
+${refusal !== null ? refusedPart(words, refusal) : role.kind === 'alias' ? aliasPart(words, address, role.alias) : barePart(words, address, table)}
 <footer>${words.title} ${escapeHtml(version)} · ${words.footer} · ${words.other}</footer>
 </main>
 </body>
@@ -167,16 +162,16 @@ function refusedPart(words: Words, { message, next }: RegistryError): string {
 <p>${escapeHtml(message)}; ${escapeHtml(next)}.</p>`;
 }
 
-function aliasPart(words: Words, host: string, registry: string, domain: string): string {
+function aliasPart(words: Words, address: PublicAddress, { host, registry }: AliasEntry): string {
   const image = registry === 'docker.io' ? 'alpine' : '<name>:<tag>';
   return `<p class="lead">${words.aliasLead(escapeHtml(registry))}</p>
 <h2>${words.aliasHead}</h2>
 <p>${words.aliasHow(escapeHtml(registry))}</p>
-${pre('docker pull ', host, `/${image}`)}
-<p class="note">${words.aliasMore(`<a href="https://${escapeHtml(domain)}/">${escapeHtml(domain)}</a>`)}</p>`;
+${pre('docker pull ', authority(address, host), `/${image}`)}
+<p class="note">${words.aliasMore(`<a href="${escapeHtml(baseUrl(address))}/">${escapeHtml(authority(address))}</a>`)}</p>`;
 }
 
-function barePart(words: Words, domain: string, port: string, table: TableSnapshot): string {
+function barePart(words: Words, address: PublicAddress, table: TableSnapshot): string {
   const aliases = [...table.hosts.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   const docker = table.registries.has('docker.io');
   const prefixed = docker
@@ -187,30 +182,30 @@ function barePart(words: Words, domain: string, port: string, table: TableSnapsh
   return `<p class="lead">${words.lead}</p>
 <h2>${words.prefixHead}</h2>
 <p>${words.prefixHow}</p>
-${pre('docker pull ', domain, prefixed)}
+${pre('docker pull ', authority(address), prefixed)}
 ${
   sample === undefined
     ? ''
     : `<h2>${words.aliasesHead}</h2>
 <p>${words.aliasesHow(escapeHtml(sample.registry))}</p>
-${pre('docker pull ', sample.host + port, '/<name>:<tag>')}`
+${pre('docker pull ', authority(address, sample.host), '/<name>:<tag>')}`
 }
 <h2>${words.mirrorHead}</h2>
 <p>${words.dockerNew}</p>
-${pre('[host."https://', domain, `"]\n  capabilities = ["pull", "resolve", "referrers"]\n  dial_timeout = "${DIAL_TIMEOUT}"`)}
+${pre(`[host."${address.scheme}://`, authority(address), `"]\n  capabilities = ["pull", "resolve", "referrers"]\n  dial_timeout = "${DIAL_TIMEOUT}"`)}
 <p>${words.dockerOld}</p>
-${pre('{ "registry-mirrors": ["https://', domain, '"] }')}
+${pre(`{ "registry-mirrors": ["${address.scheme}://`, authority(address), '"] }')}
 <p>${words.clientsHow} ${kinds}</p>
 <h2>${words.registriesHead}</h2>
-${aliases.length === 0 ? `<p class="note">${words.none}</p>` : tableOf(words, aliases, port)}`;
+${aliases.length === 0 ? `<p class="note">${words.none}</p>` : tableOf(words, address, aliases)}`;
 }
 
-function tableOf(words: Words, aliases: readonly { host: string; registry: string }[], port: string): string {
+function tableOf(words: Words, address: PublicAddress, aliases: readonly AliasEntry[]): string {
   const rows = aliases
     .slice(0, LISTED)
     .map(
       ({ host, registry }) =>
-        `<tr><td><code>${escapeHtml(registry)}</code></td><td><code>${escapeHtml(host + port)}</code></td></tr>`,
+        `<tr><td><code>${escapeHtml(registry)}</code></td><td><code>${escapeHtml(authority(address, host))}</code></td></tr>`,
     );
   const more = aliases.length > LISTED ? `<p class="note">${words.more(aliases.length - LISTED)}</p>` : '';
   return `<div class="card"><table>

@@ -1,5 +1,5 @@
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { CLIENT_KINDS } from '../../../src/clients/facts.ts';
+import { CLIENT_KINDS, type PublicAddress } from '../../../src/clients/facts.ts';
 import { createApp } from '../../../src/edge/app.ts';
 import type { RequestContext } from '../../../src/edge/request-context.ts';
 import { RegistryError } from '../../../src/oci/errors.ts';
@@ -10,6 +10,8 @@ import { openAccess, snapshotOf } from '../../support/edge-bed.ts';
 const table = snapshotOf('cr.example.com', ['docker.io', 'quay.io'], { hub: 'docker.io', '<b>x': 'quay.io' });
 let state: true | string = true;
 let access = openAccess;
+const ADDRESS: PublicAddress = { domain: 'cr.example.com', scheme: 'https', port: null };
+let address = ADDRESS;
 const app = createApp({
   table: () => table,
   access: { check: (request) => access.check(request), quota: null },
@@ -19,11 +21,9 @@ const app = createApp({
   metrics: new Metrics(),
   version: '1.2.3',
   port: () => 443,
-  publicPort: () => 443,
+  address: () => address,
   clientFacts: async (credentials) => ({
-    domain: 'cr.example.com',
-    scheme: 'https',
-    port: null,
+    ...address,
     ca: null,
     patterns: [],
     registries: [...table.registries.keys()],
@@ -69,6 +69,19 @@ describe('the page', () => {
     expect(html).toContain('&#60;b&#62;x.cr.example.com');
     expect(html).not.toContain('<b>x');
     expect(html).not.toContain(':443');
+  });
+
+  test('says how clients reach the gateway, by whatever scheme and port that is', async () => {
+    address = { domain: '10.0.0.1', scheme: 'http', port: 8080 };
+    onTestFinished(() => {
+      address = ADDRESS;
+    });
+    const html = (await (await ask('/')).response.text()).replaceAll('&#34;', '"');
+    expect(html).toContain('[host."http://<b>10.0.0.1:8080</b>"]');
+    expect(html).toContain('"registry-mirrors": ["http://<b>10.0.0.1:8080</b>"]');
+    expect(html).toContain('<code>hub.cr.example.com:8080</code>');
+    expect(await (await ask('/', 'hub.cr.example.com')).response.text()).toContain('href="http://10.0.0.1:8080/"');
+    expect(html).not.toContain('https://');
   });
 
   test('names no registry to those who may not pull, and tells them why', async () => {
