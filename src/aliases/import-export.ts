@@ -49,6 +49,8 @@ export interface ImportResult {
   readonly registriesChanged: number;
   readonly aliasesAdded: number;
   readonly aliasesChanged: number;
+  /** Of these aliases, those that are to have a certificate. */
+  readonly certificates: number;
 }
 
 /**
@@ -106,6 +108,7 @@ export function planImport(
       registriesChanged: changedRegistries.length - registriesAdded,
       aliasesAdded,
       aliasesChanged: changedAliases.length - aliasesAdded,
+      certificates: changedAliases.filter(({ certificate }) => certificate).length,
     },
   };
 }

@@ -9,6 +9,8 @@ export interface PresetsDifference {
   readonly differences: readonly string[];
   /** A sentence each: what stays, since somebody chose it. */
   readonly kept: readonly string[];
+  /** Aliases that would be added and are to have a certificate. */
+  readonly certificates: number;
 }
 
 /**
@@ -21,7 +23,7 @@ export function planPresets(
 ): { change: TableChange; result: PresetsDifference } {
   const kept: string[] = [];
   const rows = presets.map((preset) => withoutChosen(preset, snapshot, kept));
-  const { change } = planImport(rows, snapshot);
+  const { change, result } = planImport(rows, snapshot);
   const registries = (change.putRegistries ?? []).map(({ host, endpoints }) => {
     const from = endpoints.join(', ');
     return snapshot.registries.has(host)
@@ -32,7 +34,7 @@ export function planPresets(
     ({ name, registry, certificate }) =>
       `the alias ${name} is added for ${registry}${certificate ? '' : ', without a certificate'}`,
   );
-  return { change, result: { differences: [...registries, ...aliases], kept } };
+  return { change, result: { differences: [...registries, ...aliases], kept, certificates: result.certificates } };
 }
 
 function withoutChosen(preset: RegistryDeclaration, snapshot: TableSnapshot, kept: string[]): RegistryDeclaration {

@@ -309,7 +309,14 @@ test('presets: shown, taken with --yes, and then the table has them all', async 
   expect((await cli('alias import --presets', { stdin: 'y\n', terminal: true })).code).toBe(0);
   expect((await cli('registry show lscr.io')).code).toBe(0);
   await cli('registry rm lscr.io');
-  expect((await cli('alias import --presets --yes')).code).toBe(0);
+  await cli('alias rm ollama');
+  const env = { GATEWAY_DOMAIN: 'cr.example.com' };
+  const taken = await cli('alias import --presets --yes', { env });
+  expect(taken).toMatchObject({ code: 0, out: expect.stringContaining('taken into the table: 2') });
+  // Neither a registry nor an alias that is to have none gets a certificate.
+  expect(taken.out).not.toContain('certificates are ordered');
+  await cli('alias rm quay');
+  expect((await cli('alias import --presets --yes', { env })).out).toContain('their certificates are ordered when');
   expect((await cli('registry show lscr.io')).code).toBe(0);
   expect((await cli('alias import --presets')).out).toContain('has all');
   expect([(await cli('alias import')).code, (await cli('alias import f.yaml --presets')).code]).toEqual([2, 2]);

@@ -53,7 +53,7 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
       const { yaml, file } = await parseInput('alias.import', input);
       const result = await table.importRows(readAliasYaml(yaml, file));
       await deps.live?.settled();
-      announceOrders(deps, result.aliasesAdded + result.aliasesChanged, context);
+      announceOrders(deps, result.certificates, context);
       return result;
     },
 
@@ -62,7 +62,7 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
       const found = await table.presets(seedRows(), take);
       if (take) {
         await deps.live?.settled();
-        announceOrders(deps, found.differences.length, context);
+        announceOrders(deps, found.certificates, context);
       }
       return found;
     },
@@ -113,8 +113,8 @@ async function bringIntoUse(
 }
 
 /** An import does not wait for certificates: with a thousand aliases, a CA's rate limits can take weeks. */
-function announceOrders(deps: OperationsDeps, changed: number, context: OperationContext): void {
-  if (changed === 0 || deps.certificates === null || deps.config.tls.mode !== 'acme') return;
+function announceOrders(deps: OperationsDeps, certificates: number, context: OperationContext): void {
+  if (certificates === 0 || deps.certificates === null || deps.config.tls.mode !== 'acme') return;
   context.step(
     'certs',
     deps.live === null

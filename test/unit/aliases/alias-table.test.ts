@@ -212,6 +212,7 @@ describe('import and export', () => {
       registriesChanged: 0,
       aliasesAdded: 0,
       aliasesChanged: 0,
+      certificates: 0,
     });
     expect(one.snapshot()).toBe(before);
     expect(one.registry('quay.io').proxy).toContain('hunter2');
@@ -226,7 +227,7 @@ describe('import and export', () => {
         { host: 'quay.io', public: true, aliases: [{ name: 'quay', certificate: false }] },
         { host: 'new.example', aliases: [{ name: 'new', certificate: true }] },
       ]),
-    ).toEqual({ registriesAdded: 1, registriesChanged: 1, aliasesAdded: 1, aliasesChanged: 1 });
+    ).toEqual({ registriesAdded: 1, registriesChanged: 1, aliasesAdded: 1, aliasesChanged: 1, certificates: 1 });
     expect(told).toBe(1);
     expect(one.registry('quay.io')).toMatchObject({ endpoints: ['https://quay.io'], public: true });
   });

@@ -43,6 +43,7 @@ describe('the presets of a later version', () => {
         'docker.io stays at https://mirror.corp.example; this version has https://registry-1.docker.io',
         'the alias hf stays with gone.test; this version has it for hf.co',
       ],
+      certificates: 0,
     });
     expect(one.snapshot()).toBe(before);
   });
