@@ -1,9 +1,6 @@
 import { canonicalRegistry } from '../oci/known-registries.ts';
-import { isPattern } from '../oci/names.ts';
+import { isPattern, patternExpression } from '../oci/names.ts';
 import type { RegistryEntry, TableSnapshot } from './table.ts';
-
-/** A label of a host name that a star stands for (RFC 1123 §2.1). */
-const LABEL = '[a-z0-9](?:[a-z0-9-]*[a-z0-9])?';
 
 interface PatternRow {
   readonly row: RegistryEntry;
@@ -46,7 +43,7 @@ function patterns(registries: TableSnapshot['registries']): readonly PatternRow[
   const found = [...registries.values()]
     .filter((row) => isPattern(row.host))
     .sort((one, other) => other.host.length - one.host.length || (one.host < other.host ? -1 : 1))
-    .map((row) => ({ row, matches: new RegExp(`^${row.host.replaceAll('.', '\\.').replaceAll('*', LABEL)}$`) }));
+    .map((row) => ({ row, matches: patternExpression(row.host) }));
   patternsOf.set(registries, found);
   return found;
 }

@@ -40,9 +40,19 @@ export interface ClientFacts extends PublicAddress {
   readonly registries: readonly string[];
   /** Its other rows, which no client's configuration can say: `*.pkg.dev`. */
   readonly patterns: readonly string[];
-  readonly aliases: readonly { readonly name: string; readonly host: string; readonly registry: string }[];
+  readonly aliases: readonly ClientAlias[];
+  /** Other names than `domain` under which the gateway answers for all registries: the configured domain where `publicUrl` has another host. */
+  readonly ownNames: readonly string[];
   /** Whether clients must log in. */
   readonly credentials: boolean;
+}
+
+interface ClientAlias {
+  readonly name: string;
+  readonly host: string;
+  readonly registry: string;
+  /** Whether clients that connect to its host meet a certificate for it, as far as is known. */
+  readonly certificate: boolean;
 }
 
 /** PEM; null until the gateway has started once: only then there is a root. */
@@ -79,22 +89,33 @@ interface ClientSurroundings {
     readonly domain: string;
     readonly registries: ReadonlyMap<string, unknown>;
     /** The aliases that a host leads to: none of those under a domain that is an IP address. */
-    readonly hosts: ReadonlyMap<string, ClientFacts['aliases'][number]>;
+    readonly hosts: ReadonlyMap<string, ClientAlias>;
   };
+  /** Whether there is a certificate for a host; left out where that is not known: then whoever wants one is taken to have it. */
+  readonly holds?: ((host: string) => boolean) | undefined;
   /** The ports that the listeners have, where the gateway runs. */
   readonly bound: { readonly https?: number | undefined; readonly http?: number | undefined };
   readonly credentials: boolean;
 }
 
 export async function gatherFacts(surroundings: ClientSurroundings): Promise<ClientFacts> {
-  const { config, table, credentials } = surroundings;
+  const { config, table, credentials, holds } = surroundings;
+  const address = publicAddressOf(surroundings);
   const byText = (one: string, other: string): number => (one < other ? -1 : 1);
   return {
-    ...publicAddressOf(surroundings),
+    ...address,
+    ownNames: address.domain === table.domain ? [] : [table.domain],
     ca: config.tls.mode === 'internal' ? await caRoot(config.dataDir) : null,
     registries: [...table.registries.keys()].filter((host) => !isPattern(host)).sort(byText),
     patterns: [...table.registries.keys()].filter(isPattern).sort(byText),
-    aliases: [...table.hosts.values()].sort((one, other) => byText(one.name, other.name)),
+    aliases: [...table.hosts.values()]
+      .map(({ name, host, registry, certificate }) => ({
+        name,
+        host,
+        registry,
+        certificate: holds?.(host) ?? certificate,
+      }))
+      .sort((one, other) => byText(one.name, other.name)),
     credentials,
   };
 }

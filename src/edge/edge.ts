@@ -94,7 +94,13 @@ export class Edge {
       return { config, table: table(), bound: { https: https?.port, http: http?.port } };
     };
     const address = () => publicAddressOf(surroundings());
-    const clientFacts = (credentials: boolean) => gatherFacts({ ...surroundings(), credentials });
+    const clientFacts = (credentials: boolean) => {
+      const contexts = certificates?.contexts();
+      // A worker has the contexts that it was asked for, not all that there are.
+      const holds =
+        contexts === undefined || contexts.find !== undefined ? undefined : (host: string) => contexts.byHost.has(host);
+      return gatherFacts({ ...surroundings(), credentials, holds });
+    };
     const app = createApp({
       table,
       access,

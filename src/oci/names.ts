@@ -55,6 +55,14 @@ export function isPattern(host: string): boolean {
   return host.includes('*');
 }
 
+/** A label of a host name that a pattern's star stands for (RFC 1123 §2.1). */
+const LABEL = '[a-z0-9](?:[a-z0-9-]*[a-z0-9])?';
+
+/** What matches the hosts for which a pattern stands. */
+export function patternExpression(pattern: string): RegExp {
+  return new RegExp(`^${pattern.replaceAll('.', '\\.').replaceAll('*', LABEL)}$`);
+}
+
 /**
  * @param anyCase whether its registry has capitals in the names of repositories
  * @throws {RegistryError} nameInvalid

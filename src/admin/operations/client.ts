@@ -13,11 +13,13 @@ export function clientOperations(deps: OperationsDeps): Record<string, Operation
 }
 
 /** What clients are told of this gateway, as it runs or as it would start. */
-export function clientFacts({ config, table, users, live }: OperationsDeps): Promise<ClientFacts> {
+export function clientFacts({ config, table, users, live, certificates }: OperationsDeps): Promise<ClientFacts> {
   return gatherFacts({
     config,
     table: table.snapshot(),
     bound: { https: portOf(live?.addresses.https[0]), http: portOf(live?.addresses.http[0]) },
+    // Until a gateway has run, and where another program ends TLS, it is not known.
+    holds: live === null || certificates === null ? undefined : (host) => certificates.info(host)?.state === 'valid',
     credentials: !(config.access.anonymous ?? users.count === 0),
   });
 }

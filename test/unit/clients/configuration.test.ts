@@ -10,10 +10,11 @@ const FACTS: ClientFacts = {
   ca: null,
   registries: ['docker.io', 'quay.io', 'registry.corp:5000'],
   patterns: [],
+  ownNames: [],
   aliases: [
-    { name: 'docker', host: 'docker.cr.example.com', registry: 'docker.io' },
-    { name: 'quay', host: 'quay.cr.example.com', registry: 'quay.io' },
-    { name: 'corp', host: 'corp.cr.example.com', registry: 'registry.corp:5000' },
+    { name: 'docker', host: 'docker.cr.example.com', registry: 'docker.io', certificate: true },
+    { name: 'quay', host: 'quay.cr.example.com', registry: 'quay.io', certificate: true },
+    { name: 'corp', host: 'corp.cr.example.com', registry: 'registry.corp:5000', certificate: true },
   ],
   credentials: false,
 };

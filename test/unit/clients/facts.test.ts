@@ -11,7 +11,9 @@ const table: Surroundings['table'] = {
     ['docker.io', {}],
     ['*.pkg.dev', {}],
   ]),
-  hosts: new Map([['quay.cr.example.com', { name: 'quay', host: 'quay.cr.example.com', registry: 'quay.io' }]]),
+  hosts: new Map([
+    ['quay.cr.example.com', { name: 'quay', host: 'quay.cr.example.com', registry: 'quay.io', certificate: true }],
+  ]),
 };
 
 async function urlOf(config: Partial<Surroundings['config']>, bound: Surroundings['bound'] = {}): Promise<string> {

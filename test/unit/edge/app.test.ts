@@ -26,6 +26,7 @@ const app = createApp({
     ...address,
     ca: null,
     patterns: [],
+    ownNames: [],
     registries: [...table.registries.keys()],
     aliases: [],
     credentials,
