@@ -25,22 +25,35 @@ installed() {
   [ "$(cat "$1/node_modules/.installed-for" 2>/dev/null)" = "$(lock_sum "$1")" ]
 }
 
+why_not_installed() {
+  if [ -e "$1/node_modules/.package-lock.json" ]; then
+    echo "this checkout was updated, and its packages are those of the version before"
+  else
+    echo "the packages of this checkout are not installed"
+  fi
+}
+
 lock_sum() {
   cksum <"$1/package-lock.json"
 }
+
+# What trying again does not help with (sysexits.h, EX_CONFIG): deploy/registry-gateway.service does not start the gateway again after it.
+NEEDS_A_PERSON=78
 
 # install_packages ROOT: `npm ci` where it is needed. Of several first runs at once, one installs and the others wait for it.
 install_packages() {
   if installed "$1"; then
     return 0
   fi
+  # First of all: whoever may not write here (a service's own user, a read-only file system) is not helped by npm either.
+  if [ ! -w "$1" ] || { [ -e "$1/node_modules" ] && [ ! -w "$1/node_modules" ]; }; then
+    say "$(why_not_installed "$1"), and $(id -un 2>/dev/null || id -u) cannot write to $1"
+    say "  run this once as the user who owns it, then start the service again: $1/scripts/gateway --version"
+    exit "$NEEDS_A_PERSON"
+  fi
   command -v npm >/dev/null 2>&1 || {
     say "npm is needed once, to install the packages of this checkout; install Node.js with npm (https://nodejs.org) and run this again"
-    exit 1
-  }
-  [ -w "$1" ] || {
-    say "the packages of this checkout are not installed, and $1 cannot be written to; run this once as the user who owns it"
-    exit 1
+    exit "$NEEDS_A_PERSON"
   }
   take_lock "$1"
   installed "$1" || npm_ci "$1"
@@ -126,5 +139,5 @@ runtime() {
     return 0
   fi
   say "Node.js $NODE_MAJOR.$NODE_MINOR or newer is needed (found: $version), and the pinned one could not be installed in $1/node_modules; install Node.js 24 from https://nodejs.org and run this again"
-  return 1
+  return "$NEEDS_A_PERSON"
 }

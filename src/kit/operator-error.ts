@@ -52,7 +52,11 @@ export const OPERATOR_ERRORS = {
   ),
   DATABASE_NEWER: failure(
     'the database was written by a newer version of this program',
-    'start the newer version again, or restore a copy of the data directory from before the update',
+    'start the newer version again, or restore a backup from before the update: gateway restore FILE --force',
+  ),
+  BACKUP_FAILED: failure(
+    'no backup could be made; before an update of the database, it is then left as it is',
+    'make room on the disk, and try again',
   ),
   DATABASE_LOCKED: failure(
     'another program has the database open',

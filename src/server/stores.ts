@@ -50,6 +50,7 @@ export async function openStores(
   const database = openDatabase(join(dataDir, 'gateway.db'), gatewayMigrations, {
     durability: 'full',
     exclusive: true,
+    irreplaceable: true,
   });
   lifecycle.defer('gateway.db', () => closeDatabase(database));
   return {

@@ -3,6 +3,7 @@ import Database, { type Statement } from 'better-sqlite3';
 import { OperatorError } from '../kit/operator-error.ts';
 import { makePrivate } from './data-directory.ts';
 import { type Durability, Journal } from './journal.ts';
+import { backUpBeforeUpgrade, newestBackupFor } from './upgrade-backups.ts';
 
 export type { Database } from 'better-sqlite3';
 
@@ -24,6 +25,8 @@ export interface OpenOptions {
    * and the disk is waited for by `durable` alone (see `Journal`). Left out: SQLite syncs as it commits, and others may open the file too.
    */
   readonly exclusive?: boolean;
+  /** What it holds cannot be had again: before a step changes its schema it is copied to a file beside it, or left as it is. */
+  readonly irreplaceable?: boolean;
 }
 
 /**
@@ -105,7 +108,7 @@ export function openDatabase(path: string, migrations: readonly Migration[], opt
     database.pragma(`synchronous = ${options.durability === 'full' ? 'FULL' : 'NORMAL'}`);
     database.pragma(`journal_size_limit = ${WAL_KEPT}`);
     database.pragma('foreign_keys = OFF');
-    migrate(database, path, migrations);
+    migrate(database, path, migrations, options.irreplaceable === true);
     database.pragma('foreign_keys = ON');
     if (options.exclusive) journals.set(database, new Journal(database, path, options.durability));
     return database;
@@ -115,9 +118,15 @@ export function openDatabase(path: string, migrations: readonly Migration[], opt
   }
 }
 
-function migrate(database: Database.Database, path: string, migrations: readonly Migration[]): void {
+function migrate(
+  database: Database.Database,
+  path: string,
+  migrations: readonly Migration[],
+  irreplaceable: boolean,
+): void {
   const version = (): number => Number(database.pragma('user_version', { simple: true }));
   if (version() > migrations.length) throw newer(path, version(), migrations.length);
+  if (irreplaceable && version() > 0 && version() < migrations.length) backUpBeforeUpgrade(database, path, version());
   for (const [index, migration] of migrations.entries()) {
     if (version() > index) continue;
     database
@@ -136,10 +145,15 @@ function migrate(database: Database.Database, path: string, migrations: readonly
 }
 
 function newer(path: string, found: number, known: number): OperatorError {
+  const made = newestBackupFor(path, known);
+  const backup =
+    made === null
+      ? 'restore a backup from before the update: gateway restore FILE --force'
+      : `go back to what it was before the update: gateway restore ${made} --force`;
   return new OperatorError(
     'DATABASE_NEWER',
     `${path} was written by a newer version of this program (schema ${found}, this one knows up to ${known})`,
-    { next: 'start the newer version again, or restore a copy of the data directory from before the update' },
+    { next: `start the newer version again, or ${backup}` },
   );
 }
 
