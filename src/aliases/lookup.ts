@@ -36,6 +36,14 @@ function ofPattern(row: RegistryEntry, host: string): RegistryEntry {
   };
 }
 
+/**
+ * The row of the table as which a registry counts in metrics, since there is no end of hosts that match a pattern; empty where the table has it no
+ * more.
+ */
+export function rowNameOf(table: Pick<TableSnapshot, 'registries'>, host: string): string {
+  return table.registries.has(host) ? host : (registryOf(table, host)?.pattern ?? '');
+}
+
 /** The more exact ones first: a longer pattern says more of the host. */
 function patterns(registries: TableSnapshot['registries']): readonly PatternRow[] {
   const known = patternsOf.get(registries);

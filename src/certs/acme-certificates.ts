@@ -196,15 +196,6 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   /** What is measured about certificates. */
   #register(metrics: Metrics, issuers: readonly Issuer[]): AttemptCounters {
     metrics.gauge(
-      'certificate_expiry_seconds',
-      'Seconds until the certificate in use for a host runs out; negative once it has.',
-      ['host'],
-      (gauge) => {
-        gauge.reset();
-        for (const [host, left] of this.#expiries()) gauge.set({ host }, left);
-      },
-    );
-    metrics.gauge(
       'acme_clock_skew_seconds',
       "This machine's clock minus the CA's, as its last answer showed.",
       ['issuer'],
@@ -226,13 +217,6 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
       attempted: (issuer) => attempts.inc({ issuer }),
       failed: (issuer, error) => failures.inc({ issuer, type: shortType(error.type) }),
     };
-  }
-
-  *#expiries(): Generator<readonly [string, number]> {
-    for (const host of this.#hosts.hosts) {
-      const held = this.#hosts.served(host);
-      if (held !== null) yield [host, (held.notAfter - this.#clock.now()) / 1000];
-    }
   }
 }
 

@@ -4,6 +4,7 @@ import { type Clock, systemClock } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { AcmeCertificates } from './acme-certificates.ts';
+import { measureCertificates } from './certificate-metrics.ts';
 import type { Challenges } from './challenges.ts';
 import { InternalCertificates } from './internal-certificates.ts';
 import type { Issuer } from './issuer.ts';
@@ -36,10 +37,11 @@ export async function createCertificates(options: {
   const clock = options.clock ?? systemClock;
   if (config.tls.mode === 'off') return null;
   if (config.tls.mode === 'internal') {
-    return InternalCertificates.open({ domain: config.domain, dataDir: config.dataDir, store, log, now: clock.now });
+    const { domain, dataDir } = config;
+    return measured(metrics, await InternalCertificates.open({ domain, dataDir, store, log, now: clock.now }));
   }
   const open = { 'http-01': config.listen.http !== null, 'tls-alpn-01': config.listen.https !== null };
-  return AcmeCertificates.open({
+  const service = await AcmeCertificates.open({
     domain: config.domain,
     settings: {
       issuers,
@@ -56,4 +58,10 @@ export async function createCertificates(options: {
     metrics,
     clock,
   });
+  return measured(metrics, service);
+}
+
+function measured(metrics: Metrics, service: Certificates): Certificates {
+  measureCertificates(metrics, service);
+  return service;
 }

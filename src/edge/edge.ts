@@ -1,5 +1,6 @@
 import type { Server, Socket } from 'node:net';
 import { join } from 'node:path';
+import { rowNameOf } from '../aliases/lookup.ts';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
 import { gatherFacts, publicAddressOf } from '../clients/facts.ts';
@@ -84,7 +85,9 @@ export class Edge {
     const { descriptors = descriptorLimit() } = options;
 
     this.#options = options;
-    const accessLog = new AccessLog(plainLog(log, options.logLines ?? null), metrics);
+    const accessLog = new AccessLog(plainLog(log, options.logLines ?? null), metrics, (registry) =>
+      rowNameOf(table(), registry),
+    );
     const forwarded = new ForwardedHeaders(config.trustedProxies);
     const caps = { client: config.limits.connections, all: connectionsInAll(descriptors) };
     const trusts = (address: string) => forwarded.trusts(address);

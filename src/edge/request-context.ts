@@ -190,14 +190,22 @@ export class AccessLog {
   readonly #seconds;
   readonly #bytes;
   readonly #cut;
+  readonly #rowName: (registry: string) => string;
   #running = 0;
 
-  /** `log` does not look for secrets: the fields are all named below, and none is one. */
-  constructor(log: PlainLog, metrics: Metrics) {
+  /**
+   * @param log does not look for secrets: the fields are all named below, and none is one
+   * @param rowName the row of the table as which a registry is counted
+   */
+  constructor(log: PlainLog, metrics: Metrics, rowName: (registry: string) => string) {
     this.#log = log;
+    this.#rowName = rowName;
     this.#requests = metrics.tally('http_requests_total', 'Requests answered', ['kind', 'status', 'from']);
-    this.#seconds = metrics.histogram('http_request_seconds', 'From the request to its last byte', DURATIONS, ['kind']);
-    this.#bytes = metrics.tally('http_sent_bytes_total', 'Body bytes sent to clients', ['from']);
+    this.#seconds = metrics.timings('http_request_seconds', 'From the request to its last byte', DURATIONS, [
+      'kind',
+      'registry',
+    ]);
+    this.#bytes = metrics.tally('http_sent_bytes_total', 'Body bytes sent to clients', ['from', 'registry']);
     this.#cut = metrics.counter('http_bodies_cut_total', 'Bodies that ended before their length', ['reason']);
     metrics.gauge('http_requests_running', 'Requests being answered', [], (gauge) => gauge.set(this.#running));
   }
@@ -211,8 +219,10 @@ export class AccessLog {
     const ms = performance.now() - context.started;
     const from = context.from ?? 'gateway';
     this.#requests.add(1, context.kind, context.status, from);
-    this.#seconds.observe({ kind: context.kind }, ms / 1000);
-    if (context.bytes > 0) this.#bytes.add(context.bytes, from);
+    // Other requests than pulls have none.
+    const registry = context.target === null ? '' : this.#rowName(context.target.registry);
+    this.#seconds.observe(ms / 1000, context.kind, registry);
+    if (context.bytes > 0) this.#bytes.add(context.bytes, from, registry);
     if (context.cut !== null) this.#cut.inc({ reason: context.cut });
     const level = context.kind === 'health' ? 'debug' : 'info';
     if (!this.#log.isLevelEnabled(level)) return;

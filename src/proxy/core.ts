@@ -11,7 +11,8 @@ import { acceptClass } from '../oci/media-types.ts';
 import type { Reference } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import type { Upstream } from '../upstream/upstream.ts';
+import { reasonClass } from '../upstream/failures.ts';
+import { rowOf, type Upstream } from '../upstream/upstream.ts';
 import { BlobSizes, Blobs } from './blobs.ts';
 import { ManifestsByDigest } from './by-digest.ts';
 import { ManifestsByTag } from './by-tag.ts';
@@ -103,10 +104,14 @@ class Core implements ManagedProxyCore {
     this.#replies = options.replies;
     this.#errors = metrics.counter(
       'registry_errors_total',
-      'Refusals and failures of the proxy core, by what was asked',
-      ['kind', 'error'],
+      'Refusals and failures of the proxy core, by what was asked, and why the registry failed',
+      ['kind', 'error', 'registry', 'reason'],
     );
-    this.#staleServed = metrics.counter('registry_stale_served_total', 'Kept answers served while the registry failed');
+    this.#staleServed = metrics.counter(
+      'registry_stale_served_total',
+      'Kept answers served while the registry failed',
+      ['registry'],
+    );
   }
 
   get generation(): number {
@@ -119,16 +124,18 @@ class Core implements ManagedProxyCore {
 
   serve(pull: Pull): Promise<Reply> | Reply {
     const { kind } = pull.target.what;
+    let registry = '';
     try {
       const entry = this.#access.admit(pull);
+      registry = rowOf(entry);
       const { via = [] } = pull;
       const answered =
         via.length === 0 ? this.#dispatch(pull, entry) : passedThrough(via, () => this.#dispatch(pull, entry));
-      if (answered instanceof Promise) return this.#counted(kind, answered);
-      this.#replies.add(1, kind, answered.from);
+      if (answered instanceof Promise) return this.#counted(kind, registry, answered);
+      this.#replies.add(1, kind, answered.from, registry);
       return answered;
     } catch (error) {
-      throw this.#failed(kind, error);
+      throw this.#failed(kind, registry, error);
     }
   }
 
@@ -144,18 +151,19 @@ class Core implements ManagedProxyCore {
     this.#lifetime.end(new RegistryError('unavailable', { facts: { reason: 'it is stopping' } }));
   }
 
-  async #counted(kind: string, answered: Promise<Reply>): Promise<Reply> {
+  async #counted(kind: string, registry: string, answered: Promise<Reply>): Promise<Reply> {
     try {
       const reply = await answered;
-      this.#replies.add(1, kind, reply.from);
+      this.#replies.add(1, kind, reply.from, registry);
       return reply;
     } catch (error) {
-      throw this.#failed(kind, error);
+      throw this.#failed(kind, registry, error);
     }
   }
 
-  #failed(kind: string, error: unknown): unknown {
-    this.#errors.inc({ kind, error: error instanceof RegistryError ? error.kind : 'other' });
+  #failed(kind: string, registry: string, error: unknown): unknown {
+    const known = error instanceof RegistryError;
+    this.#errors.inc({ kind, registry, error: known ? error.kind : 'other', reason: reasonClass(error) });
     return error;
   }
 
@@ -181,7 +189,7 @@ class Core implements ManagedProxyCore {
 
   async #list(pull: Pull, entry: RegistryEntry, ask: () => Promise<Reply>): Promise<Reply> {
     const reply = await this.#lists.serve(pull, entry, ask);
-    if (reply.from === 'stale') this.#staleServed.inc();
+    if (reply.from === 'stale') this.#staleServed.inc({ registry: rowOf(entry) });
     return reply;
   }
 
@@ -200,7 +208,7 @@ class Core implements ManagedProxyCore {
     const isOwn = body === null || this.#access.hasGiven(entry, pull.target, digest);
     if (pull.method === 'GET' && body === null) throw new TypeError('an answer to GET without a body');
     const headers = manifestHeaders(mediaType, size, digest);
-    if (from === 'stale') this.#staleServed.inc();
+    if (from === 'stale') this.#staleServed.inc({ registry: rowOf(entry) });
     return withCondition(pull, {
       status: 200,
       headers: withWarning(headers, warning),

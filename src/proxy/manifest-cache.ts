@@ -27,6 +27,8 @@ interface Entry {
   readonly freshUntil: number;
   /** When it was asked for; a moment of the core's denials. */
   readonly asked: number;
+  /** As which it is counted, looked up once. */
+  readonly row: string;
 }
 
 /** When the core was asked for a reply. */
@@ -38,6 +40,8 @@ interface Moment {
 export interface ManifestCacheOptions {
   readonly core: VersionedCore;
   readonly replies: RepliesTally;
+  /** The row of the table as which a registry is counted. */
+  readonly rowName: (registry: string) => string;
   readonly maxBytes?: number;
   /** Milliseconds since 1970, of the same clock as the core's. */
   readonly now?: () => number;
@@ -51,14 +55,16 @@ export interface ManifestCacheOptions {
 export class ManifestCache implements ProxyCore {
   readonly #core: VersionedCore;
   readonly #replies: RepliesTally;
+  readonly #rowName: (registry: string) => string;
   readonly #now: () => number;
   readonly #entries: LRUCache<string, Entry>;
   /** Of the core, when the entries were made. */
   #generation: number;
 
-  constructor({ core, replies, maxBytes = MAX_BYTES, now = steadyNow }: ManifestCacheOptions) {
+  constructor({ core, replies, rowName, maxBytes = MAX_BYTES, now = steadyNow }: ManifestCacheOptions) {
     this.#core = core;
     this.#replies = replies;
+    this.#rowName = rowName;
     this.#now = now;
     this.#generation = core.generation;
     this.#entries = new LRUCache({
@@ -76,16 +82,17 @@ export class ManifestCache implements ProxyCore {
       this.#generation = generation;
     }
     const key = keyOf(pull, what.reference);
-    const reply = this.#find(pull, key, pull.method);
-    if (reply === null) return this.#ask(pull, key, generation);
-    this.#replies.add(1, 'manifest', 'cache');
+    const entry = this.#find(pull, key);
+    const reply = pull.method === 'HEAD' ? entry?.head : entry?.get;
+    if (entry === null || reply == null) return this.#ask(pull, key, generation);
+    this.#replies.add(1, 'manifest', 'cache', entry.row);
     return withCondition(pull, reply);
   }
 
-  #find(pull: Pull, key: string, method: Pull['method']): Reply | null {
+  #find(pull: Pull, key: string): Entry | null {
     const entry = this.#entries.get(key);
     if (entry === undefined || this.#now() >= entry.freshUntil || this.#isDenied(pull, entry.asked)) return null;
-    return method === 'HEAD' ? entry.head : entry.get;
+    return entry;
   }
 
   #ask(pull: Pull, key: string, generation: number): Promise<Reply> | Reply {
@@ -114,13 +121,14 @@ export class ManifestCache implements ProxyCore {
     if (freshUntil === undefined || generation !== this.#core.generation || this.#isDenied(pull, asked)) return;
     if (body !== null && !(body instanceof Uint8Array)) return;
     // What came meanwhile for a GET answers HEAD as well.
-    if (body === null && this.#find(pull, key, 'GET') !== null) return;
+    if (body === null && this.#find(pull, key)?.get != null) return;
     const ready = { status, headers, from: 'cache', ...(since === undefined ? {} : { since }) } as const;
     this.#entries.set(key, {
       get: body === null ? null : { ...ready, ...kept(body) },
       head: { ...ready, body: null },
       freshUntil,
       asked,
+      row: this.#rowName(pull.target.registry),
     });
   }
 

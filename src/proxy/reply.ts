@@ -2,7 +2,8 @@ import type { ByteSource } from '../kit/byte-source.ts';
 import { BLOB } from '../oci/media-types.ts';
 import type { Digest, Target } from '../oci/names.ts';
 import { API_VERSION } from '../oci/response-headers.ts';
-import type { Metrics, Tally } from '../telemetry/metrics.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { Tally } from '../telemetry/tally.ts';
 import type { Denials } from './denials.ts';
 
 /** A pull as the core sees it: no socket, no URL, no web framework. */
@@ -142,13 +143,13 @@ export function rangeApplies(header: string | undefined, digest: Digest): boolea
   return header === undefined || header.trim() === entityTag(digest);
 }
 
-export type RepliesTally = Tally<'kind' | 'from'>;
+export type RepliesTally = Tally<'kind' | 'from' | 'registry'>;
 
 /** Counts replies: the core what it answered, a manifest cache in front of it what it gave again. One for each process. */
 export function repliesTally(metrics: Metrics): RepliesTally {
   return metrics.tally(
     'registry_replies_total',
     'Replies of the proxy core, by what was asked and where it came from',
-    ['kind', 'from'],
+    ['kind', 'from', 'registry'],
   );
 }

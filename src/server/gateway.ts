@@ -5,7 +5,7 @@ import type { LiveGateway } from '../admin/operation.ts';
 import { createOperations } from '../admin/operations/index.ts';
 import { probeListener } from '../admin/probe.ts';
 import { startAdminServer } from '../admin/socket.ts';
-import { registryOf } from '../aliases/lookup.ts';
+import { registryOf, rowNameOf } from '../aliases/lookup.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
 import { Edge } from '../edge/edge.ts';
@@ -23,6 +23,7 @@ import { createUpstream } from '../upstream/registry-upstream.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { ConnectionShare, ConnectionTotals } from '../workers/connection-totals.ts';
 import { WorkerSupervisor } from '../workers/supervisor.ts';
+import { measureGateway } from './own-metrics.ts';
 import { openState, type State } from './state.ts';
 import { openIndex } from './stores.ts';
 
@@ -96,6 +97,7 @@ export async function startGateway(options: {
     ticketKeys: new TicketKeys(EDGE_LIMITS.ticketKeysMs),
     connections: new ConnectionTotals(),
   };
+  measureGateway(metrics, { config, workers: () => 1 + (base.workers?.ready ?? 0) });
   const end = () => base.lifecycle.end((what, error) => log.error({ err: error }, `${what} did not end well`));
   for (const warning of warnings) log.warn(warning);
   try {
@@ -140,7 +142,8 @@ async function startState(base: Base): Promise<State> {
 function startUpstream(base: Base, { state: { table, pseudonym } }: Pick<Parts, 'state'>): Upstream {
   const { config, log, metrics, lifecycle } = base;
   const route = (registry: string) => registryOf(table.snapshot(), registry);
-  const upstream = createUpstream({ route, pseudonym, config: config.upstream, log, metrics });
+  const rows = () => table.snapshot().registries.values();
+  const upstream = createUpstream({ route, rows, pseudonym, config: config.upstream, log, metrics });
   lifecycle.defer('the upstream connections', () => upstream.close());
   return upstream;
 }
@@ -192,7 +195,11 @@ function buildEdge(base: Base, { state, core, access }: Pick<Parts, 'state' | 'c
     config,
     table: state.table.snapshot,
     certificates: state.certificates,
-    proxy: new ManifestCache({ core, replies: base.replies }),
+    proxy: new ManifestCache({
+      core,
+      replies: base.replies,
+      rowName: (registry) => rowNameOf(state.table.snapshot(), registry),
+    }),
     access,
     ready: () => base.ready,
     log,
@@ -234,6 +241,7 @@ function startWorkers(
           access,
           connections: base.connections,
           server,
+          metrics,
           log,
         });
   lifecycle.defer('the listeners', () => Promise.all([edge, workers].map((part) => part?.close({ graceMs: GRACE }))));

@@ -1,6 +1,7 @@
 import type { Server } from 'node:net';
 import { Access } from '../access/access.ts';
 import { UserSnapshot } from '../access/users.ts';
+import { rowNameOf } from '../aliases/lookup.ts';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import { publicHostOf } from '../clients/facts.ts';
 import type { Config } from '../config/config.ts';
@@ -70,6 +71,7 @@ class Worker {
   constructor(start: StartMessage) {
     const { config, version, pseudonym, state } = start;
     this.#start = start;
+    this.metrics.ofProcess();
     this.#state = state;
     this.#ticketKeys = Buffer.from(state.ticketKeys);
     this.#table = tableOf(config, state);
@@ -88,6 +90,7 @@ class Worker {
       proxy: new ManifestCache({
         core: this.#core,
         replies: repliesTally(this.metrics),
+        rowName: (registry) => rowNameOf(this.#table, registry),
         maxBytes: MANIFEST_CACHE_BYTES,
       }),
       access: this.#access(log),

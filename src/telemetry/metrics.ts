@@ -1,7 +1,27 @@
-import { AggregatorRegistry, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { Tally, TallyHistogram, type Timings } from './tally.ts';
 
 /** Values of one process's metrics, as `prom-client` writes them to JSON. */
 export type MetricValues = readonly object[];
+
+/**
+ * How the default metrics of several processes become one, where their sum (which `prom-client` forms of most) says nothing: what matters is
+ * the process that is worst off, and when the first of them started.
+ */
+const OF_PROCESSES: Readonly<Record<string, 'min' | 'max'>> = {
+  process_start_time_seconds: 'min',
+  process_open_fds: 'max',
+  process_max_fds: 'min',
+  nodejs_eventloop_lag_seconds: 'max',
+  nodejs_eventloop_lag_mean_seconds: 'max',
+  nodejs_eventloop_lag_stddev_seconds: 'max',
+  nodejs_eventloop_lag_p50_seconds: 'max',
+  nodejs_eventloop_lag_p90_seconds: 'max',
+  nodejs_eventloop_lag_p99_seconds: 'max',
+};
+
+/** Default metrics whose names end in `_total` though they are no counters, which Prometheus' conventions forbid; the same is in those without it. */
+const MISNAMED = ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total'];
 
 /** What processes that have ended counted, as if one had; their gauges ended with them. */
 export async function addUp(values: readonly MetricValues[]): Promise<MetricValues> {
@@ -10,12 +30,19 @@ export async function addUp(values: readonly MetricValues[]): Promise<MetricValu
 }
 
 /**
- * The metrics of one process (Prometheus text format), all named `gateway_…`. A room makes its metrics when it is built and keeps them.
- * A gauge may `collect` its value when it is read.
+ * The metrics of one process (Prometheus text format), named `gateway_…` but for those of the process itself. A room makes its metrics when it
+ * is built and keeps them. A gauge may `collect` its value when it is read.
  */
 export class Metrics {
   readonly #registry = new Registry();
   readonly #others: (() => Promise<readonly MetricValues[]>)[] = [];
+  #reading: Promise<string> | null = null;
+
+  /** Also shows what is known of any process of Node: CPU, memory, file descriptors, the delay of the event loop (`process_…`, `nodejs_…`). */
+  ofProcess(): void {
+    collectDefaultMetrics({ register: this.#registry });
+    for (const name of MISNAMED) this.#registry.removeSingleMetric(name);
+  }
 
   get contentType(): string {
     return this.#registry.contentType;
@@ -27,13 +54,19 @@ export class Metrics {
   }
 
   /** This process's values, fit to be handed to another. */
-  values(): Promise<MetricValues> {
-    return this.#registry.getMetricsAsJSON() as Promise<MetricValues>;
+  async values(): Promise<MetricValues> {
+    const values = await this.#registry.getMetricsAsJSON();
+    return values.map((metric) => ({ ...metric, aggregator: OF_PROCESSES[metric.name] ?? metric.aggregator }));
   }
 
-  /** Everything, all processes added up, in the text format. */
+  /** Everything, all processes added up, in the text format. Those who ask at the same time get the same answer. */
   async text(): Promise<string> {
-    return (await this.#all()).metrics();
+    this.#reading ??= this.#all()
+      .then((all) => all.metrics())
+      .finally(() => {
+        this.#reading = null;
+      });
+    return this.#reading;
   }
 
   /** A counter or gauge by its name without `gateway_`, added up over all processes and over the label sets that match. */
@@ -45,7 +78,6 @@ export class Metrics {
   }
 
   async #all(): Promise<Registry> {
-    if (this.#others.length === 0) return this.#registry;
     const others = (await Promise.all(this.#others.map((other) => other()))).flat();
     return AggregatorRegistry.aggregate([await this.values(), ...others] as object[]);
   }
@@ -73,7 +105,7 @@ export class Metrics {
     name: string,
     help: string,
     labels: readonly L[] = [],
-    collect?: (gauge: Gauge<L>) => void,
+    collect?: (gauge: Gauge<L>) => void | Promise<void>,
   ): Gauge<L> {
     return new Gauge({
       name: `gateway_${name}`,
@@ -84,7 +116,7 @@ export class Metrics {
         ? {}
         : {
             collect() {
-              collect(this);
+              return collect(this);
             },
           }),
     });
@@ -93,56 +125,10 @@ export class Metrics {
   histogram<L extends string>(name: string, help: string, buckets: number[], labels: readonly L[] = []): Histogram<L> {
     return new Histogram({ name: `gateway_${name}`, help, buckets, labelNames: labels, registers: [this.#registry] });
   }
-}
 
-type LabelValue = string | number;
-
-/** A tree with a level for each label; a leaf has the row of label values that leads to it, and what was counted for it. */
-class LabelNode {
-  readonly values: readonly LabelValue[];
-  readonly next = new Map<LabelValue, LabelNode>();
-  amount = 0;
-
-  constructor(values: readonly LabelValue[]) {
-    this.values = values;
-  }
-}
-
-/**
- * A counter that is incremented with every request. prom-client builds a string of all labels at each increment; here the values lead to a
- * number by a lookup each, and prom-client gets the sums when it is read.
- */
-export class Tally<L extends string> {
-  readonly #labels: readonly L[];
-  readonly #root = new LabelNode([]);
-  readonly #all: LabelNode[] = [];
-
-  constructor(labels: readonly L[]) {
-    this.#labels = labels;
-  }
-
-  /** `values`: one for each label, in their order. */
-  add(amount: number, ...values: readonly LabelValue[]): void {
-    let node = this.#root;
-    for (const value of values) node = node.next.get(value) ?? this.#grow(node, value);
-    node.amount += amount;
-  }
-
-  /** Adds to a counter of prom-client what was counted since the last time. */
-  moveTo(counter: { inc(labels: Partial<Record<L, LabelValue>>, amount: number): void }): void {
-    for (const node of this.#all) {
-      if (node.amount === 0) continue;
-      const labels: Partial<Record<L, LabelValue>> = {};
-      for (const [index, label] of this.#labels.entries()) labels[label] = node.values[index] ?? '';
-      counter.inc(labels, node.amount);
-      node.amount = 0;
-    }
-  }
-
-  #grow(from: LabelNode, value: LabelValue): LabelNode {
-    const node = new LabelNode([...from.values, value]);
-    from.next.set(value, node);
-    this.#all.push(node);
-    return node;
+  /** A histogram of what happens with every request, in seconds; see `Timings`. */
+  timings<L extends string>(name: string, help: string, buckets: number[], labels: readonly L[]): Timings<L> {
+    const options = { name: `gateway_${name}`, help, buckets, labelNames: labels, registers: [this.#registry] };
+    return new TallyHistogram(options).timings;
   }
 }

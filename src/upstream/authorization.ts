@@ -11,6 +11,7 @@ import type { OutgoingConnections, RawRequest, ResponseHeaders } from './net/con
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
 import { NO_REASON, type OwnReason } from './own-reason.ts';
 import type { Pools } from './pools.ts';
+import type { RequestMetrics } from './request-metrics.ts';
 import { discard, header, headerList, ownReasonOf, retryAfterOf } from './responses.ts';
 import type { Route } from './upstream.ts';
 
@@ -166,6 +167,7 @@ export interface TokenContext {
 export class Tokens {
   readonly #connections: OutgoingConnections;
   readonly #pools: Pools;
+  readonly #counted: RequestMetrics;
   readonly #kept = new LRUCache<string, string>({
     max: MAX_TOKENS,
     maxSize: MAX_TOKENS_SIZE,
@@ -175,7 +177,8 @@ export class Tokens {
   /** Realms that take no GET. */
   readonly #wantsPost = new LRUCache<string, true>({ max: MAX_TOKENS });
 
-  constructor(connections: OutgoingConnections, pools: Pools) {
+  constructor(connections: OutgoingConnections, pools: Pools, counted: RequestMetrics) {
+    this.#counted = counted;
     this.#connections = connections;
     this.#pools = pools;
   }
@@ -259,6 +262,7 @@ export class Tokens {
         registry,
         purpose: 'document',
         holder: { item: repository, ...holder },
+        counted: this.#counted,
       });
       const { status, headers, body } = response;
       if (status === 200) {

@@ -7,6 +7,7 @@ import type { Endpoints } from './endpoints.ts';
 import type { HeadOrGet } from './head-or-get.ts';
 import { type Pools, PURPOSES } from './pools.ts';
 import type { Requester } from './request.ts';
+import type { Route } from './upstream.ts';
 
 /** What all requests and downloads share. */
 export interface UpstreamContext {
@@ -26,7 +27,10 @@ export interface UpstreamMetrics {
   readonly parallel: Counter<'registry'>;
 }
 
-export function upstreamMetrics(metrics: Metrics, pools: Pools, endpoints: Endpoints): UpstreamMetrics {
+export function upstreamMetrics(
+  metrics: Metrics,
+  { pools, endpoints, rows }: { pools: Pools; endpoints: Endpoints; rows: () => Iterable<Route> },
+): UpstreamMetrics {
   const help = 'Connections to registries in use, and who waits for one, by purpose.';
   metrics.gauge('upstream_connections', help, ['purpose', 'state'], (gauge) => {
     for (const purpose of PURPOSES) {
@@ -38,6 +42,16 @@ export function upstreamMetrics(metrics: Metrics, pools: Pools, endpoints: Endpo
   metrics.gauge('upstream_endpoints_out_of_reach', outOfReach, ['registry'], (gauge) => {
     gauge.reset();
     for (const [registry, count] of endpoints.outOfReach()) gauge.set({ registry }, count);
+  });
+  const up =
+    'Whether an endpoint is asked first (1), or set aside since it could not be connected to or kept failing (0).';
+  metrics.gauge('upstream_endpoint_up', up, ['registry', 'endpoint'], (gauge) => {
+    gauge.reset();
+    for (const row of rows()) {
+      for (const endpoint of row.endpoints) {
+        gauge.set({ registry: row.host, endpoint }, endpoints.isSetAside(row, endpoint) ? 0 : 1);
+      }
+    }
   });
   return {
     bytes: metrics.counter('upstream_bytes_total', 'Bytes of blobs and manifests fetched from registries.', [

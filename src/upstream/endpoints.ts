@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import { unlessAborted } from '../kit/async.ts';
 import { iso, jitter, sleep } from '../kit/time.ts';
+import { isPattern } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import {
   isBusy,
@@ -141,6 +142,21 @@ export class Endpoints {
     for (const { registry, open } of this.#states.values())
       if (open) counts.set(registry, (counts.get(registry) ?? 0) + 1);
     return counts;
+  }
+
+  /**
+   * Whether an endpoint of a row of the table is asked after others, or cannot be connected to. Of a pattern: whether that is so of any host that
+   * matches it, since the endpoints of all of them are one line of the row.
+   */
+  isSetAside(row: Route, endpoint: string): boolean {
+    if (isPattern(row.host)) {
+      for (const { registry, open } of this.#states.values()) if (open && registry === row.host) return true;
+      return false;
+    }
+    const key = keyOf(row, new URL(endpoint));
+    if (this.#states.peek(key)?.open === true) return true;
+    const failed = this.#failedInARow.peek(key);
+    return failed !== undefined && failed.failures >= DEMOTE_AFTER && failed.until > performance.now();
   }
 
   /** A request was answered as it should be. */

@@ -2,6 +2,7 @@ import type { AcquireOptions } from '../kit/fair-pool.ts';
 import { isTimeout } from './failures.ts';
 import type { OutgoingConnections, RawRequest, RawResponse } from './net/connections.ts';
 import type { Pools, Purpose } from './pools.ts';
+import type { RequestMetrics } from './request-metrics.ts';
 import { cutOff } from './responses.ts';
 
 /**
@@ -23,6 +24,8 @@ export interface ExchangeOptions {
   /** The class in which a connection is acquired; null where the caller holds one. */
   readonly purpose: Purpose | null;
   readonly holder: AcquireOptions;
+  /** Counts how it went. */
+  readonly counted: RequestMetrics;
   /** Default: {@link HEDGE_AFTER_MS}. */
   readonly hedgeAfter?: number | undefined;
 }
@@ -34,11 +37,12 @@ export interface ExchangeOptions {
 export async function exchange(
   url: URL,
   request: RawRequest,
-  { connections, pools, registry, purpose, holder, hedgeAfter = HEDGE_AFTER_MS }: ExchangeOptions,
+  { connections, pools, registry, purpose, holder, counted, hedgeAfter = HEDGE_AFTER_MS }: ExchangeOptions,
 ): Promise<RawResponse> {
-  const { signal, stallTimeout } = request;
+  const { signal, stallTimeout, where } = request;
   const release = purpose === null ? () => {} : await pools.acquire(purpose, registry, signal, holder);
-  return await askHedged({ signal, stallTimeout, hedgeAfter }, async (own, isFirst) => {
+  const start = performance.now();
+  const asked = askHedged({ signal, stallTimeout, hedgeAfter }, async (own, isFirst) => {
     // The caller's permit, if any, is that of the first.
     const done = isFirst ? release : await pools.acquire(purpose ?? 'segment', registry, own, holder);
     try {
@@ -50,6 +54,15 @@ export async function exchange(
       throw error;
     }
   });
+  try {
+    const response = await asked;
+    counted.answered(registry, where, response, performance.now() - start);
+    return response;
+  } catch (error) {
+    // That nobody waits for it any more is no failure of the registry.
+    if (!signal.aborted) counted.failed(registry, where, error, performance.now() - start);
+    throw error;
+  }
 }
 
 interface HedgeOptions {

@@ -213,6 +213,23 @@ function toldReasonOf(error: unknown): string {
   return `${what} cannot be connected to: ${words}`;
 }
 
+/** What kind of failure is behind an error, for metrics: of few values, and never a stranger's words. Empty where no registry failed. */
+export function reasonClass(error: unknown): string {
+  if (error instanceof RegistryError) return error.cause === undefined ? '' : reasonClass(error.cause);
+  const found = causes(error);
+  if (found.some((cause) => cause instanceof ProxyError)) return 'proxy';
+  if (found.some(isCertificateError)) return 'certificate';
+  const code = codeOf(error) ?? '';
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'name';
+  if (error instanceof ConnectError) return isTimeout(error.cause) ? 'connect timeout' : 'connect';
+  if (error instanceof TokenRefusedError) return 'token';
+  if (error instanceof StatusError) return error.status >= 500 ? 'status 5xx' : `status ${error.status}`;
+  if (isTimeout(error)) return 'timeout';
+  const wrong = [InvalidResponseError, RedirectError, ForbiddenAddressError, TooLargeError, CredentialsWithheldError];
+  if (wrong.some((type) => error instanceof type)) return 'wrong answer';
+  return error instanceof Error ? 'broken off' : '';
+}
+
 export function isTimeout(error: unknown): boolean {
   const code = codeOf(error);
   return (code !== undefined && TIMEOUT_CODES.has(code)) || (error instanceof Error && error.name === 'TimeoutError');

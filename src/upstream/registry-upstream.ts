@@ -30,6 +30,7 @@ import { ProxyChoice } from './net/egress.ts';
 import { Trust } from './net/trust.ts';
 import { MAX_WAIT_MS, Pools, type Purpose } from './pools.ts';
 import { manifestRequestHeaders, Requester } from './request.ts';
+import { RequestMetrics } from './request-metrics.ts';
 import type { UpstreamResponse } from './responses.ts';
 import {
   type EndpointHealth,
@@ -72,6 +73,8 @@ const LIMITS: UpstreamLimits = { pools: POOLS, wait: MAX_WAIT_MS, document: DOCU
 export interface UpstreamOptions {
   /** The registry of this name as the table is now. */
   readonly route: (registry: string) => Route | undefined;
+  /** The rows of the table as it is now, for metrics; left out where nobody reads them. */
+  readonly rows?: () => Iterable<Route>;
   /** As `Via` names this gateway. */
   readonly pseudonym: string;
   readonly config: Config['upstream'];
@@ -92,7 +95,7 @@ class RegistryUpstream implements Upstream {
   readonly #context: UpstreamContext;
   readonly #limits: UpstreamLimits;
 
-  constructor({ route, pseudonym, config, log, metrics, environment, limits }: UpstreamOptions) {
+  constructor({ route, rows = () => [], pseudonym, config, log, metrics, environment, limits }: UpstreamOptions) {
     this.#find = route;
     this.#limits = { ...LIMITS, ...limits };
     this.#connections = new OutgoingConnections(
@@ -102,17 +105,18 @@ class RegistryUpstream implements Upstream {
     );
     const pools = new Pools(this.#limits.pools, this.#limits.wait);
     const endpoints = new Endpoints({ connect: (endpoint, route) => this.#connections.probe(endpoint, route) });
-    const tokens = new Tokens(this.#connections, pools);
+    const counted = new RequestMetrics(metrics);
+    const tokens = new Tokens(this.#connections, pools, counted);
     const ownLog = log.child({ room: 'upstream' });
     this.#context = {
-      requester: new Requester(this.#connections, tokens, pools, config.stallTimeout),
+      requester: new Requester(this.#connections, tokens, pools, config.stallTimeout, counted),
       endpoints,
       headOrGet: new HeadOrGet(config.stallTimeout),
       parallelHosts: new ParallelHosts(ownLog),
       pools,
       config,
       log: ownLog,
-      metrics: upstreamMetrics(metrics, pools, endpoints),
+      metrics: upstreamMetrics(metrics, { pools, endpoints, rows }),
     };
   }
 

@@ -22,6 +22,7 @@ import { CredentialsWithheldError, InvalidResponseError, RedirectError, TokenRef
 import type { OutgoingConnections, RawResponse } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
 import type { Pools, Purpose } from './pools.ts';
+import type { RequestMetrics } from './request-metrics.ts';
 import { blobContradiction, cutOff, discardWhole, header, headerList, type UpstreamResponse } from './responses.ts';
 import { type Route, rowOf } from './upstream.ts';
 
@@ -54,10 +55,18 @@ export class Requester {
   readonly #tokens: Tokens;
   readonly #pools: Pools;
   readonly #stallTimeout: number;
+  readonly #counted: RequestMetrics;
   /** How a repository's requests to one origin are authorised, so that the next one is not refused first. */
   readonly #schemes = new LRUCache<string, AuthScheme>({ max: MAX_SCHEMES });
 
-  constructor(connections: OutgoingConnections, tokens: Tokens, pools: Pools, stallTimeout: number) {
+  constructor(
+    connections: OutgoingConnections,
+    tokens: Tokens,
+    pools: Pools,
+    stallTimeout: number,
+    counted: RequestMetrics,
+  ) {
+    this.#counted = counted;
     this.#connections = connections;
     this.#pools = pools;
     this.#tokens = tokens;
@@ -194,6 +203,7 @@ export class Requester {
       registry: rowOf(route),
       purpose,
       holder: { item: repository, ...request.holder },
+      counted: this.#counted,
       hedgeAfter,
     });
   }

@@ -9,7 +9,7 @@ import { Mutex } from '../kit/async.ts';
 import { steadyClock } from '../kit/time.ts';
 import type { VersionedCore } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { addUp, type MetricValues } from '../telemetry/metrics.ts';
+import { addUp, type Metrics, type MetricValues } from '../telemetry/metrics.ts';
 import { AccessHost, type SharedAccess } from './access-host.ts';
 import type { ClientConnections, ConnectionTotals } from './connection-totals.ts';
 import { CoreHost } from './core-host.ts';
@@ -70,6 +70,8 @@ export interface SupervisorOptions {
   readonly connections: ConnectionTotals;
   /** The owner's listening socket, which every worker accepts from as well: the kernel gives each connection to one that is idle. */
   readonly server: Server;
+  /** Of the owner. */
+  readonly metrics: Metrics;
   readonly log: Logger;
   /** For tests that must not wait for long. */
   readonly probeEvery?: number;
@@ -85,6 +87,7 @@ export class WorkerSupervisor {
   readonly #restarts = new Set<NodeJS.Timeout>();
   readonly #timers: readonly NodeJS.Timeout[];
   readonly #updates = new Mutex();
+  readonly #restarted: { inc(): void };
   /** What workers that have ended had counted when they were last asked. */
   #past: Promise<MetricValues> = Promise.resolve([]);
   /** The snapshots that were sent last. */
@@ -96,6 +99,10 @@ export class WorkerSupervisor {
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
+    this.#restarted = options.metrics.counter(
+      'worker_restarts_total',
+      'Workers that ended by themselves and were replaced.',
+    );
     this.#timers = [
       setInterval(() => this.#probe(), options.probeEvery ?? PROBE_EVERY).unref(),
       setInterval(() => void this.settled().catch(() => {}), WATCH_EVERY).unref(),
@@ -166,6 +173,7 @@ export class WorkerSupervisor {
       if (this.#closing) return;
       const again = performance.now() - startedAt > STABLE_AFTER ? 0 : failures;
       const wait = REPLACE_AFTER[Math.min(again, REPLACE_AFTER.length - 1)] ?? 0;
+      this.#restarted.inc();
       log.error(
         { worker: worker.pid, ...how, wait },
         'a worker ended; its connections are lost, another takes its place',

@@ -255,7 +255,7 @@ describe('failing', () => {
     expect(rig.service.contexts().byHost.get(HOST)).toBeDefined();
     expect(rig.service.warnings().join()).toContain(`the certificate of ${HOST} ran out`);
     expect((await rig.service.explain(HOST)).summary).toContain('RAN OUT');
-    expect(await rig.metrics()).toMatch(/gateway_certificate_expiry_seconds\{host="hub.gw.test"\} -3\d\d\d/);
+    expect(await rig.metrics()).toContain('gateway_certificate_state{host="hub.gw.test",state="expired"} 1');
     fake.faults.length = 0;
     clock.advance(10 * MINUTE);
     await issued(fake, 2);

@@ -31,6 +31,7 @@ class Bed {
   readonly lines: Record<string, unknown>[] = [];
   readonly own = new Set<Socket>();
   known = 'one';
+  readonly metrics = new Metrics();
 
   private constructor(server: Server, options: BedOptions) {
     const destination = new Writable({
@@ -59,6 +60,7 @@ class Bed {
       access: { check: () => null, quota: null },
       connections: new ConnectionTotals(),
       server,
+      metrics: this.metrics,
       log: pino({ level: 'debug' }, destination),
       ...(options.probeEvery === undefined ? {} : { probeEvery: options.probeEvery }),
     });

@@ -94,7 +94,7 @@ export class RegistryBed {
       replies,
       now: () => this.clock,
     });
-    return [core, new ManifestCache({ core, replies, now: () => this.clock })];
+    return [core, new ManifestCache({ core, replies, rowName: (host) => host, now: () => this.clock })];
   }
 
   static async start(options: BedOptions): Promise<RegistryBed> {

@@ -98,7 +98,7 @@ describe('deploy/METRICS.md', () => {
       .map(read)
       .join('\n');
     const made = [
-      ...[...sources.matchAll(/metrics\s*\.(?:counter|gauge|histogram|tally)\(\s*'([a-z_]+)'/g)].map(
+      ...[...sources.matchAll(/metrics\s*\.(?:counter|gauge|histogram|tally|timings)\(\s*'([a-z_]+)'/g)].map(
         ([, name]) => name,
       ),
       ...[...sources.matchAll(/: '(cache_[a-z_]+_total)'/g)].map(([, name]) => name),

@@ -51,7 +51,13 @@ function make(options: { readonly maxBytes?: number } = {}) {
   const core = new TestCore();
   const metrics = new Metrics();
   const clock = { now: 1_000 };
-  const cache = new ManifestCache({ core, replies: repliesTally(metrics), now: () => clock.now, ...options });
+  const cache = new ManifestCache({
+    core,
+    replies: repliesTally(metrics),
+    rowName: (host) => host,
+    now: () => clock.now,
+    ...options,
+  });
   /** How often the core is asked by these pulls. */
   const asks = async (...pulls: Pull[]): Promise<number> => {
     const before = core.asked.length;

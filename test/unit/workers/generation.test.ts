@@ -20,7 +20,7 @@ it('a worker keeps its manifests when a certificate or a user changes, and drops
   const { owner, worker } = channelPair();
   new CoreHost(core, owner);
   const remote = new RemoteCore(worker);
-  const cache = new ManifestCache({ core: remote, replies: repliesTally(new Metrics()) });
+  const cache = new ManifestCache({ core: remote, replies: repliesTally(new Metrics()), rowName: (host) => host });
   const what = { kind: 'manifest', reference: { kind: 'tag', tag: '1' } } as const;
   const pull: Pull = {
     target: { registry: 'docker.io', repository: 'library/app', what },
