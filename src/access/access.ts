@@ -5,9 +5,10 @@ import type { Config } from '../config/config.ts';
 import { embeddedIPv4, isIPv6, NetworkList, parseAddress } from '../kit/networks.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { AnonymousRule } from './anonymous.ts';
 import type { ByteQuota, FillBudget, Quotas } from './quotas.ts';
 import { RequestRate } from './request-rate.ts';
-import type { UserSnapshot } from './users.ts';
+import type { UserSnapshot } from './user-snapshot.ts';
 
 /** What is known of a client that asks. */
 export interface AccessRequest {
@@ -31,7 +32,9 @@ export interface Grant {
 export interface AccessOptions {
   readonly rules: Config['access'];
   readonly limits: Pick<Config['limits'], 'requestsPerMinute'>;
-  readonly users: Pick<UserSnapshot, 'count' | 'verify'>;
+  readonly users: Pick<UserSnapshot, 'count' | 'everAdded' | 'verify'>;
+  /** Called when a user is let in, with each request. */
+  readonly used?: (user: string) => void;
   /** Null where no bytes are counted. */
   readonly quotas: Quotas | null;
   readonly log: Logger;
@@ -46,6 +49,7 @@ const FLUSH_EVERY = 10_000;
 export class Access {
   readonly #options: AccessOptions;
   readonly #networks: NetworkRules;
+  readonly #anonymous: AnonymousRule;
   readonly #rate: RequestRate | null;
   readonly #now: () => number;
   readonly #timer: NodeJS.Timeout | null;
@@ -55,6 +59,7 @@ export class Access {
     this.#options = options;
     this.#now = options.now ?? (() => performance.now());
     this.#networks = new NetworkRules(rules);
+    this.#anonymous = new AnonymousRule(rules.anonymous);
     this.#rate = limits.requestsPerMinute === null ? null : new RequestRate(limits.requestsPerMinute);
     this.#timer = options.quotas === null ? null : setInterval(() => void this.#flush(), FLUSH_EVERY).unref();
   }
@@ -68,9 +73,15 @@ export class Access {
     // A request with wrong credentials counts for its address, so that guessing passwords is limited too.
     const client = typeof user === 'string' ? `user:${user}` : clientNetwork(request.address);
     this.#limit(client);
-    if (user === undefined) throw unauthorized(request.host);
+    if (user instanceof RegistryError) throw user;
+    if (user !== null) this.#options.used?.(user);
     this.#options.quotas?.check(client);
     return { user, authenticated: user !== null, client };
+  }
+
+  /** A user was let in by another process of this gateway. */
+  used(user: string): void {
+    this.#options.used?.(user);
   }
 
   /** Asked before a body is sent; null where no bytes are counted. */
@@ -101,18 +112,21 @@ export class Access {
   }
 
   /**
-   * The user's name; null: an anonymous client; undefined: the client must log in. Where there are users, wrong credentials are refused even
-   * if anonymous clients may pull, since `docker login` takes an answer of 200 for correct ones. Where there are none, credentials are ignored:
-   * some clients send theirs for another registry.
+   * The user's name; null: an anonymous client; an error: why it is refused. Wrong credentials are refused even where anonymous clients may
+   * pull, since `docker login` takes an answer of 200 for correct ones. Only where there are no users, and everybody may pull, are credentials
+   * ignored: some clients send theirs for another registry.
    */
-  #user({ authorization }: AccessRequest): string | null | undefined {
-    const { users, rules } = this.#options;
-    if (authorization !== undefined && users.count > 0) {
-      const user = users.verify(authorization);
-      if (user !== null) return user;
-      if (/^basic\b/i.test(authorization)) return undefined;
+  #user({ address, authorization, host }: AccessRequest): string | null | RegistryError {
+    const { users } = this.#options;
+    if (authorization !== undefined && (users.count > 0 || !this.#anonymous.isOpen(users))) {
+      const proof = users.verify(authorization);
+      if (proof?.kind === 'user') return proof.name;
+      if (proof?.kind === 'expired') {
+        return unauthorized('tokenExpired', host, { user: proof.name, time: proof.expiredAt });
+      }
+      if (/^basic\b/i.test(authorization)) return unauthorized('credentialsWrong', host, {});
     }
-    return (rules.anonymous ?? users.count === 0) ? null : undefined;
+    return this.#anonymous.allows(address, users) ? null : unauthorized('unauthorized', host, {});
   }
 
   #limit(client: string): void {
@@ -137,11 +151,15 @@ export class Access {
   }
 }
 
-function unauthorized(host: string | undefined): RegistryError {
+function unauthorized(
+  name: 'unauthorized' | 'credentialsWrong' | 'tokenExpired',
+  host: string | undefined,
+  facts: Readonly<Record<string, string>>,
+): RegistryError {
   // The host is the client's own text: nothing of it may break out of the quoted string.
   const realm = (host ?? '').replace(/[^A-Za-z0-9.:-]/g, '').slice(0, 253) || 'registry gateway';
-  return new RegistryError('unauthorized', {
-    facts: { host: realm },
+  return new RegistryError(name, {
+    facts: { host: realm, ...facts },
     headers: { 'www-authenticate': `Basic realm="${realm}", charset="UTF-8"` },
   });
 }

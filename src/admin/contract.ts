@@ -113,9 +113,3 @@ export interface StatusReport {
   /** What an operator should know, a sentence each. */
   readonly warnings: readonly string[];
 }
-
-export interface UserRow {
-  readonly name: string;
-  /** ISO 8601. */
-  readonly createdAt: string;
-}

@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import { parseExpiry } from '../access/expiry.ts';
 import type { Users } from '../access/users.ts';
 import type { AliasTable } from '../aliases/alias-table.ts';
 import type { AliasEntry, RegistryEntry } from '../aliases/table.ts';
@@ -85,15 +86,19 @@ function inputShapes({ z }: typeof import('zod')) {
   const NameInput = z.strictObject({ name: text });
   const HostInput = z.strictObject({ host: text });
 
+  /** Text that a function reads, which throws in words. */
+  const read = <T>(parse: (written: string) => T) =>
+    z.string().transform((written, context) => {
+      try {
+        return parse(written);
+      } catch (error) {
+        context.addIssue({ code: 'custom', message: (error as Error).message });
+        return z.NEVER;
+      }
+    });
   /** A duration as the configuration writes it. */
-  const duration = z.string().transform((written, context) => {
-    try {
-      return parseDuration(written);
-    } catch (error) {
-      context.addIssue({ code: 'custom', message: (error as Error).message });
-      return z.NEVER;
-    }
-  });
+  const duration = read(parseDuration);
+  const expiry = read((written) => parseExpiry(written, Date.now()));
 
   const shapes = {
     'alias.add': z.strictObject({
@@ -127,7 +132,8 @@ function inputShapes({ z }: typeof import('zod')) {
     'cert.export': HostInput,
     client: z.strictObject({ client: z.enum(CLIENT_KINDS) }),
     'cache.prune': z.strictObject({ olderThan: duration.optional(), registry: text.optional() }),
-    'user.add': NameInput,
+    'user.add': z.strictObject({ name: text, expires: expiry.optional() }),
+    'user.rotate': z.strictObject({ name: text, expires: expiry.optional(), grace: duration.optional() }),
     'user.rm': NameInput,
   };
   return shapes;

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import {
   type ListenAddress,
   nonEmpty,
+  parseAnonymous,
   parseAuto,
   parseBoolean,
   parseChoice,
@@ -238,8 +239,11 @@ export const KEYS = {
     ),
   },
   access: {
-    /** null: open until the first user exists. */
-    anonymous: optional(parseBoolean, '`true` until the first user exists, then `false`'),
+    /** Null: open until a first user was ever made. A list: open to these networks. */
+    anonymous: optional(
+      parseAnonymous,
+      '`true` until a first user was ever added, then `false`; or CIDRs whose clients need no credentials',
+    ),
     allow: list(parseCidr, 'none: CIDRs; where given, all others are refused'),
     deny: list(parseCidr, 'none: CIDRs that are refused'),
   },

@@ -75,6 +75,17 @@ export function parseInteger(least: number, most: number): (raw: unknown) => num
   };
 }
 
+/** `true`, `false`, or networks: a list of CIDRs, or text with commas. */
+export function parseAnonymous(raw: unknown): boolean | readonly string[] {
+  try {
+    return parseBoolean(raw);
+  } catch (error) {
+    if (!(error instanceof BadValue)) throw error;
+  }
+  if (!Array.isArray(raw)) text(raw, 'true, false or a list of networks');
+  return nonEmpty(parseList(parseCidr), 'write true, false or networks such as 10.0.0.0/8')(raw);
+}
+
 /** `auto`, or a value. */
 export function parseAuto<T>(parse: (raw: unknown) => T): (raw: unknown) => T | 'auto' {
   return (raw) => {

@@ -171,10 +171,7 @@ export const OPERATOR_ERRORS = {
     'the name of a user is not valid',
     'use up to 64 letters, digits and . _ @ -, starting with a letter or digit',
   ),
-  USER_EXISTS: failure(
-    'there is a user of that name already',
-    'for a new token, remove it first: gateway user rm NAME',
-  ),
+  USER_EXISTS: failure('there is a user of that name already', 'for a new token: gateway user rotate NAME'),
   USER_UNKNOWN: failure('there is no such user', 'list them with: gateway user ls'),
 
   // Certificates

@@ -41,6 +41,18 @@ export const CATALOGUE = {
     'this gateway wants credentials',
     'log in with a user that its operator made: docker login {host}',
   ),
+  credentialsWrong: entry(
+    401,
+    'UNAUTHORIZED',
+    'this gateway has no user with these credentials',
+    'log in again: docker login {host}; its operator makes a new token: gateway user rotate <name>',
+  ),
+  tokenExpired: entry(
+    401,
+    'UNAUTHORIZED',
+    'the token of {user} expired at {time}',
+    'ask the operator of this gateway for a new one: gateway user rotate {user}',
+  ),
   upstreamUnauthorized: entry(
     401,
     'UNAUTHORIZED',

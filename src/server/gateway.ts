@@ -181,7 +181,8 @@ function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'c
 async function startAccess(base: Base, { state: { users, counters } }: Pick<Parts, 'state'>): Promise<Access> {
   const { config, log, lifecycle } = base;
   const quotas = await Quotas.open({ ...config.limits, store: counters });
-  const access = new Access({ rules: config.access, limits: config.limits, users, quotas, log });
+  const used = (user: string) => users.used(user);
+  const access = new Access({ rules: config.access, limits: config.limits, users, used, quotas, log });
   lifecycle.defer('the access rules', () => access.close());
   return access;
 }
@@ -232,7 +233,7 @@ function startWorkers(
           core,
           state: {
             table: state.table.snapshot,
-            users: () => state.users.rows(),
+            users: () => state.users.snapshot(),
             certificates: () => state.certificates?.contexts() ?? null,
             challenges: () => state.certificates?.alpnChallenges ?? null,
             ready: () => base.ready,

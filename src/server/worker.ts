@@ -1,6 +1,6 @@
 import type { Server } from 'node:net';
 import { Access } from '../access/access.ts';
-import { UserSnapshot } from '../access/users.ts';
+import { UserSnapshot } from '../access/user-snapshot.ts';
 import { rowNameOf } from '../aliases/lookup.ts';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import { publicHostOf } from '../clients/facts.ts';
@@ -130,12 +130,31 @@ class Worker {
         get count() {
           return users().count;
         },
+        get everAdded() {
+          return users().everAdded;
+        },
         verify: (authorization) => users().verify(authorization),
       },
+      used: lastUses(),
       quotas: null,
       log,
     });
   }
+}
+
+/** How often the owner is told that a user is still seen, ms: it keeps the minute. */
+const USE_TOLD_EVERY = 60_000;
+
+/** Tells the owner which users are let in here, each once in a while. */
+function lastUses(): (user: string) => void {
+  const told = new Map<string, number>();
+  return (user) => {
+    const now = performance.now();
+    const last = told.get(user);
+    if (last !== undefined && now - last < USE_TOLD_EVERY) return;
+    told.set(user, now);
+    channel.tell('used', { user });
+  };
 }
 
 /** The table as a worker needs it: which names there are. Where content comes from, only the owner must know. */

@@ -4,6 +4,8 @@ import type { Channel } from './channel.ts';
 /** Users, rules and limits, decided in the owner where they must hold for all processes together. */
 export interface SharedAccess {
   check(request: never): unknown;
+  /** A worker has let this user in. */
+  used(user: string): void;
   readonly quota: ByteQuota | null;
 }
 
@@ -20,6 +22,7 @@ export class AccessHost {
   constructor(access: SharedAccess, channel: Channel) {
     this.#access = access;
     channel.handle('check', (request: never) => access.check(request));
+    channel.on('used', ({ user }: { user: string }) => access.used(user));
     channel.handle('reserve', ({ client, order }: { client: string; order: ByteOrder }) =>
       this.#reserve(client, order),
     );

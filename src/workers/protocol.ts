@@ -1,4 +1,4 @@
-import type { StoredUser } from '../access/users.ts';
+import type { KeptUsers } from '../access/user-snapshot.ts';
 import type { AliasEntry } from '../aliases/table.ts';
 import { CacheError, type CacheErrorReason } from '../cache/blob-cache.ts';
 import type { Config } from '../config/config.ts';
@@ -28,7 +28,7 @@ export interface StateMessage {
   readonly aliases: readonly AliasEntry[];
   /** Hosts only: where their content comes from, and the credentials, stay with the owner. */
   readonly registries: readonly string[];
-  readonly users: readonly StoredUser[];
+  readonly users: KeptUsers;
   /** Of the owner's core: no answer from before it changed may be given again. */
   readonly generation: number;
   /** True, or why the gateway is not ready. */

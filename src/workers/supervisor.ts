@@ -1,6 +1,6 @@
 import type { Server } from 'node:net';
 import type { SecureContext } from 'node:tls';
-import type { StoredUser } from '../access/users.ts';
+import type { UserSnapshot } from '../access/user-snapshot.ts';
 import type { TableSnapshot } from '../aliases/table.ts';
 import { materialOf } from '../certs/contexts.ts';
 import type { ContextSnapshot } from '../certs/service.ts';
@@ -41,7 +41,7 @@ const END_TIMEOUT = 2_000;
 /** What workers hold copies of. Each function returns an immutable snapshot: another object (or value) after each change. */
 export interface WorkerState {
   table(): TableSnapshot;
-  users(): ReadonlyMap<string, StoredUser>;
+  users(): UserSnapshot;
   /** Null with `tls.mode: off`. */
   certificates(): ContextSnapshot | null;
   /** TLS-ALPN-01 challenges by host. */
@@ -212,6 +212,7 @@ export class WorkerSupervisor {
   #message(): StateMessage {
     const { state, core } = this.#options;
     const { registries, hosts } = state.table();
+    const users = state.users();
     const certificates = state.certificates();
     if (certificates !== this.#certificates.snapshot) {
       this.#certificates = { snapshot: certificates, version: this.#certificates.version + 1 };
@@ -219,7 +220,7 @@ export class WorkerSupervisor {
     return {
       aliases: [...hosts.values()],
       registries: [...registries.keys()],
-      users: [...state.users().values()],
+      users: { users: [...users.rows.values()], everAdded: users.everAdded },
       generation: core.generation,
       ready: state.ready(),
       ticketKeys: state.ticketKeys(),

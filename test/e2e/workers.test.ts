@@ -143,7 +143,7 @@ describe('a gateway of three processes', () => {
     }
   });
 
-  it('shows every process a new registry, alias and user before the command returns, and their end', async () => {
+  it('shows every process a new registry and alias before the command returns, and their end', async () => {
     const manifest = `/v2/new.example/${REPOSITORY}/manifests/v1`;
     const image = upstream.repository(REPOSITORY).addImage('v1', ['one layer']);
     expect(statuses(await everywhere(gateway, manifest))).toEqual([403]);
@@ -170,12 +170,6 @@ describe('a gateway of three processes', () => {
     expect(
       statuses(await everywhere(gateway, `/v2/${REPOSITORY}/manifests/v1`, { headers: { host: 'fresh.localhost' } })),
     ).toEqual([404]);
-
-    const [token = ''] = /rgw_[\w-]+/.exec(await gateway.ok('user', 'add', 'ann')) ?? [];
-    expect(statuses(await everywhere(gateway, '/v2/'))).toEqual([401]);
-    expect(statuses(await everywhere(gateway, '/v2/', { auth: `ann:${token}` }))).toEqual([200]);
-    await gateway.ok('user', 'rm', 'ann');
-    expect(statuses(await everywhere(gateway, '/v2/'))).toEqual([200]);
   });
 
   it('serves busy manifests ready in every process, counts each, and forgets them with the cache', async () => {
@@ -305,6 +299,17 @@ describe('a gateway of three processes', () => {
     await gateway.start();
     await allServe(gateway);
     for (const answer of await everywhere(gateway, blobPath(content))) expect(answer.digest).toBe(content.digest);
+  });
+
+  // The last one: once there was a user, the gateway stays closed.
+  it('lets users in, and refuses all others, in every process', async () => {
+    const [token = ''] = /rgw_[\w-]+/.exec(await gateway.ok('user', 'add', 'ann')) ?? [];
+    expect(statuses(await everywhere(gateway, '/v2/'))).toEqual([401]);
+    expect(statuses(await everywhere(gateway, '/v2/', { auth: `ann:${token}` }))).toEqual([200]);
+    expect(await gateway.ok('user', 'ls', '--json')).toMatch(/"lastUsedAt": "20/);
+    await gateway.ok('user', 'rm', 'ann');
+    expect(statuses(await everywhere(gateway, '/v2/'))).toEqual([401]);
+    expect(statuses(await everywhere(gateway, '/v2/', { auth: `ann:${token}` }))).toEqual([401]);
   });
 });
 

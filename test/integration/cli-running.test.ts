@@ -227,17 +227,6 @@ test('a second gateway on the same directory is refused and told who holds it', 
   );
 });
 
-test('a user is let in at once, everybody else is not any more', async () => {
-  const { out: token } = await cli('user add bob');
-  expect((await ping('localhost')).status).toBe(401);
-  const basic = `Basic ${Buffer.from(`bob:${token.trim()}`).toString('base64')}`;
-  expect((await ping('localhost', basic)).status).toBe(200);
-  // The gateway's own listener answers 401 to itself, and that is enough.
-  expect((await cli('alias add guarded quay.io')).code).toBe(0);
-  await cli('user rm bob');
-  expect((await ping('localhost')).status).toBe(200);
-});
-
 test('the first SIGTERM lets a pull go on, the second ends at once', async () => {
   const second = path.join(home, 'second');
   const own = await serve(second, { GATEWAY_LOG_FORMAT: 'json' });
@@ -264,4 +253,21 @@ test('the first SIGTERM lets a pull go on, the second ends at once', async () =>
   own.process.kill('SIGTERM');
   expect(await exited).toEqual([143, null]);
   await cut;
+});
+
+// The last one: from here on this gateway is closed.
+test('a user is let in at once, everybody else is not any more, and not again after the last user', async () => {
+  const { out: token } = await cli('user add bob');
+  expect((await ping('localhost')).status).toBe(401);
+  const basic = `Basic ${Buffer.from(`bob:${token.trim()}`).toString('base64')}`;
+  expect((await ping('localhost', basic)).status).toBe(200);
+  // Seen in a worker or in the owner.
+  await expect.poll(async () => (await cli('user ls --json')).out).toMatch(/"lastUsedAt": "20/);
+  // The gateway's own listener answers 401 to itself, and that is enough.
+  expect((await cli('alias add guarded quay.io')).code).toBe(0);
+  const { out: next } = await cli('user rotate bob');
+  expect((await ping('localhost', basic)).status).toBe(401);
+  expect((await ping('localhost', `Basic ${Buffer.from(`bob:${next.trim()}`).toString('base64')}`)).status).toBe(200);
+  await cli('user rm bob');
+  expect((await ping('localhost')).status).toBe(401);
 });

@@ -253,17 +253,43 @@ test('users: the token is printed once, alone on standard output', async () => {
   expect(added.err).toContain('docker login -u bob localhost:8443');
   expect(added.out).toMatch(/^\S{20,}\n$/);
   expect(added.err).toContain('anonymous');
-  expect((await cli('user add bob')).code).toBe(1);
+  const again = await cli('user add bob');
+  expect([again.code, again.err]).toEqual([1, expect.stringContaining('gateway user rotate bob')]);
   expect((await cli(['user', 'add', 'a:b'])).code).toBe(2);
-  expect(await json('user ls --json')).toEqual([{ name: 'bob', createdAt: expect.stringMatching(/^20/) }]);
+  expect(await json('user ls --json')).toMatchObject([
+    { name: 'bob', createdAt: expect.stringMatching(/^20/), expiresAt: null, lastUsedAt: null, state: 'valid' },
+  ]);
   expect((await cli('user ls')).out).not.toContain(added.out.trim());
   const removed = await cli('user rm bob');
   expect([removed.code, removed.out]).toEqual([0, 'removed bob; its token does not work any more\n']);
-  expect(removed.err).toMatch(/WARNING: that was the last user, so everybody may pull now.*access\.anonymous: false/);
+  expect(removed.err).toMatch(
+    /the last user, and the gateway stays closed.*gateway user add NAME.*access\.anonymous: true/,
+  );
   expect(await json('user ls --json')).toEqual([]);
-  const closed = { env: { GATEWAY_ACCESS_ANONYMOUS: 'false' } };
-  await cli('user add bob', closed);
-  expect((await cli('user rm bob', closed)).err).toContain('nobody can pull until a user is made');
+  // The second first user changes nothing for anonymous clients.
+  expect((await cli('user add bob')).err).not.toContain('anonymous');
+  const withRule = (anonymous: string) => ({ env: { GATEWAY_ACCESS_ANONYMOUS: anonymous } });
+  expect((await cli('user rm bob', withRule('false'))).err).toContain('nobody can pull until there is one again');
+  await cli('user add bob');
+  expect((await cli('user rm bob', withRule('10.0.0.0/8,::1'))).err).toContain('only clients in 10.0.0.0/8, ::1/128');
+});
+
+test('users: expiry and rotation', async () => {
+  const before = Date.now();
+  const added = (await json('user add ann --expires 30d --json')) as { token: string; expiresAt: string };
+  expect(Math.round((Date.parse(added.expiresAt) - before) / 86_400_000)).toBe(30);
+  expect((await cli(['user', 'add', 'eve', '--expires', '2020-01-01'])).code).toBe(2);
+  expect((await cli(['user', 'add', 'eve', '--expires', 'soon'])).err).toContain('expires: "soon" is not a duration');
+  const rotated = await cli('user rotate ann --grace 1h');
+  expect(rotated.out).toMatch(/^rgw_\S+\n$/);
+  expect(rotated.out.trim()).not.toBe(added.token);
+  expect(rotated.err).toContain('the old token of ann works until');
+  expect(rotated.err).toContain('it expires at');
+  expect((await cli('user ls')).out).toMatch(/ann +valid, old token too +20\d\d-\d\d-\d\d +in (29|30) d.* never/);
+  expect(await json('user rotate ann --expires never --json')).toMatchObject({ expiresAt: null, previousUntil: null });
+  const unknown = await cli('user rotate anne');
+  expect([unknown.code, unknown.err]).toEqual([1, expect.stringContaining('did you mean ann?')]);
+  expect(await json('user rm ann --json')).toEqual({ name: 'ann' });
 });
 
 test('status and the cache say that nothing runs, and what there is', async () => {

@@ -4,6 +4,7 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { Writable } from 'node:stream';
 import { pino } from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
+import { UserSnapshot } from '../../src/access/user-snapshot.ts';
 import type { TableSnapshot } from '../../src/aliases/table.ts';
 import type { Config } from '../../src/config/config.ts';
 import { Denials } from '../../src/proxy/denials.ts';
@@ -15,7 +16,7 @@ import { eventually } from '../support/eventually.ts';
 const NOTHING = {
   ticketKeys: new Uint8Array(48),
   table: { registries: new Map(), hosts: new Map() },
-  users: new Map(),
+  users: new UserSnapshot({ users: [], everAdded: false }),
 };
 
 /** Workers on a listener of the test's own, which accepts connections as well: its answers begin with `owner`. */
@@ -57,7 +58,7 @@ class Bed {
         ready: () => this.known,
         ticketKeys: () => NOTHING.ticketKeys,
       },
-      access: { check: () => null, quota: null },
+      access: { check: () => null, used: () => {}, quota: null },
       connections: new ConnectionTotals(),
       server,
       metrics: this.metrics,

@@ -1,9 +1,11 @@
 import type { Counter, CounterStore } from '../../src/access/counters.ts';
-import type { StoredUser, UserStore } from '../../src/access/users.ts';
+import type { KeptUsers, StoredUser, UserStore } from '../../src/access/users.ts';
 import { SharedBacking } from './store-harness.ts';
 
 class UserBacking extends SharedBacking {
   readonly rows = new Map<string, StoredUser>();
+  readonly uses = new Map<string, string>();
+  everAdded = false;
 }
 
 export class MemoryUserStore implements UserStore {
@@ -17,12 +19,20 @@ export class MemoryUserStore implements UserStore {
     return new MemoryUserStore(this.#backing);
   }
 
-  async load(): Promise<StoredUser[]> {
-    return [...this.#backing.rows.values()];
+  async load(): Promise<KeptUsers> {
+    return { users: [...this.#backing.rows.values()], everAdded: this.#backing.everAdded };
   }
 
   async add(row: StoredUser): Promise<boolean> {
     if (this.#backing.rows.has(row.name)) return false;
+    this.#backing.rows.set(row.name, row);
+    this.#backing.everAdded = true;
+    this.#backing.changedBy(this);
+    return true;
+  }
+
+  async replace(row: StoredUser): Promise<boolean> {
+    if (!this.#backing.rows.has(row.name)) return false;
     this.#backing.rows.set(row.name, row);
     this.#backing.changedBy(this);
     return true;
@@ -30,8 +40,19 @@ export class MemoryUserStore implements UserStore {
 
   async remove(name: string): Promise<boolean> {
     const removed = this.#backing.rows.delete(name);
+    this.#backing.uses.delete(name);
     if (removed) this.#backing.changedBy(this);
     return removed;
+  }
+
+  async lastUses(): Promise<ReadonlyMap<string, string>> {
+    return new Map(this.#backing.uses);
+  }
+
+  async noteUses(times: ReadonlyMap<string, string>): Promise<void> {
+    for (const [name, at] of times) {
+      if (this.#backing.rows.has(name) && at > (this.#backing.uses.get(name) ?? '')) this.#backing.uses.set(name, at);
+    }
   }
 
   watch(listener: () => void): () => void {

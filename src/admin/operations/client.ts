@@ -20,7 +20,8 @@ export function clientFacts({ config, table, users, live, certificates }: Operat
     bound: { https: portOf(live?.addresses.https[0]), http: portOf(live?.addresses.http[0]) },
     // Until a gateway has run, and where another program ends TLS, it is not known.
     holds: live === null || certificates === null ? undefined : (host) => certificates.info(host)?.state === 'valid',
-    credentials: !(config.access.anonymous ?? users.count === 0),
+    // Where some networks need none, a configuration is for a mirror in one of them: others log in.
+    credentials: config.access.anonymous === null ? users.everAdded : config.access.anonymous === false,
   });
 }
 

@@ -1,29 +1,54 @@
+import type { NewToken, UserInfo } from '../../access/users.ts';
 import { authority } from '../../clients/facts.ts';
-import type { Operation } from '../contract.ts';
+import type { Config } from '../../config/config.ts';
+import { formatSpan } from '../../kit/time.ts';
+import type { Operation, OperationContext } from '../contract.ts';
 import { type OperationsDeps, parseInput } from '../operation.ts';
 import { clientFacts } from './client.ts';
 
 export function userOperations(deps: OperationsDeps): Record<string, Operation> {
   const { users, config, live } = deps;
+
+  const present = async (context: OperationContext, made: NewToken): Promise<NewToken> => {
+    const host = authority(await clientFacts(deps));
+    const end = made.expiresAt === null ? 'it does not expire' : `it expires at ${made.expiresAt}`;
+    context.step('token', `the token of ${made.name}, shown only now; ${end}`);
+    context.step('login', `log in with: docker login -u ${made.name} ${host}`);
+    return made;
+  };
+
   return {
     'user.add': async (input, context) => {
-      const added = await users.add((await parseInput('user.add', input)).name);
+      const { name, expires = null } = await parseInput('user.add', input);
+      const isFirst = !users.everAdded;
+      const added = await users.add(name, expires);
       await live?.settled();
-      if (users.count === 1 && config.access.anonymous === null) {
+      if (isFirst && config.access.anonymous === null) {
         context.step(
           'access',
-          'the first user: from now on anonymous clients are refused (access.anonymous: true lets them in again)',
+          'the first user: from now on anonymous clients are refused (access.anonymous: true lets them in again, a list of networks lets in those)',
         );
       }
-      const host = authority(await clientFacts(deps));
-      context.step(
-        'token',
-        `the token of ${added.name}, shown only now; log in with: docker login -u ${added.name} ${host}`,
-      );
-      return added;
+      return present(context, added);
     },
 
-    'user.ls': async () => users.list(),
+    'user.rotate': async (input, context) => {
+      const { name, grace, expires } = await parseInput('user.rotate', input);
+      const made = await users.rotate(name, {
+        ...(grace === undefined ? {} : { grace }),
+        ...(expires === undefined ? {} : { expiresAt: expires }),
+      });
+      await live?.settled();
+      context.step(
+        'rotate',
+        made.previousUntil === null
+          ? `the old token of ${name} does not work any more`
+          : `the old token of ${name} works until ${made.previousUntil}`,
+      );
+      return present(context, made);
+    },
+
+    'user.ls': () => users.list(),
 
     'user.rm': async (input, context) => {
       const { name } = await parseInput('user.rm', input);
@@ -36,11 +61,32 @@ export function userOperations(deps: OperationsDeps): Record<string, Operation> 
 }
 
 /** What the removal of the last user means for clients, by `access.anonymous`. */
-function afterTheLast(anonymous: boolean | null): string {
+function afterTheLast(anonymous: Config['access']['anonymous']): string {
+  if (anonymous === true) return 'that was the last user; anonymous clients may pull, since access.anonymous is true';
+  const add = 'gateway user add NAME';
   if (anonymous === false) {
-    return 'that was the last user, and access.anonymous is false: nobody can pull until a user is made with gateway user add';
+    return `that was the last user, and access.anonymous is false: nobody can pull until there is one again: ${add}`;
   }
-  return anonymous === true
-    ? 'that was the last user; anonymous clients may pull, since access.anonymous is true'
-    : 'WARNING: that was the last user, so everybody may pull now, without credentials; to keep anonymous clients out, set access.anonymous: false (GATEWAY_ACCESS_ANONYMOUS=false) and restart';
+  if (anonymous !== null) {
+    return `that was the last user: only clients in ${anonymous.join(', ')} (access.anonymous) can pull until there is one again: ${add}`;
+  }
+  return (
+    `that was the last user, and the gateway stays closed: nobody can pull until there is one again (${add}), ` +
+    'or access.anonymous: true (GATEWAY_ACCESS_ANONYMOUS=true) opens it to everybody'
+  );
+}
+
+/** What an operator should know of tokens that are about to expire, or have: a sentence each. */
+export function tokenWarnings(users: readonly UserInfo[], now = Date.now()): string[] {
+  return users.flatMap(({ name, expiresAt, lastUsedAt, state }) => {
+    if (expiresAt === null || state === 'valid') return [];
+    const renew = `a new one: gateway user rotate ${name}`;
+    if (state === 'expiring') {
+      return [`the token of ${name} expires in ${formatSpan(Date.parse(expiresAt) - now)}; ${renew}`];
+    }
+    const seen = lastUsedAt === null ? 'it was never used' : `it was last used at ${lastUsedAt}`;
+    return [
+      `the token of ${name} expired at ${expiresAt} and is refused (${seen}); ${renew}, or: gateway user rm ${name}`,
+    ];
+  });
 }

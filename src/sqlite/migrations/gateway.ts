@@ -7,6 +7,7 @@ import { aliasTableVersion } from './005-alias-table-version.ts';
 import { realms } from './006-realms.ts';
 import { authorities } from './007-authorities.ts';
 import { identity } from './008-identity.ts';
+import { tokens } from './009-tokens.ts';
 
 /** Schema of `gateway.db`: what must never be lost. */
 export const gatewayMigrations: readonly Migration[] = [
@@ -18,4 +19,5 @@ export const gatewayMigrations: readonly Migration[] = [
   realms,
   authorities,
   identity,
+  tokens,
 ];

@@ -63,7 +63,7 @@ describe('who may pull', () => {
     }
   });
 
-  test('users only, from the first user on, and everyone again after the last', async () => {
+  test('users only, from the first user on, and nobody after the last', async () => {
     const users = await Users.open(new MemoryUserStore(), silentLog());
     const one = await access({ users });
     const { token } = await users.add('ci');
@@ -75,7 +75,44 @@ describe('who may pull', () => {
       client: 'user:ci',
     });
     await users.remove('ci');
-    expect(one.check(accessRequest()).authenticated).toBe(false);
+    expect(refused(() => one.check(accessRequest())).kind).toBe('unauthorized');
+    expect(refused(() => one.check(accessRequest({ authorization: basic('ci', token) }))).kind).toBe(
+      'credentialsWrong',
+    );
+  });
+
+  test('from the networks of access.anonymous without credentials, from elsewhere with them', async () => {
+    const users = await Users.open(new MemoryUserStore(), silentLog());
+    const one = await access({ users, rules: { anonymous: ['10.0.0.0/8', '2001:db8::/32', '::ffff:172.16.0.0/108'] } });
+    const check = (address: string, authorization?: string) => one.check(accessRequest({ address, authorization }));
+    // Whether there are users or not.
+    const { token } = await users.add('ci');
+    for (const address of ['10.1.2.3', '::ffff:10.1.2.3', '2001:db8:1::7', '172.16.9.9', '::ffff:172.16.9.9']) {
+      expect(check(address).user).toBeNull();
+      expect(check(address, basic('ci', token)).user).toBe('ci');
+      expect(refused(() => check(address, basic('ci', 'wrong'))).kind).toBe('credentialsWrong');
+    }
+    for (const address of ['192.0.2.1', '::ffff:192.0.2.1', '2001:db9::1', 'unknown', '']) {
+      expect(refused(() => check(address)).kind).toBe('unauthorized');
+      expect(check(address, basic('ci', token)).user).toBe('ci');
+    }
+    await users.remove('ci');
+    expect(check('10.1.2.3').user).toBeNull();
+    expect(refused(() => check('10.1.2.3', basic('ci', token))).kind).toBe('credentialsWrong');
+    expect(refused(() => check('192.0.2.1')).kind).toBe('unauthorized');
+  });
+
+  test('an expired token is refused in words, whoever may come without', async () => {
+    const users = await Users.open(new MemoryUserStore(), silentLog());
+    const { token } = await users.add('ci', '2026-11-22T00:00:00.000Z', Date.UTC(2026, 10, 1));
+    for (const anonymous of [null, true, ['192.0.2.0/24']]) {
+      const one = await access({ users, rules: { anonymous } });
+      const error = refused(() => one.check(accessRequest({ authorization: basic('ci', token) })));
+      const { status, headers, body } = renderError(error);
+      expect(status).toBe(401);
+      expect(headers['www-authenticate']).toContain('Basic realm=');
+      expect(body).toContain('the token of ci expired at 2026-11-22T00:00:00.000Z');
+    }
   });
 
   test('anonymous: true keeps it open; wrong credentials are refused all the same', async () => {
@@ -84,7 +121,9 @@ describe('who may pull', () => {
     const { token } = await users.add('ci');
     expect(one.check(accessRequest()).authenticated).toBe(false);
     expect(one.check(accessRequest({ authorization: basic('ci', token) })).authenticated).toBe(true);
-    expect(refused(() => one.check(accessRequest({ authorization: basic('ci', 'wrong') }))).kind).toBe('unauthorized');
+    expect(refused(() => one.check(accessRequest({ authorization: basic('ci', 'wrong') }))).kind).toBe(
+      'credentialsWrong',
+    );
     expect(one.check(accessRequest({ authorization: 'Bearer of-another-registry' })).authenticated).toBe(false);
   });
 
@@ -140,7 +179,7 @@ describe('limits', () => {
     const kinds = [1, 2, 3, 4].map(
       (n) => refused(() => one.check(accessRequest({ authorization: basic('ci', `guess${n}`) }))).kind,
     );
-    expect(kinds).toEqual(['unauthorized', 'unauthorized', 'unauthorized', 'tooManyRequests']);
+    expect(kinds).toEqual(['credentialsWrong', 'credentialsWrong', 'credentialsWrong', 'tooManyRequests']);
   });
 
   /** A whole body for this client. */

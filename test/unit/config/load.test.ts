@@ -239,6 +239,37 @@ describe('precedence', () => {
   });
 });
 
+describe('access.anonymous', () => {
+  const anonymous = (value: string) => {
+    write(`access: {anonymous: ${value}}`);
+    return load().config.access.anonymous;
+  };
+
+  test.each([
+    ['true', true],
+    ['off', false],
+    ['10.0.0.0/8', ['10.0.0.0/8']],
+    ['[10.0.0.0/8, "2001:DB8::1", 192.0.2.7]', ['10.0.0.0/8', '2001:db8::1/128', '192.0.2.7/32']],
+  ])('%s in the file', (written, expected) => {
+    expect(anonymous(written)).toEqual(expected);
+  });
+
+  test('with commas in the environment', () => {
+    const env = { GATEWAY_ACCESS_ANONYMOUS: '10.0.0.0/8, ::1' };
+    expect(load({ env }).config.access.anonymous).toEqual(['10.0.0.0/8', '::1/128']);
+  });
+
+  test.each([
+    ['[10.0.0.0/8, 10.0.0.0/40]', 'access.anonymous: "10.0.0.0/40" is not a network'],
+    ['[true, 10.0.0.0/8]', 'access.anonymous: is true; it must be a network'],
+    ['maybe', 'access.anonymous: "maybe" is not a network'],
+    ['[]', 'access.anonymous: must not be empty or 0; write true, false or networks'],
+    ['{a: 1}', 'access.anonymous: is a mapping; it must be true, false or a list of networks'],
+  ])('%s is refused', (written, message) => {
+    expect(refusal(() => anonymous(written)).message).toContain(message);
+  });
+});
+
 describe('problems', () => {
   test('are all reported, each with its key and its place', () => {
     write(`domain: a_b.example

@@ -11,6 +11,7 @@ import { SqliteAliasStore } from '../../../src/sqlite/alias-store.ts';
 import { checkpoint, closeDatabase, durable, type Migration, openDatabase } from '../../../src/sqlite/database.ts';
 import { cacheMigrations } from '../../../src/sqlite/migrations/cache.ts';
 import { gatewayMigrations } from '../../../src/sqlite/migrations/gateway.ts';
+import { SqliteUserStore } from '../../../src/sqlite/user-store.ts';
 
 let dir: string;
 beforeEach(() => {
@@ -270,5 +271,22 @@ test('a table that was filled before there were versions keeps its rows, and tak
   const store = new SqliteAliasStore(database);
   expect(await store.load()).toMatchObject({ version: 1, isNew: false, aliases: [{ name: 'quay' }] });
   expect(await store.apply({ removeAliases: ['quay'] }, 1)).toBe(2);
+  database.close();
+});
+
+test.each([
+  [1, true],
+  [0, false],
+])('a database of before that held %i users: whether there ever was one is %s', async (users, everAdded) => {
+  const file = join(dir, 'gateway.db');
+  const before = openDatabase(file, gatewayMigrations.slice(0, 8), full);
+  for (let id = 0; id < users; id++) {
+    before.prepare("INSERT INTO users VALUES (?, zeroblob(32), '2026-11-22T05:00:00.000Z')").run(`u${id}`);
+  }
+  before.close();
+  const database = openDatabase(file, gatewayMigrations, full);
+  const kept = await new SqliteUserStore(database).load();
+  expect(kept.everAdded).toBe(everAdded);
+  expect(kept.users.map(({ issuedAt }) => issuedAt)).toEqual(Array(users).fill('2026-11-22T05:00:00.000Z'));
   database.close();
 });

@@ -21,7 +21,7 @@ async function owner(bytesPerDay: number | null, bytesPerMonth: number | null = 
     quota,
     worker() {
       const channels = channelPair();
-      new AccessHost({ check: () => null, quota }, channels.owner);
+      new AccessHost({ check: () => null, used: () => {}, quota }, channels.owner);
       const access = new RemoteAccess(channels.worker, { countsBytes: true });
       if (access.quota === null) throw new Error('no quota');
       return { quota: access.quota, cut: channels.cut };
