@@ -3,6 +3,7 @@ import { isIP } from 'node:net';
 import { join } from 'node:path';
 import type { Config } from '../config/config.ts';
 import { isPattern } from '../oci/names.ts';
+import type { Edit } from './edits.ts';
 
 /** The clients whose configuration the gateway writes: `gateway client KIND`, `GET /client/<kind>`. */
 export const CLIENT_KINDS = ['docker', 'containerd', 'podman', 'k3s', 'cri-o', 'buildkit', 'kind', 'minikube'] as const;
@@ -21,8 +22,45 @@ export interface ClientConfiguration {
   readonly notes: readonly string[];
 }
 
-/** What the writer of one kind makes. */
-export type Written = Omit<ClientConfiguration, 'client'>;
+/** What is to be in which file of a client, and what else is to be done or known. */
+export interface Plan {
+  readonly edits: readonly Edit[];
+  readonly notes: readonly string[];
+  /** Commands by which what runs takes the files into use; none where they are read at each pull. */
+  readonly restart?: readonly string[];
+}
+
+/** A user of the gateway. */
+export interface Login {
+  readonly username: string;
+  readonly password: string;
+}
+
+/** The machine that a configuration is for, as far as it is known. */
+export interface Machine {
+  /** False where a configuration is written for nowhere in particular: what follows is empty then. */
+  readonly known: boolean;
+  /** A file's text; null where there is none. @throws {OperatorError} CLIENT_FILE_REFUSED */
+  read(path: string): string | null;
+  /** The names in a folder; empty where there is none. */
+  list(folder: string): readonly string[];
+  /** The major and minor version of a program as it says itself; null where it is not there. */
+  version(program: string): readonly [number, number] | null;
+  /** Where a user's own configuration is; null for the machine's. */
+  readonly home: string | null;
+}
+
+/** For a configuration that is shown and not put in place. */
+export const NO_MACHINE: Machine = {
+  known: false,
+  read: () => null,
+  list: () => [],
+  version: () => null,
+  home: null,
+};
+
+/** Writes the plan of one kind of client. */
+export type Planner = (facts: ClientFacts, machine: Machine, login: Login | null) => Plan;
 
 /** How clients reach the gateway; the port is null where it is the scheme's own. */
 export interface PublicAddress {
@@ -156,15 +194,20 @@ export function mirrorLocation(facts: ClientFacts, registry: string): string | n
 }
 
 /** The root as a file of the client's machine, or what to do for it later. */
-export function caFile(facts: ClientFacts, path: string): Written {
-  if (facts.ca === null) return { files: [], notes: [] };
+export function caFile(facts: ClientFacts, path: string): Plan {
+  if (facts.ca === null) return { edits: [], notes: [] };
   if (facts.ca.pem === null) {
     return {
-      files: [],
+      edits: [],
       notes: [`The gateway makes its root certificate at its first start: then copy ${facts.ca.file} to ${path}`],
     };
   }
-  return { files: [{ path, content: facts.ca.pem }], notes: [] };
+  return { edits: [{ path, format: 'whole', content: facts.ca.pem }], notes: [] };
+}
+
+/** The root for alias hosts, where each host has a folder of its own for what it is trusted by. */
+export function caFiles(facts: ClientFacts, folder: string, hosts: readonly string[] = ownHosts(facts)): Plan {
+  return together(...hosts.map((host) => caFile(facts, `${folder}/${host}/ca.crt`)));
 }
 
 /** Commands that copy the root to where a client looks for it, one folder a host, for hosts that have no file of their own. */
@@ -176,7 +219,24 @@ export function copyRoot(facts: ClientFacts, folder: string, from: string): stri
   ];
 }
 
+/** For clients that have to be told every registry by its name. */
+export function patternNotes({ patterns }: ClientFacts): string[] {
+  if (patterns.length === 0) return [];
+  return [
+    `A pattern cannot be written here: of ${patterns.join(', ')} add each host that you pull from, as the others are.`,
+  ];
+}
+
 /** All that several writers made, as one. */
-export function together(...parts: readonly Written[]): Written {
-  return { files: parts.flatMap(({ files }) => files), notes: parts.flatMap(({ notes }) => notes) };
+export function together(...parts: readonly Plan[]): Plan {
+  const restart = parts.flatMap((part) => part.restart ?? []);
+  return {
+    edits: parts.flatMap(({ edits }) => edits),
+    notes: parts.flatMap(({ notes }) => notes),
+    ...(restart.length === 0 ? {} : { restart }),
+  };
+}
+
+export function notes(...lines: readonly string[]): Plan {
+  return { edits: [], notes: lines };
 }

@@ -1,13 +1,5 @@
-import {
-  authority,
-  baseUrl,
-  type ClientFacts,
-  caFile,
-  copyRoot,
-  mirrorLocation,
-  together,
-  type Written,
-} from './facts.ts';
+import type { Edit, TomlTable } from './edits.ts';
+import { authority, baseUrl, type ClientFacts, caFile, type Login, type Plan, together } from './facts.ts';
 
 /**
  * `hosts.toml` of containerd (its docs/hosts.md), which Docker reads too where it keeps images in containerd's store. `_default` is for every
@@ -20,178 +12,101 @@ import {
  * that word for broken and pull past the gateway, without it later ones ask the registry itself for signatures and attestations.
  */
 type Capability = 'pull' | 'resolve' | 'referrers';
-const EVERY_VERSION: readonly Capability[] = ['pull', 'resolve'];
-const WITH_REFERRERS: readonly Capability[] = [...EVERY_VERSION, 'referrers'];
+export const EVERY_VERSION: readonly Capability[] = ['pull', 'resolve'];
+export const WITH_REFERRERS: readonly Capability[] = [...EVERY_VERSION, 'referrers'];
 
 /**
- * How long a gateway that does not answer may hold up a request before the registry itself is asked; containerd would wait 30 s. A pull connects up to
- * three times (for the tag, its referrers, and the manifests and layers), and is to go on within 5 s. Enough for a first packet that is lost: it is
- * repeated after 1 s (RFC 6298 §2).
+ * How long a gateway that does not answer may hold up a connection before the registry itself is asked; containerd would wait 30 s. Enough for a
+ * first packet that is lost twice: it is repeated after 1 s and again after 2 s (RFC 6298 §2, §5.5).
  */
-export const DIAL_TIMEOUT = '1500ms';
+export const DIAL_TIMEOUT = '3s';
 
-const quoted = (capabilities: readonly Capability[]) => `[${capabilities.map((one) => `"${one}"`).join(', ')}]`;
+export const quoted = (capabilities: readonly Capability[]) => `[${capabilities.map((one) => `"${one}"`).join(', ')}]`;
 
-/** The table of one host; `ca` is a path on the client's machine. */
-function hostTable(
+/** The tables of one host; `ca` is a path on the client's machine. */
+export function hostTables(
   url: string,
-  capabilities: readonly Capability[],
-  ca: string | null,
-  more: readonly string[] = [],
-): string {
-  const lines = [
-    `capabilities = ${quoted(capabilities)}`,
-    `dial_timeout = "${DIAL_TIMEOUT}"`,
+  {
+    capabilities,
+    ca,
+    login,
+    more = {},
+  }: { capabilities: readonly Capability[]; ca: string | null; login: Login | null; more?: TomlTable['values'] },
+): TomlTable[] {
+  const host = {
+    capabilities: [...capabilities],
+    dial_timeout: DIAL_TIMEOUT,
     ...more,
-    ...(ca === null ? [] : [`ca = "${ca}"`]),
-  ];
-  return `[host."${url}"]\n${lines.map((line) => `  ${line}\n`).join('')}`;
-}
-
-/**
- * `_default/hosts.toml` with the root beside it.
- * @param seen the folder `certs.d` as the client sees it
- * @param folder the same as it is called where the file is written
- */
-function hostsFiles(facts: ClientFacts, capabilities: readonly Capability[], seen: string, folder = seen): Written {
-  const name = '_default/gateway-ca.crt';
-  const ca = facts.ca === null ? null : `${seen}/${name}`;
-  const file = { path: `${folder}/_default/hosts.toml`, content: hostTable(baseUrl(facts), capabilities, ca) };
-  return together({ files: [file], notes: [] }, caFile(facts, `${folder}/${name}`));
-}
-
-function headerNote(facts: ClientFacts): string[] {
-  if (!facts.credentials) return [];
-  return [
-    `The gateway asks for credentials. Clients send a login only to the host that it is for, never to a mirror: give the gateway its own in hosts.toml (mode 0600):\n  [host."${baseUrl(facts)}".header]\n    authorization = "Basic <base64 of USER:TOKEN>"`,
-  ];
-}
-
-const DOCKER_CERTS = '/etc/docker/certs.d';
-
-/**
- * Docker mirrors docker.io by `registry-mirrors`, whichever store it keeps images in; with containerd's store it reads `hosts.toml` as well,
- * for every registry, at each pull. Both are written: each Docker takes from them what it knows.
- */
-export function docker(facts: ClientFacts): Written {
-  const ownCa = `${DOCKER_CERTS}/${authority(facts)}/ca.crt`;
-  const daemon = {
-    'registry-mirrors': [baseUrl(facts)],
-    ...(facts.scheme === 'http' ? { 'insecure-registries': [authority(facts)] } : {}),
+    ...(ca === null ? {} : { ca }),
   };
-  const hosts = hostsFiles(facts, WITH_REFERRERS, DOCKER_CERTS);
-  const trusted = caFile(facts, ownCa);
-  const other = facts.registries.find(
-    (registry) => registry !== 'docker.io' && mirrorLocation(facts, registry) !== null,
-  );
-  const alias = facts.aliases.find((one) => one.registry === other);
-  const names = [
-    ...(other === undefined ? [] : [`docker pull ${mirrorLocation(facts, other)}/NAME:TAG`]),
-    ...(alias === undefined ? [] : [`docker pull ${authority(facts, alias.host)}/NAME:TAG`]),
-  ];
-  const notes = [
-    `Docker 29 and later, with the containerd image store (what new installations have; docker info then says
-"driver-type: io.containerd.snapshotter.v1"): ${DOCKER_CERTS}/_default/hosts.toml mirrors every registry, names
-unchanged, from the next pull on, without a restart. It needs the word "referrers": without it each layer comes through the
-gateway, and then the pull fails where the registry itself cannot be reached. Keep it to this one host: with two or more,
-Docker passes registry-mirrors over.`,
-    `Docker 28 with the containerd image store: the same file without that word, which it does not know; it passes the whole
-file over for it:
-  capabilities = ${quoted(EVERY_VERSION)}`,
-    `Docker with the classic image store (before 29, and installations that were upgraded): daemon.json mirrors docker.io
-and nothing else. Keep what it has already and add these keys, then: systemctl restart docker`,
-    ...(names.length === 0
-      ? []
-      : [`It pulls from other registries by a name under the gateway:\n  ${names.join('\n  ')}`]),
-    ...copyRoot(facts, DOCKER_CERTS, ownCa),
-    ...headerNote(facts),
-    ...(facts.credentials
-      ? [
-          `The classic store sends its docker.io login to a mirror, not this one: there, docker login ${authority(facts)}\nand pull ${authority(facts)}/docker.io/library/NAME:TAG`,
-        ]
-      : []),
-  ];
-  const daemonJson = { path: '/etc/docker/daemon.json', content: `${JSON.stringify(daemon, null, 2)}\n` };
-  return together(hosts, { files: [daemonJson], notes: [] }, trusted, { files: [], notes });
+  const header = login === null ? [] : [{ path: ['host', url, 'header'], values: { authorization: basic(login) } }];
+  return [{ path: ['host', url], values: host }, ...header];
 }
 
-const CONTAINERD_CERTS = '/etc/containerd/certs.d';
-
-export function containerd(facts: ClientFacts): Written {
-  const single = facts.registries.find((registry) => registry !== 'docker.io') ?? 'docker.io';
-  const singleUrl = `${facts.scheme}://${mirrorLocation(facts, single)?.replace('/', '/v2/') ?? authority(facts)}`;
-  const ca = facts.ca === null ? null : `${CONTAINERD_CERTS}/_default/gateway-ca.crt`;
-  const alone = hostTable(singleUrl, EVERY_VERSION, ca, ['override_path = true']);
-  return together(hostsFiles(facts, EVERY_VERSION, CONTAINERD_CERTS), {
-    files: [],
-    notes: [
-      `It is read at each pull. config.toml must name the folder (containerd 2.2 and later look there by themselves), then:
-systemctl restart containerd
-  containerd 2: [plugins."io.containerd.cri.v1.images".registry]
-  containerd 1: [plugins."io.containerd.grpc.v1.cri".registry]
-    config_path = "${CONTAINERD_CERTS}"`,
-      `containerd 2.2 and later: add "referrers", so that signatures and attestations are asked of the gateway too:
-  capabilities = ${quoted(WITH_REFERRERS)}
-Earlier ones (1.6, 1.7, 2.0, 2.1) do not know that word: they log "unknown capability", pass the whole file over and pull past
-the gateway. dial_timeout is known from 2.1 on; earlier ones wait 30 s for a gateway that does not answer.`,
-      `ctr reads it with: ctr images pull --hosts-dir ${CONTAINERD_CERTS} docker.io/library/alpine:latest
-nerdctl by itself: nerdctl pull alpine`,
-      `For one registry alone, use ${CONTAINERD_CERTS}/${single}/hosts.toml instead, with:\n${alone.trimEnd().replace(/^/gm, '  ')}`,
-      ...headerNote(facts),
-    ],
-  });
+/** RFC 7617 §2. */
+function basic({ username, password }: Login): string {
+  return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
 }
 
-const KIND_CERTS = '/etc/registry-gateway/kind/certs.d';
+/** What a person has to fill in where the gateway asks for credentials and none were given. */
+function headerHint(facts: ClientFacts, login: Login | null): { hint?: string } {
+  if (!facts.credentials || login !== null) return {};
+  return { hint: `\n# [host."${baseUrl(facts)}".header]\n#   authorization = "Basic <base64 of USER:TOKEN>"\n` };
+}
 
-/** kind's nodes run containerd; they are given the folder of `hosts.toml`. */
-export function kind(facts: ClientFacts): Written {
-  const cluster = [
-    'kind: Cluster',
-    'apiVersion: kind.x-k8s.io/v1alpha4',
-    'nodes:',
-    '- role: control-plane',
-    '  extraMounts:',
-    `  - hostPath: ${KIND_CERTS}`,
-    `    containerPath: ${CONTAINERD_CERTS}`,
-    '    readOnly: true',
+/** A folder `certs.d` as the client sees it, and as it is called where the file is written. */
+interface CertsFolder {
+  readonly seen: string;
+  readonly written: string;
+  /** Folders in it beside `_default` whose registry is to be mirrored as well: they keep their registry from `_default`. */
+  readonly also?: readonly string[];
+}
+
+/** `_default/hosts.toml` with the root beside it, and the same host in the files of registries that have one of their own. */
+export function hostsFiles(
+  facts: ClientFacts,
+  folder: CertsFolder,
+  capabilities: readonly Capability[],
+  login: Login | null,
+): Plan {
+  const name = '_default/gateway-ca.crt';
+  const ca = facts.ca === null ? null : `${folder.seen}/${name}`;
+  const edits = ['_default', ...(folder.also ?? [])].map(
+    (one): Edit => ({
+      path: `${folder.written}/${one}/hosts.toml`,
+      format: 'toml',
+      ahead: 'host',
+      tables: hostTables(baseUrl(facts), { capabilities, ca, login }),
+      ...(login === null ? {} : { secret: true }),
+      ...headerHint(facts, login),
+    }),
+  );
+  return together({ edits, notes: [] }, caFile(facts, `${folder.written}/${name}`));
+}
+
+export function headerNote(facts: ClientFacts, login: Login | null): string[] {
+  if (!facts.credentials || login !== null) return [];
+  return [
+    `The gateway asks for credentials. Clients send a login only to the host that it is for, never to a mirror: the gateway has its own
+in hosts.toml. Take the # away, put printf %s USER:TOKEN | base64 -w0 there, and let nobody else read the file: chmod 600.`,
   ];
-  return together(
-    { files: [{ path: 'kind-cluster.yaml', content: `${cluster.join('\n')}\n` }], notes: [] },
-    hostsFiles(facts, EVERY_VERSION, CONTAINERD_CERTS, KIND_CERTS),
-    {
-      files: [],
-      notes: [
-        'Give every node that kind-cluster.yaml lists the same extraMounts, then: kind create cluster --config kind-cluster.yaml',
-        `kind 0.27 and later have nodes that read ${CONTAINERD_CERTS}; for earlier ones add to kind-cluster.yaml:\n  containerdConfigPatches:\n  - |-\n    [plugins."io.containerd.grpc.v1.cri".registry]\n      config_path = "${CONTAINERD_CERTS}"`,
-        ...fromNodes(facts),
-        ...headerNote(facts),
-      ],
-    },
-  );
 }
 
-const MINIKUBE_FILES = '~/.minikube/files';
-
-/** What lies below `~/.minikube/files` is copied to the same place of each node at its start; a node runs containerd or Docker. */
-export function minikube(facts: ClientFacts): Written {
-  return together(
-    hostsFiles(facts, EVERY_VERSION, CONTAINERD_CERTS, `${MINIKUBE_FILES}${CONTAINERD_CERTS}`),
-    hostsFiles(facts, WITH_REFERRERS, DOCKER_CERTS, `${MINIKUBE_FILES}${DOCKER_CERTS}`),
-    {
-      files: [],
-      notes: [
-        `minikube copies them to its nodes at: minikube start --container-runtime=containerd (the first) or --container-runtime=docker (the second, which mirrors every registry where the node has Docker 29 or later with the containerd image store)`,
-        `Nodes with an earlier Docker mirror docker.io alone: minikube start --registry-mirror=${baseUrl(facts)}${facts.ca === null ? '' : `, with the root in ${MINIKUBE_FILES}${DOCKER_CERTS}/${authority(facts)}/ca.crt`}`,
-        ...fromNodes(facts),
-        ...headerNote(facts),
-      ],
-    },
-  );
+/** Names under the gateway are hosts of their own, and clients send each only the login that was made for it. */
+export function loginNote(
+  facts: ClientFacts,
+  command: string,
+  lead = 'To pull by names under the gateway, log in',
+): string[] {
+  if (!facts.credentials) return [];
+  const hosts = facts.aliases.map(({ host }) => authority(facts, host));
+  const more =
+    hosts.length === 0 ? '' : `\nEvery alias host that you pull by wants its own login: ${command} ${hosts[0]}`;
+  return [`${lead}: ${command} ${authority(facts)}${more}`];
 }
 
 /** A node in a container or a virtual machine has a loopback of its own. */
-function fromNodes({ domain }: ClientFacts): string[] {
+export function fromNodes({ domain }: ClientFacts): string[] {
   if (domain !== 'localhost' && !domain.endsWith('.localhost') && !/^127\.|^::1$/.test(domain)) return [];
   return [
     `Inside a node ${domain} is the node itself: give the gateway a domain or address that nodes can reach (GATEWAY_DOMAIN, GATEWAY_LISTEN_HTTPS).`,

@@ -113,6 +113,10 @@ export const OPERATOR_ERRORS = {
     'gateway --help lists the commands and what they take',
   ),
   INPUT_UNREADABLE: usage('standard input cannot be read, or is too long', 'pipe in what the command asks for'),
+  CLIENT_FILE_REFUSED: failure(
+    "a client's configuration has something that the gateway's cannot be put beside, or cannot be read; nothing was changed",
+    'correct the file, or write by hand what gateway client KIND prints',
+  ),
   FILE_UNREADABLE: usage('a file that was given cannot be read', 'check the path and its permissions'),
   USERNAME_MISSING: usage('a password was given without a user name', 'add --username NAME'),
   PASSWORD_MISSING: usage('a user name was given without a password', 'pipe the password in, with --password-stdin'),
