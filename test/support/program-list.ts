@@ -20,6 +20,10 @@ export const PROGRAMS = {
   unshare: 'util-linux',
   mount: 'mount',
   openssl: 'openssl',
+  chromium: 'chromium',
+  shellcheck: 'shellcheck',
+  dash: 'dash',
+  busybox: 'busybox',
 } as const satisfies Record<string, string>;
 
 export type Program = keyof typeof PROGRAMS;
