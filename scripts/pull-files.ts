@@ -16,7 +16,7 @@ const REPOSITORY = 'library/app';
 
 const fake = await FakeRegistry.start({ auth: { scheme: 'bearer' }, redirect: { to: 'relative' } });
 const dataDir = mkdtempSync(join(tmpdir(), 'pull-files-'));
-const { config, warnings } = loadConfig({
+const loaded = loadConfig({
   env: {
     GATEWAY_LISTEN_HTTPS: '127.0.0.1:0',
     GATEWAY_LISTEN_HTTP: 'off',
@@ -26,11 +26,16 @@ const { config, warnings } = loadConfig({
   cwd: dataDir,
   cores: 1,
 });
+const { config } = loaded;
 // The default table names docker.io's real endpoint: it is given the fake one before the gateway starts.
 const { runOffline } = await import('../src/server/offline.ts');
 const context = { step: () => {}, signal: new AbortController().signal };
 await runOffline(config, 'registry.set', { host: 'docker.io', endpoints: [fake.url] }, context);
-const gateway = await startGateway({ config, log: silentLog(), warnings });
+const gateway = await startGateway({
+  loaded,
+  read: async () => loaded,
+  processLog: { log: silentLog(), lines: null, reconfigure() {} },
+});
 const port = Number(gateway.addresses.https[0]?.split(':').at(-1));
 
 const session = new Session();

@@ -11,6 +11,10 @@ if (Number(found[0]) < MAJOR || (Number(found[0]) === MAJOR && Number(found[1]) 
   process.exit(1);
 }
 
+// A service manager that has a configuration read again while the gateway is starting must not end it: by default this signal does. The
+// configuration is read later than this.
+if (process.argv.includes('serve')) process.on('SIGHUP', () => {});
+
 // Compiled code is kept beside the packages: whoever can write there could change the program as well. Where that fails, nothing is lost.
 const cache = decodeURIComponent(
   new URL(

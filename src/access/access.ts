@@ -47,11 +47,12 @@ const FLUSH_EVERY = 10_000;
 
 /** Decides who may pull, and how much: address rules, users, limits. */
 export class Access {
-  readonly #options: AccessOptions;
-  readonly #networks: NetworkRules;
-  readonly #anonymous: AnonymousRule;
-  readonly #rate: RequestRate | null;
+  readonly #options: Omit<AccessOptions, 'rules' | 'limits'>;
   readonly #now: () => number;
+  #networks: NetworkRules;
+  #anonymous: AnonymousRule;
+  #perMinute: number | null;
+  #rate: RequestRate | null;
   readonly #timer: NodeJS.Timeout | null;
 
   constructor(options: AccessOptions) {
@@ -60,8 +61,19 @@ export class Access {
     this.#now = options.now ?? (() => performance.now());
     this.#networks = new NetworkRules(rules);
     this.#anonymous = new AnonymousRule(rules.anonymous);
-    this.#rate = limits.requestsPerMinute === null ? null : new RequestRate(limits.requestsPerMinute);
+    this.#perMinute = limits.requestsPerMinute;
+    this.#rate = this.#perMinute === null ? null : new RequestRate(this.#perMinute);
     this.#timer = options.quotas === null ? null : setInterval(() => void this.#flush(), FLUSH_EVERY).unref();
+  }
+
+  /** Takes other rules and limits; what clients have used so far counts on. */
+  async reconfigure({ access, limits }: Pick<Config, 'access' | 'limits'>): Promise<void> {
+    await this.#options.quotas?.reconfigure(limits);
+    this.#networks = new NetworkRules(access);
+    this.#anonymous = new AnonymousRule(access.anonymous);
+    if (limits.requestsPerMinute === this.#perMinute) return;
+    this.#perMinute = limits.requestsPerMinute;
+    this.#rate = this.#perMinute === null ? null : new RequestRate(this.#perMinute, this.#rate);
   }
 
   /** Counts as one request. @throws {RegistryError} clientDenied, unauthorized with its challenge, tooManyRequests */
@@ -75,7 +87,7 @@ export class Access {
     this.#limit(client);
     if (user instanceof RegistryError) throw user;
     if (user !== null) this.#options.used?.(user);
-    this.#options.quotas?.check(client);
+    this.#quotas?.check(client);
     return { user, authenticated: user !== null, client };
   }
 
@@ -86,22 +98,22 @@ export class Access {
 
   /** Asked before a body is sent; null where no bytes are counted. */
   get quota(): ByteQuota | null {
-    return this.#options.quotas;
+    return this.#quotas;
   }
 
   /** What a fill that this client begins takes of its quotas; null where no bytes are counted. */
   fill(client: string): FillBudget | null {
-    return this.#options.quotas?.fill(client) ?? null;
+    return this.#quotas?.fill(client) ?? null;
   }
 
   /** Bytes that were fetched for this client otherwise. */
   fetched(client: string, bytes: number): void {
-    this.#options.quotas?.fetched(client, bytes);
+    this.#quotas?.fetched(client, bytes);
   }
 
   /** False for a client whose quota is used up. */
   mayFetch(client: string): boolean {
-    return this.#options.quotas?.mayFetch(client) ?? true;
+    return this.#quotas?.mayFetch(client) ?? true;
   }
 
   /** Writes the counters a last time; never rejects. */
@@ -109,6 +121,12 @@ export class Access {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#options.quotas?.close();
     await this.#flush();
+  }
+
+  /** Null while bytes are not limited. */
+  get #quotas(): Quotas | null {
+    const { quotas } = this.#options;
+    return quotas?.areLimited === true ? quotas : null;
   }
 
   /**
@@ -132,9 +150,8 @@ export class Access {
   #limit(client: string): void {
     const wait = this.#rate?.take(client, this.#now()) ?? 0;
     if (wait === 0) return;
-    const limit = this.#options.limits.requestsPerMinute;
     throw new RegistryError('tooManyRequests', {
-      facts: { what: `this client has made its ${limit} requests a minute` },
+      facts: { what: `this client has made its ${this.#perMinute} requests a minute` },
       retryAfter: wait,
     });
   }

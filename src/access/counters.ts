@@ -62,7 +62,7 @@ export class ByteCounters {
   readonly day: Period;
   readonly month: Period;
   readonly #store: CounterStore;
-  readonly #counted: Counted;
+  #counted: Counted;
   readonly #clients: LRUCache<string, Day>;
   /** Clients of `#clients` with pending bytes. */
   readonly #dirty = new Set<string>();
@@ -85,16 +85,25 @@ export class ByteCounters {
     });
   }
 
-  /** With the counters of today and this month. What is not counted stays 0. */
+  /** With the counters of today and this month, where any are counted. What is not counted stays 0. */
   static async open(store: CounterStore, clocks: Clocks, counted: Counted): Promise<ByteCounters> {
     const counters = new ByteCounters(store, clocks, counted);
     try {
-      await counters.#mutex.run(() => counters.#load());
+      if (counters.#countsAny) await counters.#mutex.run(() => counters.#load());
     } catch (error) {
       counters.close();
       throw error;
     }
     return counters;
+  }
+
+  /** Counts something else from now on, beginning with what the store has of it. Rejects as the store does; then nothing has changed. */
+  recount(counted: Counted): Promise<void> {
+    return this.#mutex.run(async () => {
+      const more = (counted.days && !this.#counted.days) || (counted.month && !this.#counted.month);
+      if (more) await this.#load();
+      this.#counted = counted;
+    });
   }
 
   count(client: string, direction: Direction, bytes: number): void {
@@ -139,6 +148,7 @@ export class ByteCounters {
   flush(): Promise<void> {
     return this.#mutex.run(async () => {
       await this.#add();
+      if (!this.#countsAny) return;
       if (this.#outdated) await this.#load();
       if (!this.#overdue) return;
       await this.#store.keepOnly(this.#kept());
@@ -149,6 +159,10 @@ export class ByteCounters {
   /** Stops following the store; whoever wants the last bytes stored calls `flush` before. */
   close(): void {
     this.#unwatch();
+  }
+
+  get #countsAny(): boolean {
+    return this.#counted.days || this.#counted.month;
   }
 
   async #add(): Promise<void> {

@@ -1,6 +1,6 @@
 import { iso } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { ByteCounters, type CounterStore, type Direction } from './counters.ts';
+import { ByteCounters, type Counted, type CounterStore, type Direction } from './counters.ts';
 import { type Clocks, SYSTEM_CLOCKS } from './period.ts';
 
 /** What a reply is going to cost its client. */
@@ -61,8 +61,8 @@ const NOTHING: Reserved = { sent: 0, fetched: 0 };
  * more than one after the other.
  */
 export class Quotas implements ByteQuota {
-  readonly #perDay: number;
-  readonly #perMonth: number;
+  #perDay = Number.POSITIVE_INFINITY;
+  #perMonth = Number.POSITIVE_INFINITY;
   readonly #clocks: Clocks;
   readonly #counters: ByteCounters;
   /** What is set aside for replies that run; clients without any are left out. */
@@ -71,19 +71,32 @@ export class Quotas implements ByteQuota {
   /** More of the month is set aside than is left, as some who have much set aside read little of it. */
   #overbooked = false;
 
-  private constructor({ bytesPerDay, bytesPerMonth }: QuotaOptions, clocks: Clocks, counters: ByteCounters) {
-    this.#perDay = bytesPerDay ?? Number.POSITIVE_INFINITY;
-    this.#perMonth = bytesPerMonth ?? Number.POSITIVE_INFINITY;
+  private constructor(options: QuotaOptions, clocks: Clocks, counters: ByteCounters) {
     this.#clocks = clocks;
     this.#counters = counters;
+    this.#limit(options);
   }
 
-  /** Loads the counters of today and this month. Null where there is no limit, and so nothing to count. */
-  static async open(options: QuotaOptions): Promise<Quotas | null> {
-    const { bytesPerDay, bytesPerMonth, store, clocks = SYSTEM_CLOCKS } = options;
-    if (bytesPerDay === null && bytesPerMonth === null) return null;
-    const counted = { days: bytesPerDay !== null, month: bytesPerMonth !== null };
-    return new Quotas(options, clocks, await ByteCounters.open(store, clocks, counted));
+  /** Loads the counters of today and this month. Where there is no limit, nothing is counted. */
+  static async open(options: QuotaOptions): Promise<Quotas> {
+    const { store, clocks = SYSTEM_CLOCKS } = options;
+    return new Quotas(options, clocks, await ByteCounters.open(store, clocks, countedFor(options)));
+  }
+
+  /** Takes other limits. What was counted counts on; what was not counted so far begins with what the store has of it. */
+  async reconfigure(limits: Pick<QuotaOptions, 'bytesPerDay' | 'bytesPerMonth'>): Promise<void> {
+    await this.#counters.recount(countedFor(limits));
+    this.#limit(limits);
+  }
+
+  /** Whether there is any limit. */
+  get areLimited(): boolean {
+    return this.#perDay !== Number.POSITIVE_INFINITY || this.#perMonth !== Number.POSITIVE_INFINITY;
+  }
+
+  #limit({ bytesPerDay, bytesPerMonth }: Pick<QuotaOptions, 'bytesPerDay' | 'bytesPerMonth'>): void {
+    this.#perDay = bytesPerDay ?? Number.POSITIVE_INFINITY;
+    this.#perMonth = bytesPerMonth ?? Number.POSITIVE_INFINITY;
   }
 
   /** @throws {RegistryError} tooManyRequests where nothing is left of a quota; what is only set aside may still come back */
@@ -266,6 +279,10 @@ class QuotaReservation implements Reservation {
     this.#left = 0;
     if (rest > 0) this.#take(rest, false);
   }
+}
+
+function countedFor({ bytesPerDay, bytesPerMonth }: Pick<QuotaOptions, 'bytesPerDay' | 'bytesPerMonth'>): Counted {
+  return { days: bytesPerDay !== null, month: bytesPerMonth !== null };
 }
 
 /** Of the month. */

@@ -18,8 +18,10 @@ export class RequestRate {
   readonly #perMinute: number;
   readonly #buckets = new LRUCache<string, Bucket>({ max: MAX_CLIENTS });
 
-  constructor(perMinute: number) {
+  /** @param before whose clients go on with what they had left */
+  constructor(perMinute: number, before: RequestRate | null = null) {
     this.#perMinute = perMinute;
+    if (before !== null) this.#buckets.load(before.#buckets.dump());
   }
 
   /** Takes one request from the client's share; 0, or the seconds until there is one again. `now`: monotonic, ms. */

@@ -1,5 +1,6 @@
 import type { CacheStats } from '../cache/admin.ts';
 import type { CertificateInfo, CertificateState } from '../certs/service.ts';
+import type { ConfigChange } from '../config/reload.ts';
 import type { Authority } from '../kit/authorities.ts';
 import type { EndpointHealth } from '../upstream/upstream.ts';
 
@@ -111,5 +112,13 @@ export interface StatusReport {
   readonly cache: Pick<CacheStats, 'bytes' | 'maxBytes' | 'blobs' | 'hitRatio'>;
   readonly traffic: Readonly<Record<string, number>> | null;
   /** What an operator should know, a sentence each. */
+  readonly warnings: readonly string[];
+}
+
+/** What `reload` did. */
+export interface ReloadReport {
+  readonly changed: readonly ConfigChange[];
+  /** Written otherwise than the gateway runs; for the next start. */
+  readonly restart: readonly ConfigChange[];
   readonly warnings: readonly string[];
 }

@@ -11,7 +11,7 @@ import { parseDuration } from '../config/values.ts';
 import { redactUrl } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Upstream } from '../upstream/upstream.ts';
-import type { AliasRow, RegistryRow } from './contract.ts';
+import type { AliasRow, RegistryRow, ReloadReport } from './contract.ts';
 import type { ProbeAnswer } from './probe.ts';
 
 /** What only a gateway that runs has. */
@@ -32,12 +32,15 @@ export interface LiveGateway {
   probe(host: string, signal: AbortSignal): Promise<ProbeAnswer>;
   /** Resolves once every process of the gateway works with the table and the certificates as they are now. */
   settled(): Promise<void>;
+  /** Reads the configuration again. @throws {OperatorError} where it has problems; nothing has changed then */
+  reload(): Promise<ReloadReport>;
   /** The cache was pruned or found damaged: answers that are ready in memory are made anew. */
   forget(): void;
 }
 
 /** What the operations act on; without `live`, on a data directory that no gateway works on. */
 export interface OperationsDeps {
+  /** As it is now: `reload` replaces it. */
   readonly config: Config;
   readonly version: string;
   /** As `Via` names this gateway. */

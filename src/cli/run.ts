@@ -9,6 +9,7 @@ import { clientCommand } from './client.ts';
 import { doctorCommand } from './doctor.ts';
 import { Output, type Stream } from './output.ts';
 import { registryCommands } from './registry.ts';
+import { reloadCommand } from './reload.ts';
 import { serveCommand } from './serve.ts';
 import { createSession, type Exit, type Session } from './session.ts';
 import { statusCommand } from './status.ts';
@@ -124,6 +125,7 @@ function buildProgram(session: Session, exit: Exit): Command {
     clientCommand(session),
     doctorCommand(session, exit),
     statusCommand(session),
+    reloadCommand(session),
     cacheCommands(session),
     userCommands(session),
   ]) {

@@ -1,6 +1,7 @@
 import { flushCompileCache } from 'node:module';
 import { Command } from 'commander';
 import type { Config } from '../config/config.ts';
+import { OperatorError } from '../kit/operator-error.ts';
 import { collectAfterStart } from '../kit/process.ts';
 import type { Session } from './session.ts';
 
@@ -14,21 +15,18 @@ export function serveCommand(session: Session): Command {
  */
 async function serve(session: Session): Promise<void> {
   const { output, signal } = session;
-  const { config, warnings } = await session.config({ quiet: true });
+  const hangups = new Hangups();
+  const loaded = await session.config({ quiet: true });
+  const { config } = loaded;
   if (signal.aborted) return;
   // Loaded here and not above: no other command needs the gateway's code.
   const [{ startGateway }, { createLog }] = await Promise.all([
     import('../server/gateway.ts'),
     import('../telemetry/log.ts'),
   ]);
-  const { log, lines } = createLog(config.log);
-  // Service managers and scripts send it to have a configuration read again; by default it would end the process, and every pull with it.
-  process.on('SIGHUP', () => {
-    log.warn(
-      'SIGHUP is ignored: the configuration is read at the start alone; restart the gateway to have it read again',
-    );
-  });
-  const gateway = await startGateway({ config, log, logLines: lines, warnings });
+  const processLog = createLog(config.log);
+  const { log } = processLog;
+  const gateway = await startGateway({ loaded, read: session.reread, processLog });
 
   const { https, http, metrics } = gateway.addresses;
   const urls = [
@@ -44,8 +42,50 @@ async function serve(session: Session): Promise<void> {
   flushCompileCache();
   collectAfterStart();
 
+  hangups.act(async () => {
+    await gateway.reload().catch((error: unknown) => {
+      // A sentence for each problem, as the command line has it.
+      if (error instanceof OperatorError)
+        log.error(`the configuration was not read again: ${error.message}; ${error.next}`);
+      else log.error({ err: error }, 'the configuration could not be read again');
+    });
+  });
   if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+  hangups.act(async () => log.info('SIGHUP: nothing is read again, the gateway is ending'));
   await gateway.close('a signal asked for it');
+}
+
+/**
+ * SIGHUP, by which service managers and scripts have a configuration read again; by default it would end the process, and every pull with it.
+ * What comes during the start is acted on after it, and however many come while one is acted on are one.
+ */
+class Hangups {
+  #act: (() => Promise<void>) | null = null;
+  #asked = false;
+  #acting = false;
+
+  constructor() {
+    process.on('SIGHUP', () => {
+      this.#asked = true;
+      void this.#run();
+    });
+  }
+
+  /** What to do at each from now on. */
+  act(act: () => Promise<void>): void {
+    this.#act = act;
+    void this.#run();
+  }
+
+  async #run(): Promise<void> {
+    if (this.#acting || this.#act === null) return;
+    this.#acting = true;
+    while (this.#asked) {
+      this.#asked = false;
+      await this.#act();
+    }
+    this.#acting = false;
+  }
 }
 
 function inLog({ format, level }: Config['log']): boolean {

@@ -25,6 +25,8 @@ export interface Session {
   readonly signal: AbortSignal;
   readonly env: NodeJS.ProcessEnv;
   readonly stdin: NodeJS.ReadableStream;
+  /** Reads the configuration once more, whatever was read before. @throws {OperatorError} */
+  reread(): Promise<LoadedConfig>;
   /** `quiet`: its warnings go where the caller wants them, not to standard error. */
   config(options?: { quiet: boolean }): Promise<LoadedConfig>;
   /**
@@ -62,6 +64,7 @@ export function createSession(options: {
     signal,
     env: options.env,
     stdin: options.stdin,
+    reread: options.load,
     config,
     async act(operation, input, onStep = (step) => output.step(step.step, step.message)) {
       const { config: settings } = await config();

@@ -125,12 +125,21 @@ export function parseList<T>(item: (raw: unknown) => T): (raw: unknown) => T[] {
 
 /** Refuses 0 and the empty list, which would mean nothing or everything; `hint` says what to write. */
 export function nonEmpty<T>(parse: (raw: unknown) => T, hint: string): (raw: unknown) => T {
-  return (raw) => {
+  const strict = (raw: unknown): T => {
     const value = parse(raw);
     if (value === 0 || (Array.isArray(value) && value.length === 0))
       throw new BadValue(`must not be empty or 0; ${hint}`);
     return value;
   };
+  return Object.assign(strict, { [INNER]: parse });
+}
+
+/** Where `nonEmpty` keeps what it was given. */
+const INNER = Symbol('inner');
+
+/** What reads the values of a key that must not be empty; any other as it is. */
+export function wrapped(parse: (raw: unknown) => unknown): (raw: unknown) => unknown {
+  return (parse as { readonly [INNER]?: typeof parse })[INNER] ?? parse;
 }
 
 export function parseChoice<const T extends string>(choices: readonly T[]): (raw: unknown) => T {

@@ -22,6 +22,7 @@ export interface ManifestsByTagOptions {
   readonly fetcher: ManifestFetcher;
   readonly store: ManifestStore;
   readonly access: RepositoryAccess;
+  /** Read at each use. */
   readonly config: { readonly tagTtl: number; readonly staleFor: number };
   readonly log: Logger;
   readonly now: () => number;

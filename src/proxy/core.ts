@@ -53,6 +53,8 @@ export interface ProxyCoreOptions {
 export interface ManagedProxyCore extends VersionedCore {
   /** To be called after a registry was changed or the cache was pruned: raises the generation and forgets what failed a moment ago. */
   invalidate(): void;
+  /** Answers that are ready in memory are made anew. */
+  reconfigure(config: Pick<Config, 'cache'>): void;
   /** Ends upstream requests that no client waits for. */
   close(): void;
 }
@@ -69,13 +71,18 @@ class Core implements ManagedProxyCore {
   readonly #byDigest: ManifestsByDigest;
   readonly #blobs: Blobs;
   readonly #lists: KeptLists;
+  /** What its parts read at each use. */
+  readonly #config: { tagTtl: number; staleFor: number };
   readonly #lifetime = new Lifetime();
   readonly #replies: RepliesTally;
   readonly #errors;
   readonly #staleServed;
 
   constructor(options: ProxyCoreOptions) {
-    const { upstream, blobs, manifests: store, table, config, metrics, now = steadyNow } = options;
+    const { upstream, blobs, manifests: store, table, metrics, now = steadyNow } = options;
+    const { tagTtl, staleFor } = options.config;
+    const config = { tagTtl, staleFor };
+    this.#config = config;
     const log = options.log.child({ room: 'proxy' });
     const lifetime = this.#lifetime;
     const access = new RepositoryAccess(table, blobs?.facts ?? null);
@@ -93,7 +100,7 @@ class Core implements ManagedProxyCore {
       now,
       outOfReach: (registry) => upstream.outOfReach(registry),
     });
-    this.#lists = new KeptLists({ access, staleFor: config.staleFor, log, now });
+    this.#lists = new KeptLists({ access, config, log, now });
     this.#byDigest = new ManifestsByDigest({ fetcher, store, access, now });
     const passed = metrics.counter('registry_blobs_passed_total', 'Blob replies that went past the cache, by reason', [
       'why',
@@ -137,6 +144,11 @@ class Core implements ManagedProxyCore {
     } catch (error) {
       throw this.#failed(kind, registry, error);
     }
+  }
+
+  reconfigure({ cache: { tagTtl, staleFor } }: Pick<Config, 'cache'>): void {
+    Object.assign(this.#config, { tagTtl, staleFor });
+    this.invalidate();
   }
 
   invalidate(): void {

@@ -16,8 +16,8 @@ const OVERHEAD = 512;
 
 export interface KeptListsOptions {
   readonly access: RepositoryAccess;
-  /** How old a list may be that is served while its registry fails, ms. */
-  readonly staleFor: number;
+  /** How old a list may be that is served while its registry fails, ms; read at each use. */
+  readonly config: { readonly staleFor: number };
   readonly log: Logger;
   readonly now: () => number;
 }
@@ -105,10 +105,10 @@ export class KeptLists {
 
   /** What is kept and not too old, of a repository that was not denied since. */
   #usable(id: string, { target }: Pull): KeptList | null {
-    const { access, staleFor, now } = this.#options;
+    const { access, config, now } = this.#options;
     const kept = this.#kept.get(id);
     if (kept === undefined || access.denials.since(kept.asked, repositoryId(target))) return null;
-    return elapsed(kept.checkedAt, now()) <= staleFor ? kept : null;
+    return elapsed(kept.checkedAt, now()) <= config.staleFor ? kept : null;
   }
 
   #stale(id: string, { target, method }: Pull, { reply, checkedAt }: KeptList): Reply {

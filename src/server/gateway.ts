@@ -1,6 +1,7 @@
 import { extname } from 'node:path';
 import { Access } from '../access/access.ts';
 import { Quotas } from '../access/quotas.ts';
+import type { ReloadReport } from '../admin/contract.ts';
 import type { LiveGateway } from '../admin/operation.ts';
 import { createOperations } from '../admin/operations/index.ts';
 import { probeListener } from '../admin/probe.ts';
@@ -8,6 +9,7 @@ import { startAdminServer } from '../admin/socket.ts';
 import { registryOf, rowNameOf } from '../aliases/lookup.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
+import type { LoadedConfig } from '../config/load.ts';
 import { Edge } from '../edge/edge.ts';
 import type { BoundAddress, EdgeAddresses } from '../edge/listeners.ts';
 import { EDGE_LIMITS } from '../edge/servers.ts';
@@ -17,13 +19,14 @@ import { steadyNow } from '../kit/time.ts';
 import { createProxyCore } from '../proxy/core.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { type RepliesTally, repliesTally } from '../proxy/reply.ts';
-import type { LineSink, Logger } from '../telemetry/log.ts';
+import type { LineSink, Logger, ProcessLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream } from '../upstream/registry-upstream.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { ConnectionShare, ConnectionTotals } from '../workers/connection-totals.ts';
 import { WorkerSupervisor } from '../workers/supervisor.ts';
 import { measureGateway } from './own-metrics.ts';
+import { Reloader } from './reload.ts';
 import { openState, type State } from './state.ts';
 import { openIndex } from './stores.ts';
 
@@ -37,13 +40,17 @@ export interface RunningGateway {
     readonly http: readonly string[];
     readonly metrics: string | null;
   };
+  /** Reads the configuration again and takes what can change of it. @throws {OperatorError} where it has problems; nothing has changed then */
+  reload(): Promise<ReloadReport>;
   /** Stops accepting, lets running pulls end, then ends everything; never rejects. */
   close(reason: string): Promise<void>;
 }
 
 /** What every step of the start is given. A step defers the end of what it has started on the lifecycle. */
 interface Base {
+  /** As it was at the start. */
   readonly config: Config;
+  readonly reloader: Reloader;
   readonly log: Logger;
   readonly logLines: LineSink | null;
   readonly metrics: Metrics;
@@ -77,18 +84,21 @@ interface Parts {
  * @throws {OperatorError} where the data directory is in use, a port is taken, the database is newer …
  */
 export async function startGateway(options: {
-  readonly config: Config;
-  readonly log: Logger;
-  /** Where the access log writes its lines; null, or left out: through `log`. */
-  readonly logLines?: LineSink | null;
-  readonly warnings: readonly string[];
+  readonly loaded: LoadedConfig;
+  /** Reads the configuration again, as it was read for `loaded`. */
+  readonly read: () => Promise<LoadedConfig>;
+  readonly processLog: ProcessLog;
 }): Promise<RunningGateway> {
-  const { config, log, logLines = null, warnings } = options;
+  const { read, processLog } = options;
+  const { config, warnings } = options.loaded;
+  const { log } = processLog;
   const metrics = new Metrics();
+  const reloader = new Reloader({ read, config, log });
   const base: Base = {
     config,
+    reloader,
     log,
-    logLines,
+    logLines: processLog.lines,
     metrics,
     replies: repliesTally(metrics),
     lifecycle: new Lifecycle(),
@@ -111,6 +121,7 @@ export async function startGateway(options: {
     const bound = await edge.listen();
     startWorkers(base, { state, core, access, edge, bound });
     const live = liveGateway(base, { upstream, core, bound });
+    reloader.add(processLog, access, core);
     await startAdmin(base, { state, cache, live });
 
     base.ready = true;
@@ -118,6 +129,7 @@ export async function startGateway(options: {
     log.info({ ...live.addresses, dataDir: config.dataDir, version: version() }, 'ready');
     return {
       addresses: live.addresses,
+      reload: () => reloader.reload().finally(() => live.settled()),
       async close(reason) {
         log.info({ reason }, 'ending; running pulls may finish');
         base.ready = 'shutting down';
@@ -219,7 +231,6 @@ function startWorkers(
   { state, core, access, edge, bound }: Pick<Parts, 'state' | 'core' | 'access' | 'edge' | 'bound'>,
 ): void {
   const { config, log, metrics, lifecycle, ticketKeys } = base;
-  const { https, http } = bound;
   const server = config.listen.workers === 1 ? null : edge.share();
   const workers =
     server === null
@@ -227,11 +238,11 @@ function startWorkers(
       : new WorkerSupervisor({
           size: config.listen.workers - 1,
           program: new URL(`./worker${extname(import.meta.filename)}`, import.meta.url),
-          config: { ...config, listen: { ...config.listen, https: asListen(https), http: asListen(http) } },
           version: version(),
           pseudonym: state.pseudonym,
           core,
           state: {
+            config: boundConfig(base, bound),
             table: state.table.snapshot,
             users: () => state.users.snapshot(),
             certificates: () => state.certificates?.contexts() ?? null,
@@ -252,6 +263,19 @@ function startWorkers(
   workers.start().catch((error: unknown) => log.error({ err: error }, 'a worker did not start; the others serve'));
 }
 
+/** The configuration as it is now, with the ports as they were bound; the same object until it changes. */
+function boundConfig({ reloader }: Base, { https, http }: EdgeAddresses): () => Config {
+  const bind = (config: Config) => ({
+    ...config,
+    listen: { ...config.listen, https: asListen(https), http: asListen(http) },
+  });
+  let [from, bound] = [reloader.config, bind(reloader.config)];
+  return () => {
+    if (from !== reloader.config) [from, bound] = [reloader.config, bind(reloader.config)];
+    return bound;
+  };
+}
+
 /** What the operator's commands see of the running gateway. */
 function liveGateway(base: Base, { upstream, core, bound }: Pick<Parts, 'upstream' | 'core' | 'bound'>): LiveGateway {
   const { metrics } = base;
@@ -270,15 +294,18 @@ function liveGateway(base: Base, { upstream, core, bound }: Pick<Parts, 'upstrea
     }),
     probe: (host, signal) => probeListener(ownListener(bound), host, signal),
     settled: () => base.workers?.settled() ?? Promise.resolve(),
+    reload: () => base.reloader.reload(),
     forget: () => core.invalidate(),
   };
 }
 
 async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state' | 'cache' | 'live'>): Promise<void> {
-  const { config, log, lifecycle } = base;
+  const { config, reloader, log, lifecycle } = base;
   const { table, users, certificates, pseudonym } = state;
   const operations = createOperations({
-    config,
+    get config() {
+      return reloader.config;
+    },
     version: version(),
     pseudonym,
     table,

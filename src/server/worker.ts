@@ -1,5 +1,7 @@
 import type { Server } from 'node:net';
-import { Access } from '../access/access.ts';
+import { isDeepStrictEqual } from 'node:util';
+import { Access, type AccessRequest, type Grant } from '../access/access.ts';
+import type { ByteQuota } from '../access/quotas.ts';
 import { UserSnapshot } from '../access/user-snapshot.ts';
 import { rowNameOf } from '../aliases/lookup.ts';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from '../aliases/table.ts';
@@ -12,7 +14,7 @@ import { collectAfterStart, ignoreDebuggerSignal } from '../kit/process.ts';
 import { shareSteadyClock } from '../kit/time.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { repliesTally } from '../proxy/reply.ts';
-import { createLog, type Logger } from '../telemetry/log.ts';
+import { createLog, type Logger, type ProcessLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { Channel } from '../workers/channel.ts';
 import { ConnectionShare } from '../workers/connection-totals.ts';
@@ -60,25 +62,27 @@ class Worker {
   readonly edge: Edge;
   readonly #core: RemoteCore;
   readonly metrics = new Metrics();
-  readonly #start: StartMessage;
   readonly #certificates = new RemoteCertificates(channel);
   readonly #updates = new Mutex();
+  readonly #processLog: ProcessLog;
+  readonly #access: WorkerAccess;
   #state: StateMessage;
   #ticketKeys: Buffer;
   #table;
   #users: UserSnapshot;
 
   constructor(start: StartMessage) {
-    const { config, version, pseudonym, state } = start;
-    this.#start = start;
+    const { version, pseudonym, state } = start;
+    const { config } = state;
     this.metrics.ofProcess();
     this.#state = state;
     this.#ticketKeys = Buffer.from(state.ticketKeys);
-    this.#table = tableOf(config, state);
+    this.#table = tableOf(state);
     this.#users = new UserSnapshot(state.users);
     // The owner's lines name no process: it is the gateway.
-    const { log: processLog, lines: logLines } = createLog(config.log);
-    const log = processLog.child({ worker: process.pid });
+    this.#processLog = createLog(config.log);
+    const log = this.#processLog.log.child({ worker: process.pid });
+    this.#access = new WorkerAccess(config, () => this.#users, log);
     this.#core = new RemoteCore(channel);
     const { connections } = config.limits;
     const peers = new ConnectionShare(connections, config.listen.workers, (own) => channel.tell('connections', own));
@@ -93,10 +97,10 @@ class Worker {
         rowName: (registry) => rowNameOf(this.#table, registry),
         maxBytes: MANIFEST_CACHE_BYTES,
       }),
-      access: this.#access(log),
+      access: this.#access,
       ready: () => this.#state.ready,
       log,
-      logLines,
+      logLines: this.#processLog.lines,
       metrics: this.metrics,
       version,
       pseudonym,
@@ -110,20 +114,29 @@ class Worker {
     return this.#updates.run(async () => {
       await this.#certificates.update(state);
       this.#core.ownerIsAt(state.generation);
+      if (!isDeepStrictEqual(state.config, this.#state.config)) await this.#reconfigure(state.config);
       this.#state = state;
       if (!this.#ticketKeys.equals(state.ticketKeys)) this.#ticketKeys = Buffer.from(state.ticketKeys);
-      this.#table = tableOf(this.#start.config, state);
+      this.#table = tableOf(state);
       this.#users = new UserSnapshot(state.users);
     });
   }
 
-  /** Limits hold for all processes together, so the owner counts; rules and users are looked up here. */
-  #access(log: Logger): AccessPort {
-    const { access: rules, limits } = this.#start.config;
-    const countsBytes = limits.bytesPerDay !== null || limits.bytesPerMonth !== null;
-    if (countsBytes || limits.requestsPerMinute !== null) return new RemoteAccess(channel, { countsBytes });
-    const users = () => this.#users;
-    return new Access({
+  async #reconfigure(config: Config): Promise<void> {
+    this.#processLog.reconfigure(config);
+    await this.#access.reconfigure(config);
+  }
+}
+
+/** Limits hold for all processes together, so the owner counts; rules and users are looked up here. */
+class WorkerAccess implements AccessPort {
+  readonly #own: Access;
+  readonly #owners = new RemoteAccess(channel);
+  #limits: Config['limits'];
+
+  constructor({ access: rules, limits }: Config, users: () => UserSnapshot, log: Logger) {
+    this.#limits = limits;
+    this.#own = new Access({
       rules,
       limits,
       users: {
@@ -139,6 +152,24 @@ class Worker {
       quotas: null,
       log,
     });
+  }
+
+  check(request: AccessRequest): Grant | Promise<Grant> {
+    const isLimited = this.#countsBytes || this.#limits.requestsPerMinute !== null;
+    return isLimited ? this.#owners.check(request) : this.#own.check(request);
+  }
+
+  get quota(): ByteQuota | null {
+    return this.#countsBytes ? this.#owners.quota : null;
+  }
+
+  get #countsBytes(): boolean {
+    return this.#limits.bytesPerDay !== null || this.#limits.bytesPerMonth !== null;
+  }
+
+  async reconfigure(config: Config): Promise<void> {
+    this.#limits = config.limits;
+    await this.#own.reconfigure(config);
   }
 }
 
@@ -158,7 +189,7 @@ function lastUses(): (user: string) => void {
 }
 
 /** The table as a worker needs it: which names there are. Where content comes from, only the owner must know. */
-function tableOf(config: Config, state: StateMessage): TableSnapshot {
+function tableOf(state: StateMessage): TableSnapshot {
   const registries = new Map(
     state.registries.map((host): [string, RegistryEntry] => [
       host,
@@ -171,5 +202,6 @@ function tableOf(config: Config, state: StateMessage): TableSnapshot {
     aliases.set(alias.name, alias);
     hosts.set(alias.host, alias);
   }
+  const { config } = state;
   return { domain: config.domain, publicHost: publicHostOf(config), registries, aliases, hosts };
 }

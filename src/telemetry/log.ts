@@ -25,6 +25,8 @@ export interface LineSink {
 export interface ProcessLog {
   readonly log: Logger;
   readonly lines: LineSink | null;
+  /** Takes another level, for all of its children too. */
+  reconfigure(config: { readonly log: { readonly level: string } }): void;
 }
 
 /**
@@ -35,8 +37,11 @@ export function createLog(
   config: { readonly level: string; readonly format: 'json' | 'pretty' },
   destination: 1 | 2 = 1,
 ): ProcessLog {
+  const children: Logger[] = [];
   const options = {
     level: config.level,
+    // Rooms have one each, for as long as the process lives. A child has a level of its own, which nobody here sets apart.
+    onChild: (child: Logger) => void children.push(child),
     base: null,
     timestamp: timeField,
     formatters: { level: (label: string) => ({ level: label }) },
@@ -47,7 +52,7 @@ export function createLog(
       ...options,
       transport: { target: 'pino-pretty', options: { destination, ignore: 'room', translateTime: 'SYS:HH:MM:ss' } },
     });
-    return { log, lines: null };
+    return { log, lines: null, reconfigure: setLevel(log, children) };
   }
   const lines = new LineWriter(destination, (lost, error) => {
     log.warn(
@@ -60,7 +65,13 @@ export function createLog(
   // Before pino's own listener, which would flush the destination with a function that can hang.
   process.prependListener('exit', () => lines.end());
   const log = pino(options, lines);
-  return { log, lines };
+  return { log, lines, reconfigure: setLevel(log, children) };
+}
+
+function setLevel(log: Logger, children: readonly Logger[]): ProcessLog['reconfigure'] {
+  return ({ log: { level } }) => {
+    for (const one of [log, ...children]) one.level = level;
+  };
 }
 
 /** The part of a logger that is called with every request. */

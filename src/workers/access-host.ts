@@ -9,6 +9,8 @@ export interface SharedAccess {
   readonly quota: ByteQuota | null;
 }
 
+const NOTHING_RESERVED = 0;
+
 /**
  * The owner's side of one worker's access: what is set aside for the worker's replies is kept here, and given back when the worker has gone;
  * what it said of bytes that it had sent stays counted.
@@ -38,7 +40,8 @@ export class AccessHost {
 
   async #reserve(client: string, order: ByteOrder): Promise<{ reservation: number; bytes: number }> {
     const { quota } = this.#access;
-    if (quota === null) throw new Error('no bytes are limited here');
+    // They were until a moment ago, and the worker does not know yet.
+    if (quota === null) return { reservation: NOTHING_RESERVED, bytes: order.bytes };
     const reservation = await quota.reserve(client, order);
     const id = this.#nextId++;
     this.#reservations.set(id, reservation);

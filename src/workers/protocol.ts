@@ -12,8 +12,6 @@ import type { Pull, Reply } from '../proxy/reply.ts';
 
 /** What a worker is given when it starts. */
 export interface StartMessage {
-  /** With the ports as the owner bound them. */
-  readonly config: Config;
   readonly version: string;
   /** As `Via` names this gateway. */
   readonly pseudonym: string;
@@ -24,6 +22,8 @@ export interface StartMessage {
 
 /** Everything that workers hold a copy of; sent whole at every change. */
 export interface StateMessage {
+  /** With the ports as the owner bound them. */
+  readonly config: Config;
   /** Those that a host leads to. */
   readonly aliases: readonly AliasEntry[];
   /** Hosts only: where their content comes from, and the credentials, stay with the owner. */

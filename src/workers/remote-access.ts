@@ -8,12 +8,12 @@ const TOLD_EVERY = 1024 * 1024;
 /** Access as a worker has it where limits hold for all processes together: the owner decides and counts. */
 export class RemoteAccess {
   readonly #channel: Channel;
-  /** Null where requests are limited and bytes are not. */
-  readonly quota: ByteQuota | null;
+  /** For while bytes are limited. */
+  readonly quota: ByteQuota;
 
-  constructor(channel: Channel, { countsBytes }: { readonly countsBytes: boolean }) {
+  constructor(channel: Channel) {
     this.#channel = channel;
-    this.quota = countsBytes ? new RemoteQuota(channel) : null;
+    this.quota = new RemoteQuota(channel);
   }
 
   check(request: AccessRequest): Promise<Grant> {

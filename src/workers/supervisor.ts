@@ -40,6 +40,8 @@ const END_TIMEOUT = 2_000;
 
 /** What workers hold copies of. Each function returns an immutable snapshot: another object (or value) after each change. */
 export interface WorkerState {
+  /** With the ports as they were bound. */
+  config(): Config;
   table(): TableSnapshot;
   users(): UserSnapshot;
   /** Null with `tls.mode: off`. */
@@ -57,8 +59,6 @@ export interface SupervisorOptions {
   readonly size: number;
   /** The program of a worker. */
   readonly program: URL;
-  /** With the ports as they were bound. */
-  readonly config: Config;
   readonly version: string;
   /** As `Via` names this gateway. */
   readonly pseudonym: string;
@@ -79,7 +79,7 @@ export interface SupervisorOptions {
 
 /**
  * The other processes that serve clients: started, replaced when they end or hang, and informed of everything that they must know. The
- * state is sent whole whenever the table, a user, a certificate, a challenge, the ticket keys, the readiness or the core's generation has changed.
+ * state is sent whole whenever the configuration, the table, a user, a certificate, a challenge, the ticket keys, the readiness or the core's generation has changed.
  */
 export class WorkerSupervisor {
   readonly #options: SupervisorOptions;
@@ -145,6 +145,7 @@ export class WorkerSupervisor {
   async #update(): Promise<void> {
     const { state, core } = this.#options;
     const now = [
+      state.config(),
       state.table(),
       state.certificates(),
       state.users(),
@@ -163,7 +164,7 @@ export class WorkerSupervisor {
   }
 
   async #spawn(failures: number): Promise<void> {
-    const { program, config, version, pseudonym, server, log } = this.#options;
+    const { program, version, pseudonym, server, log } = this.#options;
     const startedAt = performance.now();
     const worker = new WorkerProcess(program, (how) => {
       this.#workers.delete(worker);
@@ -182,7 +183,7 @@ export class WorkerSupervisor {
     });
     this.#workers.add(worker);
     this.#serve(worker);
-    const start: StartMessage = { config, version, pseudonym, clock: steadyClock(), state: this.#message() };
+    const start: StartMessage = { version, pseudonym, clock: steadyClock(), state: this.#message() };
     let known = this.#version;
     await worker.callOrEnd('start', start, START_TIMEOUT);
     // What changed while it started: it accepts its first connection with the newest state.
@@ -218,6 +219,7 @@ export class WorkerSupervisor {
       this.#certificates = { snapshot: certificates, version: this.#certificates.version + 1 };
     }
     return {
+      config: state.config(),
       aliases: [...hosts.values()],
       registries: [...registries.keys()],
       users: { users: [...users.rows.values()], everAdded: users.everAdded },

@@ -39,7 +39,7 @@ test.each([
     process.kill(each, 'SIGUSR1');
     process.kill(each, 'SIGHUP');
   }
-  await eventually('it has seen them', () => /SIGHUP is ignored/.test(log()));
+  await eventually('it has seen them', () => /the configuration was read again/.test(log()));
   for (let n = 0; n < 8; n++) expect((await fetch(`http://127.0.0.1:${gateway.httpPort}/healthz`)).status).toBe(200);
   expect(childrenOf(pid)).toEqual(workers);
   expect(log()).not.toMatch(/debugger|inspector|a worker ended/i);

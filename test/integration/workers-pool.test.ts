@@ -14,6 +14,7 @@ import { WorkerSupervisor } from '../../src/workers/supervisor.ts';
 import { eventually } from '../support/eventually.ts';
 
 const NOTHING = {
+  config: {} as Config,
   ticketKeys: new Uint8Array(48),
   table: { registries: new Map(), hosts: new Map() },
   users: new UserSnapshot({ users: [], everAdded: false }),
@@ -46,11 +47,11 @@ class Bed {
     this.supervisor = new WorkerSupervisor({
       size: options.size ?? 2,
       program: new URL('../support/pool-worker.ts', import.meta.url),
-      config: {} as Config,
       version: options.version ?? 'works',
       pseudonym: 'registry-gateway-0123456789abcdef',
       core: { generation: 0, denials: new Denials(), serve: () => Promise.reject(new Error('not asked for here')) },
       state: {
+        config: () => NOTHING.config,
         table: () => NOTHING.table as unknown as TableSnapshot,
         users: () => NOTHING.users,
         certificates: () => null,

@@ -1,6 +1,7 @@
 import type { CertificateState } from '../../certs/service.ts';
+import { OperatorError } from '../../kit/operator-error.ts';
 import { steadyNow } from '../../kit/time.ts';
-import type { Operation, StatusReport } from '../contract.ts';
+import type { Operation, ReloadReport, StatusReport } from '../contract.ts';
 import { doctorOperations } from '../doctor/doctor.ts';
 import type { OperationsDeps } from '../operation.ts';
 import { aliasOperations } from './alias.ts';
@@ -24,6 +25,7 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
     ...doctorOperations(deps),
     ...cacheOperations(deps),
     ...userOperations(deps),
+    ...reloadOperations(deps),
   };
   const { live } = deps;
   if (live === null) return new Map(Object.entries(operations));
@@ -33,6 +35,18 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
       (input, context) => operation(input, context).finally(() => live.settled()),
     ]),
   );
+}
+
+function reloadOperations({ live, config }: OperationsDeps): Record<string, Operation> {
+  return {
+    reload: async (): Promise<ReloadReport> => {
+      if (live !== null) return await live.reload();
+      throw new OperatorError(
+        'NOT_RUNNING',
+        `nothing runs on ${config.dataDir}: the next start reads the configuration`,
+      );
+    },
+  };
 }
 
 function statusOperations(deps: OperationsDeps): Record<string, Operation> {

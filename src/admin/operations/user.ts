@@ -7,7 +7,7 @@ import { type OperationsDeps, parseInput } from '../operation.ts';
 import { clientFacts } from './client.ts';
 
 export function userOperations(deps: OperationsDeps): Record<string, Operation> {
-  const { users, config, live } = deps;
+  const { users, live } = deps;
 
   const present = async (context: OperationContext, made: NewToken): Promise<NewToken> => {
     const host = authority(await clientFacts(deps));
@@ -23,7 +23,7 @@ export function userOperations(deps: OperationsDeps): Record<string, Operation> 
       const isFirst = !users.everAdded;
       const added = await users.add(name, expires);
       await live?.settled();
-      if (isFirst && config.access.anonymous === null) {
+      if (isFirst && deps.config.access.anonymous === null) {
         context.step(
           'access',
           'the first user: from now on anonymous clients are refused (access.anonymous: true lets them in again, a list of networks lets in those)',
@@ -54,7 +54,7 @@ export function userOperations(deps: OperationsDeps): Record<string, Operation> 
       const { name } = await parseInput('user.rm', input);
       await users.remove(name);
       await live?.settled();
-      if (users.count === 0) context.step('access', afterTheLast(config.access.anonymous));
+      if (users.count === 0) context.step('access', afterTheLast(deps.config.access.anonymous));
       return { name };
     },
   };
