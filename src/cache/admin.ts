@@ -166,6 +166,7 @@ export class CacheAdministration implements CacheAdmin {
       if (old.length < rows.length) break;
       await sleep(PAUSE, signal);
     }
+    while (index.lists.dropBefore(before, BATCH)) await sleep(PAUSE, signal);
     for (;;) {
       const gone = index.dropManifestsBefore(before, BATCH);
       result.manifests += gone.length;

@@ -16,6 +16,7 @@ import { type FactStore, Facts } from './facts.ts';
 import { type FillKey, Layout, type PartialName, partialName } from './files.ts';
 import { FILL_LIMITS, type FillLimits, type FillState } from './fill-context.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
+import { IndexedListStore, type ListStore } from './list-store.ts';
 import { Maintenance, type MaintenanceContext } from './maintenance.ts';
 import { IndexedManifestStore, type ManifestStore } from './manifest-store.ts';
 import { type OpenBlob, OpenBlobHandle, OpenBlobs } from './open-blobs.ts';
@@ -62,6 +63,7 @@ export function createCache(options: CacheOptions): Cache {
 
 export class Cache implements BlobCache {
   readonly manifests: ManifestStore;
+  readonly lists: ListStore;
   readonly facts: FactStore;
   readonly admin: CacheAdmin;
   readonly #options: CacheOptions;
@@ -102,6 +104,11 @@ export class Cache implements BlobCache {
     this.manifests = this.#manifests;
     this.#facts = new Facts(index, (error) => this.#diskFailed('the index', error));
     this.facts = this.#facts;
+    this.lists = new IndexedListStore(index, {
+      maxSize: options.config.maxSize,
+      believes: (repository) => this.#facts.believes(repository),
+      failed: (error) => this.#diskFailed('the index', error),
+    });
     this.#counters = new CacheCounters(index, metrics);
     this.#secondLevel = options.tier === undefined ? null : new SecondLevel(options.tier, log);
     this.#eviction = this.#createEviction();

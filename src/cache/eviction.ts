@@ -305,8 +305,9 @@ export class Eviction implements SpaceReserver {
 
   #keptBytes(): number {
     try {
-      const { bytes, manifestBytes } = this.#options.index.totals();
-      this.#known = bytes + manifestBytes;
+      const { index } = this.#options;
+      const { bytes, manifestBytes } = index.totals();
+      this.#known = bytes + manifestBytes + index.lists.bytes();
     } catch (error) {
       this.#failed(error);
     }

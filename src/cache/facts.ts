@@ -159,6 +159,11 @@ export class Facts implements FactStore {
     this.#write(this.#pending.size);
   }
 
+  /** Whether what the index says of a repository counts: it has heard of every denial of it. */
+  believes(repository: RepositoryKey): boolean {
+    return this.#isBelieved(repository);
+  }
+
   /** Rows were dropped from the index directly: answers in memory may be wrong. */
   invalidate(): void {
     this.#answers.clear();

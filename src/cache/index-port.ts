@@ -67,6 +67,48 @@ export interface TagRow {
   readonly checkedAt: number;
 }
 
+/** How far the last list that a repository gave to a question is a proof, and when it came or was confirmed, ms since 1970. */
+export interface ListState {
+  readonly shown: Shown;
+  readonly checkedAt: number;
+}
+
+/** A list of tags or referrers as its registry gave it: see `ListPage` in src/upstream/upstream.ts. */
+export interface ListRow extends ListState {
+  readonly body: Uint8Array;
+  readonly mark: string;
+  readonly next: string | null;
+  readonly cutAfter: string | null;
+}
+
+/** In whose shares of the room a list counts: its registry's row, and who first asked for it. */
+export interface ListOwners {
+  readonly registry: string;
+  readonly client: string;
+}
+
+/** Bytes of lists: of all together, of one registry, of one client. */
+export interface ListLimits {
+  readonly all: number;
+  readonly registry: number;
+  readonly client: number;
+}
+
+/** The part of the index that has the last list that a repository gave to each question. A denial of the repository voids its lists. */
+export interface ListIndex {
+  /** Null where there is none that counts. */
+  state(repository: RepositoryKey, question: string): ListState | null;
+  get(repository: RepositoryKey, question: string): ListRow | null;
+  /** Adds or replaces it, and drops those confirmed longest ago where a share is full: of that one. The first owner of what is replaced stays. */
+  put(repository: RepositoryKey, question: string, list: ListRow, owners: ListOwners, limits: ListLimits): void;
+  drop(repository: RepositoryKey, question: string): void;
+  dropAll(repository: RepositoryKey): void;
+  /** Drops lists last confirmed before `before`; no more than `limit` at once. Returns whether there may be more. */
+  dropBefore(before: number, limit: number): boolean;
+  /** Bytes that they take in all. */
+  bytes(): number;
+}
+
 export interface IndexTotals {
   readonly blobs: number;
   readonly bytes: number;
@@ -84,6 +126,7 @@ export type CacheCounter = 'hits' | 'misses' | 'fetched' | 'served' | 'evictions
  * from a file in microseconds, and writes come in batches. No method's cost may depend on the number of rows.
  */
 export interface CacheIndex {
+  readonly lists: ListIndex;
   blob(digest: Digest): BlobRow | null;
   /** Adds, or replaces size and times. */
   addBlob(row: NewBlob): void;
@@ -107,7 +150,7 @@ export interface CacheIndex {
   blobsAfter(digest: Digest | null, limit: number): BlobRow[];
   totals(): IndexTotals;
   /**
-   * Times of manifests and tags that are still to come were kept while the clock was wrong; they become long ago. No more than `limit` of each
+   * Times of manifests, tags and lists that are still to come were kept while the clock was wrong; they become long ago. No more than `limit` of each
    * at once; returns whether there may be more. (Blobs' uses are put right by `tidy`.)
    */
   settleTimes(now: number, limit: number): boolean;
@@ -157,7 +200,7 @@ export interface CacheIndex {
 
   /** Digests of what is here, and was given by this registry's repositories and no others; for `cache prune --registry`. */
   onlyOf(registry: string, after: Digest | null, limit: number): Digest[];
-  /** Forgets this registry's facts and tags; no more than `limit` of each at once. Returns whether there may be more. */
+  /** Forgets this registry's facts, tags and lists; no more than `limit` of each at once. Returns whether there may be more. */
   forgetRegistry(registry: string, limit: number): boolean;
 
   count(increments: Readonly<Partial<Record<CacheCounter, number>>>): void;

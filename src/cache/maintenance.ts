@@ -91,6 +91,7 @@ export class Maintenance {
     while (index.settleTimes(steadyNow(), DROP_BATCH)) await pause();
     const before = steadyNow() - FORGET_AFTER;
     while (index.dropStaleTags(before, DROP_BATCH)) await pause();
+    while (index.lists.dropBefore(before, DROP_BATCH)) await pause();
     while (index.dropStaleFacts(before, DROP_BATCH)) await pause();
     while (index.dropEmptyRepositories(DROP_BATCH)) await pause();
   }

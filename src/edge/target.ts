@@ -2,7 +2,8 @@ import { LRUCache } from 'lru-cache';
 import type { TableSnapshot } from '../aliases/table.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { DOCKER_HUB, hasMixedCase } from '../oci/known-registries.ts';
-import { NEXT_MARK, nameIn, pageOfNext, TYPE_MARK } from '../oci/link.ts';
+import { NEXT_MARK, nameIn, pageOfNext, TRAIL_MARK, TYPE_MARK } from '../oci/link.ts';
+import { parseTrail } from '../oci/link-trail.ts';
 import {
   type Extra,
   isRegistryHost,
@@ -249,13 +250,19 @@ function referenceOf(text: string, key: RepositoryKey): Reference {
 }
 
 function extraOf(params: URLSearchParams | undefined, known: readonly string[]): { extra?: Extra } {
-  const own = ['ns', NEXT_MARK, TYPE_MARK, ...known];
+  const own = ['ns', NEXT_MARK, TYPE_MARK, TRAIL_MARK, ...known];
   const extra = [...(params ?? [])].filter(([name]) => !own.includes(name));
   return extra.length === 0 ? {} : { extra };
 }
 
 /** The page to which an upstream's own link leads; null where the client follows none. */
-function nextOf(query: string, params: URLSearchParams | undefined, own: string): { next: string } | null {
+function nextOf(
+  query: string,
+  params: URLSearchParams | undefined,
+  own: string,
+): { next: string; trail?: string } | null {
   const next = params?.has(NEXT_MARK) ? pageOfNext(query, own) : null;
-  return next === null ? null : { next };
+  if (next === null) return null;
+  const trail = parseTrail(params?.get(TRAIL_MARK) ?? null);
+  return trail === '' ? { next } : { next, trail };
 }

@@ -1,4 +1,5 @@
 import { isObject, parseJsonObject } from '../kit/json.ts';
+import { markOf } from './link-trail.ts';
 import {
   DOCKER_LIST,
   DOCKER_MANIFEST,
@@ -97,9 +98,14 @@ function isSize(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
+/** A page of a list, written anew, as every client may have it. */
+export interface ListReading {
+  readonly body: Uint8Array;
+  /** Names what the registry has on the page, whatever of it was asked for (see link-trail.ts); empty where that is nothing. */
+  readonly mark: string;
+}
+
 export interface TagsQuestion {
-  /** The repository as the client calls it. */
-  readonly name: string;
   /** What the client asked for. Both undefined where it follows a link, which says all there is to say. */
   readonly n: number | undefined;
   readonly last: string | undefined;
@@ -109,9 +115,8 @@ export interface TagsQuestion {
   readonly isNext: boolean;
 }
 
-export interface TagsReading {
-  /** `{"name", "tags"}`, written anew. */
-  readonly body: Uint8Array;
+/** Its body is the array of tags alone: each client has its own name for the repository. */
+export interface TagsReading extends ListReading {
   /** What the next page begins after, where the list was cut here; null where the upstream's own link, if any, leads on. */
   readonly cutAfter: string | null;
 }
@@ -121,14 +126,16 @@ export interface TagsReading {
  * without a link may be a whole one, of a registry that knows no pages (distribution before version 3): what the client asked for is then made
  * good here, no more than `n`, in order, after `last`. Names that no tag can have are left out: nobody could pull them.
  */
-function readTags(bytes: Uint8Array, { name, n, last, hasNext, isNext }: TagsQuestion): TagsReading | null {
+function readTags(bytes: Uint8Array, { n, last, hasNext, isNext }: TagsQuestion): TagsReading | null {
   const list = parseJsonObject(bytes);
   // An empty repository's list is null at some registries.
   const found: unknown = list?.tags === null ? [] : list?.tags;
   if (!Array.isArray(found) || !found.every((tag) => typeof tag === 'string')) return null;
   const all = found.filter(isTag);
+  const mark = all.length === 0 ? '' : markOf(JSON.stringify(all));
   const write = (tags: readonly string[], cut: boolean): TagsReading => ({
-    body: Buffer.from(JSON.stringify({ name, tags })),
+    body: Buffer.from(JSON.stringify(tags)),
+    mark,
     cutAfter: cut ? (tags.at(-1) ?? null) : null,
   });
   if (isNext) return write(all, false);
@@ -158,20 +165,16 @@ export interface ReferrersQuestion {
 }
 
 /** Writes an image index anew (image-spec, *Image Index*): the fields that the specification knows, of its types. */
-function readReferrers(bytes: Uint8Array, { artifactType }: ReferrersQuestion): Uint8Array | null {
+function readReferrers(bytes: Uint8Array, { artifactType }: ReferrersQuestion): ListReading | null {
   const index = parseJsonObject(bytes);
   if (index === null || index.schemaVersion !== 2 || !Array.isArray(index.manifests)) return null;
   if (index.mediaType !== undefined && index.mediaType !== OCI_INDEX) return null;
-  const manifests = index.manifests.map(descriptorOf);
-  if (!manifests.every((row) => row !== null)) return null;
-  return Buffer.from(
-    JSON.stringify({
-      schemaVersion: 2,
-      mediaType: OCI_INDEX,
-      manifests: artifactType === undefined ? manifests : manifests.filter((row) => row.artifactType === artifactType),
-      annotations: textsOf(index.annotations),
-    }),
-  );
+  const all = index.manifests.map(descriptorOf);
+  if (!all.every((row) => row !== null)) return null;
+  const manifests = artifactType === undefined ? all : all.filter((row) => row.artifactType === artifactType);
+  const annotations = textsOf(index.annotations);
+  const body = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests, annotations }));
+  return { body, mark: all.length === 0 ? '' : markOf(JSON.stringify(all)) };
 }
 
 function descriptorOf(value: unknown) {

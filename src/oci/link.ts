@@ -18,8 +18,11 @@ const OWN_PATH = '1';
 /** Marks in such a link the type that the client wants of referrers, where the upstream's own query does not say it. */
 export const TYPE_MARK = '_artifactType';
 
+/** Marks in such a link the pages that lead to it: see link-trail.ts. */
+export const TRAIL_MARK = '_seen';
+
 /** What this gateway adds to the query of such a link. */
-const OWN_NAMES: ReadonlySet<string> = new Set([NEXT_MARK, TYPE_MARK, 'ns']);
+const OWN_NAMES: ReadonlySet<string> = new Set([NEXT_MARK, TYPE_MARK, TRAIL_MARK, 'ns']);
 
 /** As long as the whole header of an answer may be. */
 const MAX_LENGTH = 64 * 1024;

@@ -120,6 +120,8 @@ export type What =
       readonly extra?: Extra;
       /** The page to which an upstream's own link leads, where the client follows one: see `Page` in link.ts. */
       readonly next?: string;
+      /** The pages that it came through on the way there: see link-trail.ts. */
+      readonly trail?: string;
     }
   | {
       readonly kind: 'referrers';
@@ -127,6 +129,7 @@ export type What =
       readonly artifactType?: string;
       readonly extra?: Extra;
       readonly next?: string;
+      readonly trail?: string;
     };
 
 /** What else the query had (not `ns`), as pairs: a registry may take more than the specification knows. */

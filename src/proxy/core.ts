@@ -1,6 +1,7 @@
 import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import type { FillBudget } from '../cache/allowance.ts';
 import type { BlobCache } from '../cache/blob-cache.ts';
+import type { ListStore } from '../cache/list-store.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { Config } from '../config/config.ts';
 import { andThen, Lifetime } from '../kit/async.ts';
@@ -18,7 +19,7 @@ import { ManifestsByDigest } from './by-digest.ts';
 import { ManifestsByTag } from './by-tag.ts';
 import type { Denials } from './denials.ts';
 import { KeptLists } from './kept-lists.ts';
-import { serveReferrers, serveTags } from './lists.ts';
+import { type ListQuestion, referrersQuestion, tagsQuestion } from './lists.ts';
 import { type Found, ManifestFetcher } from './manifest-fetcher.ts';
 import {
   manifestHeaders,
@@ -36,6 +37,7 @@ export interface ProxyCoreOptions {
   /** Null where nothing is kept (`cache.maxSize: 0`). */
   readonly blobs: BlobCache | null;
   readonly manifests: ManifestStore;
+  readonly lists: ListStore;
   readonly table: () => TableSnapshot;
   readonly config: Pick<Config['cache'], 'tagTtl' | 'staleFor'>;
   readonly log: Logger;
@@ -79,7 +81,7 @@ class Core implements ManagedProxyCore {
   readonly #staleServed;
 
   constructor(options: ProxyCoreOptions) {
-    const { upstream, blobs, manifests: store, table, metrics, now = steadyNow } = options;
+    const { upstream, blobs, manifests: store, lists, table, metrics, now = steadyNow } = options;
     const { tagTtl, staleFor } = options.config;
     const config = { tagTtl, staleFor };
     this.#config = config;
@@ -100,7 +102,7 @@ class Core implements ManagedProxyCore {
       now,
       outOfReach: (registry) => upstream.outOfReach(registry),
     });
-    this.#lists = new KeptLists({ access, config, log, now });
+    this.#lists = new KeptLists({ store: lists, access, config, log, now });
     this.#byDigest = new ManifestsByDigest({ fetcher, store, access, now });
     const passed = metrics.counter('registry_blobs_passed_total', 'Blob replies that went past the cache, by reason', [
       'why',
@@ -193,14 +195,14 @@ class Core implements ManagedProxyCore {
         });
       // A registry that refuses a list may still give every image: that closes nothing.
       case 'tags':
-        return this.#list(pull, entry, () => serveTags(this.#upstream, pull, what));
+        return this.#list(pull, entry, tagsQuestion(this.#upstream, pull, what));
       case 'referrers':
-        return this.#list(pull, entry, () => serveReferrers(this.#upstream, this.#byTag, pull, entry, what));
+        return this.#list(pull, entry, referrersQuestion(this.#upstream, this.#byTag, pull, entry, what));
     }
   }
 
-  async #list(pull: Pull, entry: RegistryEntry, ask: () => Promise<Reply>): Promise<Reply> {
-    const reply = await this.#lists.serve(pull, entry, ask);
+  async #list(pull: Pull, entry: RegistryEntry, question: ListQuestion): Promise<Reply> {
+    const reply = await this.#lists.serve(pull, entry, question);
     if (reply.from === 'stale') this.#staleServed.inc({ registry: rowOf(entry) });
     return reply;
   }

@@ -1,20 +1,17 @@
-import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
-import { ownCopy } from '../kit/own-copy.ts';
+import type { Shown } from '../cache/index-port.ts';
+import type { KeptList, ListStore } from '../cache/list-store.ts';
 import { elapsed } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { repositoryId } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { type Pull, type Reply, withWarning } from './reply.ts';
-import { flightId, isTransient, type RepositoryAccess } from './repository-access.ts';
+import type { ListAnswer, ListQuestion } from './lists.ts';
+import type { Pull, Reply } from './reply.ts';
+import { flightId, isDenial, isTransient, type RepositoryAccess } from './repository-access.ts';
 import { StaleIfError, staleWarning } from './stale.ts';
 
-/** Bytes of lists in memory; a page of tags or referrers is some KiB. */
-const MOST_BYTES = 16 * 1024 * 1024;
-/** Charged for an entry beside its body. */
-const OVERHEAD = 512;
-
 export interface KeptListsOptions {
+  readonly store: ListStore;
   readonly access: RepositoryAccess;
   /** How old a list may be that is served while its registry fails, ms; read at each use. */
   readonly config: { readonly staleFor: number };
@@ -22,23 +19,15 @@ export interface KeptListsOptions {
   readonly now: () => number;
 }
 
-interface KeptList {
-  readonly reply: Reply & { readonly body: Uint8Array };
-  readonly checkedAt: number;
-  /** When it was asked for, in the count of denials. */
-  readonly asked: number;
-}
-
 /**
- * The last lists of tags and referrers that registries gave, for while they fail. Every request asks the registry; a list is kept in memory
- * alone. Without it, clients that ask for referrers as they pull (Docker from 29 on, for images with attestations) could not pull what is kept.
+ * The last lists of tags and referrers that registries gave, for while they fail. Every request asks the registry. Without it, clients that ask for
+ * referrers as they pull (Docker from 29 on, for images with attestations) could not pull what is kept.
+ *
+ * A list is its registry's and repository's alone, whoever asked for it. It may be given while the repository was not denied since, and one that
+ * was given to credentials only through a row that has some (whose clients `admit` has checked).
  */
 export class KeptLists {
   readonly #options: KeptListsOptions;
-  readonly #kept = new LRUCache<string, KeptList>({
-    maxSize: MOST_BYTES,
-    sizeCalculation: ({ reply }, id) => reply.body.length + id.length + OVERHEAD,
-  });
   readonly #staleIfError: StaleIfError;
 
   constructor(options: KeptListsOptions) {
@@ -46,9 +35,8 @@ export class KeptLists {
     this.#staleIfError = new StaleIfError(options.now);
   }
 
-  /** Forgets all: the table has changed. */
+  /** Forgets who fails: the table has changed. */
   clear(): void {
-    this.#kept.clear();
     this.#staleIfError.clear();
   }
 
@@ -56,13 +44,18 @@ export class KeptLists {
    * The registry's answer, or the last one with a warning while it fails.
    * @throws {RegistryError} the registry's, where no list that is kept may be served in its place
    */
-  async serve(pull: Pull, entry: RegistryEntry, ask: () => Promise<Reply>): Promise<Reply> {
-    const { base, name, ns, target } = pull;
-    const id = flightId(entry, JSON.stringify([repositoryId(target), base, name, ns, target.what]));
-    const before = this.#usable(id, pull);
-    if (before !== null && this.#staleIfError.isFailing(id)) return this.#stale(id, pull, before);
-    const asked = this.#ask(id, ask);
-    if (before === null) return asked;
+  async serve(pull: Pull, entry: RegistryEntry, question: ListQuestion): Promise<Reply> {
+    return question.render(await this.#answer(pull, entry, question));
+  }
+
+  async #answer(pull: Pull, entry: RegistryEntry, question: ListQuestion): Promise<ListAnswer> {
+    const id = flightId(entry, `${repositoryId(pull.target)} ${question.id}`);
+    if (this.#staleIfError.isFailing(id)) {
+      const kept = this.#usable(entry, pull, question);
+      if (kept !== null) return this.#stale(id, pull, kept);
+    }
+    const asked = this.#ask(id, entry, pull, question);
+    if (!this.#isUsable(entry, pull, question)) return asked;
     // Where it comes too late nobody waits for it any more.
     asked.catch(() => {});
     try {
@@ -70,56 +63,63 @@ export class KeptLists {
       if (answer !== null) return answer;
     } catch (error) {
       if (!isTransient(error)) throw error;
-      const { registry, repository } = target;
+      const { registry, repository, what } = pull.target;
       const reason = error instanceof RegistryError ? error.logged : String(error);
-      const { kind } = target.what;
       this.#options.log.warn(
-        { registry, repository, kind, reason },
+        { registry, repository, kind: what.kind, reason },
         'the registry fails; a kept list is served in its place',
       );
     }
     // The registry may have closed the repository meanwhile, in answer to another request.
-    const still = this.#usable(id, pull);
+    const still = this.#usable(entry, pull, question);
     return still === null ? asked : this.#stale(id, pull, still);
   }
 
-  async #ask(id: string, ask: () => Promise<Reply>): Promise<Reply> {
-    const { access, now } = this.#options;
+  async #ask(id: string, entry: RegistryEntry, pull: Pull, question: ListQuestion): Promise<ListAnswer> {
+    const { access, store, now } = this.#options;
     const { generation } = access;
     const asked = access.denials.now;
     try {
-      const reply = await ask();
-      if (reply.from === 'stale') return reply;
+      const answer = await question.ask();
+      if (answer.from === 'stale') return answer;
       this.#staleIfError.succeeded(id);
+      const shown = access.shownTo(entry, pull.target, asked);
       // What was asked of the table before proves nothing after its change.
-      if (reply.body instanceof Uint8Array && generation === access.generation) {
-        this.#kept.set(id, { reply: { ...reply, body: ownCopy(reply.body) }, checkedAt: now(), asked });
-      }
-      return reply;
+      if (shown === null || generation !== access.generation) return answer;
+      store.put(pull.target, question.id, { ...answer.list, shown, checkedAt: now() }, ownersOf(entry, pull));
+      return answer;
     } catch (error) {
       this.#staleIfError.failed(id, error);
-      if (!isTransient(error)) this.#kept.delete(id);
+      if (isDenial(error)) store.dropAll(pull.target);
+      else if (!isTransient(error)) store.drop(pull.target, question.id);
       throw error;
     }
   }
 
-  /** What is kept and not too old, of a repository that was not denied since. */
-  #usable(id: string, { target }: Pull): KeptList | null {
-    const { access, config, now } = this.#options;
-    const kept = this.#kept.get(id);
-    if (kept === undefined || access.denials.since(kept.asked, repositoryId(target))) return null;
-    return elapsed(kept.checkedAt, now()) <= config.staleFor ? kept : null;
+  /** What is kept, not too old, and may be given through this row. */
+  #usable(entry: RegistryEntry, { target }: Pull, { id }: ListQuestion): KeptList | null {
+    const kept = this.#options.store.get(target, id);
+    return kept !== null && this.#mayServe(entry, kept) ? kept : null;
   }
 
-  #stale(id: string, { target, method }: Pull, { reply, checkedAt }: KeptList): Reply {
+  #isUsable(entry: RegistryEntry, { target }: Pull, { id }: ListQuestion): boolean {
+    const state = this.#options.store.state(target, id);
+    return state !== null && this.#mayServe(entry, state);
+  }
+
+  #mayServe(entry: RegistryEntry, { shown, checkedAt }: { shown: Shown; checkedAt: number }): boolean {
+    const { access, config, now } = this.#options;
+    return access.counts(shown, entry) && elapsed(checkedAt, now()) <= config.staleFor;
+  }
+
+  #stale(id: string, { target }: Pull, { checkedAt, ...list }: KeptList): ListAnswer {
     const trouble = this.#staleIfError.trouble(id, `${target.registry} cannot be connected to`);
     const warning = staleWarning(trouble, checkedAt, this.#options.now());
-    return {
-      ...reply,
-      headers: withWarning(reply.headers, warning),
-      body: method === 'HEAD' ? null : reply.body,
-      from: 'stale',
-      since: checkedAt,
-    };
+    return { list, from: 'stale', since: checkedAt, warning };
   }
+}
+
+/** In whose shares of the room a list counts. Hosts of one pattern are one registry here, of which there is no end. */
+function ownersOf({ host, pattern = host }: RegistryEntry, { client }: Pull): { client: string; registry: string } {
+  return { client, registry: pattern };
 }

@@ -113,8 +113,8 @@ export class RepositoryAccess {
    * @param asked the moment when it was asked, by `denials.now`: what was asked before a denial proves nothing after it
    */
   said(entry: RegistryEntry, key: RepositoryKey, claims: readonly (Digest | Claim)[], asked: number): void {
-    if (this.#isDeniedSince(key, asked)) return;
-    const said = this.#shownTo(entry, key);
+    const said = this.shownTo(entry, key, asked);
+    if (said === null) return;
     this.#facts?.add(
       claims.map((claim) => {
         const { digest, mediaType = null } = typeof claim === 'string' ? { digest: claim } : claim;
@@ -129,8 +129,8 @@ export class RepositoryAccess {
    * @param mediaType of a manifest
    */
   gave(entry: RegistryEntry, key: RepositoryKey, digest: Digest, asked: number, mediaType: string | null = null): void {
-    if (this.#isDeniedSince(key, asked)) return;
-    const gave = this.#shownTo(entry, key);
+    const gave = this.shownTo(entry, key, asked);
+    if (gave === null) return;
     this.#facts?.add([{ repository: key, digest, said: null, gave, mediaType }]);
   }
 
@@ -150,14 +150,19 @@ export class RepositoryAccess {
     this.#facts?.deny(asked, asked.digest);
   }
 
-  #isDeniedSince(key: RepositoryKey, asked: number): boolean {
-    return asked !== this.denials.now && this.denials.since(asked, repositoryId(key));
+  /**
+   * How far an answer that has just come is a proof; null where the repository was denied since the moment when it was asked. Where credentials
+   * came into the row, or left it, since then, nobody knows whether they were used.
+   */
+  shownTo({ credentials }: RegistryEntry, key: RepositoryKey, asked: number): Shown | null {
+    if (asked !== this.denials.now && this.denials.since(asked, repositoryId(key))) return null;
+    const now = registryOf(this.#table(), key.registry);
+    return credentials === null && now?.credentials === null ? 'anyone' : 'credential';
   }
 
-  /** Where credentials came into the row, or left it, since it was asked, nobody knows whether they were used. */
-  #shownTo({ credentials }: RegistryEntry, { registry }: RepositoryKey): Shown {
-    const now = registryOf(this.#table(), registry);
-    return credentials === null && now?.credentials === null ? 'anyone' : 'credential';
+  /** Whether a proof counts for the registry as its row is: see above. */
+  counts(shown: Shown, entry: RegistryEntry): boolean {
+    return counts(shown, entry);
   }
 
   #isOpenTo(entry: RegistryEntry, digest: Digest): boolean {

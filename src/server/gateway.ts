@@ -177,6 +177,7 @@ function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'c
     upstream,
     blobs: config.cache.maxSize === 0 ? null : cache,
     manifests: cache.manifests,
+    lists: cache.lists,
     table: table.snapshot,
     config: config.cache,
     log,

@@ -23,11 +23,12 @@ import type { Logger } from '../telemetry/log.ts';
 import { closeDatabase, type Database, onLoss, openDatabase, prepareAll } from './database.ts';
 import { fromBytes, toBytes } from './digest-bytes.ts';
 import { FactTable, type Repositories } from './fact-table.ts';
+import { ListTable } from './list-table.ts';
 import { cacheMigrations } from './migrations/cache.ts';
 import { START, UseLog, type UsePlace } from './use-log.ts';
 
 /**
- * The statements of the cache's index (facts and the log of uses have their own, in fact-table.ts and use-log.ts). They find their rows by a key,
+ * The statements of the cache's index (facts, lists and the log of uses have their own, in fact-table.ts, list-table.ts and use-log.ts). They find their rows by a key,
  * whatever the number of rows; a test asks SQLite for their plans.
  */
 export const CACHE_SQL = {
@@ -113,6 +114,7 @@ export function openCacheIndex(dataDir: string, log: Logger): CacheIndex {
 
 /** The cache's index in SQLite. Every statement is prepared once and finds its rows by a key. */
 export class SqliteCacheIndex implements CacheIndex {
+  readonly lists: ListTable;
   readonly #database: Database;
   readonly #run: CacheStatements;
   readonly #uses: UseLog;
@@ -133,6 +135,7 @@ export class SqliteCacheIndex implements CacheIndex {
     const { facts, repositories } = FactTable.open(database);
     this.#facts = facts;
     this.#repositories = repositories;
+    this.lists = new ListTable(database, repositories);
     onLoss(database, () => {
       this.#uses.forget();
       this.#numbers.clear();
@@ -239,7 +242,8 @@ export class SqliteCacheIndex implements CacheIndex {
     this.#transaction(() => {
       const manifests = this.#run.manifestsToCome.run(now, limit).changes;
       const tags = this.#run.tagsToCome.run(now, limit).changes;
-      more = manifests === limit || tags === limit;
+      const lists = this.lists.settle(now, limit);
+      more = manifests === limit || tags === limit || lists === limit;
     });
     return more;
   }
@@ -367,7 +371,8 @@ export class SqliteCacheIndex implements CacheIndex {
     return this.#transaction(() => {
       const facts = this.#facts.forget(registry, limit);
       const tags = this.#run.forgetTags.run(registry, limit).changes;
-      return facts === limit || tags === limit;
+      const lists = this.lists.forget(registry, limit);
+      return facts === limit || tags === limit || lists === limit;
     });
   }
 

@@ -14,7 +14,8 @@ export const FACT_SQL = {
   revive: 'UPDATE repositories SET live = 1 WHERE id = ? AND live = 0',
   repositoriesAfter: `SELECT id, registry, name AS repository,
       EXISTS (SELECT 1 FROM facts WHERE facts.repository = repositories.id)
-        OR EXISTS (SELECT 1 FROM tags WHERE tags.repository = repositories.id) AS used
+        OR EXISTS (SELECT 1 FROM tags WHERE tags.repository = repositories.id)
+        OR EXISTS (SELECT 1 FROM lists WHERE lists.repository = repositories.id) AS used
     FROM repositories WHERE id > ? ORDER BY id LIMIT ?`,
   removeRepository: 'DELETE FROM repositories WHERE id = ?',
   addFact: `INSERT INTO facts (repository, digest, said, gave, generation, seen, media_type) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -58,7 +59,7 @@ const GIVERS_SEEN = 64;
 
 /** How the tables hold what a proof reaches, and back: the one without a credential is the greater. */
 const NUMBER: Readonly<Record<Shown, number>> = { credential: 1, anyone: 2 };
-const SHOWN: readonly (Shown | null)[] = [null, 'credential', 'anyone'];
+export const SHOWN: readonly (Shown | null)[] = [null, 'credential', 'anyone'];
 
 /** What repositories said and gave. Its callers make the transactions. */
 export class FactTable {
@@ -81,11 +82,11 @@ export class FactTable {
 
   add(facts: readonly Fact[], at: number): void {
     const day = Math.floor(at / DAY);
-    const revived = new Set<number>();
+    const revived = new Map<string, Repository>();
     for (const { repository, digest, said, gave, mediaType } of facts) {
-      const { id, generation } = this.#repositories.ensure(repository);
-      if (!revived.has(id)) this.#run.revive.run(id);
-      revived.add(id);
+      const name = repositoryId(repository);
+      const { id, generation } = revived.get(name) ?? this.#repositories.revived(repository);
+      revived.set(name, { id, generation });
       this.#run.addFact.run(id, toBytes(digest), toNumber(said), toNumber(gave), generation, day, mediaType);
     }
   }
@@ -159,7 +160,7 @@ interface RawSeen {
   readonly here: number;
 }
 
-function toNumber(shown: Shown | null): number {
+export function toNumber(shown: Shown | null): number {
   return shown === null ? 0 : NUMBER[shown];
 }
 
@@ -195,6 +196,13 @@ export class Repositories {
     const added = this.#look(key);
     if (added === undefined) throw new Error('a row that was just written is not there');
     return added;
+  }
+
+  /** The same for something new that it said or gave: the next denial voids it. */
+  revived(key: RepositoryKey): Repository {
+    const repository = this.ensure(key);
+    this.#run.revive.run(repository.id);
+    return repository;
   }
 
   /** Everything that it said and gave until now is void. False where that is nothing. */

@@ -131,7 +131,7 @@ export async function readTags(
   const bytes = await readWhole(response, LIST_LIMIT);
   const reading = await readDocument('tags', bytes, { ...asked, hasNext: next !== null }, origin);
   if (reading === null) throw new InvalidResponseError('a list of tags that is none');
-  return { body: reading.body, next, cutAfter: reading.cutAfter };
+  return { ...reading, next };
 }
 
 /** A link must fit into the URL of a client's request, beside what else is in it. */
@@ -187,7 +187,7 @@ export async function readReferrers(
   // distribution-spec, *Listing Referrers*: what the registry does not say it has chosen, it has not.
   const isFiltered = filters.split(',').some((filter) => filter.trim() === 'artifacttype');
   const question = { artifactType: isFiltered ? undefined : artifactType };
-  const body = bytes && (await readDocument('referrers', bytes, question, origin));
-  if (body === null) return null;
-  return { body, next: nextPage(response, page, 'referrers'), cutAfter: null };
+  const reading = bytes && (await readDocument('referrers', bytes, question, origin));
+  if (reading === null) return null;
+  return { ...reading, next: nextPage(response, page, 'referrers'), cutAfter: null };
 }

@@ -31,7 +31,7 @@ import { Trust } from './net/trust.ts';
 import { MAX_WAIT_MS, Pools, type Purpose } from './pools.ts';
 import { manifestRequestHeaders, Requester } from './request.ts';
 import { RequestMetrics } from './request-metrics.ts';
-import type { UpstreamResponse } from './responses.ts';
+import { discardWhole, type UpstreamResponse } from './responses.ts';
 import {
   type EndpointHealth,
   type ListPage,
@@ -192,9 +192,15 @@ class RegistryUpstream implements Upstream {
   tags(key: RepositoryKey, request: TagsRequest, signal: AbortSignal, askers?: Askers): Promise<ListPage> {
     const path = `/v2/${key.repository}/tags/${request.page}`;
     const subject = subjectOf(key, 'nameUnknown', 'tags/list');
-    return this.#document(subject, { about: 'GET tags', signal, askers }, async (route, endpoint, work) =>
-      readTags(await this.#get(route, endpoint, path, key, work), endpoint, request, work.origin),
-    );
+    return this.#document(subject, { about: 'GET tags', signal, askers }, async (route, endpoint, work) => {
+      let response = await this.#get(route, endpoint, path, key, work);
+      if (response.status === 400 && request.n !== undefined) {
+        // More than it gives at once (distribution: PAGINATION_NUMBER_INVALID): as many as it likes are pages for the client too.
+        await discardWhole(response.body);
+        response = await this.#get(route, endpoint, withoutPageSize(path), key, work);
+      }
+      return await readTags(response, endpoint, request, work.origin);
+    });
   }
 
   async referrers(
@@ -324,6 +330,13 @@ class RegistryUpstream implements Upstream {
 
 function subjectOf(key: RepositoryKey, missing: RequestSubject['missing'], reference: string): RequestSubject {
   return { registry: key.registry, repository: key.repository, missing, reference };
+}
+
+function withoutPageSize(path: string): string {
+  const [page = '', text] = path.split('?');
+  const query = new URLSearchParams(text);
+  query.delete('n');
+  return query.size === 0 ? page : `${page}?${query}`;
 }
 
 /** What clients are not to read of a registry, even in its own words: where it really is, and what the operator logs in with. */

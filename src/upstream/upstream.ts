@@ -35,9 +35,12 @@ export interface UpstreamManifest {
   readonly named: readonly NamedContent[];
 }
 
-/** A page of a list, as JSON that was read and written anew. */
+/** A page of a list as its registry gave it, whoever asked for it and by whatever way: read, and written anew. */
 export interface ListPage {
+  /** Of tags the array alone, of referrers the image index; JSON. */
   readonly body: Uint8Array;
+  /** Names what is on it (see oci/link-trail.ts); empty where that is nothing. */
+  readonly mark: string;
   /** To which the `Link: rel="next"` leads; null on the last. */
   readonly next: Page | null;
   /** The tag after which the next page begins, where the upstream sent more than was asked for; else null. */
@@ -46,8 +49,6 @@ export interface ListPage {
 
 export interface TagsRequest {
   readonly page: Page;
-  /** What the repository is called in the list. */
-  readonly name: string;
   /** What the client wants, made good where the upstream knows no pages. */
   readonly n: number | undefined;
   readonly last: string | undefined;

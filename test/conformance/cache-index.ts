@@ -360,6 +360,93 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       expect(left.map((seed) => (seed * 7) % 6).sort()).toEqual([3, 4, 5]);
     });
 
+    const listOf = (text: string, checkedAt: number) => ({
+      body: Buffer.from(text),
+      mark: 'marked',
+      next: 'list?last=b',
+      cutAfter: null,
+      shown: 'anyone' as const,
+      checkedAt,
+    });
+    const room = { all: 100_000, registry: 100_000, client: 100_000 };
+    const owners = { registry: 'docker.io', client: 'a' };
+    const kept = (repository: RepositoryKey, question: string) => {
+      const list = index.lists.get(repository, question);
+      return list && { ...list, body: Buffer.from(list.body) };
+    };
+
+    it('keeps the last list that a repository gave to a question', () => {
+      expect([index.lists.state(APP, 'tags'), kept(APP, 'tags'), index.lists.bytes()]).toEqual([null, null, 0]);
+      const whole = { ...listOf('["a"]', 10), next: null, cutAfter: 'a', shown: 'credential' as const };
+      index.lists.put(APP, 'tags', whole, owners, room);
+      index.lists.put(TWIN, 'tags', listOf('["b"]', 20), owners, room);
+      expect(kept(APP, 'tags')).toEqual(whole);
+      expect(index.lists.state(APP, 'tags')).toEqual({ shown: 'credential', checkedAt: 10 });
+      expect(kept(TWIN, 'tags')).toEqual(listOf('["b"]', 20));
+      expect(kept(APP, 'referrers')).toBeNull();
+      const bytes = index.lists.bytes();
+      // The same once more, by now to anyone; then another.
+      index.lists.put(APP, 'tags', { ...whole, checkedAt: 30, shown: 'anyone' }, owners, room);
+      expect(kept(APP, 'tags')).toEqual({ ...whole, checkedAt: 30, shown: 'anyone' });
+      index.lists.put(APP, 'tags', { ...whole, body: Buffer.from('["a","b"]'), cutAfter: null }, owners, room);
+      expect(kept(APP, 'tags')).toMatchObject({ body: Buffer.from('["a","b"]'), cutAfter: null, shown: 'credential' });
+      expect(index.lists.bytes()).toBe(bytes + 4);
+      index.lists.drop(APP, 'tags');
+      index.lists.drop({ ...APP, repository: 'none' }, 'tags');
+      expect([kept(APP, 'tags'), kept(TWIN, 'tags')?.checkedAt]).toEqual([null, 20]);
+      index.lists.put(TWIN, 'referrers', listOf('{}', 5), owners, room);
+      index.lists.dropAll(TWIN);
+      expect(index.lists.bytes()).toBe(0);
+    });
+
+    it('a denial of a repository voids its lists, and so does a registry that is forgotten', () => {
+      for (const repository of [APP, TWIN]) index.lists.put(repository, 'tags', listOf('[]', 1), owners, room);
+      expect([index.denyRepository(APP), index.denyRepository(APP)]).toEqual([true, false]);
+      expect([kept(APP, 'tags'), index.lists.state(APP, 'tags')]).toEqual([null, null]);
+      index.lists.put(APP, 'tags', listOf('[]', 2), owners, room);
+      expect(kept(APP, 'tags')?.checkedAt).toBe(2);
+      expect(index.denyRepository(APP)).toBe(true);
+      for (let round = 0; index.forgetRegistry('ghcr.io', 1); round++) expect(round).toBeLessThan(5);
+      expect([kept(APP, 'tags'), kept(TWIN, 'tags')]).toEqual([null, null]);
+      // What is void takes room until it is too old.
+      for (let round = 0; index.lists.dropBefore(3, 1); round++) expect(round).toBeLessThan(5);
+      expect(index.lists.bytes()).toBe(0);
+      for (let round = 0; index.dropEmptyRepositories(1); round++) expect(round).toBeLessThan(10);
+      index.lists.put(APP, 'tags', listOf('[]', 4), owners, room);
+      for (let round = 0; index.dropEmptyRepositories(1); round++) expect(round).toBeLessThan(10);
+      expect(kept(APP, 'tags')?.checkedAt).toBe(4);
+    });
+
+    it('lists leave room for those of other registries and clients: the one confirmed longest ago makes room', () => {
+      const size = (count: number) => count * (512 + 2 + 'list?last=b'.length);
+      const limits = { all: size(6), registry: size(4), client: size(2) };
+      const put = (question: string, checkedAt: number, registry: string, client: string) =>
+        index.lists.put(APP, question, listOf('[]', checkedAt), { registry, client }, limits);
+      const left = () =>
+        'abcdefghij'
+          .split('')
+          .filter((question) => kept(APP, question) !== null)
+          .join('');
+      put('a', 1, 'r', 'x');
+      put('b', 2, 'r', 'x');
+      put('c', 3, 'r', 'y');
+      // Confirmed for another client, it stays in the first one's share.
+      put('a', 4, 'r', 'y');
+      put('d', 5, 'r', 'x');
+      expect(left()).toBe('acd');
+      put('e', 6, 'r', 'y');
+      put('f', 7, 'r', 'z');
+      expect(left()).toBe('adef');
+      put('g', 8, 's', 'z');
+      put('h', 9, 's', 'u');
+      put('i', 10, 's', 'u');
+      expect(left()).toBe('defghi');
+      expect(index.lists.bytes()).toBe(size(6));
+      // What alone is more than a client may have is not kept at all.
+      index.lists.put(APP, 'j', { ...listOf('[]', 11), body: Buffer.alloc(size(2)) }, owners, limits);
+      expect(left()).toBe('defghi');
+    });
+
     it('tells what only one registry gave', () => {
       for (let seed = 1; seed <= 4; seed++) index.addBlob(blobOf(seed, seed));
       const gave = (repository: typeof APP, seed: number) => factOf(repository, seed, { gave: 'anyone' });

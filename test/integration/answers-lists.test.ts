@@ -8,7 +8,7 @@ import { snapshotOf } from '../support/edge-bed.ts';
 import { FakeRegistry } from '../support/fake-registry/index.ts';
 import type { Fault } from '../support/fake-registry/options.ts';
 import { nextQuery } from '../support/links.ts';
-import { type Answered, refusalOf } from '../support/registry-bed.ts';
+import { type Answered, digestOf, refusalOf } from '../support/registry-bed.ts';
 import { startUpstream } from '../support/upstream.ts';
 
 closeAfterEach();
@@ -152,6 +152,90 @@ describe('lists of tags end where their registry ends them', () => {
     expect(tagsOf(await pages(ask, { kind: 'tags', ...(n === undefined ? {} : { n }) }))).toEqual(['a', 'b', 'c']);
   });
 
+  /** A registry whose pages of two tags lead to one another as `next` says. */
+  const leading = (next: readonly (number | null)[], tags: (page: number) => readonly string[] | null) => {
+    return ({ query }: { query: string }) => {
+      const page = Number(new URLSearchParams(query).get('page') ?? 0);
+      const to = next[page];
+      const headers = { ...(to == null ? {} : { link: `<?page=${to}>; rel="next"` }) };
+      return { status: 200, headers, body: JSON.stringify({ tags: tags(page) }) };
+    };
+  };
+  const two = (page: number) => [`v${page}a`, `v${page}b`];
+
+  it.each([
+    ['to the first', [1, 2, 3, 0]],
+    ['to the first by another name', [1, 2, 3, 4, 1]],
+    ['to one in between', [1, 2, 3, 2]],
+    ['to the one before', [1, 2, 3, 2]],
+  ])('once, where the last page leads back %s', async (_, next) => {
+    const { fake, ask } = await answersBed();
+    fake.faults = leading(next, (page) => two(page === 4 ? 0 : page));
+    for (const first of [{ kind: 'tags' }, { kind: 'tags', n: 100 }, { kind: 'tags', n: 1 }] as const) {
+      const seen = await pages(ask, first);
+      expect(tagsOf(seen)).toEqual([0, 1, 2, 3].flatMap(two));
+      expect(seen.at(-1)?.headers.link).toBeUndefined();
+    }
+  });
+
+  it.each([undefined, 2])('once, where every page is all of it under another name (n=%s)', async (n) => {
+    const { fake, ask } = await answersBed();
+    const forever = Array.from({ length: 40 }, (_, page) => page + 1);
+    fake.faults = leading(forever, () => ['a', 'b', 'c']);
+    const seen = await pages(ask, { kind: 'tags', ...(n === undefined ? {} : { n }) });
+    expect([tagsOf(seen), seen.at(-1)?.headers.link]).toEqual([['a', 'b', 'c'], undefined]);
+  });
+
+  it('where pages of nothing lead in a circle, and not where they lead on', async () => {
+    const { fake, ask } = await answersBed();
+    fake.faults = leading([1, 2, 1], (page) => (page === 0 ? ['a'] : null));
+    expect(tagsOf(await pages(ask, { kind: 'tags' }))).toEqual(['a']);
+    fake.faults = leading([1, 2, 3, null], (page) => (page === 0 || page === 3 ? two(page) : null));
+    expect(tagsOf(await pages(ask, { kind: 'tags' }))).toEqual([...two(0), ...two(3)]);
+  });
+
+  it('after thousands of pages', async () => {
+    const { fake, ask } = await answersBed();
+    const COUNT = 600;
+    fake.faults = leading([...Array.from({ length: COUNT - 1 }, (_, page) => page + 1), 0], two);
+    let tags = 0;
+    for (let what: What | null = { kind: 'tags' }; what !== null && tags < 3 * COUNT; ) {
+      const reply = await ask(what);
+      expect(reply.headers.link?.length ?? 0).toBeLessThan(3_000);
+      tags += json(reply).tags.length;
+      what = followed(reply);
+    }
+    expect(tags).toBe(2 * COUNT);
+  });
+
+  it.each([
+    ['has pages of a size of its own', 10],
+    ['has no pages otherwise', Number.POSITIVE_INFINITY],
+  ])('where it refuses so large a page, and %s', async (_, size) => {
+    const { fake, ask } = await answersBed();
+    fake.faults = ({ query }) => {
+      const asked = new URLSearchParams(query);
+      const headers: Record<string, string> = { 'content-type': 'application/json' };
+      if (Number(asked.get('n') ?? 0) > 10) {
+        const detail = { n: asked.get('n') };
+        return {
+          status: 400,
+          headers,
+          body: JSON.stringify({ errors: [{ code: 'PAGINATION_NUMBER_INVALID', detail }] }),
+        };
+      }
+      const rest = ALL.filter((tag) => tag > (asked.get('last') ?? ''));
+      const tags = rest.slice(0, size);
+      if (tags.length < rest.length) headers.link = `<?last=${tags.at(-1)}>; rel="next"`;
+      return { status: 200, headers, body: JSON.stringify({ tags }) };
+    };
+    for (const n of [11, 24, 1_000]) {
+      const seen = await pages(ask, { kind: 'tags', n });
+      expect(tagsOf(seen)).toEqual(ALL);
+      expect(Math.max(...seen.map((reply) => json(reply).tags.length))).toBeLessThanOrEqual(n);
+    }
+  });
+
   it('or in an error, where a link leads out of the list', async () => {
     const { fake, ask } = await answersBed();
     fake.faults = () => ({ status: 200, headers: { link: '</pages/2>; rel="next"' }, body: '{"tags":["a"]}' });
@@ -286,7 +370,9 @@ describe('referrers', () => {
 
   it('are chosen by type here where their registry does not say that it has, page for page', async () => {
     const { fake, ask, image } = await withFallback();
-    const rows = ['x/sig', 'x/sbom', 'x/sig'].map((type) => descriptor(image.digest, type));
+    const rows = ['x/sig', 'x/sbom', 'x/sig'].map((type, at) =>
+      descriptor(digestOf(`sha256:${`${at}`.repeat(64)}`), type),
+    );
     fake.faults = ({ kind, query }) => {
       if (kind !== 'referrers') return undefined;
       const page = Number(new URLSearchParams(query).get('page') ?? 0);

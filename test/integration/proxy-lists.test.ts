@@ -109,7 +109,9 @@ describe('tags', () => {
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     bed.put('quay.io', { fake: Object.create(fake, { url: { value: url } }) as FakeRegistry });
     const reply = await bed.ask('quay.io', 'org/app', { kind: 'tags', n: 1 }, { base: '/quay.io/v2/' });
-    expect(reply.headers.link).toBe('</quay.io/v2/org/app/tags/list?next_page=a%2Fb%3D&n=1&_next=1>; rel="next"');
+    expect(reply.headers.link).toMatch(
+      /^<\/quay\.io\/v2\/org\/app\/tags\/list\?next_page=a%2Fb%3D&n=1&_next=1&_seen=[\w-]{8}>; rel="next"$/,
+    );
     expect(json(reply)).toEqual({ name: 'org/app', tags: ['a'] });
     await bed.ask('quay.io', 'org/app', followed(reply.headers.link));
     expect(asked).toEqual(['/v2/org/app/tags/list?n=1', '/v2/org/app/tags/list?next_page=a%2Fb%3D&n=1']);
@@ -328,6 +330,84 @@ describe('while the registry fails', () => {
     fake.faults = () => undefined;
     bed.clock += 60_000;
     expect((await bed.ask('docker.io', REPOSITORY, asked)).from).toBe('upstream');
+  });
+
+  test.each(LISTS)(
+    'the last list of %s outlives a start, and is the same by whatever way it is asked for',
+    async (_, what) => {
+      const { fake, bed, repository } = await start({ pageSize: 1 });
+      const image = repository.addImage('1', ['layer']);
+      repository.addImage('2', ['other']);
+      for (const type of ['a', 'b'])
+        repository.addImage(undefined, [type], { subject: image, artifactType: `x/${type}` });
+      const asked = what(image.digest);
+      await bed.ask('docker.io', REPOSITORY, asked, { base: '/v2/docker.io/', method: 'HEAD' });
+      await fake.close();
+      bed.restartCore();
+      for (const way of [
+        { base: '/v2/' },
+        { base: '/docker.io/v2/', ns: 'docker.io', name: 'app', client: '192.0.2.9' },
+      ]) {
+        const stale = await bed.ask('docker.io', REPOSITORY, asked, way);
+        expect([stale.status, stale.from, stale.headers.warning]).toEqual([
+          200,
+          'stale',
+          expect.stringMatching(/^299 - /),
+        ]);
+        expect(stale.headers.link).toMatch(`<${way.base}${REPOSITORY}/${asked.kind}/`);
+        expect(stale.headers.link?.includes('ns=docker.io')).toBe('ns' in way);
+        const { name, tags, manifests } = json(stale);
+        if (asked.kind === 'tags') expect([name, tags]).toEqual(['name' in way ? way.name : REPOSITORY, ['1']]);
+        else expect(manifests).toHaveLength(1);
+      }
+    },
+  );
+
+  test.each(LISTS)('%s that credentials opened go with them', async (_, what) => {
+    const { fake, bed, repository } = await start();
+    const image = repository.addImage('1', ['layer']);
+    const asked = what(image.digest);
+    const credentials = { username: 'u', password: 'p' };
+    bed.put('docker.io', { fake, credentials });
+    const authenticated = { authenticated: true };
+    expect((await bed.ask('docker.io', REPOSITORY, asked, authenticated)).from).toBe('upstream');
+    fake.faults = () => ({ status: 503 });
+    expect((await bed.ask('docker.io', REPOSITORY, asked, authenticated)).from).toBe('stale');
+    expect(await refusalOf(bed.ask('docker.io', REPOSITORY, asked))).toBe('privateContent');
+    bed.put('docker.io', { fake, credentials, public: true });
+    expect((await bed.ask('docker.io', REPOSITORY, asked)).from).toBe('stale');
+    bed.put('docker.io', { fake });
+    expect(await refusalOf(bed.ask('docker.io', REPOSITORY, asked, authenticated))).toBe('upstreamFailed');
+  });
+
+  test.each(LISTS)('%s of a repository that denied a pull are not served, after a start either', async (_, what) => {
+    const { fake, bed, repository } = await start();
+    const image = repository.addImage('1', ['layer']);
+    const asked = what(image.digest);
+    await bed.ask('docker.io', REPOSITORY, asked);
+    fake.faults = () => ({ status: 403 });
+    expect(await refusalOf(bed.manifest('docker.io', REPOSITORY, '1'))).toBe('upstreamDenied');
+    fake.faults = () => ({ status: 503 });
+    bed.restartCore();
+    expect(await refusalOf(bed.ask('docker.io', REPOSITORY, asked))).toBe('upstreamFailed');
+  });
+
+  test('one client pushes out no list of another', async () => {
+    const { fake, bed, repository } = await start();
+    const image = repository.addImage('1', ['layer']);
+    const asked = { kind: 'referrers', digest: image.digest } as const;
+    await bed.ask('docker.io', REPOSITORY, asked, { client: 'quiet' });
+    // Some 45 KiB each: together more than all the room that lists have in this cache.
+    const page = (at: number): What => ({ kind: 'tags', extra: [['page', String(at)]] });
+    for (let at = 0; at < 40; at++) {
+      const tags = Array.from({ length: 400 }, (_, tag) => `v${at}-${tag}-${'x'.repeat(100)}`);
+      fake.faults = () => ({ status: 200, body: JSON.stringify({ tags }) });
+      await bed.ask('docker.io', REPOSITORY, page(at), { client: 'loud' });
+    }
+    fake.faults = () => ({ status: 503 });
+    expect((await bed.ask('docker.io', REPOSITORY, asked)).from).toBe('stale');
+    expect((await bed.ask('docker.io', REPOSITORY, page(39))).from).toBe('stale');
+    expect(await refusalOf(bed.ask('docker.io', REPOSITORY, page(0)))).toBe('upstreamFailed');
   });
 
   test.each(LISTS)('%s that were refused meanwhile are not served any more', async (_, what) => {

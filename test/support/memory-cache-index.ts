@@ -14,12 +14,14 @@ import type {
   TagRow,
   UsedBlob,
 } from '../../src/cache/index-port.ts';
-import type { Digest, RepositoryKey } from '../../src/oci/names.ts';
+import { type Digest, type RepositoryKey, repositoryId } from '../../src/oci/names.ts';
+import { MemoryLists } from './memory-lists.ts';
 
 const DAY = 86_400_000;
 
 /** The cache's index in memory: plain maps, sorted when asked. For tests; it forgets when the process ends. */
 export class MemoryCacheIndex implements CacheIndex {
+  readonly lists = new MemoryLists();
   readonly #removals = new Set<Digest>();
   readonly #blobs = new Map<Digest, UsedBlob>();
   readonly #places = new Map<Scrubbed, Digest | null>();
@@ -46,6 +48,7 @@ export class MemoryCacheIndex implements CacheIndex {
       if (row.lastUse > now) this.#manifests.set(digest, { ...row, lastUse: 0 });
     }
     for (const [key, row] of this.#tags) if (row.checkedAt > now) this.#tags.set(key, { ...row, checkedAt: 0 });
+    this.lists.settle(now);
     return false;
   }
 
@@ -146,7 +149,9 @@ export class MemoryCacheIndex implements CacheIndex {
   denyRepository(repository: RepositoryKey): boolean {
     const keys = [...this.#facts.keys()].filter((key) => key.startsWith(factKey(repository, '' as Digest)));
     for (const key of keys) this.#facts.delete(key);
-    return keys.length > 0;
+    const before = this.lists.bytes();
+    this.lists.forget(`${repositoryId(repository)} `);
+    return keys.length > 0 || this.lists.bytes() < before;
   }
 
   denyDigest(repository: RepositoryKey, digest: Digest): boolean {
@@ -256,6 +261,7 @@ export class MemoryCacheIndex implements CacheIndex {
   }
 
   forgetRegistry(registry: string): boolean {
+    this.lists.forget(`${registry}/`);
     for (const map of [this.#facts, this.#tags]) {
       for (const key of map.keys()) if (key.startsWith(`${registry}/`)) map.delete(key);
     }

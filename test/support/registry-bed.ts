@@ -87,6 +87,7 @@ export class RegistryBed {
       upstream: this.#upstream,
       blobs: keepNothing === true ? null : cache,
       manifests: cache.manifests,
+      lists: cache.lists,
       table: () => this.#table(),
       config: { tagTtl, staleFor },
       log: silentLog(),

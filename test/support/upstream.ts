@@ -10,7 +10,7 @@ export interface TestUpstream extends Upstream {
 
 /** A question for a page of tags. */
 export function tagsRequest(page: string | null = 'list'): TagsRequest {
-  return { page: page ?? 'list', name: 'app', n: undefined, last: undefined, isNext: false };
+  return { page: page ?? 'list', n: undefined, last: undefined, isNext: false };
 }
 
 /** The real upstream over given endpoints. Proxies of the environment are ignored unless given. */

@@ -204,5 +204,56 @@ const removals: Migration = {
   sql: 'CREATE TABLE removals (digest BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;',
 };
 
+/**
+ * The last list of tags or referrers that a repository gave to each question (`question`: its hash), for while its registry fails. It counts while
+ * its generation is its repository's; `shown` as a fact's. `sum` tells whether a new one is the same. The shares are kept by triggers; `all` has
+ * no name.
+ */
+const lists: Migration = {
+  name: 'lists',
+  sql: `
+    CREATE TABLE lists (
+      id INTEGER PRIMARY KEY,
+      repository INTEGER NOT NULL REFERENCES repositories (id),
+      question BLOB NOT NULL,
+      generation INTEGER NOT NULL,
+      checked_at INTEGER NOT NULL,
+      shown INTEGER NOT NULL CHECK (shown BETWEEN 1 AND 2),
+      registry TEXT NOT NULL,
+      client TEXT NOT NULL,
+      size INTEGER NOT NULL,
+      sum BLOB NOT NULL,
+      mark TEXT NOT NULL,
+      next TEXT,
+      cut_after TEXT,
+      body BLOB NOT NULL,
+      UNIQUE (repository, question)
+    ) STRICT;
+    CREATE INDEX lists_by_check ON lists (checked_at);
+    CREATE INDEX lists_of_registry ON lists (registry, checked_at);
+    CREATE INDEX lists_of_client ON lists (client, checked_at);
+
+    CREATE TABLE list_shares (
+      kind TEXT NOT NULL,
+      name TEXT NOT NULL,
+      bytes INTEGER NOT NULL,
+      PRIMARY KEY (kind, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER list_in AFTER INSERT ON lists BEGIN
+      INSERT INTO list_shares VALUES ('all', '', new.size), ('registry', new.registry, new.size), ('client', new.client, new.size)
+        ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+    END;
+    CREATE TRIGGER list_out AFTER DELETE ON lists BEGIN
+      UPDATE list_shares SET bytes = bytes - old.size
+        WHERE (kind, name) IN (VALUES ('all', ''), ('registry', old.registry), ('client', old.client));
+      DELETE FROM list_shares WHERE (kind, name) IN (VALUES ('registry', old.registry), ('client', old.client)) AND bytes <= 0;
+    END;
+    CREATE TRIGGER list_resized AFTER UPDATE OF size ON lists BEGIN
+      UPDATE list_shares SET bytes = bytes + new.size - old.size
+        WHERE (kind, name) IN (VALUES ('all', ''), ('registry', old.registry), ('client', old.client));
+    END;
+  `,
+};
+
 /** Schema of `cache.db`: what the cache directory holds. It has a file of its own, since losing it loses nothing and it is written to often. */
-export const cacheMigrations: readonly Migration[] = [inventory, useLog, facts, scrub, manifestTimes, removals];
+export const cacheMigrations: readonly Migration[] = [inventory, useLog, facts, scrub, manifestTimes, removals, lists];

@@ -7,6 +7,7 @@ import { CACHE_SQL, openCacheIndex, SqliteCacheIndex } from '../../../src/sqlite
 import { openDatabase } from '../../../src/sqlite/database.ts';
 import { toBytes } from '../../../src/sqlite/digest-bytes.ts';
 import { FACT_SQL } from '../../../src/sqlite/fact-table.ts';
+import { LIST_SQL } from '../../../src/sqlite/list-table.ts';
 import { cacheMigrations } from '../../../src/sqlite/migrations/cache.ts';
 import { USE_SQL } from '../../../src/sqlite/use-log.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
@@ -27,14 +28,15 @@ cacheIndexConformance('memory', () => new MemoryCacheIndex());
 describe('the cache index in SQLite', () => {
   it('finds rows by a key in every statement on the path of a pull or of eviction', () => {
     const database = open();
-    for (const [name, sql] of Object.entries({ ...CACHE_SQL, ...FACT_SQL, ...USE_SQL })) {
+    for (const [name, sql] of Object.entries({ ...CACHE_SQL, ...FACT_SQL, ...LIST_SQL, ...USE_SQL })) {
       // For commands and the start.
       if (['onlyOf', 'counters', 'removals'].includes(name)) continue;
       const blanks = Array(sql.split('?').length - 1).fill(null);
       const plan = database.prepare(`EXPLAIN QUERY PLAN ${sql}`).all(...blanks) as { detail: string }[];
       for (const { detail } of plan) {
         // A scan along an index in its order, or over what a part of the statement found, with a limit.
-        const walksInOrder = /USING (COVERING )?INDEX (manifests_by_use|tags_by_check)$|SCAN given$/.test(detail);
+        const walksInOrder =
+          /USING (COVERING )?INDEX (manifests_by_use|tags_by_check|lists_by_check)$|SCAN given$/.test(detail);
         expect(`${name}: ${detail}`).not.toMatch(/TEMP B-TREE/);
         if (!walksInOrder) expect(`${name}: ${detail}`).not.toMatch(/: SCAN (?!CONSTANT)/);
       }
