@@ -5,6 +5,7 @@ import { elapsed } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { repositoryId } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { rowOf } from '../upstream/upstream.ts';
 import type { ListAnswer, ListQuestion } from './lists.ts';
 import type { Pull, Reply } from './reply.ts';
 import { flightId, isDenial, isTransient, type RepositoryAccess } from './repository-access.ts';
@@ -120,6 +121,6 @@ export class KeptLists {
 }
 
 /** In whose shares of the room a list counts. Hosts of one pattern are one registry here, of which there is no end. */
-function ownersOf({ host, pattern = host }: RegistryEntry, { client }: Pull): { client: string; registry: string } {
-  return { client, registry: pattern };
+function ownersOf(entry: RegistryEntry, { client }: Pull): { client: string; registry: string } {
+  return { client, registry: rowOf(entry) };
 }
