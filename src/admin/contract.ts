@@ -3,6 +3,7 @@ import type { CertificateInfo, CertificateState } from '../certs/service.ts';
 import type { ConfigChange } from '../config/reload.ts';
 import type { Authority } from '../kit/authorities.ts';
 import type { EndpointHealth } from '../upstream/upstream.ts';
+import type { BackupManifest } from './backup/archive.ts';
 
 /**
  * The operator's contract: named operations, JSON in, a stream of JSON lines out. The CLI calls them through `<dataDir>/admin.sock`
@@ -28,6 +29,8 @@ export type Operation = (input: unknown, context: OperationContext) => Promise<u
 
 export interface OperationContext {
   readonly step: (step: string, message: string, data?: unknown) => void;
+  /** Resolves when whoever follows the steps has taken those that there were; for an operation whose steps are many bytes. */
+  readonly drained?: () => Promise<void>;
   /** Aborted when the person presses Ctrl-C. */
   readonly signal: AbortSignal;
 }
@@ -121,4 +124,25 @@ export interface ReloadReport {
   /** Written otherwise than the gateway runs; for the next start. */
   readonly restart: readonly ConfigChange[];
   readonly warnings: readonly string[];
+}
+
+/** What `backup --json` shows, `file` besides. */
+export interface BackupMade extends BackupManifest {
+  readonly dataDir: string;
+  /** Of the whole archive. */
+  readonly bytes: number;
+}
+
+/** What `restore --json` shows. */
+export interface Restored {
+  readonly dataDir: string;
+  /** Of the program that made the backup, and when, ISO 8601; null where the backup does not say. */
+  readonly version: string | null;
+  readonly created: string | null;
+  /** Steps of the database's schema. */
+  readonly schema: number;
+  /** What was put in place. */
+  readonly files: readonly string[];
+  /** Where what was there before is now; null where there was nothing. */
+  readonly aside: string | null;
 }

@@ -51,6 +51,8 @@ export interface OperationsDeps {
   readonly certificates: (CertificateService & CertificateOperations) | null;
   /** Opened when it is first asked for: most commands need no cache. */
   readonly cache: () => CacheAdmin;
+  /** Copies the database into a new file, consistent, while it is used; resolves to the number of its schema. */
+  readonly snapshot: (path: string) => Promise<number>;
   readonly live: LiveGateway | null;
 }
 

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { chmod, lstat, open, unlink } from 'node:fs/promises';
 import http from 'node:http';
 import net from 'node:net';
@@ -180,6 +181,10 @@ async function serveRequest(
   try {
     const result = await operation(input, {
       step: (step, message, data) => write({ type: 'step', step, message, ...(data === undefined ? {} : { data }) }),
+      drained: async () => {
+        if (response.writableNeedDrain && !response.destroyed)
+          await once(response, 'drain', { signal: controller.signal });
+      },
       signal: controller.signal,
     });
     write({ type: 'result', result: result ?? null });
@@ -233,8 +238,10 @@ export async function callAdmin(
   try {
     const response = await post(socket.path, operation, JSON.stringify(input ?? {}), context.signal);
     for await (const line of jsonLines(response)) {
-      if (line.type === 'step') context.step(line.step, line.message, line.data);
-      else if (line.type === 'result') return line.result;
+      if (line.type === 'step') {
+        context.step(line.step, line.message, line.data);
+        await context.drained?.();
+      } else if (line.type === 'result') return line.result;
       else throw OperatorError.received(line);
     }
     throw gatewayGone(operation);

@@ -52,6 +52,18 @@ export class Output {
     this.#stdout.write(text.endsWith('\n') || text === '' ? text : `${text}\n`);
   }
 
+  /** Whether results go to a person's screen. */
+  get isTerminal(): boolean {
+    return this.#stdout.isTTY === true;
+  }
+
+  /** A result that is no text. Resolves when it was taken. @throws where the reader has left: what it has is not whole */
+  bytes(bytes: Uint8Array): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#stdout.write(bytes, (error) => (error ? reject(error) : resolve()));
+    });
+  }
+
   json(value: unknown): void {
     this.text(JSON.stringify(value, null, 2));
   }

@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { OperatorError } from '../kit/operator-error.ts';
 import { ignoreDebuggerSignal, version } from '../kit/process.ts';
 import { aliasCommands } from './alias.ts';
+import { backupCommand, restoreCommand } from './backup.ts';
 import { cacheCommands } from './cache.ts';
 import { certCommands } from './cert.ts';
 import { clientCommand } from './client.ts';
@@ -128,6 +129,8 @@ function buildProgram(session: Session, exit: Exit): Command {
     reloadCommand(session),
     cacheCommands(session),
     userCommands(session),
+    backupCommand(session),
+    restoreCommand(session),
   ]) {
     program.addCommand(command);
   }

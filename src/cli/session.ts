@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import type { AdminLine } from '../admin/contract.ts';
+import type { AdminLine, OperationContext } from '../admin/contract.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import { readBounded } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
@@ -33,7 +33,12 @@ export interface Session {
    * Runs an operation where the gateway runs, else in this process on its data directory.
    * @throws {OperatorError}
    */
-  act(operation: string, input: unknown, onStep?: (step: Step) => void): Promise<unknown>;
+  act(
+    operation: string,
+    input: unknown,
+    onStep?: (step: Step) => void,
+    drained?: OperationContext['drained'],
+  ): Promise<unknown>;
 }
 
 /** Set by commands whose outcome is no error but is not good either (`doctor`). */
@@ -66,13 +71,14 @@ export function createSession(options: {
     stdin: options.stdin,
     reread: options.load,
     config,
-    async act(operation, input, onStep = (step) => output.step(step.step, step.message)) {
+    async act(operation, input, onStep = (step) => output.step(step.step, step.message), drained = undefined) {
       const { config: settings } = await config();
       // Loaded only where it is needed: `serve` calls nobody.
       const { callAdmin, NotRunningError } = await import('../admin/socket.ts');
       const context = {
         signal,
         step: (step: string, message: string, data?: unknown) => onStep({ type: 'step', step, message, data }),
+        ...(drained === undefined ? {} : { drained }),
       };
       const deadline = performance.now() + HELD_TIMEOUT;
       for (;;) {

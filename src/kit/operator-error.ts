@@ -58,6 +58,30 @@ export const OPERATOR_ERRORS = {
     'no backup could be made; before an update of the database, it is then left as it is',
     'make room on the disk, and try again',
   ),
+  BACKUP_EXISTS: failure(
+    'a file of that name is there already, and was left as it is',
+    'give another name, or replace it with --force',
+  ),
+  BACKUP_UNWRITABLE: failure(
+    'the backup cannot be written where it was to go; nothing of it is left there',
+    'check that the directory is there, is writable by this user and has room',
+  ),
+  BACKUP_INVALID: failure(
+    'what was given is no backup, or not whole; nothing was restored',
+    'give a file that gateway backup made, or a backup-….db of the data directory',
+  ),
+  BACKUP_NEWER: failure(
+    'the backup was made by a newer version of this program; nothing was restored',
+    'restore it with that version or a later one',
+  ),
+  RESTORE_REFUSED: failure(
+    'the data directory is not empty, and was left as it is',
+    'restore into another directory (--data-dir), or replace what is there with --force: it is kept aside then',
+  ),
+  RESTORE_FAILED: failure(
+    'a backup could not be restored; what was there is there',
+    'check that the data directory is writable by this user and has room, and restore again',
+  ),
   DATABASE_LOCKED: failure(
     'another program has the database open',
     'end that program, or let it finish, and start again',

@@ -313,6 +313,7 @@ async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state
     users,
     certificates,
     cache: () => cache.admin,
+    snapshot: state.snapshot,
     live,
   });
   const admin = await startAdminServer({ dataDir: config.dataDir, operations, log });

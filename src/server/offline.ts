@@ -44,6 +44,7 @@ export async function runOffline(
         cache ??= openCache();
         return cache.admin;
       },
+      snapshot: state.snapshot,
       live: null,
     });
     const operation = operations.get(name);

@@ -10,7 +10,7 @@ import { Lifecycle } from '../kit/process.ts';
 import { pseudonymOf } from '../kit/via.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { openStores } from './stores.ts';
+import { openStores, type Stores } from './stores.ts';
 
 /** What a data directory holds and must not be lost, opened by the one process that works on it. */
 export interface State {
@@ -19,6 +19,7 @@ export interface State {
   readonly counters: CounterStore;
   /** As `Via` names this gateway. */
   readonly pseudonym: string;
+  readonly snapshot: Stores['snapshot'];
   /** Null with `tls.mode: off`. */
   readonly certificates: Certificates | null;
   /** Every host that is to have a certificate, by the table as it is now. */
@@ -79,7 +80,16 @@ export async function openState(options: {
     const pseudonym = pseudonymOf(stores.identity);
     const users = await Users.open(stores.users, log);
     lifecycle.defer('the users', () => users.close());
-    return { table, users, counters: stores.counters, pseudonym, certificates, coveredHosts, close };
+    return {
+      table,
+      users,
+      counters: stores.counters,
+      pseudonym,
+      snapshot: stores.snapshot,
+      certificates,
+      coveredHosts,
+      close,
+    };
   } catch (error) {
     await close();
     throw error;

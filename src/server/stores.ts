@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { CounterStore } from '../access/counters.ts';
 import type { UserStore } from '../access/users.ts';
+import { completeRestore } from '../admin/backup/put-in-place.ts';
 import type { AliasStore } from '../aliases/store.ts';
 import type { CacheIndex } from '../cache/index-port.ts';
 import type { Challenges } from '../certs/challenges.ts';
@@ -15,9 +16,10 @@ import { SqliteChallenges } from '../sqlite/challenge-store.ts';
 import { SqliteCounterStore } from '../sqlite/counter-store.ts';
 import { closeDatabase, openDatabase } from '../sqlite/database.ts';
 import { readIdentity } from '../sqlite/identity.ts';
-import { acquireInstanceLock } from '../sqlite/instance-lock.ts';
+import { acquireInstanceLock, type InstanceLock } from '../sqlite/instance-lock.ts';
 import { SqliteLocks } from '../sqlite/locks.ts';
 import { gatewayMigrations } from '../sqlite/migrations/gateway.ts';
+import { inspectDatabase, snapshotDatabase } from '../sqlite/snapshot.ts';
 import { SqliteUserStore } from '../sqlite/user-store.ts';
 import type { Logger } from '../telemetry/log.ts';
 
@@ -31,6 +33,8 @@ export interface Stores {
   readonly counters: CounterStore;
   /** What the gateway calls itself to others: 16 random hex digits, made with the database. */
   readonly identity: string;
+  /** Copies what must not be lost into a new file, consistent, while it is used; resolves to the number of its schema. */
+  readonly snapshot: (path: string) => Promise<number>;
 }
 
 /**
@@ -47,6 +51,7 @@ export async function openStores(
   const lock = acquireInstanceLock(dataDir, activity);
   for (const warning of lock.warnings) log.warn(warning);
   lifecycle.defer('the lock of the data directory', () => lock.release());
+  await completeRestore(dataDir);
   const database = openDatabase(join(dataDir, 'gateway.db'), gatewayMigrations, {
     durability: 'full',
     exclusive: true,
@@ -61,7 +66,18 @@ export async function openStores(
     users: new SqliteUserStore(database),
     counters: new SqliteCounterStore(database),
     identity: readIdentity(database),
+    snapshot: (path) => snapshotDatabase(database, path),
   };
+}
+
+/** Takes a data directory, made where there is none, for a restore. @throws {OperatorError} `DATA_DIR_IN_USE` … */
+export function holdDataDirectory(dataDir: string): InstanceLock {
+  return acquireInstanceLock(dataDir, 'restore');
+}
+
+/** See `inspectDatabase`. */
+export function inspectState(path: string): number {
+  return inspectDatabase(path, gatewayMigrations);
 }
 
 /** The cache's index, which is always local. The cache closes it. */

@@ -125,7 +125,7 @@ function migrate(
   irreplaceable: boolean,
 ): void {
   const version = (): number => Number(database.pragma('user_version', { simple: true }));
-  if (version() > migrations.length) throw newer(path, version(), migrations.length);
+  refuseNewer(path, version(), migrations.length);
   if (irreplaceable && version() > 0 && version() < migrations.length) backUpBeforeUpgrade(database, path, version());
   for (const [index, migration] of migrations.entries()) {
     if (version() > index) continue;
@@ -144,20 +144,23 @@ function migrate(
   }
 }
 
-function newer(path: string, found: number, known: number): OperatorError {
+/** @throws {OperatorError} `DATABASE_NEWER` */
+export function refuseNewer(path: string, found: number, known: number): void {
+  if (found <= known) return;
   const made = newestBackupFor(path, known);
   const backup =
     made === null
       ? 'restore a backup from before the update: gateway restore FILE --force'
       : `go back to what it was before the update: gateway restore ${made} --force`;
-  return new OperatorError(
+  throw new OperatorError(
     'DATABASE_NEWER',
     `${path} was written by a newer version of this program (schema ${found}, this one knows up to ${known})`,
     { next: `start the newer version again, or ${backup}` },
   );
 }
 
-function explain(path: string, error: unknown): unknown {
+/** What went wrong with a database, for an operator. */
+export function explain(path: string, error: unknown): unknown {
   if (error instanceof OperatorError) return error;
   const code = (error as { code?: unknown }).code;
   const reason = error instanceof Error ? error.message : String(error);

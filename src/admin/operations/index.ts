@@ -1,6 +1,7 @@
 import type { CertificateState } from '../../certs/service.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
 import { steadyNow } from '../../kit/time.ts';
+import { backupOperations } from '../backup/backup.ts';
 import type { Operation, ReloadReport, StatusReport } from '../contract.ts';
 import { doctorOperations } from '../doctor/doctor.ts';
 import type { OperationsDeps } from '../operation.ts';
@@ -25,6 +26,7 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
     ...doctorOperations(deps),
     ...cacheOperations(deps),
     ...userOperations(deps),
+    ...backupOperations(deps),
     ...reloadOperations(deps),
   };
   const { live } = deps;
