@@ -174,7 +174,7 @@ function unauthorized(
   facts: Readonly<Record<string, string>>,
 ): RegistryError {
   // The host is the client's own text: nothing of it may break out of the quoted string.
-  const realm = (host ?? '').replace(/[^A-Za-z0-9.:-]/g, '').slice(0, 253) || 'registry gateway';
+  const realm = (host ?? '').replace(/[^A-Za-z0-9.:[\]-]/g, '').slice(0, 253) || 'registry gateway';
   return new RegistryError(name, {
     facts: { host: realm, ...facts },
     headers: { 'www-authenticate': `Basic realm="${realm}", charset="UTF-8"` },

@@ -199,7 +199,7 @@ async function checkAccess(c: Context<EdgeBindings>, access: AccessPort): Promis
   const grant = await access.check({
     address: context.clientAddress,
     authorization: c.req.header('authorization'),
-    host: context.host,
+    host: context.authority,
   });
   context.user = grant.user;
 }

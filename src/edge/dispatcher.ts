@@ -28,7 +28,7 @@ import {
   sendBody,
 } from './response-writer.ts';
 import type { SlowReaderWatch } from './slow-readers.ts';
-import type { PullRoute, Routes } from './target.ts';
+import { namespaceOf, type PullRoute, type Routes } from './target.ts';
 
 /** Node's request listener, with the connection that the request came on. */
 export type Dispatcher = (request: IncomingMessage, response: ServerResponse, connection: Connection) => void;
@@ -187,14 +187,16 @@ function servePull(
   context.kind = route.target.what.kind;
   context.target = route.target;
   const { headers } = request;
-  const client = { address: context.clientAddress, authorization: headers.authorization, host: context.host };
+  const client = { address: context.clientAddress, authorization: headers.authorization, host: context.authority };
   const serve = (grant: Grant) => {
     context.user = grant.user;
     const reply = deps.proxy.serve(new ClientPull(context, route, headers, grant));
     return andThen(reply, (ready) => sendReply(deps, context, route, ready, response, grant));
   };
   const fail = (error: unknown): void => {
-    if (!context.left) sendAnswer(response, context, errorAnswer(error, context, deps.log));
+    if (context.left) return;
+    const answer = errorAnswer(error, context, deps.log);
+    sendAnswer(response, context, { ...answer, headers: { ...answer.headers, ...namespaceOf(route) } });
   };
   try {
     const served = andThen(deps.access.check(client), serve);
@@ -220,7 +222,7 @@ function sendReply(
     'x-request-id': context.id,
   };
   noteOrigin(headers, reply);
-  if (route.ns !== undefined) headers['oci-namespace'] = route.target.registry;
+  Object.assign(headers, namespaceOf(route));
   if (body !== null && body.length !== undefined) headers['content-length'] ??= String(body.length);
   const { quota } = deps.access;
   if (quota === null || body === null) return writeReply(deps, context, reply, headers, response, null);

@@ -129,7 +129,7 @@ function isOwnName(text: string, asked: AskedHost, { domain, publicHost }: Table
   return same && (port || HTTPS_PORT) === (asked.port || HTTPS_PORT);
 }
 
-const HTTPS_PORT = '443';
+export const HTTPS_PORT = '443';
 
 function isLocal(host: string): boolean {
   return host === 'localhost' || isIP(host) !== 0;

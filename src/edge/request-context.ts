@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
+import { isIP } from 'node:net';
 import type { AccessRequest, Grant } from '../access/access.ts';
 import type { ByteQuota } from '../access/quotas.ts';
 import { NetworkList, parseAddress } from '../kit/networks.ts';
@@ -8,6 +9,7 @@ import type { Reply } from '../proxy/reply.ts';
 import type { PlainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type Connection, plainAddress, type Service } from './connections.ts';
+import { HTTPS_PORT } from './registry-name.ts';
 import { readRequestLine } from './request-line.ts';
 
 /** Longest user agent that a log line carries. */
@@ -105,6 +107,12 @@ export class RequestContext {
       if (this.left) this.#leaving.abort(new ClientLeftError());
     }
     return this.#leaving.signal;
+  }
+
+  /** Host and port as people write them: what they log in to. */
+  get authority(): string {
+    const host = isIP(this.host) === 6 ? `[${this.host}]` : this.host;
+    return this.port === '' || this.port === HTTPS_PORT ? host : `${host}:${this.port}`;
   }
 
   leave(): void {

@@ -93,14 +93,26 @@ export function resolvePull(url: RequestUrl, table: TableSnapshot): PullRoute | 
     }
   }
 
-  const asked = found.name.join('/');
-  const key = { registry, repository: repositoryOf(registry, name) };
-  return {
-    target: { ...key, what: whatOf(found, key, url.query, params) },
-    ...(asked === nameIn(base, key) ? {} : { name: asked }),
-    base,
-    ns: ns === undefined || !isRegistryName(ns) ? undefined : ns,
-  };
+  const namespace = { target: { registry }, ns: ns === undefined || !isRegistryName(ns) ? undefined : ns };
+  try {
+    const asked = found.name.join('/');
+    const key = { registry, repository: repositoryOf(registry, name) };
+    return {
+      target: { ...key, what: whatOf(found, key, url.query, params) },
+      ...(asked === nameIn(base, key) ? {} : { name: asked }),
+      base,
+      ns: namespace.ns,
+    };
+  } catch (error) {
+    throw error instanceof RegistryError ? error.withHeaders(namespaceOf(namespace)) : error;
+  }
+}
+
+/** Says which registry `ns` was taken for (distribution-spec, *Registry Proxying*), in errors too; nothing where it was not sent. */
+export function namespaceOf({ ns, target }: { ns: string | undefined; target: Pick<Target, 'registry'> }): {
+  'oci-namespace'?: string;
+} {
+  return ns === undefined ? {} : { 'oci-namespace': target.registry };
 }
 
 /**

@@ -256,6 +256,12 @@ export class RegistryError extends Error {
     this.options = options;
   }
 
+  /** The same error with more response headers, lower-case. */
+  withHeaders(headers: Readonly<Record<string, string>>): RegistryError {
+    const error = new RegistryError(this.kind, { ...this.options, headers: { ...this.options.headers, ...headers } });
+    return Object.assign(error, { stack: this.stack });
+  }
+
   /** What happened, for the log. */
   get logged(): string {
     return this.options.operatorReason ?? this.message;

@@ -43,10 +43,10 @@ export function shutDownIn(host: string): string | null {
 
 /**
  * What to try where a registry does not have an image that many still name; null where nothing is known. Bitnami took most of the tags out of
- * docker.io/bitnami in 2025: they went to docker.io/bitnamilegacy as they were, without updates, and newer ones to its paying customers.
+ * docker.io/bitnami in 2025, and repositories whole: they went to docker.io/bitnamilegacy as they were, without updates, and newer ones to its paying customers.
  */
 export function movedTo(registry: string, repository: string): string | null {
   if (registry !== DOCKER_HUB || !repository.startsWith('bitnami/')) return null;
   const legacy = `bitnamilegacy/${repository.slice('bitnami/'.length)}`;
-  return `check the tag or digest; Bitnami has moved most of its tags: older ones may be at ${DOCKER_HUB}/${legacy}, without updates, and newer ones may need a subscription`;
+  return `check the name and the tag; Bitnami has moved most of its images: older ones may be at ${DOCKER_HUB}/${legacy}, without updates, and newer ones may need a subscription`;
 }

@@ -424,8 +424,12 @@ function rangesOf({ range, ifRange }: Pull, { digest }: HeldBlobKey): RangeSpec[
 }
 
 function notSatisfiable(pull: Pull, size: number | undefined): RegistryError {
+  const { what } = pull.target;
   return new RegistryError('rangeNotSatisfiable', {
     facts: { range: (pull.range ?? '').slice(0, 100), size: size ?? 'unknown' },
-    ...(size === undefined ? {} : { headers: { 'content-range': unsatisfied(size) } }),
+    headers: {
+      ...(what.kind === 'blob' ? { 'docker-content-digest': what.digest } : {}),
+      ...(size === undefined ? {} : { 'content-range': unsatisfied(size) }),
+    },
   });
 }

@@ -300,14 +300,16 @@ export function toRegistryError(error: unknown, subject: RequestSubject): Regist
       ...denied,
     });
 
+  // Docker Hub does not tell what it has not from what is private.
+  const moved = movedTo(registry, repository);
   if (error instanceof TokenRefusedError) {
-    if (error.status === 401) return make('upstreamUnauthorized');
-    return make(error.status === 403 ? 'upstreamDenied' : 'upstreamFailed');
+    if (error.status === 401) return make('upstreamUnauthorized', undefined, moved);
+    return error.status === 403 ? make('upstreamDenied', undefined, moved) : make('upstreamFailed');
   }
   if (error instanceof StatusError) {
-    if (error.status === 401) return make('upstreamUnauthorized');
-    if (error.status === 403) return make('upstreamDenied');
-    if (error.status === 404) return make(subject.missing, undefined, movedTo(registry, repository));
+    if (error.status === 401) return make('upstreamUnauthorized', undefined, moved);
+    if (error.status === 403) return make('upstreamDenied', undefined, moved);
+    if (error.status === 404) return make(subject.missing, undefined, moved);
     if (error.status === 429) return make('upstreamRateLimited', error.retryAfter ?? DEFAULT_RETRY_AFTER_S);
     if (error.status === 408) return make('upstreamTimeout');
     // RFC 5842 §7.2: what is there is a gateway, and the request was on its way round.

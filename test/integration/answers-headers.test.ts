@@ -89,6 +89,29 @@ it('`ns` is answered with the namespace that was used, GET and HEAD, and errors 
     expect([reply.status, reply.headers['oci-namespace']]).toEqual([200, 'docker.io']);
   }
   expect((await get('library/app/manifests/1')).headers['oci-namespace']).toBeUndefined();
+  const refusals: [string, number, string][] = [
+    ['library/app/manifests/none', 404, 'docker.io'],
+    ['library/app/manifests/.none', 404, 'docker.io'],
+    ['library/app/manifests/sha256:1', 400, 'docker.io'],
+    ['library/app/blobs/sha256:1', 400, 'docker.io'],
+    ['library/App/manifests/1', 400, 'docker.io'],
+    [`library/app/blobs/${layer.digest}`, 416, 'docker.io'],
+    ['library/none/tags/list', 404, 'docker.io'],
+  ];
+  for (const [path, status, namespace] of refusals) {
+    const headers = { range: 'bytes=99999999-' };
+    for (const [base, ns] of [
+      ['', 'docker.io'],
+      ['docker.io/', 'quay.io'],
+      ['', 'registry-1.docker.io'],
+    ]) {
+      const reply = await bed.client.get(`/v2/${base}${path}?ns=${ns}`, { headers });
+      expect([path, reply.status, reply.headers['oci-namespace']]).toEqual([path, status, namespace]);
+    }
+  }
+  const unsatisfied = await get(`library/app/blobs/${layer.digest}`, { range: 'bytes=99999999-' });
+  expect([unsatisfied.status, unsatisfied.headers['docker-content-digest']]).toEqual([416, layer.digest]);
+  expect(unsatisfied.headers['content-range']).toBe(`bytes */${SIZE}`);
   const { errors } = JSON.parse((await get('library/app/manifests/none')).text);
   expect(errors[0].detail).toEqual({
     registry: 'docker.io',

@@ -382,9 +382,11 @@ describe('the HTTP port', () => {
 
 describe('clients and proxies in front', () => {
   const asked: string[] = [];
+  const hosts: (string | undefined)[] = [];
   const access: AccessPort = {
-    check({ address, authorization }) {
+    check({ address, authorization, host }) {
       asked.push(address);
+      hosts.push(host);
       if (authorization === undefined) {
         throw new RegistryError('unauthorized', {
           facts: { host: 'x' },
@@ -419,6 +421,18 @@ describe('clients and proxies in front', () => {
       expect((await ask(direct, `GET ${path}`, AS_ADA)).status).toBe(200);
     }
     expect(direct.registry.pulls.at(-1)?.authenticated).toBe(true);
+  });
+
+  test('it is told what people log in to: with the port that they wrote, but for that of HTTPS', async () => {
+    for (const [host, told] of [
+      ['localhost:8443', 'localhost:8443'],
+      ['localhost:443', 'localhost'],
+      ['localhost', 'localhost'],
+      ['[::1]:5000', '[::1]:5000'],
+    ] as const) {
+      for (const path of ['/v2/', '/v2/a/manifests/1']) await ask(direct, `GET ${path}`, { Host: host });
+      expect(hosts.slice(-2)).toEqual([told, told]);
+    }
   });
 
   const FORWARDED = {

@@ -3,7 +3,7 @@ import { renderError } from '../../../src/oci/errors.ts';
 import { canonicalRegistry, shutDownIn } from '../../../src/oci/known-registries.ts';
 import { StatusError, toRegistryError } from '../../../src/upstream/failures.ts';
 
-test('a 404 of docker.io/bitnami says where its images may be, and no other does', () => {
+test('a 404, 401 or 403 of docker.io/bitnami says where its images may be, and no other does', () => {
   const told = (registry: string, repository: string, status = 404) =>
     renderError(
       toRegistryError(new StatusError(status, 'h.test'), {
@@ -15,6 +15,10 @@ test('a 404 of docker.io/bitnami says where its images may be, and no other does
     ).body;
   expect(told('docker.io', 'bitnami/postgresql')).toContain('docker.io/bitnamilegacy/postgresql');
   expect(told('docker.io', 'bitnami/postgresql')).toContain('has no manifest 15');
+  for (const status of [401, 403]) {
+    expect(told('docker.io', 'bitnami/postgresql', status)).toContain('docker.io/bitnamilegacy/postgresql');
+    expect(told('docker.io', 'org/private', status)).toContain('its operator sets credentials');
+  }
   expect(told('docker.io', 'bitnami/postgresql', 500)).not.toContain('bitnamilegacy');
   expect(told('quay.io', 'bitnami/postgresql')).not.toContain('bitnamilegacy');
   expect(told('docker.io', 'library/postgres')).toContain('check the tag or digest');
