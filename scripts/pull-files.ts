@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { loadConfig } from '../src/config/load.ts';
 import { startGateway } from '../src/server/gateway.ts';
 import { silentLog } from '../src/telemetry/log.ts';
+import { makeDataDirectory } from '../test/support/data-directory.ts';
 import { FakeRegistry, generated } from '../test/support/fake-registry/index.ts';
 
 const SOURCE = fileURLToPath(new URL('../src/', import.meta.url));
@@ -16,21 +17,16 @@ const REPOSITORY = 'library/app';
 
 const fake = await FakeRegistry.start({ auth: { scheme: 'bearer' }, redirect: { to: 'relative' } });
 const dataDir = mkdtempSync(join(tmpdir(), 'pull-files-'));
-const loaded = loadConfig({
-  env: {
-    GATEWAY_LISTEN_HTTPS: '127.0.0.1:0',
-    GATEWAY_LISTEN_HTTP: 'off',
-    GATEWAY_METRICS_LISTEN: 'off',
-    GATEWAY_LISTEN_WORKERS: '1',
-  },
-  cwd: dataDir,
-  cores: 1,
-});
-const { config } = loaded;
+const env = {
+  GATEWAY_DATA_DIR: dataDir,
+  GATEWAY_LISTEN_HTTPS: '127.0.0.1:0',
+  GATEWAY_LISTEN_HTTP: 'off',
+  GATEWAY_METRICS_LISTEN: 'off',
+  GATEWAY_LISTEN_WORKERS: '1',
+};
+const loaded = loadConfig({ env, cwd: dataDir, cores: 1 });
 // The default table names docker.io's real endpoint: it is given the fake one before the gateway starts.
-const { runOffline } = await import('../src/server/offline.ts');
-const context = { step: () => {}, signal: new AbortController().signal };
-await runOffline(config, 'registry.set', { host: 'docker.io', endpoints: [fake.url] }, context);
+await makeDataDirectory(env, [['registry.set', { host: 'docker.io', endpoints: [fake.url] }]]);
 const gateway = await startGateway({
   loaded,
   read: async () => loaded,

@@ -1,20 +1,10 @@
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { GATEWAY, ORIGIN_HOST } from './peers.ts';
+import { makeDataDirectory } from '../../test/support/data-directory.ts';
+import { ORIGIN_HOST } from './peers.ts';
 
 /** Fills the alias table of a data directory with `count` aliases, before a gateway runs on it. Returns the hosts. */
-export function addAliases(dataDir: string, origin: string, count: number): string[] {
-  mkdirSync(dataDir, { recursive: true });
+export async function addAliases(dataDir: string, origin: string, count: number): Promise<string[]> {
   const names = Array.from({ length: count }, (_, index) => `a${index}`);
-  const file = join(dataDir, '..', `aliases-${count}.yaml`);
-  writeFileSync(
-    file,
-    `registries:\n  ${ORIGIN_HOST}:\n    endpoints: ['${origin}']\n    aliases: [${names.join(', ')}]\n`,
-  );
-  execFileSync(GATEWAY, ['alias', 'import', file], {
-    env: { ...process.env, GATEWAY_DATA_DIR: dataDir },
-    stdio: 'ignore',
-  });
+  const yaml = `registries:\n  ${ORIGIN_HOST}:\n    endpoints: ['${origin}']\n    aliases: [${names.join(', ')}]\n`;
+  await makeDataDirectory({ GATEWAY_DATA_DIR: dataDir }, [['alias.import', { yaml, file: `${count} aliases` }]]);
   return names.map((name) => `${name}.localhost`);
 }

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { makeDataDirectory } from '../../test/support/data-directory.ts';
 import { freePort, Server } from './process.ts';
 
 /** A server that answers pulls over TLS on loopback, and how its content is asked for. */
@@ -234,6 +235,8 @@ export function gatewaySettings(
 ): Record<string, string> {
   return {
     GATEWAY_DATA_DIR: dataDir,
+    // No command is to find it in place of the machine's own.
+    RUNTIME_DIRECTORY: `${dataDir}-run`,
     GATEWAY_LISTEN_HTTPS: `127.0.0.1:${https}`,
     GATEWAY_LISTEN_HTTP: `127.0.0.1:${http}`,
     GATEWAY_LISTEN_WORKERS: '1',
@@ -257,9 +260,11 @@ export async function gateway(bench: Bench, name: string, origin: string, option
     ...(options.workers === undefined ? {} : { GATEWAY_LISTEN_WORKERS: String(options.workers) }),
     ...options.env,
   };
-  for (const [host, endpoint] of Object.entries({ [ORIGIN_HOST]: origin, ...options.registries })) {
-    execFileSync(GATEWAY, ['registry', 'set', host, '--endpoint', endpoint], { env, stdio: 'ignore' });
-  }
+  const registries = Object.entries({ [ORIGIN_HOST]: origin, ...options.registries });
+  await makeDataDirectory(
+    env,
+    registries.map(([host, endpoint]) => ['registry.set', { host, endpoints: [endpoint] }]),
+  );
   const server = await Server.start({
     command: GATEWAY,
     args: ['serve'],

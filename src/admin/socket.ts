@@ -1,43 +1,13 @@
 import { once } from 'node:events';
-import { chmod, lstat, open, unlink } from 'node:fs/promises';
+import { lstat, unlink } from 'node:fs/promises';
 import http from 'node:http';
-import net from 'node:net';
+import type net from 'node:net';
 import path from 'node:path';
 import { readBounded, TooLargeError } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { AdminLine, Operation, OperationContext } from './contract.ts';
-
-const SOCKET_NAME = 'admin.sock';
-
-/** The longest path of a Unix socket, bytes: `sun_path` (unix(7)) less its final zero; 108 on Linux, 104 on macOS and the BSDs. */
-const MAX_SOCKET_PATH = process.platform === 'linux' ? 107 : 103;
-
-interface SocketPath {
-  /** May be given to `listen` and `connect` until `close`. */
-  readonly path: string;
-  close(): Promise<void>;
-}
-
-/**
- * The path of `<dataDir>/admin.sock` for bind and connect. Where it is too long for the kernel, the directory is opened and
- * the socket is addressed through `/proc/self/fd`, so that it is still made in the data directory.
- */
-async function openSocketPath(dataDir: string): Promise<SocketPath> {
-  const direct = path.join(dataDir, SOCKET_NAME);
-  if (Buffer.byteLength(direct) <= MAX_SOCKET_PATH) return { path: direct, close: async () => {} };
-  if (process.platform !== 'linux') {
-    throw new OperatorError(
-      'DATA_DIR_TOO_LONG',
-      `the path ${direct} is longer than the ${MAX_SOCKET_PATH} bytes a socket may have`,
-      {
-        next: 'choose a shorter data directory: dataDir or GATEWAY_DATA_DIR',
-      },
-    );
-  }
-  const directory = await open(dataDir, 'r');
-  return { path: `/proc/self/fd/${directory.fd}/${SOCKET_NAME}`, close: () => directory.close() };
-}
+import { isAnswered, listenPrivately, openSocketPath, SOCKET_NAME, type SocketPath } from './socket-path.ts';
 
 /** The largest input, bytes: enough for a certificate chain or a table of ten thousand aliases. */
 const MAX_INPUT = 16 * 1024 * 1024;
@@ -45,7 +15,19 @@ const MAX_INPUT = 16 * 1024 * 1024;
 /** How often an empty line is sent while an operation runs, ms, so that a caller sees that the connection is alive. */
 const HEARTBEAT = 10_000;
 
+/** Headers of every answer: which gateway gives it. The path in URI encoding, as a header takes no bytes beyond ASCII. */
+const DATA_DIR_HEADER = 'gateway-data-dir';
+const PID_HEADER = 'gateway-pid';
+
+/** The gateway that answers on a socket. */
+export interface GatewayIdentity {
+  readonly dataDir: string;
+  readonly pid: number;
+}
+
 export interface AdminServer {
+  /** Serves a connection that was made to another socket. */
+  accept(connection: net.Socket): void;
   /** Aborts what runs, ends every connection and removes the socket. */
   close(): Promise<void>;
 }
@@ -63,6 +45,8 @@ export async function startAdminServer(options: {
   const { dataDir, operations, log } = options;
   const running = new Set<AbortController>();
   const server = http.createServer((request, response) => {
+    response.setHeader(DATA_DIR_HEADER, encodeURI(dataDir));
+    response.setHeader(PID_HEADER, process.pid);
     serveRequest(request, response, operations, running, log).catch((error: unknown) => {
       log.error({ err: error }, 'the admin socket failed on a request');
       response.destroy();
@@ -81,7 +65,11 @@ export async function startAdminServer(options: {
     throw error;
   }
   log.debug({ path: path.join(dataDir, SOCKET_NAME) }, 'the admin socket is open');
-  return { close: () => closeServer(server, running, socket) };
+  return {
+    // Node documents this event for connections that come from elsewhere.
+    accept: (connection) => void server.emit('connection', connection),
+    close: () => closeServer(server, running, socket),
+  };
 }
 
 async function closeServer(server: http.Server, running: Set<AbortController>, socket: SocketPath): Promise<void> {
@@ -96,22 +84,6 @@ async function closeServer(server: http.Server, running: Set<AbortController>, s
   await closed;
   clearTimeout(cut);
   await socket.close();
-}
-
-async function listenPrivately(server: http.Server, socketPath: string): Promise<void> {
-  const listening = new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.once('listening', resolve);
-  });
-  // `listen` binds before it returns, so nothing else is created under this mask.
-  const mask = process.umask(0o177);
-  try {
-    server.listen({ path: socketPath });
-  } finally {
-    process.umask(mask);
-  }
-  await listening;
-  await chmod(socketPath, 0o600);
 }
 
 /** Removes the socket of a process that has ended: `bind` fails on a path that exists. */
@@ -129,19 +101,6 @@ async function removeStale(socketPath: string, dataDir: string): Promise<void> {
     });
   }
   await unlink(socketPath);
-}
-
-function isAnswered(socketPath: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = net.connect({ path: socketPath });
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once('error', (error: NodeJS.ErrnoException) =>
-      resolve(error.code !== 'ECONNREFUSED' && error.code !== 'ENOENT'),
-    );
-  });
 }
 
 async function serveRequest(
@@ -222,21 +181,29 @@ export class NotRunningError extends Error {
 /** Codes of a socket that is not there, or that a dead process left behind. */
 const NOT_LISTENING = new Set(['ENOENT', 'ECONNREFUSED', 'ENOTDIR']);
 
+/** What a caller hears besides the result. */
+export interface CallContext extends OperationContext {
+  /** The gateway has taken the call, and is this one; null where it is too old to say. */
+  readonly reached?: (gateway: GatewayIdentity | null) => void;
+}
+
 /**
- * Calls one operation of the gateway that runs on `dataDir`. Steps are passed on as they come; an abort closes the connection,
- * which aborts the operation on the other side.
+ * Calls one operation of the gateway whose admin socket is in `directory`: its data directory, or a well-known one. Steps are passed
+ * on as they come; an abort closes the connection, which aborts the operation on the other side.
  * @throws {NotRunningError} where nothing listens
  * @throws {OperatorError} as the operation threw it
  */
 export async function callAdmin(
-  dataDir: string,
+  directory: string,
   operation: string,
   input: unknown,
-  context: OperationContext,
+  context: CallContext,
 ): Promise<unknown> {
-  const socket = await openSocketPath(dataDir);
+  let socket: SocketPath | undefined;
   try {
+    socket = await openSocketPath(directory);
     const response = await post(socket.path, operation, JSON.stringify(input ?? {}), context.signal);
+    context.reached?.(identityIn(response.headers));
     for await (const line of jsonLines(response)) {
       if (line.type === 'step') {
         context.step(line.step, line.message, line.data);
@@ -248,17 +215,22 @@ export async function callAdmin(
   } catch (error) {
     context.signal.throwIfAborted();
     const code = (error as NodeJS.ErrnoException).code;
-    if (code !== undefined && NOT_LISTENING.has(code)) throw new NotRunningError(`nothing runs on ${dataDir}`);
+    if (code !== undefined && NOT_LISTENING.has(code)) throw new NotRunningError(`nothing runs on ${directory}`);
     if (code === 'EACCES' || code === 'EPERM') {
-      throw new OperatorError('ADMIN_DENIED', `the admin socket in ${dataDir} belongs to another user`, {
+      throw new OperatorError('ADMIN_DENIED', `the admin socket in ${directory} belongs to another user`, {
         next: 'run this as the user that the gateway runs as, or as root',
       });
     }
     if (code === 'ECONNRESET' || code === 'EPIPE') throw gatewayGone(operation);
     throw error;
   } finally {
-    await socket.close();
+    await socket?.close();
   }
+}
+
+function identityIn(headers: http.IncomingHttpHeaders): GatewayIdentity | null {
+  const dataDir = headers[DATA_DIR_HEADER];
+  return typeof dataDir === 'string' ? { dataDir: decodeURI(dataDir), pid: Number(headers[PID_HEADER]) } : null;
 }
 
 function gatewayGone(operation: string): OperatorError {

@@ -20,13 +20,19 @@ async function serve(session: Session): Promise<void> {
   const { config } = loaded;
   if (signal.aborted) return;
   // Loaded here and not above: no other command needs the gateway's code.
-  const [{ startGateway }, { createLog }] = await Promise.all([
+  const [{ startGateway }, { createLog }, { wellKnownDirectories }] = await Promise.all([
     import('../server/gateway.ts'),
     import('../telemetry/log.ts'),
+    import('../admin/well-known.ts'),
   ]);
   const processLog = createLog(config.log);
   const { log } = processLog;
-  const gateway = await startGateway({ loaded, read: session.reread, processLog });
+  const gateway = await startGateway({
+    loaded,
+    read: session.reread,
+    processLog,
+    wellKnown: wellKnownDirectories(session.env),
+  });
 
   const { https, http, metrics } = gateway.addresses;
   const urls = [

@@ -4,13 +4,8 @@ import type { AdminLine, OperationContext } from '../admin/contract.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import { readBounded } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { sleep } from '../kit/time.ts';
 import type { Output } from './output.ts';
-
-/** How long a command waits for a gateway (or another command) that is just starting or ending, ms. */
-const HELD_TIMEOUT = 10_000;
-/** Between two tries, ms. */
-const RETRY_EVERY = 100;
+import { actOnGateway } from './reach.ts';
 
 /** More than any password or token, so that a wrong pipe is noticed. */
 const MAX_SECRET = 64 * 1024;
@@ -30,7 +25,7 @@ export interface Session {
   /** `quiet`: its warnings go where the caller wants them, not to standard error. */
   config(options?: { quiet: boolean }): Promise<LoadedConfig>;
   /**
-   * Runs an operation where the gateway runs, else in this process on its data directory.
+   * Runs an operation on the gateway that runs, else in this process on its data directory; says on standard error which, where that is not plain.
    * @throws {OperatorError}
    */
   act(
@@ -72,32 +67,14 @@ export function createSession(options: {
     reread: options.load,
     config,
     async act(operation, input, onStep = (step) => output.step(step.step, step.message), drained = undefined) {
-      const { config: settings } = await config();
-      // Loaded only where it is needed: `serve` calls nobody.
-      const { callAdmin, NotRunningError } = await import('../admin/socket.ts');
+      const loaded = await config();
       const context = {
         signal,
         step: (step: string, message: string, data?: unknown) => onStep({ type: 'step', step, message, data }),
         ...(drained === undefined ? {} : { drained }),
       };
-      const deadline = performance.now() + HELD_TIMEOUT;
-      for (;;) {
-        try {
-          return await callAdmin(settings.dataDir, operation, input, context);
-        } catch (error) {
-          if (!(error instanceof NotRunningError)) throw error;
-        }
-        try {
-          // Loaded only where it is needed: a command to a running gateway opens no database.
-          const { runOffline } = await import('../server/offline.ts');
-          return await runOffline(settings, operation, input, context);
-        } catch (error) {
-          // Somebody holds the directory and does not answer yet: a gateway that starts, or another command.
-          const held = error instanceof OperatorError && error.code === 'DATA_DIR_IN_USE';
-          if (!held || performance.now() > deadline) throw error;
-        }
-        await sleep(RETRY_EVERY, signal);
-      }
+      const note = (sentence: string) => output.note(sentence);
+      return actOnGateway({ loaded, env: options.env, context, note }, operation, input);
     },
   };
 }

@@ -36,7 +36,16 @@ export interface LoadedConfig {
   readonly warnings: readonly string[];
   /** Absolute path of the file that was read, and the names of the variables that were heeded. */
   readonly source: { readonly file: string | null; readonly environment: readonly string[] };
+  /** Where the value of a key comes from, by its dotted name (`listen.https`, `acme.issuers`). */
+  readonly originOf: (key: string) => Origin;
 }
+
+/** Where the value of a key comes from. */
+export type Origin =
+  | { readonly kind: 'default' }
+  | { readonly kind: 'file'; readonly file: string; readonly line: number }
+  | { readonly kind: 'environment'; readonly variable: string }
+  | { readonly kind: 'flag'; readonly flag: string };
 
 const DEFAULT_FILE = 'gateway.yaml';
 
@@ -49,6 +58,7 @@ export function loadConfig(options: LoadOptions): LoadedConfig {
   const file = configFile(options);
   const yaml = file === null ? null : parseYaml(readConfig(file), file);
   const raw = asTree(yaml?.value ?? {}, file);
+  const inFile = keysIn(raw);
   const { heeded, warnings } = overlay(raw, env);
   if (options.dataDir !== undefined) raw.dataDir = options.dataDir;
 
@@ -63,7 +73,26 @@ export function loadConfig(options: LoadOptions): LoadedConfig {
     cores: options.cores,
     terminal: options.terminal ?? process.stdout.isTTY === true,
   });
-  return { config, warnings: [...warnings, ...notes], source: { file, environment: [...heeded.values()] } };
+  const originOf = (key: string): Origin => {
+    const variable = heeded.get(key);
+    if (key === 'dataDir' && options.dataDir !== undefined) return { kind: 'flag', flag: '--data-dir' };
+    if (variable !== undefined) return { kind: 'environment', variable };
+    const path = inFile.get(key);
+    if (path === undefined || file === null || yaml === null) return { kind: 'default' };
+    return { kind: 'file', file, line: yaml.lineAt(path) };
+  };
+  return { config, warnings: [...warnings, ...notes], source: { file, environment: [...heeded.values()] }, originOf };
+}
+
+/** Every key that a tree has a value for, items of lists too, by its dotted name. */
+function keysIn(tree: Tree, at: Path = []): Map<string, Path> {
+  return new Map(
+    Object.entries(tree).flatMap(([name, value]): [string, Path][] => {
+      const path = [...at, /^\d+$/.test(name) ? Number(name) : name];
+      const below = Array.isArray(value) || isTree(value) ? keysIn(value as Tree, path) : [];
+      return [[path.join('.'), path], ...below];
+    }),
+  );
 }
 
 function configFile({ file, env, cwd }: LoadOptions): string | null {

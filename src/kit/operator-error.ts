@@ -110,6 +110,10 @@ export const OPERATOR_ERRORS = {
     'the gateway ended before it had finished the command',
     'see its log; what it had stored it still has: run the command again when it is up',
   ),
+  NO_GATEWAY: failure(
+    'no gateway was found that the command could act on, nor a data directory; the message says where it was looked for',
+    'name the directory of the gateway that is meant: --data-dir DIR or GATEWAY_DATA_DIR; a new gateway is made by: gateway serve',
+  ),
   NOT_RUNNING: failure(
     'the command needs a running gateway, and none runs on the data directory',
     'start it: gateway serve',

@@ -6,6 +6,7 @@ import type { LiveGateway } from '../admin/operation.ts';
 import { createOperations } from '../admin/operations/index.ts';
 import { probeListener } from '../admin/probe.ts';
 import { startAdminServer } from '../admin/socket.ts';
+import { announceGateway } from '../admin/well-known.ts';
 import { registryOf, rowNameOf } from '../aliases/lookup.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
@@ -53,6 +54,7 @@ interface Base {
   readonly reloader: Reloader;
   readonly log: Logger;
   readonly logLines: LineSink | null;
+  readonly wellKnown: readonly string[];
   readonly metrics: Metrics;
   /** Counts replies by kind and origin, in the proxy core and in the cache before it. */
   readonly replies: RepliesTally;
@@ -88,8 +90,10 @@ export async function startGateway(options: {
   /** Reads the configuration again, as it was read for `loaded`. */
   readonly read: () => Promise<LoadedConfig>;
   readonly processLog: ProcessLog;
+  /** Directories in which commands look for it; left out: it is found by its data directory alone. */
+  readonly wellKnown?: readonly string[];
 }): Promise<RunningGateway> {
-  const { read, processLog } = options;
+  const { read, processLog, wellKnown = [] } = options;
   const { config, warnings } = options.loaded;
   const { log } = processLog;
   const metrics = new Metrics();
@@ -99,6 +103,7 @@ export async function startGateway(options: {
     reloader,
     log,
     logLines: processLog.lines,
+    wellKnown,
     metrics,
     replies: repliesTally(metrics),
     lifecycle: new Lifecycle(),
@@ -301,7 +306,7 @@ function liveGateway(base: Base, { upstream, core, bound }: Pick<Parts, 'upstrea
 }
 
 async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state' | 'cache' | 'live'>): Promise<void> {
-  const { config, reloader, log, lifecycle } = base;
+  const { config, reloader, log, lifecycle, wellKnown } = base;
   const { table, users, certificates, pseudonym } = state;
   const operations = createOperations({
     get config() {
@@ -318,6 +323,9 @@ async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state
   });
   const admin = await startAdminServer({ dataDir: config.dataDir, operations, log });
   lifecycle.defer('the admin socket', () => admin.close());
+  if (wellKnown.length === 0) return;
+  const place = await announceGateway({ directories: wellKnown, dataDir: config.dataDir, accept: admin.accept, log });
+  lifecycle.defer('the well-known socket', () => place.close());
 }
 
 /** The listener that `alias add` asks whether it serves the alias. */

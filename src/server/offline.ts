@@ -7,22 +7,29 @@ import { version } from '../kit/process.ts';
 import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { openState } from './state.ts';
-import { openIndex } from './stores.ts';
+import { holderOf, openIndex } from './stores.ts';
+
+/** Whether a process works on the data directory, a gateway or a command. */
+export function isHeld(dataDir: string): boolean {
+  return holderOf(dataDir) !== null;
+}
 
 /**
  * Runs one operation on a data directory that no gateway works on: the same operations on the same stores, without listeners and
- * without orders. The directory is held meanwhile, so that no gateway starts on half a change.
+ * without orders. The directory is held meanwhile, so that no gateway starts on half a change;
+ * `opened` is told when it is.
  * @throws {OperatorError} `DATA_DIR_IN_USE` where a gateway or another command holds it
  */
 export async function runOffline(
   config: Config,
   name: string,
   input: unknown,
-  context: OperationContext,
+  context: OperationContext & { readonly opened?: () => void },
 ): Promise<unknown> {
   const log = silentLog();
   const metrics = new Metrics();
   const state = await openState({ config, log, metrics, activity: `gateway ${name.replace('.', ' ')}` });
+  context.opened?.();
   let cache: Cache | undefined;
   const openCache = (): Cache => {
     const { dataDir, cache: settings } = config;

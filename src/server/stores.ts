@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { CounterStore } from '../access/counters.ts';
 import type { UserStore } from '../access/users.ts';
 import { completeRestore } from '../admin/backup/put-in-place.ts';
@@ -16,12 +15,18 @@ import { SqliteChallenges } from '../sqlite/challenge-store.ts';
 import { SqliteCounterStore } from '../sqlite/counter-store.ts';
 import { closeDatabase, openDatabase } from '../sqlite/database.ts';
 import { readIdentity } from '../sqlite/identity.ts';
-import { acquireInstanceLock, type InstanceLock } from '../sqlite/instance-lock.ts';
+import {
+  acquireInstanceLock,
+  type InstanceHolder,
+  type InstanceLock,
+  instanceHolder,
+} from '../sqlite/instance-lock.ts';
 import { SqliteLocks } from '../sqlite/locks.ts';
 import { gatewayMigrations } from '../sqlite/migrations/gateway.ts';
 import { inspectDatabase, snapshotDatabase } from '../sqlite/snapshot.ts';
 import { SqliteUserStore } from '../sqlite/user-store.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { databaseFile } from './data-directory.ts';
 
 /** The stores of the gateway's state, each behind its port: this file alone says which implementation that is. */
 export interface Stores {
@@ -52,7 +57,7 @@ export async function openStores(
   for (const warning of lock.warnings) log.warn(warning);
   lifecycle.defer('the lock of the data directory', () => lock.release());
   await completeRestore(dataDir);
-  const database = openDatabase(join(dataDir, 'gateway.db'), gatewayMigrations, {
+  const database = openDatabase(databaseFile(dataDir), gatewayMigrations, {
     durability: 'full',
     exclusive: true,
     irreplaceable: true,
@@ -78,6 +83,11 @@ export function holdDataDirectory(dataDir: string): InstanceLock {
 /** See `inspectDatabase`. */
 export function inspectState(path: string): number {
   return inspectDatabase(path, gatewayMigrations);
+}
+
+/** The process that works on a data directory; null where none does. */
+export function holderOf(dataDir: string): InstanceHolder | null {
+  return instanceHolder(dataDir);
 }
 
 /** The cache's index, which is always local. The cache closes it. */

@@ -30,6 +30,7 @@ interface Gateway {
 
 beforeAll(async () => {
   home = await mkdtemp(path.join(tmpdir(), 'gateway-running-'));
+  ENV.RUNTIME_DIRECTORY = path.join(home, 'run');
   upstream = http.createServer((request, response) => {
     // Manifests never come, so that a pull can be left hanging.
     if (request.url?.includes('/manifests/')) pending?.();
@@ -48,7 +49,7 @@ afterAll(async () => {
   await rm(home, { recursive: true, force: true });
 });
 
-const ENV = {
+const ENV: NodeJS.ProcessEnv = {
   PATH: process.env.PATH,
   GATEWAY_LISTEN_HTTPS: '127.0.0.1:0',
   GATEWAY_LISTEN_HTTP: '127.0.0.1:0',

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { run } from '../../src/cli/run.ts';
+import { makeDataDirectory } from '../support/data-directory.ts';
 
 // Commands on a data directory that no gateway works on, each as a run of its own, in this process.
 
@@ -11,6 +12,7 @@ let home: string;
 
 beforeEach(async () => {
   home = await mkdtemp(path.join(tmpdir(), 'gateway-cli-'));
+  await makeDataDirectory({ GATEWAY_DATA_DIR: path.join(home, 'data') });
 });
 
 afterEach(async () => {
@@ -32,11 +34,13 @@ async function cli(line: string | string[], options: Surroundings = {}) {
     stdout,
     stderr,
     stdin: Object.assign(Readable.from([Buffer.from((options.stdin ?? '') as string)]), { isTTY: options.terminal }),
-    env: options.env ?? {},
+    env: { RUNTIME_DIRECTORY: path.join(home, 'run'), ...options.env },
     cwd: home,
     signal: new AbortController().signal,
   });
-  return { code, out: String(stdout.read() ?? ''), err: String(stderr.read() ?? '') };
+  // Where it acts is said by each command, and looked at in cli-reach.test.ts.
+  const err = String(stderr.read() ?? '').replace(/^gateway: nothing runs on .* when it starts\n/, '');
+  return { code, out: String(stdout.read() ?? ''), err };
 }
 
 const json = async (line: string) => JSON.parse((await cli(line)).out);
@@ -99,6 +103,7 @@ describe('the options of every command', () => {
     const config = path.join(home, 'other.yaml');
     await writeFile(config, 'domain: cr.example.com\ntls: {mode: "off"}\n');
     const data = path.join(home, 'd');
+    await makeDataDirectory({ GATEWAY_DATA_DIR: data });
     for (const line of [
       ['--config', config, '--data-dir', data, 'alias', 'show', 'quay'],
       ['alias', '--config', config, '--data-dir', data, 'show', 'quay'],
@@ -237,6 +242,7 @@ describe('aliases and registries', () => {
     await cli('alias add hub docker.example.com --no-cert');
     const { out: yaml } = await cli('alias export');
     const other = ['--data-dir', path.join(home, 'other')];
+    await makeDataDirectory({ GATEWAY_DATA_DIR: path.join(home, 'other') });
     const first = await cli(['alias', 'import', '-', ...other], { stdin: yaml });
     expect(first).toMatchObject({ code: 0, out: 'registries: 1 added, 0 changed\naliases: 1 added, 0 changed\n' });
     await writeFile(path.join(home, 'table.yaml'), yaml);

@@ -83,7 +83,9 @@ export async function prepareGateway(options: GatewayOptions = {}): Promise<Test
     writeFileSync(configFile, JSON.stringify(whole, null, 2));
   };
   configure({});
-  const env = { ...withoutGateway(process.env), ...options.env };
+  // Commands of other tests are not to find it, nor is it to stand where a gateway of this machine would.
+  const own = { RUNTIME_DIRECTORY: join(folder, 'run') };
+  const env = { ...withoutGateway(process.env), ...own, ...options.env };
   const port = (address: string) => Number(address.slice(address.lastIndexOf(':') + 1));
 
   let program: Program | undefined;

@@ -39,7 +39,7 @@ export const handshakes: Scenario = async (bench, { runs, seconds }) => {
   const subjects: Subject[] = [];
   for (const count of [1_000, 10]) {
     const dataDir = join(bench.dir, `gateway-${count}`);
-    const hosts = addAliases(dataDir, origin.url, count).slice(-NAMES);
+    const hosts = (await addAliases(dataDir, origin.url, count)).slice(-NAMES);
     subjects.push({
       name: `gateway, ${count} aliases`,
       peer: await gateway(bench, '', origin.url, { dataDir }),

@@ -74,7 +74,7 @@ export const smallMachine: Scenario = async (bench, { runs, seconds }) => {
   const origin = await Origin.start(bench, root, CLIENT_CORE);
   const link = await startLink(origin.port, ROUND_TRIP, LINK);
   const dataDir = join(bench.dir, 'gateway');
-  const hosts = addAliases(dataDir, link.url, ALIASES);
+  const hosts = await addAliases(dataDir, link.url, ALIASES);
   await fillIndex(dataDir, BLOBS);
   const measured: Run[] = [];
   try {

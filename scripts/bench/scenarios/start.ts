@@ -21,7 +21,7 @@ export const start: Scenario = async (bench, { runs }) => {
     [10_000, 1],
   ] as const) {
     const dataDir = join(bench.dir, `gateway-${aliases}`);
-    addAliases(dataDir, 'http://127.0.0.1:1', aliases);
+    await addAliases(dataDir, 'http://127.0.0.1:1', aliases);
     fillCache(dataDir, BLOBS);
     const values: number[] = [];
     // The first start makes the local CA and the table; it is not counted.

@@ -25,6 +25,7 @@ describe('defaults', () => {
     expect(load()).toEqual({
       warnings: [],
       source: { file: null, environment: [] },
+      originOf: expect.any(Function),
       config: {
         domain: 'localhost',
         publicUrl: null,
@@ -116,6 +117,7 @@ log: {level: debug, format: pretty}
   expect(load()).toEqual({
     warnings: [],
     source: { file: join(cwd, 'gateway.yaml'), environment: [] },
+    originOf: expect.any(Function),
     config: {
       domain: 'cr.example.com',
       publicUrl: 'https://pull.example.com:9443',
