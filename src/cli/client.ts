@@ -1,17 +1,286 @@
-import { Argument, Command } from 'commander';
+import { spawnSync } from 'node:child_process';
+import { homedir } from 'node:os';
+import { resolve } from 'node:path';
+import { Argument, Command, Option } from 'commander';
+import type { FileChange, Place } from '../clients/apply/apply.ts';
 import { configurationText } from '../clients/configuration.ts';
-import { CLIENT_KINDS, type ClientConfiguration } from '../clients/facts.ts';
-import type { Session } from './session.ts';
+import {
+  authority,
+  baseUrl,
+  CLIENT_KINDS,
+  type ClientConfiguration,
+  type ClientFacts,
+  type ClientKind,
+  type Login,
+} from '../clients/facts.ts';
+import { parseAuthorities } from '../kit/authorities.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import { confirm, readGiven, readSecret, type Session } from './session.ts';
+
+interface Options {
+  readonly apply?: boolean;
+  readonly undo?: boolean;
+  readonly check?: boolean;
+  readonly yes?: boolean;
+  readonly restart?: boolean;
+  readonly root?: string;
+  readonly gateway?: string;
+  readonly ca?: string;
+  readonly username?: string;
+  readonly passwordStdin?: boolean;
+  readonly image?: string;
+  readonly json?: boolean;
+}
+
+/** What `--apply`, `--undo` and `--check` tell scripts. */
+interface Report {
+  readonly client: ClientKind;
+  readonly done: 'applied' | 'undone' | 'checked' | 'nothing';
+  readonly files: readonly {
+    readonly path: string;
+    readonly change: 'created' | 'changed' | 'removed';
+    readonly kept: string | null;
+  }[];
+  /** Commands that remain to be run. */
+  readonly restart: readonly string[];
+}
 
 export function clientCommand(session: Session): Command {
-  const { output } = session;
   return new Command('client')
-    .description("print a client's configuration for this gateway, ready to paste")
+    .description("a client's configuration for this gateway: print it, or put it in place on this machine")
     .addArgument(new Argument('<client>', 'which client').choices([...CLIENT_KINDS]))
+    .addOption(
+      new Option('--apply', "put it into this machine's files, keeping what they have").conflicts(['undo', 'check']),
+    )
+    .addOption(new Option('--undo', 'take it out again, byte by byte').conflicts(['apply', 'check']))
+    .addOption(new Option('--check', 'ask for an image as the files on this machine say').conflicts(['apply', 'undo']))
+    .option('--yes', 'change files without asking')
+    .option('--restart', 'also restart what has to read its files again')
+    .option('--root <dir>', "take this folder for the machine's root, to try it")
+    .option('--gateway <url>', 'a gateway on another machine: https://cr.example.com')
+    .option('--ca <file>', "what that gateway's certificate is signed by, where this machine does not know it (PEM)")
+    .option('--username <name>', 'a user of the gateway, where it asks for credentials')
+    .option('--password-stdin', 'the token of that user, on standard input')
+    .option('--image <reference>', 'which image --check asks for')
     .option('--json', 'print JSON')
-    .action(async (client: string, options: { json?: boolean }) => {
-      const configuration = (await session.act('client', { client })) as ClientConfiguration;
-      if (options.json === true) return output.json(configuration);
-      output.text(configurationText(configuration));
+    .action(async (given: string, options: Options) => {
+      const kind = given as ClientKind;
+      const login = await loginOf(session, options);
+      if (options.apply === true) return apply(session, kind, options, login);
+      if (options.undo === true) return undo(session, kind, options);
+      if (options.check === true) return check(session, kind, options, login);
+      await print(session, kind, options, login);
     });
+}
+
+async function print(
+  { output, ...session }: Session,
+  kind: ClientKind,
+  options: Options,
+  login: Login | null,
+): Promise<void> {
+  const whole = { output, ...session };
+  if (options.gateway === undefined) {
+    const configuration = (await whole.act('client', { client: kind })) as ClientConfiguration;
+    if (options.json === true) return output.json(configuration);
+    return output.text(configurationText(configuration));
+  }
+  const { clientConfiguration } = await import('../clients/configuration.ts');
+  const configuration = clientConfiguration(kind, await factsOf(whole, kind, options, login));
+  if (options.json === true) return output.json(configuration);
+  output.text(configurationText(configuration));
+}
+
+async function apply(session: Session, kind: ClientKind, options: Options, login: Login | null): Promise<void> {
+  const facts = await factsOf(session, kind, options, login);
+  const { planApply } = await import('../clients/apply/apply.ts');
+  const change = planApply(await placeOf(session, kind, options), facts, login);
+  const { output } = session;
+  if (change.files.length === 0) {
+    if (options.json === true) return output.json(report(kind, 'nothing', [], []));
+    return output.line(`the files of ${kind} have ${authority(facts)} already; nothing was changed`);
+  }
+  const { basicOf } = await import('../clients/facts.ts');
+  const secrets = login === null ? [] : [basicOf(login), login.password];
+  await agreed(session, options, change.files, secrets, `Put ${authority(facts)} into the files of ${kind}?`);
+  change.carryOut();
+  const left = restart(session, options, change.restart);
+  if (options.json === true) return output.json(report(kind, 'applied', change.files, left));
+  tell(session, change.files, left);
+  output.line(`try it: gateway client ${kind} --check; take it back: gateway client ${kind} --undo`);
+}
+
+async function undo(session: Session, kind: ClientKind, options: Options): Promise<void> {
+  const { planUndo } = await import('../clients/apply/apply.ts');
+  const change = planUndo(await placeOf(session, kind, options));
+  const { output } = session;
+  if (change === null) {
+    if (options.json === true) return output.json(report(kind, 'nothing', [], []));
+    return output.line(
+      `the files of ${kind} were not changed by gateway client ${kind} --apply here; there is nothing to undo`,
+    );
+  }
+  if (change.files.length > 0)
+    await agreed(session, options, change.files, [], `Take the gateway out of the files of ${kind}?`);
+  change.carryOut();
+  const left = restart(session, options, change.restart);
+  if (options.json === true) return output.json(report(kind, 'undone', change.files, left));
+  if (change.files.length === 0) return output.line(`nothing of the gateway was left in the files of ${kind}`);
+  tell(session, change.files, left);
+}
+
+async function check(session: Session, kind: ClientKind, options: Options, login: Login | null): Promise<void> {
+  const { output, signal } = session;
+  const facts = await factsOf(session, kind, options, login);
+  const place = await placeOf(session, kind, options);
+  const { clientPlan } = await import('../clients/configuration.ts');
+  const { machineOf } = await import('../clients/apply/apply.ts');
+  const { pullManifest, sampleOf, waysOf, withProgram } = await import('../clients/apply/check.ts');
+  const image = options.image ?? sampleOf(facts);
+  const registry = image.slice(0, Math.max(0, image.indexOf('/')));
+  if (!facts.registries.includes(registry)) {
+    throw new OperatorError('INPUT_INVALID', `--image ${image} does not begin with a registry of the gateway`, {
+      next: `write it in full: ${sampleOf(facts)}`,
+    });
+  }
+  const { edits } = clientPlan(kind, facts, machineOf(place), login);
+  const ways = waysOf(
+    kind,
+    place.files,
+    facts,
+    edits.map(({ path }) => path),
+    registry,
+  );
+  const pulled = [];
+  for (const way of ways) {
+    const one = await pullManifest(way, image, place.files, login, signal);
+    pulled.push({ file: one.file, gateway: baseUrl(facts), image, digest: one.digest });
+    if (options.json !== true) output.line(`${one.file}: ${image} came through ${authority(facts)} (${one.digest})`);
+  }
+  const program = options.root === undefined ? await withProgram(kind, image, signal) : null;
+  if (options.json === true) return output.json({ client: kind, pulled, program });
+  if (program !== null) output.line(`${program}: done`);
+}
+
+/** @throws {OperatorError} usage */
+async function loginOf(session: Session, { username, passwordStdin }: Options): Promise<Login | null> {
+  if (username === undefined && passwordStdin !== true) return null;
+  if (username === undefined)
+    throw new OperatorError('USERNAME_MISSING', 'a password was given without a user name', {
+      next: 'add --username NAME',
+    });
+  if (passwordStdin !== true)
+    throw new OperatorError('PASSWORD_MISSING', 'a user name was given without a password', {
+      next: 'pipe the password in, with --password-stdin',
+    });
+  return { username, password: await readSecret(session) };
+}
+
+/** Of the gateway that is named, else of the one that other commands act on. */
+async function factsOf(
+  session: Session,
+  kind: ClientKind,
+  options: Options,
+  login: Login | null,
+): Promise<ClientFacts> {
+  if (options.gateway === undefined) return (await session.act('client.facts', {})) as ClientFacts;
+  const { fetchFacts } = await import('../clients/remote.ts');
+  const ca = options.ca === undefined ? null : authorities(options.ca, await readGiven(options.ca));
+  return fetchFacts(options.gateway, kind, { ca, login, signal: session.signal });
+}
+
+/** @throws {OperatorError} usage */
+function authorities(file: string, text: string): string {
+  try {
+    return parseAuthorities(text);
+  } catch (cause) {
+    throw new OperatorError('CA_INVALID', `${file} ${(cause as Error).message}`, { cause });
+  }
+}
+
+async function placeOf(session: Session, kind: ClientKind, { root = '/' }: Options): Promise<Place> {
+  const { ClientFiles } = await import('../clients/apply/files.ts');
+  const [uid, gid] = [process.getuid?.() ?? 0, process.getgid?.() ?? 0];
+  const home = session.env.HOME ?? homedir();
+  return {
+    kind,
+    files: new ClientFiles({ root: resolve(root), home, cwd: process.cwd() }),
+    home: uid === 0 ? null : home,
+    uid,
+    gid,
+    // Programs of this machine say nothing of another root's.
+    version: (program) => (root === '/' ? versionOf(program) : null),
+  };
+}
+
+/** `containerd github.com/containerd/containerd v1.7.2 …`, `Docker version 29.0.1, build …`. */
+function versionOf(program: string): readonly [number, number] | null {
+  const { stdout } = spawnSync(program, ['--version'], { encoding: 'utf8', timeout: 5_000 });
+  const found = /\bv?(\d+)\.(\d+)\.\d+/.exec(stdout ?? '');
+  return found === null ? null : [Number(found[1]), Number(found[2])];
+}
+
+/** Shows what is to change, and asks. @throws {OperatorError} CLIENT_NOT_CONFIRMED */
+async function agreed(
+  session: Session,
+  { yes, json }: Options,
+  files: readonly FileChange[],
+  secrets: readonly string[],
+  question: string,
+): Promise<void> {
+  const { differenceOf } = await import('../clients/apply/apply.ts');
+  // With --json, standard output is the report alone.
+  for (const file of files) {
+    const difference = differenceOf(file, secrets);
+    if (json === true) session.output.errorText(difference);
+    else session.output.text(difference);
+  }
+  if (yes === true || (await confirm(session, question))) return;
+  throw new OperatorError('CLIENT_NOT_CONFIRMED', 'nothing was changed', {
+    next: 'this is what would be done; add --yes to do it',
+  });
+}
+
+/** Runs the commands if that was asked for; returns those that remain for the person. @throws {OperatorError} */
+function restart({ output }: Session, options: Options, commands: readonly string[]): readonly string[] {
+  if (options.restart !== true || options.root !== undefined) return commands;
+  for (const command of commands) {
+    const [program = '', ...args] = command.split(' ');
+    const ran = spawnSync(program, args, { encoding: 'utf8' });
+    if (ran.status === 0) {
+      output.note(`ran: ${command}`);
+      continue;
+    }
+    const why = ran.error?.message ?? ran.stderr.trim();
+    throw new OperatorError('CLIENT_FILE_FAILED', `the files are in place, but ${command} failed: ${why}`, {
+      next: 'see why, and run it by hand',
+    });
+  }
+  return [];
+}
+
+function report(
+  client: ClientKind,
+  done: Report['done'],
+  files: readonly FileChange[],
+  left: readonly string[],
+): Report {
+  return {
+    client,
+    done,
+    files: files.map(({ path, was, becomes, kept }) => ({
+      path,
+      change: was === null ? 'created' : becomes === null ? 'removed' : 'changed',
+      kept,
+    })),
+    restart: left,
+  };
+}
+
+function tell({ output }: Session, files: readonly FileChange[], left: readonly string[]): void {
+  for (const { path, was, becomes, kept } of files) {
+    const copy = kept === null ? '' : ` (as it was: ${kept})`;
+    output.line(`${was === null ? 'created' : becomes === null ? 'removed' : 'changed'} ${path}${copy}`);
+  }
+  if (left.length > 0) output.line(`then run: ${left.join(' && ')}`);
 }

@@ -35,6 +35,8 @@ export type Edit = {
   readonly secret?: boolean;
 } & (
   | { readonly format: 'whole'; readonly content: string }
+  /** A certificate, beside those that the file has. */
+  | { readonly format: 'pem'; readonly content: string }
   | { readonly format: 'json'; readonly places: readonly Placed[] }
   | { readonly format: 'yaml'; readonly places: readonly Placed[] }
   | {
@@ -56,6 +58,7 @@ export type Edit = {
 export function newFile(edit: Edit): string {
   switch (edit.format) {
     case 'whole':
+    case 'pem':
       return edit.content;
     case 'json':
       return `${JSON.stringify(nested(edit.places), null, 2)}\n`;

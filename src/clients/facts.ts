@@ -36,6 +36,11 @@ export interface Login {
   readonly password: string;
 }
 
+/** RFC 7617 §2. */
+export function basicOf({ username, password }: Login): string {
+  return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
+}
+
 /** The machine that a configuration is for, as far as it is known. */
 export interface Machine {
   /** False where a configuration is written for nowhere in particular: what follows is empty then. */
@@ -183,6 +188,11 @@ export function ownHosts(facts: ClientFacts): string[] {
   return [facts.domain, ...facts.aliases.map(({ host }) => host)].map((host) => authority(facts, host));
 }
 
+/** What strangers to its operator may know of it: nothing of its own paths, and no name that it is not called by. */
+export function publicFacts(facts: ClientFacts): ClientFacts {
+  return { ...facts, ownNames: [], ca: facts.ca === null ? null : { pem: facts.ca.pem, file: 'ca.crt' } };
+}
+
 /**
  * A registry's place below the bare domain (`cr.example.com/quay.io`); a path of an image name cannot contain a port, so a registry with a
  * port is reached by its alias, and null without one.
@@ -202,7 +212,7 @@ export function caFile(facts: ClientFacts, path: string): Plan {
       notes: [`The gateway makes its root certificate at its first start: then copy ${facts.ca.file} to ${path}`],
     };
   }
-  return { edits: [{ path, format: 'whole', content: facts.ca.pem }], notes: [] };
+  return { edits: [{ path, format: 'pem', content: facts.ca.pem }], notes: [] };
 }
 
 /** The root for alias hosts, where each host has a folder of its own for what it is trusted by. */

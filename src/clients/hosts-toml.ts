@@ -1,5 +1,5 @@
 import type { Edit, TomlTable } from './edits.ts';
-import { authority, baseUrl, type ClientFacts, caFile, type Login, type Plan, together } from './facts.ts';
+import { authority, baseUrl, basicOf, type ClientFacts, caFile, type Login, type Plan, together } from './facts.ts';
 
 /**
  * `hosts.toml` of containerd (its docs/hosts.md), which Docker reads too where it keeps images in containerd's store. `_default` is for every
@@ -39,13 +39,8 @@ export function hostTables(
     ...more,
     ...(ca === null ? {} : { ca }),
   };
-  const header = login === null ? [] : [{ path: ['host', url, 'header'], values: { authorization: basic(login) } }];
+  const header = login === null ? [] : [{ path: ['host', url, 'header'], values: { authorization: basicOf(login) } }];
   return [{ path: ['host', url], values: host }, ...header];
-}
-
-/** RFC 7617 §2. */
-function basic({ username, password }: Login): string {
-  return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
 }
 
 /** What a person has to fill in where the gateway asks for credentials and none were given. */

@@ -42,7 +42,7 @@ systemctl daemon-reload && systemctl restart ${unit}:
   return {
     edits: [{ path, format: 'whole', content }],
     notes: [],
-    restart: ['systemctl daemon-reload'],
+    restart: ['systemctl daemon-reload', `systemctl restart ${unit}`],
   };
 }
 

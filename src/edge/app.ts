@@ -4,7 +4,7 @@ import { type Context, Hono, type Next } from 'hono';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
 import { clientConfiguration, configurationText } from '../clients/configuration.ts';
-import { CLIENT_KINDS, type ClientFacts, type PublicAddress } from '../clients/facts.ts';
+import { CLIENT_KINDS, type ClientFacts, type PublicAddress, publicFacts } from '../clients/facts.ts';
 import { parseAddress } from '../kit/networks.ts';
 import { RegistryError, renderError } from '../oci/errors.ts';
 import { REGISTRY_HEADERS } from '../oci/response-headers.ts';
@@ -131,7 +131,15 @@ export function createApp(deps: AppDeps): EdgeApp {
         return respond(c, 'page', textAnswer(404, `no such client; there are: ${CLIENT_KINDS.join(', ')}\n`));
       }
       const facts = await deps.clientFacts(c.env.context.user !== null);
-      return respond(c, 'page', textAnswer(200, configurationText(clientConfiguration(kind, facts))));
+      const configuration = clientConfiguration(kind, facts);
+      if (c.req.query('json') === undefined)
+        return respond(c, 'page', textAnswer(200, configurationText(configuration)));
+      // For `gateway client KIND --gateway URL` on a client's machine.
+      const { status, headers, body } = textAnswer(
+        200,
+        JSON.stringify({ ...configuration, facts: publicFacts(facts) }),
+      );
+      return respond(c, 'page', { status, headers: { ...headers, 'content-type': 'application/json' }, body });
     }),
   );
 

@@ -145,6 +145,27 @@ export const OPERATOR_ERRORS = {
     "a client's configuration has something that the gateway's cannot be put beside, or cannot be read; nothing was changed",
     'correct the file, or write by hand what gateway client KIND prints',
   ),
+  CLIENT_FILE_FAILED: failure(
+    "a client's file cannot be read or written",
+    'run the command as root (sudo), or as the user whose file it is',
+  ),
+  CLIENT_FILE_CHANGED: failure(
+    'files were edited after the gateway was put into them, where its lines cannot be told from the others; nothing was taken back',
+    'take the lines of the gateway out by hand, or put the kept file back, then undo again',
+  ),
+  CLIENT_LOGIN_MISSING: usage(
+    'the gateway asks for credentials, and this kind of client has them in its files',
+    "pipe a user's token in: --username NAME --password-stdin (gateway user add NAME prints one)",
+  ),
+  CLIENT_NOT_CONFIRMED: failure('nothing was changed: there is nobody to ask', 'read the difference, and add --yes'),
+  CLIENT_CHECK_FAILED: failure(
+    'a client does not get images through the gateway as its files are',
+    'the message says what failed; gateway client KIND --apply puts the files in place',
+  ),
+  GATEWAY_UNREACHABLE: failure(
+    'the gateway that --gateway names does not answer as one',
+    'check the address; where its certificate is signed by its own authority, give that with --ca FILE',
+  ),
   FILE_UNREADABLE: usage('a file that was given cannot be read', 'check the path and its permissions'),
   USERNAME_MISSING: usage('a password was given without a user name', 'add --username NAME'),
   PASSWORD_MISSING: usage('a user name was given without a password', 'pipe the password in, with --password-stdin'),

@@ -9,6 +9,9 @@ export function clientOperations(deps: OperationsDeps): Record<string, Operation
       const { client } = await parseInput('client', input);
       return clientConfiguration(client, await clientFacts(deps));
     },
+
+    // For what is written from them where the command runs.
+    'client.facts': () => clientFacts(deps),
   };
 }
 

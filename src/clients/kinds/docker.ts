@@ -53,10 +53,14 @@ function classic(facts: ClientFacts, machine: Machine): Plan {
   refuseUnitFlags(machine);
   const insecure = facts.scheme === 'http' ? [authority(facts)] : [];
   const daemon = machine.read(DAEMON_JSON);
+  const upstart = machine.read(UPSTART) !== null;
   const edits: Edit[] = [];
-  if (byFlag || (machine.read(UPSTART) !== null && daemon === null)) {
+  // It takes mirrors into use as it runs, and containers go on (dockerd(8), Configuration reload behavior); flags and proxies it reads at its start.
+  let restart = 'systemctl reload docker';
+  if (byFlag || (upstart && daemon === null)) {
     const words = [`--registry-mirror=${baseUrl(facts)}`, ...insecure.map((host) => `--insecure-registry=${host}`)];
     edits.push({ path: DEFAULTS, format: 'variable', name: 'DOCKER_OPTS', words });
+    restart = upstart ? 'service docker restart' : 'systemctl restart docker';
   } else {
     const places = [
       { at: ['registry-mirrors'], value: [baseUrl(facts)] },
@@ -64,9 +68,9 @@ function classic(facts: ClientFacts, machine: Machine): Plan {
       ...noProxy(facts, daemon),
     ];
     edits.push({ path: DAEMON_JSON, format: 'json', places });
+    if (places.some(({ at }) => at[0] === 'proxies')) restart = 'systemctl restart docker';
   }
-  const upstart = machine.read(UPSTART) !== null;
-  return { edits, notes: [], restart: [upstart ? 'service docker restart' : 'systemctl restart docker'] };
+  return { edits, notes: [], restart: [restart] };
 }
 
 /** daemon.json may name a proxy itself (Docker 23 and later). */
