@@ -27,6 +27,11 @@ export class DirectoryReader {
   /** @throws {IssuerError} */
   async read(terms: Terms): Promise<Directory> {
     if (this.#kept !== null && performance.now() < this.#kept.until) return this.#kept.directory;
+    return await this.readAnew(terms);
+  }
+
+  /** @throws {IssuerError} */
+  async readAnew(terms: Terms): Promise<Directory> {
     const url = this.#transport.directory;
     const { body } = await this.#transport.send('GET', url, terms);
     const content = parse(body);

@@ -62,6 +62,10 @@ export class AcmeIssuer implements Issuer {
     }
   }
 
+  async reach(terms: Terms): Promise<void> {
+    await this.#reader.readAnew(terms);
+  }
+
   clockSkew(): number | null {
     return this.#transport.clockSkew;
   }

@@ -86,6 +86,8 @@ export interface Check {
   readonly message: string;
   /** What to do, where something is wrong. */
   readonly next?: string;
+  /** Names of the checks that fail for this very cause, and are not told by themselves. */
+  readonly explains?: readonly string[];
 }
 
 export interface DoctorReport {

@@ -6,13 +6,14 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type Challenges, PendingChallenges } from './challenges.ts';
 import { HostStatus } from './host-status.ts';
-import { ClockSkew, type Issuer, shortType } from './issuer.ts';
+import { ClockSkew, type Issuer, IssuerError, remediation, shortType } from './issuer.ts';
 import { isOrderable, ManagedHosts } from './managed-hosts.ts';
 import { type AttemptCounters, type AttemptSettings, OrderAttempts } from './order-attempt.ts';
 import { OrderManager } from './order-manager.ts';
 import { RateLimits } from './rate-limits.ts';
 import { RenewalScheduler } from './renewal-scheduler.ts';
 import type {
+  AskedIssuer,
   CertificateInfo,
   CertificateOperations,
   CertificateService,
@@ -21,6 +22,9 @@ import type {
   StepListener,
 } from './service.ts';
 import { type CertStore, emptyRecord } from './store.ts';
+
+/** A CA that a person asks after answers within, ms. */
+const REACH_TIMEOUT = 5_000;
 
 export interface AcmeCertificatesOptions {
   readonly domain: string;
@@ -44,6 +48,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   readonly #challenges: PendingChallenges;
   readonly #orders: OrderManager;
   readonly #skew: ClockSkew;
+  readonly #issuers: readonly Issuer[];
   readonly #scheduler: RenewalScheduler;
   readonly #closing = new AbortController();
   readonly contexts: ManagedHosts['contexts'];
@@ -79,6 +84,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     this.#status = status;
     this.#orders = orders;
     this.#skew = skew;
+    this.#issuers = issuers;
   }
 
   async start(hosts: readonly CoveredHost[]): Promise<void> {
@@ -172,6 +178,24 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
       });
     }
     return { certificate: held.chain, key: held.key };
+  }
+
+  issuers(): readonly AskedIssuer[] {
+    return this.#issuers.map((issuer) => ({
+      name: issuer.name,
+      directory: issuer.directory,
+      clockSkew: () => issuer.clockSkew(),
+      async check(signal) {
+        try {
+          await issuer.reach({ signal, timeout: REACH_TIMEOUT });
+          return null;
+        } catch (error) {
+          const { type, detail } =
+            error instanceof IssuerError ? error : { type: 'timeout', detail: 'no answer in time' };
+          return { type, detail, next: remediation(type) };
+        }
+      },
+    }));
   }
 
   warnings(): string[] {

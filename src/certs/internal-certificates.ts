@@ -177,6 +177,10 @@ export class InternalCertificates implements CertificateService, CertificateOper
     );
   }
 
+  issuers(): readonly [] {
+    return [];
+  }
+
   httpChallenge(): null {
     return null;
   }

@@ -16,6 +16,8 @@ export interface Issuer {
   obtain(request: IssueRequest): Promise<CertificateMaterial>;
   /** What the CA says about renewing this certificate (RFC 9773); null where it does not speak ARI. @throws {IssuerError} */
   renewalInfo(chain: string, options: { signal: AbortSignal; timeout: number }): Promise<RenewalInfo | null>;
+  /** Asks the CA for its directory, whatever is known of it. @throws {IssuerError} where it cannot be asked */
+  reach(options: { signal: AbortSignal; timeout: number }): Promise<void>;
   /** Our clock minus the CA's, ms, as its last answer showed; null before any. */
   clockSkew(): number | null;
 }

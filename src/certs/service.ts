@@ -53,6 +53,18 @@ export interface Explanation {
   readonly next: string;
 }
 
+/** A CA, as `doctor` asks it. */
+export interface AskedIssuer {
+  /** For people: the directory's host. */
+  readonly name: string;
+  /** URL of its directory. */
+  readonly directory: string;
+  /** Asks it now. Never rejects: resolves to what is wrong, in words; null where it answers. */
+  check(signal: AbortSignal): Promise<{ readonly type: string; readonly detail: string; readonly next: string } | null>;
+  /** Our clock minus the CA's, ms, as its last answer showed; null before any. */
+  clockSkew(): number | null;
+}
+
 /** The commands of an operator, beside the service; both modes have them. */
 export interface CertificateOperations {
   explain(host: string): Promise<Explanation>;
@@ -65,6 +77,8 @@ export interface CertificateOperations {
   exportCertificate(host: string): { readonly certificate: string; readonly key: string };
   /** A new certificate now, with a new key. @throws {OperatorError} */
   renew(host: string, onStep: StepListener, signal?: AbortSignal): Promise<CertificateInfo>;
+  /** The CAs that certificates are asked of, in their order; none with an internal CA. */
+  issuers(): readonly AskedIssuer[];
   /** What an operator should know now: clock skew, expired certificates. One sentence each. */
   warnings(): string[];
 }

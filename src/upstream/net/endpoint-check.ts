@@ -1,13 +1,14 @@
+import { isIP } from 'node:net';
 import type { Config } from '../../config/config.ts';
 import { urlAt } from '../endpoint-url.ts';
-import { reasonOf, trustAdvice } from '../failures.ts';
+import { reasonClass, reasonOf, trustAdvice } from '../failures.ts';
 import type { Route } from '../upstream.ts';
 import { OutgoingConnections } from './connections.ts';
 import { ProxyChoice } from './egress.ts';
 import { Trust } from './trust.ts';
 
 /** Milliseconds: enough for a slow link, and not too long for a person who waits for `doctor`. */
-const CHECK_TIMEOUT = 10_000;
+const CHECK_TIMEOUT = 6_000;
 
 /** How an endpoint responded to `GET /v2/` (distribution-spec, *Determining Support*). */
 export interface EndpointCheckResult {
@@ -17,6 +18,8 @@ export interface EndpointCheckResult {
   readonly ms: number;
   /** One sentence; null where there was a response. */
   readonly problem: string | null;
+  /** What kind of failure it was, as `reasonClass` has it; empty where there was a response. */
+  readonly reason: string;
   /** What to do about it, where that is known. */
   readonly next: string | null;
   /** The `Date` header, ms since 1970; null where there is none. */
@@ -29,17 +32,25 @@ export interface EndpointCheckResult {
  */
 export class EndpointCheck {
   readonly #connections: OutgoingConnections;
+  readonly #choice: ProxyChoice;
 
   constructor(
     config: Config['upstream'],
     pseudonym: string,
     environment: Readonly<Record<string, string | undefined>> = process.env,
   ) {
-    this.#connections = new OutgoingConnections(
-      new ProxyChoice(config.proxy, environment),
-      new Trust(config.caFile),
-      pseudonym,
-    );
+    this.#choice = new ProxyChoice(config.proxy, environment);
+    this.#connections = new OutgoingConnections(this.#choice, new Trust(config.caFile), pseudonym);
+  }
+
+  /** The proxy on the way to an endpoint, and whether a name has to be looked up here: the proxy's, or where there is none, the endpoint's. */
+  way(
+    route: Route,
+    endpoint: string,
+  ): { readonly proxy: { host: string; port: number } | null; readonly resolves: boolean } {
+    const url = new URL(endpoint);
+    const proxy = this.#choice.for(url, route.proxy);
+    return { proxy, resolves: isIP(proxy?.host ?? url.hostname.replace(/^\[|\]$/g, '')) === 0 };
   }
 
   async ask(route: Route, endpoint: string, signal: AbortSignal): Promise<EndpointCheckResult> {
@@ -61,6 +72,7 @@ export class EndpointCheck {
         status,
         ms: performance.now() - start,
         problem: null,
+        reason: '',
         next: null,
         serverTime: Number.isNaN(date) ? null : date,
       };
@@ -70,6 +82,7 @@ export class EndpointCheck {
         status: null,
         ms: performance.now() - start,
         problem: reasonOf(error),
+        reason: reasonClass(error),
         next: trustAdvice(error, route.host),
         serverTime: null,
       };
