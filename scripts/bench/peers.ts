@@ -263,7 +263,7 @@ export async function gateway(bench: Bench, name: string, origin: string, option
   const registries = Object.entries({ [ORIGIN_HOST]: origin, ...options.registries });
   await makeDataDirectory(
     env,
-    registries.map(([host, endpoint]) => ['registry.set', { host, endpoints: [endpoint] }]),
+    registries.map(([host, endpoint]) => ['registry.set', { host, endpoints: [endpoint], check: false }]),
   );
   const server = await Server.start({
     command: GATEWAY,

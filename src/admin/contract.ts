@@ -59,7 +59,20 @@ export interface RegistryRow {
   readonly realms: readonly string[];
 }
 
+/** How an endpoint of a registry answers, as `alias add`, `registry set` and `doctor` say it. */
+export interface EndpointVerdict {
+  readonly endpoint: string;
+  readonly level: 'ok' | 'warn' | 'fail';
+  /** One sentence that begins with the endpoint. */
+  readonly message: string;
+  readonly next: string | null;
+  /** What kind of failure it is: as `reasonClass` has it, or `scheme`, `no registry`, `credentials`, `loop`, `status 503`; empty where there is none. */
+  readonly because: string;
+}
+
 export interface AliasAdded {
+  /** Null where its registry was not tried (`--no-check`). */
+  readonly check: readonly EndpointVerdict[] | null;
   readonly alias: AliasRow;
   readonly created: { readonly alias: boolean; readonly registry: boolean };
   readonly certificate: CertificateInfo | null;
@@ -69,6 +82,12 @@ export interface AliasAdded {
 
 export interface AliasDetails extends AliasRow {
   readonly details: { readonly registry: RegistryRow; readonly certificate: CertificateInfo | null };
+}
+
+/** What `registry set` did. */
+export interface RegistrySet extends RegistryRow {
+  /** Null where it was not tried (`--no-check`). */
+  readonly check: readonly EndpointVerdict[] | null;
 }
 
 export interface RegistryDetails extends RegistryRow {

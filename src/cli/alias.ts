@@ -5,9 +5,10 @@ import type { PresetsDifference } from '../aliases/presets.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { stateCell } from './cert.ts';
 import { formatWhen } from './output.ts';
-import { collect, confirm, readGiven, readInput, type Session } from './session.ts';
+import { collect, confirm, type Exit, readGiven, readInput, type Session } from './session.ts';
+import { conclude } from './verdicts.ts';
 
-export function aliasCommands(session: Session): Command {
+export function aliasCommands(session: Session, exit: Exit): Command {
   const { output } = session;
   const group = new Command('alias').description('names that stand for registries');
 
@@ -18,16 +19,19 @@ export function aliasCommands(session: Session): Command {
     .argument('<registry>', 'the registry it stands for (k8s.gcr.io, localhost:5000)')
     .option('--endpoint <url>', 'where the registry is fetched from; several are tried in order', collect)
     .option('--no-cert', 'order no certificate until `gateway cert renew`')
-    .action(async (name: string, registry: string, options: { endpoint?: string[]; cert: boolean }) => {
+    .option('--no-check', 'do not try whether the registry answers')
+    .action(async (name: string, registry: string, options: { endpoint?: string[]; cert: boolean; check: boolean }) => {
       const added = (await session.act('alias.add', {
         name,
         registry,
         endpoints: options.endpoint ?? [],
         certificate: options.cert,
+        check: options.check,
       })) as AliasAdded;
       const { host, registry: source } = added.alias;
       if (added.running) output.line(`${host} serves ${source}`);
       else output.line(`${host} serves ${source} when the gateway runs`);
+      conclude(output, exit, source, added.check);
     });
 
   group

@@ -1,8 +1,9 @@
 import { Command } from 'commander';
-import type { RegistryDetails, RegistryRow } from '../admin/contract.ts';
+import type { RegistryDetails, RegistryRow, RegistrySet } from '../admin/contract.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { formatWhen } from './output.ts';
-import { collect, readGiven, readSecret, type Session } from './session.ts';
+import { collect, type Exit, readGiven, readSecret, type Session } from './session.ts';
+import { conclude } from './verdicts.ts';
 
 interface SetOptions {
   endpoint?: string[];
@@ -12,9 +13,10 @@ interface SetOptions {
   public?: boolean;
   realm?: string[];
   ca?: string;
+  check: boolean;
 }
 
-export function registryCommands(session: Session): Command {
+export function registryCommands(session: Session, exit: Exit): Command {
   const { output } = session;
   const group = new Command('registry').description('registries and where their content is fetched');
 
@@ -101,6 +103,7 @@ export function registryCommands(session: Session): Command {
       '--ca <file>',
       'PEM of an authority that signs its certificates, besides those that this machine trusts; "none" removes it',
     )
+    .option('--no-check', 'do not try whether it answers')
     .action(async (host: string, options: SetOptions) => {
       if (options.passwordStdin === true && options.username === undefined) {
         throw new OperatorError('USERNAME_MISSING', '--password-stdin needs --username', {
@@ -123,11 +126,13 @@ export function registryCommands(session: Session): Command {
         ...(options.public === undefined ? {} : { public: options.public }),
         ...(options.ca === undefined ? {} : { ca: options.ca === 'none' ? null : await readGiven(options.ca) }),
         ...(options.realm === undefined ? {} : { realms: options.realm.filter((one) => one !== 'none') }),
-      })) as RegistryRow;
+        check: options.check,
+      })) as RegistrySet;
       output.line(`${row.host} is fetched from ${row.endpoints.join(', ')}`);
       if (options.realm !== undefined) {
         output.line(`its credentials may be sent to ${['its own domain', ...row.realms].join(', ')}`);
       }
+      conclude(output, exit, row.host, row.check);
     });
 
   group

@@ -120,8 +120,8 @@ function buildProgram(session: Session, exit: Exit): Command {
     .helpOption('-h, --help', 'print help');
   for (const command of [
     serveCommand(session),
-    aliasCommands(session),
-    registryCommands(session),
+    aliasCommands(session, exit),
+    registryCommands(session, exit),
     certCommands(session),
     clientCommand(session),
     doctorCommand(session, exit),

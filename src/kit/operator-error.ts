@@ -118,6 +118,10 @@ export const OPERATOR_ERRORS = {
     'the command needs a running gateway, and none runs on the data directory',
     'start it: gateway serve',
   ),
+  REGISTRY_UNUSABLE: failure(
+    'a registry was put into the table, and nothing can be pulled from it as it is now; the message says what was seen',
+    'correct it with gateway registry set; --no-check leaves out the trial',
+  ),
   NOT_SERVED: failure(
     "what was changed is stored, but the gateway's own listener does not serve it as it should",
     'see the log of the gateway; gateway doctor looks at its ports and certificates',

@@ -12,6 +12,7 @@ import type { TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { signCertificate } from '../../src/certs/x509.ts';
 import { run } from '../../src/cli/run.ts';
+import { withoutTrial } from '../support/without-trial.ts';
 
 // Commands that act on a gateway which runs: a real one, as a process of its own, with its embedded defaults on free ports.
 
@@ -85,7 +86,7 @@ async function cli(line: string | string[], dataDir = path.join(home, 'data')) {
   const stdout = new PassThrough();
   const stderr = new PassThrough();
   const code = await run({
-    argv: [...(typeof line === 'string' ? line.split(' ') : line), '--data-dir', dataDir],
+    argv: [...withoutTrial(typeof line === 'string' ? line.split(' ') : line), '--data-dir', dataDir],
     stdout,
     stderr,
     stdin: Readable.from([]),

@@ -5,6 +5,7 @@ import { PassThrough, Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { run } from '../../src/cli/run.ts';
 import { makeDataDirectory } from '../support/data-directory.ts';
+import { withoutTrial } from '../support/without-trial.ts';
 
 // Commands on a data directory that no gateway works on, each as a run of its own, in this process.
 
@@ -30,7 +31,7 @@ async function cli(line: string | string[], options: Surroundings = {}) {
   const stdout = new PassThrough();
   const stderr = new PassThrough();
   const code = await run({
-    argv: typeof line === 'string' ? line.split(' ') : line,
+    argv: withoutTrial(typeof line === 'string' ? line.split(' ') : line),
     stdout,
     stderr,
     stdin: Object.assign(Readable.from([Buffer.from((options.stdin ?? '') as string)]), { isTTY: options.terminal }),

@@ -15,6 +15,8 @@ import {
   startProgram,
 } from './processes.ts';
 
+import { withoutTrial } from './without-trial.ts';
+
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 /** As people start it: with the flags and variables that keep its memory small. */
 const STARTER = fileURLToPath(new URL('../../scripts/gateway', import.meta.url));
@@ -46,8 +48,11 @@ export interface TestGateway {
   log(): string;
   /** Lines of its JSON log. */
   logLines(): Record<string, unknown>[];
-  /** Runs any other command of the CLI on the same configuration. */
-  cli(args: readonly string[], options?: { readonly input?: string; readonly ms?: number }): Promise<Ran>;
+  /** Runs any other command of the CLI on the same configuration; `tries`: registries that it puts into the table are tried. */
+  cli(
+    args: readonly string[],
+    options?: { readonly input?: string; readonly ms?: number; readonly tries?: boolean },
+  ): Promise<Ran>;
   /** The same, beside the test: for those who look at it while it runs. */
   begin(...args: string[]): Program;
   /** The same, of a command that has to succeed; its standard output. */
@@ -91,9 +96,9 @@ export async function prepareGateway(options: GatewayOptions = {}): Promise<Test
   let program: Program | undefined;
   let earlier = '';
   const log = () => earlier + (program?.output() ?? '');
-  const command = (args: readonly string[]) => ({
+  const command = (args: readonly string[], tries = false) => ({
     command: process.execPath,
-    args: [MAIN, '--config', configFile, ...args],
+    args: [MAIN, '--config', configFile, ...(tries ? args : withoutTrial(args))],
     env,
     cwd: folder,
     within: options.within,
@@ -117,9 +122,9 @@ export async function prepareGateway(options: GatewayOptions = {}): Promise<Test
         .split('\n')
         .filter((line) => line.startsWith('{') && line.endsWith('}'))
         .map((line) => JSON.parse(line) as Record<string, unknown>),
-    cli: (args, { input, ms } = {}) =>
+    cli: (args, { input, ms, tries = false } = {}) =>
       runProgram({
-        ...command(args),
+        ...command(args, tries),
         ...(input === undefined ? {} : { input }),
         ...(ms === undefined ? {} : { ms }),
       }),

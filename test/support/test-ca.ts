@@ -14,7 +14,12 @@ export interface TestCa {
   issue(names: readonly string[], until?: number): { readonly key: string; readonly cert: string };
 }
 
-export function makeTestCa(commonName = 'CA of this test', above?: Parameters<typeof signCertificate>[1]): TestCa {
+/** @param until days from now, to which the root itself is valid */
+export function makeTestCa(
+  commonName = 'CA of this test',
+  above?: Parameters<typeof signCertificate>[1],
+  until = 3,
+): TestCa {
   const root = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const signer = { key: root.privateKey, publicKey: root.publicKey, commonName };
   const now = Date.now();
@@ -24,7 +29,7 @@ export function makeTestCa(commonName = 'CA of this test', above?: Parameters<ty
       names: [],
       publicKey: root.publicKey,
       notBefore: now - 3 * DAY,
-      notAfter: now + 3 * DAY,
+      notAfter: now + until * DAY,
       ca: true,
     },
     above ?? signer,

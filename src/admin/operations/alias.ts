@@ -6,15 +6,20 @@ import type { CertificateInfo } from '../../certs/service.ts';
 import type { AliasAdded, AliasDetails, Operation, OperationContext } from '../contract.ts';
 import { aliasRow, type OperationsDeps, parseInput, registryRow } from '../operation.ts';
 import { waitUntilServed } from '../probe.ts';
+import { tryInTable } from '../registry-check.ts';
 
 export function aliasOperations(deps: OperationsDeps): Record<string, Operation> {
   const { table } = deps;
   return {
     'alias.add': async (input, context): Promise<AliasAdded> => {
-      const added = await table.addAlias(await parseInput('alias.add', input));
+      const { check, ...wanted } = await parseInput('alias.add', input);
+      const added = await table.addAlias(wanted);
       context.step('table', inTable(added));
-      const certificate = await bringIntoUse(deps, added.alias, context);
+      // Beside the order of the certificate, which neither needs the registry nor waits for it.
+      const checked = check ? tryInTable(deps, added.registry.host, context) : null;
+      const [certificate, verdicts] = await allOf(bringIntoUse(deps, added.alias, context), checked);
       return {
+        check: verdicts,
         alias: aliasRow(deps, added.alias),
         created: { alias: added.aliasAdded, registry: added.registryAdded },
         certificate,
@@ -69,6 +74,12 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
 
     'alias.export': async () => ({ yaml: writeAliasYaml(table.exportRows()) }),
   };
+}
+
+/** What both came to; waits for both, also where one fails, so that its steps are not lost. */
+async function allOf<A, B>(one: Promise<A>, other: Promise<B> | null): Promise<[A, B | null]> {
+  await Promise.allSettled([one, other]);
+  return Promise.all([one, other]);
 }
 
 /**

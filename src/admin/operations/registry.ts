@@ -1,6 +1,7 @@
 import { describeAuthorities } from '../../kit/authorities.ts';
-import type { Operation, RegistryDetails } from '../contract.ts';
+import type { Operation, RegistryDetails, RegistrySet } from '../contract.ts';
 import { type OperationsDeps, parseInput, registryRow } from '../operation.ts';
+import { tryInTable } from '../registry-check.ts';
 
 export function registryOperations(deps: OperationsDeps): Record<string, Operation> {
   const { table } = deps;
@@ -21,11 +22,11 @@ export function registryOperations(deps: OperationsDeps): Record<string, Operati
       };
     },
 
-    'registry.set': async (input) => {
-      const { host, ...settings } = await parseInput('registry.set', input);
+    'registry.set': async (input, context): Promise<RegistrySet> => {
+      const { host, check, ...settings } = await parseInput('registry.set', input);
       const { registry } = await table.setRegistry(host, settings);
       await deps.live?.settled();
-      return registryRow(registry);
+      return { ...registryRow(registry), check: check ? await tryInTable(deps, registry.host, context) : null };
     },
 
     'registry.rm': async (input) => {

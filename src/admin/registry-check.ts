@@ -1,0 +1,269 @@
+import { seedRows } from '../aliases/yaml.ts';
+import { describeAuthorities } from '../kit/authorities.ts';
+import { didYouMean } from '../kit/did-you-mean.ts';
+import { iso } from '../kit/time.ts';
+import { shutDownIn } from '../oci/known-registries.ts';
+import { isPattern } from '../oci/names.ts';
+import {
+  CredentialsWithheldError,
+  reasonClass,
+  reasonOf,
+  TokenRefusedError,
+  trustAdvice,
+} from '../upstream/failures.ts';
+import { type RegistryAnswer, RegistryCheck } from '../upstream/registry-check.ts';
+import type { Route } from '../upstream/upstream.ts';
+import type { EndpointVerdict, OperationContext } from './contract.ts';
+import type { OperationsDeps } from './operation.ts';
+
+/** What registries are judged with. */
+export interface JudgeContext {
+  /** Hosts of registries that there are, for a name that does not resolve. */
+  readonly known: Iterable<string>;
+  /** ms since 1970. */
+  readonly now: number;
+}
+
+/**
+ * Tries each endpoint of a registry as a pull would: its name, TCP, TLS, `/v2/` and a token. Ends within ten seconds. Empty for a pattern: it
+ * is no host, so that there is nobody to ask.
+ */
+export async function tryRegistry(
+  deps: Pick<OperationsDeps, 'config' | 'pseudonym'>,
+  route: Route,
+  known: Iterable<string>,
+  signal: AbortSignal,
+): Promise<readonly EndpointVerdict[]> {
+  if (isPattern(route.host)) return [];
+  const check = new RegistryCheck(deps.config.upstream, deps.pseudonym);
+  try {
+    return await Promise.all(
+      route.endpoints.map(async (endpoint): Promise<EndpointVerdict> => {
+        const ended = shutDownIn(new URL(endpoint).host);
+        if (ended !== null) {
+          const message = `${endpoint} was shut down in ${ended}: what is kept of it is served, and nothing new comes`;
+          return { endpoint, level: 'ok', message, next: null, because: '' };
+        }
+        return judgeAnswer(route, endpoint, await check.ask(route, endpoint, signal), { known, now: Date.now() });
+      }),
+    );
+  } finally {
+    void check.close();
+  }
+}
+
+/** Tries a registry of the table and tells what was seen, a step for each endpoint. */
+export async function tryInTable(
+  deps: OperationsDeps,
+  host: string,
+  { step, signal }: OperationContext,
+): Promise<readonly EndpointVerdict[]> {
+  const { registries } = deps.table.snapshot();
+  const others = [...registries.keys(), ...seedRows().map((row) => row.host)].filter((one) => one !== host);
+  const verdicts = await tryRegistry(deps, deps.table.registry(host), others, signal);
+  for (const { level, message } of verdicts) step(level === 'ok' ? 'reach' : level, message);
+  return verdicts;
+}
+
+/** In words what was seen, with the next step. */
+export function judgeAnswer(
+  route: Route,
+  endpoint: string,
+  answer: RegistryAnswer,
+  context: JudgeContext,
+): EndpointVerdict {
+  const where = answer.proxy === null ? endpoint : `${endpoint} through ${answer.proxy.host}:${answer.proxy.port}`;
+  const { level, says, next = null, because = '' } = judge(route, new URL(endpoint), answer, context.now);
+  const advice =
+    level === 'fail' && MISTYPED.has(because) ? orMeant(new URL(endpoint).host, next, context.known) : next;
+  return { endpoint, level, message: `${where} ${says}`, next: advice, because };
+}
+
+/** What a mistyped name leads to: nothing at all, or somebody else's host. */
+const MISTYPED = new Set(['name', 'connect', 'connect timeout', 'timeout', 'certificate', 'no registry']);
+
+function orMeant(host: string, next: string | null, known: Iterable<string>): string | null {
+  const all = [...known];
+  const meant = all.includes(host) ? undefined : didYouMean(host, all);
+  return meant === undefined ? next : `did you mean ${meant}? Else ${next ?? 'check the name'}`;
+}
+
+interface Judgement extends Pick<EndpointVerdict, 'level'> {
+  /** What follows the endpoint in a sentence. */
+  readonly says: string;
+  readonly next?: string | null;
+  readonly because?: string;
+}
+
+function judge(route: Route, endpoint: URL, answer: RegistryAnswer, now: number): Judgement {
+  const { host } = route;
+  const set = (rest: string) => `gateway registry set ${host} ${rest}`;
+  const elsewhere = `give it the endpoint of the registry itself: ${set('--endpoint URL')}`;
+  if (answer.otherScheme) {
+    const scheme = endpoint.protocol === 'http:' ? 'https' : 'http';
+    const port = endpoint.port === '' ? (endpoint.protocol === 'http:' ? ':80' : ':443') : `:${endpoint.port}`;
+    return {
+      level: 'fail',
+      says: `speaks ${scheme === 'https' ? 'HTTPS' : 'plain HTTP'} there`,
+      next: `if that is meant: ${set(`--endpoint ${scheme}://${endpoint.hostname}${port}${endpoint.pathname === '/' ? '' : endpoint.pathname}`)}`,
+      because: 'scheme',
+    };
+  }
+  if (answer.status === null) return unreached(route, endpoint, answer, now);
+
+  const { status, redirectedTo } = answer;
+  const through = redirectedTo === null ? '' : `, by a redirect to ${redirectedTo}`;
+  const answers = `answers (${status}, ${Math.round(answer.ms)} ms${through})`;
+  if (status === 508) return { level: 'fail', says: 'leads back to this gateway', next: elsewhere, because: 'loop' };
+  if (status === 407) return throughProxy(host, `answered 407: the proxy wants credentials`);
+  if (status === 429) {
+    return {
+      level: 'warn',
+      says: `${answers}: it limits requests from here`,
+      next: `credentials raise the limit: ${set('--username U --password-stdin')}`,
+    };
+  }
+  if (status >= 500) {
+    const next = 'it has a fault of its own: try again later; another endpoint helps, if there is one';
+    return { level: 'fail', says: answers, next, because: `status ${status}` };
+  }
+  if (answer.looksLike === 'page') {
+    return {
+      level: 'fail',
+      says: `${answers} with a web page: that is no registry, but a web site or the login of a network`,
+      next: elsewhere,
+      because: 'no registry',
+    };
+  }
+  const refused = refusedLogin(route, answer);
+  if (refused !== null) return refused;
+  if (status >= 300 && status !== 401 && answer.looksLike !== 'registry') {
+    return {
+      level: status === 404 || status === 400 ? 'fail' : 'warn',
+      says: `${answers}, which no registry does at /v2/`,
+      next: elsewhere,
+      because: 'no registry',
+    };
+  }
+  const login = {
+    accepted: ', and takes the credentials',
+    anonymous: status === 401 ? ', and gives everybody a token' : '',
+    refused: '',
+    wanted: '',
+    unknown: '',
+  }[answer.login];
+  return { level: 'ok', says: `${answers}${login}` };
+}
+
+/** What is wrong with the credentials; null where nothing is. */
+function refusedLogin({ host, credentials }: Route, { failure, login, status }: RegistryAnswer): Judgement | null {
+  const logIn = `gateway registry set ${host} --username U --password-stdin`;
+  if (failure instanceof CredentialsWithheldError) {
+    return {
+      level: 'fail',
+      says: `wants the credentials sent to ${failure.host}, which is outside its own domain: nothing was sent there`,
+      next: `if that host is its own: gateway registry set ${host} --realm ${failure.host}`,
+      because: 'credentials',
+    };
+  }
+  const isRefused = failure instanceof TokenRefusedError && credentials !== null;
+  if (isRefused || login === 'refused') {
+    const says = `refuses the credentials${failure === null ? ` (${status})` : `: ${reasonOf(failure)}`}`;
+    return { level: 'fail', says, next: `check user and password, then: ${logIn}`, because: 'credentials' };
+  }
+  if (login === 'wanted') {
+    return {
+      level: 'warn',
+      says: `answers (${status}) and wants a login: without one nothing can be pulled`,
+      next: logIn,
+    };
+  }
+  // Without credentials a token of no repository may well be refused: some registries give anonymous ones for a repository alone.
+  if (failure === null || failure instanceof TokenRefusedError) return null;
+  return {
+    level: 'fail',
+    says: `answers (${status}), but gives no token: ${reasonOf(failure)}`,
+    next: 'check the way from here to the host that gives its tokens',
+    because: reasonClass(failure),
+  };
+}
+
+function unreached(route: Route, endpoint: URL, answer: RegistryAnswer, now: number): Judgement {
+  const { host } = route;
+  const because = reasonClass(answer.failure);
+  const reason = reasonOf(answer.failure);
+  const failed = (next: string, says = `cannot be reached: ${reason}`): Judgement => ({
+    level: 'fail',
+    says,
+    next,
+    because,
+  });
+  if (because === 'proxy') return throughProxy(host, `cannot be reached: ${reason}`);
+  if (because === 'name') {
+    return failed(
+      `check the name, and the DNS server of this machine; or name another place: gateway registry set ${host} --endpoint URL`,
+    );
+  }
+  if (because === 'certificate') return untrusted(route, reason, answer, now);
+  const port = endpoint.port === '' ? (endpoint.protocol === 'http:' ? '80' : '443') : endpoint.port;
+  if (because === 'connect timeout' || because === 'timeout') {
+    return failed(
+      `let this machine out to ${endpoint.hostname}:${port} (firewall, security group, route), or name the proxy that leads there: gateway registry set ${host} --proxy URL`,
+    );
+  }
+  return failed(
+    `see whether it runs and listens on port ${port}, or correct where it is: gateway registry set ${host} --endpoint URL`,
+  );
+}
+
+function throughProxy(host: string, says: string): Judgement {
+  const next = /\b407\b/.test(says)
+    ? `give the proxy's user and password: gateway registry set ${host} --proxy http://USER:PASSWORD@PROXY:PORT (upstream.proxy for all registries)`
+    : /\b403\b/.test(says)
+      ? `let whoever runs the proxy allow this host, or go another way: gateway registry set ${host} --proxy URL`
+      : `see whether the proxy runs and its address is right: gateway registry set ${host} --proxy URL, upstream.proxy, or HTTPS_PROXY in the environment of the gateway`;
+  return { level: 'fail', says, next, because: 'proxy' };
+}
+
+function untrusted(route: Route, reason: string, { failure, certificate }: RegistryAnswer, now: number): Judgement {
+  const { host, ca } = route;
+  const says = (more: string) => `cannot be trusted: ${reason}${more}`;
+  const fail = (text: string, next: string): Judgement => ({ level: 'fail', says: text, next, because: 'certificate' });
+  const expired = ca === null ? [] : describeAuthorities(ca).filter(({ notAfter }) => Date.parse(notAfter) < now);
+  const [first] = expired;
+  if (first !== undefined) {
+    return fail(
+      says(`; the authority that --ca named for it (${first.subject}) expired at ${first.notAfter}`),
+      `get the new one from whoever runs the registry: gateway registry set ${host} --ca FILE`,
+    );
+  }
+  if (certificate === null)
+    return fail(
+      says(''),
+      trustAdvice(failure, host) ?? `look at its certificate from here: openssl s_client -connect ${host}:443`,
+    );
+  const clock = `this machine's clock says ${iso(now)}`;
+  if (certificate.notAfter < now) {
+    return fail(
+      says(` at ${iso(certificate.notAfter)}; ${clock}`),
+      'if the clock is right, whoever runs the registry has to renew its certificate; else set the clock (chrony, systemd-timesyncd)',
+    );
+  }
+  if (certificate.notBefore > now) {
+    return fail(
+      says(` (from ${iso(certificate.notBefore)} on; ${clock})`),
+      'set the clock (chrony, systemd-timesyncd); if it is right, the certificate is made for later',
+    );
+  }
+  const advice = trustAdvice(failure, host);
+  if (advice === null) {
+    return fail(
+      says(` (${certificate.names || 'none'})`),
+      `name the registry as its certificate does: gateway registry set ${host} --endpoint https://NAME`,
+    );
+  }
+  return fail(
+    says(` (${certificate.issuer})`),
+    `if that is your own authority, name its certificate: gateway registry set ${host} --ca FILE (or upstream.caFile for all registries); else something between here and the registry answers in its place`,
+  );
+}
