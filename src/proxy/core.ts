@@ -9,7 +9,7 @@ import { steadyNow } from '../kit/time.ts';
 import { passedThrough } from '../kit/via.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { acceptClass } from '../oci/media-types.ts';
-import type { Reference } from '../oci/names.ts';
+import type { Reference, What } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { reasonClass } from '../upstream/failures.ts';
@@ -197,8 +197,13 @@ class Core implements ManagedProxyCore {
       case 'tags':
         return this.#list(pull, entry, tagsQuestion(this.#upstream, pull, what));
       case 'referrers':
-        return this.#list(pull, entry, referrersQuestion(this.#upstream, this.#byTag, pull, entry, what));
+        return this.#list(pull, entry, this.#referrers(pull, entry, what));
     }
+  }
+
+  #referrers(pull: Pull, entry: RegistryEntry, what: What & { kind: 'referrers' }): ListQuestion {
+    const isKnown = () => this.#access.knows(entry, pull.target, what.digest);
+    return referrersQuestion({ upstream: this.#upstream, manifests: this.#byTag, isKnown }, pull, entry, what);
   }
 
   async #list(pull: Pull, entry: RegistryEntry, question: ListQuestion): Promise<Reply> {

@@ -106,17 +106,24 @@ const INDEX_ONLY = parseAccept(OCI_INDEX);
 const EMPTY_INDEX = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [] }));
 const NOTHING: ListPage = { body: EMPTY_INDEX, mark: '', next: null, cutAfter: null };
 
+export interface ReferrersSources {
+  readonly upstream: Upstream;
+  readonly manifests: ManifestsByTag;
+  /** Whether the repository has shown that it holds the subject. */
+  readonly isKnown: () => boolean;
+}
+
 /**
  * What refers to a manifest (distribution-spec, *Listing Referrers*): the upstream's list, or where it has no such API the index under the
  * fallback tag, or else an empty one: that nothing refers to it is an answer, not an error.
  */
 export function referrersQuestion(
-  upstream: Upstream,
-  manifests: ManifestsByTag,
+  from: ReferrersSources,
   pull: Pull,
   entry: RegistryEntry,
   what: What & { kind: 'referrers' },
 ): ListQuestion {
+  const { upstream, manifests, isKnown } = from;
   const key: RepositoryKey = pull.target;
   const { digest, artifactType, next, trail = '' } = what;
   const asked = new URLSearchParams(what.extra);
@@ -125,7 +132,7 @@ export function referrersQuestion(
   return {
     id: idOf('referrers', page, next !== undefined, artifactType),
     async ask() {
-      const request = { page, artifactType };
+      const request = { page, artifactType, isKnown: isKnown() };
       const list = await upstream.referrers(key, digest, request, pull.signal, new Askers(pull.client));
       return list === null ? fromTag(manifests, entry, pull, digest, artifactType) : { list, from: 'upstream' };
     },

@@ -6,6 +6,7 @@ import type { ParallelHosts } from './download/host-parallelism.ts';
 import type { Endpoints } from './endpoints.ts';
 import type { HeadOrGet } from './head-or-get.ts';
 import { type Pools, PURPOSES } from './pools.ts';
+import type { ReferrersApi } from './referrers-api.ts';
 import type { Requester } from './request.ts';
 import type { Route } from './upstream.ts';
 
@@ -16,6 +17,7 @@ export interface UpstreamContext {
   readonly parallelHosts: ParallelHosts;
   readonly pools: Pools;
   readonly headOrGet: HeadOrGet;
+  readonly referrersApi: ReferrersApi;
   readonly config: Config['upstream'];
   readonly log: Logger;
   readonly metrics: UpstreamMetrics;

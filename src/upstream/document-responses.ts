@@ -6,6 +6,7 @@ import { isManifestDigest, manifestDigest } from '../oci/schema1.ts';
 import { canHaveSize } from '../oci/transfer.ts';
 import { compressionIn, readPlain } from './content-encoding.ts';
 import { InvalidResponseError } from './failures.ts';
+import type { ReferrersAbsence } from './referrers-api.ts';
 import {
   blobContradiction,
   bytesOf,
@@ -163,7 +164,7 @@ function isFailure({ status }: UpstreamResponse): boolean {
 }
 
 /**
- * Reads an index of referrers, written anew, only of the type that is asked for. Null for whatever else: a registry without such an API answers
+ * Reads an index of referrers, written anew, only of the type that is asked for. A word for whatever else: a registry without such an API answers
  * with a 404, a 405, a 403, a web page, a manifest, a redirect to a web host and all that this one says (ghcr.io: 303 to a page that is not there).
  * The caller falls back to the tag scheme.
  */
@@ -172,12 +173,14 @@ export async function readReferrers(
   endpoint: URL,
   { page, artifactType }: ReferrersRequest,
   origin: DocumentOrigin,
-): Promise<ListPage | null> {
+): Promise<ListPage | ReferrersAbsence> {
   const isRegistry = response.url.origin === endpoint.origin || response.url.pathname.startsWith('/v2/');
   if (isRegistry && isFailure(response)) throw await statusError(response, endpoint);
   if (response.status !== 200 || !['', OCI_INDEX, 'application/json'].includes(mediaTypeOf(response))) {
     discard(response.body);
-    return null;
+    const { status } = response;
+    const isPage = status === 200 && isWebPage(mediaTypeOf(response));
+    return !isRegistry || isPage || [404, 405, 501].includes(status) ? 'no api' : 'no list';
   }
   const bytes = await readWhole(response, LIST_LIMIT).catch((error: unknown) => {
     if (error instanceof InvalidResponseError) return null;
@@ -188,6 +191,6 @@ export async function readReferrers(
   const isFiltered = filters.split(',').some((filter) => filter.trim() === 'artifacttype');
   const question = { artifactType: isFiltered ? undefined : artifactType };
   const reading = bytes && (await readDocument('referrers', bytes, question, origin));
-  if (reading === null) return null;
+  if (reading === null) return 'no list';
   return { ...reading, next: nextPage(response, page, 'referrers'), cutAfter: null };
 }

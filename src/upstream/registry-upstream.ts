@@ -15,20 +15,13 @@ import { download } from './download/download.ts';
 import { ParallelHosts } from './download/host-parallelism.ts';
 import { projectOf } from './endpoint-url.ts';
 import { Endpoints, tryEndpoints } from './endpoints.ts';
-import {
-  isBusy,
-  isDenied,
-  RedirectError,
-  type RequestSubject,
-  SinkError,
-  StatusError,
-  toRegistryError,
-} from './failures.ts';
+import { type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
 import { HeadOrGet } from './head-or-get.ts';
 import { OutgoingConnections } from './net/connections.ts';
 import { ProxyChoice } from './net/egress.ts';
 import { Trust } from './net/trust.ts';
 import { MAX_WAIT_MS, Pools, type Purpose } from './pools.ts';
+import { ReferrersApi } from './referrers-api.ts';
 import { manifestRequestHeaders, Requester } from './request.ts';
 import { RequestMetrics } from './request-metrics.ts';
 import { discardWhole, type UpstreamResponse } from './responses.ts';
@@ -112,6 +105,7 @@ class RegistryUpstream implements Upstream {
       requester: new Requester(this.#connections, tokens, pools, config.stallTimeout, counted),
       endpoints,
       headOrGet: new HeadOrGet(config.stallTimeout),
+      referrersApi: new ReferrersApi(),
       parallelHosts: new ParallelHosts(ownLog),
       pools,
       config,
@@ -212,32 +206,23 @@ class RegistryUpstream implements Upstream {
   ): Promise<ListPage | null> {
     const path = `/v2/${key.repository}/referrers/${request.page}`;
     const subject = subjectOf(key, 'manifestUnknown', digest);
-    const nothing = (endpoint: URL) => new StatusError(404, endpoint.host, undefined, 'it has no referrers API');
+    const { referrersApi } = this.#context;
+    const skips = (endpoint: URL) => referrersApi.isMissing(endpoint);
+    if (this.#route(key.registry).endpoints.every((text) => skips(new URL(text)))) return null;
     try {
       return await this.#document(
         subject,
-        { about: 'GET referrers', signal, askers },
-        async (route, endpoint, work) => {
-          let elsewhere = false;
-          const onRedirect = (to: URL): void => {
-            elsewhere = to.origin !== endpoint.origin;
-          };
-          let page: ListPage | null;
-          try {
-            const response = await this.#get(route, endpoint, path, key, work, onRedirect);
-            page = await readReferrers(response, endpoint, request, work.origin);
-          } catch (error) {
-            work.signal.throwIfAborted();
-            // That a web host cannot be reached is no failure of the registry that redirects to it; nor is a redirect that leads nowhere. Whether a
-            // token that is refused denies the repository, its tags tell.
-            const isItsOwn =
-              error instanceof StatusError || isBusy(error) || (!elsewhere && !(error instanceof RedirectError));
-            if (!isItsOwn || isDenied(error)) throw nothing(endpoint);
-            throw error;
-          }
-          if (page === null) throw nothing(endpoint);
-          return page;
-        },
+        { about: 'GET referrers', signal, askers, skips },
+        (route, endpoint, { signal: within, ...work }) =>
+          referrersApi.list({
+            endpoint,
+            signal: within,
+            isKnown: request.isKnown,
+            ask: async (own, onRedirect) => {
+              const response = await this.#get(route, endpoint, path, key, { ...work, signal: own }, onRedirect);
+              return await readReferrers(response, endpoint, request, work.origin);
+            },
+          }),
       );
     } catch (error) {
       // Only where all endpoints said so: one that did not answer may have the API.
@@ -277,7 +262,18 @@ class RegistryUpstream implements Upstream {
   /** Within the time of a document. */
   #document<T>(
     subject: RequestSubject,
-    { about, signal, askers }: { about: string; signal: AbortSignal; askers: Askers | undefined },
+    {
+      about,
+      signal,
+      askers,
+      skips = () => false,
+    }: {
+      about: string;
+      signal: AbortSignal;
+      askers: Askers | undefined;
+      /** Endpoints that need not be asked. */
+      skips?: (endpoint: URL) => boolean;
+    },
     attempt: (route: Route, endpoint: URL, work: DocumentWork) => Promise<T>,
   ): Promise<T> {
     const limits = { ms: this.#limits.document, what: 'its answer', askers };
@@ -285,7 +281,9 @@ class RegistryUpstream implements Upstream {
       asDocument(rowOf(route), signal, limits, (work) => {
         const { endpoints, log } = this.#context;
         const { repository } = subject;
-        const options = { route, repository, endpoints, log, signal: work.signal, about: `${about} ${repository}` };
+        const candidates = () => endpoints.candidates(route, repository).filter((endpoint) => !skips(endpoint));
+        const common = { route, repository, endpoints, candidates, log };
+        const options = { ...common, signal: work.signal, about: `${about} ${repository}` };
         return tryEndpoints(options, (endpoint) => attempt(route, endpoint, work));
       }),
     );

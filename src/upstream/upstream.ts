@@ -60,6 +60,8 @@ export interface ReferrersRequest {
   readonly page: Page;
   /** Only referrers of this type are wanted, made good where the upstream does not choose them. */
   readonly artifactType: string | undefined;
+  /** The repository has shown that it holds the subject. */
+  readonly isKnown: boolean;
 }
 
 /**

@@ -362,10 +362,56 @@ describe('referrers', () => {
     const upstream = startUpstream({ [REGISTRY]: { endpoints: [fake.url] } }, { stallTimeout: 300 });
     const digest = repository.manifest('1')?.digest as Digest;
     const key = { registry: REGISTRY, repository: REPOSITORY };
-    const request = { page: digest, artifactType: undefined };
+    const request = { page: digest, artifactType: undefined, isKnown: true };
     expect(await upstream.referrers(key, digest, request, new AbortController().signal)).toBeNull();
     expect(upstream.health(REGISTRY)).toMatchObject([{ state: 'closed', lastError: null }]);
     await upstream.close();
+  });
+
+  describe('of a registry without the API', () => {
+    const NOT_THERE: [string, (web: FakeRegistry) => Fault][] = [
+      ['answers 404', () => ({ status: 404, body: '404 page not found' })],
+      ['answers 405', () => ({ status: 405 })],
+      ['answers a web page', () => ({ status: 200, headers: { 'content-type': 'text/html' }, body: '<html>' })],
+      [
+        'redirects to a web host that never answers',
+        (web) => ({ status: 303, headers: { location: `${web.url}/page` } }),
+      ],
+    ];
+
+    it.each(NOT_THERE)(
+      'that %s are asked for once, and then of the fallback tag alone',
+      async (_, fault) => {
+        const { fake, ask, manifest, repository, what, manifests } = await withFallback();
+        const web = await fakeRegistry({ host: '127.66.6.6', faults: () => ({ hang: true }) });
+        fake.faults = ({ kind }) => (kind === 'referrers' ? fault(web) : undefined);
+        const asked = () => fake.log.of({ kind: 'referrers' }).length;
+        // Nothing shows yet that the repository holds the image, so that it may be the repository that is not there.
+        expect(json(await ask(what)).manifests).toEqual(manifests);
+        const before = asked();
+        await manifest('1');
+        for (let turn = 0; turn < 3; turn++) expect(json(await ask(what)).manifests).toEqual(manifests);
+        const other = repository.addImage('2', ['two']);
+        expect(json(await ask({ kind: 'referrers', digest: other.digest })).manifests).toEqual([]);
+        expect(asked() - before).toBe(1);
+      },
+      20_000,
+    );
+
+    it.each([
+      ['403 for one of them', { status: 403 }],
+      ['no list for one of them', { status: 200, headers: { 'content-type': OCI_INDEX }, body: '{}' }],
+    ])('that answers %s, the others are asked for', async (_, fault) => {
+      const { fake, ask, manifest, repository, what } = await withFallback();
+      await manifest('1');
+      const other = repository.addImage('2', ['two']);
+      const sbom = repository.addImage(undefined, ['sbom'], { subject: other, artifactType: 'x/sbom' });
+      fake.faults = ({ kind, path }) => (kind === 'referrers' && path.endsWith(what.digest) ? fault : undefined);
+      await ask(what);
+      expect(json(await ask({ kind: 'referrers', digest: other.digest })).manifests).toMatchObject([
+        { digest: sbom.digest },
+      ]);
+    });
   });
 
   it('are chosen by type here where their registry does not say that it has, page for page', async () => {

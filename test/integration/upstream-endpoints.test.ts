@@ -43,7 +43,13 @@ describe('a request that is not answered', () => {
     [
       'referrers',
       'referrers',
-      (up) => up.referrers(key, generated(1).digest, { page: generated(1).digest, artifactType: undefined }, signal),
+      (up) =>
+        up.referrers(
+          key,
+          generated(1).digest,
+          { page: generated(1).digest, artifactType: undefined, isKnown: true },
+          signal,
+        ),
     ],
     ['a token', 'token', (up) => up.tags(key, tagsRequest(), signal)],
   ])('is sent once more beside also for %s', async (_, kind, ask) => {

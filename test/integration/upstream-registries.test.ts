@@ -384,7 +384,7 @@ describe('lists', () => {
     const subject = repository.addImage('latest', ['x']);
     const signature = repository.addImage(undefined, ['sig'], { subject, artifactType: 'application/x-sig' });
     const artifactType = 'application/x-sig';
-    const request = { page: `${subject.digest}?${new URLSearchParams({ artifactType })}`, artifactType };
+    const request = { page: `${subject.digest}?${new URLSearchParams({ artifactType })}`, artifactType, isKnown: true };
     const page = await upstreamOf([fake.url]).referrers(REPOSITORY, subject.digest, request, signal);
     expect(JSON.parse(Buffer.from(page?.body ?? []).toString()).manifests[0].digest).toBe(signature.digest);
     const bare = await fakeRegistry({ referrers: false });
