@@ -1,5 +1,6 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import ipaddr from 'ipaddr.js';
 import { onTestFinished } from 'vitest';
 
 export type DnsRecords = Record<string, { A?: string; AAAA?: string; CNAME?: string }>;
@@ -42,7 +43,7 @@ function readQuestion(message: Buffer): { name: string; type: number; end: numbe
 }
 
 function answer(kind: keyof typeof TYPES, value: string): Buffer {
-  const data = kind === 'A' ? Buffer.from(value.split('.').map(Number)) : nameBytes(value);
+  const data = kind === 'CNAME' ? nameBytes(value) : Buffer.from(ipaddr.parse(value).toByteArray());
   const head = Buffer.alloc(12);
   // A pointer to the name asked for.
   head.writeUInt16BE(0xc00c, 0);

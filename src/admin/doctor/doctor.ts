@@ -1,3 +1,5 @@
+import type { Config } from '../../config/config.ts';
+import { OPERATOR_ERRORS, OperatorError } from '../../kit/operator-error.ts';
 import type { Check, DoctorReport, Operation } from '../contract.ts';
 import type { OperationsDeps } from '../operation.ts';
 import { checkAuthorities, checkCertificates, checkIssuers } from './certificates.ts';
@@ -50,6 +52,33 @@ export async function examine(deps: OperationsDeps, around: Surroundings, stop: 
   found.push(...ports, ...own, ...url, ...authorities, ...issuers.findings, ...registries.findings);
   found.push(checkClock([...registries.skews, ...issuers.skews], config.tls.mode === 'internal'));
   return judge(found);
+}
+
+/** What this machine alone tells, where the data directory cannot be opened: why not, and what may be the cause. */
+export async function examineMachine(
+  config: Config,
+  problem: unknown,
+  around: Surroundings,
+  stop: AbortSignal,
+): Promise<Check[]> {
+  const signal = AbortSignal.any([stop, AbortSignal.timeout(TIME)]);
+  const [machine, ports, names] = await Promise.all([
+    checkMachine(config, around, { pid: process.pid, signal }),
+    checkPorts({ live: null, config }, around, signal),
+    Names.open(config, around, [config.domain]),
+  ]);
+  const { message, next } =
+    problem instanceof OperatorError
+      ? problem
+      : { message: String(problem), next: OPERATOR_ERRORS.DATABASE_UNUSABLE.next };
+  const state: Finding = {
+    name: 'gateway state',
+    level: 'fail',
+    message: `nothing runs, and what is stored cannot be opened, so that aliases, registries and certificates were not looked at: ${message}`,
+    next,
+  };
+  const full = machine.some(({ name, level }) => name === 'disk' && level === 'fail');
+  return judge([full ? { ...state, because: 'disk full' } : state, ...machine, ...ports, ...names.findings]);
 }
 
 function one(finding: Finding): Finding[] {

@@ -81,7 +81,11 @@ function fold(found: readonly Finding[]): Finding[] {
     );
   }
   left = noNames(left);
-  left = under(left, 'resolver', ({ because }) => because === 'name');
+  left = under(
+    left,
+    'resolver',
+    ({ name, because }) => because === 'name' || (name === 'clock' && because === 'no answer'),
+  );
   left = proxies(left);
   left = interception(left);
   return alike(left);
@@ -164,8 +168,7 @@ function proxies(found: readonly Finding[]): Finding[] {
 
 /** Several registries with certificates of a stranger: something between here and them answers in their place. */
 function interception(found: readonly Finding[]): Finding[] {
-  const failed = found.filter(({ because = '', outward }) => outward === true && because.startsWith('certificate of '));
-  const well = found.some(({ outward, level }) => outward === true && level === 'ok');
+  const failed = found.filter(({ because = '' }) => because.startsWith('certificate of '));
   const by = new Map<string, Finding[]>();
   for (const finding of failed) by.set(finding.because ?? '', [...(by.get(finding.because ?? '') ?? []), finding]);
   let left = [...found];
@@ -175,7 +178,7 @@ function interception(found: readonly Finding[]): Finding[] {
     const cause: Finding = {
       name: 'interception',
       level: 'fail',
-      message: `${group.length} hosts ${well ? '' : 'and no other '}answer with certificates of one stranger (${issuer}): a proxy between here and the internet opens TLS, a captive portal wants a login, or names lead elsewhere`,
+      message: `${group.length} hosts answer with certificates of one stranger (${issuer}): a proxy between here and the internet opens TLS, a captive portal wants a login, or names lead elsewhere`,
       next: "if it is your company's, trust its root: upstream.caFile FILE; a portal wants its login first; else ask another resolver",
       explains: group.flatMap(namesOf),
     };

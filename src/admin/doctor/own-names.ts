@@ -126,7 +126,8 @@ async function reach(
 ): Promise<Reach> {
   const { pseudonym } = deps;
   const own = ownAddresses();
-  if (isIPv6(address) && !own.some(isIPv6)) return { problem: 'this machine has no IPv6 address', sure: true };
+  if (isIPv6(address) && !own.some((one) => isIPv6(one) && one !== '::1'))
+    return { problem: 'this machine has no IPv6 address', sure: true };
   const path = '/.well-known/acme-challenge/doctor';
   const ask = (port: number, tls: boolean) => {
     // One answer for all names at an address, where the name does not matter: of plain HTTP.

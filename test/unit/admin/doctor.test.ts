@@ -1,5 +1,7 @@
 import { expect, test } from 'vitest';
 import { checkClock } from '../../../src/admin/doctor/clock.ts';
+import { type Finding, judge } from '../../../src/admin/doctor/finding.ts';
+import { checkKind, checkSpace } from '../../../src/admin/doctor/machine.ts';
 import { mapInOrder } from '../../../src/admin/doctor/registries.ts';
 import { servedProblem } from '../../../src/admin/probe.ts';
 import type { CertificateInfo } from '../../../src/certs/service.ts';
@@ -63,4 +65,79 @@ test('an alias is served where the listener answers under the very certificate',
   expect(servedProblem({ status: 200, serial: null }, INFO)).toContain('none');
   expect(servedProblem({ status: 200, serial: null }, null)).toBeNull();
   expect(servedProblem(new Error('refused'), INFO)).toBe('refused');
+});
+
+const MiB = 2 ** 20;
+
+test('a disk is judged by its room, its inodes and its kind', () => {
+  const disk = { bsize: 4096, bavail: (10_000 * MiB) / 4096, files: 100_000, ffree: 90_000 };
+  expect(checkSpace(disk, '/data', 1_000 * MiB).map(({ level }) => level)).toEqual(['ok']);
+  expect(checkSpace({ ...disk, bavail: (500 * MiB) / 4096 }, '/data', 1_000 * MiB)[0]).toMatchObject({
+    level: 'warn',
+    next: expect.stringContaining('cache prune'),
+  });
+  expect(checkSpace({ ...disk, bavail: 10 }, '/data', 0)[0]?.level).toBe('fail');
+  expect(checkSpace({ ...disk, ffree: 1_500 }, '/data', 0)[1]).toMatchObject({ name: 'inodes', level: 'warn' });
+  expect(checkSpace({ ...disk, ffree: 3 }, '/data', 0)[1]).toMatchObject({ name: 'inodes', level: 'fail' });
+  // btrfs tells of none.
+  expect(checkSpace({ ...disk, files: 0, ffree: 0 }, '/data', 0)).toHaveLength(1);
+  expect(checkKind({ type: 0x6969 }, '/data')[0]).toMatchObject({
+    level: 'fail',
+    message: expect.stringContaining('NFS'),
+  });
+  expect(checkKind({ type: 0x01021994 }, '/data')[0]).toMatchObject({ level: 'warn' });
+  expect(checkKind({ type: 0xef53 }, '/data')).toEqual([]);
+});
+
+const registry = (host: string, because?: string): Finding => ({
+  name: `registry ${host}`,
+  level: because === undefined ? 'ok' : 'fail',
+  message: because ?? 'answers',
+  outward: true,
+  ...(because === undefined ? {} : { because }),
+});
+const RESOLVER: Finding = { name: 'resolver', level: 'ok', message: '192.0.2.53 answers' };
+const CUT: Finding = { name: 'ca ca.test', level: 'fail', message: 'no answer', because: 'no answer', outward: true };
+
+test('no way out is one finding that names all that it explains', () => {
+  const cut = ['a', 'b', 'c'].map((host) => registry(host, 'connect timeout'));
+  const [first, ...others] = judge([RESOLVER, ...cut, CUT]);
+  expect(first).toMatchObject({ name: 'network', level: 'fail', next: expect.stringContaining('upstream.proxy') });
+  expect(first?.explains).toEqual(['registry a', 'registry b', 'registry c', 'ca ca.test']);
+  expect(others.filter(({ level }) => level !== 'ok')).toEqual([]);
+});
+
+test('where one host answers, each that does not is its own fault', () => {
+  const checks = judge([RESOLVER, ...['a', 'b', 'c'].map((host) => registry(host, 'connect timeout')), registry('d')]);
+  expect(checks.map(({ name }) => name).slice(0, 3)).toEqual(['registry a', 'registry b', 'registry c']);
+});
+
+test('a machine without a default route is cut off where nothing outside answers, and only there', () => {
+  const route: Finding = { name: 'network', level: 'warn', message: 'no default route' };
+  const dead: Finding = { ...RESOLVER, level: 'fail' };
+  const [first, ...others] = judge([route, dead, registry('a', 'name'), registry('b', 'connect')]);
+  expect(first).toMatchObject({ name: 'network', level: 'fail', explains: ['resolver', 'registry a', 'registry b'] });
+  expect(others).toEqual([]);
+  expect(judge([route, RESOLVER, registry('a')])[0]).toMatchObject({ name: 'network', level: 'warn' });
+});
+
+test('a resolver that knows no name outside explains those who need one', () => {
+  const [first] = judge([RESOLVER, registry('a', 'name'), registry('b', 'name'), registry('c', 'name')]);
+  expect(first).toMatchObject({
+    name: 'resolver',
+    level: 'fail',
+    explains: ['registry a', 'registry b', 'registry c'],
+  });
+  expect(judge([RESOLVER, registry('quay.oi', 'name'), registry('a')])[0]?.name).toBe('registry quay.oi');
+});
+
+test('a full disk explains what cannot be written; failures come before warnings, causes before symptoms', () => {
+  const checks = judge([
+    { name: 'registry a', level: 'fail', message: 'answers 500' },
+    { name: 'memory', level: 'warn', message: 'little' },
+    { name: 'data', level: 'fail', message: 'ENOSPC', because: 'disk full' },
+    { name: 'disk', level: 'fail', message: 'full' },
+  ]);
+  expect(checks.map(({ name }) => name)).toEqual(['disk', 'registry a', 'memory']);
+  expect(checks[0]?.explains).toEqual(['data']);
 });
