@@ -33,6 +33,8 @@ export interface Session {
     input: unknown,
     onStep?: (step: Step) => void,
     drained?: OperationContext['drained'],
+    /** Ends the waiting too, beside the session's own. */
+    within?: AbortSignal,
   ): Promise<unknown>;
 }
 
@@ -66,11 +68,12 @@ export function createSession(options: {
     stdin: options.stdin,
     reread: options.load,
     config,
-    async act(operation, input, onStep = (step) => output.step(step.step, step.message), drained = undefined) {
+    async act(operation, input, onStep, drained = undefined, within = undefined) {
+      const tell = onStep ?? ((step: Step) => output.step(step.step, step.message));
       const loaded = await config();
       const context = {
-        signal,
-        step: (step: string, message: string, data?: unknown) => onStep({ type: 'step', step, message, data }),
+        signal: within === undefined ? signal : AbortSignal.any([signal, within]),
+        step: (step: string, message: string, data?: unknown) => tell({ type: 'step', step, message, data }),
         ...(drained === undefined ? {} : { drained }),
       };
       const note = (sentence: string) => output.note(sentence);

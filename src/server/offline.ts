@@ -1,6 +1,4 @@
 import type { OperationContext } from '../admin/contract.ts';
-import { examineMachine, report } from '../admin/doctor/doctor.ts';
-import { THIS_MACHINE } from '../admin/doctor/surroundings.ts';
 import { createOperations } from '../admin/operations/index.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
 import type { Config } from '../config/config.ts';
@@ -8,7 +6,7 @@ import { OperatorError } from '../kit/operator-error.ts';
 import { version } from '../kit/process.ts';
 import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
-import { openState, type State } from './state.ts';
+import { openState } from './state.ts';
 import { holderOf, openIndex } from './stores.ts';
 
 /** Whether a process works on the data directory, a gateway or a command. */
@@ -30,16 +28,7 @@ export async function runOffline(
 ): Promise<unknown> {
   const log = silentLog();
   const metrics = new Metrics();
-  const activity = `gateway ${name.replace('.', ' ')}`;
-  let state: State;
-  try {
-    state = await openState({ config, log, metrics, activity });
-  } catch (error) {
-    // Of all commands this one is run where that fails. One that merely waits for its turn is tried again.
-    const held = error instanceof OperatorError && error.code === 'DATA_DIR_IN_USE';
-    if (name !== 'doctor' || held) throw error;
-    return report(await examineMachine(config, error, THIS_MACHINE, context.signal));
-  }
+  const state = await openState({ config, log, metrics, activity: `gateway ${name.replace('.', ' ')}` });
   context.opened?.();
   let cache: Cache | undefined;
   const openCache = (): Cache => {

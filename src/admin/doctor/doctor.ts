@@ -1,5 +1,5 @@
 import type { Config } from '../../config/config.ts';
-import { OPERATOR_ERRORS, OperatorError } from '../../kit/operator-error.ts';
+import { OperatorError } from '../../kit/operator-error.ts';
 import type { Check, DoctorReport, Operation } from '../contract.ts';
 import type { OperationsDeps } from '../operation.ts';
 import { checkAuthorities, checkCertificates, checkIssuers } from './certificates.ts';
@@ -58,8 +58,8 @@ export async function examine(deps: OperationsDeps, around: Surroundings, stop: 
 export async function examineMachine(
   config: Config,
   problem: unknown,
-  around: Surroundings,
   stop: AbortSignal,
+  around = THIS_MACHINE,
 ): Promise<Check[]> {
   const signal = AbortSignal.any([stop, AbortSignal.timeout(TIME)]);
   const [machine, ports, names] = await Promise.all([
@@ -67,18 +67,22 @@ export async function examineMachine(
     checkPorts({ live: null, config }, around, signal),
     Names.open(config, around, [config.domain]),
   ]);
-  const { message, next } =
-    problem instanceof OperatorError
-      ? problem
-      : { message: String(problem), next: OPERATOR_ERRORS.DATABASE_UNUSABLE.next };
-  const state: Finding = {
-    name: 'gateway state',
-    level: 'fail',
-    message: `nothing runs, and what is stored cannot be opened, so that aliases, registries and certificates were not looked at: ${message}`,
-    next,
-  };
   const full = machine.some(({ name, level }) => name === 'disk' && level === 'fail');
+  const state = judgeState(problem);
   return judge([full ? { ...state, because: 'disk full' } : state, ...machine, ...ports, ...names.findings]);
+}
+
+function judgeState(problem: unknown): Finding {
+  const name = 'gateway';
+  if (!(problem instanceof OperatorError)) {
+    const message = `what is stored cannot be looked at, so that aliases, registries and certificates were not: ${(problem as Error).message}`;
+    return { name, level: 'fail', message, next: 'see the log of the gateway; end it and start it again' };
+  }
+  const { code, message, next } = problem;
+  // A machine is looked at before the first start, too.
+  if (code === 'NO_GATEWAY') return { name, level: 'warn', message, next };
+  const what = 'aliases, registries and certificates were not looked at';
+  return { name, level: 'fail', message: `${message}; ${what}`, next };
 }
 
 function one(finding: Finding): Finding[] {

@@ -111,13 +111,10 @@ export function checkKind({ type }: Pick<StatsFs, 'type'>, dataDir: string): Fin
 async function checkData({ dataDir }: Config): Promise<Finding[]> {
   const about = await stat(dataDir).catch((error: NodeJS.ErrnoException) => error);
   if (about instanceof Error) {
-    if (about.code !== 'ENOENT') {
-      const next = 'give it, and the directories above it, to the user that the gateway runs as';
-      return [{ name: 'data', level: 'fail', message: `${dataDir} cannot be read: ${about.message}`, next }];
-    }
-    const next =
-      'gateway serve makes it; where a gateway runs elsewhere, name its directory: --data-dir or GATEWAY_DATA_DIR';
-    return [{ name: 'data', level: 'warn', message: `there is no data directory ${dataDir}`, next }];
+    // That it is not there yet is said of the gateway.
+    if (about.code === 'ENOENT') return [];
+    const next = 'give it, and the directories above it, to the user that the gateway runs as';
+    return [{ name: 'data', level: 'fail', message: `${dataDir} cannot be read: ${about.message}`, next }];
   }
   const found = [await checkWritable(dataDir)];
   const database = path.join(dataDir, 'gateway.db');
