@@ -13,6 +13,13 @@ export type Service = 'registry' | 'redirect' | 'metrics';
 /** Requests that may wait on one connection of HTTP/1.1 for the answers before them. No known client sends any ahead; whoever sends more is ended. */
 const MAX_PIPELINED = 64;
 
+/** A client that was told that its connection ends, and has nothing to be answered, has so long to close it, ms. */
+const CLOSING_MS = 2_000;
+/** Of an answer that ended no longer ago than this, ms, the end may still be on its way to a slow client: closing its connection would lose it … */
+const ARRIVING_MS = 60_000;
+/** … where it was larger than this, bytes: less is through any link in the time above. */
+const LARGE_ANSWER = 64 * 1024;
+
 /** Where a socket or an HTTP/2 session keeps its connection. A WeakMap would cost the garbage collector more with each connection. */
 const CONNECTION = Symbol('connection');
 
@@ -39,6 +46,8 @@ export class Connection {
   /** Tells the client at once that no further request is taken, where its protocol has words for it (HTTP/2). */
   announceEnd: () => void = () => {};
   readonly #pipelined: (() => void)[] = [];
+  /** When a large answer on it ended last; monotonic. */
+  #answeredAt = Number.NEGATIVE_INFINITY;
 
   constructor(raw: Socket, service: Service, address: string, client: string | null) {
     this.raw = raw;
@@ -58,18 +67,30 @@ export class Connection {
     else this.raw.destroy();
   }
 
-  /** A request has been answered, or its client has left. */
-  settled(): void {
+  /**
+   * A request has been answered, or its client has left.
+   * @param sent bytes of the body, where the answer was given whole
+   */
+  settled(sent: number): void {
     this.active -= 1;
+    if (sent > LARGE_ANSWER) this.#answeredAt = performance.now();
     if (this.active > 0) return;
-    if (this.draining) this.end();
+    if (this.draining) this.#endNow();
     else this.#pipelined.shift()?.();
   }
 
   drain(): void {
     this.draining = true;
-    if (this.active === 0) this.end();
+    if (this.active === 0) this.#endNow();
     else this.announceEnd();
+  }
+
+  /** Nothing is to be answered on it: ends it in order, and without its client where that does not end it too. */
+  #endNow(): void {
+    this.end();
+    const arriving = this.#answeredAt + ARRIVING_MS - performance.now();
+    const timer = setTimeout(() => this.raw.destroy(), Math.max(CLOSING_MS, arriving));
+    this.raw.once('close', () => clearTimeout(timer));
   }
 }
 

@@ -59,7 +59,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       if (context.status === 0) context.status = response.headersSent ? response.statusCode : CLIENT_CLOSED_REQUEST;
       if (!response.writableEnded) context.leave();
       accessLog.end(context);
-      connection.settled();
+      connection.settled(response.writableFinished ? context.bytes : 0);
     });
     const stream = http2Stream(response);
     stream?.once('aborted', () => {

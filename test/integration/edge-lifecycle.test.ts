@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { connect as connectHttp2, constants } from 'node:http2';
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import { afterEach, describe, expect, test } from 'vitest';
 import { OperatorError } from '../../src/kit/operator-error.ts';
 import { type EdgeBed, PatternSource, startEdgeBed } from '../support/edge-bed.ts';
@@ -121,6 +122,68 @@ describe('shutdown', () => {
       session.destroy();
     },
   );
+
+  /** A client that speaks HTTP/2 by hand, and neither closes its connection nor takes notice of what it is told. */
+  async function deafSession(): Promise<TLSSocket> {
+    const options = { port: bed.httpsPort, ca: bed.certificates.root, servername: 'localhost', ALPNProtocols: ['h2'] };
+    const socket = await tlsClient({ ...options, allowHalfOpen: true } as Parameters<typeof tlsClient>[0]);
+    socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+    socket.write(frame(4, 0, 0));
+    return socket;
+  }
+
+  /** RFC 9113 §4.1. */
+  function frame(type: number, flags: number, stream: number, payload: Buffer = Buffer.alloc(0)): Buffer {
+    const head = Buffer.alloc(9);
+    head.writeUIntBE(payload.length, 0, 3);
+    head.writeUInt8(type, 3);
+    head.writeUInt8(flags, 4);
+    head.writeUInt32BE(stream, 5);
+    return Buffer.concat([head, payload]);
+  }
+
+  /** GET over https, in HPACK without compression of the values (RFC 7541). */
+  function headersOf(path: string): Buffer {
+    const text = (value: string) => Buffer.concat([Buffer.from([value.length]), Buffer.from(value)]);
+    return Buffer.concat([Buffer.from([0x82, 0x87, 0x04]), text(path), Buffer.from([0x01]), text('localhost')]);
+  }
+
+  test('over HTTP/2 a client that resets its streams and keeps the connection open holds nothing up', async () => {
+    bed = await startEdgeBed();
+    const pull = heldPull();
+    const sockets = [await deafSession(), await deafSession()];
+    const ended = sockets.map((socket) =>
+      once(
+        socket.resume().on('error', () => {}),
+        'end',
+      ),
+    );
+    for (const socket of sockets) socket.write(frame(1, 5, 1, headersOf(BLOB)));
+    await eventually('both pulls to run', () => bed.registry.pulls.length === 2 && pull.source.at > 0);
+    const closing = bed.edge.close({ graceMs: 600_000 });
+    // One is reset while it drains, the other one's client is gone for good.
+    sockets[0]?.write(frame(3, 0, 1, Buffer.from([0, 0, 0, 8])));
+    await ended[0];
+    sockets[1]?.write(frame(3, 0, 1, Buffer.from([0, 0, 0, 8])));
+    await closing;
+    await ended[1];
+    for (const socket of sockets) socket.destroy();
+  });
+
+  test('idle clients that keep their connections open hold nothing up, whichever HTTP they speak', async () => {
+    bed = await startEdgeBed();
+    const session = await deafSession();
+    const options = { port: bed.httpsPort, ca: bed.certificates.root, servername: 'localhost' };
+    const kept = await tlsClient({ ...options, allowHalfOpen: true } as Parameters<typeof tlsClient>[0]);
+    kept.write('GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n');
+    const begun = await tlsClient({ ...options, allowHalfOpen: true } as Parameters<typeof tlsClient>[0]);
+    begun.write('GET /v2/ HTTP/1.1\r\nHost:');
+    const plain = connectTcp({ port: bed.httpPort, host: '127.0.0.1', allowHalfOpen: true });
+    plain.write('GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n');
+    await Promise.all([once(kept, 'data'), once(plain, 'data'), once(session, 'data')]);
+    await bed.edge.close({ graceMs: 600_000 });
+    for (const socket of [session, kept, begun, plain]) socket.destroy();
+  });
 
   test('while it drains it is not ready, and a kept connection is told to go', async () => {
     bed = await startEdgeBed();
