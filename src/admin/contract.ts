@@ -167,3 +167,27 @@ export interface Restored {
   /** Where what was there before is now; null where there was nothing. */
   readonly aside: string | null;
 }
+
+/** What `import … --json` says of layers. */
+export interface LayersImported {
+  readonly repositories: number;
+  readonly manifests: number;
+  readonly tags: number;
+  /** Blobs that were taken over, with their bytes; of those, hard links. */
+  readonly blobs: number;
+  readonly bytes: number;
+  readonly linked: number;
+  /** Blobs that were here. */
+  readonly held: number;
+  /** Blobs and manifests whose bytes are wrong or gone; the first hundred by name. */
+  readonly damaged: number;
+  readonly damagedList: readonly { readonly digest: string; readonly repository: string; readonly reason: string }[];
+  /** Registries whose repositories are there, and which are not in the table. */
+  readonly unknownRegistries: readonly string[];
+  /** Repositories that their registry has refused since: nothing of them was taken. */
+  readonly denied: readonly string[];
+  /** Names that no repository has, and manifests of no known type. */
+  readonly notUnderstood: readonly string[];
+  /** Repositories for which there was no room. */
+  readonly left: number;
+}

@@ -142,6 +142,24 @@ function inputShapes({ z }: typeof import('zod')) {
     'user.add': z.strictObject({ name: text, expires: expiry.optional() }),
     'user.rotate': z.strictObject({ name: text, expires: expiry.optional(), grace: duration.optional() }),
     'user.rm': NameInput,
+    'import.table': z.strictObject({
+      rows: z.array(
+        z.strictObject({
+          host: text,
+          endpoints: z.array(text).min(1).optional(),
+          credentials: z.strictObject({ username: text, password: z.string().min(1) }).optional(),
+          public: z.boolean().optional(),
+          aliases: z.array(z.strictObject({ name: text, certificate: z.boolean() })),
+        }),
+      ),
+      take: z.boolean(),
+    }),
+    'import.layers': z.strictObject({
+      root: text,
+      registry: text.nullable(),
+      closed: z.boolean(),
+      link: z.boolean(),
+    }),
   };
   return shapes;
 }

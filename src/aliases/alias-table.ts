@@ -3,6 +3,7 @@ import { Mutex, Reloader } from '../kit/async.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { isPattern } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { type Additions, planAdditions } from './additions.ts';
 import { exportRows, type ImportResult, planImport, type RegistryDeclaration } from './import-export.ts';
 import { registryOf } from './lookup.ts';
 import {
@@ -257,6 +258,14 @@ export class AliasTable {
   presets(rows: readonly RegistryDeclaration[], take: boolean): Promise<PresetsDifference> {
     return this.#change((snapshot) => {
       const { change, result } = planPresets(rows, snapshot);
+      return { change: take ? change : {}, result };
+    });
+  }
+
+  /** What another program's rows would add, and, with `take`, adds it; what is there stays. */
+  additions(rows: readonly RegistryDeclaration[], take: boolean): Promise<Additions> {
+    return this.#change((snapshot) => {
+      const { change, result } = planAdditions(rows, snapshot);
       return { change: take ? change : {}, result };
     });
   }

@@ -1,6 +1,7 @@
 import { sleep, steadyNow } from '../kit/time.ts';
 import type { Digest } from '../oci/names.ts';
 import type { BlobRow } from './index-port.ts';
+import { CacheIntake, type Intake } from './intake.ts';
 import { type MaintenanceContext, reconcile } from './maintenance.ts';
 import { checkBlob, checkManifests } from './scrub.ts';
 import type { CacheCounters } from './write-behind.ts';
@@ -70,15 +71,19 @@ export interface CacheAdmin {
   prune(what: PruneSelection, onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Pruned>;
   /** Hashes everything anew. */
   verify(onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Verified>;
+  /** Takes in what another program has kept. */
+  readonly intake: Intake;
 }
 
 export class CacheAdministration implements CacheAdmin {
+  readonly intake: Intake;
   readonly #context: MaintenanceContext;
   readonly #counters: CacheCounters;
   readonly #maxBytes: number;
   readonly #fills: () => number;
 
   constructor(context: MaintenanceContext, counters: CacheCounters, maxBytes: number, fills: () => number) {
+    this.intake = new CacheIntake(context);
     this.#context = context;
     this.#counters = counters;
     this.#maxBytes = maxBytes;

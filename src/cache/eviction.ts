@@ -198,6 +198,16 @@ export class Eviction implements SpaceReserver {
     };
   }
 
+  /** Room for so many bytes, where there is as much without dropping anything; else null. */
+  reserveFree(name: string, bytes: number): Reservation | null {
+    if (!this.#isThere(bytes)) return null;
+    const reservation = this.reserve(name, bytes);
+    // Taken in this very turn: there is room, as was just seen.
+    if (reservation.take(bytes) === null) return reservation;
+    reservation.release();
+    return null;
+  }
+
   async withRoom<T>(task: () => MaybePromise<T>): Promise<T> {
     for (let refusals = 0; ; refusals++) {
       try {

@@ -170,6 +170,8 @@ export interface CacheIndex {
   giversOf(digest: Digest): Givers;
   /** All that the repository said and gave until now is void. False where nothing of it is known since the last time: nothing is written then. */
   denyRepository(repository: RepositoryKey): boolean;
+  /** Whether a repository that it knows was ever denied. */
+  wasDenied(repository: RepositoryKey): boolean;
   /** What the repository said and gave of this digest is void. False where nothing is known. */
   denyDigest(repository: RepositoryKey, digest: Digest): boolean;
   /**

@@ -8,6 +8,7 @@ import { cacheCommands } from './cache.ts';
 import { certCommands } from './cert.ts';
 import { clientCommand } from './client.ts';
 import { doctorCommand } from './doctor.ts';
+import { importCommands } from './import.ts';
 import { Output, type Stream } from './output.ts';
 import { registryCommands } from './registry.ts';
 import { reloadCommand } from './reload.ts';
@@ -131,6 +132,7 @@ function buildProgram(session: Session, exit: Exit): Command {
     userCommands(session),
     backupCommand(session),
     restoreCommand(session),
+    importCommands(session, exit),
   ]) {
     program.addCommand(command);
   }

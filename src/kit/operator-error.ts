@@ -178,6 +178,18 @@ export const OPERATOR_ERRORS = {
     'pipe the password in: echo "$PASSWORD" | gateway … --password-stdin',
   ),
 
+  // Moving in from another program
+  IMPORT_NOTHING: failure(
+    'nothing was found that could be taken over; the message says where was looked',
+    'give the file or folder of the program that the gateway takes the place of',
+  ),
+  IMPORT_NOT_KEPT: failure('layers are to be taken over, and this gateway keeps nothing', 'set cache.maxSize'),
+  IMPORT_RUNS: failure('another import takes layers over already', 'wait until it is done'),
+  STORAGE_UNREADABLE: failure(
+    "the storage of another registry is not there, or the gateway's user cannot read it",
+    'give its root with --root, and let that user read it',
+  ),
+
   // Aliases, registries and users
   LEADS_TO_ITSELF: failure(
     'a registry would be fetched from this gateway itself, round and round',

@@ -79,6 +79,21 @@ function readManifest(bytes: Uint8Array, { mediaType }: ManifestQuestion): Manif
   return { mediaType: isMediaType(own) ? own : '', named: [...named.values()] };
 }
 
+/**
+ * The type of a manifest of which nobody has said it: its own word, else what its fields are those of (image-spec leaves `mediaType` out in old
+ * images; schema 1 never has one). Null for what is no manifest.
+ */
+export function manifestTypeOf(bytes: Uint8Array): string | null {
+  const manifest = parseJsonObject(bytes);
+  if (manifest === null) return null;
+  const own = typeof manifest.mediaType === 'string' ? essence(manifest.mediaType) : '';
+  if (own !== '') return NAMES_IN.has(own) ? own : null;
+  if (manifest.schemaVersion === 1) return 'signatures' in manifest ? DOCKER_SCHEMA1_SIGNED : DOCKER_SCHEMA1;
+  if (manifest.schemaVersion !== 2) return null;
+  if (Array.isArray(manifest.manifests)) return OCI_INDEX;
+  return isObject(manifest.config) && Array.isArray(manifest.layers) ? OCI_MANIFEST : null;
+}
+
 /** Null for no digest, and for what is elsewhere: registries take layers with `urls` on trust (image-spec, *Non-Distributable Layers*). */
 function namedBy(descriptor: Readonly<Record<string, unknown>>, kind: NamedContent['kind']): NamedContent | null {
   // Schema 1 has no descriptors, only digests.

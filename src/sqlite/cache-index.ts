@@ -277,6 +277,10 @@ export class SqliteCacheIndex implements CacheIndex {
     return this.#repositories.deny(repository);
   }
 
+  wasDenied(repository: RepositoryKey): boolean {
+    return (this.#repositories.find(repository)?.generation ?? 0) > 0;
+  }
+
   denyDigest(repository: RepositoryKey, digest: Digest): boolean {
     return this.#facts.denyDigest(repository, digest);
   }

@@ -243,7 +243,11 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       expect(index.denyDigest(APP, digestOf(1))).toBe(false);
       index.addFacts([factOf(APP, 1, { gave: 'anyone' })], 0);
       expect(index.denyRepository({ ...APP, repository: 'library/other' })).toBe(false);
+      expect([APP, TWIN].map((repository) => index.wasDenied(repository))).toEqual([false, false]);
       expect([index.denyRepository(APP), index.denyRepository(APP)]).toEqual([true, false]);
+      // And is remembered with what is said later.
+      index.addFacts([factOf(APP, 1, { gave: 'anyone' })], 0);
+      expect([APP, TWIN].map((repository) => index.wasDenied(repository))).toEqual([true, false]);
     });
 
     it('voids one digest of a repository', () => {

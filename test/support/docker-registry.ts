@@ -12,6 +12,8 @@ export interface DockerRegistry {
   /** Where it keeps its files; blobs are `docker/registry/v2/blobs/sha256/ab/abcd…/data` below. */
   readonly root: string;
   readonly endpoint: string;
+  /** Its configuration. */
+  readonly configFile: string;
   /** Adds an image under `name:tag`. */
   push(image: TestImage, name: string, tag: string): Promise<void>;
   /** Its access log: a line a request, `"GET /v2/… HTTP/1.1" 200`. */
@@ -26,6 +28,8 @@ export interface DockerRegistryOptions {
   readonly within?: Surroundings;
   /** `auth` section of its configuration (only while it serves, not while it is filled). */
   readonly auth?: object;
+  /** It is a pull-through cache of this registry. */
+  readonly proxy?: { readonly remoteurl: string; readonly username?: string; readonly password?: string };
   /** Blobs are redirected to this origin. */
   readonly redirectTo?: string;
 }
@@ -44,6 +48,7 @@ export async function startDockerRegistry(options: DockerRegistryOptions = {}): 
       http: { addr: `127.0.0.1:${port}`, secret: 'of this test only' },
       storage: { filesystem: { rootdirectory: root }, maintenance: { uploadpurging: { enabled: false } } },
       ...(plain || options.auth === undefined ? {} : { auth: options.auth }),
+      ...(options.proxy === undefined ? {} : { proxy: options.proxy }),
       ...(plain || options.redirectTo === undefined
         ? {}
         : { middleware: { storage: [{ name: 'redirect', options: { baseurl: options.redirectTo } }] } }),
@@ -77,6 +82,7 @@ export async function startDockerRegistry(options: DockerRegistryOptions = {}): 
     port,
     root,
     endpoint: `http://127.0.0.1:${port}`,
+    configFile: join(folder, 'config.yml'),
     async push(image, name, tag) {
       const layout = mkdtempSync(join(folder, 'layout-'));
       writeLayout(image, layout, tag);

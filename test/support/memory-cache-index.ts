@@ -26,6 +26,7 @@ export class MemoryCacheIndex implements CacheIndex {
   readonly #blobs = new Map<Digest, UsedBlob>();
   readonly #places = new Map<Scrubbed, Digest | null>();
   readonly #facts = new Map<string, Fact & { seen: number }>();
+  readonly #denied = new Set<string>();
   readonly #manifests = new Map<Digest, ManifestRow & { lastUse: number }>();
   readonly #tags = new Map<string, TagRow>();
   readonly #counters: Record<CacheCounter, number> = { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0 };
@@ -151,7 +152,13 @@ export class MemoryCacheIndex implements CacheIndex {
     for (const key of keys) this.#facts.delete(key);
     const before = this.lists.bytes();
     this.lists.forget(`${repositoryId(repository)} `);
-    return keys.length > 0 || this.lists.bytes() < before;
+    const known = keys.length > 0 || this.lists.bytes() < before;
+    if (known) this.#denied.add(repositoryId(repository));
+    return known;
+  }
+
+  wasDenied(repository: RepositoryKey): boolean {
+    return this.#denied.has(repositoryId(repository));
   }
 
   denyDigest(repository: RepositoryKey, digest: Digest): boolean {

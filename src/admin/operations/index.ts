@@ -4,6 +4,7 @@ import { steadyNow } from '../../kit/time.ts';
 import { backupOperations } from '../backup/backup.ts';
 import type { Operation, ReloadReport, StatusReport } from '../contract.ts';
 import { doctorOperations } from '../doctor/doctor.ts';
+import { importOperations } from '../import/operations.ts';
 import type { OperationsDeps } from '../operation.ts';
 import { aliasOperations } from './alias.ts';
 import { cacheOperations } from './cache.ts';
@@ -27,6 +28,7 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
     ...cacheOperations(deps),
     ...userOperations(deps),
     ...backupOperations(deps),
+    ...importOperations(deps),
     ...reloadOperations(deps),
   };
   const { live } = deps;
