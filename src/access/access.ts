@@ -25,6 +25,8 @@ export interface Grant {
   /** Null for an anonymous client. */
   readonly user: string | null;
   readonly authenticated: boolean;
+  /** Whether its operator knows it: by its credentials, or by its network, which `access.anonymous` or `access.allow` names. */
+  readonly known: boolean;
   /** Who counts as one client: `user:<name>`, else the IPv4 address or the /64 of the IPv6 address. */
   readonly client: string;
 }
@@ -88,7 +90,8 @@ export class Access {
     if (user instanceof RegistryError) throw user;
     if (user !== null) this.#options.used?.(user);
     this.#quotas?.check(client);
-    return { user, authenticated: user !== null, client };
+    const known = user !== null || this.#anonymous.names(request.address) || this.#networks.names(request.address);
+    return { user, authenticated: user !== null, known, client };
   }
 
   /** A user was let in by another process of this gateway. */
@@ -199,6 +202,11 @@ export class NetworkRules {
     this.#allow = new NetworkList(rules.allow);
     this.#deny = new NetworkList(rules.deny);
     this.#open = this.#allow.isEmpty && this.#deny.isEmpty;
+  }
+
+  /** Whether `allow` has the address. */
+  names(address: string): boolean {
+    return this.#allow.contains(address);
   }
 
   /** An address that cannot be read passes only where there are no rules. */

@@ -16,6 +16,11 @@ export class AnonymousRule {
     return rule instanceof NetworkList ? rule.contains(address) : (rule ?? !users.everAdded);
   }
 
+  /** Whether the rule lists networks, and this address is in one. */
+  names(address: string): boolean {
+    return this.#rule instanceof NetworkList && this.#rule.contains(address);
+  }
+
   /** Whether everybody may, from wherever. */
   isOpen(users: { readonly everAdded: boolean }): boolean {
     return this.#rule instanceof NetworkList ? false : (this.#rule ?? !users.everAdded);

@@ -1,32 +1,21 @@
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
-import { type Context, Hono, type Next } from 'hono';
+import { Hono } from 'hono';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
-import { clientConfiguration, configurationText } from '../clients/configuration.ts';
-import { CLIENT_KINDS, type ClientFacts, type PublicAddress, publicFacts } from '../clients/facts.ts';
 import { parseAddress } from '../kit/networks.ts';
 import { RegistryError, renderError } from '../oci/errors.ts';
 import { REGISTRY_HEADERS } from '../oci/response-headers.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import type { Service } from './connections.ts';
-import { languageOf, renderPage } from './page.ts';
-import { hostUnknown, nsOf, registryOfNs, registryOfPath, roleOf } from './registry-name.ts';
-import type { AccessPort, RequestContext, RequestKind } from './request-context.ts';
+import { checkAccess, type EdgeApp, type EdgeContext, on, requireRole, respond } from './handlers.ts';
+import { addPageRoutes, type PageDeps } from './page/routes.ts';
+import { nsOf, registryOfNs, registryOfPath } from './registry-name.ts';
+import type { RequestContext } from './request-context.ts';
 import { errorAnswer, type SmallAnswer, textAnswer } from './response-writer.ts';
 import { parsePing, pathUnknown } from './target.ts';
 
-/** What Hono's handlers get beside the request. */
-interface EdgeBindings {
-  Bindings: { readonly context: RequestContext };
-}
-export type EdgeApp = Hono<EdgeBindings>;
-type Handler = (c: Context<EdgeBindings>) => Response | Promise<Response>;
-
-export interface AppDeps {
-  readonly table: () => TableSnapshot;
-  readonly access: AccessPort;
+export interface AppDeps extends PageDeps {
   /** Null with `tls.mode: off`. */
   readonly certificates: Pick<CertificateService, 'httpChallenge'> | null;
   /** The internal CA's root certificate as a PEM file; null with another `tls.mode`. */
@@ -35,12 +24,7 @@ export interface AppDeps {
   readonly ready: () => true | string;
   /** Port that clients of HTTPS connect to. */
   readonly port: () => number;
-  /** How clients are told to reach the gateway, who may come by another way (`publicUrl`). */
-  readonly address: () => PublicAddress;
-  /** What clients are configured with, by whether they must log in. */
-  readonly clientFacts: (credentials: boolean) => Promise<ClientFacts>;
   readonly metrics: Pick<Metrics, 'text' | 'contentType'>;
-  readonly version: string;
   readonly log: Logger;
 }
 
@@ -51,7 +35,7 @@ const PING_HEADERS = { ...REGISTRY_HEADERS, 'content-type': 'application/json' }
  * GET, and its body is left out where the answer is written. Pulls never come here: the dispatcher serves them.
  */
 export function createApp(deps: AppDeps): EdgeApp {
-  const app: EdgeApp = new Hono<EdgeBindings>();
+  const app: EdgeApp = new Hono();
 
   app.get('/healthz', (c) => respond(c, 'health', textAnswer(200, 'ok\n')));
   app.get('/readyz', (c) => {
@@ -80,13 +64,13 @@ export function createApp(deps: AppDeps): EdgeApp {
 
   const { rootFile } = deps;
   if (rootFile !== null) {
-    app.get(
-      '/ca.crt',
-      on('redirect', async (c) => {
-        requireRole(c, deps.table());
-        return respond(c, 'page', await rootAnswer(rootFile));
-      }),
-    );
+    // By http too: whoever does not trust the certificate yet cannot do better, and compares the fingerprint.
+    const root = async (c: EdgeContext) => {
+      requireRole(c, deps.table());
+      return respond(c, 'page', await rootAnswer(rootFile));
+    };
+    app.get('/ca.crt', on('redirect', root));
+    app.get('/ca.crt', on('registry', root));
   }
 
   app.get(
@@ -100,48 +84,7 @@ export function createApp(deps: AppDeps): EdgeApp {
     }),
   );
 
-  app.get(
-    '/',
-    on('registry', async (c) => {
-      const table = deps.table();
-      const role = requireRole(c, table);
-      const refusal = await checkAccess(c, deps.access).then(
-        () => null,
-        (error: unknown) => {
-          if (error instanceof RegistryError) return error;
-          throw error;
-        },
-      );
-      const language = languageOf(c.req.query('lang'), c.req.header('accept-language'));
-      return respond(
-        c,
-        'page',
-        renderPage({ table, role, language, address: deps.address(), version: deps.version, refusal }),
-      );
-    }),
-  );
-
-  app.get(
-    '/client/:kind',
-    on('registry', async (c) => {
-      requireRole(c, deps.table());
-      await checkAccess(c, deps.access);
-      const kind = CLIENT_KINDS.find((one) => one === c.req.param('kind'));
-      if (kind === undefined) {
-        return respond(c, 'page', textAnswer(404, `no such client; there are: ${CLIENT_KINDS.join(', ')}\n`));
-      }
-      const facts = await deps.clientFacts(c.env.context.user !== null);
-      const configuration = clientConfiguration(kind, facts);
-      if (c.req.query('json') === undefined)
-        return respond(c, 'page', textAnswer(200, configurationText(configuration)));
-      // For `gateway client KIND --gateway URL` on a client's machine.
-      const { status, headers, body } = textAnswer(
-        200,
-        JSON.stringify({ ...configuration, facts: publicFacts(facts) }),
-      );
-      return respond(c, 'page', { status, headers: { ...headers, 'content-type': 'application/json' }, body });
-    }),
-  );
+  addPageRoutes(app, deps);
 
   app.get(
     '*',
@@ -173,43 +116,6 @@ function namespaceOf(ns: string | undefined, context: RequestContext, table: Tab
   } catch {
     return null;
   }
-}
-
-/** A handler for the listeners that offer `service`; others go on to the next route. */
-function on(service: Service, handler: Handler) {
-  return (c: Context<EdgeBindings>, next: Next) => (c.env.context.service === service ? handler(c) : next());
-}
-
-/** The answer as Hono wants it, and what the access log says of it. */
-function respond(c: Context<EdgeBindings>, kind: RequestKind, { status, headers, body }: SmallAnswer): Response {
-  const { context } = c.env;
-  const bytes = Buffer.byteLength(body);
-  context.kind = kind;
-  context.status = status;
-  context.bytes = context.method === 'HEAD' ? 0 : bytes;
-  return new Response(typeof body === 'string' ? body : Buffer.from(body), {
-    status,
-    headers: { ...headers, 'content-length': String(bytes) },
-  });
-}
-
-/** @throws {RegistryError} hostUnknown */
-function requireRole(c: Context<EdgeBindings>, table: TableSnapshot) {
-  const { host } = c.env.context;
-  const role = roleOf(host, table);
-  if (role.kind === 'unknown') throw hostUnknown(host);
-  return role;
-}
-
-/** @throws {RegistryError} unauthorized, clientDenied, tooManyRequests */
-async function checkAccess(c: Context<EdgeBindings>, access: AccessPort): Promise<void> {
-  const { context } = c.env;
-  const grant = await access.check({
-    address: context.clientAddress,
-    authorization: c.req.header('authorization'),
-    host: context.authority,
-  });
-  context.user = grant.user;
 }
 
 async function rootAnswer(file: string): Promise<SmallAnswer> {

@@ -3,17 +3,19 @@ import { join } from 'node:path';
 import { rowNameOf } from '../aliases/lookup.ts';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
-import { gatherFacts, publicAddressOf } from '../clients/facts.ts';
+import { gatherFacts } from '../clients/facts.ts';
 import type { Config } from '../config/config.ts';
 import { descriptorLimit } from '../kit/process.ts';
+import type { RegistryOutline } from '../proxy/outline.ts';
 import type { ProxyCore } from '../proxy/reply.ts';
 import { type LineSink, type Logger, plainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { createApp, type EdgeApp } from './app.ts';
+import { createApp } from './app.ts';
 import { Bodies } from './bodies.ts';
 import { type Connection, type ConnectionPeers, Connections, connectionsInAll } from './connections.ts';
 import { DescriptorWatch } from './descriptors.ts';
 import { createDispatcher } from './dispatcher.ts';
+import type { EdgeApp } from './handlers.ts';
 import { type EdgeAddresses, type ListenerPlan, Listeners } from './listeners.ts';
 import { BufferPool, Reads } from './reads.ts';
 import { AccessLog, type AccessPort, ForwardedHeaders } from './request-context.ts';
@@ -38,6 +40,8 @@ export interface EdgeOptions {
   readonly certificates: EdgeCertificates | null;
   readonly proxy: ProxyCore;
   readonly access: AccessPort;
+  /** The registries of the table as people who pull may know them. */
+  readonly outlines: () => readonly RegistryOutline[] | Promise<readonly RegistryOutline[]>;
   /** True, or why the gateway is not ready. */
   readonly ready: () => true | string;
   readonly log: Logger;
@@ -96,7 +100,6 @@ export class Edge {
       const { https, http } = this.#listeners.addresses;
       return { config, table: table(), bound: { https: https?.port, http: http?.port } };
     };
-    const address = () => publicAddressOf(surroundings());
     const clientFacts = (credentials: boolean) => {
       const contexts = certificates?.contexts();
       // A worker has the contexts that it was asked for, not all that there are.
@@ -111,8 +114,8 @@ export class Edge {
       rootFile,
       ready,
       port,
-      address,
       clientFacts,
+      outlines: options.outlines,
       metrics,
       version,
       log,

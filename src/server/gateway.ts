@@ -19,6 +19,7 @@ import { Lifecycle, version } from '../kit/process.ts';
 import { steadyNow } from '../kit/time.ts';
 import { createProxyCore } from '../proxy/core.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
+import { type RegistryOutline, registryOutlines } from '../proxy/outline.ts';
 import { type RepliesTally, repliesTally } from '../proxy/reply.ts';
 import type { LineSink, Logger, ProcessLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
@@ -75,6 +76,8 @@ interface Parts {
   readonly upstream: Upstream;
   readonly cache: Cache;
   readonly core: ReturnType<typeof createProxyCore>;
+  /** The registries of the table as people who pull may know them. */
+  readonly outlines: () => readonly RegistryOutline[];
   readonly access: Access;
   readonly edge: Edge;
   readonly bound: EdgeAddresses;
@@ -121,10 +124,11 @@ export async function startGateway(options: {
     const access = await startAccess(base, { state });
     const cache = startCache(base, { access });
     const core = startProxyCore(base, { state, upstream, cache, access });
-    const edge = buildEdge(base, { state, core, access });
+    const outlines = registryOutlines(state.table.snapshot, upstream);
+    const edge = buildEdge(base, { state, core, access, outlines });
     await state.certificates?.start(state.coveredHosts());
     const bound = await edge.listen();
-    startWorkers(base, { state, core, access, edge, bound });
+    startWorkers(base, { state, core, access, outlines, edge, bound });
     const live = liveGateway(base, { upstream, core, bound });
     reloader.add(processLog, access, core);
     await startAdmin(base, { state, cache, live });
@@ -205,7 +209,10 @@ async function startAccess(base: Base, { state: { users, counters } }: Pick<Part
   return access;
 }
 
-function buildEdge(base: Base, { state, core, access }: Pick<Parts, 'state' | 'core' | 'access'>): Edge {
+function buildEdge(
+  base: Base,
+  { state, core, access, outlines }: Pick<Parts, 'state' | 'core' | 'access' | 'outlines'>,
+): Edge {
   const { config, log, metrics, ticketKeys } = base;
   const processes = config.listen.workers;
   const peers = new ConnectionShare(config.limits.connections, processes, (own) => base.connections.report(peers, own));
@@ -220,6 +227,7 @@ function buildEdge(base: Base, { state, core, access }: Pick<Parts, 'state' | 'c
       rowName: (registry) => rowNameOf(state.table.snapshot(), registry),
     }),
     access,
+    outlines,
     ready: () => base.ready,
     log,
     logLines: base.logLines,
@@ -234,9 +242,10 @@ function buildEdge(base: Base, { state, core, access }: Pick<Parts, 'state' | 'c
 /** Lets other processes accept from the edge's listening socket. All of them are ended together: each has the whole grace for its pulls. */
 function startWorkers(
   base: Base,
-  { state, core, access, edge, bound }: Pick<Parts, 'state' | 'core' | 'access' | 'edge' | 'bound'>,
+  parts: Pick<Parts, 'state' | 'core' | 'access' | 'outlines' | 'edge' | 'bound'>,
 ): void {
   const { config, log, metrics, lifecycle, ticketKeys } = base;
+  const { state, core, access, outlines, edge, bound } = parts;
   const server = config.listen.workers === 1 ? null : edge.share();
   const workers =
     server === null
@@ -257,6 +266,7 @@ function startWorkers(
             ticketKeys: ticketKeys.current,
           },
           access,
+          outlines,
           connections: base.connections,
           server,
           metrics,

@@ -13,6 +13,7 @@ import { Mutex } from '../kit/async.ts';
 import { collectAfterStart, ignoreDebuggerSignal } from '../kit/process.ts';
 import { shareSteadyClock } from '../kit/time.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
+import type { RegistryOutline } from '../proxy/outline.ts';
 import { repliesTally } from '../proxy/reply.ts';
 import { createLog, type Logger, type ProcessLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
@@ -104,6 +105,7 @@ class Worker {
       metrics: this.metrics,
       version,
       pseudonym,
+      outlines: () => channel.call<readonly RegistryOutline[]>('outlines', null),
       ticketKeys: () => this.#ticketKeys,
       peers,
     });

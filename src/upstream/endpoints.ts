@@ -13,7 +13,7 @@ import {
   SinkError,
   StatusError,
 } from './failures.ts';
-import { type EndpointHealth, type Route, rowOf } from './upstream.ts';
+import { type EndpointHealth, type Route, rowOf, type Wellbeing } from './upstream.ts';
 import { verdict } from './verdict.ts';
 
 /** Failures to connect in a row after which an endpoint counts as out of reach; a connection that did not come about in time is proof enough alone. */
@@ -31,6 +31,8 @@ const RATE_LIMIT_MAX_MS = 10 * 60_000;
 /** Endpoints, and repositories at endpoints, whose state is kept. */
 const MAX_STATES = 4096;
 const MAX_PATHS = 16_384;
+/** For how long an answer says that an endpoint is well. */
+const ANSWER_COUNTS_MS = 15 * 60_000;
 /** Repositories that failed lately, as `registry show` lists them. */
 const SHOWN_PATHS = 5;
 
@@ -79,6 +81,8 @@ export class Endpoints {
   readonly #paths = new LRUCache<string, PathState>({ max: MAX_PATHS });
   /** Repositories in a row that failed at an endpoint. */
   readonly #failedInARow = new LRUCache<string, Failing & { readonly repositories: Set<string> }>({ max: MAX_STATES });
+  /** When an endpoint last answered. */
+  readonly #answers = new LRUCache<string, number>({ max: MAX_STATES });
   /** What an endpoint limits, and until when. */
   readonly #limits = new LRUCache<string, { readonly until: number; readonly host: string }>({ max: MAX_PATHS });
 
@@ -223,9 +227,25 @@ export class Endpoints {
     });
   }
 
+  wellbeing(route: Route): Wellbeing {
+    const since = performance.now() - ANSWER_COUNTS_MS;
+    const states = route.endpoints.map((text): Wellbeing => {
+      const key = keyOf(route, new URL(text));
+      const failures = this.#failedInARow.peek(key)?.failures ?? 0;
+      if (this.#states.peek(key)?.open === true || failures >= DEMOTE_AFTER) return 'down';
+      if (failures > 0 || this.#states.has(key)) return 'partly';
+      return (this.#answers.peek(key) ?? -Infinity) > since ? 'well' : 'unknown';
+    });
+    if (states.every((state) => state === 'down')) return 'down';
+    if (states.some((state) => state === 'down' || state === 'partly')) return 'partly';
+    return states.includes('well') ? 'well' : 'unknown';
+  }
+
   /** It has answered, whatever the answer was: it can be connected to. */
   #answered(route: Route, endpoint: URL): void {
-    this.#states.delete(keyOf(route, endpoint));
+    const key = keyOf(route, endpoint);
+    this.#answers.set(key, performance.now());
+    this.#states.delete(key);
   }
 
   #couldNotConnect(route: Route, endpoint: URL, error: unknown): void {

@@ -34,6 +34,7 @@ import {
   type TagsRequest,
   type Upstream,
   type UpstreamManifest,
+  type Wellbeing,
 } from './upstream.ts';
 
 /**
@@ -240,6 +241,11 @@ class RegistryUpstream implements Upstream {
   health(registry: string): EndpointHealth[] {
     const route = this.#find(registry);
     return route === undefined ? [] : this.#context.endpoints.health(route);
+  }
+
+  wellbeing(registry: string): Wellbeing {
+    const route = this.#find(registry);
+    return route === undefined ? 'unknown' : this.#context.endpoints.wellbeing(route);
   }
 
   close(): Promise<void> {

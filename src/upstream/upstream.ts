@@ -107,8 +107,16 @@ export interface Upstream {
   outOfReach(registry: string): boolean;
   /** The health of each endpoint, for `registry show` and metrics. */
   health(registry: string): EndpointHealth[];
+  /** The same in a word, for those who pull. */
+  wellbeing(registry: string): Wellbeing;
   close(): Promise<void>;
 }
+
+/**
+ * How a registry was when it was last asked: every endpoint that was asked lately answered as it should (`well`); some failed (`partly`); none can be
+ * reached, or each failed for several repositories in a row (`down`); none was asked lately (`unknown`).
+ */
+export type Wellbeing = 'well' | 'partly' | 'down' | 'unknown';
 
 export interface EndpointHealth {
   readonly url: string;

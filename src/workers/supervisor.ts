@@ -7,6 +7,7 @@ import type { ContextSnapshot } from '../certs/service.ts';
 import type { Config } from '../config/config.ts';
 import { Mutex } from '../kit/async.ts';
 import { steadyClock } from '../kit/time.ts';
+import type { RegistryOutline } from '../proxy/outline.ts';
 import type { VersionedCore } from '../proxy/reply.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { addUp, type Metrics, type MetricValues } from '../telemetry/metrics.ts';
@@ -66,6 +67,8 @@ export interface SupervisorOptions {
   readonly state: WorkerState;
   /** Users, rules and limits, decided here where they must hold for all processes together. */
   readonly access: SharedAccess;
+  /** The registries of the table as people who pull may know them. */
+  readonly outlines: () => readonly RegistryOutline[];
   /** Of clients, with this process and its workers. */
   readonly connections: ConnectionTotals;
   /** The owner's listening socket, which every worker accepts from as well: the kernel gives each connection to one that is idle. */
@@ -207,6 +210,7 @@ export class WorkerSupervisor {
     channel.onClose(() => connections.leave(channel));
     new CoreHost(core, channel);
     new AccessHost(access, channel);
+    channel.handle('outlines', () => this.#options.outlines());
     channel.handle('certificate', ({ host }: { host: string | null }) => this.#certificate(host));
   }
 

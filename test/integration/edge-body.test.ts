@@ -45,7 +45,7 @@ beforeAll(async () => {
   bed = await startEdgeBed({
     limits: { stallMs: 500 },
     access: {
-      check: () => ({ user: null, authenticated: false, client: '192.0.2.1' }),
+      check: () => ({ user: null, authenticated: false, known: false, client: '192.0.2.1' }),
       quota,
     },
   });

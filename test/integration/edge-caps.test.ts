@@ -59,7 +59,10 @@ function capturedLog() {
 test('one client is sent so many bodies at a time and no more, over however many streams; others are served', async () => {
   bed = await startEdgeBed({
     limits: { bodies: 3 },
-    access: { check: async ({ address }) => ({ authenticated: false, user: null, client: address }), quota: null },
+    access: {
+      check: async ({ address }) => ({ authenticated: false, known: false, user: null, client: address }),
+      quota: null,
+    },
   });
   const sources: PatternSource[] = [];
   bed.registry.answer = (): Reply => {

@@ -204,9 +204,14 @@ describe('the registry port', () => {
     expect(answer.status).toBe(200);
     expect(answer.headers['content-type']).toContain('text/html');
     expect(answer.headers['content-security-policy']).toContain("default-src 'none'");
-    expect(answer.body).toContain(`docker pull <b>localhost:${bed.httpsPort}</b>/docker.io/library/alpine`);
+    expect(answer.body).toContain(`<code>hub.localhost:${bed.httpsPort}</code>`);
     expect(answer.body).toContain(`k8s-gcr.localhost:${bed.httpsPort}`);
-    expect(answer.body).not.toMatch(/<script|src=|@import|url\(/);
+    expect(answer.body).not.toMatch(/<script(?! src="\/page\.js)|@import|url\(/);
+    const asked = await ask(bed, 'GET /?image=quay.io%2Forg%2Fapp');
+    expect(asked.body).toContain(`docker pull localhost:${bed.httpsPort}/quay.io/org/app`);
+    expect((await ask(bed, 'GET /ca.crt')).body).toContain('BEGIN CERTIFICATE');
+    const head = await ask(bed, 'HEAD /', { 'If-None-Match': String(answer.headers.etag) });
+    expect([head.status, head.body]).toEqual([304, '']);
     const alias = await ask(bed, 'GET /', { Host: 'k8s-gcr.localhost' });
     expect(alias.body).toContain('k8s.gcr.io');
   });
@@ -393,7 +398,7 @@ describe('clients and proxies in front', () => {
           headers: { 'www-authenticate': 'Basic realm="x"' },
         });
       }
-      return { user: 'ada', authenticated: true, client: 'user:ada' };
+      return { user: 'ada', authenticated: true, known: true, client: 'user:ada' };
     },
     quota: null,
   };

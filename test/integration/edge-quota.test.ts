@@ -27,7 +27,7 @@ async function start(bytesPerDay: number | null, bytesPerMonth: number | null = 
   const quota = await Quotas.open({ bytesPerDay, bytesPerMonth, store: new MemoryCounterStore(), clocks });
   const check = () => {
     quota.check('192.0.2.1');
-    return { user: null, authenticated: false, client: '192.0.2.1' };
+    return { user: null, authenticated: false, known: false, client: '192.0.2.1' };
   };
   const bed = await startEdgeBed({ access: { check, quota } });
   onTestFinished(() => bed.stop());

@@ -60,6 +60,7 @@ class Bed {
         ticketKeys: () => NOTHING.ticketKeys,
       },
       access: { check: () => null, used: () => {}, quota: null },
+      outlines: () => [],
       connections: new ConnectionTotals(),
       server,
       metrics: this.metrics,

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { SecureContext } from 'node:tls';
+import { isUnlisted } from '../../src/aliases/discretion.ts';
 import type { AliasEntry, RegistryEntry, TableSnapshot } from '../../src/aliases/table.ts';
 import { contextOf } from '../../src/certs/contexts.ts';
 import { InternalCa, openInternalRoot } from '../../src/certs/internal-ca.ts';
@@ -143,7 +144,7 @@ export class PatternSource implements ByteSource {
 }
 
 export const openAccess: AccessPort = {
-  check: () => ({ user: null, authenticated: false, client: '192.0.2.1' }),
+  check: () => ({ user: null, authenticated: false, known: false, client: '192.0.2.1' }),
   quota: null,
 };
 
@@ -193,6 +194,12 @@ export async function startEdgeBed(
     certificates: config.tls.mode === 'off' ? null : certificates.service(),
     proxy: registry,
     access: openAccess,
+    outlines: () =>
+      [...bed.table.registries.values()].map((entry) => ({
+        host: entry.host,
+        wellbeing: 'unknown',
+        unlisted: isUnlisted(entry),
+      })),
     ready: () => true,
     log: silentLog(),
     metrics,

@@ -58,6 +58,7 @@ describe('who may pull', () => {
       expect(one.check(accessRequest({ authorization }))).toEqual({
         user: null,
         authenticated: false,
+        known: false,
         client: '192.0.2.1',
       });
     }
@@ -72,6 +73,7 @@ describe('who may pull', () => {
     expect(one.check(accessRequest({ authorization: basic('ci', token) }))).toEqual({
       user: 'ci',
       authenticated: true,
+      known: true,
       client: 'user:ci',
     });
     await users.remove('ci');

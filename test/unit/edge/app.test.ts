@@ -1,4 +1,5 @@
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { isUnlisted } from '../../../src/aliases/discretion.ts';
 import { CLIENT_KINDS, type PublicAddress } from '../../../src/clients/facts.ts';
 import { createApp } from '../../../src/edge/app.ts';
 import type { RequestContext } from '../../../src/edge/request-context.ts';
@@ -7,7 +8,10 @@ import { silentLog } from '../../../src/telemetry/log.ts';
 import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { openAccess, snapshotOf } from '../../support/edge-bed.ts';
 
-const table = snapshotOf('cr.example.com', ['docker.io', 'quay.io'], { hub: 'docker.io', '<b>x': 'quay.io' });
+const table = snapshotOf('cr.example.com', ['docker.io', 'quay.io', 'ghcr.io'], {
+  hub: 'docker.io',
+  '<b>x': 'quay.io',
+});
 let state: true | string = true;
 let access = openAccess;
 const ADDRESS: PublicAddress = { domain: 'cr.example.com', scheme: 'https', port: null };
@@ -21,14 +25,19 @@ const app = createApp({
   metrics: new Metrics(),
   version: '1.2.3',
   port: () => 443,
-  address: () => address,
+  outlines: () =>
+    [...table.registries.values()].map((entry) => ({
+      host: entry.host,
+      wellbeing: 'well',
+      unlisted: isUnlisted(entry),
+    })),
   clientFacts: async (credentials) => ({
     ...address,
     ca: null,
     patterns: [],
     ownNames: [],
     registries: [...table.registries.keys()],
-    aliases: [],
+    aliases: [...table.hosts.values()],
     credentials,
   }),
   log: silentLog(),
@@ -63,13 +72,16 @@ test('the ping, and what the log line gets to know', async () => {
 });
 
 describe('the page', () => {
+  const page = async (path = '/', host = 'cr.example.com', headers: Record<string, string> = {}) =>
+    (await ask(path, host, headers)).response.text();
+  const pasted = (text: string) => page(`/?image=${encodeURIComponent(text)}`);
+
   test('is whole in itself, and escapes names', async () => {
-    const html = await (await ask('/')).response.text();
-    expect(html).toContain('docker pull <b>cr.example.com</b>/docker.io/library/alpine');
-    expect(html).toContain('hub.cr.example.com');
-    expect(html).toContain('&#60;b&#62;x.cr.example.com');
+    const html = await page();
+    expect(html).toContain('<code>hub.cr.example.com</code>');
+    expect(html).toContain('&lt;b&gt;x.cr.example.com');
     expect(html).not.toContain('<b>x');
-    expect(html).not.toContain(':443');
+    expect(html).not.toContain(':443/');
   });
 
   test('says how clients reach the gateway, by whatever scheme and port that is', async () => {
@@ -77,12 +89,58 @@ describe('the page', () => {
     onTestFinished(() => {
       address = ADDRESS;
     });
-    const html = (await (await ask('/')).response.text()).replaceAll('&#34;', '"');
-    expect(html).toContain('[host."http://<b>10.0.0.1:8080</b>"]');
-    expect(html).toContain('"registry-mirrors": ["http://<b>10.0.0.1:8080</b>"]');
-    expect(html).toContain('<code>hub.cr.example.com:8080</code>');
-    expect(await (await ask('/', 'hub.cr.example.com')).response.text()).toContain('href="http://10.0.0.1:8080/"');
+    expect(await pasted('ghcr.io/org/app:1')).toContain('docker pull 10.0.0.1:8080/ghcr.io/org/app:1');
+    const html = await page('/', 'hub.cr.example.com');
+    expect(html).toContain('<h1>hub.cr.example.com:8080</h1>');
+    expect(html).toContain('href="http://10.0.0.1:8080/"');
     expect(html).not.toContain('https://');
+  });
+
+  test('writes what was pasted for every client', async () => {
+    const html = await pasted('docker pull --platform linux/arm64 ghcr.io/org/app:1');
+    for (const line of [
+      'docker pull cr.example.com/ghcr.io/org/app:1',
+      'image: cr.example.com/ghcr.io/org/app:1',
+      'FROM cr.example.com/ghcr.io/org/app:1',
+      'nerdctl pull cr.example.com/ghcr.io/org/app:1',
+      'ctr images pull cr.example.com/ghcr.io/org/app:1',
+      'crictl pull cr.example.com/ghcr.io/org/app:1',
+      'podman pull cr.example.com/ghcr.io/org/app:1',
+      'k3s crictl pull cr.example.com/ghcr.io/org/app:1',
+      'helm pull oci://cr.example.com/ghcr.io/org/app --version 1',
+    ])
+      expect(html).toContain(`<code>${line}</code>`);
+    expect(await pasted('helm install x oci://ghcr.io/charts/y --version 1')).toContain(
+      'helm pull oci://cr.example.com/ghcr.io/charts/y',
+    );
+    expect(await pasted('alpine')).toContain('ctr images pull hub.cr.example.com/library/alpine:latest');
+  });
+
+  test.each([
+    ['docker push quay.io/a/b', 'only serves pulls'],
+    ['quya.io/a/b', 'gateway alias add NAME quya.io'],
+    ['quya.io/a/b', `href="/?image=${encodeURIComponent('quay.io/a/b')}"`],
+    ['scratch', 'empty image'],
+    ['Alpine Linux!', 'no image’s name'],
+    ['cr.example.com/quay.io/a/b', 'already'],
+    ['docker pull', 'No image’s name was found'],
+    ['x'.repeat(5_000), 'more than this page reads'],
+  ])('explains %.40s', async (text, said) => {
+    expect(await pasted(text)).toContain(said);
+  });
+
+  test('takes nothing that could act in a browser or a shell', async () => {
+    const attack = '"><script>alert(1)</script><img src=x onerror=alert(1)>';
+    for (const html of [
+      await pasted(attack),
+      await page(`/?lang=${attack}&image=${encodeURIComponent(`nginx:${attack}`)}`),
+    ]) {
+      expect(html.match(/<script\b/g)).toHaveLength(1);
+      expect(html).not.toContain('<img');
+    }
+    for (const tag of ['$(id)', '`id`', '1;id', "'", '$IFS', '1\nid']) {
+      expect(await pasted(`nginx:${tag}`)).not.toMatch(/<code>docker pull [^<]*[$`;'&]/);
+    }
   });
 
   test('names no registry to those who may not pull, and tells them why', async () => {
@@ -98,16 +156,15 @@ describe('the page', () => {
       const html = await response.text();
       expect(response.status).toBe(200);
       expect(html).toContain('docker login cr.example.com');
-      expect(html).not.toMatch(/docker\.io|quay\.io|docker pull/);
+      expect(html).toContain('href="/login"');
+      expect(html).not.toMatch(/quay\.io|docker pull /);
     }
-    expect(await (await ask('/')).response.text()).not.toContain('hub');
+    expect(await page()).not.toContain('hub');
   });
 
   test('is in the language that the browser prefers, or that was chosen', async () => {
     const shown = async (path: string, accept: string) =>
-      (await (await ask(path, 'cr.example.com', { 'accept-language': accept })).response.text()).match(
-        /lang="(.*?)"/,
-      )?.[1];
+      (await page(path, 'cr.example.com', { 'accept-language': accept })).match(/lang="(.*?)"/)?.[1];
     expect(await shown('/', 'zh-CN,zh;q=0.9,en;q=0.8')).toBe('zh-CN');
     expect(await shown('/', 'en-GB,en;q=0.9,zh;q=0.8')).toBe('en');
     expect(await shown('/', 'de')).toBe('en');
@@ -115,27 +172,38 @@ describe('the page', () => {
     expect(await shown('/?lang=zh', 'en')).toBe('zh-CN');
     expect(await shown('/?lang=en', 'zh')).toBe('en');
     const { response } = await ask('/', 'cr.example.com', { 'accept-language': 'zh' });
-    expect([response.headers.get('content-language'), response.headers.get('vary')]).toEqual([
-      'zh-CN',
-      'Accept-Language',
-    ]);
+    expect(response.headers.get('content-language')).toBe('zh-CN');
+    expect(response.headers.get('vary')).toContain('Accept-Language');
+    expect(await page('/?image=alpine&lang=zh')).toContain('href="/?lang=en&amp;image=alpine"');
   });
 
-  test.each(['en', 'zh'])('says in %s which Docker mirrors what, and leads to every configuration', async (lang) => {
-    const html = (await (await ask(`/?lang=${lang}`)).response.text()).replaceAll('&#34;', '"');
-    expect(html).toContain('/etc/docker/certs.d/_default/hosts.toml');
-    expect(html).toContain('capabilities = ["pull", "resolve", "referrers"]');
-    expect(html).toContain('registry-mirrors');
-    for (const kind of CLIENT_KINDS) expect(html).toContain(`href="/client/${kind}"`);
+  test.each(['en', 'zh'])('leads in %s to every configuration, and to its script', async (lang) => {
+    const html = await page(`/?lang=${lang}`);
+    for (const kind of CLIENT_KINDS) {
+      expect(html).toContain(`href="/client/${kind}"`);
+      expect(html).toContain(`href="/client/${kind}.sh"`);
+    }
   });
 
-  test('its style is the one that its policy lets through', async () => {
+  test('is not sent again to a browser that has it', async () => {
+    const { response } = await ask('/');
+    const etag = response.headers.get('etag') ?? '';
+    const again = (await ask('/', 'cr.example.com', { 'if-none-match': `"other", W/${etag}` })).response;
+    expect([again.status, await again.text(), again.headers.get('etag')]).toEqual([304, '', etag]);
+    expect((await ask('/?lang=zh', 'cr.example.com', { 'if-none-match': etag })).response.status).toBe(200);
+  });
+
+  test('its style and its script are those that its policy lets through', async () => {
     const { response } = await ask('/', 'hub.cr.example.com');
     const html = await response.text();
     const style = /<style>([\s\S]*?)<\/style>/.exec(html)?.[1] ?? '';
     const digest = Buffer.from(await crypto.subtle.digest('SHA-256', Buffer.from(style))).toString('base64');
-    expect(response.headers.get('content-security-policy')).toContain(`'sha256-${digest}'`);
-    expect(html).toContain('docker pull <b>hub.cr.example.com</b>/alpine');
+    const policy = response.headers.get('content-security-policy');
+    expect(policy).toContain(`default-src 'none'; style-src 'sha256-${digest}'; script-src 'self'`);
+    const script = (await ask(/src="(.*?)"/.exec(html)?.[1] ?? '')).response;
+    expect([script.status, script.headers.get('content-type')]).toEqual([200, 'text/javascript; charset=utf-8']);
+    expect(script.headers.get('cache-control')).toContain('immutable');
+    expect(html).toContain('stands for <b>docker.io</b>');
   });
 });
 
@@ -153,7 +221,7 @@ describe('a client’s configuration', () => {
   });
 
   test('only for those who may pull, and with where to put their credentials', async () => {
-    access = { ...openAccess, check: () => ({ client: 'user:ci', user: 'ci', authenticated: true }) };
+    access = { ...openAccess, check: () => ({ client: 'user:ci', user: 'ci', authenticated: true, known: true }) };
     onTestFinished(() => {
       access = openAccess;
     });
