@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { Mutex, Reloader } from '../kit/async.ts';
+import { orNearest } from '../kit/did-you-mean.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { isPattern } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -178,7 +179,7 @@ export class AliasTable {
     const found = aliases.get(plain) ?? hosts.get(plain) ?? aliases.get(parseAliasName(nameOrHost, this.#domain).name);
     if (found === undefined) {
       throw new OperatorError('ALIAS_UNKNOWN', `there is no alias ${plain}`, {
-        next: 'list them with: gateway alias ls',
+        next: orNearest('list them with: gateway alias ls', plain, [...aliases.keys(), ...hosts.keys()]),
       });
     }
     return found;
@@ -209,7 +210,11 @@ export class AliasTable {
     const found = registries.get(key) ?? registryOf(this.#snapshot, key);
     if (found === undefined) {
       throw new OperatorError('REGISTRY_UNKNOWN', `the registry ${key} is not in the table`, {
-        next: `list them with: gateway registry ls; add it with: gateway alias add <name> ${key}`,
+        next: orNearest(
+          `list them with: gateway registry ls; add it with: gateway alias add NAME ${key}`,
+          key,
+          registries.keys(),
+        ),
       });
     }
     return found;

@@ -5,8 +5,21 @@ import type { PresetsDifference } from '../aliases/presets.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { stateCell } from './cert.ts';
 import { formatWhen } from './output.ts';
-import { collect, confirm, type Exit, readGiven, readInput, type Session } from './session.ts';
+import { collect, consent, type Exit, readGiven, readInput, type Session } from './session.ts';
 import { conclude } from './verdicts.ts';
+
+interface AddOptions {
+  readonly endpoint?: string[];
+  readonly cert: boolean;
+  readonly check: boolean;
+  readonly json?: boolean;
+}
+
+interface ImportOptions {
+  readonly presets?: boolean;
+  readonly yes?: boolean;
+  readonly json?: boolean;
+}
 
 export function aliasCommands(session: Session, exit: Exit): Command {
   const { output } = session;
@@ -20,7 +33,8 @@ export function aliasCommands(session: Session, exit: Exit): Command {
     .option('--endpoint <url>', 'where the registry is fetched from; several are tried in order', collect)
     .option('--no-cert', 'order no certificate until `gateway cert renew`')
     .option('--no-check', 'do not try whether the registry answers')
-    .action(async (name: string, registry: string, options: { endpoint?: string[]; cert: boolean; check: boolean }) => {
+    .option('--json', 'print JSON')
+    .action(async (name: string, registry: string, options: AddOptions) => {
       const added = (await session.act('alias.add', {
         name,
         registry,
@@ -29,7 +43,8 @@ export function aliasCommands(session: Session, exit: Exit): Command {
         check: options.check,
       })) as AliasAdded;
       const { host, registry: source } = added.alias;
-      if (added.running) output.line(`${host} serves ${source}`);
+      if (options.json === true) output.json(added);
+      else if (added.running) output.line(`${host} serves ${source}`);
       else output.line(`${host} serves ${source} when the gateway runs`);
       conclude(output, exit, source, added.check);
     });
@@ -85,8 +100,10 @@ export function aliasCommands(session: Session, exit: Exit): Command {
     .command('rm')
     .description('remove an alias; its certificate is kept for a later add')
     .argument('<name>')
-    .action(async (name: string) => {
+    .option('--json', 'print JSON')
+    .action(async (name: string, options: { json?: boolean }) => {
       const row = (await session.act('alias.rm', { name })) as AliasRow;
+      if (options.json === true) return output.json(row);
       output.line(`removed ${row.name} (${row.host}); the registry ${row.registry} stays in the table`);
     });
 
@@ -96,18 +113,20 @@ export function aliasCommands(session: Session, exit: Exit): Command {
     .argument('[file]', 'the file, or - for standard input')
     .option('--presets', 'the registries and aliases that come with this version: show what the table has not, and ask')
     .option('--yes', 'with --presets: do not ask')
-    .action(async (file: string | undefined, options: { presets?: boolean; yes?: boolean }) => {
+    .option('--json', 'print JSON')
+    .action(async (file: string | undefined, options: ImportOptions) => {
       if ((file === undefined) !== (options.presets === true)) {
         throw new OperatorError('INPUT_INVALID', 'give either a file or --presets', {
           next: 'gateway alias import table.yaml, or gateway alias import --presets',
         });
       }
-      if (file === undefined) return importPresets(session, options.yes === true);
+      if (file === undefined) return importPresets(session, options);
       const yaml = file === '-' ? await readInput(session) : await readGiven(file);
       const done = (await session.act('alias.import', {
         yaml,
         file: file === '-' ? 'standard input' : file,
       })) as ImportResult;
+      if (options.json === true) return output.json(done);
       output.line(`registries: ${done.registriesAdded} added, ${done.registriesChanged} changed`);
       output.line(`aliases: ${done.aliasesAdded} added, ${done.aliasesChanged} changed`);
     });
@@ -123,15 +142,16 @@ export function aliasCommands(session: Session, exit: Exit): Command {
 }
 
 /** Shows what the presets would change, and changes it where the person says so. */
-async function importPresets(session: Session, yes: boolean): Promise<void> {
+async function importPresets(session: Session, { yes, json }: ImportOptions): Promise<void> {
   const { output } = session;
-  const { differences, kept } = (await session.act('alias.presets', {})) as PresetsDifference;
-  for (const sentence of differences) output.line(`+ ${sentence}`);
-  for (const sentence of kept) output.line(`  ${sentence}`);
-  if (differences.length === 0) return output.line('the table has all that comes with this version');
-  if (!yes && !(await confirm(session, 'Take this into the table?'))) {
-    return output.line('nothing was changed; take it with: gateway alias import --presets --yes');
+  const found = (await session.act('alias.presets', {})) as PresetsDifference;
+  const show = (line: string) => (json === true ? output.note(line) : output.line(line));
+  for (const sentence of found.differences) show(`+ ${sentence}`);
+  for (const sentence of found.kept) show(`  ${sentence}`);
+  if (found.differences.length === 0) {
+    return json === true ? output.json(found) : output.line('the table has all that comes with this version');
   }
+  await consent(session, 'Take this into the table?', yes === true);
   const done = (await session.act('alias.presets', { take: true })) as PresetsDifference;
-  return output.line(`taken into the table: ${done.differences.length}`);
+  return json === true ? output.json(done) : output.line(`taken into the table: ${done.differences.length}`);
 }

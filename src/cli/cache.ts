@@ -1,9 +1,16 @@
 import { Command } from 'commander';
 import type { CacheStats, Progress, Pruned, Verified } from '../cache/admin.ts';
 import { formatBytes } from './output.ts';
-import type { Session } from './session.ts';
+import { consent, type Exit, type Session } from './session.ts';
 
-export function cacheCommands(session: Session): Command {
+interface PruneOptions {
+  readonly olderThan?: string;
+  readonly registry?: string;
+  readonly yes?: boolean;
+  readonly json?: boolean;
+}
+
+export function cacheCommands(session: Session, exit: Exit): Command {
   const { output } = session;
   const group = new Command('cache').description('what the gateway keeps of what it has fetched');
 
@@ -39,9 +46,10 @@ export function cacheCommands(session: Session): Command {
     .description('drop entries: all of them, or those that the options select')
     .option('--older-than <duration>', 'not used for so long (12h, 7d)')
     .option('--registry <host>', "held for this registry's images alone")
+    .option('--yes', 'do not ask')
     .option('--json', 'print JSON')
-    .action(async (options: { olderThan?: string; registry?: string; json?: boolean }) => {
-      const { json, ...what } = options;
+    .action(async ({ json, yes, ...what }: PruneOptions) => {
+      await consent(session, pruneQuestion(what), yes === true);
       const pruned = (await session.act('cache.prune', what, bar('dropped'))) as Pruned;
       output.progressEnd();
       if (json === true) return output.json(pruned);
@@ -58,6 +66,8 @@ export function cacheCommands(session: Session): Command {
     .action(async (options: { json?: boolean }) => {
       const verified = (await session.act('cache.verify', {}, bar('verified'))) as Verified;
       output.progressEnd();
+      // Damage was found, and may have been served: whoever runs this from a timer is to hear of it.
+      if (verified.dropped.length > 0) exit.code = 1;
       if (options.json === true) return output.json(verified);
       for (const { digest, reason } of verified.dropped) output.line(`dropped ${digest}: ${reason}`);
       output.line(
@@ -67,6 +77,13 @@ export function cacheCommands(session: Session): Command {
     });
 
   return group;
+}
+
+function pruneQuestion({ olderThan, registry }: PruneOptions): string {
+  const unused = olderThan === undefined ? '' : ` that was not used for ${olderThan}`;
+  const of = registry === undefined ? '' : ` and is held for ${registry} alone`;
+  if (unused + of === '') return 'Drop everything that is kept, to be fetched again when it is asked for?';
+  return `Drop what is kept${unused}${unused === '' ? of.replace(' and', ' and that') : of}?`;
 }
 
 function ratio(hitRatio: number | null): string {

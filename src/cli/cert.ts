@@ -63,8 +63,10 @@ export function certCommands(session: Session): Command {
     .command('renew')
     .description('obtain new certificates now')
     .argument('<host...>')
-    .action(async (hosts: string[]) => {
+    .option('--json', 'print JSON')
+    .action(async (hosts: string[], options: { json?: boolean }) => {
       const rows = (await session.act('cert.renew', { hosts })) as CertificateInfo[];
+      if (options.json === true) return output.json(rows);
       for (const row of rows)
         output.line(`${row.host} has a certificate of ${row.issuer ?? '-'} until ${row.notAfter ?? '-'}`);
     });
@@ -73,8 +75,10 @@ export function certCommands(session: Session): Command {
     .command('explain')
     .description("tell one host's story: what was tried, what the CA said, what to do, when the next attempt is")
     .argument('<host>')
-    .action(async (host: string) => {
+    .option('--json', 'print JSON')
+    .action(async (host: string, options: { json?: boolean }) => {
       const explanation = (await session.act('cert.explain', { host })) as Explanation;
+      if (options.json === true) return output.json(explanation);
       output.line(explanation.summary);
       for (const { at, event } of explanation.events) output.line(`  ${at}  ${event}`);
       for (const advice of explanation.advice) output.line(`- ${advice}`);
@@ -88,11 +92,13 @@ export function certCommands(session: Session): Command {
     .description('take a certificate of your own into use; the hosts it names need no order')
     .argument('<certificate>', 'PEM file with the certificate, then its chain')
     .argument('<key>', 'PEM file with the private key')
-    .action(async (certificate: string, key: string) => {
+    .option('--json', 'print JSON')
+    .action(async (certificate: string, key: string, options: { json?: boolean }) => {
       const imported = (await session.act('cert.import', {
         certificate: await readGiven(certificate),
         key: await readGiven(key),
       })) as { names: string[]; notAfter: string };
+      if (options.json === true) return output.json(imported);
       output.line(`in use for ${imported.names.join(', ')} until ${imported.notAfter}`);
     });
 

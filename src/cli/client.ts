@@ -15,7 +15,7 @@ import {
 } from '../clients/facts.ts';
 import { parseAuthorities } from '../kit/authorities.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { confirm, readGiven, readSecret, type Session } from './session.ts';
+import { consent, readGiven, readSecret, type Session } from './session.ts';
 
 interface Options {
   readonly apply?: boolean;
@@ -220,7 +220,7 @@ function versionOf(program: string): readonly [number, number] | null {
   return found === null ? null : [Number(found[1]), Number(found[2])];
 }
 
-/** Shows what is to change, and asks. @throws {OperatorError} CLIENT_NOT_CONFIRMED */
+/** Shows what is to change, and asks. @throws {OperatorError} `DECLINED`, `ANSWER_NEEDED` */
 async function agreed(
   session: Session,
   { yes, json }: Options,
@@ -235,10 +235,7 @@ async function agreed(
     if (json === true) session.output.errorText(difference);
     else session.output.text(difference);
   }
-  if (yes === true || (await confirm(session, question))) return;
-  throw new OperatorError('CLIENT_NOT_CONFIRMED', 'nothing was changed', {
-    next: 'this is what would be done; add --yes to do it',
-  });
+  await consent(session, question, yes === true);
 }
 
 /** Runs the commands if that was asked for; returns those that remain for the person. @throws {OperatorError} */

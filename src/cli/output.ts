@@ -10,6 +10,8 @@ export interface OutputOptions {
   readonly stdout: Stream;
   readonly stderr: Stream;
   readonly env: NodeJS.ProcessEnv;
+  /** Standard output is for one JSON value: the result, or `{"error": {"code", "message", "next"}}`. */
+  readonly json?: boolean;
 }
 
 export type Tone = 'good' | 'warn' | 'bad' | 'dim' | 'plain';
@@ -30,12 +32,16 @@ export class Output {
   readonly #stdout: Stream;
   readonly #stderr: Stream;
   readonly #env: NodeJS.ProcessEnv;
+  readonly #json: boolean;
   #barShown = false;
+  /** Standard output has the result, JSON or bytes, and takes nothing after it. */
+  #taken = false;
 
   constructor(options: OutputOptions) {
     this.#stdout = options.stdout;
     this.#stderr = options.stderr;
     this.#env = options.env;
+    this.#json = options.json === true;
     // A reader that left (`| head`) is no failure: whatever comes later is for nobody.
     for (const stream of [this.#stdout, this.#stderr]) stream.on('error', () => {});
   }
@@ -59,12 +65,14 @@ export class Output {
 
   /** A result that is no text. Resolves when it was taken. @throws where the reader has left: what it has is not whole */
   bytes(bytes: Uint8Array): Promise<void> {
+    this.#taken = true;
     return new Promise((resolve, reject) => {
       this.#stdout.write(bytes, (error) => (error ? reject(error) : resolve()));
     });
   }
 
   json(value: unknown): void {
+    this.#taken = true;
     this.text(JSON.stringify(value, null, 2));
   }
 
@@ -100,7 +108,9 @@ export class Output {
 
   /** A step of an operation as it happens. */
   step(step: string, message: string): void {
-    this.line(`${this.paint('dim', step.padEnd(9))} ${message}`);
+    const stream = this.#json ? this.#stderr : this.#stdout;
+    this.#clearBar();
+    stream.write(`${this.#paintFor(stream, 'dim', step.padEnd(9))} ${message}\n`);
   }
 
   /** What is worth knowing but is no result. */
@@ -109,13 +119,22 @@ export class Output {
     this.#stderr.write(`gateway: ${text}\n`);
   }
 
-  /** `gateway: <what happened>`, and what to do next on a line of its own. */
+  /** `gateway: <what happened>`, and what to do next on a line of its own; as JSON too where that was asked for. */
   error(error: unknown): void {
     this.#clearBar();
+    this.errorJson(error);
     const next = error instanceof OperatorError ? error.next : undefined;
     const message = error instanceof Error ? error.message : String(error);
     this.#stderr.write(`${this.#paintFor(this.#stderr, 'bad', 'gateway:')} ${message}\n`);
     if (next !== undefined) this.#stderr.write(`  ${next}\n`);
+  }
+
+  /** Only the JSON of an error that people are told otherwise. */
+  errorJson(error: unknown): void {
+    if (!this.#json || this.#taken) return;
+    const { code, message, next } =
+      error instanceof OperatorError ? error : new OperatorError('INTERNAL', String(error));
+    this.json({ error: { code, message, next } });
   }
 
   /** Text for standard error that is complete as it stands (usage). */

@@ -14,6 +14,7 @@ interface SetOptions {
   realm?: string[];
   ca?: string;
   check: boolean;
+  json?: boolean;
 }
 
 export function registryCommands(session: Session, exit: Exit): Command {
@@ -104,6 +105,7 @@ export function registryCommands(session: Session, exit: Exit): Command {
       'PEM of an authority that signs its certificates, besides those that this machine trusts; "none" removes it',
     )
     .option('--no-check', 'do not try whether it answers')
+    .option('--json', 'print JSON')
     .action(async (host: string, options: SetOptions) => {
       if (options.passwordStdin === true && options.username === undefined) {
         throw new OperatorError('USERNAME_MISSING', '--password-stdin needs --username', {
@@ -128,8 +130,9 @@ export function registryCommands(session: Session, exit: Exit): Command {
         ...(options.realm === undefined ? {} : { realms: options.realm.filter((one) => one !== 'none') }),
         check: options.check,
       })) as RegistrySet;
-      output.line(`${row.host} is fetched from ${row.endpoints.join(', ')}`);
-      if (options.realm !== undefined) {
+      if (options.json === true) output.json(row);
+      else output.line(`${row.host} is fetched from ${row.endpoints.join(', ')}`);
+      if (options.json !== true && options.realm !== undefined) {
         output.line(`its credentials may be sent to ${['its own domain', ...row.realms].join(', ')}`);
       }
       conclude(output, exit, row.host, row.check);
@@ -139,8 +142,10 @@ export function registryCommands(session: Session, exit: Exit): Command {
     .command('rm')
     .description('remove a registry that no alias stands for')
     .argument('<host>')
-    .action(async (host: string) => {
-      await session.act('registry.rm', { host });
+    .option('--json', 'print JSON')
+    .action(async (host: string, options: { json?: boolean }) => {
+      const row = (await session.act('registry.rm', { host })) as RegistryRow;
+      if (options.json === true) return output.json(row);
       output.line(`removed ${host}; it is not contacted any more`);
     });
 

@@ -1,5 +1,6 @@
 import { availableParallelism, constants } from 'node:os';
 import { Command, CommanderError } from 'commander';
+import { didYouMean } from '../kit/did-you-mean.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { ignoreDebuggerSignal, version } from '../kit/process.ts';
 import { aliasCommands } from './alias.ts';
@@ -61,8 +62,7 @@ export async function main(): Promise<void> {
 
 /** Runs one command. Resolves to its exit code: 0 done, 1 failed, 2 bad usage. Never throws. */
 export async function run(options: RunOptions): Promise<number> {
-  const output = new Output(options);
-  let globals: GlobalOptions = {};
+  const output = new Output({ ...options, json: asksForJson(options.argv) });
   const session = createSession({
     output,
     signal: options.signal,
@@ -75,23 +75,24 @@ export async function run(options: RunOptions): Promise<number> {
         cwd: options.cwd,
         cores: availableParallelism(),
         terminal: options.stdout.isTTY === true,
-        file: globals.config,
-        dataDir: globals.dataDir,
+        file: program.opts<GlobalOptions>().config,
+        dataDir: program.opts<GlobalOptions>().dataDir,
       });
     },
   });
   const exit = { code: 0 };
   const program = buildProgram(session, exit);
-  program.hook('preAction', () => {
-    globals = program.opts<GlobalOptions>();
-  });
   try {
     await program.parseAsync(options.argv, { from: 'user' });
     return exit.code;
   } catch (error) {
     output.progressEnd();
     // Commander has printed what was wrong with the command line, or the help that was asked for.
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return 0;
+      output.errorJson(new OperatorError('INPUT_INVALID', error.message.replace(/^error: /, '')));
+      return 2;
+    }
     if (options.signal.aborted) {
       output.error(new OperatorError('STOPPED', 'stopped before it was done'));
       return 1;
@@ -99,6 +100,12 @@ export async function run(options: RunOptions): Promise<number> {
     output.error(error instanceof OperatorError ? error : unexpected(error, options.env));
     return error instanceof OperatorError && error.usage ? 2 : 1;
   }
+}
+
+/** What comes after `--` is no option. */
+function asksForJson(argv: readonly string[]): boolean {
+  const end = argv.indexOf('--');
+  return argv.slice(0, end === -1 ? argv.length : end).includes('--json');
 }
 
 /** A fault of this program: one line, and the stack only for whoever asks. */
@@ -126,9 +133,9 @@ function buildProgram(session: Session, exit: Exit): Command {
     certCommands(session),
     clientCommand(session),
     doctorCommand(session, exit),
-    statusCommand(session),
+    statusCommand(session, exit),
     reloadCommand(session),
-    cacheCommands(session),
+    cacheCommands(session, exit),
     userCommands(session),
     backupCommand(session),
     restoreCommand(session),
@@ -151,12 +158,19 @@ function configureAll(command: Command, session: Session): void {
       writeOut: (text) => session.output.text(text),
       writeErr: (text) => session.output.errorText(text),
       outputError: (text, write) => {
-        const [what = '', ...rest] = text.trim().split('\n');
+        const [what = '', ...rest] = [...text.trim().split('\n'), ...nearestChoice(text)];
         const next = [...rest, `see: ${path(command)} --help`].map((line) => `  ${line}\n`).join('');
         write(`gateway: ${what.replace(/^error: /, '')}\n${next}`);
       },
     });
   for (const sub of command.commands) configureAll(sub, session);
+}
+
+/** Commander names what may be chosen, and not which of it was meant. */
+function nearestChoice(text: string): string[] {
+  const [, given = '', choices = ''] = /'([^']*)' is invalid.*Allowed choices are (.*)\./.exec(text) ?? [];
+  const near = didYouMean(given, choices.split(', '));
+  return near === undefined || near === '' ? [] : [`(Did you mean ${near}?)`];
 }
 
 function path(command: Command): string {

@@ -119,9 +119,19 @@ function readText(bytes: Uint8Array): string {
   }
 }
 
-/** Asks the person at the terminal; false where there is none, or where the input ends without an answer (Ctrl-D). */
-export async function confirm({ stdin, output, signal }: Session, question: string): Promise<boolean> {
-  if ((stdin as Partial<NodeJS.ReadStream>).isTTY !== true) return false;
+/**
+ * Goes on where the person has said yes, by `--yes` or at the terminal; no answer (Ctrl-D) is none.
+ * @throws {OperatorError} `DECLINED`; `ANSWER_NEEDED` (usage) where there is nobody to ask
+ */
+export async function consent(session: Session, question: string, yes: boolean): Promise<void> {
+  if (yes) return;
+  if ((session.stdin as Partial<NodeJS.ReadStream>).isTTY !== true) {
+    throw new OperatorError('ANSWER_NEEDED', `nobody is at a terminal to answer: ${question}`);
+  }
+  if (!(await answersYes(session, question))) throw new OperatorError('DECLINED', 'nothing was changed');
+}
+
+async function answersYes({ stdin, output, signal }: Session, question: string): Promise<boolean> {
   const { createInterface } = await import('node:readline');
   output.errorText(`${question} [y/N] `);
   const lines = createInterface({ input: stdin, signal });

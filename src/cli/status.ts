@@ -2,15 +2,16 @@ import { Command } from 'commander';
 import type { StatusReport } from '../admin/contract.ts';
 import { formatSpan } from '../kit/time.ts';
 import { formatBytes } from './output.ts';
-import type { Session } from './session.ts';
+import type { Exit, Session } from './session.ts';
 
-export function statusCommand(session: Session): Command {
+export function statusCommand(session: Session, exit: Exit): Command {
   const { output } = session;
   return new Command('status')
     .description('what is running')
     .option('--json', 'print JSON')
     .action(async (options: { json?: boolean }) => {
       const status = (await session.act('status', {})) as StatusReport;
+      if (!status.running) exit.code = 1;
       if (options.json === true) return output.json(status);
       const certificates = Object.entries(status.certificates)
         .filter(([, count]) => count > 0)

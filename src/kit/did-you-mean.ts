@@ -9,6 +9,12 @@ export function didYouMean(word: string, candidates: Iterable<string>): string |
   return best;
 }
 
+/** What to do about an unknown name: the one that was most likely meant, else what helps in any case. */
+export function orNearest(otherwise: string, word: string, candidates: Iterable<string>): string {
+  const near = didYouMean(word, candidates);
+  return near === undefined ? otherwise : `did you mean ${near}? Else ${otherwise}`;
+}
+
 /** Insertions, deletions and replacements that turn one into the other (Levenshtein). */
 function editDistance(from: string, to: string): number {
   let row = Array.from({ length: to.length + 1 }, (_, index) => index);

@@ -144,6 +144,14 @@ export const OPERATOR_ERRORS = {
     'an argument or option is missing or not valid',
     'gateway --help lists the commands and what they take',
   ),
+  ANSWER_NEEDED: usage(
+    'the command asks before it goes on, and nobody is at a terminal to answer',
+    'say yes beforehand: --yes',
+  ),
+  DECLINED: failure(
+    'the question whether to go on was not answered with yes',
+    'run it again when it is meant; --yes does not ask',
+  ),
   INPUT_UNREADABLE: usage('standard input cannot be read, or is too long', 'pipe in what the command asks for'),
   CLIENT_FILE_REFUSED: failure(
     "a client's configuration has something that the gateway's cannot be put beside, or cannot be read; nothing was changed",
@@ -161,7 +169,6 @@ export const OPERATOR_ERRORS = {
     'the gateway asks for credentials, and this kind of client has them in its files',
     "pipe a user's token in: --username NAME --password-stdin (gateway user add NAME prints one)",
   ),
-  CLIENT_NOT_CONFIRMED: failure('nothing was changed: there is nobody to ask', 'read the difference, and add --yes'),
   CLIENT_CHECK_FAILED: failure(
     'a client does not get images through the gateway as its files are',
     'the message says what failed; gateway client KIND --apply puts the files in place',

@@ -97,7 +97,7 @@ describeWith(
             expect(ran.code, ran.stderr).toBe(0);
             expect(digests).toEqual(expected);
           }
-          expect(await gateway.ok('cache', 'prune', '--json')).toContain('blobs');
+          expect(await gateway.ok('cache', 'prune', '--yes', '--json')).toContain('blobs');
         }
         // Each pull was cold, and went through dozens of resets.
         expect(fake.log.count({ kind: 'cdn' })).toBeGreaterThan(PULLS * 30);
@@ -187,7 +187,7 @@ describe('a first endpoint that fails', () => {
     back.faults = () => undefined;
     for (const content of contents) back.repository('library/app').addBlob(content);
     await eventually('the first endpoint to serve again', async () => {
-      await gateway.ok('cache', 'prune');
+      await gateway.ok('cache', 'prune', '--yes');
       await pull();
       return back.log.count({ kind: 'blob', status: 200 }) > 0;
     });

@@ -58,7 +58,7 @@ describe('blobs through the running gateway', () => {
     // Memory does not grow with the blob, or with the clients times the blob.
     expect(resident).toBeLessThan(256 * MIB);
     await kept(before + 1);
-    await bed.gateway.ok('cache', 'prune');
+    await bed.gateway.ok('cache', 'prune', '--yes');
     // All of it 40 times through TLS, both ends on this machine.
   }, 600_000);
 

@@ -141,7 +141,7 @@ describeWith(['linux', 'root', 'unshare', 'nsenter', 'mount'], 'a disk of 96 MiB
 
   it('by others, in the middle of fills: nobody misses a byte; it is said once, counted, and over when there is room', async () => {
     const junk = join(dataDir, 'junk');
-    await gateway.ok('cache', 'prune');
+    await gateway.ok('cache', 'prune', '--yes');
     upstream.faults = () => ({ bytesPerSecond: 8 * MIB });
     const slow = Array.from({ length: 3 }, (_, number) => add(16 * MIB, `others ${number}`));
     const pulls = slow.map(({ digest }) => get(digest));

@@ -120,7 +120,7 @@ describe('a gateway of three processes', () => {
       await everywhere(gateway, blobPath(content), {}, () => true);
       await eventually('the fill to end', async () => (await stats()).fills === 0);
       // Nobody pins it: it can be thrown away.
-      await gateway.ok('cache', 'prune');
+      await gateway.ok('cache', 'prune', '--yes');
       expect((await stats()).blobs).toBe(0);
     }
     await eventually(`descriptors to come back to ${before}`, () => {
@@ -186,7 +186,7 @@ describe('a gateway of three processes', () => {
     for (let round = 0; round < 5; round++) expect(statuses(await everywhere(gateway, path))).toEqual([200]);
     expect((await replies()) - before).toBe(5 * CLIENTS);
     expect(upstream.log.count({ kind: 'manifest', method: 'GET' })).toBe(1);
-    await gateway.ok('cache', 'prune');
+    await gateway.ok('cache', 'prune', '--yes');
     expect(statuses(await everywhere(gateway, path))).toEqual([200]);
     expect(upstream.log.count({ kind: 'manifest', method: 'GET' })).toBe(2);
   });
@@ -234,7 +234,7 @@ describe('a gateway of three processes', () => {
     expect(workerPids(gateway)).toHaveLength(PROCESSES - 1);
     expect(workerPids(gateway)).not.toContain(victim);
     for (const answer of await everywhere(gateway, blobPath(content))) expect(answer.digest).toBe(content.digest);
-    await gateway.ok('cache', 'prune');
+    await gateway.ok('cache', 'prune', '--yes');
     expect((await stats()).blobs).toBe(0);
   });
 

@@ -92,11 +92,10 @@ describe('where nothing runs and there is no data directory', () => {
     'alias ls',
     'alias add one quay.io',
     'user add ci',
-    'registry ls --json',
+    'registry ls',
     'cert ls',
     'cache stats',
     'status',
-    'doctor',
     'client docker',
   ])('gateway %s fails in words and makes nothing', async (line) => {
     const { code, out, err } = await cli(line, { RUNTIME_DIRECTORY: at('none') });

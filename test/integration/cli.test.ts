@@ -59,6 +59,7 @@ describe('exit codes', () => {
     ['alias add', 2],
     ['alias add one quay.io more', 2],
     ['alias ls --nonsense', 2],
+    ['alias ls --jsno', 2],
     ['client', 2],
     ['client docekr', 2],
     ['--data-dir', 2],
@@ -96,6 +97,56 @@ describe('exit codes', () => {
     expect(code).toBe(2);
     expect(err).toContain('domian');
     expect(err).toContain('listen.https');
+  });
+});
+
+test.each([
+  ['alias show quya', 'did you mean quay?'],
+  ['alias rm quya', 'did you mean quay?'],
+  ['registry show quay.oi', 'did you mean quay.io?'],
+  ['registry rm quay.oi', 'did you mean quay.io?'],
+  ['cache prune --yes --registry quay.oi', 'did you mean quay.io?'],
+  ['cert show quya.localhost', 'did you mean quay.localhost?'],
+  ['cert renew quya', 'did you mean quay?'],
+  ['client docekr', 'Did you mean docker?'],
+  ['alias ls --jsno', 'Did you mean --json?'],
+  ['cache prnue', 'Did you mean prune?'],
+])('gateway %s: %s', async (line, meant) => {
+  expect((await cli(line)).err).toContain(meant);
+});
+
+describe('--json', () => {
+  test.each([
+    ['alias add hub quay.io --json', { alias: { name: 'hub' }, created: { alias: true, registry: false } }],
+    ['alias rm quay --json', { name: 'quay', registry: 'quay.io' }],
+    ['alias import table.yaml --json', { registriesAdded: 1 }],
+    ['alias import --presets --json', { differences: [] }],
+    ['registry set quay.io --public --no-check --json', { host: 'quay.io', public: true }],
+    ['registry rm lscr.io --json', { host: 'lscr.io' }],
+    ['cert explain quay --json', { host: 'quay.localhost' }],
+    ['user add bob --json', { name: 'bob', token: expect.any(String) }],
+    ['cache prune --yes --json', { blobs: 0 }],
+    ['cache verify --json', { dropped: [] }],
+  ])('gateway %s: one value on standard output', async (line, value) => {
+    await writeFile(path.join(home, 'table.yaml'), 'registries: {new.example: {}}\n');
+    const { code, out } = await cli(line.replace('table.yaml', path.join(home, 'table.yaml')));
+    expect(code).toBe(0);
+    expect(JSON.parse(out)).toMatchObject(value);
+  });
+
+  test.each([
+    ['alias show none --json', 1, 'ALIAS_UNKNOWN'],
+    ['cert renew quay --json', 1, 'NOT_RUNNING'],
+    ['cache prune --json', 2, 'ANSWER_NEEDED'],
+    ['alias ls --json --nonsense', 2, 'INPUT_INVALID'],
+    ['alias ls --json --data-dir nowhere', 1, 'NO_GATEWAY'],
+  ])('a failure is JSON too: gateway %s', async (line, exit, code) => {
+    const failed = await cli(line);
+    expect(failed.code).toBe(exit);
+    expect(JSON.parse(failed.out)).toEqual({
+      error: { code, message: expect.stringMatching(/\w/), next: expect.stringMatching(/\w/) },
+    });
+    expect(failed.err).toMatch(/^gateway: /);
   });
 });
 
@@ -300,10 +351,16 @@ test('users: expiry and rotation', async () => {
 });
 
 test('status and the cache say that nothing runs, and what there is', async () => {
-  expect((await cli('status')).out).toContain(`nothing runs on ${path.join(home, 'data')}`);
+  expect(await cli('status')).toMatchObject({
+    code: 1,
+    out: expect.stringContaining(`nothing runs on ${path.join(home, 'data')}`),
+  });
   expect(await json('status --json')).toMatchObject({ running: false, pid: null, aliases: 15, registries: 25 });
   expect(await json('cache stats --json')).toMatchObject({ bytes: 0, blobs: 0, hitRatio: null });
-  expect((await cli('cache prune')).out).toBe('dropped 0 blobs (0 B) and 0 manifests\n');
+  expect(await cli('cache prune')).toMatchObject({ code: 2, err: expect.stringMatching(/Drop everything.*\n.*--yes/) });
+  expect(await cli('cache prune', { stdin: 'n\n', terminal: true })).toMatchObject({ code: 1, out: '' });
+  expect(await cli('cache prune', { stdin: 'y\n', terminal: true })).toMatchObject({ code: 0 });
+  expect((await cli('cache prune --yes')).out).toBe('dropped 0 blobs (0 B) and 0 manifests\n');
   expect(await json('cache verify --json')).toMatchObject({ blobs: 0, dropped: [] });
 });
 
@@ -329,14 +386,13 @@ test('client prints the configuration of this very gateway', async () => {
 test('presets: shown, taken with --yes, and then the table has them all', async () => {
   await cli('registry rm lscr.io');
   const shown = await cli('alias import --presets');
-  expect(shown).toMatchObject({ code: 0 });
+  expect(shown).toMatchObject({ code: 2, err: expect.stringContaining('--yes') });
   expect(shown.out).toContain('+ the registry lscr.io is added');
-  expect(shown.out).toContain('--presets --yes');
   // At a terminal it asks; Ctrl-D is no answer.
   for (const stdin of ['n\n', '']) {
     const asked = await cli('alias import --presets', { stdin, terminal: true });
-    expect(asked).toMatchObject({ code: 0, err: 'Take this into the table? [y/N] ' });
-    expect(asked.out).toContain('nothing was changed');
+    expect(asked).toMatchObject({ code: 1, err: expect.stringContaining('Take this into the table? [y/N] gateway: ') });
+    expect(asked.err).toContain('nothing was changed');
   }
   expect((await cli('registry show lscr.io')).code).toBe(1);
   expect((await cli('alias import --presets', { stdin: 'y\n', terminal: true })).code).toBe(0);

@@ -14,9 +14,11 @@ export function cacheOperations(deps: OperationsDeps): Record<string, Operation>
       const { olderThan, registry } = await parseInput('cache.prune', input);
       const all = olderThan === undefined && registry === undefined;
       const named = registry === undefined ? undefined : canonicalRegistry(registry.toLowerCase());
-      // A registry may have left the table and its content the cache not yet, so an unknown one is no mistake.
       const pruning = deps.cache().prune({ all, olderThan, registry: named }, throttled(context), context.signal);
-      return pruning.finally(() => deps.live?.forget());
+      const pruned = await pruning.finally(() => deps.live?.forget());
+      // A registry may have left the table and its content the cache not yet, so an unknown one is a mistake only where nothing was dropped.
+      if (named !== undefined && pruned.blobs + pruned.manifests + pruned.inUse === 0) deps.table.registry(named);
+      return pruned;
     },
 
     'cache.verify': async (_input, context) => {

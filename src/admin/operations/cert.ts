@@ -1,5 +1,5 @@
-import type { TableSnapshot } from '../../aliases/table.ts';
 import type { CertificateInfo } from '../../certs/service.ts';
+import { didYouMean } from '../../kit/did-you-mean.ts';
 import { normaliseHostName } from '../../kit/host-name.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
 import type { Operation, OperationContext } from '../contract.ts';
@@ -9,12 +9,11 @@ import { waitUntilServed } from '../probe.ts';
 type Certificates = NonNullable<OperationsDeps['certificates']>;
 
 export function certOperations(deps: OperationsDeps): Record<string, Operation> {
-  const { table } = deps;
   return {
     'cert.ls': async () => (deps.certificates?.list() ?? []).toSorted((one, other) => (one.host < other.host ? -1 : 1)),
 
     'cert.show': async (input) => {
-      const host = certificateHost(table.snapshot(), (await parseInput('cert.show', input)).host);
+      const host = certificateHost(deps, (await parseInput('cert.show', input)).host);
       const info = required(deps).info(host);
       if (info === null) throw unknown(host);
       return info;
@@ -22,9 +21,7 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
 
     'cert.renew': async (input, context): Promise<CertificateInfo[]> => {
       const certificates = required(deps);
-      const hosts = (await parseInput('cert.renew', input)).hosts.map((given) =>
-        certificateHost(table.snapshot(), given),
-      );
+      const hosts = (await parseInput('cert.renew', input)).hosts.map((given) => certificateHost(deps, given));
       const renewed: CertificateInfo[] = [];
       const refused: { host: string; error: OperatorError }[] = [];
       for (const host of hosts) {
@@ -50,7 +47,7 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
 
     'cert.explain': async (input) => {
       const { host } = await parseInput('cert.explain', input);
-      return required(deps).explain(certificateHost(table.snapshot(), host));
+      return required(deps).explain(certificateHost(deps, host));
     },
 
     'cert.import': async (input) => {
@@ -62,7 +59,7 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
 
     'cert.export': async (input) => {
       const { host } = await parseInput('cert.export', input);
-      return required(deps).exportCertificate(certificateHost(table.snapshot(), host));
+      return required(deps).exportCertificate(certificateHost(deps, host));
     },
   };
 }
@@ -103,13 +100,22 @@ function unknown(host: string): OperatorError {
   });
 }
 
-/** The host that a certificate command means: an alias by its name, else a host as it is. @throws {OperatorError} usage */
-function certificateHost(table: TableSnapshot, given: string): string {
-  const alias = table.aliases.get(given.toLowerCase());
+/** The host that a certificate command means: an alias by its name, else a host as it is. @throws {OperatorError} usage; `HOST_UNKNOWN` where another is near */
+function certificateHost({ table, certificates, config }: OperationsDeps, given: string): string {
+  const { aliases, hosts } = table.snapshot();
+  const alias = aliases.get(given.toLowerCase());
   if (alias !== undefined) return alias.host;
   const result = normaliseHostName(given);
-  if ('host' in result) return result.host;
-  throw new OperatorError('HOST_INVALID', `"${given}" ${result.problem}`, {
-    next: 'give a host name or an alias; gateway cert ls lists those there are',
+  if (!('host' in result)) {
+    throw new OperatorError('HOST_INVALID', `"${given}" ${result.problem}`, {
+      next: 'give a host name or an alias; gateway cert ls lists those there are',
+    });
+  }
+  const { host } = result;
+  const known = [...aliases.keys(), ...hosts.keys(), config.domain];
+  const near = known.includes(host) || certificates?.info(host) != null ? undefined : didYouMean(given, known);
+  if (near === undefined) return host;
+  throw new OperatorError('HOST_UNKNOWN', `${host} is no host of this gateway`, {
+    next: `did you mean ${near}? Else gateway cert ls lists the hosts`,
   });
 }
