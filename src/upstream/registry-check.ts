@@ -5,6 +5,7 @@ import { Metrics } from '../telemetry/metrics.ts';
 import { basicAuthorization, chooseScheme, parseChallenges, Tokens, USER_AGENT } from './authorization.ts';
 import { authoritiesFor, isOwnTarget } from './credential-scope.ts';
 import { urlAt } from './endpoint-url.ts';
+import { isTimeout } from './failures.ts';
 import { OutgoingConnections, type RawResponse } from './net/connections.ts';
 import { bareHost, follow, isRedirect, MAX_REDIRECTS, ProxyChoice, type ProxyServer, reachOf } from './net/egress.ts';
 import { Trust } from './net/trust.ts';
@@ -66,16 +67,26 @@ export class RegistryCheck {
   readonly #choice: ProxyChoice;
   readonly #connections: OutgoingConnections;
   readonly #tokens: Tokens;
+  readonly #timeout: number;
 
   /** @throws {OperatorError} `CA_INVALID` */
   constructor(
     config: Pick<Config['upstream'], 'proxy' | 'caFile'>,
     pseudonym: string,
-    environment: Readonly<Record<string, string | undefined>> = process.env,
+    {
+      environment = process.env,
+      timeout = CHECK_TIMEOUT,
+    }: { environment?: Readonly<Record<string, string | undefined>>; timeout?: number } = {},
   ) {
+    this.#timeout = timeout;
     this.#choice = new ProxyChoice(config.proxy, environment);
     this.#connections = new OutgoingConnections(this.#choice, new Trust(config.caFile), pseudonym);
     this.#tokens = new Tokens(this.#connections, new Pools(POOLS, MAX_WAIT_MS), new RequestMetrics(new Metrics()));
+  }
+
+  /** The proxy on the way to an endpoint; null where there is none. */
+  proxyFor(route: Route, endpoint: string): ProxyServer | null {
+    return this.#choice.for(new URL(endpoint), route.proxy);
   }
 
   /** Ends within ten seconds. @throws the signal's reason */
@@ -93,14 +104,16 @@ export class RegistryCheck {
       failure: null,
       certificate: null,
     };
-    const within = AbortSignal.any([signal, AbortSignal.timeout(CHECK_TIMEOUT)]);
+    const within = AbortSignal.any([signal, AbortSignal.timeout(this.#timeout)]);
     try {
       found.proxy = this.#choice.for(url, route.proxy);
       await this.#ask(route, url, within, found);
     } catch (error) {
       signal.throwIfAborted();
       found.failure = error as Error;
-      if (found.proxy === null && found.status === null) await this.#look(url, route, signal, found);
+      // Where nobody answered in all that time nobody is there to be looked at.
+      if (found.proxy === null && found.status === null && !isTimeout(error))
+        await this.#look(url, route, signal, found);
     }
     return found;
   }
@@ -159,7 +172,7 @@ export class RegistryCheck {
                 where: url.origin === endpoint.origin ? 'realm' : 'target',
                 endpoint,
                 proxy: route.proxy,
-                stallTimeout: CHECK_TIMEOUT / 2,
+                stallTimeout: this.#timeout / 2,
               },
               undefined,
             )}`;
@@ -189,7 +202,7 @@ export class RegistryCheck {
       proxy: route.proxy,
       ca: authoritiesFor(url, route),
       signal,
-      stallTimeout: CHECK_TIMEOUT,
+      stallTimeout: this.#timeout,
     });
   }
 

@@ -297,13 +297,13 @@ const FAULTS: Record<string, Fault> = {
       registries: [
         {
           host: 'r.test',
-          endpoints: [await registryAt((_, response) => response.writeHead(302, { location: 'http://portal/' }).end())],
+          endpoints: [await registryAt((_, response) => response.end('<!doctype html><title>Log in</title>'))],
         },
       ],
     }),
     first: 'registry r.test',
-    level: 'warn',
-    remedy: /portal/,
+    message: /login of a network/,
+    remedy: /endpoint of the registry itself/,
     hurt: ['registry r.test'],
   },
 };

@@ -11,7 +11,7 @@ import { checkPorts } from './ports.ts';
 import { checkPublicUrl } from './public-url.ts';
 import { checkRegistries, endpointHosts } from './registries.ts';
 import { Names } from './resolver.ts';
-import { inTime, type Surroundings, THIS_MACHINE, TIME } from './surroundings.ts';
+import { inTime, LATEST, type Surroundings, THIS_MACHINE, TIME } from './surroundings.ts';
 
 export function doctorOperations(deps: OperationsDeps): Record<string, Operation> {
   return {
@@ -27,10 +27,11 @@ export function report(checks: readonly Check[]): DoctorReport {
 
 /**
  * Everything that can be found wrong from here, in the order in which it is put right. First what this machine alone tells, so that nothing that
- * hangs in the network holds it up; then all else at once, within `TIME`.
+ * hangs in the network holds it up; then all else at once, within `LATEST`.
  */
 export async function examine(deps: OperationsDeps, around: Surroundings, stop: AbortSignal): Promise<Check[]> {
   const signal = AbortSignal.any([stop, AbortSignal.timeout(TIME)]);
+  const end = AbortSignal.any([stop, AbortSignal.timeout(LATEST)]);
   const { config, live } = deps;
   const found: Finding[] = [checkGateway(deps), ...conflicts(deps)];
   found.push(...(await checkMachine(config, around, { pid: live?.pid ?? process.pid, signal })));
@@ -39,7 +40,7 @@ export async function examine(deps: OperationsDeps, around: Surroundings, stop: 
   const names = await Names.open(config, around, [...endpointHosts(deps), ...ownNames(deps)]);
   found.push(...names.findings);
   const part = <T>(name: string, work: Promise<T>, ifLate: (finding: Finding) => T): Promise<T> =>
-    inTime(work, signal, (error) => ifLate(late(name, error)));
+    inTime(work, end, (error) => ifLate(late(name, error)));
   const [ports, own, url, authorities, issuers, registries] = await Promise.all([
     part('port', checkPorts(deps, around, signal), one),
     part('dns', checkOwnNames({ deps, names, around, signal }), one),
@@ -91,7 +92,7 @@ function one(finding: Finding): Finding[] {
 
 function late(name: string, error: unknown): Finding {
   const why =
-    error instanceof Error && error.name !== 'TimeoutError' ? error.message : `not done within ${TIME / 1000} s`;
+    error instanceof Error && error.name !== 'TimeoutError' ? error.message : `not done within ${LATEST / 1000} s`;
   return { name, level: 'warn', message: `could not be looked at: ${why}`, next: 'run gateway doctor again' };
 }
 

@@ -66,19 +66,17 @@ function rank(name: string): number {
 }
 
 function fold(found: readonly Finding[]): Finding[] {
-  let left = [...found];
+  let left = wrongClock(found);
   left = under(left, 'disk', ({ because }) => because === 'disk full');
   left = under(left, 'clock', ({ because }) => because === 'certificate dates');
   const network = noRoute(left) ?? noWayOut(left);
   if (network !== null) {
     left = [network, ...left.filter((finding) => finding.name !== 'network')];
-    const symptom = ({ name, because = '' }: Finding) =>
-      name === 'resolver' || because === 'name' || NO_WAY.has(because) || because === 'no answer';
-    left = under(
-      left,
-      'network',
-      (finding) => symptom(finding) && (finding.outward === true || finding.name === 'resolver'),
-    );
+    const nameless = left.some(({ name, level }) => name === 'resolver' && level === 'fail');
+    left = under(left, 'network', ({ name, because = '', outward }) => {
+      if (name === 'resolver' || (because === 'name' && nameless)) return true;
+      return outward === true && (because === 'name' || because === 'no answer' || NO_WAY.has(because));
+    });
   }
   left = noNames(left);
   left = under(
@@ -105,6 +103,20 @@ function under(found: readonly Finding[], cause: string, isSymptom: (finding: Fi
 
 function namesOf({ name, explains = [] }: Finding): string[] {
   return [name, ...explains];
+}
+
+/** Where hosts that have nothing else in common show certificates out of their time, it is this machine's clock that is wrong. */
+function wrongClock(found: readonly Finding[]): Finding[] {
+  const dated = found.filter(({ because, outward }) => because === 'certificate dates' && outward === true);
+  const clock = found.find(({ name }) => name === 'clock');
+  if (clock === undefined || clock.level === 'fail' || dated.length < FEW) return [...found];
+  const cause: Finding = {
+    name: 'clock',
+    level: 'fail',
+    message: `is wrong, as it seems: by it, the certificates of ${dated.length} hosts are over or not valid yet`,
+    next: 'compare it (date -u), and let chrony or systemd-timesyncd set it (timedatectl set-ntp true)',
+  };
+  return found.map((finding) => (finding === clock ? cause : finding));
 }
 
 /** A DNS server that answers, and yet knows no name outside: it has no way out itself, or is for inside names alone. */
@@ -136,12 +148,13 @@ function noWayOut(found: readonly Finding[]): Finding | null {
   const outward = found.filter((finding) => finding.outward === true && !finding.because?.startsWith('proxy '));
   const cut = outward.filter(({ because = '' }) => NO_WAY.has(because));
   const resolver = found.find(({ name }) => name === 'resolver');
-  if (resolver?.level === 'fail' || cut.length < FEW || outward.some(({ level }) => level === 'ok')) return null;
-  if (cut.length < outward.length / 2) return null;
+  const isDead = resolver?.level === 'fail';
+  if (cut.length < FEW || outward.some(({ level }) => level === 'ok')) return null;
+  if (!isDead && cut.length < outward.length / 2) return null;
   return {
     name: 'network',
     level: 'fail',
-    message: `none of ${cut.length} hosts outside can be connected to from here, though their names resolve`,
+    message: `none of ${cut.length} hosts outside can be connected to from here, ${isDead ? 'and no DNS server answers' : 'though their names resolve'}`,
     next: 'let this machine out to port 443 (firewall, security group, route), or name the proxy that leads out: upstream.proxy',
   };
 }

@@ -1,11 +1,10 @@
-import https from 'node:https';
-import { isIP } from 'node:net';
-import type { TLSSocket } from 'node:tls';
 import type { RegistryEntry } from '../../aliases/table.ts';
+import { seedRows } from '../../aliases/yaml.ts';
 import { shutDownIn } from '../../oci/known-registries.ts';
 import { isPattern } from '../../oci/names.ts';
-import { EndpointCheck, type EndpointCheckResult } from '../../upstream/net/endpoint-check.ts';
+import { type RegistryAnswer, RegistryCheck } from '../../upstream/registry-check.ts';
 import type { OperationsDeps } from '../operation.ts';
+import { judgeAnswer } from '../registry-check.ts';
 import { isPublic } from './certificates.ts';
 import type { Finding } from './finding.ts';
 import type { Names } from './resolver.ts';
@@ -13,8 +12,8 @@ import { inTime } from './surroundings.ts';
 
 /** Endpoints asked at once: all of a table that people make, and some of one with thousands of rows. */
 const PARALLEL_ENDPOINTS = 128;
-/** A host whose certificate was refused is asked for it once more, ms. */
-const STRANGER_TIMEOUT = 3_000;
+/** For one endpoint, its token included, ms: a person waits for all of them together. */
+const ASK_TIMEOUT = 5_000;
 
 type RegistriesDeps = Pick<OperationsDeps, 'config' | 'pseudonym' | 'table'>;
 
@@ -41,24 +40,34 @@ export async function checkRegistries(
   names: Pick<Names, 'canResolve'>,
   signal: AbortSignal,
 ): Promise<{ findings: Finding[]; skews: number[] }> {
-  const check = new EndpointCheck(deps.config.upstream, deps.pseudonym);
+  const check = new RegistryCheck(deps.config.upstream, deps.pseudonym, { timeout: ASK_TIMEOUT });
+  const known = [...deps.table.snapshot().registries.keys(), ...seedRows().map(({ host }) => host)];
   const skews: number[] = [];
   try {
     const ask = async ({ route, endpoint }: ReturnType<typeof endpointsOf>[number]): Promise<Finding> => {
+      const name = `registry ${route.host}`;
       const ended = shutDownIn(new URL(endpoint).host);
-      if (ended !== null) return judgeShutDown(route.host, endpoint, ended);
-      const way = check.way(route, endpoint);
-      const outward = isPublic(way.proxy?.host ?? hostOf(endpoint));
-      if (way.resolves && !names.canResolve(way.proxy?.host ?? hostOf(endpoint)))
-        return { ...unnamed(route.host, endpoint), outward };
-      const late = (): EndpointCheckResult => LATE;
-      const answer = await inTime(check.ask(route, endpoint, signal), signal, late);
+      // That it does not answer is no fault of this gateway or of its network.
+      if (ended !== null)
+        return {
+          name,
+          level: 'ok',
+          message: `${endpoint} was shut down in ${ended}: what is kept of it is served, and nothing new comes`,
+        };
+      const first = check.proxyFor(route, endpoint)?.host ?? hostOf(endpoint);
+      const outward = isPublic(first);
+      if (!names.canResolve(first)) return { ...unnamed(name, endpoint), outward };
+      const answer = await inTime(check.ask(route, endpoint, signal), signal, () => null);
+      if (answer === null) return { ...unanswered(name, endpoint), outward };
       // The answer was made about half a round trip ago, and a Date header leaves out half a second on average (whole seconds, RFC 9110 §5.6.7).
-      if (answer.serverTime !== null) skews.push(answer.serverTime + 500 + answer.ms / 2 - Date.now());
-      const through = way.proxy === null ? null : `${way.proxy.host}:${way.proxy.port}`;
-      const finding = judgeRegistry(route.host, endpoint, answer, through);
-      if (answer.reason !== 'certificate' || through !== null) return { ...finding, outward };
-      return { ...(await explainStranger(finding, endpoint, signal, skews)), outward };
+      const now = Date.now();
+      if (answer.serverTime !== null) skews.push(answer.serverTime + 500 + answer.ms / 2 - now);
+      const { level, message, next, because } = judgeAnswer(route, endpoint, answer, {
+        known: known.filter((one) => one !== route.host),
+        now,
+      });
+      const finding = { name, level, message, outward, because: causeOf(answer, because, now) };
+      return next === null ? finding : { ...finding, next };
     };
     const findings: Finding[] = [];
     for await (const finding of mapInOrder(endpointsOf(deps), PARALLEL_ENDPOINTS, ask)) findings.push(finding);
@@ -68,14 +77,18 @@ export async function checkRegistries(
   }
 }
 
-const LATE: EndpointCheckResult = {
-  status: null,
-  ms: 0,
-  problem: 'no answer came in time',
-  reason: 'timeout',
-  next: null,
-  serverTime: null,
-};
+/** The word by which findings of one cause know each other: of a proxy with its address, of a certificate with its issuer. */
+function causeOf({ proxy, certificate }: RegistryAnswer, because: string, now: number): string {
+  if (because === 'proxy') return `proxy ${proxy?.host}:${proxy?.port}`;
+  if (because !== 'certificate' || certificate === null) return because;
+  const isDated = certificate.notAfter < now || certificate.notBefore > now;
+  return isDated ? 'certificate dates' : `certificate of ${certificate.issuer}`;
+}
+
+function unanswered(name: string, endpoint: string): Finding {
+  const message = `${endpoint} cannot be reached: no answer came in time`;
+  return { name, level: 'fail', message, next: 'check the way out of this machine', because: 'timeout' };
+}
 
 function* patterns({ table }: RegistriesDeps): Generator<Finding> {
   for (const { host } of table.snapshot().registries.values()) {
@@ -96,104 +109,9 @@ function emptyTable({ table }: RegistriesDeps): Finding[] {
   ];
 }
 
-function unnamed(host: string, endpoint: string): Finding {
+function unnamed(name: string, endpoint: string): Finding {
   const message = `${endpoint} cannot be looked up: no DNS server answers`;
-  return { name: `registry ${host}`, level: 'fail', message, next: 'start the DNS server', because: 'name' };
-}
-
-/** That it does not answer is no fault of this gateway or of its network. */
-function judgeShutDown(host: string, endpoint: string, year: string): Finding {
-  const message = `${endpoint} was shut down in ${year}: what is kept of it is served, and nothing new comes`;
-  return { name: `registry ${host}`, level: 'ok', message };
-}
-
-function judgeRegistry(host: string, endpoint: string, answer: EndpointCheckResult, proxy: string | null): Finding {
-  const name = `registry ${host}`;
-  const where = proxy === null ? endpoint : `${endpoint} through ${proxy}`;
-  if (answer.status === null) {
-    const { reason } = answer;
-    return {
-      name,
-      level: 'fail',
-      message: `${where} cannot be reached: ${answer.problem}`,
-      next:
-        answer.next ??
-        `check the network and proxies from here, or change it: gateway registry set ${host} --endpoint URL`,
-      because: reason === 'proxy' ? `proxy ${proxy}` : reason,
-    };
-  }
-  const message = `${where} answers (${answer.status}, ${Math.round(answer.ms)} ms)`;
-  if (answer.status === 429) {
-    return {
-      name,
-      level: 'warn',
-      message: `${message}: it limits requests from here`,
-      next: `credentials raise the limit: gateway registry set ${host} --username U --password-stdin`,
-    };
-  }
-  if (answer.status === 508) {
-    return {
-      name,
-      level: 'fail',
-      message: `${where} leads back to this gateway`,
-      next: `give it the endpoint of the registry itself: gateway registry set ${host} --endpoint URL`,
-    };
-  }
-  if (answer.status >= 500) {
-    return { name, level: 'fail', message, next: 'it has a fault of its own; another endpoint helps, if there is one' };
-  }
-  if (answer.status >= 300 && answer.status < 400) {
-    return {
-      name,
-      level: 'warn',
-      message: `${where} redirects /v2/ elsewhere (${answer.status}): registries do not, but captive portals and web sites do`,
-      next: `log in at the portal, or give it the endpoint of the registry itself: gateway registry set ${host} --endpoint URL`,
-    };
-  }
-  return { name, level: 'ok', message };
-}
-
-const DATES = new Set(['CERT_NOT_YET_VALID', 'CERT_HAS_EXPIRED']);
-
-/** A certificate that was refused: who signed it, so that a stranger who signs all of them is seen, and the server's clock. */
-async function explainStranger(
-  finding: Finding,
-  endpoint: string,
-  signal: AbortSignal,
-  skews: number[],
-): Promise<Finding> {
-  const url = new URL(endpoint);
-  const host = hostOf(endpoint);
-  const seen = await new Promise<{ issuer: string; code: string; date: number } | null>((resolve) => {
-    const call = https.request(
-      {
-        host,
-        port: url.port || 443,
-        path: '/v2/',
-        // Nothing is sent that matters, and nothing that comes is believed.
-        rejectUnauthorized: false,
-        servername: isIP(host) === 0 ? host : '',
-        agent: false,
-        signal: AbortSignal.any([signal, AbortSignal.timeout(STRANGER_TIMEOUT)]),
-      },
-      (response) => {
-        response.resume();
-        const socket = response.socket as TLSSocket;
-        const issuer = socket.getPeerX509Certificate()?.issuer.split('\n').reverse().join(', ') ?? 'nobody';
-        const code = String(socket.authorizationError ?? '');
-        resolve({ issuer, code, date: Date.parse(response.headers.date ?? '') });
-      },
-    );
-    call.on('error', () => resolve(null));
-    call.end();
-  });
-  if (seen === null) return finding;
-  const message = `${finding.message} (signed by ${seen.issuer})`;
-  if (DATES.has(seen.code)) {
-    if (!Number.isNaN(seen.date)) skews.push(seen.date + 500 - Date.now());
-    return { ...finding, message, because: 'certificate dates' };
-  }
-  return { ...finding, message, because: `certificate of ${seen.issuer}` };
+  return { name, level: 'fail', message, next: 'start the DNS server', because: 'name' };
 }
 
 /** Runs `task` for each item, at most `width` at once, and yields the results in the order of the items. */

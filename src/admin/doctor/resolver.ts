@@ -54,7 +54,7 @@ export class Names {
     const { resolvers } = config.acme;
     const servers = resolvers.length > 0 ? resolvers : around.servers();
     const local = namesIn(await readFile(around.hostsFile, 'utf8').catch(() => ''));
-    const asked = hosts.filter((host) => needsServer(host, local)).slice(0, ASKED);
+    const asked = hosts.filter((host) => needsServer(host, local) && !host.endsWith('.localhost')).slice(0, ASKED);
     if (asked.length === 0) return new Names([], local, null, false);
     const where = resolvers.length > 0 ? 'acme.resolvers' : '/etc/resolv.conf';
     if (servers.length === 0) {
@@ -80,8 +80,9 @@ export class Names {
   }
 }
 
+/** Names under localhost too: not every machine knows them by itself. */
 function needsServer(host: string, local: ReadonlySet<string>): boolean {
-  return isIP(host) === 0 && host !== 'localhost' && !host.endsWith('.localhost') && !local.has(host.toLowerCase());
+  return isIP(host) === 0 && host !== 'localhost' && !local.has(host.toLowerCase());
 }
 
 /** Names in hosts(5). */

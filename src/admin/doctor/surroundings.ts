@@ -24,8 +24,10 @@ export const THIS_MACHINE: Surroundings = {
   now: Date.now,
 };
 
-/** All that is looked at is looked at within so many ms, whatever does not answer. */
-export const TIME = 8_000;
+/** What does not answer is given up after so many ms, and told by itself. */
+export const TIME = 7_500;
+/** A whole part of the examination that has not ended by then is told as one, ms: the examination ends within ten seconds. */
+export const LATEST = 8_500;
 
 /** What was promised, or `late` once the signal is aborted; a rejection is `late` of its error. Nothing goes on holding up the caller. */
 export function inTime<T>(promise: Promise<T>, signal: AbortSignal, late: (error: unknown) => T): Promise<T> {
