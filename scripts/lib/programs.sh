@@ -28,7 +28,7 @@ install_programs() {
 # Some ten seconds at first, one from Go's cache. Without Go their tests are skipped by name; what cannot be built fails them where CI=true.
 build_go_programs() {
   if ! command -v go >/dev/null 2>&1; then
-    say "Go is not installed: the conformance program of the distribution specification is not run"
+    say "Go is not installed: the conformance program of the distribution specification is not run, nor are the manifests for Kubernetes checked"
     return 0
   fi
   (cd test/go-programs && CGO_ENABLED=0 GOFLAGS=-mod=readonly GOBIN="$PWD/bin" go install tool) >&2 </dev/null ||
