@@ -6,7 +6,7 @@ import { embeddedIPv4, isIPv6, NetworkList, parseAddress } from '../kit/networks
 import { RegistryError } from '../oci/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { AnonymousRule } from './anonymous.ts';
-import type { ByteQuota, FillBudget, Quotas } from './quotas.ts';
+import type { ByteQuota, ByteUsage, FillBudget, Quotas } from './quotas.ts';
 import { RequestRate } from './request-rate.ts';
 import type { UserSnapshot } from './user-snapshot.ts';
 
@@ -42,6 +42,12 @@ export interface AccessOptions {
   readonly log: Logger;
   /** Monotonic, ms. */
   readonly now?: () => number;
+}
+
+/** How much of the limits is used. Null: no such limit. */
+export interface LimitsUsage extends ByteUsage {
+  /** Requests that clients have not got back yet. */
+  readonly minute: { readonly limit: number; readonly clients: ReadonlyMap<string, number> } | null;
 }
 
 /** How often the counters are stored, ms. A process that is killed loses the bytes counted since then; each flush is one small write. */
@@ -119,6 +125,14 @@ export class Access {
     return this.#quotas?.mayFetch(client) ?? true;
   }
 
+  /** How much of the limits is used, for the operator. */
+  usage(): LimitsUsage {
+    const { day = null, month = null } = this.#quotas?.usage() ?? {};
+    const limit = this.#perMinute;
+    const minute = limit === null ? null : { limit, clients: this.#rate?.used(this.#now()) ?? new Map() };
+    return { minute, day, month };
+  }
+
   /** Writes the counters a last time; never rejects. */
   async close(): Promise<void> {
     if (this.#timer !== null) clearInterval(this.#timer);
@@ -155,6 +169,7 @@ export class Access {
     if (wait === 0) return;
     throw new RegistryError('tooManyRequests', {
       facts: { what: `this client has made its ${this.#perMinute} requests a minute` },
+      client,
       retryAfter: wait,
     });
   }

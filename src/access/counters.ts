@@ -126,6 +126,15 @@ export class ByteCounters {
     return day === undefined ? 0 : sum(day[direction]);
   }
 
+  /** Every client that was counted today. */
+  ofToday(): { client: string; sent: number; fetched: number }[] {
+    return [...this.#clients.entries()].map(([client, day]) => ({
+      client,
+      sent: sum(day.sent),
+      fetched: sum(day.fetched),
+    }));
+  }
+
   /** Of all, this month. */
   ofMonth(): number {
     return sum(this.#all);

@@ -50,6 +50,18 @@ export interface QuotaOptions {
   readonly clocks?: Clocks;
 }
 
+/** How much of the quotas is used. Null: no such limit. */
+export interface ByteUsage {
+  readonly day: {
+    readonly limit: number;
+    /** ISO 8601. */
+    readonly endsAt: string;
+    readonly clients: readonly { readonly client: string; readonly sent: number; readonly fetched: number }[];
+  } | null;
+  /** Of all clients together. */
+  readonly month: { readonly limit: number; readonly endsAt: string; readonly used: number } | null;
+}
+
 /** What is set aside for a client's replies. */
 type Reserved = Readonly<Record<Direction, number>>;
 
@@ -102,7 +114,7 @@ export class Quotas implements ByteQuota {
   /** @throws {RegistryError} tooManyRequests where nothing is left of a quota; what is only set aside may still come back */
   check(client: string): void {
     const exceeded = this.#exceeded(client);
-    if (exceeded !== null) throw this.#refusal(exceeded, 0);
+    if (exceeded !== null) throw this.#refusal(exceeded, client, 0);
   }
 
   /** @throws {RegistryError} tooManyRequests */
@@ -114,8 +126,8 @@ export class Quotas implements ByteQuota {
     let month = Math.floor(this.#leftOfMonth() / times);
     const needed = partly ? 1 : bytes;
     if (needed > month && this.#mayOverbook(client, times * bytes)) month = bytes;
-    if (needed > month) throw this.#refusal('month', month, `${bytes} of this answer`);
-    if (needed > day) throw this.#refusal('day', day, `${bytes} of this answer`);
+    if (needed > month) throw this.#refusal('month', client, month, `${bytes} of this answer`);
+    if (needed > day) throw this.#refusal('day', client, day, `${bytes} of this answer`);
     const granted = partly ? Math.min(bytes, day, month) : bytes;
     const setAside = (count: number) => this.#setAside(client, { sent: count, fetched: fetched ? count : 0 });
     setAside(granted);
@@ -159,16 +171,27 @@ export class Quotas implements ByteQuota {
     const month = this.#leftOfMonth();
     const both = bytes + reply;
     if (both > month && !this.#mayOverbook(client, both)) {
-      throw this.#refusal('month', month, `${both} of fetching and sending this`);
+      throw this.#refusal('month', client, month, `${both} of fetching and sending this`);
     }
     const [fetched, sent] = [this.#leftOf(client, 'fetched'), this.#leftOf(client, 'sent')];
-    if (bytes > fetched) throw this.#refusal('day', fetched, `${bytes} of fetching this`);
-    if (reply > sent) throw this.#refusal('day', sent, `${reply} of this answer`);
+    if (bytes > fetched) throw this.#refusal('day', client, fetched, `${bytes} of fetching this`);
+    if (reply > sent) throw this.#refusal('day', client, sent, `${reply} of this answer`);
   }
 
   /** Whether anything is left of the client's quota and of everybody's. */
   mayFetch(client: string): boolean {
     return this.#exceeded(client) === null;
+  }
+
+  usage(): ByteUsage {
+    const counters = this.#counters;
+    counters.startPeriods();
+    const endOf = (period: 'day' | 'month') => iso(this.#clocks.now() + counters[period].left());
+    const [day, month] = [this.#perDay, this.#perMonth];
+    return {
+      day: Number.isFinite(day) ? { limit: day, endsAt: endOf('day'), clients: counters.ofToday() } : null,
+      month: Number.isFinite(month) ? { limit: month, endsAt: endOf('month'), used: counters.ofMonth() } : null,
+    };
   }
 
   /** @see ByteCounters.flush */
@@ -239,7 +262,7 @@ export class Quotas implements ByteQuota {
   }
 
   /** @param asked in words, how much for what; left out where it does not matter */
-  #refusal(which: 'day' | 'month', left: number, asked?: string): RegistryError {
+  #refusal(which: 'day' | 'month', client: string, left: number, asked?: string): RegistryError {
     const wait = this.#counters[which].left();
     const limit =
       which === 'day'
@@ -249,6 +272,7 @@ export class Quotas implements ByteQuota {
     const wanted = asked === undefined ? '' : `, too few for the ${asked}`;
     return new RegistryError('tooManyRequests', {
       facts: { what: `${limit}; ${rest}${wanted}; they begin anew at ${iso(this.#clocks.now() + wait)}` },
+      client,
       retryAfter: wait / 1000,
     });
   }

@@ -36,6 +36,17 @@ export class RequestRate {
     return passes ? 0 : ((1 - tokens) * MINUTE) / this.#perMinute / 1000;
   }
 
+  /** Requests that clients have not got back yet, rounded; those that have all are left out. */
+  used(now: number): Map<string, number> {
+    const used = new Map<string, number>();
+    for (const [client, { tokens, at }] of this.#buckets.entries()) {
+      const left = Math.min(this.#perMinute, tokens + ((now - at) * this.#perMinute) / MINUTE);
+      const count = Math.round(this.#perMinute - left);
+      if (count > 0) used.set(client, count);
+    }
+    return used;
+  }
+
   get size(): number {
     return this.#buckets.size;
   }

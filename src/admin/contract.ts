@@ -1,7 +1,10 @@
 import type { CacheStats } from '../cache/admin.ts';
+import type { FillProgress } from '../cache/running-fills.ts';
 import type { CertificateInfo, CertificateState } from '../certs/service.ts';
 import type { ConfigChange } from '../config/reload.ts';
 import type { Authority } from '../kit/authorities.ts';
+import type { ClientUse, Trouble } from '../telemetry/activity.ts';
+import type { TimedSample } from '../telemetry/history.ts';
 import type { EndpointHealth } from '../upstream/upstream.ts';
 import type { BackupManifest } from './backup/archive.ts';
 
@@ -133,8 +136,24 @@ export interface StatusReport {
   readonly aliases: number;
   readonly registries: number;
   readonly certificates: Readonly<Record<CertificateState, number>>;
+  /** The next certificate to end. */
+  readonly nextExpiry: { readonly host: string; readonly notAfter: string } | null;
   readonly cache: Pick<CacheStats, 'bytes' | 'maxBytes' | 'blobs' | 'hitRatio'>;
+  /** Blobs' bytes since the cache was made: what clients read, what was fetched for that, and the difference. */
+  readonly saved: { readonly served: number; readonly fetched: number; readonly bytes: number };
+  readonly fills: readonly FillProgress[];
   readonly traffic: Readonly<Record<string, number>> | null;
+  /** Since the start; registries that nobody asked for are left out. */
+  readonly byRegistry: readonly RegistryTraffic[];
+  /** Since the start; those that were sent most, first. */
+  readonly byClient: readonly ClientRow[];
+  /** Null where none is set, or nothing runs. */
+  readonly limits: LimitsRow | null;
+  /** Endpoints that are not asked in their turn, since they could not be connected to or failed. */
+  readonly setAside: readonly EndpointRow[];
+  /** What went wrong lately, the latest first. */
+  readonly troubles: readonly Trouble[];
+  readonly users: number;
   /** What an operator should know, a sentence each. */
   readonly warnings: readonly string[];
 }
@@ -190,4 +209,45 @@ export interface LayersImported {
   readonly notUnderstood: readonly string[];
   /** Repositories for which there was no room. */
   readonly left: number;
+}
+
+export interface RegistryTraffic {
+  /** A row of the table: of a host that matches a pattern, the pattern. */
+  readonly registry: string;
+  readonly requests: number;
+  readonly bytesSent: number;
+  readonly bytesFetched: number;
+  /** Requests that the registry failed. */
+  readonly failed: number;
+}
+
+/** As the limits count it: a user, an IPv4 address, or the /64 of an IPv6 address. */
+export type ClientRow = Omit<ClientUse, 'lastAt'> & {
+  /** ISO 8601; null where it has not asked since the start. */
+  readonly lastAt: string | null;
+  /** The larger of what it was sent and what was fetched for it; null without `limits.bytesPerDay`. */
+  readonly bytesToday: number | null;
+  /** How many of its requests a minute it has not got back yet; null without `limits.requestsPerMinute`. */
+  readonly requestsUsed: number | null;
+};
+
+export interface LimitsRow {
+  /** Of one client. */
+  readonly requestsPerMinute: number | null;
+  /** Of one client. */
+  readonly bytesPerDay: { readonly limit: number; readonly endsAt: string } | null;
+  /** Of all together. */
+  readonly bytesPerMonth: { readonly limit: number; readonly used: number; readonly endsAt: string } | null;
+}
+
+export type EndpointRow = EndpointHealth & { readonly registry: string };
+
+/** What `gateway dashboard` shows. */
+export interface DashboardReport {
+  readonly at: string;
+  readonly status: StatusReport;
+  readonly certificates: readonly CertificateInfo[];
+  readonly endpoints: readonly EndpointRow[];
+  /** Minute by minute, oldest first; the last is of now. */
+  readonly history: readonly TimedSample[];
 }

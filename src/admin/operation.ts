@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import type { LimitsUsage } from '../access/access.ts';
 import { parseExpiry } from '../access/expiry.ts';
 import type { Users } from '../access/users.ts';
 import type { AliasTable } from '../aliases/alias-table.ts';
@@ -10,6 +11,9 @@ import type { Config } from '../config/config.ts';
 import { parseDuration } from '../config/values.ts';
 import { redactUrl } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
+import type { Activity } from '../telemetry/activity.ts';
+import type { History } from '../telemetry/history.ts';
+import type { Reading } from '../telemetry/metrics.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import type { AliasRow, RegistryRow, ReloadReport } from './contract.ts';
 import type { ProbeAnswer } from './probe.ts';
@@ -26,8 +30,11 @@ export interface LiveGateway {
     readonly metrics: string | null;
   };
   readonly upstream: Upstream;
-  /** Requests, bytes and the like since the start, by a name that a person understands. */
-  traffic(): Promise<Readonly<Record<string, number>>>;
+  /** All metrics as they are now. */
+  reading(): Promise<Reading>;
+  readonly activity: Activity;
+  readonly history: History;
+  limits(): LimitsUsage;
   /** Asks the gateway's own listener `GET /v2/` under this host name. */
   probe(host: string, signal: AbortSignal): Promise<ProbeAnswer>;
   /** Resolves once every process of the gateway works with the table and the certificates as they are now. */

@@ -3,6 +3,7 @@ import type { Digest } from '../oci/names.ts';
 import type { BlobRow } from './index-port.ts';
 import { CacheIntake, type Intake } from './intake.ts';
 import { type MaintenanceContext, reconcile } from './maintenance.ts';
+import type { FillProgress, RunningFills } from './running-fills.ts';
 import { checkBlob, checkManifests } from './scrub.ts';
 import type { CacheCounters } from './write-behind.ts';
 
@@ -68,6 +69,8 @@ export interface Progress {
 /** What an operator can do to the cache, while the gateway runs or on the directory of one that does not. */
 export interface CacheAdmin {
   stats(): CacheStats;
+  /** Those under way. */
+  fills(): FillProgress[];
   prune(what: PruneSelection, onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Pruned>;
   /** Hashes everything anew. */
   verify(onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Verified>;
@@ -80,9 +83,14 @@ export class CacheAdministration implements CacheAdmin {
   readonly #context: MaintenanceContext;
   readonly #counters: CacheCounters;
   readonly #maxBytes: number;
-  readonly #fills: () => number;
+  readonly #fills: Pick<RunningFills, 'count' | 'progress'>;
 
-  constructor(context: MaintenanceContext, counters: CacheCounters, maxBytes: number, fills: () => number) {
+  constructor(
+    context: MaintenanceContext,
+    counters: CacheCounters,
+    maxBytes: number,
+    fills: Pick<RunningFills, 'count' | 'progress'>,
+  ) {
     this.intake = new CacheIntake(context);
     this.#context = context;
     this.#counters = counters;
@@ -100,7 +108,7 @@ export class CacheAdministration implements CacheAdmin {
       blobs,
       manifests,
       manifestBytes,
-      fills: this.#fills(),
+      fills: this.#fills.count,
       partials: partials.count,
       partialBytes: partials.bytes,
       hits,
@@ -110,6 +118,10 @@ export class CacheAdministration implements CacheAdmin {
       bytesFetched: fetched,
       evictions,
     };
+  }
+
+  fills(): FillProgress[] {
+    return this.#fills.progress();
   }
 
   async prune(what: PruneSelection, onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Pruned> {

@@ -114,7 +114,7 @@ export class Cache implements BlobCache {
     this.#eviction = this.#createEviction();
     this.#fills = this.#createFills();
     const context = this.#maintenanceContext();
-    this.admin = new CacheAdministration(context, this.#counters, options.config.maxSize, () => this.#fills.count);
+    this.admin = new CacheAdministration(context, this.#counters, options.config.maxSize, this.#fills);
     this.#maintenance = new Maintenance(context);
     const { scrub = null } = options.config;
     this.#scrub = scrub === null ? null : new Scrub(context, scrub);

@@ -2,7 +2,7 @@ import { Askers } from '../kit/askers.ts';
 import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, type Digest, digestHex } from '../oci/names.ts';
-import { type BlobSink, canHaveSize } from '../oci/transfer.ts';
+import { type BlobSink, canHaveSize, type RunningTransfer } from '../oci/transfer.ts';
 import { Readership, RestedError } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import { lacksRoom } from './eviction.ts';
@@ -32,6 +32,9 @@ export class Fill implements FileView, FillState {
   readonly readership: Readership;
   /** Nothing is being fetched, since nothing more is wanted now. */
   resting = false;
+  /** What fetches for it now, and the bytes that came from the registry. */
+  transfer: RunningTransfer | null = null;
+  fetched = 0;
   readonly #key: BlobKey & FillKey;
   readonly #context: FillContext;
   readonly #options: FillOptions;
@@ -68,9 +71,14 @@ export class Fill implements FileView, FillState {
     this.#wishes = new ReadWishes(options.part, (required) => this.#goWhole(required));
   }
 
-  /** Through which its registry is asked. */
-  get repository(): string {
-    return this.#key.repository;
+  /** Where it is fetched from. */
+  get key(): BlobKey {
+    return this.#key;
+  }
+
+  /** Bytes that are there. */
+  get bytes(): number {
+    return this.#file.growing?.written.bytes ?? 0;
   }
 
   /** Of its file while it grows. */
@@ -91,7 +99,6 @@ export class Fill implements FileView, FillState {
     return this.#wishes.whole;
   }
 
-  /** The second level gave the last of the bytes: it has the blob. */
   get fromTier(): boolean {
     return this.#fromTier;
   }
@@ -220,6 +227,9 @@ export class Fill implements FileView, FillState {
         this.#begin(size);
       },
       write: (offset, chunk) => this.#write(offset, chunk),
+      watch: (transfer) => {
+        this.transfer = transfer;
+      },
       ...(source === 'tier' ? {} : { wishes: this.#wishes, expectedSize: this.#options.expectedSize }),
     };
   }
@@ -250,7 +260,7 @@ export class Fill implements FileView, FillState {
     if (!first) return;
     // Parts of what has no known end cannot be told from the rest.
     if (this.size === undefined) this.#wishes.wantAll();
-    this.#arrived = this.#file.growing?.written.bytes ?? 0;
+    this.#arrived = this.bytes;
     this.#reserve(this.whole);
     if (this.size !== undefined) this.#wishes.setSize(this.size);
     for (const extent of held.extents) this.#advance(extent);
@@ -259,7 +269,7 @@ export class Fill implements FileView, FillState {
   /** All that is missing will be fetched. @throws {RegistryError} tooManyRequests, of which clients hear in place of the size */
   #promise(reply = 0): void {
     if (this.#fromTier || this.size === undefined) return;
-    this.readership.promise(this.size - (this.#file.growing?.written.bytes ?? 0), reply);
+    this.readership.promise(this.size - this.bytes, reply);
   }
 
   #reserve(whole: boolean): void {
@@ -318,6 +328,7 @@ export class Fill implements FileView, FillState {
   }
 
   #fetched(bytes: number): void {
+    this.fetched += bytes;
     this.#context.fetched(bytes);
     const end = this.readership.fetched(bytes);
     if (end === null) return;

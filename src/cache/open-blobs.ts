@@ -70,7 +70,7 @@ export class OpenBlob implements Readable {
 
   /** @see BlobHandle.repository */
   get repository(): string | null {
-    return this.#fill?.repository ?? null;
+    return this.#fill?.key.repository ?? null;
   }
 
   /** The check that a reader of all of it is to make; undefined where it was made not long ago, or is being made. */

@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache';
+import { elapsed, iso, steadyNow } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
-import type { BlobKey } from '../oci/names.ts';
+import type { BlobKey, Digest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { RestedError } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
@@ -22,10 +23,38 @@ export interface RunningFillsOptions {
   readonly ended: (outcome: string) => void;
 }
 
+/** A fill under way, for an operator. */
+export interface FillProgress {
+  readonly registry: string;
+  readonly repository: string;
+  readonly digest: Digest;
+  /** Bytes that are there, those of earlier fills included. */
+  readonly bytes: number;
+  /** Null where the registry has not said it. */
+  readonly total: number | null;
+  readonly readers: number;
+  /** To the registry. */
+  readonly connections: number;
+  /** Lately; of all its time, where it has just begun. */
+  readonly bytesPerSecond: number;
+  /** It waits until more of it is wanted. */
+  readonly resting: boolean;
+  /** ISO 8601. */
+  readonly startedAt: string;
+}
+
+interface Running {
+  readonly fill: Fill;
+  readonly blob: OpenBlob;
+  readonly ended: Promise<void>;
+  /** Ms. */
+  readonly startedAt: number;
+}
+
 /** The fills under way, one for each digest and registry, and what is remembered of those that ended. */
 export class RunningFills {
   readonly #options: RunningFillsOptions;
-  readonly #running = new Map<PartialName, { readonly fill: Fill; readonly ended: Promise<void> }>();
+  readonly #running = new Map<PartialName, Running>();
   readonly #tooLarge = new LRUCache<PartialName, true>({ max: MAX_TOO_LARGE });
   /** Fills that no client has been given yet. */
   readonly #unclaimed = new Set<PartialName>();
@@ -47,6 +76,11 @@ export class RunningFills {
     return this.#running.size - this.#resting.size;
   }
 
+  /** Those under way, the oldest first. */
+  progress(): FillProgress[] {
+    return [...this.#running.values()].filter(({ fill }) => fill.outcome === null).map(progressOf);
+  }
+
   /** As large as this registry says; another may be right about the same digest. */
   isTooLarge(key: FillKey): boolean {
     return this.#tooLarge.size > 0 && this.#tooLarge.has(partialName(key));
@@ -64,7 +98,7 @@ export class RunningFills {
     this.#unclaimed.add(fill.name);
     blob.retain();
     const ended = this.#run(fill, blob, fetch);
-    this.#running.set(fill.name, { fill, ended });
+    this.#running.set(fill.name, { fill, blob, ended, startedAt: steadyNow() });
     return blob;
   }
 
@@ -135,4 +169,23 @@ export class RunningFills {
       log[level]({ digest, err: outcome.error }, 'a fill failed');
     }
   }
+}
+
+function progressOf({ fill, blob, startedAt }: Running): FillProgress {
+  const { registry, repository } = fill.key;
+  const { bytes, fetched, transfer, resting } = fill;
+  const seconds = Math.max(1, elapsed(startedAt)) / 1000;
+  const pace = transfer?.pace ?? 0;
+  return {
+    registry,
+    repository,
+    digest: fill.digest,
+    bytes,
+    total: fill.size ?? null,
+    readers: Math.max(0, blob.readers),
+    connections: transfer?.connections ?? 0,
+    bytesPerSecond: Math.round(Number.isFinite(pace) ? pace : fetched / seconds),
+    resting,
+    startedAt: iso(startedAt),
+  };
 }

@@ -1,6 +1,7 @@
 import type { Writable } from 'node:stream';
 import { styleText } from 'node:util';
 import { OperatorError } from '../kit/operator-error.ts';
+import { displayWidth, padDisplay } from '../kit/text.ts';
 import { formatSpan } from '../kit/time.ts';
 
 /** A stream that may be a terminal. */
@@ -71,6 +72,16 @@ export class Output {
     });
   }
 
+  /** Columns that a line may have, on a terminal; 80 elsewhere. */
+  get columns(): number {
+    return this.#stdout.columns ?? 80;
+  }
+
+  /** Empties the screen of a terminal, for what is shown again and again. */
+  clear(): void {
+    if (this.#stdout.isTTY === true) this.#stdout.write('\u001b[H\u001b[2J');
+  }
+
   json(value: unknown): void {
     this.#taken = true;
     this.text(JSON.stringify(value, null, 2));
@@ -79,12 +90,14 @@ export class Output {
   /** Columns as wide as their widest cell; no rule lines, so that awk can read it too. */
   table(head: readonly string[], rows: readonly (readonly Cell[])[]): void {
     const text = (cell: Cell | undefined) => (cell === undefined ? '' : typeof cell === 'string' ? cell : cell.text);
-    const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => text(row[i]).length)));
+    const widths = head.map((title, i) =>
+      Math.max(displayWidth(title), ...rows.map((row) => displayWidth(text(row[i])))),
+    );
     const write = (cells: readonly Cell[]) =>
       this.line(
         cells
           .map((cell, i) => {
-            const padded = i === cells.length - 1 ? text(cell) : text(cell).padEnd(widths[i] ?? 0);
+            const padded = i === cells.length - 1 ? text(cell) : padDisplay(text(cell), widths[i] ?? 0);
             return typeof cell === 'string' ? padded : this.paint(cell.tone, padded);
           })
           .join('  ')

@@ -190,6 +190,7 @@ function servePull(
   const client = { address: context.clientAddress, authorization: headers.authorization, host: context.authority };
   const serve = (grant: Grant) => {
     context.user = grant.user;
+    context.client = grant.client;
     const reply = deps.proxy.serve(new ClientPull(context, route, headers, grant));
     return andThen(reply, (ready) => sendReply(deps, context, route, ready, response, grant));
   };
@@ -250,6 +251,11 @@ function noteOrigin(headers: Record<string, string>, { from, since }: Reply): vo
   if (Number.isFinite(age)) headers.age = String(Math.floor(age / 1000));
 }
 
+/** What a `Warning` (RFC 7234 §5.5) says to a person. */
+function warningText(header: string | undefined): string | null {
+  return /"(.*)"$/.exec(header ?? '')?.[1] ?? null;
+}
+
 /** @throws {RegistryError} tooManyRequests; the body is closed then */
 function countBody(bodies: Bodies, client: string, body: ByteSource, response: ServerResponse): void {
   try {
@@ -271,6 +277,7 @@ function writeReply(
   const { body } = reply;
   context.status = reply.status;
   context.from = reply.from;
+  if (reply.from === 'stale') context.reason ??= warningText(reply.headers.warning);
   if (body !== null && !(body instanceof Uint8Array)) {
     const sent = sendStream(deps, context, { ...reply, headers, body }, response, reservation);
     return reservation === null ? sent : sent.finally(() => reservation.close());
@@ -335,8 +342,10 @@ async function sendStream(
   if (end !== 'whole') context.cut = end;
   // Over HTTP/2 the stream alone has ended, and its connection is what others wait for.
   if (end === 'client too slow') context.connection.drain();
-  if (end === 'truncated')
+  if (end === 'truncated') {
+    context.reason ??= error instanceof Error ? error.message : null;
     deps.log.warn({ requestId: context.id, err: error }, 'a body broke off: the client got a short one');
+  }
 }
 
 /** Why a source gave no byte, for the client: the upstream's own refusal where there is one. */

@@ -8,6 +8,7 @@ import type { Config } from '../config/config.ts';
 import { descriptorLimit } from '../kit/process.ts';
 import type { RegistryOutline } from '../proxy/outline.ts';
 import type { ProxyCore } from '../proxy/reply.ts';
+import { Activity } from '../telemetry/activity.ts';
 import { type LineSink, type Logger, plainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { createApp } from './app.ts';
@@ -48,6 +49,8 @@ export interface EdgeOptions {
   /** Where the access log writes its lines; null, or left out: through `log`. */
   readonly logLines?: LineSink | null;
   readonly metrics: Metrics;
+  /** What the operator is shown of requests; left out where nobody looks. */
+  readonly activity?: Activity;
   readonly version: string;
   /** As `Via` names this gateway. */
   readonly pseudonym: string;
@@ -89,7 +92,8 @@ export class Edge {
     const { descriptors = descriptorLimit() } = options;
 
     this.#options = options;
-    const accessLog = new AccessLog(plainLog(log, options.logLines ?? null), metrics, (registry) =>
+    const { activity = new Activity() } = options;
+    const accessLog = new AccessLog(plainLog(log, options.logLines ?? null), metrics, activity, (registry) =>
       rowNameOf(table(), registry),
     );
     const forwarded = new ForwardedHeaders(config.trustedProxies);

@@ -53,5 +53,6 @@ export async function checkAccess(c: EdgeContext, access: AccessPort): Promise<G
     host: context.authority,
   });
   context.user = grant.user;
+  context.client = grant.client;
   return grant;
 }

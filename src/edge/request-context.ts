@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
-import type { AccessRequest, Grant } from '../access/access.ts';
+import { type AccessRequest, clientNetwork, type Grant } from '../access/access.ts';
 import type { ByteQuota } from '../access/quotas.ts';
 import { NetworkList, parseAddress } from '../kit/networks.ts';
 import type { Target, What } from '../oci/names.ts';
 import type { Reply } from '../proxy/reply.ts';
+import type { Activity, Trouble } from '../telemetry/activity.ts';
 import type { PlainLog } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type Connection, plainAddress, type Service } from './connections.ts';
@@ -71,6 +72,8 @@ export class RequestContext {
   target: Target | null = null;
   from: Reply['from'] | null = null;
   user: string | null = null;
+  /** As whom it counts; null until that is known. @see Grant.client */
+  client: string | null = null;
   /** Why it failed, for the log: more than the client is told. */
   reason: string | null = null;
   /** 0 until there is an answer. */
@@ -191,7 +194,7 @@ const DURATIONS = [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600];
 /** Longest path that a log line carries. */
 const PATH_SHOWN = 200;
 
-/** One access-log line and the metrics of each request, once its response is closed. */
+/** One access-log line and the metrics of each request, once its response is closed; and what the operator is shown of it. */
 export class AccessLog {
   readonly #log: PlainLog;
   readonly #requests;
@@ -199,14 +202,16 @@ export class AccessLog {
   readonly #bytes;
   readonly #cut;
   readonly #rowName: (registry: string) => string;
+  readonly #activity: Activity;
   #running = 0;
 
   /**
    * @param log does not look for secrets: the fields are all named below, and none is one
    * @param rowName the row of the table as which a registry is counted
    */
-  constructor(log: PlainLog, metrics: Metrics, rowName: (registry: string) => string) {
+  constructor(log: PlainLog, metrics: Metrics, activity: Activity, rowName: (registry: string) => string) {
     this.#log = log;
+    this.#activity = activity;
     this.#rowName = rowName;
     this.#requests = metrics.tally('http_requests_total', 'Requests answered', ['kind', 'status', 'from']);
     this.#seconds = metrics.timings('http_request_seconds', 'From the request to its last byte', DURATIONS, [
@@ -232,6 +237,7 @@ export class AccessLog {
     this.#seconds.observe(ms / 1000, context.kind, registry);
     if (context.bytes > 0) this.#bytes.add(context.bytes, from, registry);
     if (context.cut !== null) this.#cut.inc({ reason: context.cut });
+    if (context.kind !== 'health') this.#show(context);
     const level = context.kind === 'health' ? 'debug' : 'info';
     if (!this.#log.isLevelEnabled(level)) return;
     const { target } = context;
@@ -260,6 +266,29 @@ export class AccessLog {
       'request',
     );
   }
+
+  /** Counts it for its client, and takes note of what went wrong. */
+  #show(context: RequestContext): void {
+    const { client, clientAddress, status, bytes, target, reason } = context;
+    this.#activity.answered(client ?? clientNetwork(clientAddress), status, bytes);
+    const kind = troubleOf(context);
+    if (kind === null) return;
+    const reference = target === null ? undefined : referenceOf(target.what);
+    this.#activity.troubled({
+      kind,
+      registry: target?.registry ?? null,
+      status,
+      reason: reason ?? '',
+      what: target === null ? context.path : `${target.repository}${reference === undefined ? '' : ` ${reference}`}`,
+    });
+  }
+}
+
+/** What went wrong, where something did that is no answer of the registry's and no client's doing. */
+function troubleOf({ status, from, cut }: RequestContext): Trouble['kind'] | null {
+  if (cut === 'truncated') return 'cut';
+  if (status >= 500) return 'failed';
+  return from === 'stale' ? 'stale' : null;
 }
 
 /** The tag or digest that was asked for; a list of tags has neither. */

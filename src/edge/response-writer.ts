@@ -209,14 +209,18 @@ export function textAnswer(status: number, body: string): SmallAnswer {
 export function errorAnswer(error: unknown, context: RequestContext, log: Logger): SmallAnswer {
   if (isOutOfDescriptors(error)) {
     log.error({ requestId: context.id, err: error }, 'a request failed because no file descriptor is left');
+    context.reason = 'no file descriptor is left';
     const facts = { reason: 'it has as many files and connections open as its system allows' };
     return renderError(new RegistryError('unavailable', { facts }));
   }
   if (error instanceof RegistryError) {
-    context.reason = error.options.operatorReason ?? null;
+    // What the registry failed of is for the operator, whatever the client is told; a refusal says it all by its status.
+    context.reason = error.status >= 500 ? error.logged : (error.options.operatorReason ?? null);
+    context.client ??= error.options.client ?? null;
     return renderError(error);
   }
   log.error({ requestId: context.id, err: error }, 'a request failed inside the gateway');
+  context.reason = `a fault of the gateway: ${error instanceof Error ? error.message : String(error)}`;
   return renderError(new RegistryError('internal', { facts: { requestId: context.id } }));
 }
 

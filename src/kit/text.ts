@@ -1,3 +1,5 @@
+import { eastAsianWidth } from 'get-east-asian-width';
+
 /**
  * A stranger's words, made fit for a log, a header or a person's terminal: on one line, without control, format and bidirectional characters
  * (which terminals obey), and no longer than `max` characters.
@@ -9,4 +11,56 @@ export function printable(text: string, max: number): string {
     .replace(/[\p{C}\p{Z}]+/gu, ' ')
     .trim();
   return line.length > max ? `${line.slice(0, max - 1)}…` : line;
+}
+
+const segments = new Intl.Segmenter(undefined, { granularity: 'grapheme' });
+
+/** Columns that a text takes on a terminal: two for a Chinese character, none for what combines with another. */
+export function displayWidth(text: string): number {
+  if (/^[\x20-\x7e]*$/.test(text)) return text.length;
+  let width = 0;
+  for (const { segment } of segments.segment(text)) width += eastAsianWidth(segment.codePointAt(0) ?? 0);
+  return width;
+}
+
+/** With spaces behind it, up to this many columns. */
+export function padDisplay(text: string, width: number): string {
+  return text + ' '.repeat(Math.max(0, width - displayWidth(text)));
+}
+
+/**
+ * Lines of at most `width` columns, broken between words where that can be done. Spaces at the beginning are kept, and lines after the first have
+ * two more.
+ */
+export function wrapDisplay(text: string, width: number): string[] {
+  const first = /^ */.exec(text)?.[0] ?? '';
+  // So narrow that there is no room for one.
+  const margin = first.length + 4 > width ? '' : `${first}  `;
+  const lines: string[] = [];
+  let line = first;
+  for (const word of text.slice(first.length).split(' ')) {
+    const joined = line.trim() === '' ? line + word : `${line} ${word}`;
+    if (displayWidth(joined) <= width || line.trim() === '') line = joined;
+    else {
+      lines.push(line);
+      line = margin + word;
+    }
+    while (displayWidth(line) > width) {
+      const head = headOf(line, width);
+      lines.push(head);
+      line = margin + line.slice(head.length);
+    }
+  }
+  return [...lines, line];
+}
+
+/** The beginning that fits into so many columns; at least one character, so that there is an end to it. */
+function headOf(text: string, width: number): string {
+  let [head, taken] = ['', 0];
+  for (const { segment } of segments.segment(text)) {
+    taken += displayWidth(segment);
+    if (taken > width && head.trim() !== '') break;
+    head += segment;
+  }
+  return head;
 }

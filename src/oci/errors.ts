@@ -225,6 +225,8 @@ export interface RegistryErrorOptions {
   readonly next?: string;
   /** The whole of a failure for the log, where clients must not be told all of it; never a secret. */
   readonly operatorReason?: string;
+  /** As whom the client counts that was refused; for the operator alone. */
+  readonly client?: string;
   /** Goes into `detail` of the body, beside the facts; never a secret. */
   readonly detail?: Readonly<Record<string, unknown>>;
   /** The registry's own reason, quoted behind this gateway's. */

@@ -22,8 +22,18 @@ export interface BlobSink {
   write(offset: number, chunk: Uint8Array): Promise<void>;
   /** What is wanted of the blob, and in which order; left out where all of it is, from its first byte to its last. */
   readonly wishes?: Wishes;
+  /** Told what is going to write here, and null when that has ended. */
+  readonly watch?: (transfer: RunningTransfer | null) => void;
   /** The blob's size, where it is known before anything of it was fetched (its descriptor in a manifest): an answer with another one is wrong. */
   readonly expectedSize?: number | undefined;
+}
+
+/** A transfer under way, as those see it who look how it goes. */
+export interface RunningTransfer {
+  /** Connections to the registry that fetch for it now. */
+  readonly connections: number;
+  /** Bytes per second lately; Infinity until that has been measured. */
+  readonly pace: number;
 }
 
 /** A wish for bytes that are missing: what is fetched next. */

@@ -21,6 +21,8 @@ import { createProxyCore } from '../proxy/core.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { type RegistryOutline, registryOutlines } from '../proxy/outline.ts';
 import { type RepliesTally, repliesTally } from '../proxy/reply.ts';
+import { Activity } from '../telemetry/activity.ts';
+import { History, type Sample } from '../telemetry/history.ts';
 import type { LineSink, Logger, ProcessLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream } from '../upstream/registry-upstream.ts';
@@ -68,6 +70,8 @@ interface Base {
   readonly ticketKeys: TicketKeys;
   /** Of clients, with all processes. */
   readonly connections: ConnectionTotals;
+  /** What all processes saw of clients and troubles. */
+  readonly activity: Activity;
 }
 
 /** What the steps have built so far; each step names the parts that it needs. */
@@ -114,6 +118,7 @@ export async function startGateway(options: {
     workers: null,
     ticketKeys: new TicketKeys(EDGE_LIMITS.ticketKeysMs),
     connections: new ConnectionTotals(),
+    activity: new Activity(),
   };
   measureGateway(metrics, { config, workers: () => 1 + (base.workers?.ready ?? 0) });
   const end = () => base.lifecycle.end((what, error) => log.error({ err: error }, `${what} did not end well`));
@@ -129,7 +134,7 @@ export async function startGateway(options: {
     await state.certificates?.start(state.coveredHosts());
     const bound = await edge.listen();
     startWorkers(base, { state, core, access, outlines, edge, bound });
-    const live = liveGateway(base, { upstream, core, bound });
+    const live = liveGateway(base, { upstream, cache, core, access, bound });
     reloader.add(processLog, access, core);
     await startAdmin(base, { state, cache, live });
 
@@ -232,6 +237,7 @@ function buildEdge(
     log,
     logLines: base.logLines,
     metrics,
+    activity: base.activity,
     version: version(),
     pseudonym: state.pseudonym,
     ticketKeys: ticketKeys.current,
@@ -267,6 +273,7 @@ function startWorkers(
           },
           access,
           outlines,
+          activity: base.activity,
           connections: base.connections,
           server,
           metrics,
@@ -293,8 +300,16 @@ function boundConfig({ reloader }: Base, { https, http }: EdgeAddresses): () => 
 }
 
 /** What the operator's commands see of the running gateway. */
-function liveGateway(base: Base, { upstream, core, bound }: Pick<Parts, 'upstream' | 'core' | 'bound'>): LiveGateway {
-  const { metrics } = base;
+function liveGateway(
+  base: Base,
+  { upstream, cache, core, access, bound }: Pick<Parts, 'upstream' | 'cache' | 'core' | 'access' | 'bound'>,
+): LiveGateway {
+  const { metrics, log, lifecycle } = base;
+  const history = new History(
+    () => sampleOf(metrics, cache),
+    (error) => log.warn({ err: error }, 'a minute is missing in what the dashboard shows'),
+  );
+  lifecycle.defer('the history', () => history.close());
   return {
     pid: process.pid,
     startedAt: new Date(steadyNow()),
@@ -303,15 +318,28 @@ function liveGateway(base: Base, { upstream, core, bound }: Pick<Parts, 'upstrea
     },
     addresses: asText(bound),
     upstream,
-    traffic: async () => ({
-      requests: await metrics.total('http_requests_total'),
-      bytesSent: await metrics.total('http_sent_bytes_total'),
-      bytesFetched: await metrics.total('upstream_bytes_total'),
-    }),
+    reading: () => metrics.read(),
+    activity: base.activity,
+    history,
+    limits: () => access.usage(),
     probe: (host, signal) => probeListener(ownListener(bound), host, signal),
     settled: () => base.workers?.settled() ?? Promise.resolve(),
     reload: () => base.reloader.reload(),
     forget: () => core.invalidate(),
+  };
+}
+
+/** What the operator's view shows over time. */
+async function sampleOf(metrics: Metrics, cache: Cache): Promise<Sample> {
+  const reading = await metrics.read();
+  return {
+    requests: reading.total('http_requests_total'),
+    failed: reading.sum('http_requests_total', ({ status }) => Number(status) >= 500),
+    bytesSent: reading.total('http_sent_bytes_total'),
+    bytesFetched: reading.total('upstream_bytes_total'),
+    hits: reading.total('cache_hits_total'),
+    misses: reading.total('cache_misses_total'),
+    cacheBytes: cache.admin.stats().bytes,
   };
 }
 

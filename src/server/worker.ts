@@ -15,6 +15,7 @@ import { shareSteadyClock } from '../kit/time.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import type { RegistryOutline } from '../proxy/outline.ts';
 import { repliesTally } from '../proxy/reply.ts';
+import { Activity } from '../telemetry/activity.ts';
 import { createLog, type Logger, type ProcessLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { Channel } from '../workers/channel.ts';
@@ -24,6 +25,8 @@ import { RemoteAccess } from '../workers/remote-access.ts';
 import { RemoteCertificates } from '../workers/remote-certificates.ts';
 import { RemoteCore } from '../workers/remote-core.ts';
 
+/** How often the owner is told of clients and troubles, ms. */
+const TELL_EVERY = 1_000;
 /** Less than the owner's: there may be many workers, and what one does not have ready comes from the owner. */
 const MANIFEST_CACHE_BYTES = 4 * 1024 * 1024;
 
@@ -56,13 +59,17 @@ channel.handle('start', async (start: StartMessage) => {
     collectAfterStart();
   });
   channel.handle('metrics', () => worker.metrics.values());
-  channel.handle('drain', ({ graceMs }: { graceMs: number }) => worker.edge.close({ graceMs }));
+  channel.handle('drain', ({ graceMs }: { graceMs: number }) =>
+    worker.edge.close({ graceMs }).finally(() => worker.tellActivity()),
+  );
+  setInterval(() => worker.tellActivity(), TELL_EVERY).unref();
 });
 
 class Worker {
   readonly edge: Edge;
   readonly #core: RemoteCore;
   readonly metrics = new Metrics();
+  readonly #activity = new Activity();
   readonly #certificates = new RemoteCertificates(channel);
   readonly #updates = new Mutex();
   readonly #processLog: ProcessLog;
@@ -103,6 +110,7 @@ class Worker {
       log,
       logLines: this.#processLog.lines,
       metrics: this.metrics,
+      activity: this.#activity,
       version,
       pseudonym,
       outlines: () => channel.call<readonly RegistryOutline[]>('outlines', null),
@@ -122,6 +130,11 @@ class Worker {
       this.#table = tableOf(state);
       this.#users = new UserSnapshot(state.users);
     });
+  }
+
+  tellActivity(): void {
+    const seen = this.#activity.take();
+    if (seen !== null) channel.tell('activity', seen);
   }
 
   async #reconfigure(config: Config): Promise<void> {

@@ -29,6 +29,62 @@ export async function addUp(values: readonly MetricValues[]): Promise<MetricValu
   return AggregatorRegistry.aggregate(counted as object[]).getMetricsAsJSON() as Promise<MetricValues>;
 }
 
+type Labels = Readonly<Record<string, string>>;
+
+interface MetricJson {
+  readonly name: string;
+  readonly values: readonly Value[];
+}
+
+interface Value {
+  readonly value: number;
+  readonly labels: Readonly<Record<string, string | number>>;
+  /** Of the parts of a histogram: `…_bucket`, `…_sum`, `…_count`. */
+  readonly metricName?: string;
+}
+
+/** All metrics at one moment, by their names without `gateway_`; the count of a histogram as `<name>_count`. */
+export class Reading {
+  readonly #values = new Map<string, Value[]>();
+
+  constructor(metrics: readonly MetricJson[]) {
+    for (const { name, values } of metrics) {
+      for (const value of values) {
+        const of = value.metricName ?? name;
+        const all = this.#values.get(of);
+        if (all === undefined) this.#values.set(of, [value]);
+        else all.push(value);
+      }
+    }
+  }
+
+  /** Added up over the label sets that match. */
+  total(name: string, labels: Labels = {}): number {
+    const match = Object.entries(labels);
+    return this.sum(name, (of) => match.every(([label, text]) => of[label] === text));
+  }
+
+  /** Added up over the label sets that count. */
+  sum(name: string, counts: (labels: Value['labels']) => boolean): number {
+    return this.#of(name).reduce((sum, { value, labels }) => (counts(labels) ? sum + value : sum), 0);
+  }
+
+  /** By the values of one label, added up over the others; `counts` chooses among label sets. */
+  by(name: string, label: string, counts: (labels: Value['labels']) => boolean = () => true): Map<string, number> {
+    const sums = new Map<string, number>();
+    for (const { value, labels } of this.#of(name)) {
+      if (!counts(labels)) continue;
+      const key = String(labels[label] ?? '');
+      sums.set(key, (sums.get(key) ?? 0) + value);
+    }
+    return sums;
+  }
+
+  #of(name: string): readonly Value[] {
+    return this.#values.get(`gateway_${name}`) ?? [];
+  }
+}
+
 /**
  * The metrics of one process (Prometheus text format), named `gateway_…` but for those of the process itself. A room makes its metrics when it
  * is built and keeps them. A gauge may `collect` its value when it is read.
@@ -70,11 +126,14 @@ export class Metrics {
   }
 
   /** A counter or gauge by its name without `gateway_`, added up over all processes and over the label sets that match. */
-  async total(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
-    const metric = (await this.#all()).getSingleMetric(`gateway_${name}`);
-    return ((await metric?.get())?.values ?? [])
-      .filter((value) => Object.entries(labels).every(([key, text]) => value.labels[key] === text))
-      .reduce((sum, { value }) => sum + value, 0);
+  async total(name: string, labels: Labels = {}): Promise<number> {
+    return (await this.read()).total(name, labels);
+  }
+
+  /** Everything as it is now, all processes added up, for several questions at once. */
+  async read(): Promise<Reading> {
+    const metrics = await (await this.#all()).getMetricsAsJSON();
+    return new Reading(metrics as unknown as readonly MetricJson[]);
   }
 
   async #all(): Promise<Registry> {

@@ -9,6 +9,7 @@ import { Mutex } from '../kit/async.ts';
 import { steadyClock } from '../kit/time.ts';
 import type { RegistryOutline } from '../proxy/outline.ts';
 import type { VersionedCore } from '../proxy/reply.ts';
+import type { Activity, ActivityDelta } from '../telemetry/activity.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { addUp, type Metrics, type MetricValues } from '../telemetry/metrics.ts';
 import { AccessHost, type SharedAccess } from './access-host.ts';
@@ -69,6 +70,8 @@ export interface SupervisorOptions {
   readonly access: SharedAccess;
   /** The registries of the table as people who pull may know them. */
   readonly outlines: () => readonly RegistryOutline[];
+  /** Takes what workers saw of clients and troubles. */
+  readonly activity: Pick<Activity, 'add'>;
   /** Of clients, with this process and its workers. */
   readonly connections: ConnectionTotals;
   /** The owner's listening socket, which every worker accepts from as well: the kernel gives each connection to one that is idle. */
@@ -204,7 +207,8 @@ export class WorkerSupervisor {
   }
 
   #serve({ channel }: WorkerProcess): void {
-    const { core, access, connections } = this.#options;
+    const { core, access, activity, connections } = this.#options;
+    channel.on('activity', (seen: ActivityDelta) => activity.add(seen));
     connections.join(channel, (others) => channel.tell('connections', others));
     channel.on('connections', (own: ClientConnections) => connections.report(channel, own));
     channel.onClose(() => connections.leave(channel));

@@ -61,6 +61,7 @@ class Bed {
       },
       access: { check: () => null, used: () => {}, quota: null },
       outlines: () => [],
+      activity: { add: () => {} },
       connections: new ConnectionTotals(),
       server,
       metrics: this.metrics,

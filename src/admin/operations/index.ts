@@ -1,8 +1,6 @@
-import type { CertificateState } from '../../certs/service.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
-import { steadyNow } from '../../kit/time.ts';
 import { backupOperations } from '../backup/backup.ts';
-import type { Operation, ReloadReport, StatusReport } from '../contract.ts';
+import type { Operation, ReloadReport } from '../contract.ts';
 import { doctorOperations } from '../doctor/doctor.ts';
 import { importOperations } from '../import/operations.ts';
 import type { OperationsDeps } from '../operation.ts';
@@ -11,6 +9,7 @@ import { cacheOperations } from './cache.ts';
 import { certOperations } from './cert.ts';
 import { clientOperations } from './client.ts';
 import { registryOperations } from './registry.ts';
+import { statusOperations } from './status.ts';
 import { userOperations } from './user.ts';
 
 /**
@@ -49,36 +48,6 @@ function reloadOperations({ live, config }: OperationsDeps): Record<string, Oper
         'NOT_RUNNING',
         `nothing runs on ${config.dataDir}: the next start reads the configuration`,
       );
-    },
-  };
-}
-
-function statusOperations(deps: OperationsDeps): Record<string, Operation> {
-  return {
-    status: async (): Promise<StatusReport> => {
-      const { live, config, table } = deps;
-      const { aliases, registries } = table.snapshot();
-      const { bytes, maxBytes, blobs, hitRatio } = deps.cache().stats();
-      const certificates: Record<CertificateState, number> = { valid: 0, pending: 0, failed: 0, expired: 0 };
-      for (const { state } of deps.certificates?.list() ?? []) certificates[state] += 1;
-      return {
-        running: live !== null,
-        version: deps.version,
-        dataDir: config.dataDir,
-        domain: config.domain,
-        pid: live?.pid ?? null,
-        startedAt: live?.startedAt.toISOString() ?? null,
-        uptimeSeconds: live === null ? null : Math.floor((steadyNow() - live.startedAt.getTime()) / 1000),
-        workers: live?.workers ?? null,
-        addresses: live?.addresses ?? { https: [], http: [], metrics: null },
-        tls: config.tls.mode,
-        aliases: aliases.size,
-        registries: registries.size,
-        certificates,
-        cache: { bytes, maxBytes, blobs, hitRatio },
-        traffic: (await live?.traffic()) ?? null,
-        warnings: [...table.conflicts(), ...(deps.certificates?.warnings() ?? [])],
-      };
     },
   };
 }

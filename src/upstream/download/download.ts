@@ -1,7 +1,7 @@
 import type { Askers } from '../../kit/askers.ts';
 import { sleep } from '../../kit/time.ts';
 import type { BlobKey } from '../../oci/names.ts';
-import type { BlobSink } from '../../oci/transfer.ts';
+import type { BlobSink, RunningTransfer } from '../../oci/transfer.ts';
 import type { UpstreamContext } from '../context.ts';
 import { tryEndpoints } from '../endpoints.ts';
 import { RESUMING_HEDGE_MS } from '../exchange.ts';
@@ -68,7 +68,7 @@ interface RequestedRange {
 /** Why the connections of a download end that was asked to rest. */
 const RESTED = new Error('the download rests');
 
-class Download {
+class Download implements RunningTransfer {
   readonly #context: UpstreamContext;
   readonly #route: Route;
   readonly #key: BlobKey;
@@ -117,6 +117,11 @@ class Download {
     return this.#pace.bytesPerSecond;
   }
 
+  /** Those that do not wait for a socket. */
+  get connections(): number {
+    return this.#activeConnections();
+  }
+
   /** Ends its connections soon; nothing that came is lost. */
   rest(): void {
     this.#stop.abort(RESTED);
@@ -129,6 +134,7 @@ class Download {
     this.#stop = stop;
     this.#retries.resume();
     this.#pace.begin();
+    this.#sink.watch?.(this);
     const onAbort = (): void => stop.abort(signal.reason);
     signal.addEventListener('abort', onAbort, { once: true });
     const timer = setInterval(() => {
@@ -151,6 +157,7 @@ class Download {
       signal.removeEventListener('abort', onAbort);
       this.#finished.abort();
       this.#parallelism.leave();
+      this.#sink.watch?.(null);
     }
     if (stop.signal.reason === RESTED) return this.#ranges.hasNext;
     stop.signal.throwIfAborted();
