@@ -214,7 +214,8 @@ async function readScript(
     const whole = expanded(line, variables);
     const call = /setup-alias\.sh\s+(\S+)\s+(\S+)/.exec(whole);
     if (call !== null) seen += alias(found, path, unquoted(call[1] ?? ''), unquoted(call[2] ?? ''));
-    const flags = /(?:^|[\s/])crproxy(?::\S+)?\s+(-.*)$/.exec(whole)?.[1];
+    // The last of them: `docker run --name crproxy …/crproxy:v1 --flag`.
+    const flags = /^(?:.*[\s/])?crproxy(?::\S+)?\s+(-.*)$/.exec(whole)?.[1];
     if (flags !== undefined) {
       seen++;
       applyFlags(found, path, flagsIn([flags]));
