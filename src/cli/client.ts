@@ -17,17 +17,29 @@ import { parseAuthorities } from '../kit/authorities.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { consent, readGiven, readSecret, type Session } from './session.ts';
 
-interface Options {
+/** Which gateway, and who asks it. */
+export interface GatewayOptions {
+  readonly gateway?: string;
+  readonly ca?: string;
+  readonly username?: string;
+  readonly passwordStdin?: boolean;
+}
+
+export function withGateway(command: Command): Command {
+  return command
+    .option('--gateway <url>', 'a gateway on another machine: https://cr.example.com')
+    .option('--ca <file>', "what that gateway's certificate is signed by, where this machine does not know it (PEM)")
+    .option('--username <name>', 'a user of the gateway, where it asks for credentials')
+    .option('--password-stdin', 'the token of that user, on standard input');
+}
+
+interface Options extends GatewayOptions {
   readonly apply?: boolean;
   readonly undo?: boolean;
   readonly check?: boolean;
   readonly yes?: boolean;
   readonly restart?: boolean;
   readonly root?: string;
-  readonly gateway?: string;
-  readonly ca?: string;
-  readonly username?: string;
-  readonly passwordStdin?: boolean;
   readonly image?: string;
   readonly json?: boolean;
 }
@@ -46,7 +58,7 @@ interface Report {
 }
 
 export function clientCommand(session: Session): Command {
-  return new Command('client')
+  return withGateway(new Command('client'))
     .description("a client's configuration for this gateway: print it, or put it in place on this machine")
     .addArgument(new Argument('<client>', 'which client').choices([...CLIENT_KINDS]))
     .addOption(
@@ -57,10 +69,6 @@ export function clientCommand(session: Session): Command {
     .option('--yes', 'change files without asking')
     .option('--restart', 'also restart what has to read its files again')
     .option('--root <dir>', "take this folder for the machine's root, to try it")
-    .option('--gateway <url>', 'a gateway on another machine: https://cr.example.com')
-    .option('--ca <file>', "what that gateway's certificate is signed by, where this machine does not know it (PEM)")
-    .option('--username <name>', 'a user of the gateway, where it asks for credentials')
-    .option('--password-stdin', 'the token of that user, on standard input')
     .option('--image <reference>', 'which image --check asks for')
     .option('--json', 'print JSON')
     .action(async (given: string, options: Options) => {
@@ -163,7 +171,7 @@ async function check(session: Session, kind: ClientKind, options: Options, login
 }
 
 /** @throws {OperatorError} usage */
-async function loginOf(session: Session, { username, passwordStdin }: Options): Promise<Login | null> {
+export async function loginOf(session: Session, { username, passwordStdin }: GatewayOptions): Promise<Login | null> {
   if (username === undefined && passwordStdin !== true) return null;
   if (username === undefined)
     throw new OperatorError('USERNAME_MISSING', 'a password was given without a user name', {
@@ -177,10 +185,10 @@ async function loginOf(session: Session, { username, passwordStdin }: Options): 
 }
 
 /** Of the gateway that is named, else of the one that other commands act on. */
-async function factsOf(
+export async function factsOf(
   session: Session,
   kind: ClientKind,
-  options: Options,
+  options: GatewayOptions,
   login: Login | null,
 ): Promise<ClientFacts> {
   if (options.gateway === undefined) return (await session.act('client.facts', {})) as ClientFacts;

@@ -13,6 +13,7 @@ import { importCommands } from './import.ts';
 import { Output, type Stream } from './output.ts';
 import { registryCommands } from './registry.ts';
 import { reloadCommand } from './reload.ts';
+import { rewriteCommand } from './rewrite.ts';
 import { serveCommand } from './serve.ts';
 import { createSession, type Exit, type Session } from './session.ts';
 import { statusCommand } from './status.ts';
@@ -132,6 +133,7 @@ function buildProgram(session: Session, exit: Exit): Command {
     registryCommands(session, exit),
     certCommands(session),
     clientCommand(session),
+    rewriteCommand(session, exit),
     doctorCommand(session, exit),
     statusCommand(session, exit),
     reloadCommand(session),

@@ -126,7 +126,7 @@ export function placeOf(
 }
 
 /** The registry of the table that a host of image names means; undefined where it means none. */
-function registryIn(host: string, { registries, patterns }: RewriteFacts): string | undefined {
+export function registryIn(host: string, { registries, patterns }: RewriteFacts): string | undefined {
   const name = host.toLowerCase();
   if (registries.includes(name)) return name;
   const canonical = canonicalRegistry(name.replace(/:443$/, ''));

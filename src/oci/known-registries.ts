@@ -14,6 +14,11 @@ const DOCKER_HUB_NAMES: ReadonlySet<string> = new Set([
   'registry.hub.docker.com',
 ]);
 
+/** Every name of Docker Hub in image names, the one that the table has first. */
+export function dockerHubNames(): string[] {
+  return [DOCKER_HUB, ...DOCKER_HUB_NAMES];
+}
+
 /** Its web site, whose addresses people copy; its paths (`/r/org/app`, `/_/alpine`) name no repositories, so that it is none of the names. */
 export function isDockerHubSite(host: string): boolean {
   return host === 'hub.docker.com';
