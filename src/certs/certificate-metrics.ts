@@ -15,6 +15,17 @@ export function measureCertificates(metrics: Metrics, service: Pick<CertificateS
     },
   );
   metrics.gauge(
+    'certificate_not_before_timestamp_seconds',
+    'When the certificate in use for a host began, seconds since 1970.',
+    ['host'],
+    (gauge) => {
+      gauge.reset();
+      for (const { host, notBefore } of service.list()) {
+        if (notBefore !== null) gauge.set({ host }, Date.parse(notBefore) / 1000);
+      }
+    },
+  );
+  metrics.gauge(
     'certificate_state',
     'The state of the certificate of a host: always 1, with the state as a label.',
     ['host', 'state'],

@@ -20,6 +20,7 @@ export const PROGRAMS = {
   unshare: 'util-linux',
   mount: 'mount',
   openssl: 'openssl',
+  promtool: 'prometheus',
   chromium: 'chromium',
   shellcheck: 'shellcheck',
   dash: 'dash',
