@@ -16,7 +16,7 @@ const LEASE = { leaseMs: 60_000 };
  */
 export class Account {
   readonly #config: IssuerConfig;
-  readonly #email: string | null;
+  #email: string | null;
   readonly #store: CertStore;
   readonly #locks: Locks;
   readonly #registering = new SingleFlight<AccountRecord>();
@@ -32,6 +32,14 @@ export class Account {
   async client(signal: AbortSignal): Promise<acme.Client> {
     const held = await this.#store.account(this.#config.directory);
     return this.#speakFor(held?.url == null ? await this.#alone(signal, () => this.#register()) : held);
+  }
+
+  /** To whom the CA writes from now on; an account that there is already is changed. To be called within a conversation. */
+  async writeTo(email: string | null): Promise<void> {
+    this.#email = email;
+    const held = await this.#store.account(this.#config.directory);
+    if (held?.url == null) return;
+    await this.#speakFor(held).updateAccount({ contact: email === null ? [] : [`mailto:${email}`] });
   }
 
   /** The CA has forgotten the account (it lost its data, or is another one by now): registers once more with the same key. */

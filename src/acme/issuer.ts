@@ -47,6 +47,14 @@ export class AcmeIssuer implements Issuer {
     });
   }
 
+  /** To whom the CA writes from now on. @throws where the CA does not take it; accounts that it gives later have it all the same */
+  writeTo(email: string | null, terms: Terms): Promise<void> {
+    return this.#transport.run(terms, async () => {
+      await this.#reader.read(terms);
+      await this.#account.writeTo(email);
+    });
+  }
+
   async renewalInfo(chain: string, terms: Terms): Promise<RenewalInfo | null> {
     const { renewalInfo } = await this.#reader.read(terms);
     const id = renewalInfo === null ? null : certificateId(chain);

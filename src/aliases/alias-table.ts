@@ -72,7 +72,7 @@ interface Plan<T> {
 export class AliasTable {
   readonly #store: AliasStore;
   readonly #domain: string;
-  readonly #ports: readonly number[];
+  #ports: readonly number[];
   readonly #listeners = new Set<Listener>();
   /** One change or reload at a time: each is planned on the snapshot that the one before left. */
   readonly #mutex = new Mutex();
@@ -113,6 +113,14 @@ export class AliasTable {
 
   /** The table as it is now. Bound: it is given to whatever reads the table. */
   readonly snapshot = (): TableSnapshot => this.#snapshot;
+
+  /** The gateway is reached otherwise from now on. */
+  reconfigure({ ports = [], publicHost }: Pick<AliasTableOptions, 'ports' | 'publicHost'>): Promise<void> {
+    return this.#mutex.run(async () => {
+      this.#ports = ports;
+      if (publicHost !== this.#snapshot.publicHost) this.#publish(this.#version, { ...this.#snapshot, publicHost });
+    });
+  }
 
   /** The listener must not throw. Returns what ends the subscription. */
   subscribe(listener: Listener): () => void {

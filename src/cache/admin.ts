@@ -82,13 +82,13 @@ export class CacheAdministration implements CacheAdmin {
   readonly intake: Intake;
   readonly #context: MaintenanceContext;
   readonly #counters: CacheCounters;
-  readonly #maxBytes: number;
+  readonly #maxBytes: () => number;
   readonly #fills: Pick<RunningFills, 'count' | 'progress'>;
 
   constructor(
     context: MaintenanceContext,
     counters: CacheCounters,
-    maxBytes: number,
+    maxBytes: () => number,
     fills: Pick<RunningFills, 'count' | 'progress'>,
   ) {
     this.intake = new CacheIntake(context);
@@ -104,7 +104,7 @@ export class CacheAdministration implements CacheAdmin {
     const { partials } = this.#context.eviction;
     return {
       bytes,
-      maxBytes: this.#maxBytes,
+      maxBytes: this.#maxBytes(),
       blobs,
       manifests,
       manifestBytes,

@@ -79,7 +79,9 @@ export class Cache implements BlobCache {
   readonly #fills: RunningFills;
   readonly #secondLevel: SecondLevel | null;
   readonly #maintenance: Maintenance;
-  readonly #scrub: Scrub | null;
+  readonly #newScrub: (period: number) => Scrub;
+  #scrub: Scrub | null;
+  #config: CacheOptions['config'];
   readonly #damaged: { inc(labels: { what: string }, by: number): void };
   readonly #flusher: NodeJS.Timeout;
   #closed = false;
@@ -88,6 +90,7 @@ export class Cache implements BlobCache {
   constructor(options: CacheOptions) {
     const { index, log, metrics } = options;
     this.#options = options;
+    this.#config = options.config;
     this.#index = index;
     this.#layout = new Layout(options.dataDir);
     this.#uses = new Uses(index);
@@ -97,7 +100,7 @@ export class Cache implements BlobCache {
     const writeErrors = metrics.counter('cache_write_errors_total', 'Failed writes to the cache, by code', ['code']);
     this.#disk = new DiskHealth(log, (code) => writeErrors.inc({ code }));
     this.#manifests = new IndexedManifestStore(index, {
-      maxSize: options.config.maxSize,
+      maxSize: () => this.#config.maxSize,
       failed: (error) => this.#diskFailed('the index', error),
       damaged: (digests) => this.#manifestsDamaged(digests),
     });
@@ -105,7 +108,7 @@ export class Cache implements BlobCache {
     this.#facts = new Facts(index, (error) => this.#diskFailed('the index', error));
     this.facts = this.#facts;
     this.lists = new IndexedListStore(index, {
-      maxSize: options.config.maxSize,
+      maxSize: () => this.#config.maxSize,
       believes: (repository) => this.#facts.believes(repository),
       failed: (error) => this.#diskFailed('the index', error),
     });
@@ -114,10 +117,10 @@ export class Cache implements BlobCache {
     this.#eviction = this.#createEviction();
     this.#fills = this.#createFills();
     const context = this.#maintenanceContext();
-    this.admin = new CacheAdministration(context, this.#counters, options.config.maxSize, this.#fills);
+    this.admin = new CacheAdministration(context, this.#counters, () => this.#config.maxSize, this.#fills);
     this.#maintenance = new Maintenance(context);
-    const { scrub = null } = options.config;
-    this.#scrub = scrub === null ? null : new Scrub(context, scrub);
+    this.#newScrub = (period) => new Scrub(context, period);
+    this.#scrub = this.#scrubOf(options.config);
     const totals = () => this.#try(() => index.totals(), null);
     metrics.gauge('cache_bytes', 'Bytes of whole blobs in the cache', [], (gauge) => gauge.set(totals()?.bytes ?? 0));
     metrics.gauge('cache_blobs', 'Whole blobs in the cache', [], (gauge) => gauge.set(totals()?.blobs ?? 0));
@@ -132,8 +135,19 @@ export class Cache implements BlobCache {
     this.#flusher.unref();
   }
 
+  /** Other bounds, and another round of looking for damage, which goes on where the last one was. */
+  async reconfigure({ cache }: { readonly cache: CacheOptions['config'] }): Promise<void> {
+    const before = this.#config;
+    this.#config = cache;
+    if (cache.maxSize !== before.maxSize || cache.minFree !== before.minFree) this.#eviction.reconfigure(cache);
+    if (cache.scrub === before.scrub) return;
+    await this.#scrub?.stop();
+    this.#scrub = this.#closed ? null : this.#scrubOf(cache);
+    this.#scrub?.start();
+  }
+
   accepts(key: FillKey): boolean {
-    return !this.#closed && this.#options.config.maxSize > 0 && !this.#disk.failing && !this.#fills.isTooLarge(key);
+    return !this.#closed && this.#config.maxSize > 0 && !this.#disk.failing && !this.#fills.isTooLarge(key);
   }
 
   kept(digest: Digest): BlobHandle | null {
@@ -174,6 +188,10 @@ export class Cache implements BlobCache {
     this.#flush();
     this.#try(() => this.#facts.flushAll(), undefined);
     this.#index.close();
+  }
+
+  #scrubOf({ scrub = null }: CacheOptions['config']): Scrub | null {
+    return scrub === null ? null : this.#newScrub(scrub);
   }
 
   #createEviction(): Eviction {

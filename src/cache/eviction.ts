@@ -100,6 +100,7 @@ export interface EvictionOptions {
 /** Keeps the cache within its size and leaves the disk its `minFree`. Least recently used blobs go first; what is in use stays. */
 export class Eviction implements SpaceReserver {
   readonly #options: EvictionOptions;
+  #limits: Pick<EvictionOptions, 'maxSize' | 'minFree'>;
   /** One decision at a time, so that two fills never count on the same bytes. */
   readonly #mutex = new Mutex();
   /** Partial files of ended fills: their bytes, and when they were used last, ms. */
@@ -119,6 +120,14 @@ export class Eviction implements SpaceReserver {
 
   constructor(options: EvictionOptions) {
     this.#options = options;
+    this.#limits = options;
+  }
+
+  /** Other bounds; what is beyond them goes at once, unless nothing is to be kept any more: then what there is stays as it is. */
+  reconfigure(limits: Pick<EvictionOptions, 'maxSize' | 'minFree'>): void {
+    this.#limits = limits;
+    // Where not enough can be dropped now, the next fill tries again and says so.
+    if (limits.maxSize > 0) this.#mutex.run(() => this.#makeSpace()).catch(() => {});
   }
 
   /** Bytes that the cache takes, or has given to fills. Manifests are part of the cache, and count. */
@@ -131,7 +140,7 @@ export class Eviction implements SpaceReserver {
   }
 
   reserve(partial: string, promised: number | undefined): Reservation {
-    const { maxSize } = this.#options;
+    const { maxSize } = this.#limits;
     const expected = promised ?? 0;
     const held = this.#partials.get(partial)?.bytes ?? 0;
     if (expected > maxSize)
@@ -334,11 +343,11 @@ export class Eviction implements SpaceReserver {
     const free = this.#free();
     if (free instanceof Promise) return false;
     const short = this.#shortage(free);
-    return this.used + more <= this.#options.maxSize && short.bytes + more <= 0 && short.files <= 0;
+    return this.used + more <= this.#limits.maxSize && short.bytes + more <= 0 && short.files <= 0;
   }
 
   async #makeSpace(): Promise<void> {
-    const { maxSize } = this.#options;
+    const { maxSize } = this.#limits;
     const failures = this.#indexFailures;
     if (this.used > maxSize) await this.#evict({ bytes: this.used - LOW_SHARE * maxSize, files: 0 });
     // What the index cannot say or do now is no reason to end a fill; it is made good at the next eviction.
@@ -360,13 +369,13 @@ export class Eviction implements SpaceReserver {
   }
 
   #minFree(): CacheError {
-    const { minFree } = this.#options;
+    const { minFree } = this.#limits;
     return new CacheError('min-free', `the disk has less than cache.minFree (${minFree} bytes) to spare`);
   }
 
   /** What the disk would lack of `minFree`, and of files, once everything is written for which there is room. */
   #shortage(free: Room): Room {
-    return { bytes: this.#options.minFree + this.#unwritten - free.bytes, files: FREE_FILES - free.files };
+    return { bytes: this.#limits.minFree + this.#unwritten - free.bytes, files: FREE_FILES - free.files };
   }
 
   #free(): MaybePromise<Room> {

@@ -27,8 +27,8 @@ const REGISTRY_SHARE = 1 / 2;
 const CLIENT_SHARE = 1 / 4;
 
 export interface ListStoreOptions {
-  /** `cache.maxSize`. */
-  readonly maxSize: number;
+  /** `cache.maxSize`, as it is now. */
+  readonly maxSize: () => number;
   /** False where the index has not heard yet that a repository was denied. */
   readonly believes: (repository: RepositoryKey) => boolean;
   /** Called with every error of the index. */
@@ -39,13 +39,16 @@ export interface ListStoreOptions {
 export class IndexedListStore implements ListStore {
   readonly #index: CacheIndex['lists'];
   readonly #options: ListStoreOptions;
-  readonly #limits: Parameters<CacheIndex['lists']['put']>[4];
 
   constructor(index: CacheIndex, options: ListStoreOptions) {
     this.#index = index.lists;
     this.#options = options;
-    const all = options.maxSize === 0 ? BYTES_ALONE : Math.min(MOST_BYTES, SHARE * options.maxSize);
-    this.#limits = { all, registry: all * REGISTRY_SHARE, client: all * CLIENT_SHARE };
+  }
+
+  get #limits(): Parameters<CacheIndex['lists']['put']>[4] {
+    const maxSize = this.#options.maxSize();
+    const all = maxSize === 0 ? BYTES_ALONE : Math.min(MOST_BYTES, SHARE * maxSize);
+    return { all, registry: all * REGISTRY_SHARE, client: all * CLIENT_SHARE };
   }
 
   state(repository: RepositoryKey, question: string): ListState | null {

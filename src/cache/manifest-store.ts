@@ -37,8 +37,8 @@ const CHECKED_FOR = 24 * 60 * 60 * 1000;
 const CHECKED_KEPT = 10_000;
 
 export interface ManifestStoreOptions {
-  /** `cache.maxSize`. */
-  readonly maxSize: number;
+  /** `cache.maxSize`, as it is now. */
+  readonly maxSize: () => number;
   /** Called with every error of the index. */
   readonly failed: (error: unknown) => void;
   /** The bytes of these were wrong; they have left the index. */
@@ -102,7 +102,7 @@ export class IndexedManifestStore implements ManifestStore {
       this.#uses = new Map();
     }
     this.#index.shrinkTags(MAX_TAGS, TAGS_BATCH);
-    const { maxSize } = this.#options;
+    const maxSize = this.#options.maxSize();
     const most = maxSize === 0 ? BYTES_ALONE : Math.min(MOST_BYTES, SHARE * maxSize);
     // As many as may have come since the last flush, and the rest at the next.
     for (const until = performance.now() + SHRINK_TIME; ; ) {

@@ -1,4 +1,5 @@
 import type { SecureContext } from 'node:tls';
+import type { Config } from '../config/config.ts';
 import type { Locks } from '../kit/locks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { type Clock, iso } from '../kit/time.ts';
@@ -8,7 +9,7 @@ import { type Challenges, PendingChallenges } from './challenges.ts';
 import { HostStatus } from './host-status.ts';
 import { ClockSkew, type Issuer, IssuerError, remediation, shortType } from './issuer.ts';
 import { isOrderable, ManagedHosts } from './managed-hosts.ts';
-import { type AttemptCounters, type AttemptSettings, OrderAttempts } from './order-attempt.ts';
+import { type AttemptCounters, type AttemptSettings, OrderAttempts, proofsOf } from './order-attempt.ts';
 import { OrderManager } from './order-manager.ts';
 import { RateLimits } from './rate-limits.ts';
 import { RenewalScheduler } from './renewal-scheduler.ts';
@@ -50,6 +51,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   readonly #skew: ClockSkew;
   readonly #issuers: readonly Issuer[];
   readonly #scheduler: RenewalScheduler;
+  readonly #attempts: OrderAttempts;
   readonly #closing = new AbortController();
   readonly contexts: ManagedHosts['contexts'];
 
@@ -74,6 +76,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     const limits = new RateLimits(store, clock.now);
     const counters = this.#register(options.metrics, issuers);
     const attempts = new OrderAttempts({ settings, challenges, limits, hosts, clock, counters });
+    this.#attempts = attempts;
     const ended = () => {
       skew.check();
       this.#scheduler.look();
@@ -85,6 +88,11 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     this.#orders = orders;
     this.#skew = skew;
     this.#issuers = issuers;
+  }
+
+  /** For orders from now on; which CAs are asked stays. */
+  reconfigure(config: Pick<Config, 'listen' | 'acme'>): void {
+    this.#attempts.reconfigure(proofsOf(config));
   }
 
   async start(hosts: readonly CoveredHost[]): Promise<void> {

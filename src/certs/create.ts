@@ -8,11 +8,14 @@ import { measureCertificates } from './certificate-metrics.ts';
 import type { Challenges } from './challenges.ts';
 import { InternalCertificates } from './internal-certificates.ts';
 import type { Issuer } from './issuer.ts';
-import type { AttemptSettings } from './order-attempt.ts';
+import { type AttemptSettings, proofsOf } from './order-attempt.ts';
 import type { CertificateOperations, CertificateService } from './service.ts';
 import type { CertStore } from './store.ts';
 
-export type Certificates = CertificateService & CertificateOperations;
+export interface Certificates extends CertificateService, CertificateOperations {
+  /** For orders from now on; which CAs are asked stays. */
+  reconfigure(config: Pick<Config, 'listen' | 'acme'>): void;
+}
 
 /** Where CAs connect to validate (RFC 8555 §8.3, RFC 8737 §3), and so where the self-check does. */
 const CA_PORTS = { http: 80, https: 443 };
@@ -40,14 +43,11 @@ export async function createCertificates(options: {
     const { domain, dataDir } = config;
     return measured(metrics, await InternalCertificates.open({ domain, dataDir, store, log, now: clock.now }));
   }
-  const open = { 'http-01': config.listen.http !== null, 'tls-alpn-01': config.listen.https !== null };
   const service = await AcmeCertificates.open({
     domain: config.domain,
     settings: {
       issuers,
-      challenges: config.acme.challenges.filter((challenge) => open[challenge]),
-      selfCheck: config.acme.selfCheck,
-      resolvers: config.acme.resolvers,
+      ...proofsOf(config),
       ports: options.ports ?? CA_PORTS,
     },
     store,

@@ -75,6 +75,9 @@ export class InternalCertificates implements CertificateService, CertificateOper
     this.#unwatch = options.store.watch(this.#reloader.request);
   }
 
+  /** Nothing of it is configured but what stays. */
+  reconfigure(): void {}
+
   async start(hosts: readonly CoveredHost[]): Promise<void> {
     this.cover(hosts);
     this.#log.info(

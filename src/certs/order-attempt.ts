@@ -1,4 +1,4 @@
-import type { ChallengeType } from '../config/config.ts';
+import type { ChallengeType, Config } from '../config/config.ts';
 import type { Clock } from '../kit/time.ts';
 import { type ChallengeResponder, type Issuer, IssuerError, type OwnProblem } from './issuer.ts';
 import type { ManagedHosts } from './managed-hosts.ts';
@@ -33,12 +33,23 @@ export class AttemptFailed extends Error {
   }
 }
 
-export interface AttemptSettings {
-  readonly issuers: readonly Issuer[];
+/** How a name is proved to be this gateway's. */
+export interface Proofs {
   /** Those whose listener is open, in the configured order. */
   readonly challenges: readonly ChallengeType[];
   readonly selfCheck: boolean;
   readonly resolvers: readonly string[];
+}
+
+/** Those of the configuration whose listener is open. */
+export function proofsOf({ listen, acme }: Pick<Config, 'listen' | 'acme'>): Proofs {
+  const open = { 'http-01': listen.http !== null, 'tls-alpn-01': listen.https !== null };
+  const { selfCheck, resolvers } = acme;
+  return { challenges: acme.challenges.filter((challenge) => open[challenge]), selfCheck, resolvers };
+}
+
+export interface AttemptSettings extends Proofs {
+  readonly issuers: readonly Issuer[];
   /** Where CAs connect: 80 and 443. */
   readonly ports: { readonly http: number; readonly https: number };
 }
@@ -78,16 +89,23 @@ export interface OrderAttemptsParts {
 /** One attempt to get a certificate: the self-check, then issuer by issuer, each with the challenge types that are most likely to work. */
 export class OrderAttempts {
   readonly #parts: OrderAttemptsParts;
+  #settings: AttemptSettings;
 
   constructor(parts: OrderAttemptsParts) {
     this.#parts = parts;
+    this.#settings = parts.settings;
+  }
+
+  /** For attempts from now on. */
+  reconfigure(proofs: Proofs): void {
+    this.#settings = { ...this.#settings, ...proofs };
   }
 
   /** The certificate is stored and served when this resolves. @throws {AttemptFailed} `notes` is filled either way. */
   async run(task: AttemptTask, notes: AttemptNotes): Promise<StoredCertificate> {
     const challenges = await this.#challengesFor(task, notes);
     const problems: IssuerError[] = [];
-    for (const issuer of this.#parts.settings.issuers) {
+    for (const issuer of this.#settings.issuers) {
       try {
         return await this.#ask(issuer, challenges, task, notes);
       } catch (error) {
@@ -104,7 +122,7 @@ export class OrderAttempts {
 
   /** Challenge types to try, the most promising first. */
   async #challengesFor(task: AttemptTask, notes: AttemptNotes): Promise<readonly ChallengeType[]> {
-    const { challenges } = this.#parts.settings;
+    const { challenges } = this.#settings;
     if (challenges.length === 0) {
       throw new AttemptFailed([
         new IssuerError(
@@ -116,15 +134,15 @@ export class OrderAttempts {
     // What worked last comes first: a CA counts failed validations.
     const { challenge } = notes;
     const preferred = challenge === null || !challenges.includes(challenge) ? challenges : first(challenge, challenges);
-    if (!this.#parts.settings.selfCheck) {
+    if (!this.#settings.selfCheck) {
       task.onStep({ step: 'resolve', message: 'not checked (acme.selfCheck is off)' });
       return preferred;
     }
     const result = await selfCheck({
       host: task.host,
       challenges,
-      resolvers: this.#parts.settings.resolvers,
-      ports: this.#parts.settings.ports,
+      resolvers: this.#settings.resolvers,
+      ports: this.#settings.ports,
       responder: this.#parts.challenges,
       signal: task.signal,
     });

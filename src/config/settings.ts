@@ -1,6 +1,7 @@
-import { accessSync, constants } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { resolve } from 'node:path';
+import { parseAuthorities } from '../kit/authorities.ts';
 import { didYouMean } from '../kit/did-you-mean.ts';
 import {
   type Config,
@@ -135,14 +136,14 @@ export function contradictions(settings: Settings, cwd: string): Contradiction[]
     found.push({ path: ['listen', 'http'], message: 'is the same address as listen.https', involves });
   }
   const authorities = settings.upstream?.caFile;
-  if (authorities !== undefined && !readable(resolve(cwd, authorities)))
-    found.push(concluded(['upstream', 'caFile'], `"${authorities}" cannot be read`));
+  const unusable = authorities === undefined ? null : unusableAuthorities(cwd, authorities);
+  if (unusable !== null) found.push(concluded(['upstream', 'caFile'], unusable));
   for (const [index, { directory, caFile, eab }] of (settings.acme?.issuers ?? []).entries()) {
     const path = ['acme', 'issuers', index];
     // The first one alone may leave its directory out: it then is Let's Encrypt's.
     if (index > 0 && directory === undefined) found.push(concluded([...path, 'directory'], 'is missing'));
-    if (caFile !== undefined && !readable(resolve(cwd, caFile)))
-      found.push(concluded([...path, 'caFile'], `"${caFile}" cannot be read`));
+    const wrong = caFile === undefined ? null : unusableAuthorities(cwd, caFile);
+    if (wrong !== null) found.push(concluded([...path, 'caFile'], wrong));
     if (eab !== undefined && eab.keyId === undefined) found.push(concluded([...path, 'eab', 'keyId'], 'is missing'));
     if (eab !== undefined && eab.hmacKey === undefined)
       found.push(concluded([...path, 'eab', 'hmacKey'], 'is missing'));
@@ -158,12 +159,19 @@ function sameAddress(one: ListenAddress, other: ListenAddress): boolean {
   return one.port === other.port && one.host === other.host;
 }
 
-function readable(file: string): boolean {
+/** What is wrong with a file of authorities, in words; null where nothing is. */
+function unusableAuthorities(cwd: string, file: string): string | null {
+  let text: string;
   try {
-    accessSync(file, constants.R_OK);
-    return true;
-  } catch {
-    return false;
+    text = readFileSync(resolve(cwd, file), 'utf8');
+  } catch (error) {
+    return `"${file}" cannot be read: ${(error as Error).message.split(',')[0]}`;
+  }
+  try {
+    parseAuthorities(text);
+    return null;
+  } catch (error) {
+    return `"${file}" ${(error as Error).message}`;
   }
 }
 

@@ -128,6 +128,7 @@ const FULL_FOR = 120_000;
 const LOG_EVERY = 10_000;
 
 export interface ConnectionsOptions {
+  /** Read with each connection. */
   readonly caps: ConnectionCaps;
   /** Whether an address is a proxy's, whose connections are many clients'. */
   readonly trusts: (address: string) => boolean;

@@ -28,13 +28,15 @@ import { TicketKeys, TlsTerminator } from './tls.ts';
 /** What the edge needs of the certificates. */
 export type EdgeCertificates = Pick<CertificateService, 'contexts' | 'httpChallenge' | 'alpnChallenges'>;
 
+type EdgeConfig = Pick<
+  Config,
+  'dataDir' | 'listen' | 'tls' | 'publicDomain' | 'publicUrl' | 'trustedProxies' | 'metrics'
+> & {
+  readonly limits: Pick<Config['limits'], 'connections' | 'minRate'>;
+};
+
 export interface EdgeOptions {
-  readonly config: Pick<
-    Config,
-    'dataDir' | 'listen' | 'tls' | 'publicDomain' | 'publicUrl' | 'trustedProxies' | 'metrics'
-  > & {
-    readonly limits: Pick<Config['limits'], 'connections' | 'minRate'>;
-  };
+  readonly config: EdgeConfig;
   /** The table as it is now; read anew for each request. */
   readonly table: () => TableSnapshot;
   /** Null with `tls.mode: off`. */
@@ -78,6 +80,8 @@ export class Edge {
   readonly #acceptRegistry: (socket: Socket) => void;
   readonly #listeners: Listeners;
   readonly #descriptors: DescriptorWatch;
+  readonly #reconfigure: (config: EdgeConfig) => void;
+  #config: EdgeConfig;
   #closing = false;
 
   constructor(options: EdgeOptions) {
@@ -92,6 +96,7 @@ export class Edge {
     const { descriptors = descriptorLimit() } = options;
 
     this.#options = options;
+    this.#config = config;
     const { activity = new Activity() } = options;
     const accessLog = new AccessLog(plainLog(log, options.logLines ?? null), metrics, activity, (registry) =>
       rowNameOf(table(), registry),
@@ -102,7 +107,7 @@ export class Edge {
     const connections = new Connections({ caps, trusts, peers: options.peers ?? null, metrics, log });
     const surroundings = () => {
       const { https, http } = this.#listeners.addresses;
-      return { config, table: table(), bound: { https: https?.port, http: http?.port } };
+      return { config: this.#config, table: table(), bound: { https: https?.port, http: http?.port } };
     };
     const clientFacts = (credentials: boolean) => {
       const contexts = certificates?.contexts();
@@ -126,6 +131,11 @@ export class Edge {
     });
     const routes = new Routes(table);
     const slowReaders = new SlowReaderWatch(config.limits.minRate, limits.paceMs);
+    this.#reconfigure = ({ trustedProxies, limits: { connections: most, minRate } }) => {
+      forwarded.reconfigure(trustedProxies);
+      caps.client = most;
+      slowReaders.reconfigure(minRate);
+    };
     const isFull = (connection: Connection) => connections.isFull(connection);
     const pulls = {
       proxy,
@@ -147,6 +157,12 @@ export class Edge {
     this.#descriptors = new DescriptorWatch(metrics, log);
     this.#listeners = new Listeners(this.#plans());
     this.app = app;
+  }
+
+  /** Other proxies that are trusted, limits, and how clients are told to come here; for connections and requests from now on. Its ports stay. */
+  reconfigure(config: EdgeConfig): void {
+    this.#config = config;
+    this.#reconfigure(config);
   }
 
   /** Opens every port of the configuration, or none. @throws {OperatorError} LISTEN_FAILED */

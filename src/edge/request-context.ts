@@ -138,10 +138,15 @@ interface Client {
 /** Believes `X-Forwarded-*` from the configured networks only (`trustedProxies`). */
 export class ForwardedHeaders {
   /** Null where no proxy is trusted. */
-  readonly #trusted: NetworkList | null;
+  #trusted: NetworkList | null = null;
 
   /** CIDRs or single addresses, already checked by the configuration. */
   constructor(trustedProxies: readonly string[]) {
+    this.reconfigure(trustedProxies);
+  }
+
+  /** For requests and connections from now on. */
+  reconfigure(trustedProxies: readonly string[]): void {
     this.#trusted = trustedProxies.length === 0 ? null : new NetworkList(trustedProxies);
   }
 

@@ -25,7 +25,7 @@ const LOOKS = 8;
  * source pauses it is not to blame.
  */
 export class SlowReaderWatch {
-  readonly #leastPerMs: number;
+  #leastPerMs: number;
   readonly #overMs: number;
   readonly #watched = new Set<Watched>();
   #timer: NodeJS.Timeout | null = null;
@@ -37,6 +37,11 @@ export class SlowReaderWatch {
   constructor(minRate: number, overMs: number) {
     this.#leastPerMs = minRate / 1000;
     this.#overMs = overMs;
+  }
+
+  /** @param minRate bytes a second */
+  reconfigure(minRate: number): void {
+    this.#leastPerMs = minRate / 1000;
   }
 
   /** Watches a body until the function returned is called. */

@@ -55,7 +55,8 @@ type HeldBlobKey = BlobKey & Required<FillKey>;
 export interface BlobsOptions {
   readonly upstream: Upstream;
   /** Null where nothing is kept. */
-  readonly blobs: BlobCache | null;
+  /** As it is now. */
+  readonly blobs: () => BlobCache | null;
   readonly access: RepositoryAccess;
   readonly sizes: BlobSizes;
   readonly now: () => number;
@@ -89,7 +90,7 @@ export class Blobs {
 
   /** @throws {RegistryError} the upstream's own, rangeNotSatisfiable */
   async serve(pull: Pull, entry: RegistryEntry, key: HeldBlobKey): Promise<Reply> {
-    const { blobs } = this.#options;
+    const blobs = this.#options.blobs();
     return (
       (await this.#serveFrom(blobs?.kept(key.digest) ?? null, pull, entry, key)) ??
       (await this.#serveFrom(blobs?.growing(key, pull.client) ?? null, pull, entry, key)) ??
@@ -141,7 +142,8 @@ export class Blobs {
 
   /** Nothing of the blob is in the cache. */
   async #fromUpstream(pull: Pull, entry: RegistryEntry, key: HeldBlobKey): Promise<Reply> {
-    const { blobs, access } = this.#options;
+    const { access } = this.#options;
+    const blobs = this.#options.blobs();
     const known = matchesNone(pull.ifNoneMatch, key.digest);
     if (pull.method === 'HEAD' || known) {
       const size = await this.#size(entry, key, pull.client);

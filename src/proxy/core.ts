@@ -1,6 +1,7 @@
 import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import type { FillBudget } from '../cache/allowance.ts';
 import type { BlobCache } from '../cache/blob-cache.ts';
+import type { FactStore } from '../cache/facts.ts';
 import type { ListStore } from '../cache/list-store.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { Config } from '../config/config.ts';
@@ -34,8 +35,10 @@ import { RepositoryAccess } from './repository-access.ts';
 
 export interface ProxyCoreOptions {
   readonly upstream: Upstream;
-  /** Null where nothing is kept (`cache.maxSize: 0`). */
-  readonly blobs: BlobCache | null;
+  /** As it is now; null where nothing is kept (`cache.maxSize: 0`). */
+  readonly blobs: () => BlobCache | null;
+  /** Null where nothing is remembered. */
+  readonly facts: FactStore | null;
   readonly manifests: ManifestStore;
   readonly lists: ListStore;
   readonly table: () => TableSnapshot;
@@ -87,7 +90,7 @@ class Core implements ManagedProxyCore {
     this.#config = config;
     const log = options.log.child({ room: 'proxy' });
     const lifetime = this.#lifetime;
-    const access = new RepositoryAccess(table, blobs?.facts ?? null);
+    const access = new RepositoryAccess(table, options.facts);
     const sizes = new BlobSizes();
     const fetcher = new ManifestFetcher({ upstream, store, access, sizes, lifetime });
     this.#upstream = upstream;

@@ -25,8 +25,7 @@ import { Activity } from '../telemetry/activity.ts';
 import { History, type Sample } from '../telemetry/history.ts';
 import type { LineSink, Logger, ProcessLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
-import { createUpstream } from '../upstream/registry-upstream.ts';
-import type { Upstream } from '../upstream/upstream.ts';
+import { createUpstream, type ManagedUpstream } from '../upstream/registry-upstream.ts';
 import { ConnectionShare, ConnectionTotals } from '../workers/connection-totals.ts';
 import { WorkerSupervisor } from '../workers/supervisor.ts';
 import { measureGateway } from './own-metrics.ts';
@@ -77,7 +76,7 @@ interface Base {
 /** What the steps have built so far; each step names the parts that it needs. */
 interface Parts {
   readonly state: State;
-  readonly upstream: Upstream;
+  readonly upstream: ManagedUpstream;
   readonly cache: Cache;
   readonly core: ReturnType<typeof createProxyCore>;
   /** The registries of the table as people who pull may know them. */
@@ -135,7 +134,7 @@ export async function startGateway(options: {
     const bound = await edge.listen();
     startWorkers(base, { state, core, access, outlines, edge, bound });
     const live = liveGateway(base, { upstream, cache, core, access, bound });
-    reloader.add(processLog, access, core);
+    reloader.add(processLog, upstream, state, access, cache, core, edge);
     await startAdmin(base, { state, cache, live });
 
     base.ready = true;
@@ -165,7 +164,7 @@ async function startState(base: Base): Promise<State> {
   return state;
 }
 
-function startUpstream(base: Base, { state: { table, pseudonym } }: Pick<Parts, 'state'>): Upstream {
+function startUpstream(base: Base, { state: { table, pseudonym } }: Pick<Parts, 'state'>): ManagedUpstream {
   const { config, log, metrics, lifecycle } = base;
   const route = (registry: string) => registryOf(table.snapshot(), registry);
   const rows = () => table.snapshot().registries.values();
@@ -189,7 +188,8 @@ function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'c
   const { table } = parts.state;
   const core = createProxyCore({
     upstream,
-    blobs: config.cache.maxSize === 0 ? null : cache,
+    blobs: () => (base.reloader.config.cache.maxSize === 0 ? null : cache),
+    facts: cache.facts,
     manifests: cache.manifests,
     lists: cache.lists,
     table: table.snapshot,
@@ -222,6 +222,7 @@ function buildEdge(
   const processes = config.listen.workers;
   const peers = new ConnectionShare(config.limits.connections, processes, (own) => base.connections.report(peers, own));
   base.connections.join(peers, peers.hear);
+  base.reloader.add({ reconfigure: ({ limits }) => peers.reconfigure(limits.connections) });
   return new Edge({
     config,
     table: state.table.snapshot,

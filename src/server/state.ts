@@ -12,6 +12,9 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { openStores, type Stores } from './stores.ts';
 
+/** How long a CA may take to hear of another address, ms. */
+const CONTACT_TIMEOUT = 60_000;
+
 /** What a data directory holds and must not be lost, opened by the one process that works on it. */
 export interface State {
   readonly table: AliasTable;
@@ -24,6 +27,8 @@ export interface State {
   readonly certificates: Certificates | null;
   /** Every host that is to have a certificate, by the table as it is now. */
   coveredHosts(): CoveredHost[];
+  /** The table, the certificates and the CAs; see `Reconfigurable`. */
+  reconfigure(config: Config): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -80,7 +85,22 @@ export async function openState(options: {
     const pseudonym = pseudonymOf(stores.identity);
     const users = await Users.open(stores.users, log);
     lifecycle.defer('the users', () => users.close());
+    let { email } = config.acme;
+    const reconfigure = async (next: Config): Promise<void> => {
+      await table.reconfigure({ publicHost: publicHostOf(next), ports: portsOf(next) });
+      certificates?.reconfigure(next);
+      if (next.acme.email === email) return;
+      email = next.acme.email;
+      // A CA that cannot be asked now is no reason for anybody to wait.
+      for (const issuer of issuers) {
+        const terms = { signal: AbortSignal.timeout(CONTACT_TIMEOUT), timeout: CONTACT_TIMEOUT };
+        issuer.writeTo(email, terms).catch((error: unknown) => {
+          log.warn({ err: error, issuer: issuer.name }, `${issuer.name} was not told that acme.email has changed`);
+        });
+      }
+    };
     return {
+      reconfigure,
       table,
       users,
       counters: stores.counters,

@@ -74,6 +74,7 @@ class Worker {
   readonly #updates = new Mutex();
   readonly #processLog: ProcessLog;
   readonly #access: WorkerAccess;
+  readonly #peers: ConnectionShare;
   #state: StateMessage;
   #ticketKeys: Buffer;
   #table;
@@ -93,8 +94,8 @@ class Worker {
     this.#access = new WorkerAccess(config, () => this.#users, log);
     this.#core = new RemoteCore(channel);
     const { connections } = config.limits;
-    const peers = new ConnectionShare(connections, config.listen.workers, (own) => channel.tell('connections', own));
-    channel.on('connections', peers.hear);
+    this.#peers = new ConnectionShare(connections, config.listen.workers, (own) => channel.tell('connections', own));
+    channel.on('connections', this.#peers.hear);
     this.edge = new Edge({
       config: { ...config, metrics: { listen: null } },
       table: () => this.#table,
@@ -115,7 +116,7 @@ class Worker {
       pseudonym,
       outlines: () => channel.call<readonly RegistryOutline[]>('outlines', null),
       ticketKeys: () => this.#ticketKeys,
-      peers,
+      peers: this.#peers,
     });
   }
 
@@ -140,6 +141,8 @@ class Worker {
   async #reconfigure(config: Config): Promise<void> {
     this.#processLog.reconfigure(config);
     await this.#access.reconfigure(config);
+    this.#peers.reconfigure(config.limits.connections);
+    this.edge.reconfigure({ ...config, metrics: { listen: null } });
   }
 }
 

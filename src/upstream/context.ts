@@ -18,7 +18,8 @@ export interface UpstreamContext {
   readonly pools: Pools;
   readonly headOrGet: HeadOrGet;
   readonly referrersApi: ReferrersApi;
-  readonly config: Config['upstream'];
+  /** As it is now. */
+  readonly config: () => Config['upstream'];
   readonly log: Logger;
   readonly metrics: UpstreamMetrics;
 }

@@ -31,16 +31,15 @@ export interface EitherWay<T> {
 export class HeadOrGet {
   /** Hosts whose HEADs were of no use, and have not been since. */
   readonly #unreliable = new LRUCache<string, { readonly until: number }>({ max: MAX_HOSTS });
-  readonly #patience: number;
+  readonly #stallTimeout: () => number;
   readonly #now: () => number;
 
   /**
    * @param stallTimeout the longest that an answer may take to begin, ms
    * @param now monotonic, ms
    */
-  constructor(stallTimeout: number, now: () => number = () => performance.now()) {
-    // Before the same HEAD would be sent once more beside it (see exchange.ts).
-    this.#patience = Math.min(PATIENCE_MS, 0.4 * stallTimeout);
+  constructor(stallTimeout: () => number, now: () => number = () => performance.now()) {
+    this.#stallTimeout = stallTimeout;
     this.#now = now;
   }
 
@@ -80,7 +79,8 @@ export class HeadOrGet {
   async #patiently<T>(answer: Promise<T>): Promise<T | typeof LATE> {
     answer.catch(() => {});
     const { promise: late, resolve } = Promise.withResolvers<typeof LATE>();
-    const timer = setTimeout(() => resolve(LATE), this.#patience);
+    // Before the same HEAD would be sent once more beside it (see exchange.ts).
+    const timer = setTimeout(() => resolve(LATE), Math.min(PATIENCE_MS, 0.4 * this.#stallTimeout()));
     try {
       return await Promise.race([answer, late]);
     } finally {

@@ -79,11 +79,19 @@ export interface UpstreamOptions {
   readonly limits?: Partial<UpstreamLimits>;
 }
 
-export function createUpstream(options: UpstreamOptions): Upstream {
+/** The upstream with what its owner needs besides. */
+export interface ManagedUpstream extends Upstream {
+  /** For requests from now on; those under way go on as they began. @throws {OperatorError} `CA_INVALID`; nothing has changed then */
+  reconfigure(config: Pick<Config, 'upstream'>): void;
+}
+
+export function createUpstream(options: UpstreamOptions): ManagedUpstream {
   return new RegistryUpstream(options);
 }
 
-class RegistryUpstream implements Upstream {
+class RegistryUpstream implements ManagedUpstream {
+  readonly #environment: UpstreamOptions['environment'];
+  #config: Config['upstream'];
   readonly #find: UpstreamOptions['route'];
   readonly #connections: OutgoingConnections;
   readonly #context: UpstreamContext;
@@ -91,6 +99,8 @@ class RegistryUpstream implements Upstream {
 
   constructor({ route, rows = () => [], pseudonym, config, log, metrics, environment, limits }: UpstreamOptions) {
     this.#find = route;
+    this.#environment = environment;
+    this.#config = config;
     this.#limits = { ...LIMITS, ...limits };
     this.#connections = new OutgoingConnections(
       new ProxyChoice(config.proxy, environment),
@@ -103,16 +113,21 @@ class RegistryUpstream implements Upstream {
     const tokens = new Tokens(this.#connections, pools, counted);
     const ownLog = log.child({ room: 'upstream' });
     this.#context = {
-      requester: new Requester(this.#connections, tokens, pools, config.stallTimeout, counted),
+      requester: new Requester(this.#connections, tokens, pools, () => this.#config.stallTimeout, counted),
       endpoints,
-      headOrGet: new HeadOrGet(config.stallTimeout),
+      headOrGet: new HeadOrGet(() => this.#config.stallTimeout),
       referrersApi: new ReferrersApi(),
       parallelHosts: new ParallelHosts(ownLog),
       pools,
-      config,
+      config: () => this.#config,
       log: ownLog,
       metrics: upstreamMetrics(metrics, { pools, endpoints, rows }),
     };
+  }
+
+  reconfigure({ upstream }: Pick<Config, 'upstream'>): void {
+    this.#connections.reconfigure(new ProxyChoice(upstream.proxy, this.#environment), new Trust(upstream.caFile));
+    this.#config = upstream;
   }
 
   manifest(

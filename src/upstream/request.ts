@@ -54,7 +54,7 @@ export class Requester {
   readonly #connections: OutgoingConnections;
   readonly #tokens: Tokens;
   readonly #pools: Pools;
-  readonly #stallTimeout: number;
+  readonly #stallTimeout: () => number;
   readonly #counted: RequestMetrics;
   /** How a repository's requests to one origin are authorised, so that the next one is not refused first. */
   readonly #schemes = new LRUCache<string, AuthScheme>({ max: MAX_SCHEMES });
@@ -63,7 +63,7 @@ export class Requester {
     connections: OutgoingConnections,
     tokens: Tokens,
     pools: Pools,
-    stallTimeout: number,
+    stallTimeout: () => number,
     counted: RequestMetrics,
   ) {
     this.#counted = counted;
@@ -119,7 +119,7 @@ export class Requester {
       where: url.origin === request.endpoint.origin ? 'realm' : 'target',
       endpoint: request.endpoint,
       proxy: request.route.proxy,
-      stallTimeout: this.#stallTimeout,
+      stallTimeout: this.#stallTimeout(),
     } as const;
     const known = this.#schemes.get(key);
 
@@ -195,7 +195,7 @@ export class Requester {
       proxy: route.proxy,
       ca: authoritiesFor(url, route),
       signal: request.signal,
-      stallTimeout: this.#stallTimeout,
+      stallTimeout: this.#stallTimeout(),
     } as const;
     return exchange(url, raw, {
       connections: this.#connections,

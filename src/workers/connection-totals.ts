@@ -11,7 +11,8 @@ const UNREPORTED_SHARE = 1 / 4;
 export class ConnectionShare {
   readonly #others = new Map<string, number>();
   readonly #reported = new Set<string>();
-  readonly #from: number;
+  readonly #processes: number;
+  #from = 0;
   readonly #report: (own: ClientConnections) => void;
 
   /**
@@ -20,8 +21,14 @@ export class ConnectionShare {
    * @param report brings what this process counts to the `ConnectionTotals`
    */
   constructor(cap: number, processes: number, report: (own: ClientConnections) => void) {
-    this.#from = Math.floor((cap * UNREPORTED_SHARE) / processes);
+    this.#processes = processes;
     this.#report = report;
+    this.reconfigure(cap);
+  }
+
+  /** Another cap; a client is reported by it from its next connection on. */
+  reconfigure(cap: number): void {
+    this.#from = Math.floor((cap * UNREPORTED_SHARE) / this.#processes);
   }
 
   /** Open connections of a client with other processes, as far as they have told. */

@@ -85,7 +85,8 @@ export class RegistryBed {
     const replies = repliesTally(metrics);
     const core = createProxyCore({
       upstream: this.#upstream,
-      blobs: keepNothing === true ? null : cache,
+      blobs: () => (keepNothing === true ? null : cache),
+      facts: keepNothing === true ? null : cache.facts,
       manifests: cache.manifests,
       lists: cache.lists,
       table: () => this.#table(),

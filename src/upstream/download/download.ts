@@ -104,7 +104,7 @@ class Download implements RunningTransfer {
     });
     this.#parallelism = new Parallelism({
       connections: () => this.#connections.keys(),
-      most: context.config.connections,
+      most: context.config().connections,
       ranges: this.#ranges,
       hosts: context.parallelHosts,
       log: context.log,

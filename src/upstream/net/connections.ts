@@ -65,11 +65,13 @@ interface SecureConnector {
  * only the operator may name must never carry a request to where a registry pointed.
  */
 export class OutgoingConnections {
-  readonly #choice: ProxyChoice;
-  readonly #trust: Trust;
+  #choice: ProxyChoice;
+  #trust: Trust;
   readonly #pseudonym: string;
   /** By the authorities that a registry has of its own. */
   readonly #agents = new Map<string | null, Map<string, Agent>>();
+  /** They take no new requests. */
+  readonly #retired = new Set<Agent>();
   /** By origin of an endpoint: whether every connection to it led to an address in a private network. */
   readonly #inside = new LRUCache<string, boolean>({ max: MAX_ORIGINS });
 
@@ -78,6 +80,19 @@ export class OutgoingConnections {
     this.#choice = choice;
     this.#trust = trust;
     this.#pseudonym = pseudonym;
+  }
+
+  /** Other proxies, and whom to trust, for connections from now on. Those that were trusted otherwise end with their last request. */
+  reconfigure(choice: ProxyChoice, trust: Trust): void {
+    this.#choice = choice;
+    if (trust.equals(this.#trust)) return;
+    this.#trust = trust;
+    const agents = [...this.#agents.values()].flatMap((byKey) => [...byKey.values()]);
+    this.#agents.clear();
+    for (const agent of agents) {
+      this.#retired.add(agent);
+      void agent.close().finally(() => this.#retired.delete(agent));
+    }
   }
 
   /** @throws {ConnectError} where no connection comes about */
@@ -156,7 +171,7 @@ export class OutgoingConnections {
 
   async close(): Promise<void> {
     const agents = [...this.#agents.values()].flatMap((byKey) => [...byKey.values()]);
-    await Promise.all(agents.map((agent) => agent.destroy()));
+    await Promise.all([...agents, ...this.#retired].map((agent) => agent.destroy()));
   }
 
   #agent(ca: string | null, key: string, connector: () => buildConnector.connector): Agent {

@@ -18,6 +18,11 @@ export class Trust {
     this.#common = caFile === null ? null : readAuthorities(caFile);
   }
 
+  /** Whether both trust the same besides what this machine does. */
+  equals(other: Trust): boolean {
+    return this.#common === other.#common;
+  }
+
   /** @param ca of the registry; undefined where Node's own roots are enough so far */
   context(ca: string | null): SecureContext | undefined {
     if (ca === null && this.#common === null && !this.#readsSystem) return undefined;

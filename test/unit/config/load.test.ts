@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type LoadOptions, loadConfig } from '../../../src/config/load.ts';
 import { ENVIRONMENT } from '../../../src/config/settings.ts';
 import { refusal } from '../../support/refusal.ts';
+import { makeTestCa } from '../../support/test-ca.ts';
 
 let cwd: string;
 beforeEach(() => {
@@ -88,7 +89,7 @@ describe('defaults', () => {
 });
 
 test('every key can be set in the file', () => {
-  write('pem', 'ca.pem');
+  write(makeTestCa().pem, 'ca.pem');
   write(`
 domain: cr.example.com
 publicUrl: https://pull.example.com:9443/
@@ -210,7 +211,7 @@ describe('precedence', () => {
 
   test('the environment changes the first issuer and leaves the others', () => {
     write('acme: {issuers: [{directory: https://a.example/d, profile: p}, {directory: https://b.example/d}]}\n');
-    write('pem', 'ca.pem');
+    write(makeTestCa().pem, 'ca.pem');
     const env = { GATEWAY_ACME_DIRECTORY: 'https://c.example/d', GATEWAY_ACME_CA_FILE: 'ca.pem' };
     expect(load({ env }).config.acme.issuers).toEqual([
       { directory: 'https://c.example/d', caFile: join(cwd, 'ca.pem'), eab: null, profile: 'p' },

@@ -9,7 +9,10 @@ const MINUTE_MS = 60_000;
 /** A host that answers GET, and HEAD as it is told to. */
 function host() {
   const state = { now: 0, heads: 0 };
-  const headOrGet = new HeadOrGet(100, () => state.now);
+  const headOrGet = new HeadOrGet(
+    () => 100,
+    () => state.now,
+  );
   const ask = (head: () => Promise<string | null>) =>
     headOrGet.ask(endpoint, 'manifest', signal, {
       head: () => {
