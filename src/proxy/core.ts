@@ -5,6 +5,7 @@ import type { FactStore } from '../cache/facts.ts';
 import type { ListStore } from '../cache/list-store.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { Config } from '../config/config.ts';
+import { Askers } from '../kit/askers.ts';
 import { andThen, Lifetime } from '../kit/async.ts';
 import { steadyNow } from '../kit/time.ts';
 import { passedThrough } from '../kit/via.ts';
@@ -21,6 +22,7 @@ import { ManifestsByTag } from './by-tag.ts';
 import type { Denials } from './denials.ts';
 import { KeptLists } from './kept-lists.ts';
 import { type ListQuestion, referrersQuestion, tagsQuestion } from './lists.ts';
+import { unlessLoop } from './loops.ts';
 import { type Found, ManifestFetcher } from './manifest-fetcher.ts';
 import {
   manifestHeaders,
@@ -142,7 +144,7 @@ class Core implements ManagedProxyCore {
       registry = rowOf(entry);
       const { via = [] } = pull;
       const answered =
-        via.length === 0 ? this.#dispatch(pull, entry) : passedThrough(via, () => this.#dispatch(pull, entry));
+        via.length === 0 ? this.#dispatch(pull, entry) : passedThrough(via, () => this.#watched(pull, entry));
       if (answered instanceof Promise) return this.#counted(kind, registry, answered);
       this.#replies.add(1, kind, answered.from, registry);
       return answered;
@@ -202,6 +204,28 @@ class Core implements ManagedProxyCore {
       case 'referrers':
         return this.#list(pull, entry, this.#referrers(pull, entry, what));
     }
+  }
+
+  /** Of a request that came through other gateways. */
+  #watched(pull: Pull, entry: RegistryEntry): Promise<Reply> | Reply {
+    const answered = this.#dispatch(pull, entry);
+    const { target, client } = pull;
+    const { what } = target;
+    // A list is asked for anew by each request, which finds out by itself.
+    if (!(answered instanceof Promise) || what.kind === 'tags' || what.kind === 'referrers') return answered;
+    const askers = new Askers(client);
+    return unlessLoop(answered, () =>
+      this.#lifetime.run(async (signal): Promise<unknown> => {
+        if (what.kind === 'blob')
+          return await this.#upstream.statBlob({ ...target, digest: what.digest }, signal, askers);
+        return await this.#upstream.manifest(target, what.reference, {
+          method: 'HEAD',
+          accept: pull.accept,
+          signal,
+          askers,
+        });
+      }),
+    );
   }
 
   #referrers(pull: Pull, entry: RegistryEntry, what: What & { kind: 'referrers' }): ListQuestion {

@@ -13,10 +13,14 @@ class Forwarder {
   readonly #server: Server;
   #to = 0;
 
+  /** What requests wait for before they are passed on. */
+  gate: () => Promise<void> = async () => {};
+
   constructor() {
-    this.#server = createServer((incoming, response) => {
+    this.#server = createServer(async (incoming, response) => {
       const { method = '', url = '', headers } = incoming;
       this.seen.push({ method, url, via: String(headers.via) });
+      await this.gate();
       const onward = request({ host: '127.0.0.1', port: this.#to, method, path: url, headers }, (answer) => {
         response.writeHead(answer.statusCode ?? 0, answer.headers);
         answer.pipe(response);
@@ -47,6 +51,7 @@ beforeAll(async () => {
   const [one0, other0] = [await toOne.start(one.httpPort), await toOther.start(other.httpPort)];
   await one.ok('registry', 'set', 'gw.test', '--endpoint', one0);
   await one.ok('registry', 'set', 'far.test', '--endpoint', other0);
+  await one.ok('registry', 'set', 'docker.io', '--endpoint', other0);
   // The name in the path is lost on the way: the other one takes it for one of docker.io.
   await other.ok('registry', 'set', 'docker.io', '--endpoint', one0);
 }, 60_000);
@@ -91,6 +96,31 @@ test('through another gateway and back: 508, one request to each', async () => {
     expect(toOther.seen[0]?.via).toMatch(/^1\.1 registry-gateway-[0-9a-f]{16}$/);
     expect(toOne.seen[0]?.via).toMatch(/^1\.1 registry-gateway-[0-9a-f]{16}, 1\.1 registry-gateway-[0-9a-f]{16}$/);
   }
+});
+
+test.each([
+  ['GET', 'manifests/both'],
+  ['HEAD', 'manifests/both'],
+  ['GET', `manifests/sha256:${'b'.repeat(64)}`],
+  ['GET', `blobs/sha256:${'c'.repeat(64)}`],
+  ['GET', 'tags/list'],
+])('two gateways that lead to each other and were both asked: 508 after one turn (%s %s)', async (method, what) => {
+  const forwarders = [toOne, toOther];
+  for (const forwarder of forwarders) forwarder.seen.splice(0);
+  // Neither request is passed on before both gateways have asked.
+  const both = Promise.withResolvers<void>();
+  for (const forwarder of forwarders) {
+    forwarder.gate = () => {
+      if (forwarders.every(({ seen }) => seen.length > 0)) both.resolve();
+      return both.promise;
+    };
+  }
+  const answers = await Promise.all(
+    [one, other].map(({ httpPort }) => fetch(`http://127.0.0.1:${httpPort}/v2/org/both/${what}`, { method })),
+  );
+  for (const forwarder of forwarders) forwarder.gate = async () => {};
+  expect(answers.map(({ status }) => status)).toEqual([508, 508]);
+  for (const { seen } of forwarders) expect(seen.length).toBeLessThanOrEqual(3);
 });
 
 test('the name is random, kept over a restart, and goes to no registry with those of other proxies', async () => {
