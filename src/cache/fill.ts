@@ -151,7 +151,8 @@ export class Fill implements FileView, FillState {
       await this.#keep();
     } catch (error) {
       this.#fail(error instanceof Error ? error : new Error(String(error)));
-      await (this.#discard ? this.#file.drop() : this.#file.leave(this.size));
+      // One that failed before its upstream answered knows no more than the earlier fills did.
+      await (this.#discard ? this.#file.drop() : this.#file.leave(this.size ?? this.#file.held.size));
     } finally {
       this.readership.close();
       this.#file.release();
@@ -160,7 +161,10 @@ export class Fill implements FileView, FillState {
 
   async #open(): Promise<void> {
     await this.#file.open();
-    this.#wishes.held(this.#file.held.extents);
+    const { extents, size } = this.#file.held;
+    this.#wishes.held(extents);
+    // What is held says nothing of what is missing: parts of it cannot be told from the rest before the upstream has answered.
+    if (extents.length > 0 && size === undefined) this.#wishes.wantAll();
     if (this.whole) this.#file.growing?.hashAll();
   }
 
