@@ -19,12 +19,17 @@ export function backupCommand(session: Session): Command {
     )
     .argument('<file>', 'the file, made with mode 0600; - for standard output')
     .option('--force', 'replace a file that is there')
-    .option('--json', 'print JSON (with -, on standard error)')
+    .option('--json', 'print JSON')
     .action((file: string, options: Options) => backup(session, file, options));
 }
 
 async function backup(session: Session, file: string, options: Options): Promise<void> {
   const { output } = session;
+  if (file === '-' && options.json === true) {
+    throw new OperatorError('INPUT_INVALID', 'standard output has the archive, and no room for JSON', {
+      next: 'give a file, or leave --json out',
+    });
+  }
   const sink = file === '-' ? standardOutput(session) : await intoFile(file, options.force === true);
   try {
     let written = Promise.resolve();
@@ -40,10 +45,7 @@ async function backup(session: Session, file: string, options: Options): Promise
     )) as BackupMade;
     await written;
     await sink.keep();
-    if (options.json === true) {
-      const text = `${JSON.stringify({ file, ...made }, null, 2)}\n`;
-      return file === '-' ? output.errorText(text) : output.text(text);
-    }
+    if (options.json === true) return output.json({ file, ...made });
     const names = made.members.map(({ name }) => name).join(', ');
     const line = `${file === '-' ? 'wrote' : `${file}:`} ${formatBytes(made.bytes)} of ${made.dataDir} (${names}); it holds private keys`;
     if (file === '-') output.note(line);

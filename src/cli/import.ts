@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import type { LayersImported, RegistryRow } from '../admin/contract.ts';
 import type { MovedIn, StorageFound } from '../admin/import/moved-in.ts';
 import type { Additions, LeftOut } from '../aliases/additions.ts';
+import { OperatorError } from '../kit/operator-error.ts';
 import { formatBytes } from './output.ts';
 import { type Exit, readGiven, type Session } from './session.ts';
 
@@ -111,15 +112,21 @@ async function moveIn(session: Session, exit: Exit, options: Options, found: Mov
         );
       continue;
     }
-    const done = await takeLayers(session, {
-      root,
-      registry: whose,
-      closed: storage.hasCredentials,
-      link: options.link === true,
-    });
-    layers.push(done);
-    leftOut.push(...remaining(done));
-    if (!json) report(session, root, done);
+    try {
+      const done = await takeLayers(session, {
+        root,
+        registry: whose,
+        closed: storage.hasCredentials,
+        link: options.link === true,
+      });
+      layers.push(done);
+      leftOut.push(...remaining(done));
+      if (!json) report(session, root, done);
+    } catch (error) {
+      // Told with the rest: what the table got it has.
+      if (!(error instanceof OperatorError) || session.signal.aborted) throw error;
+      leftOut.push({ what: error.message, next: error.next });
+    }
   }
 
   if (leftOut.length > 0) exit.code = 1;

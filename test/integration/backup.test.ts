@@ -96,6 +96,7 @@ describe('gateway backup', () => {
     expect(out.subarray(0, 'manifest.json'.length).toString()).toBe('manifest.json');
     expect(err).toMatch(/wrote .* it holds private keys/);
     expect((await cli(['backup', '-'], { terminal: true })).code).toBe(2);
+    expect((await cli(['backup', '-', '--json'])).code).toBe(2);
   });
 
   test('leaves nothing in the data directory, where every file is one that it knows', async () => {
