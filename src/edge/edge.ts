@@ -24,6 +24,7 @@ import { EDGE_LIMITS, type EdgeLimits, HttpServers } from './servers.ts';
 import { SlowReaderWatch } from './slow-readers.ts';
 import { Routes } from './target.ts';
 import { TicketKeys, TlsTerminator } from './tls.ts';
+import { TroubleLog } from './trouble-log.ts';
 
 /** What the edge needs of the certificates. */
 export type EdgeCertificates = Pick<CertificateService, 'contexts' | 'httpChallenge' | 'alpnChallenges'>;
@@ -98,8 +99,12 @@ export class Edge {
     this.#options = options;
     this.#config = config;
     const { activity = new Activity() } = options;
-    const accessLog = new AccessLog(plainLog(log, options.logLines ?? null), metrics, activity, (registry) =>
-      rowNameOf(table(), registry),
+    const accessLog = new AccessLog(
+      plainLog(log, options.logLines ?? null),
+      new TroubleLog(log),
+      metrics,
+      activity,
+      (registry) => rowNameOf(table(), registry),
     );
     const forwarded = new ForwardedHeaders(config.trustedProxies);
     const caps = { client: config.limits.connections, all: connectionsInAll(descriptors) };

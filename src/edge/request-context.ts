@@ -12,6 +12,7 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import { type Connection, plainAddress, type Service } from './connections.ts';
 import { HTTPS_PORT } from './registry-name.ts';
 import { readRequestLine } from './request-line.ts';
+import type { TroubleLog } from './trouble-log.ts';
 
 /** Longest user agent that a log line carries. */
 const USER_AGENT_SHOWN = 200;
@@ -208,14 +209,22 @@ export class AccessLog {
   readonly #cut;
   readonly #rowName: (registry: string) => string;
   readonly #activity: Activity;
+  readonly #troubles: TroubleLog;
   #running = 0;
 
   /**
    * @param log does not look for secrets: the fields are all named below, and none is one
    * @param rowName the row of the table as which a registry is counted
    */
-  constructor(log: PlainLog, metrics: Metrics, activity: Activity, rowName: (registry: string) => string) {
+  constructor(
+    log: PlainLog,
+    troubles: TroubleLog,
+    metrics: Metrics,
+    activity: Activity,
+    rowName: (registry: string) => string,
+  ) {
     this.#log = log;
+    this.#troubles = troubles;
     this.#activity = activity;
     this.#rowName = rowName;
     this.#requests = metrics.tally('http_requests_total', 'Requests answered', ['kind', 'status', 'from']);
@@ -279,13 +288,18 @@ export class AccessLog {
     const kind = troubleOf(context);
     if (kind === null) return;
     const reference = target === null ? undefined : referenceOf(target.what);
-    this.#activity.troubled({
+    const trouble = {
       kind,
       registry: target?.registry ?? null,
       status,
       reason: reason ?? '',
-      what: target === null ? context.path : `${target.repository}${reference === undefined ? '' : ` ${reference}`}`,
-    });
+      what:
+        target === null
+          ? context.path.slice(0, PATH_SHOWN)
+          : `${target.repository}${reference === undefined ? '' : ` ${reference}`}`,
+    };
+    this.#activity.troubled(trouble);
+    this.#troubles.tell(trouble);
   }
 }
 
