@@ -2,12 +2,13 @@ import type { Grant } from '../../access/access.ts';
 import type { TableSnapshot } from '../../aliases/table.ts';
 import { clientConfiguration, configurationText } from '../../clients/configuration.ts';
 import { CLIENT_KINDS, type ClientFacts, publicFacts } from '../../clients/facts.ts';
+import { clientScript } from '../../clients/script.ts';
 import { didYouMean } from '../../kit/did-you-mean.ts';
 import { RegistryError } from '../../oci/errors.ts';
 import type { RegistryOutline } from '../../proxy/outline.ts';
 import { checkAccess, type EdgeApp, type EdgeContext, on, requireRole, respond } from '../handlers.ts';
 import type { AccessPort } from '../request-context.ts';
-import { textAnswer } from '../response-writer.ts';
+import { type SmallAnswer, textAnswer } from '../response-writer.ts';
 import { SCRIPT_PATH, scriptAnswer } from './document.ts';
 import { languageOf } from './language.ts';
 import { renderPage } from './page.ts';
@@ -70,9 +71,12 @@ export function addPageRoutes(app: EdgeApp, deps: PageDeps): void {
       requireRole(c, deps.table());
       const grant = await checkAccess(c, deps.access);
       const asked = c.req.param('kind') ?? '';
-      const kind = CLIENT_KINDS.find((one) => one === asked);
-      if (kind === undefined) return respond(c, 'page', textAnswer(404, noSuchClient(asked)));
+      const wantsScript = asked.endsWith('.sh') || c.req.query('script') !== undefined;
+      const name = asked.replace(/\.sh$/, '');
+      const kind = CLIENT_KINDS.find((one) => one === name);
+      if (kind === undefined) return respond(c, 'page', textAnswer(404, noSuchClient(name)));
       const { facts } = await told(c, deps, grant, null);
+      if (wantsScript) return respond(c, 'page', scriptText(clientScript(kind, facts)));
       const configuration = clientConfiguration(kind, facts);
       if (c.req.query('json') === undefined)
         return respond(c, 'page', textAnswer(200, configurationText(configuration)));
@@ -111,8 +115,14 @@ async function told(
   return { facts: isStranger(asker, table()) ? forStrangers(facts, all) : facts, outlines: all };
 }
 
+function scriptText(body: string): SmallAnswer {
+  const { status, headers } = textAnswer(200, body);
+  return { status, headers: { ...headers, 'content-type': 'text/x-shellscript; charset=utf-8' }, body };
+}
+
+/** In comments, so that a shell which is given it does nothing. */
 function noSuchClient(asked: string): string {
   const near = didYouMean(asked, CLIENT_KINDS);
   const meant = near === undefined ? '' : `; did you mean ${near}?`;
-  return `no such client${meant}\nthere are: ${CLIENT_KINDS.join(', ')}\n`;
+  return `# no such client${meant}\n# there are: ${CLIENT_KINDS.join(', ')}; each as a script, too: /client/docker.sh\n`;
 }

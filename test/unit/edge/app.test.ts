@@ -215,9 +215,26 @@ describe('a client’s configuration', () => {
     expect(context).toMatchObject({ kind: 'page', status: 200 });
   });
 
+  test.each(CLIENT_KINDS)('%s: as a script', async (kind) => {
+    for (const path of [`/client/${kind}.sh`, `/client/${kind}?script`]) {
+      const { response } = await ask(path);
+      expect([response.status, response.headers.get('content-type')]).toEqual([
+        200,
+        'text/x-shellscript; charset=utf-8',
+      ]);
+      expect(await response.text()).toMatch(/^#!\/bin\/sh\n[\s\S]*\nmain "\$@"\nexit\n\}\n$/);
+    }
+  });
+
   test('of no client that there is: 404, naming those that there are', async () => {
-    const { response } = await ask('/client/docker2');
-    expect([response.status, await response.text()]).toEqual([404, expect.stringContaining(CLIENT_KINDS.join(', '))]);
+    for (const path of ['/client/docker2', '/client/docker2.sh']) {
+      const { response } = await ask(path);
+      const text = await response.text();
+      expect([response.status, text]).toEqual([404, expect.stringContaining(CLIENT_KINDS.join(', '))]);
+      expect(text).toContain('did you mean docker?');
+      // A shell that is given it does nothing.
+      expect(text).toMatch(/^(?:# .*\n)+$/);
+    }
   });
 
   test('only for those who may pull, and with where to put their credentials', async () => {
