@@ -31,8 +31,8 @@ const RATE_LIMIT_MAX_MS = 10 * 60_000;
 /** Endpoints, and repositories at endpoints, whose state is kept. */
 const MAX_STATES = 4096;
 const MAX_PATHS = 16_384;
-/** For how long an answer says that an endpoint is well. */
-const ANSWER_COUNTS_MS = 15 * 60_000;
+/** For how long what was seen of an endpoint says how it is. */
+const SEEN_COUNTS_MS = 15 * 60_000;
 /** Repositories that failed lately, as `registry show` lists them. */
 const SHOWN_PATHS = 5;
 
@@ -228,13 +228,14 @@ export class Endpoints {
   }
 
   wellbeing(route: Route): Wellbeing {
-    const since = performance.now() - ANSWER_COUNTS_MS;
+    const since = performance.now() - SEEN_COUNTS_MS;
     const states = route.endpoints.map((text): Wellbeing => {
       const key = keyOf(route, new URL(text));
+      const state = this.#states.peek(key);
+      if (state !== undefined && state.until > since) return state.open ? 'down' : 'partly';
+      if (state !== undefined || (this.#answers.peek(key) ?? -Infinity) < since) return 'unknown';
       const failures = this.#failedInARow.peek(key)?.failures ?? 0;
-      if (this.#states.peek(key)?.open === true || failures >= DEMOTE_AFTER) return 'down';
-      if (failures > 0 || this.#states.has(key)) return 'partly';
-      return (this.#answers.peek(key) ?? -Infinity) > since ? 'well' : 'unknown';
+      return failures >= DEMOTE_AFTER ? 'down' : failures > 0 ? 'partly' : 'well';
     });
     if (states.every((state) => state === 'down')) return 'down';
     if (states.some((state) => state === 'down' || state === 'partly')) return 'partly';

@@ -68,11 +68,11 @@ ${rootOf(page, texts)}
 ${symptomsSection(language, placesOf(facts))}`;
 }
 
-function refused(texts: Texts, page: PageFacts, { message, next, status }: RegistryError): Html {
+function refused(texts: Texts, page: PageFacts, { kind, message, next, status }: RegistryError): Html {
   const { facts, language } = page;
   const wantsLogin = status === 401;
   return html`<p class="lead">${texts.refusedLead}</p>
-<p class="problem">${message}; ${next}.</p>
+<p class="problem">${texts.refusals[kind] ?? html`<span lang="en">${message}; ${next}.</span>`}</p>
 ${wantsLogin ? html`${loginSection(texts, facts, true)}${rootOf(page, texts)}${symptomsSection(language, placesOf(facts))}` : nothing}`;
 }
 

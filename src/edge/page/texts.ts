@@ -1,4 +1,5 @@
 import { html, raw } from 'hono/html';
+import type { ErrorName } from '../../oci/errors.ts';
 import type { Language } from './language.ts';
 
 /** Markup whose texts are escaped. */
@@ -29,6 +30,24 @@ export const TEXTS = {
   refusedLead: both(
     'A gateway to container registries, for those whom its operator lets in.',
     '容器镜像仓库网关，只对管理员允许的用户开放。',
+  ),
+  refusals: both<Partial<Record<ErrorName, string>>>(
+    {
+      unauthorized: 'This gateway wants credentials. Its operator makes a user for you.',
+      credentialsWrong:
+        'This gateway does not know that user and token. Log in again, or ask its operator for a new token.',
+      tokenExpired: 'Your token has expired. Ask the operator of this gateway for a new one.',
+      clientDenied:
+        'Clients from your address may not use this gateway. Its operator decides from where it may be used.',
+      tooManyRequests: 'You have reached a limit of this gateway. Try again later.',
+    },
+    {
+      unauthorized: '本网关需要凭据，请管理员为您创建用户。',
+      credentialsWrong: '用户名或令牌不正确。请重新登录，或向管理员索取新的令牌。',
+      tokenExpired: '您的令牌已过期，请向管理员索取新的令牌。',
+      clientDenied: '您的地址不允许使用本网关，允许的范围由管理员决定。',
+      tooManyRequests: '您已达到本网关的限额，请稍后再试。',
+    },
   ),
   skip: both('Skip to the content', '跳到正文'),
   footer: both('for pulls only', '只提供拉取'),

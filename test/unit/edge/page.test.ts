@@ -72,7 +72,8 @@ describe('what a stranger is told', () => {
 });
 
 test('every sentence is there in both languages, and no English one in the Chinese', () => {
-  const shown = (text: unknown): string => String(typeof text === 'function' ? text('x') : text);
+  const shown = (text: unknown): string =>
+    typeof text === 'object' ? JSON.stringify(text) : String(typeof text === 'function' ? text('x') : text);
   for (const [key, { en, zh }] of Object.entries(TEXTS)) {
     expect(shown(en), key).not.toBe('');
     expect(shown(zh), key).toMatch(/\p{Script=Han}/u);

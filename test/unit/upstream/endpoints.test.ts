@@ -1,4 +1,4 @@
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { Endpoints, tryEndpoints } from '../../../src/upstream/endpoints.ts';
 import { ConnectError, StatusError, TokenRefusedError } from '../../../src/upstream/failures.ts';
@@ -59,6 +59,27 @@ describe('an endpoint', () => {
     for (let i = 0; i < 20; i++) endpoints.failed(route(), FIRST, 'app', error, 'GET manifests app');
     expect(endpoints.areOutOfReach(route())).toBe(false);
     expect(endpoints.health(route())[0]).toMatchObject({ state: 'closed', failures: 0, retryAt: null });
+  });
+
+  it('is well, partly well, down or unknown, as those who pull are told', () => {
+    const now = vi.spyOn(performance, 'now').mockReturnValue(1_000_000);
+    onTestFinished(() => now.mockRestore());
+    const { endpoints, open } = bed();
+    expect(endpoints.wellbeing(route())).toBe('unknown');
+    endpoints.succeeded(route(), FIRST, 'app');
+    expect(endpoints.wellbeing(route())).toBe('well');
+    endpoints.failed(route(), FIRST, 'app', new StatusError(404, FIRST.host));
+    expect(endpoints.wellbeing(route())).toBe('well');
+    endpoints.failed(route(), FIRST, 'app', new StatusError(500, FIRST.host));
+    expect(endpoints.wellbeing(route())).toBe('partly');
+    for (const name of ['b', 'c']) endpoints.failed(route(), FIRST, name, new StatusError(500, FIRST.host));
+    expect(endpoints.wellbeing(route())).toBe('down');
+    expect(endpoints.wellbeing(route(FIRST, SECOND))).toBe('partly');
+    endpoints.succeeded(route(), FIRST, 'app');
+    open();
+    expect(endpoints.wellbeing(route())).toBe('down');
+    now.mockReturnValue(1_000_000 + 3_600_000);
+    expect(endpoints.wellbeing(route())).toBe('unknown');
   });
 
   it('that is out of reach is tried once for all who ask meanwhile, and they go on when it is well', async () => {
