@@ -45,6 +45,11 @@ footer{margin-top:3rem;padding-top:1rem;padding-bottom:2rem;font-size:.88rem}
 
 /** What JavaScript adds: buttons that copy, and Enter that sends the form. The page says the same without it. */
 export const SCRIPT = `'use strict';
+// What is read aloud begins with what is seen.
+const name = (button, word) => {
+  button.setAttribute('aria-label', word + button.getAttribute('aria-label').slice(button.textContent.length));
+  button.textContent = word;
+};
 for (const button of document.querySelectorAll('button.copy')) {
   const code = button.parentElement.querySelector('code');
   const word = button.textContent;
@@ -57,10 +62,10 @@ for (const button of document.querySelectorAll('button.copy')) {
       getSelection().selectAllChildren(code);
       document.execCommand('copy');
     }
-    button.textContent = button.dataset.copied;
+    name(button, button.dataset.copied);
     document.getElementById('said').textContent = button.dataset.copied;
     setTimeout(() => {
-      button.textContent = word;
+      name(button, word);
       document.getElementById('said').textContent = '';
     }, 2000);
   });
