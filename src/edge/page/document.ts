@@ -11,8 +11,12 @@ const hashOf = (text: string) => createHash('sha256').update(text).digest('base6
 const SCRIPT_VERSION = hashOf(SCRIPT).replace(/\W/g, '').slice(0, 12);
 export const SCRIPT_PATH = '/page.js';
 
-/** Nothing but the page's own style, by its hash, its own script and its own form. */
-const POLICY = `default-src 'none'; style-src 'sha256-${hashOf(STYLE)}'; script-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'`;
+/** A layer on a layer, in the page itself: browsers ask for an icon in any case. */
+const ICON =
+  "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath fill='%230a5cb0' d='M8 1 1 5l7 4 7-4zM1 8l7 4 7-4v3l-7 4-7-4z'/%3E%3C/svg%3E";
+
+/** Nothing but the page's own style, by its hash, its own script, its icon and its own form. */
+const POLICY = `default-src 'none'; style-src 'sha256-${hashOf(STYLE)}'; script-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'`;
 
 const SAFETY = {
   'content-security-policy': POLICY,
@@ -48,7 +52,7 @@ export async function documentAnswer(
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>${title}</title>
-<link rel="icon" href="data:,">
+<link rel="icon" href="${ICON}">
 <style>${raw(STYLE)}</style>
 <script src="${`${SCRIPT_PATH}?${SCRIPT_VERSION}`}" defer></script>
 </head>
