@@ -108,7 +108,7 @@ interface CaRoot {
  * Where clients find the gateway: where the operator says, else where it listens. A TLS terminator in front of a public domain is taken to listen
  * on 443.
  */
-export function publicAddressOf({
+function publicAddressOf({
   config,
   table,
   bound,

@@ -19,7 +19,7 @@ export const WITH_REFERRERS: readonly Capability[] = [...EVERY_VERSION, 'referre
  * How long a gateway that does not answer may hold up a connection before the registry itself is asked; containerd would wait 30 s. Enough for a
  * first packet that is lost twice: it is repeated after 1 s and again after 2 s (RFC 6298 §2, §5.5).
  */
-export const DIAL_TIMEOUT = '3s';
+const DIAL_TIMEOUT = '3s';
 
 export const quoted = (capabilities: readonly Capability[]) => `[${capabilities.map((one) => `"${one}"`).join(', ')}]`;
 

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { CLIENTS_BED_NEEDS, type ClientsBed, DOMAIN, openClientsBed, pullAll } from '../support/clients-bed.ts';
@@ -42,6 +42,41 @@ describeWith(
       });
       expect(ran.code, ran.stderr).toBe(0);
       expect(readdirSync(target)).toContain(image.config.digest.slice('sha256:'.length));
+    });
+
+    it('podman’s files as --apply merges them lead skopeo and --check to the gateway, and are undone byte by byte', async () => {
+      const path = join(bed.folder, '/etc/containers/registries.conf');
+      const before =
+        '# the company\'s\r\n[[registry]]\r\nlocation = "docker.io"\r\n\r\n[[registry.mirror]]\r\nlocation = "nowhere.invalid"';
+      writeFileSync(path, before);
+      const place = ['--root', bed.folder];
+      await bed.gateway.ok('client', 'podman', '--apply', '--yes', ...place);
+      try {
+        expect(readFileSync(path, 'utf8')).toContain('location = "nowhere.invalid"');
+        const checked = [
+          'client',
+          'podman',
+          '--check',
+          '--image',
+          'docker.io/library/configured:1',
+          '--json',
+          ...place,
+        ];
+        expect(await bed.gateway.ok(...checked)).toContain(image.manifest.digest);
+        for (const name of ['docker.io/configured:1', 'registry.corp:5000/configured:1']) {
+          const target = mkdtempSync(join(bed.folder, 'image-'));
+          const ran = await runProgram({
+            command: programPath('skopeo'),
+            args: ['--insecure-policy', 'copy', '--preserve-digests', `docker://${name}`, `dir:${target}`],
+            within: bed.space,
+          });
+          expect(ran.code, ran.stderr).toBe(0);
+        }
+      } finally {
+        await bed.gateway.ok('client', 'podman', '--undo', '--yes', ...place);
+      }
+      expect(readFileSync(path, 'utf8')).toBe(before);
+      rmSync(path);
     });
 
     async function withContainerd(work: (containerd: Containerd) => Promise<void>): Promise<void> {
