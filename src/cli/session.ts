@@ -53,6 +53,8 @@ export function createSession(options: {
 }): Session {
   const { output, signal } = options;
   let loading: Promise<LoadedConfig> | undefined;
+  /** A command of several operations says once where it acts. */
+  const told = new Set<string>();
   const config = ({ quiet } = { quiet: false }): Promise<LoadedConfig> => {
     loading ??= options.load().then((loaded) => {
       if (!quiet) for (const warning of loaded.warnings) output.note(warning);
@@ -76,7 +78,10 @@ export function createSession(options: {
         step: (step: string, message: string, data?: unknown) => tell({ type: 'step', step, message, data }),
         ...(drained === undefined ? {} : { drained }),
       };
-      const note = (sentence: string) => output.note(sentence);
+      const note = (sentence: string): void => {
+        if (!told.has(sentence)) output.note(sentence);
+        told.add(sentence);
+      };
       return actOnGateway({ loaded, env: options.env, context, note }, operation, input);
     },
   };
