@@ -2,13 +2,16 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { readFileSync } from 'node:fs';
 import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
-import { createSecureContext, type SecureContext } from 'node:tls';
+import type { Socket } from 'node:net';
+import { createSecureContext, type SecureContext, connect as tlsConnect } from 'node:tls';
 import acme from 'acme-client';
 import { IssuerError } from '../certs/issuer.ts';
 import { isUnknownIssuer, trusting } from '../kit/authorities.ts';
 import { parseRetryAfter, readBounded, TooLargeError } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { parseProxy, proxyFromEnvironment } from '../upstream/net/egress.ts';
+import { handshake, openSocket, serverName } from '../upstream/net/dial.ts';
+import { type ProxyServer, parseProxy, proxyFromEnvironment } from '../upstream/net/egress.ts';
+import { Trust } from '../upstream/net/trust.ts';
 
 /** A directory, a problem document or a chain is a few KiB; a hostile or broken server must not fill memory. */
 const ANSWER_MAX = 1024 * 1024;
@@ -142,14 +145,17 @@ export class Transport {
   }
 
   #agent(url: URL): HttpAgent {
-    const proxy = this.#proxyFor(url);
+    const proxy = proxyFromEnvironment(url, this.#environment);
     const key = `${url.protocol} ${proxy ?? ''} ${this.#readsSystem}`;
     let agent = this.#agents.get(key);
     if (agent === undefined) {
+      const socks = proxy === null ? null : parseProxy(proxy);
       // Which proxy is decided here, so that NO_PROXY means the same to CAs and registries: Node's own reading knows no CIDRs.
       const proxyEnv = proxy === null ? {} : { HTTP_PROXY: proxy, HTTPS_PROXY: proxy };
       const common = { keepAlive: true, timeout: 30_000, proxyEnv };
-      agent = url.protocol === 'https:' ? new HttpsAgent({ ...common, ...this.#trust() }) : new HttpAgent(common);
+      const isSecure = url.protocol === 'https:';
+      if (socks?.kind === 'socks5') agent = socksAgent(socks, isSecure ? this.#trust() : null);
+      else agent = isSecure ? new HttpsAgent({ ...common, ...this.#trust() }) : new HttpAgent(common);
       this.#agents.set(key, agent);
     }
     return agent;
@@ -159,12 +165,6 @@ export class Transport {
     if (this.#roots !== null)
       return { secureContext: createSecureContext({ ca: this.#roots, allowPartialTrustChain: true }) };
     return this.#readsSystem ? { secureContext: trusting() } : {};
-  }
-
-  /** Null too for a SOCKS proxy, which Node's agent cannot use: CAs were never asked through one. */
-  #proxyFor(url: URL): string | null {
-    const proxy = proxyFromEnvironment(url, this.#environment);
-    return proxy === null || parseProxy(proxy)?.kind === 'socks5' ? null : proxy;
   }
 
   /** Plain HTTP only where the operator's own directory is plain. */
@@ -209,6 +209,32 @@ export class Transport {
     }
     return new IssuerError(document.type, document.detail, options);
   }
+}
+
+/** For TCP, proxy and TLS together, ms. */
+const SOCKS_CONNECT_MS = 10_000;
+
+/**
+ * Node's own agents speak to no SOCKS proxy: the way there is the one to registries.
+ * @param secure how a CA's certificate is judged; null for plain HTTP
+ */
+function socksAgent(proxy: ProxyServer, secure: { secureContext?: SecureContext } | null): HttpAgent {
+  const agent = secure === null ? new HttpAgent({ keepAlive: true }) : new HttpsAgent({ keepAlive: true, ...secure });
+  agent.createConnection = ({ host, port }, done) => {
+    const to = host ?? 'localhost';
+    const dial = { reach: 'operator', proxy, trust: new Trust(null), timeout: SOCKS_CONNECT_MS } as const;
+    const connect = async (): Promise<Socket> => {
+      const { socket } = await openSocket(to, Number(port), dial);
+      if (secure === null) return socket;
+      return await handshake(tlsConnect({ socket, host: to, ...serverName(to), ...secure }), SOCKS_CONNECT_MS);
+    };
+    connect().then(
+      (socket) => done?.(null, socket),
+      (error: Error) => done?.(error, undefined as never),
+    );
+    return undefined;
+  };
+  return agent;
 }
 
 /** The shape that acme-client's axios wants of an adapter; everything it would do with sockets is ours. */

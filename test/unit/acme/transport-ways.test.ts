@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it, onTestFinished } from 'vitest';
 import { Transport } from '../../../src/acme/transport.ts';
+import { socksProxy } from '../../support/proxy-servers.ts';
 import { makeTestCa, type TestCa } from '../../support/test-ca.ts';
 
 // The way to a CA: by which proxy, and whose certificate it may have.
@@ -103,4 +104,42 @@ describe('a CA whose authority nobody here trusts', () => {
     expect((await known.send('GET', url, terms)).status).toBe(200);
     known.close();
   });
+});
+
+describe('a SOCKS proxy of the environment', () => {
+  it.each([
+    ['socks5h', 'ALL_PROXY', 'http', 'ca.hidden.example'],
+    ['socks5h', 'ALL_PROXY', 'https', 'ca.hidden.example'],
+    ['socks5h', 'HTTPS_PROXY', 'https', 'ca.hidden.example'],
+    ['socks5', 'all_proxy', 'https', '192.0.2.7'],
+  ])(
+    '%s:// in %s leads to a CA over %s',
+    async (scheme, variable, protocol, host) => {
+      const answer = (_: unknown, response: { end: (body: string) => void }) => response.end('{"a":1}');
+      const server = protocol === 'http' ? createServer(answer) : createSecureServer(machine.issue([host]), answer);
+      const ca = await listening(server as unknown as Server);
+      const credentials = { username: 'us er', password: 'p@:ss' };
+      const proxy = await socksProxy({ names: { [host]: `127.0.0.1:${ca}` }, credentials });
+      onTestFinished(() => proxy.close());
+      const url = `${protocol}://${host}:${ca}/directory`;
+      const at = (login: string) => `${scheme}://${login}@127.0.0.1:${proxy.port}`;
+      const send = (environment: NodeJS.ProcessEnv) => {
+        const transport = new Transport(url, null, environment);
+        onTestFinished(() => transport.close());
+        return transport.send('GET', url, terms);
+      };
+      expect((await send({ [variable]: at('us%20er:p%40%3Ass') })).body).toBe('{"a":1}');
+      expect(proxy.asked).toContain(`${host}:${ca}`);
+      const refused = await send({ [variable]: at('a:secret') }).catch((error: unknown) => error as Error);
+      expect(String((refused as Error).message)).toMatch(
+        /cannot be reached: the proxy 127\.0\.0\.1:\d+ did not connect/,
+      );
+      expect(String((refused as Error).message)).not.toContain('secret');
+      // Never around it.
+      const before = proxy.asked.length;
+      await send({ [variable]: at('us%20er:p%40%3Ass'), NO_PROXY: host }).catch(() => {});
+      expect(proxy.asked).toHaveLength(before);
+    },
+    20_000,
+  );
 });
