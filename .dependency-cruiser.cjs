@@ -9,7 +9,7 @@ const FLOORS = [
   ['aliases', 'certs', 'cache', 'upstream', 'access', 'clients'],
   ['proxy', 'sqlite', 'acme'],
   ['edge', 'admin', 'workers'],
-  ['server'],
+  ['server', 'dashboard'],
   [{ name: 'cli', files: ['main.ts'], folder: 'cli' }],
 ];
 

@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import type { BackupMade } from '../admin/contract.ts';
 import { PrivateDraft } from '../kit/durable-files.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { formatBytes } from './output.ts';
+import { formatBytes } from '../kit/text.ts';
 import type { Session } from './session.ts';
 
 interface Options {

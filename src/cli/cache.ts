@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import type { CacheStats, Progress, Pruned, Verified } from '../cache/admin.ts';
-import { formatBytes } from './output.ts';
+import { formatBytes } from '../kit/text.ts';
 import { consent, type Exit, type Session } from './session.ts';
 
 interface PruneOptions {

@@ -3,7 +3,7 @@ import type { LayersImported, RegistryRow } from '../admin/contract.ts';
 import type { MovedIn, StorageFound } from '../admin/import/moved-in.ts';
 import type { Additions, LeftOut } from '../aliases/additions.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { formatBytes } from './output.ts';
+import { formatBytes } from '../kit/text.ts';
 import { type Exit, readGiven, type Session } from './session.ts';
 
 /** Options of every kind. */

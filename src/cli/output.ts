@@ -190,19 +190,6 @@ export class Output {
   }
 }
 
-/** `1.5 GiB`; binary units, one decimal where it says something. */
-export function formatBytes(bytes: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
-  let value = bytes;
-  let unit = 0;
-  while (value >= 1024 && unit < units.length - 1) {
-    value /= 1024;
-    unit += 1;
-  }
-  const digits = unit === 0 || value >= 100 ? 0 : 1;
-  return `${value.toFixed(digits).replace(/\.0$/, '')} ${units[unit]}`;
-}
-
 /** `in 3 d 4 h` or `2 h ago`, seen from `now`; `-` for none. */
 export function formatWhen(iso: string | null, now: number = Date.now()): string {
   if (iso === null) return '-';

@@ -11,6 +11,9 @@ const HELD_TIMEOUT = 10_000;
 /** Between two tries, ms. */
 const RETRY_EVERY = 100;
 
+/** Operations of a running gateway alone: for them nobody opens a data directory, which a gateway that starts may want. */
+const LIVE_ONLY: ReadonlySet<string> = new Set(['dashboard']);
+
 /** How a command gets to the gateway. */
 export interface Reach {
   readonly loaded: LoadedConfig;
@@ -42,6 +45,7 @@ export async function actOnGateway(reach: Reach, operation: string, input: unkno
       if (elsewhere !== null) return elsewhere.result;
     }
     if (!exists) throw await nowhere(reach, passedOver);
+    if (LIVE_ONLY.has(operation)) throw new OperatorError('NOT_RUNNING', `nothing runs on ${dataDir}`);
     try {
       // Loaded only where it is needed: a command to a running gateway opens no database.
       const { runOffline } = await import('../server/offline.ts');

@@ -8,6 +8,7 @@ import { backupCommand, restoreCommand } from './backup.ts';
 import { cacheCommands } from './cache.ts';
 import { certCommands } from './cert.ts';
 import { clientCommand } from './client.ts';
+import { dashboardCommand } from './dashboard.ts';
 import { doctorCommand } from './doctor.ts';
 import { importCommands } from './import.ts';
 import { Output, type Stream } from './output.ts';
@@ -136,6 +137,7 @@ function buildProgram(session: Session, exit: Exit): Command {
     rewriteCommand(session, exit),
     doctorCommand(session, exit),
     statusCommand(session, exit),
+    dashboardCommand(session),
     reloadCommand(session),
     cacheCommands(session, exit),
     userCommands(session),

@@ -1,8 +1,8 @@
 import { Command } from 'commander';
 import type { ClientRow, LimitsRow, StatusReport } from '../admin/contract.ts';
-import { wrapDisplay } from '../kit/text.ts';
+import { formatBytes, wrapDisplay } from '../kit/text.ts';
 import { formatSpan, sleep } from '../kit/time.ts';
-import { type Cell, formatBytes, formatWhen, type Output } from './output.ts';
+import { type Cell, formatWhen, type Output } from './output.ts';
 import type { Exit, Session } from './session.ts';
 
 /** Between two readings of `--watch`, ms. */

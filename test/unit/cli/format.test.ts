@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { formatBytes, formatWhen } from '../../../src/cli/output.ts';
+import { formatWhen } from '../../../src/cli/output.ts';
+import { formatBytes } from '../../../src/kit/text.ts';
 import { formatSpan } from '../../../src/kit/time.ts';
 
 test.each([
