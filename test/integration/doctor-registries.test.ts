@@ -29,7 +29,7 @@ async function checks(...rows: (Partial<RegistryEntry> & { host: string; endpoin
     pseudonym: 'registry-gateway-0123456789abcdef',
     table: { snapshot: () => ({ registries }) },
   } as unknown as OperationsDeps;
-  const names = { canResolve: () => true };
+  const names = { canResolve: () => true, exists: async () => true };
   return (await checkRegistries(deps, names, new AbortController().signal)).findings;
 }
 

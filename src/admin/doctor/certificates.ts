@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
+import { shortType } from '../../certs/issuer.ts';
 import type { CertificateInfo } from '../../certs/service.ts';
 import { describeAuthorities, parseAuthorities } from '../../kit/authorities.ts';
 import { formatSpan } from '../../kit/time.ts';
@@ -87,7 +88,18 @@ export function checkCertificate(info: CertificateInfo, running: boolean, now: n
       because: 'same: pending',
     };
   }
-  return { name, level: 'fail', message: `is ${info.state}${said}${again}`, next };
+  return { name, level: 'fail', message: `is ${info.state}${said}${again}`, next, because: causeOf(info) };
+}
+
+/** Problems that a name or a port which does not lead here is the cause of (RFC 8555 §6.7). */
+const NOT_HERE = new Set(['selfCheck', 'connection', 'dns', 'incorrectResponse', 'tls', 'unauthorized']);
+
+function causeOf({ host, lastError }: CertificateInfo): string {
+  if (lastError === null) return '';
+  const type = shortType(lastError.type);
+  if (type === 'network' || type === 'timeout') return 'ca';
+  // What it would be told in the same words of other hosts is told once.
+  return NOT_HERE.has(type) ? `dns ${host}` : `same: ${type} ${lastError.detail.replaceAll(host, '')}`;
 }
 
 /** Whether every CA can be asked now, before a renewal needs it. */

@@ -37,8 +37,8 @@ export async function examine(deps: OperationsDeps, around: Surroundings, stop: 
   found.push(...(await checkMachine(config, around, { pid: live?.pid ?? process.pid, signal })));
   found.push(...checkCertificates(deps, around));
 
-  const names = await Names.open(config, around, [...endpointHosts(deps), ...ownNames(deps)]);
-  found.push(...names.findings);
+  const { names, others } = await openNames(deps, around);
+  found.push(...names.findings, ...(others === names ? [] : others.findings));
   const part = <T>(name: string, work: Promise<T>, ifLate: (finding: Finding) => T): Promise<T> =>
     inTime(work, end, (error) => ifLate(late(name, error)));
   const [ports, own, url, authorities, issuers, registries] = await Promise.all([
@@ -46,13 +46,26 @@ export async function examine(deps: OperationsDeps, around: Surroundings, stop: 
     part('dns', checkOwnNames({ deps, names, around, signal }), one),
     part('publicUrl', checkPublicUrl(deps, names, signal), one),
     part('authority', checkAuthorities(deps, around), one),
-    part('ca', checkIssuers(deps, names, signal), (finding) => ({ findings: [finding], skews: [] })),
-    part('registry', checkRegistries(deps, names, signal), (finding) => ({ findings: [finding], skews: [] })),
+    part('ca', checkIssuers(deps, others, signal), (finding) => ({ findings: [finding], skews: [] })),
+    part('registry', checkRegistries(deps, others, signal), (finding) => ({ findings: [finding], skews: [] })),
   ]);
   stop.throwIfAborted();
   found.push(...ports, ...own, ...url, ...authorities, ...issuers.findings, ...registries.findings);
   found.push(checkClock([...registries.skews, ...issuers.skews], config.tls.mode === 'internal'));
   return judge(found);
+}
+
+/** DNS for the gateway's own names, which may have servers of its own (`acme.resolvers`), and for those of others, which never has. */
+async function openNames(deps: OperationsDeps, around: Surroundings): Promise<{ names: Names; others: Names }> {
+  const { config } = deps;
+  const [own, hosts] = [ownNames(deps), endpointHosts(deps)];
+  if (config.acme.resolvers.length === 0) {
+    const names = await Names.open(config, around, [...hosts, ...own]);
+    return { names, others: names };
+  }
+  const system = { ...config, acme: { ...config.acme, resolvers: [] } };
+  const [names, others] = await Promise.all([Names.open(config, around, own), Names.open(system, around, hosts)]);
+  return { names, others };
 }
 
 /** What this machine alone tells, where the data directory cannot be opened: why not, and what may be the cause. */

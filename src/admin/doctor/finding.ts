@@ -85,6 +85,22 @@ function fold(found: readonly Finding[]): Finding[] {
     ({ name, because }) => because === 'name' || (name === 'clock' && because === 'no answer'),
   );
   left = proxies(left);
+  // The port of HTTPS waits for its certificate, and that for its CA, or for its name to lead here.
+  left = underEach(
+    left,
+    (name) => name.startsWith('certificate '),
+    (name) => name,
+  );
+  left = underEach(
+    left,
+    (name) => name.startsWith('ca '),
+    () => 'ca',
+  );
+  left = underEach(
+    left,
+    (name) => /^(dns|ipv6) /.test(name),
+    (name) => name.replace(/^ipv6/, 'dns'),
+  );
   left = interception(left);
   return alike(left);
 }
@@ -99,6 +115,16 @@ function under(found: readonly Finding[], cause: string, isSymptom: (finding: Fi
   return found
     .filter((finding) => !symptoms.includes(finding))
     .map((finding) => (finding === main ? explained : finding));
+}
+
+/** Puts findings under each of those that fail and are named so, by the word of their reason; a reason that two have is put under the first. */
+function underEach(
+  found: readonly Finding[],
+  isCause: (name: string) => boolean,
+  wordOf: (name: string) => string,
+): Finding[] {
+  const causes = found.filter(({ name, level }) => level === 'fail' && isCause(name));
+  return causes.reduce((left, { name }) => under(left, name, ({ because }) => because === wordOf(name)), [...found]);
 }
 
 function namesOf({ name, explains = [] }: Finding): string[] {

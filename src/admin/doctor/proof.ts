@@ -16,12 +16,8 @@ export type Answerer =
   | { readonly kind: 'no certificate' }
   | { readonly kind: 'nobody'; readonly why: string };
 
-/** Alerts by which a server says that it has no certificate for a name (RFC 6066 §3, RFC 8446 §6). */
-const NO_CERTIFICATE = new Set([
-  'ERR_SSL_TLSV1_UNRECOGNIZED_NAME',
-  'ERR_SSL_TLSV1_ALERT_INTERNAL_ERROR',
-  'ERR_SSL_SSL/TLS_ALERT_UNRECOGNIZED_NAME',
-]);
+/** OpenSSL's words for the alert by which a gateway says that it has no certificate for a name (RFC 6066 §3). */
+const NO_CERTIFICATE = /unrecognized name/;
 
 /**
  * Asks who is at an address by a request that this gateway alone refuses: one which, as its `Via` says, has passed this gateway before (508). So it
@@ -51,7 +47,7 @@ export function whoAnswers(
       ? https.request({ ...options, rejectUnauthorized: false, servername: isIP(host) === 0 ? host : '' }, answered)
       : http.request(options, answered);
     call.on('error', (error: NodeJS.ErrnoException) => {
-      if (NO_CERTIFICATE.has(error.code ?? '')) resolve({ kind: 'no certificate' });
+      if (NO_CERTIFICATE.test(error.message)) resolve({ kind: 'no certificate' });
       else resolve({ kind: 'nobody', why: inWords(error) });
     });
     call.end();

@@ -2,6 +2,7 @@ import type { RegistryEntry } from '../../aliases/table.ts';
 import { seedRows } from '../../aliases/yaml.ts';
 import { shutDownIn } from '../../oci/known-registries.ts';
 import { isPattern } from '../../oci/names.ts';
+import { ConnectError } from '../../upstream/failures.ts';
 import { type RegistryAnswer, RegistryCheck } from '../../upstream/registry-check.ts';
 import type { OperationsDeps } from '../operation.ts';
 import { judgeAnswer } from '../registry-check.ts';
@@ -37,7 +38,7 @@ function hostOf(endpoint: string): string {
 /** Whether every registry answers through each of its endpoints, and by how much each server's clock is ahead of ours, ms. */
 export async function checkRegistries(
   deps: RegistriesDeps,
-  names: Pick<Names, 'canResolve'>,
+  names: Pick<Names, 'canResolve' | 'exists'>,
   signal: AbortSignal,
 ): Promise<{ findings: Finding[]; skews: number[] }> {
   const check = new RegistryCheck(deps.config.upstream, deps.pseudonym, { timeout: ASK_TIMEOUT });
@@ -57,7 +58,8 @@ export async function checkRegistries(
       const first = check.proxyFor(route, endpoint)?.host ?? hostOf(endpoint);
       const outward = isPublic(first);
       if (!names.canResolve(first)) return { ...unnamed(name, endpoint), outward };
-      const answer = await inTime(check.ask(route, endpoint, signal), signal, () => null);
+      const asked = names.exists(first).then((exists) => (exists ? check.ask(route, endpoint, signal) : noName(first)));
+      const answer = await inTime(asked, signal, () => null);
       if (answer === null) return { ...unanswered(name, endpoint), outward };
       // The answer was made about half a round trip ago, and a Date header leaves out half a second on average (whole seconds, RFC 9110 §5.6.7).
       const now = Date.now();
@@ -83,6 +85,23 @@ function causeOf({ proxy, certificate }: RegistryAnswer, because: string, now: n
   if (because !== 'certificate' || certificate === null) return because;
   const isDated = certificate.notAfter < now || certificate.notBefore > now;
   return isDated ? 'certificate dates' : `certificate of ${certificate.issuer}`;
+}
+
+/** As a pull would see it. */
+function noName(host: string): RegistryAnswer {
+  const cause = Object.assign(new Error(`there is no ${host}`), { code: 'ENOTFOUND' });
+  return {
+    status: null,
+    ms: 0,
+    serverTime: null,
+    redirectedTo: null,
+    looksLike: null,
+    otherScheme: false,
+    login: 'unknown',
+    proxy: null,
+    failure: new ConnectError(host, 'endpoint', cause),
+    certificate: null,
+  };
 }
 
 function unanswered(name: string, endpoint: string): Finding {

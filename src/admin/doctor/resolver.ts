@@ -27,14 +27,18 @@ export class Names {
   readonly #local: ReadonlySet<string>;
   /** Null: asked as every program of the machine does. */
   readonly #direct: readonly string[] | null;
+  /** Servers that answer. */
+  readonly #alive: readonly string[];
   readonly #dead: boolean;
 
   private constructor(
     findings: readonly Finding[],
     local: ReadonlySet<string>,
     direct: readonly string[] | null,
+    alive: readonly string[],
     dead: boolean,
   ) {
+    this.#alive = alive;
     this.findings = findings;
     this.#local = local;
     this.#direct = direct;
@@ -55,23 +59,42 @@ export class Names {
     const servers = resolvers.length > 0 ? resolvers : around.servers();
     const local = namesIn(await readFile(around.hostsFile, 'utf8').catch(() => ''));
     const asked = hosts.filter((host) => needsServer(host, local) && !host.endsWith('.localhost')).slice(0, ASKED);
-    if (asked.length === 0) return new Names([], local, null, false);
+    if (asked.length === 0) return new Names([], local, null, [], false);
     const where = resolvers.length > 0 ? 'acme.resolvers' : '/etc/resolv.conf';
     if (servers.length === 0) {
       const next = 'name one in /etc/resolv.conf, or start systemd-resolved';
       const finding: Finding = { name: 'resolver', level: 'fail', message: 'this machine has no DNS server', next };
-      return new Names([finding], local, null, true);
+      return new Names([finding], local, null, [], true);
     }
     const states = await Promise.all(servers.map((server) => askServer(server, asked)));
     const alive = states.filter(({ problem }) => problem === null).map(({ server }) => server);
     // What CAs and clients elsewhere see of a public name is not in this machine's own files.
     const direct = config.publicDomain || resolvers.length > 0 ? alive : null;
-    return new Names([...judgeServers(states, where)], local, direct, alive.length === 0);
+    const name = resolvers.length > 0 ? 'resolver for own names' : 'resolver';
+    return new Names(
+      [...judgeServers(states, where)].map((one) => ({ ...one, name: one.name.replace(/^resolver$/, name) })),
+      local,
+      direct,
+      alive,
+      alive.length === 0,
+    );
   }
 
   /** Whether a host can be looked up: a server answers, or none is needed. */
   canResolve(host: string): boolean {
     return !this.#dead || !needsServer(host, this.#local);
+  }
+
+  /**
+   * Whether there is a host of this name, as far as DNS servers say; true where they say nothing of it. Many names at once would wait for one
+   * another in the system's own way, where one lost packet costs five seconds.
+   */
+  async exists(host: string): Promise<boolean> {
+    if (this.#alive.length === 0 || !needsServer(host, this.#local) || !host.includes('.')) return true;
+    const resolver = new Resolver({ timeout: ANSWER_TIMEOUT / 2, tries: 2 });
+    resolver.setServers([...this.#alive]);
+    const answers = await Promise.all([addressOf(resolver, host).then(({ code }) => code), sixOf(resolver, host)]);
+    return answers.some((code) => code !== 'ENOTFOUND');
   }
 
   /** Where one of the gateway's own names leads. */
@@ -107,6 +130,15 @@ async function askServer(server: string, hosts: readonly string[]): Promise<Serv
 
 /** An answer, be it that there is no such name or no such record. */
 const ANSWERS = new Set(['', 'ENOTFOUND', 'ENODATA']);
+
+async function sixOf(resolver: Resolver, host: string): Promise<string> {
+  try {
+    await resolver.resolve6(host);
+    return '';
+  } catch (error) {
+    return String((error as { code?: unknown }).code);
+  }
+}
 
 async function addressOf(resolver: Resolver, host: string): Promise<{ address: string | null; code: string }> {
   try {

@@ -141,3 +141,24 @@ test('a full disk explains what cannot be written; failures come before warnings
   expect(checks.map(({ name }) => name)).toEqual(['disk', 'registry a', 'memory']);
   expect(checks[0]?.explains).toEqual(['data']);
 });
+
+test('certificates that wait for a CA are under it, the port of HTTPS under its certificate, and that under its name', () => {
+  const ca: Finding = { name: 'ca ca.test', level: 'fail', message: 'no directory' };
+  const certificate = (host: string, because: string): Finding => ({
+    name: `certificate ${host}`,
+    level: 'fail',
+    message: 'is pending',
+    because,
+  });
+  const port: Finding = { name: 'port https', level: 'warn', message: 'no certificate yet', because: 'certificate a' };
+  expect(judge([port, ca, certificate('a', 'ca'), certificate('b', 'ca')])).toMatchObject([
+    { name: 'ca ca.test', explains: ['certificate a', 'port https', 'certificate b'] },
+  ]);
+  const name: Finding = { name: 'dns a', level: 'fail', message: 'leads elsewhere' };
+  expect(judge([port, name, certificate('a', 'dns a')])).toMatchObject([
+    { name: 'dns a', explains: ['certificate a', 'port https'] },
+  ]);
+  expect(judge([port, certificate('a', 'same: caa CAA forbids')])).toMatchObject([
+    { name: 'certificate a', explains: ['port https'] },
+  ]);
+});
