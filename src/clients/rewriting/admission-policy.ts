@@ -99,7 +99,7 @@ function placesOf(facts: ClientFacts): Record<string, string> {
   return places;
 }
 
-/** The containers of one list whose image is to change: each `{name, image}`. Written for CEL as Kubernetes 1.34 has it. */
+/** The containers of one list whose image is to change: each `{name, image}`. Kubernetes' CEL wants the values of a map to be of one type: strings. */
 function listExpression(list: (typeof LISTS)[number], facts: ClientFacts): string {
   const known = facts.patterns.map((pattern) => `c.host.matches(${cel(patternExpression(pattern).source)})`);
   const covered = ['c.host in variables.places', ...known].join(' || ');
@@ -115,10 +115,10 @@ function listExpression(list: (typeof LISTS)[number], facts: ClientFacts): strin
       : 'request.operation == "CREATE"';
   return `has(object.spec.${list}) ? object.spec.${list}
   .filter(c, has(c.image) && (${fresh}))
-  .map(c, {"name": c.name, "image": c.image, "first": c.image.matches("^(localhost|[^/]*[.:][^/]*)/") ? c.image.split("/")[0] : ""})
+  .map(c, {"name": string(c.name), "image": string(c.image), "first": string(c.image).matches("^(localhost|[^/]*[.:][^/]*)/") ? string(c.image).split("/")[0] : ""})
   .map(c, {"name": c.name, "host": c.first == "" ? ${cel(DOCKER_HUB)} : c.first.lowerAscii(), "rest": c.first == "" ? c.image : c.image.substring(size(c.first) + 1)})
   .filter(c, ${covered})
-  .map(c, {"name": c.name, "place": ${place}, "rest": c.rest})
+  .map(c, {"name": c.name, "place": string(${place}), "rest": c.rest})
   .map(c, {"name": c.name, "image": c.place + "/" + (c.place == ${hub} && !c.rest.contains("/") ? "library/" : "") + c.rest})
   : []
 `;

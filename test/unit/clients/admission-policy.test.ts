@@ -39,7 +39,7 @@ function documents(facts = FACTS): [Policy, { spec: { policyName: string; matchR
 
 /** The policy's variables for a request, as the API server evaluates them one after the other. */
 function evaluated(request: Record<string, unknown>, facts = FACTS): Record<string, Container[]> {
-  const environment = new Environment({ unlistedVariablesAreDyn: true, homogeneousAggregateLiterals: false });
+  const environment = new Environment({ unlistedVariablesAreDyn: true });
   const variables: Record<string, Container[]> = {};
   for (const { name, expression } of documents(facts)[0].spec.variables)
     variables[name] = environment.evaluate(expression, { ...request, variables }) as Container[];
