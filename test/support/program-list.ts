@@ -21,6 +21,8 @@ export const PROGRAMS = {
   mount: 'mount',
   openssl: 'openssl',
   promtool: 'prometheus',
+  nginx: 'nginx-light',
+  caddy: 'caddy',
   chromium: 'chromium',
   shellcheck: 'shellcheck',
   dash: 'dash',
