@@ -20,9 +20,9 @@ code{font:.875em/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mo
 p code,td code,summary code{background:var(--code);border-radius:.25rem;padding:.08em .3em;overflow-wrap:anywhere}
 pre{margin:0;padding:.6rem .8rem;background:var(--code);border-radius:.45rem;overflow-x:auto;flex:1;min-width:0}
 details pre{margin:.4rem 0 .8rem}
-.line{display:flex;gap:.5rem;align-items:stretch;margin:.3rem 0 .9rem}.line pre{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
+.line{display:flex;gap:.5rem;align-items:flex-start;margin:.3rem 0 .9rem}.line pre{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
 .breaks{overflow-wrap:anywhere}
-label{display:block;font-weight:600;margin-bottom:.4rem}
+label{display:block;color:var(--soft);margin-bottom:.4rem}
 textarea{display:block;width:100%;min-height:4.6rem;resize:vertical;padding:.6rem .75rem;color:inherit;background:var(--card);border:1px solid var(--soft);border-radius:.45rem;font:.95rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 button,.button{display:inline-block;font:inherit;font-size:.92rem;padding:.45rem .9rem;border-radius:.45rem;border:1px solid var(--line);background:var(--card);color:var(--ink);cursor:pointer;text-decoration:none}
 form button{margin-top:.6rem;background:var(--press);border-color:var(--press);color:var(--on);font-weight:600}

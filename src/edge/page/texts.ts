@@ -105,8 +105,8 @@ export const TEXTS = {
     (name) => html`<code>${name}</code> 不是镜像名。镜像名形如 <code>quay.io/org/app:1.2</code>，用小写字母。`,
   ),
   unchanged: both(
-    'Or set your machine up once, and pull by the names that you know:',
-    '也可以一次性配置好机器，之后镜像名不变：',
+    'Or set your machine up once, and pull by the names that you know.',
+    '也可以一次性配置好机器，之后镜像名不变。',
   ),
 
   registriesHead: both('Registries', '仓库'),
