@@ -35,6 +35,7 @@ const ORDER = [
   'ca',
   'certificate',
   'certificates',
+  'users',
   'registry',
 ];
 

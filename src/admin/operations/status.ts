@@ -13,7 +13,7 @@ import type {
   StatusReport,
 } from '../contract.ts';
 import type { LiveGateway, OperationsDeps } from '../operation.ts';
-import { tokenWarnings } from './user.ts';
+import { tokenWarnings } from '../token-warnings.ts';
 
 /** Clients and troubles that are shown: what a person reads, not all that there are. */
 const MAX_CLIENTS = 20;
@@ -74,7 +74,7 @@ async function statusOf(deps: OperationsDeps): Promise<StatusReport> {
     warnings: [
       ...table.conflicts(),
       ...(deps.certificates?.warnings() ?? []),
-      ...tokenWarnings(await users.list()),
+      ...tokenWarnings(await users.list()).map(({ message, next }) => `${message}; ${next}`),
       ...monthWarnings(limits),
     ],
   };

@@ -1,7 +1,6 @@
-import type { NewToken, UserInfo } from '../../access/users.ts';
+import type { NewToken } from '../../access/users.ts';
 import { authority } from '../../clients/facts.ts';
 import type { Config } from '../../config/config.ts';
-import { formatSpan } from '../../kit/time.ts';
 import type { Operation, OperationContext } from '../contract.ts';
 import { type OperationsDeps, parseInput } from '../operation.ts';
 import { clientFacts } from './client.ts';
@@ -74,19 +73,4 @@ function afterTheLast(anonymous: Config['access']['anonymous']): string {
     `that was the last user, and the gateway stays closed: nobody can pull until there is one again (${add}), ` +
     'or access.anonymous: true (GATEWAY_ACCESS_ANONYMOUS=true) opens it to everybody'
   );
-}
-
-/** What an operator should know of tokens that are about to expire, or have: a sentence each. */
-export function tokenWarnings(users: readonly UserInfo[], now = Date.now()): string[] {
-  return users.flatMap(({ name, expiresAt, lastUsedAt, state }) => {
-    if (expiresAt === null || state === 'valid') return [];
-    const renew = `a new one: gateway user rotate ${name}`;
-    if (state === 'expiring') {
-      return [`the token of ${name} expires in ${formatSpan(Date.parse(expiresAt) - now)}; ${renew}`];
-    }
-    const seen = lastUsedAt === null ? 'it was never used' : `it was last used at ${lastUsedAt}`;
-    return [
-      `the token of ${name} expired at ${expiresAt} and is refused (${seen}); ${renew}, or: gateway user rm ${name}`,
-    ];
-  });
 }
