@@ -31,20 +31,14 @@ export interface Reach {
  * @throws {OperatorError} `NO_GATEWAY` where there is nothing to act on; else what the operation throws
  */
 export async function actOnGateway(reach: Reach, operation: string, input: unknown): Promise<unknown> {
-  const { config, originOf } = reach.loaded;
+  const { config } = reach.loaded;
   const { dataDir } = config;
-  const named = originOf('dataDir').kind;
   const deadline = performance.now() + HELD_TIMEOUT;
   for (;;) {
-    const there = await call(dataDir, operation, input, reach.context);
-    if (there !== null) return there.result;
-    const exists = isDataDirectory(dataDir);
     const passedOver: string[] = [];
-    if (named !== 'flag' && (!exists || (named === 'default' && !(await isHeld(dataDir))))) {
-      const elsewhere = await callWellKnown(reach, operation, input, passedOver);
-      if (elsewhere !== null) return elsewhere.result;
-    }
-    if (!exists) throw await nowhere(reach, passedOver);
+    const answered = await askRunning(reach, operation, input, passedOver);
+    if (answered !== null) return answered.result;
+    if (!isDataDirectory(dataDir)) throw await nowhere(reach, passedOver);
     if (LIVE_ONLY.has(operation)) throw new OperatorError('NOT_RUNNING', `nothing runs on ${dataDir}`);
     try {
       // Loaded only where it is needed: a command to a running gateway opens no database.
@@ -61,6 +55,25 @@ export async function actOnGateway(reach: Reach, operation: string, input: unkno
     }
     await sleep(RETRY_EVERY, reach.context.signal);
   }
+}
+
+/**
+ * The same on a gateway that runs, and nowhere else; null where none does. `passedOver` takes a sentence for each place where there was
+ * something that is not trusted.
+ */
+export async function askRunning(
+  reach: Reach,
+  operation: string,
+  input: unknown,
+  passedOver: string[] = [],
+): Promise<{ readonly result: unknown } | null> {
+  const { config, originOf } = reach.loaded;
+  const { dataDir } = config;
+  const there = await call(dataDir, operation, input, reach.context);
+  if (there !== null) return there;
+  const named = originOf('dataDir').kind;
+  if (named === 'flag' || (named !== 'default' && isDataDirectory(dataDir)) || (await isHeld(dataDir))) return null;
+  return callWellKnown(reach, operation, input, passedOver);
 }
 
 /** Null where nothing runs there. */
@@ -80,7 +93,6 @@ async function call(
   }
 }
 
-/** `passedOver` takes a sentence for each place where there was something that is not trusted. */
 async function callWellKnown(
   reach: Reach,
   operation: string,

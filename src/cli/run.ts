@@ -8,6 +8,8 @@ import { backupCommand, restoreCommand } from './backup.ts';
 import { cacheCommands } from './cache.ts';
 import { certCommands } from './cert.ts';
 import { clientCommand } from './client.ts';
+import { COMPLETE, completionCommands } from './completion.ts';
+import { configCommands } from './config.ts';
 import { dashboardCommand } from './dashboard.ts';
 import { doctorCommand } from './doctor.ts';
 import { importCommands } from './import.ts';
@@ -139,6 +141,7 @@ function buildProgram(session: Session, exit: Exit): Command {
     statusCommand(session, exit),
     dashboardCommand(session),
     reloadCommand(session),
+    configCommands(session),
     cacheCommands(session, exit),
     userCommands(session),
     backupCommand(session),
@@ -147,6 +150,8 @@ function buildProgram(session: Session, exit: Exit): Command {
   ]) {
     program.addCommand(command);
   }
+  for (const command of completionCommands(session, program))
+    program.addCommand(command, { hidden: command.name() === COMPLETE });
   configureAll(program, session);
   return program;
 }

@@ -5,7 +5,7 @@ import type { LoadedConfig } from '../config/load.ts';
 import { readBounded } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Output } from './output.ts';
-import { actOnGateway } from './reach.ts';
+import { actOnGateway, askRunning } from './reach.ts';
 
 /** More than any password or token, so that a wrong pipe is noticed. */
 const MAX_SECRET = 64 * 1024;
@@ -36,6 +36,8 @@ export interface Session {
     /** Ends the waiting too, beside the session's own. */
     within?: AbortSignal,
   ): Promise<unknown>;
+  /** Runs an operation on the gateway that runs; null where none does. `quiet`: which one that is, is not said. @throws {OperatorError} */
+  ask(operation: string, input: unknown, options?: { quiet: boolean }): Promise<unknown>;
 }
 
 /** Set by commands whose outcome is no error but is not good either (`doctor`). */
@@ -83,6 +85,15 @@ export function createSession(options: {
         told.add(sentence);
       };
       return actOnGateway({ loaded, env: options.env, context, note }, operation, input);
+    },
+    async ask(operation, input, { quiet } = { quiet: false }) {
+      const reach = {
+        loaded: await config({ quiet }),
+        env: options.env,
+        context: { signal, step: () => {} },
+        note: (sentence: string) => (quiet ? undefined : output.note(sentence)),
+      };
+      return (await askRunning(reach, operation, input))?.result ?? null;
     },
   };
 }

@@ -74,7 +74,8 @@ export function loadConfig(options: LoadOptions): LoadedConfig {
     terminal: options.terminal ?? process.stdout.isTTY === true,
   });
   const originOf = (key: string): Origin => {
-    const variable = heeded.get(key);
+    // Of a list the environment sets single items.
+    const variable = heeded.get(key) ?? [...heeded].find(([set]) => set.startsWith(`${key}.`))?.[1];
     if (key === 'dataDir' && options.dataDir !== undefined) return { kind: 'flag', flag: '--data-dir' };
     if (variable !== undefined) return { kind: 'environment', variable };
     const path = inFile.get(key);

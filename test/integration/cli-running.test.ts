@@ -194,6 +194,24 @@ test('status and the clients know the ports that were bound', async () => {
   expect((await cli('client docker')).out).toContain(`"https://localhost:${gateway.https}"`);
 });
 
+test('config show says where the gateway that runs works with something else', async () => {
+  const { code, out, err } = await cli('config show');
+  expect(code).toBe(0);
+  expect(out).toMatch(/^listen\.https +127\.0\.0\.1:0 +GATEWAY_LISTEN_HTTPS$/m);
+  expect(err).not.toContain('something else');
+  ENV.GATEWAY_DOMAIN = 'cr.example.com';
+  const other = await cli('config show domain --json');
+  delete ENV.GATEWAY_DOMAIN;
+  expect(JSON.parse(other.out).settings).toEqual([
+    {
+      key: 'domain',
+      value: 'cr.example.com',
+      origin: { kind: 'environment', variable: 'GATEWAY_DOMAIN' },
+      running: 'localhost',
+    },
+  ]);
+});
+
 test('doctor fails where a registry cannot be reached, and only there', async () => {
   const closed = http.createServer().listen(0, '127.0.0.1');
   await once(closed, 'listening');

@@ -305,6 +305,45 @@ describe('aliases and registries', () => {
   });
 });
 
+describe('config show', () => {
+  const hidden =
+    'domain: cr.example.com\nacme: {issuers: [{eab: {keyId: k, hmacKey: c2VjcmV0c2VjcmV0c2VjcmV0}}]}\nupstream: {proxy: "http://u:hunter2@p:3128"}\n';
+
+  test('has each value with its origin and no secret, with a gateway or without', async () => {
+    await writeFile(path.join(home, 'gateway.yaml'), hidden);
+    const env = { GATEWAY_CACHE_MAX_SIZE: '5GiB' };
+    const shown = await cli('config show --json --data-dir data', { env });
+    expect(shown.code).toBe(0);
+    const { file, running, settings } = JSON.parse(shown.out) as {
+      file: string;
+      running: boolean;
+      settings: { key: string; value: string; origin: object }[];
+    };
+    expect({ file, running }).toEqual({ file: path.join(home, 'gateway.yaml'), running: false });
+    const of = (key: string) => settings.find((one) => one.key === key);
+    expect(of('domain')).toMatchObject({ value: 'cr.example.com', origin: { kind: 'file', file, line: 1 } });
+    expect(of('cache.maxSize')).toMatchObject({
+      value: '5GiB',
+      origin: { kind: 'environment', variable: 'GATEWAY_CACHE_MAX_SIZE' },
+    });
+    expect(of('dataDir')).toMatchObject({ origin: { kind: 'flag', flag: '--data-dir' } });
+    expect(of('cache.tagTtl')).toMatchObject({ value: '1m', origin: { kind: 'default' } });
+    for (const line of ['config show', 'config show --json']) {
+      const { out, err } = await cli(line, { env });
+      expect(out + err).not.toMatch(/hunter2|c2Vjcm/);
+    }
+  });
+
+  test('takes keys and sections, and tells the nearest', async () => {
+    expect((await cli('config show cache.tagTtl')).out).toMatch(/^KEY.*\ncache\.tagTtl +1m +default\n$/);
+    expect((await cli('config show cache')).out.split('\n').length).toBeGreaterThan(5);
+    expect(await cli('config show cahce')).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('did you mean cache?'),
+    });
+  });
+});
+
 test('users: the token is printed once, alone on standard output', async () => {
   const added = await cli('user add bob');
   // As image names write it: the port is a part of where a login is for.

@@ -27,6 +27,9 @@ export const PROGRAMS = {
   shellcheck: 'shellcheck',
   dash: 'dash',
   busybox: 'busybox',
+  bash: 'bash',
+  zsh: 'zsh',
+  fish: 'fish',
 } as const satisfies Record<string, string>;
 
 export type Program = keyof typeof PROGRAMS;

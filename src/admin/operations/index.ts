@@ -8,6 +8,7 @@ import { aliasOperations } from './alias.ts';
 import { cacheOperations } from './cache.ts';
 import { certOperations } from './cert.ts';
 import { clientOperations } from './client.ts';
+import { configOperations } from './config.ts';
 import { registryOperations } from './registry.ts';
 import { statusOperations } from './status.ts';
 import { userOperations } from './user.ts';
@@ -20,6 +21,7 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
   const operations: Record<string, Operation> = {
     ...aliasOperations(deps),
     ...registryOperations(deps),
+    ...configOperations(deps),
     ...certOperations(deps),
     ...clientOperations(deps),
     ...statusOperations(deps),
