@@ -12,6 +12,7 @@ import { COMPLETE, completionCommands } from './completion.ts';
 import { configCommands } from './config.ts';
 import { dashboardCommand } from './dashboard.ts';
 import { doctorCommand } from './doctor.ts';
+import { EXAMPLES } from './examples.ts';
 import { importCommands } from './import.ts';
 import { Output, type Stream } from './output.ts';
 import { registryCommands } from './registry.ts';
@@ -123,7 +124,7 @@ function unexpected(error: unknown, env: NodeJS.ProcessEnv): OperatorError {
 }
 
 /** The whole command line. Nothing of it runs before `parseAsync`. */
-function buildProgram(session: Session, exit: Exit): Command {
+export function buildProgram(session: Session, exit: Exit): Command {
   const program = new Command('gateway')
     .description('An HTTPS gateway to container registries: pull any image through names under your own domain.')
     .version(version(), '-V, --version', 'print the version')
@@ -158,6 +159,9 @@ function buildProgram(session: Session, exit: Exit): Command {
 
 /** For a command and all below it: errors in our own form, no exit from inside commander, the global options shown in every help. */
 function configureAll(command: Command, session: Session): void {
+  const examples = EXAMPLES[pathBelow(command)];
+  if (examples !== undefined)
+    command.addHelpText('after', `\nExamples:\n${examples.map((line) => `  ${line}`).join('\n')}`);
   command
     .exitOverride()
     .showSuggestionAfterError()
@@ -180,6 +184,11 @@ function nearestChoice(text: string): string[] {
   const [, given = '', choices = ''] = /'([^']*)' is invalid.*Allowed choices are (.*)\./.exec(text) ?? [];
   const near = didYouMean(given, choices.split(', '));
   return near === undefined || near === '' ? [] : [`(Did you mean ${near}?)`];
+}
+
+/** `alias add`; nothing for the program itself. */
+function pathBelow(command: Command): string {
+  return path(command).split(' ').slice(1).join(' ');
 }
 
 function path(command: Command): string {
