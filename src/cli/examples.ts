@@ -31,6 +31,7 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   client: ['gateway client docker', 'gateway client containerd --apply'],
   doctor: ['gateway doctor', 'gateway doctor --json'],
   status: ['gateway status', 'gateway status --json'],
+  dashboard: ['gateway dashboard'],
   reload: ['gateway reload'],
   config: ['gateway config show'],
   'config show': ['gateway config show', 'gateway config show cache --json'],
