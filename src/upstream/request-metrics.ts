@@ -83,7 +83,7 @@ function outcomeOf(status: number): string {
 }
 
 /** Docker Hub's `ratelimit-remaining: 76;w=21600` (w: its window in seconds), and the `x-ratelimit-…` of others. */
-export function allowanceIn(headers: RawResponse['headers']): Allowance | null {
+function allowanceIn(headers: RawResponse['headers']): Allowance | null {
   const of = (name: string) => header(headers, `ratelimit-${name}`) ?? header(headers, `x-ratelimit-${name}`) ?? '';
   const remaining = leadingNumber(of('remaining'));
   if (remaining === null) return null;

@@ -154,11 +154,6 @@ async function gatewayAt(address: string, closed: boolean): Promise<{ http: numb
   return { http: plain.port, https: secure.port };
 }
 
-/** Another program on the ports of the gateway, at another address of this machine. */
-export async function strangerAt(address: string, port: number, answer: http.RequestListener): Promise<number> {
-  return (await listening(http.createServer(answer), address, port)).port;
-}
-
 /** A port on which nothing listens. */
 export async function closedPort(): Promise<number> {
   const { server, port } = await listening(createServer(), '127.0.0.1');

@@ -39,7 +39,7 @@ export function checkCertificates({ certificates, live }: CertificatesDeps, { no
 const OWN_CA =
   'plan its successor: once it has ended no client trusts this gateway; move ca.crt and ca.key away and start again, then give clients the new ca.crt';
 
-export function checkCertificate(info: CertificateInfo, running: boolean, now: number): Finding {
+function checkCertificate(info: CertificateInfo, running: boolean, now: number): Finding {
   const name = `certificate ${info.host}`;
   // The internal CA signs a leaf when it is first asked for; until then there are no dates.
   const until = info.notAfter === null ? 'and signed when it is first asked for' : `until ${info.notAfter}`;
@@ -166,7 +166,7 @@ export async function checkAuthorities({ config, table }: OperationsDeps, { now 
 }
 
 /** @param pem as `parseAuthorities` returns it */
-export function judgeAuthority(what: string, pem: string, now: number, next: string): Finding[] {
+function judgeAuthority(what: string, pem: string, now: number, next: string): Finding[] {
   const all = describeAuthorities(pem).map(({ subject, notAfter }) => ({
     subject,
     left: Date.parse(notAfter) - now,

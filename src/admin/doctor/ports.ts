@@ -144,7 +144,7 @@ interface Holder {
 }
 
 /** By the tables of proc(5): the socket's inode, then the process that has it open. Null where this user may not see it. */
-export async function holderOf(port: number, proc: string): Promise<Holder | null> {
+async function holderOf(port: number, proc: string): Promise<Holder | null> {
   const inodes = new Set<string>();
   for (const file of ['tcp', 'tcp6']) {
     const text = await readFile(`${proc}/net/${file}`, 'utf8').catch(() => '');
