@@ -292,6 +292,25 @@ const FAULTS: Record<string, Fault> = {
     remedy: /endpoint/,
     hurt: ['registry r.test'],
   },
+  'a token is about to expire': {
+    plant: async () => ({
+      users: [
+        {
+          name: 'ci',
+          createdAt: '2026-01-01T00:00:00.000Z',
+          issuedAt: '2026-01-01T00:00:00.000Z',
+          expiresAt: new Date(Date.now() + 3 * 86_400_000).toISOString(),
+          lastUsedAt: null,
+          state: 'expiring',
+          previousUntil: null,
+        },
+      ],
+    }),
+    first: 'users',
+    level: 'warn',
+    message: /the token of ci expires in/,
+    remedy: /gateway user rotate ci/,
+  },
   'a captive portal answers for a registry': {
     plant: async () => ({
       registries: [

@@ -6,6 +6,7 @@ import { type AddressInfo, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { onTestFinished } from 'vitest';
+import type { UserInfo } from '../../src/access/users.ts';
 import type { Check } from '../../src/admin/contract.ts';
 import { examine } from '../../src/admin/doctor/doctor.ts';
 import { type Surroundings, THIS_MACHINE } from '../../src/admin/doctor/surroundings.ts';
@@ -22,6 +23,7 @@ const DAY = 86_400_000;
 
 /** What is planted; everything that is not said is as it should be. */
 export interface Plant {
+  readonly users?: readonly UserInfo[];
   readonly config?: Record<string, unknown>;
   readonly dns?: DnsRecords;
   /** The machine's DNS servers, of which one may be that with these records. */
@@ -97,6 +99,7 @@ export async function plant(faults: Plant): Promise<Check[]> {
     pseudonym: PSEUDONYM,
     table: { snapshot: () => ({ registries: new Map(rows), hosts }), conflicts: () => [] },
     certificates: certificatesOf(faults),
+    users: { list: async () => faults.users ?? [] },
     live: faults.live === null ? null : { ...liveAt(ports), ...faults.live },
   } as unknown as OperationsDeps;
   return await examine(deps, around, new AbortController().signal);
