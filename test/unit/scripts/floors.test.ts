@@ -24,6 +24,7 @@ const STANDING: Readonly<Record<string, string>> = {
   'src/workers/a.ts': 'export {};\n',
   'src/server/a.ts': "import './stores.ts';\nimport '../edge/a.ts';\n",
   'src/server/stores.ts': "import '../sqlite/a.ts';\n",
+  'src/dashboard/a.ts': "import '../admin/a.ts';\n",
   'src/main.ts': "import './cli/a.ts';\n",
   'src/cli/a.ts': "import '../server/a.ts';\n",
   'package.json': JSON.stringify({
@@ -58,6 +59,7 @@ const BREAKING: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'admin-looks-down-only': { 'src/admin/b.ts': "import '../edge/a.ts';\n" },
   'workers-looks-down-only': { 'src/workers/b.ts': "import '../server/a.ts';\n" },
   'server-looks-down-only': { 'src/server/b.ts': "import '../cli/b.ts';\n", 'src/cli/b.ts': 'export {};\n' },
+  'dashboard-looks-down-only': { 'src/dashboard/b.ts': "import '../server/a.ts';\n" },
   'better-sqlite3-only-in-sqlite': { 'src/cache/b.ts': "import 'better-sqlite3';\n" },
   'acme-client-only-in-acme': { 'src/certs/b.ts': "import type {} from 'acme-client';\n" },
   'undici-only-in-upstream': { 'src/edge/b.ts': "import 'undici';\n" },
