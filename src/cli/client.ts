@@ -44,10 +44,12 @@ interface Options extends GatewayOptions {
   readonly json?: boolean;
 }
 
-/** What `--apply`, `--undo` and `--check` tell scripts. */
+/** What `--apply` and `--undo` tell scripts. */
 interface Report {
   readonly client: ClientKind;
-  readonly done: 'applied' | 'undone' | 'checked' | 'nothing';
+  readonly done: 'applied' | 'undone' | 'nothing';
+  /** Which was put in or taken out; null where there was none. */
+  readonly gateway: string | null;
   readonly files: readonly {
     readonly path: string;
     readonly change: 'created' | 'changed' | 'removed';
@@ -105,16 +107,18 @@ async function apply(session: Session, kind: ClientKind, options: Options, login
   const change = planApply(await placeOf(session, kind, options), facts, login);
   const { output } = session;
   if (change.files.length === 0) {
-    if (options.json === true) return output.json(report(kind, 'nothing', [], []));
+    if (options.json === true) return output.json(report(kind, 'nothing', baseUrl(facts), [], []));
     return output.line(`the files of ${kind} have ${authority(facts)} already; nothing was changed`);
   }
   const { basicOf } = await import('../clients/facts.ts');
   const secrets = login === null ? [] : [basicOf(login), login.password];
-  await agreed(session, options, change.files, secrets, `Put ${authority(facts)} into the files of ${kind}?`);
+  const instead = change.before === null || change.before === baseUrl(facts) ? '' : ` in place of ${change.before}`;
+  await agreed(session, options, change.files, secrets, `Put ${authority(facts)} into the files of ${kind}${instead}?`);
   change.carryOut();
   const left = restart(session, options, change.restart);
-  if (options.json === true) return output.json(report(kind, 'applied', change.files, left));
+  if (options.json === true) return output.json(report(kind, 'applied', baseUrl(facts), change.files, left));
   tell(session, change.files, left);
+  if (instead !== '') output.line(`${authority(facts)} is in them${instead}`);
   output.line(`try it: gateway client ${kind} --check; take it back: gateway client ${kind} --undo`);
 }
 
@@ -122,27 +126,32 @@ async function undo(session: Session, kind: ClientKind, options: Options): Promi
   const { planUndo } = await import('../clients/apply/apply.ts');
   const change = planUndo(await placeOf(session, kind, options));
   const { output } = session;
-  if (change === null) {
-    if (options.json === true) return output.json(report(kind, 'nothing', [], []));
-    return output.line(
-      `the files of ${kind} were not changed by gateway client ${kind} --apply here; there is nothing to undo`,
-    );
+  const { originOf } = await import('../clients/remote.ts');
+  const other = options.gateway !== undefined && change !== null && change.before !== originOf(options.gateway);
+  if (change === null || other) {
+    if (options.json === true) return output.json(report(kind, 'nothing', change?.before ?? null, [], []));
+    const why =
+      change === null
+        ? `were not changed by gateway client ${kind} --apply here`
+        : `do not have ${options.gateway}; they have ${change.before}`;
+    return output.line(`the files of ${kind} ${why}; there is nothing to undo`);
   }
   if (change.files.length > 0)
-    await agreed(session, options, change.files, [], `Take the gateway out of the files of ${kind}?`);
+    await agreed(session, options, change.files, [], `Take ${change.before} out of the files of ${kind}?`);
   change.carryOut();
   const left = restart(session, options, change.restart);
-  if (options.json === true) return output.json(report(kind, 'undone', change.files, left));
-  if (change.files.length === 0) return output.line(`nothing of the gateway was left in the files of ${kind}`);
+  if (options.json === true) return output.json(report(kind, 'undone', change.before, change.files, left));
+  if (change.files.length === 0) return output.line(`nothing of ${change.before} was left in the files of ${kind}`);
   tell(session, change.files, left);
 }
 
 async function check(session: Session, kind: ClientKind, options: Options, login: Login | null): Promise<void> {
   const { output, signal } = session;
-  const facts = await factsOf(session, kind, options, login);
   const place = await placeOf(session, kind, options);
   const { clientPlan } = await import('../clients/configuration.ts');
-  const { machineOf } = await import('../clients/apply/apply.ts');
+  const { appliedGateway, machineOf } = await import('../clients/apply/apply.ts');
+  const applied = options.gateway === undefined ? appliedGateway(place) : null;
+  const facts = applied ?? (await factsOf(session, kind, options, login));
   const { pullManifest, sampleOf, waysOf, withProgram } = await import('../clients/apply/check.ts');
   const image = options.image ?? sampleOf(facts);
   const registry = image.slice(0, Math.max(0, image.indexOf('/')));
@@ -156,7 +165,7 @@ async function check(session: Session, kind: ClientKind, options: Options, login
     kind,
     place.files,
     facts,
-    edits.map(({ path }) => path),
+    edits.filter(({ format }) => format !== 'pem').map(({ path }) => path),
     registry,
   );
   const pulled = [];
@@ -267,12 +276,14 @@ function restart({ output }: Session, options: Options, commands: readonly strin
 function report(
   client: ClientKind,
   done: Report['done'],
+  gateway: string | null,
   files: readonly FileChange[],
   left: readonly string[],
 ): Report {
   return {
     client,
     done,
+    gateway,
     files: files.map(({ path, was, becomes, kept }) => ({
       path,
       change: was === null ? 'created' : becomes === null ? 'removed' : 'changed',

@@ -183,6 +183,11 @@ export function baseUrl(address: PublicAddress, host: string = address.domain): 
   return `${address.scheme}://${authority(address, host)}`;
 }
 
+/** Whether a host means the machine that asks for it (RFC 6761 §6.3, RFC 1122 §3.2.1.3). */
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host.endsWith('.localhost') || /^127\.|^\[?::1\]?$/.test(host);
+}
+
 /** Every host of the gateway that an image's name may begin with, each as names write it: the bare domain first, then the aliases. */
 export function ownHosts(facts: ClientFacts): string[] {
   return [facts.domain, ...facts.aliases.map(({ host }) => host)].map((host) => authority(facts, host));

@@ -1,5 +1,15 @@
 import type { Edit, TomlTable } from './edits.ts';
-import { authority, baseUrl, basicOf, type ClientFacts, caFile, type Login, type Plan, together } from './facts.ts';
+import {
+  authority,
+  baseUrl,
+  basicOf,
+  type ClientFacts,
+  caFile,
+  isLoopback,
+  type Login,
+  type Plan,
+  together,
+} from './facts.ts';
 
 /**
  * `hosts.toml` of containerd (its docs/hosts.md), which Docker reads too where it keeps images in containerd's store. `_default` is for every
@@ -102,7 +112,7 @@ export function loginNote(
 
 /** A node in a container or a virtual machine has a loopback of its own. */
 export function fromNodes({ domain }: ClientFacts): string[] {
-  if (domain !== 'localhost' && !domain.endsWith('.localhost') && !/^127\.|^::1$/.test(domain)) return [];
+  if (!isLoopback(domain)) return [];
   return [
     `Inside a node ${domain} is the node itself: give the gateway a domain or address that nodes can reach (GATEWAY_DOMAIN, GATEWAY_LISTEN_HTTPS).`,
   ];

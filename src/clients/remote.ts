@@ -1,5 +1,5 @@
 import { OperatorError } from '../kit/operator-error.ts';
-import { basicOf, type ClientFacts, type ClientKind, type Login } from './facts.ts';
+import { basicOf, type ClientFacts, type ClientKind, isLoopback, type Login } from './facts.ts';
 import { getFromGateway } from './gateway-get.ts';
 
 /** More than a table of ten thousand aliases takes. */
@@ -19,7 +19,7 @@ export async function fetchFacts(
   kind: ClientKind,
   options: { readonly ca: string | null; readonly login: Login | null; readonly signal: AbortSignal },
 ): Promise<ClientFacts> {
-  const url = urlOf(gateway, kind);
+  const url = new URL(`/client/${kind}?json`, originOf(gateway));
   const fail = (why: string, next?: string) =>
     new OperatorError('GATEWAY_UNREACHABLE', `${url.origin} ${why}`, next === undefined ? {} : { next });
   const { ca, login, signal } = options;
@@ -38,15 +38,22 @@ export async function fetchFacts(
   }
   const problem = problemIn(facts);
   if (problem !== null) throw fail(`tells of itself what cannot be: ${problem}`);
-  return facts as ClientFacts;
+  const told = facts as ClientFacts;
+  if (isLoopback(told.domain) && !isLoopback(url.hostname)) {
+    throw fail(
+      `calls itself ${told.domain}, which on every machine is that machine itself`,
+      'its operator gives it a name that others reach: GATEWAY_DOMAIN, or GATEWAY_PUBLIC_URL',
+    );
+  }
+  return told;
 }
 
-/** @throws {OperatorError} usage */
-function urlOf(gateway: string, kind: ClientKind): URL {
+/** A gateway's address as people write it: `https://cr.example.com`, with or without its scheme. @throws {OperatorError} usage */
+export function originOf(gateway: string): string {
   try {
     const url = new URL(gateway.includes('://') ? gateway : `https://${gateway}`);
     if (url.protocol !== 'https:' && url.protocol !== 'http:') throw new Error('no https:// URL');
-    return new URL(`/client/${kind}?json`, url);
+    return url.origin;
   } catch (cause) {
     throw new OperatorError('INPUT_INVALID', `--gateway ${gateway} is no address of a gateway`, {
       next: 'write it as https://cr.example.com',

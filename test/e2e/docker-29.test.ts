@@ -1,4 +1,4 @@
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { CLIENTS_BED_NEEDS, type ClientsBed, DOMAIN, openClientsBed, pullAll } from '../support/clients-bed.ts';
@@ -130,10 +130,15 @@ describeWith(
       const name = 'ghcr.io/team/engine:1';
       // From the first user on, who is not logged in gets nothing through the gateway; and there is no other way.
       expect((await pull(name)).code).not.toBe(0);
-      const { notes } = JSON.parse(await bed.gateway.ok('client', 'docker', '--json')) as { notes: string[] };
-      const header = notes.join('\n').match(/^ *\[host\."[^"]+"\.header\]\n *authorization = .*$/m)?.[0] ?? '';
+      const { files } = JSON.parse(await bed.gateway.ok('client', 'docker', '--json')) as {
+        files: { path: string; content: string }[];
+      };
+      const printed = files.find(({ path }) => path === HOSTS_TOML)?.content ?? '';
+      // As its note says: take the # away, put the credentials there.
       const credentials = Buffer.from(`ci:${token}`).toString('base64');
-      appendFileSync(join(bed.folder, HOSTS_TOML), header.replace('<base64 of USER:TOKEN>', credentials));
+      const filledIn = printed.replace(/^# /gm, '').replace('<base64 of USER:TOKEN>', credentials);
+      expect(filledIn).toContain(`authorization = "Basic ${credentials}"`);
+      writeFileSync(join(bed.folder, HOSTS_TOML), filledIn);
       const pulled = await pull(name);
       expect(pulled.code, pulled.stderr).toBe(0);
     });

@@ -335,6 +335,12 @@ test.each([
   ['k3s', '/etc/rancher/k3s/registries.yaml', 'mirrors: [\n', 'is no YAML'],
   ['k3s', '/etc/rancher/k3s/registries.yaml', 'mirrors: none\n', 'plain value'],
   ['buildkit', '/etc/buildkit/buildkitd.toml', 'registry = 1\n', ''],
+  [
+    'docker',
+    '/etc/docker/certs.d/_default/hosts.toml',
+    'host."https://m.example".capabilities = ["pull"]\n',
+    'no place before it',
+  ],
   ['minikube', '/root/.minikube/files/etc/containerd/certs.d/_default/hosts.toml', '\u0000', 'is no TOML'],
 ] as const)('%s: what cannot be read is refused in words, and nothing is changed (%#)', (kind, path, content, why) => {
   lay({ [path]: content });
@@ -396,6 +402,33 @@ test('a registry that has left the table leaves the files', () => {
   expect(text('/etc/rancher/k3s/registries.yaml')).not.toContain('quay.io:');
   undo('k3s');
   expect(text('/etc/rancher/k3s/registries.yaml')).toBe(YAML);
+});
+
+test('another gateway takes the place of the one before, and one undo takes out either', () => {
+  lay({ '/etc/docker/daemon.json': DAEMON });
+  const before = tree();
+  apply('docker');
+  const second = planApply(placeFor('docker'), { ...FACTS, domain: 'two.example' }, null);
+  expect(second.before).toBe('https://cr.example.com:8443');
+  second.carryOut();
+  expect(text('/etc/docker/daemon.json')).not.toContain('cr.example.com');
+  undo('docker');
+  expect(tree()).toEqual(before);
+});
+
+test('what cannot be written as a whole is not written in part', () => {
+  // A folder where a file is wanted: it is found only as the file is written.
+  lay({ '/etc/containers/registries.conf': REGISTRIES });
+  const before = tree();
+  const place = placeFor('podman');
+  const change = planApply(place, FACTS, null);
+  const last = change.files.at(-1)?.path ?? '';
+  mkdirSync(join(root, last), { recursive: true });
+  expect(() => change.carryOut()).toThrow(`${last} cannot be written`);
+  rmSync(join(root, last), { recursive: true });
+  expect(text('/etc/containers/registries.conf')).toBe(REGISTRIES);
+  expect(Object.keys(tree()).filter((path) => !/certs\.d/.test(path))).toEqual(Object.keys(before));
+  expect(planUndo(place)).toBeNull();
 });
 
 test('RKE2 where it is there', () => {

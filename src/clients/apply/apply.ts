@@ -37,6 +37,8 @@ export interface Change {
   readonly notes: readonly string[];
   /** Commands that make what runs take the files into use. */
   readonly restart: readonly string[];
+  /** The gateway that is in the files until then; null for none. */
+  readonly before: string | null;
   /** Does it. @throws {OperatorError} CLIENT_FILE_FAILED */
   carryOut(): void;
 }
@@ -99,7 +101,8 @@ export function planApply(place: Place, facts: ClientFacts, login: Login | null)
     files: changes,
     notes: plan.notes,
     restart: changes.some(({ path }) => !isReadAtEachPull(path)) ? restart : [],
-    carryOut: () => writeAll(place, where, { gateway: baseUrl(facts), entries, restart }, journal, changes),
+    before: journal === null ? null : baseUrl(journal.facts),
+    carryOut: () => writeAll(place, where, { facts, entries, restart }, journal, changes),
   };
 }
 
@@ -133,6 +136,7 @@ export function planUndo(place: Place): Change | null {
     files: changes,
     notes: [],
     restart: changes.some(({ path }) => !isReadAtEachPull(path)) ? journal.restart : [],
+    before: baseUrl(journal.facts),
     carryOut: () => {
       for (const { path, becomes } of changes) {
         if (becomes === null) files.remove(path);
@@ -141,6 +145,11 @@ export function planUndo(place: Place): Change | null {
       forget(place, where, journal);
     },
   };
+}
+
+/** The gateway that was put into the files of a client here; null for none. @throws {OperatorError} CLIENT_FILE_REFUSED, CLIENT_FILE_FAILED */
+export function appliedGateway(place: Place): ClientFacts | null {
+  return readJournal(place.files, placeOfJournal(place))?.facts ?? null;
 }
 
 /** A difference as `diff -u` shows it, secrets hidden. */
@@ -177,18 +186,39 @@ function writeAll(
   const { files } = place;
   const gone = (last?.entries ?? []).filter((entry) => !next.entries.some(({ path }) => path === entry.path));
   if (next.entries.length + gone.length === 0) return;
-  const written = changes.flatMap(({ path, becomes }) => (becomes === null ? [] : [{ path, stored: becomes }]));
-  const made = [where, ...written.map(({ path }) => path)].flatMap((path) => files.makeFolders(path));
+  const written = changes.filter(({ becomes }) => becomes !== null);
+  const made: string[] = [];
+  try {
+    for (const path of [where, ...written.map((change) => change.path)]) made.push(...files.makeFolders(path));
+  } catch (error) {
+    files.removeEmpty(made);
+    throw error;
+  }
   const folders = [...(last?.folders ?? []), ...made];
-  const record = (entries: readonly Entry[]) => {
-    const bytes = Buffer.from(journalText({ ...next, entries, folders }));
+  const record = (entries: readonly Entry[], of: Omit<Journal, 'folders'> = next) => {
+    const bytes = Buffer.from(journalText({ ...of, entries, folders }));
     files.write(where, { bytes, mode: SECRET_FILE, uid: place.uid, gid: place.gid });
   };
   record([...next.entries, ...gone]);
-  for (const { kept, before } of next.entries)
-    if (kept !== null && before !== null && files.read(kept) === null) files.write(kept, before);
-  for (const { path, stored } of written) files.write(path, stored);
-  for (const { path, becomes } of changes) if (becomes === null) files.remove(path);
+  const done: FileChange[] = [];
+  try {
+    for (const { kept, before } of next.entries)
+      if (kept !== null && before !== null && files.read(kept) === null) files.write(kept, before);
+    for (const change of changes) {
+      if (change.becomes === null) files.remove(change.path);
+      else files.write(change.path, change.becomes);
+      done.push(change);
+    }
+  } catch (error) {
+    // All of it or nothing: a client that has half of it trusts or asks what is not there.
+    for (const { path, was } of done.reverse()) {
+      if (was === null) files.remove(path);
+      else files.write(path, was);
+    }
+    if (last === null) forget(place, where, { ...next, folders });
+    else record(last.entries, last);
+    throw error;
+  }
   if (gone.length === 0) return;
   for (const { kept } of gone) if (kept !== null) files.remove(kept);
   record(next.entries);

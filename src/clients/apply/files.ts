@@ -173,9 +173,14 @@ function refused(path: string, why: string): OperatorError {
 
 function failed(what: string, path: string, cause: unknown): OperatorError {
   const { code, message } = cause as NodeJS.ErrnoException;
+  const isRoot = process.getuid?.() === 0;
   const next =
-    code === 'EACCES' || code === 'EPERM'
+    (code === 'EACCES' || code === 'EPERM') && !isRoot
       ? 'run the command as root (sudo), or as the user whose file it is'
-      : 'check the path, its permissions and its disk';
+      : code === 'EPERM'
+        ? 'even root may not: see whether it or its folder is immutable (lsattr -d), and what else manages it'
+        : code === 'EROFS'
+          ? 'this system is configured from elsewhere (an image, a package, a tool): put the file there'
+          : 'check the path, its permissions and its disk';
   return new OperatorError('CLIENT_FILE_FAILED', `${path} cannot be ${what}: ${message}`, { next, cause });
 }

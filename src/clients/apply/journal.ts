@@ -1,7 +1,7 @@
 import { applyPatch, reversePatch, structuredPatch } from 'diff';
 import { OperatorError } from '../../kit/operator-error.ts';
 import type { Edit } from '../edits.ts';
-import type { ClientKind } from '../facts.ts';
+import type { ClientFacts, ClientKind } from '../facts.ts';
 import { type ClientFiles, digestOf, type Stored } from './files.ts';
 import { isReadable } from './merge.ts';
 
@@ -20,7 +20,8 @@ export interface Entry {
 
 /** What was changed on this machine for one kind of client, so that it can be taken back byte by byte. */
 export interface Journal {
-  readonly gateway: string;
+  /** The gateway as it was then: what `--check` tries without being told of it again. */
+  readonly facts: ClientFacts;
   readonly entries: readonly Entry[];
   /** Commands that make what runs take these files into use. */
   readonly restart: readonly string[];
@@ -37,6 +38,8 @@ export type Standing =
   /** Edited since; `base` is what it is without our lines, undefined where these cannot be told from the others. */
   | { readonly now: 'edited'; readonly base: Stored | null | undefined };
 
+/** Of the journal's form. */
+const VERSION = 1;
 const FOLDER = 'registry-gateway/clients';
 
 /** Machines keep their journals with other state, users with theirs (XDG Base Directory Specification). */
@@ -50,7 +53,7 @@ interface StoredText extends Omit<Stored, 'bytes'> {
 }
 type EntryText = Omit<Entry, 'before' | 'after'> & { readonly before: StoredText | null; readonly after: StoredText };
 
-export function journalText({ gateway, entries, restart, folders }: Journal): string {
+export function journalText({ facts, entries, restart, folders }: Journal): string {
   const rows = entries.map(
     (entry): EntryText => ({
       ...entry,
@@ -58,7 +61,7 @@ export function journalText({ gateway, entries, restart, folders }: Journal): st
       after: toText(entry.after),
     }),
   );
-  return `${JSON.stringify({ version: 1, gateway, restart, folders, entries: rows }, null, 2)}\n`;
+  return `${JSON.stringify({ version: VERSION, facts, restart, folders, entries: rows }, null, 2)}\n`;
 }
 
 /** Null where nothing was applied. @throws {OperatorError} CLIENT_FILE_REFUSED for one that is damaged */
@@ -66,16 +69,16 @@ export function readJournal(files: ClientFiles, path: string): Journal | null {
   const stored = files.read(path);
   if (stored === null) return null;
   try {
-    const { version, gateway, entries, restart, folders } = JSON.parse(stored.bytes.toString()) as {
+    const { version, facts, entries, restart, folders } = JSON.parse(stored.bytes.toString()) as {
       version: number;
-      gateway: string;
+      facts: ClientFacts;
       entries: EntryText[];
       restart: string[];
       folders: string[];
     };
-    if (version !== 1) throw new Error(`its version is ${version}`);
+    if (version !== VERSION) throw new Error(`its version is ${version}`);
     return {
-      gateway,
+      facts,
       restart,
       folders,
       entries: entries.map((entry) => ({

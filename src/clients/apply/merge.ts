@@ -190,8 +190,11 @@ function mergeToml(path: string, text: string, tables: readonly TomlTable[], ahe
     }
   }
   const patched = isDeepStrictEqual(there, readToml(path, text)) ? text : tomlLibrary().patch(text, there);
-  const block = fresh.map(tomlTable).join('\n');
-  return { text: fresh.length === 0 ? patched : inserted(patched, block, ahead), means };
+  if (fresh.length === 0) return { text: patched, means };
+  // In another form than tables, `host."https://m".ca = …`, those that are there would stand first, and clients take them in the file's order.
+  if (ahead !== undefined && ahead in there && firstTable(patched, ahead) === null)
+    throw refused(path, `has ${ahead} in another form than [${ahead}."…"], which leaves no place before it`);
+  return { text: inserted(patched, fresh.map(tomlTable).join('\n'), ahead), means };
 }
 
 function mergeRegistries(path: string, text: string, registries: readonly MirroredRegistry[]): Merged {
@@ -230,13 +233,16 @@ interface RegistryTable {
 function inserted(text: string, block: string, ahead: string | undefined): string {
   const end = lineEnd(text);
   const added = withEnds(block, end);
-  const first =
-    ahead === undefined ? undefined : new RegExp(`^[ \\t]*\\[+[ \\t]*["']?${ahead}["']?[ \\t]*[.\\]]`, 'm').exec(text);
-  if (first === undefined || first === null) {
+  const first = ahead === undefined ? null : firstTable(text, ahead);
+  if (first === null) {
     return text.trim() === '' ? text + added : `${endedLine(text)}${end}${added}`;
   }
   const before = text.slice(0, first.index).replace(/(?:^[ \t]*#[^\n]*\n)+$/m, '');
   return `${before}${added}${end}${text.slice(before.length)}`;
+}
+
+function firstTable(text: string, name: string): RegExpExecArray | null {
+  return new RegExp(`^[ \\t]*\\[+[ \\t]*["']?${name}["']?[ \\t]*[.\\]]`, 'm').exec(text);
 }
 
 // NAME="words", as shells read it.
