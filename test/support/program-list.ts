@@ -40,7 +40,17 @@ export type GoProgram = (typeof GO_PROGRAMS)[number];
 const GO_FOLDER = fileURLToPath(new URL('../go-programs/bin', import.meta.url));
 
 /** Clients that nothing here installs: their tests run where they are found, and are skipped elsewhere. CONTRIBUTING.md says how to get them. */
-export type OptionalClient = 'helm' | 'oras' | 'crane' | 'regctl' | 'cosign';
+export type OptionalClient =
+  | 'helm'
+  | 'oras'
+  | 'crane'
+  | 'regctl'
+  | 'cosign'
+  | 'buildkitd'
+  | 'buildctl'
+  | 'trivy'
+  | 'ollama'
+  | 'crictl';
 
 /** Where Debian keeps servers; the PATH of a user who is not root often lacks them. */
 const SERVER_FOLDERS = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
