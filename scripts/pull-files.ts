@@ -30,7 +30,7 @@ await makeDataDirectory(env, [['registry.set', { host: 'docker.io', endpoints: [
 const gateway = await startGateway({
   loaded,
   read: async () => loaded,
-  processLog: { log: silentLog(), lines: null, reconfigure() {} },
+  processLog: { log: silentLog(), lines: { write() {} }, print() {}, reconfigure() {} },
 });
 const port = Number(gateway.addresses.https[0]?.split(':').at(-1));
 

@@ -164,8 +164,8 @@ export class RunningFills {
     if (outcome.error instanceof CacheError && outcome.error.reason === 'too-large') {
       this.#tooLarge.set(name, true);
     } else if (!rested && !(outcome.error instanceof CacheError)) {
-      // That a registry does not give a blob is an answer, which its client gets; any number of them may ask for what is not there.
-      const level = outcome.error instanceof RegistryError && outcome.error.status < 500 ? 'debug' : 'warn';
+      // Whoever waits for it is answered with the registry's failure, and the edge logs that with its reason.
+      const level = outcome.error instanceof RegistryError ? 'debug' : 'warn';
       log[level]({ digest, err: outcome.error }, 'a fill failed');
     }
   }

@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream';
 import { styleText } from 'node:util';
 import { OperatorError } from '../kit/operator-error.ts';
-import { displayWidth, padDisplay } from '../kit/text.ts';
+import { displayWidth, padDisplay, wantsColour } from '../kit/text.ts';
 import { formatSpan } from '../kit/time.ts';
 
 /** A stream that may be a terminal. */
@@ -177,9 +177,7 @@ export class Output {
   }
 
   #paintFor(stream: Stream, tone: Tone, text: string): string {
-    const noColor = this.#env.NO_COLOR;
-    if (tone === 'plain' || stream.isTTY !== true || (noColor !== undefined && noColor !== '')) return text;
-    if (this.#env.TERM === 'dumb') return text;
+    if (tone === 'plain' || stream.isTTY !== true || !wantsColour(this.#env)) return text;
     return styleText(STYLES[tone], text, { validateStream: false });
   }
 

@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import type { Config } from '../config/config.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { collectAfterStart } from '../kit/process.ts';
+import type { RunningGateway } from '../server/gateway.ts';
 import type { Session } from './session.ts';
 
 export function serveCommand(session: Session): Command {
@@ -14,7 +15,7 @@ export function serveCommand(session: Session): Command {
  * @throws {OperatorError} what `startGateway` throws
  */
 async function serve(session: Session): Promise<void> {
-  const { output, signal } = session;
+  const { signal } = session;
   const hangups = new Hangups();
   const loaded = await session.config({ quiet: true });
   const { config } = loaded;
@@ -42,7 +43,10 @@ async function serve(session: Session): Promise<void> {
   ];
   // A program that parses a JSON log must be able to parse every line of standard output.
   if (inLog(config.log)) log.info({ urls }, `listening on ${urls.join(', ')}`);
-  else for (const url of urls) output.line(`listening on ${url}`);
+  else {
+    for (const url of urls) processLog.print(`listening on ${url}`);
+    if (config.log.format === 'pretty') for (const line of helpOf(gateway.hints)) processLog.print(line);
+  }
 
   // Node writes its compile cache when a process exits. A process that is killed would never write it, and every start would compile anew.
   flushCompileCache();
@@ -92,6 +96,15 @@ class Hangups {
     }
     this.#acting = false;
   }
+}
+
+/** The last lines of the start, for the person who looks on. */
+function helpOf({ page, ca, next }: RunningGateway['hints']): string[] {
+  return [
+    `the page for people who pull: ${page}`,
+    ...(ca === null ? [] : [`the certificate that clients have to trust: ${ca}`]),
+    `next: ${next}${next.startsWith('gateway client') ? ' (how Docker pulls through this gateway)' : ''}`,
+  ];
 }
 
 function inLog({ format, level }: Config['log']): boolean {

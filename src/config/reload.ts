@@ -34,7 +34,7 @@ export const RELOADING: ReloadingOf<typeof KEYS> = {
     minRate: 'live',
   },
   metrics: { listen: 'restart' },
-  log: { level: 'live', format: 'restart' },
+  log: { level: 'live', format: 'live' },
 };
 
 /** A key whose value is another one now; both as the file would have them, without secrets. */

@@ -251,11 +251,6 @@ function noteOrigin(headers: Record<string, string>, { from, since }: Reply): vo
   if (Number.isFinite(age)) headers.age = String(Math.floor(age / 1000));
 }
 
-/** What a `Warning` (RFC 7234 §5.5) says to a person. */
-function warningText(header: string | undefined): string | null {
-  return /"(.*)"$/.exec(header ?? '')?.[1] ?? null;
-}
-
 /** @throws {RegistryError} tooManyRequests; the body is closed then */
 function countBody(bodies: Bodies, client: string, body: ByteSource, response: ServerResponse): void {
   try {
@@ -277,7 +272,7 @@ function writeReply(
   const { body } = reply;
   context.status = reply.status;
   context.from = reply.from;
-  if (reply.from === 'stale') context.reason ??= warningText(reply.headers.warning);
+  context.reason ??= reply.reason ?? null;
   if (body !== null && !(body instanceof Uint8Array)) {
     const sent = sendStream(deps, context, { ...reply, headers, body }, response, reservation);
     return reservation === null ? sent : sent.finally(() => reservation.close());
@@ -344,7 +339,8 @@ async function sendStream(
   if (end === 'client too slow') context.connection.drain();
   if (end === 'truncated') {
     context.reason ??= error instanceof Error ? error.message : null;
-    deps.log.warn({ requestId: context.id, err: error }, 'a body broke off: the client got a short one');
+    // The trouble log says it, with the reason; whoever looks into it wants the causes too.
+    deps.log.debug({ requestId: context.id, err: error }, 'a body broke off: the client got a short one');
   }
 }
 

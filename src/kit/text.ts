@@ -65,6 +65,25 @@ function headOf(text: string, width: number): string {
   return head;
 }
 
+/** Whether a terminal is to be shown colours (https://no-color.org). */
+export function wantsColour({ NO_COLOR = '', TERM }: NodeJS.ProcessEnv): boolean {
+  return NO_COLOR === '' && TERM !== 'dumb';
+}
+
+/** Of at most so many columns, without what is in its middle where it has more. */
+export function cutDisplay(text: string, width: number): string {
+  if (displayWidth(text) <= width) return text;
+  const head = headOf(text, Math.ceil((width - 1) / 2));
+  const backwards = Array.from(segments.segment(text), ({ segment }) => segment).reverse();
+  let [tail, taken] = ['', displayWidth(head) + 1];
+  for (const segment of backwards) {
+    taken += displayWidth(segment);
+    if (taken > width) break;
+    tail = segment + tail;
+  }
+  return `${head}…${tail}`;
+}
+
 /** `1.5 GiB`; binary units, one decimal where it says something. */
 export function formatBytes(bytes: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];

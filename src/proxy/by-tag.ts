@@ -3,10 +3,8 @@ import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { Askers } from '../kit/askers.ts';
 import { SingleFlight } from '../kit/async.ts';
 import { elapsed } from '../kit/time.ts';
-import { RegistryError } from '../oci/errors.ts';
 import { type AcceptClass, isSharedByClass, mayHave, variantOf } from '../oci/media-types.ts';
 import { type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
-import type { Logger } from '../telemetry/log.ts';
 import {
   type Found,
   type KnownManifest,
@@ -16,7 +14,7 @@ import {
   REPLY_TTL,
 } from './manifest-fetcher.ts';
 import { flightId, isDenial, isMissing, NegativeCache, type RepositoryAccess } from './repository-access.ts';
-import { StaleIfError, staleWarning } from './stale.ts';
+import { StaleIfError, staleness } from './stale.ts';
 
 export interface ManifestsByTagOptions {
   readonly fetcher: ManifestFetcher;
@@ -24,7 +22,6 @@ export interface ManifestsByTagOptions {
   readonly access: RepositoryAccess;
   /** Read at each use. */
   readonly config: { readonly tagTtl: number; readonly staleFor: number };
-  readonly log: Logger;
   readonly now: () => number;
   /** Whether a registry could not be connected to when it was last tried. */
   readonly outOfReach: (registry: string) => boolean;
@@ -91,7 +88,6 @@ export class ManifestsByTag {
     const { entry, id, method, client, asker } = request;
     this.#missing.check(id);
     const fallback = kept !== null && this.#age(kept) <= this.#options.config.staleFor ? kept : null;
-    // No log line for each request while the upstream is known to fail.
     if (fallback !== null && this.#staleIfError.isFailing(id)) return this.#stale(request, fallback);
     const flight = this.#flights.do(
       flightId(entry, `${method} ${id} ${client.header}`),
@@ -103,7 +99,7 @@ export class ManifestsByTag {
     if (this.#options.outOfReach(registry)) {
       // The request finds out whether that is still so; the next one has its answer.
       flight.catch(() => {});
-      return this.#fallBack(request, fallback, 'it cannot be connected to');
+      return this.#stale(request, fallback);
     }
     try {
       const answer = await this.#staleIfError.within(id, flight, `${registry} does not answer`);
@@ -113,11 +109,11 @@ export class ManifestsByTag {
       // The registry may have closed the repository meanwhile, in answer to another request.
       const still = this.#staleIfError.isFailing(id) ? this.#kept(request) : null;
       if (still === null) throw error;
-      return this.#fallBack(request, still, error instanceof RegistryError ? error.logged : String(error));
+      return this.#stale(request, still);
     }
     const still = this.#kept(request);
     if (still === null) return this.#reusable(await flight, 'upstream', client);
-    return this.#fallBack(request, still, 'it has not answered yet');
+    return this.#stale(request, still);
   }
 
   /** One upstream conversation about a tag, for everyone who waits for it. */
@@ -197,21 +193,11 @@ export class ManifestsByTag {
     return { manifest: answer, from, since, freshUntil: Math.min(answer.checkedAt + config.tagTtl, now() + REPLY_TTL) };
   }
 
-  /** Something failed just now. */
-  #fallBack(request: TagRequest, answer: TagAnswer, reason: string): Found {
-    const { registry, repository } = request.key;
-    const age = Math.round(this.#age(answer) / 1000);
-    this.#options.log.warn(
-      { registry, repository, tag: request.tag, age, reason },
-      'the registry fails; a kept answer is served in its place',
-    );
-    return this.#stale(request, answer);
-  }
-
+  /** What is kept, since its registry fails. */
   #stale({ key, id }: TagRequest, answer: TagAnswer): Found {
     const trouble = this.#staleIfError.trouble(id, `${key.registry} cannot be connected to`);
-    const warning = staleWarning(trouble, answer.checkedAt, this.#options.now());
-    return { manifest: answer, from: 'stale', since: answer.checkedAt, warning };
+    const stale = staleness(trouble, answer.checkedAt, this.#options.now());
+    return { manifest: answer, from: 'stale', since: answer.checkedAt, stale };
   }
 
   /** Milliseconds since the upstream was asked. */

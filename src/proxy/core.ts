@@ -12,7 +12,6 @@ import { passedThrough } from '../kit/via.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { acceptClass } from '../oci/media-types.ts';
 import type { Reference, What } from '../oci/names.ts';
-import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { reasonClass } from '../upstream/failures.ts';
 import { rowOf, type Upstream } from '../upstream/upstream.ts';
@@ -45,7 +44,6 @@ export interface ProxyCoreOptions {
   readonly lists: ListStore;
   readonly table: () => TableSnapshot;
   readonly config: Pick<Config['cache'], 'tagTtl' | 'staleFor'>;
-  readonly log: Logger;
   readonly metrics: Metrics;
   readonly replies: RepliesTally;
   /** Called for bytes that were fetched for a client by a reply which does not say so (`Reply.from`); left out where nobody counts them. */
@@ -90,7 +88,6 @@ class Core implements ManagedProxyCore {
     const { tagTtl, staleFor } = options.config;
     const config = { tagTtl, staleFor };
     this.#config = config;
-    const log = options.log.child({ room: 'proxy' });
     const lifetime = this.#lifetime;
     const access = new RepositoryAccess(table, options.facts);
     const sizes = new BlobSizes();
@@ -103,11 +100,10 @@ class Core implements ManagedProxyCore {
       store,
       access,
       config,
-      log,
       now,
       outOfReach: (registry) => upstream.outOfReach(registry),
     });
-    this.#lists = new KeptLists({ store: lists, access, config, log, now });
+    this.#lists = new KeptLists({ store: lists, access, config, now });
     this.#byDigest = new ManifestsByDigest({ fetcher, store, access, now });
     const passed = metrics.counter('registry_blobs_passed_total', 'Blob replies that went past the cache, by reason', [
       'why',
@@ -248,7 +244,7 @@ class Core implements ManagedProxyCore {
     return andThen(found, (known) => this.#render(pull, entry, known));
   }
 
-  #render(pull: Pull, entry: RegistryEntry, { manifest, from, since, freshUntil, warning }: Found): Reply {
+  #render(pull: Pull, entry: RegistryEntry, { manifest, from, since, freshUntil, stale }: Found): Reply {
     const { mediaType, size, digest, body } = manifest;
     // What another repository's word opens is looked up each time: that word may be void by the next.
     const isOwn = body === null || this.#access.hasGiven(entry, pull.target, digest);
@@ -257,10 +253,11 @@ class Core implements ManagedProxyCore {
     if (from === 'stale') this.#staleServed.inc({ registry: rowOf(entry) });
     return withCondition(pull, {
       status: 200,
-      headers: withWarning(headers, warning),
+      headers: withWarning(headers, stale?.warning),
       body: pull.method === 'HEAD' ? null : body,
       from,
       ...(since === undefined ? {} : { since }),
+      ...(stale === undefined ? {} : { reason: stale.reason }),
       ...(freshUntil === undefined || !isOwn ? {} : { freshUntil }),
     });
   }

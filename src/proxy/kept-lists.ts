@@ -2,21 +2,18 @@ import type { RegistryEntry } from '../aliases/table.ts';
 import type { Shown } from '../cache/index-port.ts';
 import type { KeptList, ListStore } from '../cache/list-store.ts';
 import { elapsed } from '../kit/time.ts';
-import { RegistryError } from '../oci/errors.ts';
 import { repositoryId } from '../oci/names.ts';
-import type { Logger } from '../telemetry/log.ts';
 import { rowOf } from '../upstream/upstream.ts';
 import type { ListAnswer, ListQuestion } from './lists.ts';
 import type { Pull, Reply } from './reply.ts';
 import { flightId, isDenial, isTransient, type RepositoryAccess } from './repository-access.ts';
-import { StaleIfError, staleWarning } from './stale.ts';
+import { StaleIfError, staleness } from './stale.ts';
 
 export interface KeptListsOptions {
   readonly store: ListStore;
   readonly access: RepositoryAccess;
   /** How old a list may be that is served while its registry fails, ms; read at each use. */
   readonly config: { readonly staleFor: number };
-  readonly log: Logger;
   readonly now: () => number;
 }
 
@@ -64,12 +61,6 @@ export class KeptLists {
       if (answer !== null) return answer;
     } catch (error) {
       if (!isTransient(error)) throw error;
-      const { registry, repository, what } = pull.target;
-      const reason = error instanceof RegistryError ? error.logged : String(error);
-      this.#options.log.warn(
-        { registry, repository, kind: what.kind, reason },
-        'the registry fails; a kept list is served in its place',
-      );
     }
     // The registry may have closed the repository meanwhile, in answer to another request.
     const still = this.#usable(entry, pull, question);
@@ -115,8 +106,8 @@ export class KeptLists {
 
   #stale(id: string, { target }: Pull, { checkedAt, ...list }: KeptList): ListAnswer {
     const trouble = this.#staleIfError.trouble(id, `${target.registry} cannot be connected to`);
-    const warning = staleWarning(trouble, checkedAt, this.#options.now());
-    return { list, from: 'stale', since: checkedAt, warning };
+    const stale = staleness(trouble, checkedAt, this.#options.now());
+    return { list, from: 'stale', since: checkedAt, stale };
   }
 }
 

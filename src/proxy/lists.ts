@@ -9,11 +9,12 @@ import type { ListPage, Upstream } from '../upstream/upstream.ts';
 import type { ManifestsByTag } from './by-tag.ts';
 import { listHeaders, type Pull, type Reply, withWarning } from './reply.ts';
 import { isMissing } from './repository-access.ts';
+import type { Staleness } from './stale.ts';
 
 /** A list and where it came from; `warning` of one that is stale. */
 export interface ListAnswer extends Pick<Reply, 'from' | 'since'> {
   readonly list: ListPage;
-  readonly warning?: string | undefined;
+  readonly stale?: Staleness | undefined;
 }
 
 /** What a client asks for of a repository's lists. The answer is the same for all who ask, by whatever way; each has it in its own words. */
@@ -88,18 +89,24 @@ function nextQuery({ next, mark }: ListPage, own: string, page: Page, trail: Tra
 /** @param link to the next page, below the repository; null where there is none */
 function replyOf(
   { base, target, ns, method }: Pull,
-  { from, since, warning }: ListAnswer,
+  { from, since, stale }: ListAnswer,
   mediaType: string,
   body: Uint8Array,
   link: { readonly path: string; readonly query: string | null },
 ): Reply {
-  const headers: Record<string, string> = { ...withWarning(listHeaders(mediaType, body.length), warning) };
+  const headers: Record<string, string> = { ...withWarning(listHeaders(mediaType, body.length), stale?.warning) };
   if (link.query !== null) {
     const ofClient = ns === undefined ? '' : `&${new URLSearchParams({ ns })}`;
     headers.link = renderNext(`${base}${target.repository}/${link.path}`, `${link.query}${ofClient}`);
   }
-  const answer = { status: 200, headers, body: method === 'HEAD' ? null : body, from };
-  return since === undefined ? answer : { ...answer, since };
+  return {
+    status: 200,
+    headers,
+    body: method === 'HEAD' ? null : body,
+    from,
+    ...(since === undefined ? {} : { since }),
+    ...(stale === undefined ? {} : { reason: stale.reason }),
+  };
 }
 
 const INDEX_ONLY = parseAccept(OCI_INDEX);

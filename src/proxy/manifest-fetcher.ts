@@ -12,6 +12,7 @@ import type { Upstream, UpstreamManifest } from '../upstream/upstream.ts';
 import type { BlobSizes } from './blobs.ts';
 import type { Reply } from './reply.ts';
 import type { RepositoryAccess } from './repository-access.ts';
+import type { Staleness } from './stale.ts';
 
 export type Method = 'GET' | 'HEAD';
 
@@ -31,8 +32,8 @@ export interface Found {
   readonly from: Extract<Reply['from'], 'cache' | 'upstream' | 'stale'>;
   /** See {@link Reply.since}. */
   readonly since?: number;
-  /** The `Warning` of what is stale. */
-  readonly warning?: string;
+  /** What is said of it where it is stale. */
+  readonly stale?: Staleness;
   /** See {@link Reply.freshUntil}. */
   readonly freshUntil?: number;
 }

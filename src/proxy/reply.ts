@@ -45,6 +45,8 @@ export interface Reply {
   readonly from: 'cache' | 'fill' | 'upstream' | 'stale';
   /** When its registry last gave or confirmed this, ms since 1970, of the same clock as `freshUntil`; left out where that is now, or not known. */
   readonly since?: number;
+  /** Why this is stale, as the operator may know it; left out of every other answer. */
+  readonly reason?: string;
   /**
    * Until when, ms since 1970, this answer may be given again to the same question (target, method, class of Accept, authenticated or not)
    * without asking the core, as long as the core's generation stays the same and it is not denied. Left out where it may not.
@@ -108,14 +110,24 @@ export function withWarning(headers: ReplyHeaders, warning: string | undefined):
 }
 
 /** 304: what a client's cache needs to recognise its copy, and no length. */
-export function notModified(digest: string, { from, since }: Pick<Reply, 'from' | 'since'>, warning?: string): Reply {
+export function notModified(
+  digest: string,
+  { from, since, reason }: Pick<Reply, 'from' | 'since' | 'reason'>,
+  warning?: string,
+): Reply {
   const headers = {
     'docker-distribution-api-version': API_VERSION,
     'docker-content-digest': digest,
     etag: entityTag(digest),
   };
-  const answer = { status: 304, headers: withWarning(headers, warning), body: null, from };
-  return since === undefined ? answer : { ...answer, since };
+  return {
+    status: 304,
+    headers: withWarning(headers, warning),
+    body: null,
+    from,
+    ...(since === undefined ? {} : { since }),
+    ...(reason === undefined ? {} : { reason }),
+  };
 }
 
 /** A manifest's reply as this pull gets it: 304 where the client has it already (RFC 9110, 13.1.2). */

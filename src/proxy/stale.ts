@@ -15,6 +15,8 @@ const FAILING_KEPT = 10_000;
 export interface Trouble {
   /** As clients are told: no names of what lies behind a registry. */
   readonly what: string;
+  /** As the operator may know it. */
+  readonly logged: string;
   /** When it was first noticed, ms of the core's clock. */
   readonly since: number;
 }
@@ -38,14 +40,14 @@ export class StaleIfError {
 
   /** What is wrong; `what`, and since now, where nothing was known of it. */
   trouble(id: string, what: string): Trouble {
-    return this.#failing.get(id) ?? { what, since: this.#now() };
+    return this.#failing.get(id) ?? { what, logged: what, since: this.#now() };
   }
 
   /** Takes note of a failure that says nothing about the image; an answer about the image is no reason to leave the upstream alone. */
   failed(id: string, error: unknown): void {
     if (!isTransient(error) || !(error instanceof RegistryError)) return;
     const retryAfter = (error.options.retryAfter ?? 0) * 1000;
-    this.#note(id, error.message, Math.min(MAX_FAILURE_PAUSE, Math.max(FAILURE_PAUSE, retryAfter)));
+    this.#note(id, error.message, error.logged, Math.min(MAX_FAILURE_PAUSE, Math.max(FAILURE_PAUSE, retryAfter)));
   }
 
   succeeded(id: string): void {
@@ -60,7 +62,7 @@ export class StaleIfError {
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise<null>((resolve) => {
       timer = setTimeout(() => {
-        this.#note(id, late, FAILURE_PAUSE);
+        this.#note(id, late, late, FAILURE_PAUSE);
         resolve(null);
       }, this.#timeout);
     });
@@ -75,21 +77,34 @@ export class StaleIfError {
     this.#failing.clear();
   }
 
-  #note(id: string, what: string, pause: number): void {
+  #note(id: string, what: string, logged: string, pause: number): void {
     const now = this.#now();
-    this.#failing.set(id, { what, since: this.#failing.get(id)?.since ?? now, until: now + pause });
+    this.#failing.set(id, { what, logged, since: this.#failing.get(id)?.since ?? now, until: now + pause });
   }
 }
 
 /** Characters of what went wrong. An upstream's own words may be among them; the header has to fit into every client's buffer. */
 const MAX_WHAT = 300;
 
+/** What is said of a stale answer: to the client, and in the log. */
+export interface Staleness {
+  /** The value of `Warning`. */
+  readonly warning: string;
+  /** What failed, as the operator may know it. */
+  readonly reason: string;
+}
+
+/** Of a kept answer that is served because of some trouble; for the times see {@link staleWarning}. */
+export function staleness(trouble: Trouble, checkedAt: number, now: number): Staleness {
+  return { warning: staleWarning(trouble, checkedAt, now), reason: trouble.logged };
+}
+
 /**
  * The value of `Warning` of a stale answer (distribution-spec, *Warnings*): for the person at the terminal, what failed, since when, and how old
  * this is. Code 299 and agent `-` are the only ones that clients show.
  * @param checkedAt when the upstream last said that this is right, ms of the core's clock, as is `now`
  */
-export function staleWarning({ what, since }: Trouble, checkedAt: number, now: number): string {
+export function staleWarning({ what, since }: Pick<Trouble, 'what' | 'since'>, checkedAt: number, now: number): string {
   // A machine's clock may have been put right since: what a person reads is counted back from what it says now.
   const began = iso(Date.now() - elapsed(since, now)).replace(/\.\d+Z$/, 'Z');
   const age = formatSpan(elapsed(checkedAt, now));

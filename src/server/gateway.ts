@@ -9,6 +9,7 @@ import { startAdminServer } from '../admin/socket.ts';
 import { announceGateway } from '../admin/well-known.ts';
 import { registryOf, rowNameOf } from '../aliases/lookup.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
+import { baseUrl, gatherFacts } from '../clients/facts.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import { Edge } from '../edge/edge.ts';
@@ -43,10 +44,22 @@ export interface RunningGateway {
     readonly http: readonly string[];
     readonly metrics: string | null;
   };
+  /** What helps whoever has started it. */
+  readonly hints: StartHints;
   /** Reads the configuration again and takes what can change of it. @throws {OperatorError} where it has problems; nothing has changed then */
   reload(): Promise<ReloadReport>;
   /** Stops accepting, lets running pulls end, then ends everything; never rejects. */
   close(reason: string): Promise<void>;
+}
+
+/** Where to go on from here; for a person who looks on, and as fields of the log for programs. */
+interface StartHints {
+  /** The page for people. */
+  readonly page: string;
+  /** The root that clients have to trust; null where the certificates are not of the internal CA. */
+  readonly ca: string | null;
+  /** The next command. */
+  readonly next: string;
 }
 
 /** What every step of the start is given. A step defers the end of what it has started on the lifecycle. */
@@ -55,7 +68,7 @@ interface Base {
   readonly config: Config;
   readonly reloader: Reloader;
   readonly log: Logger;
-  readonly logLines: LineSink | null;
+  readonly logLines: LineSink;
   readonly wellKnown: readonly string[];
   readonly metrics: Metrics;
   /** Counts replies by kind and origin, in the proxy core and in the cache before it. */
@@ -139,9 +152,14 @@ export async function startGateway(options: {
 
     base.ready = true;
     await live.settled();
-    log.info({ ...live.addresses, dataDir: config.dataDir, version: version() }, 'ready');
+    const hints = await startHints(base, { state, bound });
+    const { format } = config.log;
+    // A person is told in sentences, by whoever has started it.
+    const fields = { ...live.addresses, dataDir: config.dataDir, ...(format === 'json' ? hints : {}) };
+    log.info({ ...fields, version: version() }, 'ready');
     return {
       addresses: live.addresses,
+      hints,
       reload: () => reloader.reload().finally(() => live.settled()),
       async close(reason) {
         log.info({ reason }, 'ending; running pulls may finish');
@@ -183,7 +201,7 @@ function startCache(base: Base, { access }: Pick<Parts, 'access'>): Cache {
 }
 
 function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'cache' | 'access'>): Parts['core'] {
-  const { config, log, metrics, lifecycle } = base;
+  const { config, metrics, lifecycle } = base;
   const { cache, upstream, access } = parts;
   const { table } = parts.state;
   const core = createProxyCore({
@@ -194,7 +212,6 @@ function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'c
     lists: cache.lists,
     table: table.snapshot,
     config: config.cache,
-    log,
     metrics,
     replies: base.replies,
     fetched: (client, bytes) => access.fetched(client, bytes),
@@ -298,6 +315,13 @@ function boundConfig({ reloader }: Base, { https, http }: EdgeAddresses): () => 
     if (from !== reloader.config) [from, bound] = [reloader.config, bind(reloader.config)];
     return bound;
   };
+}
+
+async function startHints({ config }: Base, { state, bound }: Pick<Parts, 'state' | 'bound'>): Promise<StartHints> {
+  const ports = { https: bound.https?.port, http: bound.http?.port };
+  const facts = await gatherFacts({ config, table: state.table.snapshot(), bound: ports, credentials: false });
+  const next = facts.registries.length === 0 ? 'gateway alias add NAME REGISTRY' : 'gateway client docker';
+  return { page: `${baseUrl(facts)}/`, ca: facts.ca?.file ?? null, next };
 }
 
 /** What the operator's commands see of the running gateway. */

@@ -1,6 +1,7 @@
 import { type Logger, pino } from 'pino';
 import { iso } from '../kit/time.ts';
 import { LineWriter } from './line-writer.ts';
+import { inWords, screenOf } from './words.ts';
 
 export type { Logger };
 
@@ -21,40 +22,29 @@ export interface LineSink {
   write(line: string): void;
 }
 
-/** The log of a process, and where its lines go; null where pino puts them into another form. */
+/** The log of a process. */
 export interface ProcessLog {
   readonly log: Logger;
-  readonly lines: LineSink | null;
-  /** Takes another level, for all of its children too. */
-  reconfigure(config: { readonly log: { readonly level: string } }): void;
+  /** Takes lines of JSON as `log` makes them, whatever form they are written in. */
+  readonly lines: LineSink;
+  /** A line as it stands, behind what was logged before: for the person at the terminal. */
+  print(line: string): void;
+  /** Takes another level, for all of its children too, and another format, for lines from now on. */
+  reconfigure(config: { readonly log: LogConfig }): void;
+}
+
+interface LogConfig {
+  readonly level: string;
+  readonly format: 'json' | 'pretty';
 }
 
 /**
- * The process's log: JSON lines on standard output, or readable ones on a terminal.
+ * The process's log: JSON lines on standard output, or words on a terminal, which are made of the same lines.
  * Rooms take a child (`log.child({ room: 'edge' })`) and log facts as fields, sentences as messages.
  */
-export function createLog(
-  config: { readonly level: string; readonly format: 'json' | 'pretty' },
-  destination: 1 | 2 = 1,
-): ProcessLog {
+export function createLog(config: LogConfig, destination: 1 | 2 = 1): ProcessLog {
   const children: Logger[] = [];
-  const options = {
-    level: config.level,
-    // Rooms have one each, for as long as the process lives. A child has a level of its own, which nobody here sets apart.
-    onChild: (child: Logger) => void children.push(child),
-    base: null,
-    timestamp: timeField,
-    formatters: { level: (label: string) => ({ level: label }) },
-    redact: { paths: SECRETS.flatMap((name) => [`["${name}"]`, `*["${name}"]`, `*.*["${name}"]`]), censor: '***' },
-  };
-  if (config.format === 'pretty') {
-    const log = pino({
-      ...options,
-      transport: { target: 'pino-pretty', options: { destination, ignore: 'room', translateTime: 'SYS:HH:MM:ss' } },
-    });
-    return { log, lines: null, reconfigure: setLevel(log, children) };
-  }
-  const lines = new LineWriter(destination, (lost, error) => {
+  const writer = new LineWriter(destination, (lost, error) => {
     log.warn(
       { lines: lost, ...(error === null ? {} : { err: error }) },
       error === null
@@ -63,14 +53,30 @@ export function createLog(
     );
   });
   // Before pino's own listener, which would flush the destination with a function that can hang.
-  process.prependListener('exit', () => lines.end());
-  const log = pino(options, lines);
-  return { log, lines, reconfigure: setLevel(log, children) };
-}
-
-function setLevel(log: Logger, children: readonly Logger[]): ProcessLog['reconfigure'] {
-  return ({ log: { level } }) => {
-    for (const one of [log, ...children]) one.level = level;
+  process.prependListener('exit', () => writer.end());
+  const words = (format: LogConfig['format']) => (format === 'json' ? null : inWords(screenOf(destination)));
+  let toWords = words(config.format);
+  const lines: LineSink = { write: (line) => writer.write(toWords === null ? line : toWords(line)) };
+  const log = pino(
+    {
+      level: config.level,
+      // Rooms have one each, for as long as the process lives. A child has a level of its own, which nobody here sets apart.
+      onChild: (child: Logger) => void children.push(child),
+      base: null,
+      timestamp: timeField,
+      formatters: { level: (label: string) => ({ level: label }) },
+      redact: { paths: SECRETS.flatMap((name) => [`["${name}"]`, `*["${name}"]`, `*.*["${name}"]`]), censor: '***' },
+    },
+    lines,
+  );
+  return {
+    log,
+    lines,
+    print: (line) => writer.write(`${line}\n`),
+    reconfigure({ log: { level, format } }) {
+      for (const one of [log, ...children]) one.level = level;
+      toWords = words(format);
+    },
   };
 }
 

@@ -4,7 +4,6 @@ import { type Digest, parseDigest, parseReference, type Reference, type What } f
 import { createProxyCore, type ManagedProxyCore } from '../../src/proxy/core.ts';
 import { ManifestCache } from '../../src/proxy/manifest-cache.ts';
 import { type ProxyCore, type Pull, type Reply, repliesTally } from '../../src/proxy/reply.ts';
-import { silentLog } from '../../src/telemetry/log.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
 import type { Upstream } from '../../src/upstream/upstream.ts';
 import { endRig, makeRig, type Rig, type RigOptions, readUntilEnd } from './cache-rig.ts';
@@ -91,7 +90,6 @@ export class RegistryBed {
       lists: cache.lists,
       table: () => this.#table(),
       config: { tagTtl, staleFor },
-      log: silentLog(),
       metrics,
       replies,
       now: () => this.clock,

@@ -126,7 +126,7 @@ describe('the warning of a stale answer', () => {
     fail();
     expect(staleIfError.trouble('a', 'new')).toMatchObject({ what: `r failed: ${now}`, since: 5 });
     staleIfError.succeeded('a');
-    expect(staleIfError.trouble('a', 'new')).toEqual({ what: 'new', since: now });
+    expect(staleIfError.trouble('a', 'new')).toEqual({ what: 'new', logged: 'new', since: now });
   });
 });
 
