@@ -6,6 +6,8 @@ import { shutDownIn } from '../oci/known-registries.ts';
 import { isPattern } from '../oci/names.ts';
 import {
   CredentialsWithheldError,
+  ForbiddenAddressError,
+  RedirectError,
   reasonClass,
   reasonOf,
   TokenRefusedError,
@@ -135,13 +137,16 @@ function judge(route: Route, endpoint: URL, answer: RegistryAnswer, now: number)
       because: 'no registry',
     };
   }
-  const refused = refusedLogin(route, answer);
+  const refused = refusedLogin(route, answer, elsewhere);
   if (refused !== null) return refused;
   if (status >= 300 && status !== 401 && answer.looksLike !== 'registry') {
     return {
       level: status === 404 || status === 400 ? 'fail' : 'warn',
       says: `${answers}, which no registry does at /v2/`,
-      next: elsewhere,
+      next:
+        answer.proxy === null
+          ? elsewhere
+          : `see whether that is the proxy's own answer, and it allows this host; else ${elsewhere}`,
       because: 'no registry',
     };
   }
@@ -156,7 +161,11 @@ function judge(route: Route, endpoint: URL, answer: RegistryAnswer, now: number)
 }
 
 /** What is wrong with the credentials; null where nothing is. */
-function refusedLogin({ host, credentials }: Route, { failure, login, status }: RegistryAnswer): Judgement | null {
+function refusedLogin(
+  { host, credentials }: Route,
+  { failure, login, status }: RegistryAnswer,
+  elsewhere: string,
+): Judgement | null {
   const logIn = `gateway registry set ${host} --username U --password-stdin`;
   if (failure instanceof CredentialsWithheldError) {
     return {
@@ -183,9 +192,17 @@ function refusedLogin({ host, credentials }: Route, { failure, login, status }: 
   return {
     level: 'fail',
     says: `answers (${status}), but gives no token: ${reasonOf(failure)}`,
-    next: 'check the way from here to the host that gives its tokens',
+    next: isElsewhere(failure)
+      ? `nothing was sent there: whoever runs the registry corrects where it sends for tokens; or ${elsewhere}`
+      : 'check the way from here to the host that gives its tokens',
     because: reasonClass(failure),
   };
+}
+
+/** Whether the registry sends for its tokens where nothing may be sent: an address inside, or without TLS. */
+function isElsewhere(failure: Error): boolean {
+  const causes = [failure, failure.cause];
+  return causes.some((one) => one instanceof RedirectError || one instanceof ForbiddenAddressError);
 }
 
 function unreached(route: Route, endpoint: URL, answer: RegistryAnswer, now: number): Judgement {
@@ -199,6 +216,11 @@ function unreached(route: Route, endpoint: URL, answer: RegistryAnswer, now: num
     because,
   });
   if (because === 'proxy') return throughProxy(host, `cannot be reached: ${reason}`);
+  if (because === 'name' && answer.proxy?.resolves === false) {
+    return failed(
+      `check the name; this machine resolves it where the proxy is socks5://, to have the proxy do so write socks5h:// (gateway registry set ${host} --proxy URL, or upstream.proxy)`,
+    );
+  }
   if (because === 'name') {
     return failed(
       `check the name, and the DNS server of this machine; or name another place: gateway registry set ${host} --endpoint URL`,
@@ -206,7 +228,9 @@ function unreached(route: Route, endpoint: URL, answer: RegistryAnswer, now: num
   }
   if (because === 'certificate') return untrusted(route, reason, answer, now);
   const port = endpoint.port === '' ? (endpoint.protocol === 'http:' ? '80' : '443') : endpoint.port;
-  if (because === 'connect timeout' || because === 'timeout') {
+  const isSilent = because === 'connect timeout' || because === 'timeout';
+  if (isSilent && answer.proxy !== null) return throughProxy(host, `cannot be reached: ${reason}`);
+  if (isSilent) {
     return failed(
       `let this machine out to ${endpoint.hostname}:${port} (firewall, security group, route), or name the proxy that leads there: gateway registry set ${host} --proxy URL`,
     );

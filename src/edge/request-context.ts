@@ -303,9 +303,14 @@ export class AccessLog {
   }
 }
 
+/** RFC 5842 §7.2. */
+const LOOP_DETECTED = 508;
+
 /** What went wrong, where something did that is no answer of the registry's and no client's doing. */
-function troubleOf({ status, from, cut }: RequestContext): Trouble['kind'] | null {
+function troubleOf({ status, from, cut, target }: RequestContext): Trouble['kind'] | null {
   if (cut === 'truncated') return 'cut';
+  // A request that came back: the one that sent it has the registry's name, and tells of it. doctor sends some to see whether an address leads here.
+  if (status === LOOP_DETECTED && target === null) return null;
   if (status >= 500) return 'failed';
   return from === 'stale' ? 'stale' : null;
 }

@@ -1,12 +1,25 @@
-/** The candidate a person most likely meant: at most a third of the letters differ. */
+/** The candidate a person most likely meant: at most a third of the letters differ, or two, of those before what both names end in. */
 export function didYouMean(word: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined;
-  let least = Math.max(2, Math.floor(word.length / 3)) + 1;
+  let least = Number.POSITIVE_INFINITY;
   for (const candidate of candidates) {
-    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
-    if (distance < least) [best, least] = [candidate, distance];
+    const [from, to] = withoutSharedDomain(word.toLowerCase(), candidate.toLowerCase());
+    const distance = editDistance(from, to);
+    // A word of two letters with both replaced is another word.
+    const most = Math.min(from.length - 1, Math.max(2, Math.floor(from.length / 3)));
+    if (distance <= most && distance < least) [best, least] = [candidate, distance];
   }
   return best;
+}
+
+/** Hosts under one domain have all of that in common, however little else. */
+function withoutSharedDomain(one: string, other: string): readonly [string, string] {
+  const [ones, others] = [one.split('.'), other.split('.')];
+  while (ones.length > 1 && others.length > 1 && ones.at(-1) === others.at(-1)) {
+    ones.pop();
+    others.pop();
+  }
+  return [ones.join('.'), others.join('.')];
 }
 
 /** What to do about an unknown name: the one that was most likely meant, else what helps in any case. */

@@ -187,12 +187,17 @@ function fullReason(error: unknown): string {
   if (error instanceof ProxyError) return error.message;
   if (error instanceof ConnectError && error.cause instanceof ProxyError) return error.cause.message;
   const code = codeOf(error);
-  const said =
-    (code === undefined ? undefined : WORDS[code]) ?? (error instanceof Error ? error.message : String(error));
+  const said = (code === undefined ? undefined : WORDS[code]) ?? ownWords(error);
   if (!(error instanceof ConnectError) || error.where === 'endpoint') return said;
   // The words are about the registry otherwise.
   const what = error.where === 'realm' ? 'its token endpoint' : 'the host that it redirects to,';
   return `${what} ${error.host} cannot be connected to: ${said}`;
+}
+
+function ownWords(error: unknown): string {
+  // The platform's own timeout (AbortSignal.timeout) speaks of an operation, and not of who was waited for.
+  if (error instanceof DOMException && error.name === 'TimeoutError') return 'no answer came in time';
+  return error instanceof Error ? error.message : String(error);
 }
 
 /**
@@ -205,8 +210,8 @@ function toldReasonOf(error: unknown): string {
   if (error instanceof TokenRefusedError) return `its token endpoint answered ${error.status}`;
   if (error instanceof StatusError || error instanceof RedirectError) return error.reason;
   if (error instanceof ForbiddenAddressError) return 'it points to an address that a registry may not point to';
-  const ownWords = [InvalidResponseError, TooLargeError, SlowDocumentError, RegistryError];
-  if (ownWords.some((type) => error instanceof type)) return (error as Error).message;
+  const fitForAll = [InvalidResponseError, TooLargeError, SlowDocumentError, RegistryError];
+  if (fitForAll.some((type) => error instanceof type)) return (error as Error).message;
   const words = WORDS[codeOf(error) ?? ''] ?? (isTimeout(error) ? 'no answer came in time' : 'the connection failed');
   if (!(error instanceof ConnectError) || error.where === 'endpoint') return words;
   const what = error.where === 'realm' ? 'its token endpoint' : 'the host that it redirects to';

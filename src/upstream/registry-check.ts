@@ -39,7 +39,7 @@ export interface RegistryAnswer {
   /** What the credentials are worth; `anonymous` where there are none: a token was given, or none was asked for. `unknown`: it was not found out. */
   readonly login: 'accepted' | 'refused' | 'anonymous' | 'wanted' | 'unknown';
   /** The proxy on the way. */
-  readonly proxy: Pick<ProxyServer, 'host' | 'port'> | null;
+  readonly proxy: Pick<ProxyServer, 'host' | 'port' | 'resolves'> | null;
   /** Why there is no answer, or no token; as connections, realms and proxies throw it. */
   readonly failure: Error | null;
   /** Where a certificate was refused, and no proxy is in between: whose it is. */

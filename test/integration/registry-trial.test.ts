@@ -2,7 +2,7 @@ import { createServer, type RequestListener, type Server } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { EndpointVerdict } from '../../src/admin/contract.ts';
-import { tryRegistry } from '../../src/admin/registry-check.ts';
+import { judgeAnswer, tryRegistry } from '../../src/admin/registry-check.ts';
 import type { RegistryEntry } from '../../src/aliases/table.ts';
 import type { Config } from '../../src/config/config.ts';
 import { FakeRegistry } from '../support/fake-registry/index.ts';
@@ -168,6 +168,16 @@ describe('what is wrong', () => {
     expect(await tried(portal)).toMatchObject({ level: 'fail', message: expect.stringContaining('by a redirect to') });
   });
 
+  test('a realm that nothing is sent to', async () => {
+    const challenge = 'Bearer realm="https://169.254.169.254/token",service="x"';
+    const site = await web((_, response) => response.writeHead(401, { 'www-authenticate': challenge }).end());
+    expect(await tried(site)).toMatchObject({
+      level: 'fail',
+      message: expect.stringContaining('gives no token'),
+      next: expect.stringContaining('nothing was sent there'),
+    });
+  });
+
   test('this gateway itself, and a registry that has a fault of its own', async () => {
     const loop = await web((_, response) => response.writeHead(508).end());
     expect(await tried(loop)).toMatchObject({ level: 'fail', message: expect.stringContaining('leads back') });
@@ -181,6 +191,7 @@ describe('what is wrong', () => {
     const { port } = silent.address() as AddressInfo;
     expect(await tried(`http://127.0.0.1:${port}`)).toMatchObject({
       level: 'fail',
+      message: expect.stringContaining('no answer came in time'),
       next: expect.stringContaining(`let this machine out to 127.0.0.1:${port}`),
     });
     silent.close();
@@ -212,6 +223,42 @@ describe('a proxy', () => {
       next: expect.stringMatching(next),
     });
     expect(JSON.stringify(verdict)).not.toContain('secret-of-proxy');
+  });
+
+  test('of SOCKS that gets addresses, where the name is known to the proxy alone', async () => {
+    expect(await tried('https://only-there.invalid', { proxy: 'socks5://127.0.0.1:1' })).toMatchObject({
+      level: 'fail',
+      next: expect.stringContaining('socks5h://'),
+    });
+  });
+
+  test('that takes connections and never answers is what to look at', () => {
+    const route = {
+      host: 'r.test',
+      endpoints: [],
+      proxy: null,
+      credentials: null,
+      public: false,
+      realms: [],
+      ca: null,
+    };
+    const answer = {
+      status: null,
+      ms: 0,
+      serverTime: null,
+      redirectedTo: null,
+      looksLike: null,
+      otherScheme: false,
+      login: 'unknown',
+      proxy: { host: 'proxy.test', port: 3128, resolves: true },
+      failure: Object.assign(new Error('late'), { code: 'ETIMEDOUT' }),
+      certificate: null,
+    } as const;
+    expect(judgeAnswer(route, 'https://r.test', answer, { known: [], now: 0 })).toMatchObject({
+      level: 'fail',
+      message: expect.stringContaining('through proxy.test:3128'),
+      next: expect.stringContaining('see whether the proxy runs'),
+    });
   });
 
   test('that does not run', async () => {
