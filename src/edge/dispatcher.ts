@@ -223,7 +223,7 @@ function sendReply(
     'x-request-id': context.id,
   };
   noteOrigin(headers, reply);
-  Object.assign(headers, namespaceOf(route));
+  Object.assign(headers, namespaceOf(route), placeOf(context, route, reply));
   if (body !== null && body.length !== undefined) headers['content-length'] ??= String(body.length);
   const { quota } = deps.access;
   if (quota === null || body === null) return writeReply(deps, context, reply, headers, response, null);
@@ -249,6 +249,20 @@ function noteOrigin(headers: Record<string, string>, { from, since }: Reply): vo
   if (!isKept || since === undefined) return;
   const age = elapsed(since, steadyNow());
   if (Number.isFinite(age)) headers.age = String(Math.floor(age / 1000));
+}
+
+/** How ollama begins its `User-Agent`. */
+const OLLAMA = 'ollama/';
+
+/**
+ * A blob's own place for ollama, which asks where a blob is before it fetches the parts: it takes the `Location` of a redirect and of a 200
+ * alike, and gives up where there is none ("http: no Location header in response"). To other clients a `Location` beside 200 says nothing
+ * (RFC 9110 §10.2.2), so they get none. Relative, since a proxy may stand before this gateway; `./` since a digest alone reads as a scheme.
+ */
+function placeOf({ userAgent }: RequestContext, { target }: PullRoute, { status }: Reply): { location?: string } {
+  const { what } = target;
+  if (status !== 200 || what.kind !== 'blob' || !userAgent.startsWith(OLLAMA)) return {};
+  return { location: `./${what.digest}` };
 }
 
 /** @throws {RegistryError} tooManyRequests; the body is closed then */

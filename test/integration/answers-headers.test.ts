@@ -83,6 +83,21 @@ describe('an answer says where it came from, and how old it is', () => {
   });
 });
 
+it('ollama is told where a whole blob is, which it asks before it fetches the parts; others are not', async () => {
+  const path = `library/app/blobs/${layer.digest}`;
+  const userAgent = 'ollama/0.17.4 (amd64 linux) Go/go1.26.8';
+  const place = async (headers: Record<string, string>) => {
+    const reply = await get(path, headers);
+    const { location } = reply.headers;
+    const base = `https://localhost/v2/docker.io/${path}`;
+    return [reply.status, location === undefined ? null : new URL(location, base).href === base];
+  };
+  expect(await place({ 'user-agent': userAgent })).toEqual([200, true]);
+  expect(await place({ 'user-agent': userAgent, range: 'bytes=0-9' })).toEqual([206, null]);
+  expect(await place({ 'user-agent': 'containerd/2.4.0' })).toEqual([200, null]);
+  expect((await get('library/app/manifests/1', { 'user-agent': userAgent })).headers.location).toBeUndefined();
+});
+
 it('`ns` is answered with the namespace that was used, GET and HEAD, and errors with what they are about', async () => {
   for (const method of ['GET', 'HEAD']) {
     const reply = await bed.client.get('/v2/library/app/manifests/1?ns=docker.io', { method });
