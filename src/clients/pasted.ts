@@ -1,6 +1,10 @@
+import type { RewriteFacts } from './rewrite.ts';
+import { rewriteDockerfile } from './rewriting/dockerfile.ts';
+import { rewriteYaml } from './rewriting/yaml.ts';
+
 /**
- * Image references in what people paste: a name, a command line, lines of a Dockerfile, of a manifest, of a compose file. What is a reference is
- * decided by its place alone; whether it is a good one, by `rewriteReference`.
+ * Image references in what people paste: a name, a command line, a Dockerfile, a manifest, a compose file or some lines of them. Files are read as
+ * `gateway rewrite` reads them, all else line by line. What is a reference is decided by its place; whether it is a good one, by `rewriteReference`.
  */
 export interface Pasted {
   /** In their order, each once. */
@@ -16,7 +20,10 @@ const PROGRAMS =
 const WRITES = /^(?:push|mutate|append|attach)$/;
 /** Words behind a program that only say which of its commands follows. */
 const GROUPS =
-  /^(?:image|images|i|container|containers|c|ctr|crictl|kubectl|nerdctl|compose|load|artifact|manifest|chart|registry|repo|blob|tag)$/;
+  /^(?:buildx|imagetools|image|images|i|container|containers|c|ctr|crictl|kubectl|nerdctl|compose|load|artifact|manifest|chart|registry|repo|blob|tag)$/;
+/** Commands that fetch no image by its name. */
+const FETCHES_NONE =
+  /^(?:build|login|logout|exec|logs|ps|stop|start|restart|rm|rmi|kill|cp|tag|import|load|up|down|version|info|network|volume)$/;
 /** Commands whose first word that is no option is the image; what follows is the command inside. */
 const RUNS = /^(?:run|create)$/;
 
@@ -25,12 +32,14 @@ const SCANNERS = /^(?:trivy|grype)$/;
 /** Programs whose further words are files or registries to write to. */
 const TAKES_ONE = /^(?:trivy|grype|crane|regctl|cosign|oras|ollama)$/;
 
-/** Options of `docker run` and its kin that stand alone; every other is followed by its value. */
+/** Long options of `docker run` and its kin that stand alone; every other is followed by its value. */
 const RUN_FLAGS =
-  /^--(?:rm|init|privileged|read-only|detach|interactive|tty|quiet|publish-all|no-healthcheck|oom-kill-disable|sig-proxy|disable-content-trust|replace|systemd|tls-verify|no-hosts|rmi|help)$|^-[ditPq]+$/;
+  /^--(?:rm|init|privileged|read-only|detach|interactive|tty|quiet|publish-all|no-healthcheck|oom-kill-disable|sig-proxy|disable-content-trust|replace|systemd|tls-verify|no-hosts|rmi|help)$/;
+/** A word of their short options: flags, and behind them perhaps one that takes a value, which is attached or the next word (`-dp 80:80`, `-p80:80`). */
+const SHORT_FLAGS = /^-[ditPq]*(?:[^ditPq-](.*))?$/;
 /** Options of commands that pull that are followed by a value; every other stands alone. */
 const PULL_VALUES =
-  /^--(?:platform|namespace|version|hosts-dir|user|creds|authfile|auth|cert-dir|os|arch|variant|annotation|name|repo|username|password|password-file|ca-file|cert-file|key-file|keyring|destination|untardir|output|format|address|timeout|snapshotter|label|host|context|config|log-level|policy|retry-times|src-creds|dest-creds|src-cert-dir|override-os|override-arch|key|pod-config|values|set|profile|image-repository)$|^-(?:n|o|a|u|d|f|H|c|l)$/;
+  /^--(?:platform|namespace|version|hosts-dir|user|creds|authfile|auth|cert-dir|os|arch|variant|annotation|name|repo|username|password|password-file|ca-file|cert-file|key-file|keyring|destination|untardir|output|format|address|timeout|snapshotter|label|host|context|config|log-level|policy|retry-times|src-creds|dest-creds|src-cert-dir|override-os|override-arch|key|pod-config|values|set|profile|image-repository)$|^-(?:n|o|u|d|f|H|c|l)$/;
 
 interface Word {
   readonly text: string;
@@ -39,36 +48,66 @@ interface Word {
 const TRANSPORT = /^(?:docker|oci|docker-image):\/\//;
 
 /** Reads what was pasted, bounded by its caller. */
-export function pastedReferences(text: string): Pasted {
-  const stages = new Set<string>();
-  const found: string[] = [];
-  let push: string | null = null;
-  for (const line of linesOf(text)) {
-    const command = commandOf(wordsOf(line));
-    if (command !== null) {
-      const written = command.rest.find(({ text: word }) => !word.startsWith('-') && !GROUPS.test(word))?.text ?? '';
-      if (WRITES.test(written)) push ??= `${command.program} ${written}`;
-      else found.push(...ofCommand(command));
-    } else {
-      found.push(...(ofDockerfile(line, stages) ?? ofManifest(line) ?? ofBareWords(line)));
-    }
-  }
-  return { references: [...new Set(found.filter((reference) => reference !== ''))], push };
+export function pastedReferences(pasted: string, facts: RewriteFacts): Pasted {
+  // Full-width letters, signs and spaces as keyboards for Chinese and Japanese write them are those of ASCII (Unicode NFKC).
+  const text = pasted.normalize('NFKC');
+  const inFile = ofFile(text, facts);
+  const { references, push } = inFile.length > 0 ? { references: inFile, push: null } : ofLines(text);
+  // As Compose and shells put it in where nothing is set: the version that is pulled.
+  const named = references.map((reference) => reference.replace(/\$\{\w+:?-([^${}]*)\}/g, '$1'));
+  return { references: [...new Set(named.filter((reference) => reference !== ''))], push };
 }
 
-/** Lines without what only continues them, comments and prompts. */
+const INSTRUCTION = /^[ \t]*(?:FROM|ARG|COPY|ADD|RUN)[ \t]/m;
+const FROM_ALONE = /^[ \t]*from[ \t]+(?:--\S+[ \t]+)*\S+(?:[ \t]+as[ \t]+\S+)?[ \t]*$/im;
+
+/** Brackets of what is read as YAML. Far more than manifests of this length have; a reader of thousands in each other would take long. */
+const MAX_BRACKETS = 300;
+
+/** The images of a whole file, or of a part that can be read as one; empty where it is none. */
+function ofFile(text: string, facts: RewriteFacts): string[] {
+  const isDockerfile = INSTRUCTION.test(text) || FROM_ALONE.test(text);
+  if (!isDockerfile && text.split(/[[{]/).length > MAX_BRACKETS) return [];
+  const { found } = isDockerfile ? rewriteDockerfile(text, facts) : rewriteYaml(text, facts);
+  if (found.length === 0 && isDockerfile && /\sscratch\b/i.test(text)) return ['scratch'];
+  return found.map(({ rewriting, whole }) => whole ?? rewriting.from);
+}
+
+function ofLines(text: string): Pasted {
+  const references: string[] = [];
+  let push: string | null = null;
+  for (const line of linesOf(text)) {
+    const words = wordsOf(line);
+    const command = commandOf(words);
+    if (command === null) {
+      references.push(...(ofManifest(line) ?? ofBareWords(words)));
+      continue;
+    }
+    const verb = command.rest.find(({ text: word }) => !word.startsWith('-') && !GROUPS.test(word))?.text ?? '';
+    if (WRITES.test(verb)) push ??= `${command.program} ${verb}`;
+    else if (!FETCHES_NONE.test(verb)) references.push(...ofCommand(command));
+  }
+  return { references, push };
+}
+
+/** Lines without what only continues them, comments, prompts and Markdown's code marks; operators between quotes divide nothing. */
 function linesOf(text: string): string[] {
   return text
-    .replace(/\\\r?\n/g, ' ')
-    .split(/\r?\n|&&|\|\||;|\|/)
+    .replace(/[\\`][ \t]*\r?\n/g, ' ')
+    .replace(/```\w*|`/g, ' ')
+    .split(/\r?\n/)
+    .flatMap((line) => line.match(/(?:"[^"]*"|'[^']*'|(?<!&)&(?!&)|[^;|&])+/g) ?? [])
     .map((line) => line.trim().replace(/^(?:[$%>]|PS [^>]*>|\S+[@:]\S*[$#])\s+/, ''))
     .filter((line) => line !== '' && !/^(?:#|\/\/)/.test(line));
 }
 
+/** The words of a line as a shell divides it, up to a comment. */
 function wordsOf(line: string): Word[] {
-  return [...line.matchAll(/"([^"]*)"|'([^']*)'|(?:[^\s"']|"[^"]*"|'[^']*')+/g)].map(([whole, double, single]) => ({
-    text: double ?? single ?? whole.replace(/["']/g, ''),
-  }));
+  const words = [...line.matchAll(/"([^"]*)"|'([^']*)'|(?:[^\s"']|"[^"]*"|'[^']*'|["'])+/g)].map(
+    ([whole, double, single]) => ({ text: double ?? single ?? whole.replace(/["']/g, '') }),
+  );
+  const comment = words.findIndex(({ text }) => text.startsWith('#'));
+  return comment < 0 ? words : words.slice(0, comment);
 }
 
 interface CommandLine {
@@ -93,9 +132,9 @@ function ofCommand({ program, rest }: CommandLine): string[] {
   const images: string[] = [];
   for (let index = SCANNERS.test(program) ? verb : verb + 1; index < rest.length; index++) {
     const { text } = rest[index] ?? { text: '' };
+    if (text === '--') continue;
     if (text.startsWith('-')) {
-      const alone = text.includes('=') || (runs ? RUN_FLAGS.test(text) || isAttached(text) : !PULL_VALUES.test(text));
-      if (!alone) index++;
+      if (takesNext(text, runs, program)) index++;
     } else {
       images.push(text.replace(/^registry:/, ''));
       if (runs || TAKES_ONE.test(program)) break;
@@ -110,9 +149,11 @@ function isWord(words: readonly Word[], index: number): boolean {
   return !(words[index]?.text ?? '').startsWith('-') && !PULL_VALUES.test(before);
 }
 
-/** `-p80:80`, `-eX=1`: a short option with its value. */
-function isAttached(text: string): boolean {
-  return /^-[^-].+/.test(text);
+/** Whether the word behind an option is its value. */
+function takesNext(option: string, runs: boolean, program: string): boolean {
+  if (option.includes('=')) return false;
+  if (!runs) return PULL_VALUES.test(option) || (option === '-a' && /^(?:ctr|crictl)$/.test(program));
+  return option.startsWith('--') ? !RUN_FLAGS.test(option) : SHORT_FLAGS.exec(option)?.[1] === '';
 }
 
 /** `kubectl run x --image=nginx`, `kubectl set image deployment/x container=nginx`. */
@@ -123,21 +164,6 @@ function ofKubectl(rest: readonly Word[]): string[] {
   );
   if (texts[0] !== 'set' || texts[1] !== 'image') return images;
   return texts.slice(2).flatMap((text) => /^[^-/=][^/=]*=(.+)$/.exec(text)?.[1] ?? []);
-}
-
-/** `FROM --platform=$BUILDPLATFORM golang:1.22 AS build`, `COPY --from=nginx:1 …`; names of stages are no images. Null for any other line. */
-function ofDockerfile(line: string, stages: Set<string>): string[] | null {
-  const from = /^FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?/i.exec(line);
-  if (from !== null) {
-    const [, image = '', stage] = from;
-    const isStage = stages.has(image.toLowerCase());
-    if (stage !== undefined) stages.add(stage.toLowerCase());
-    return isStage ? [] : [image];
-  }
-  const copy = /^(?:COPY|ADD|RUN)\s.*?--(?:from=|mount=\S*\bfrom=)([^\s,]+)/i.exec(line);
-  if (copy !== null)
-    return stages.has((copy[1] ?? '').toLowerCase()) || /^\d+$/.test(copy[1] ?? '') ? [] : [copy[1] ?? ''];
-  return /^(?:AS|ARG|ENV|COPY|ADD|RUN|CMD|ENTRYPOINT|WORKDIR|EXPOSE|LABEL|USER|VOLUME)\s/.test(line) ? [] : null;
 }
 
 /** `image: nginx`, `- "image": "nginx",`, `Image = quay.io/org/app` (Quadlet); other keys have none. Null where the line is no key with a value. */
@@ -156,13 +182,24 @@ const SITES: readonly (readonly [RegExp, string])[] = [
   [/^quay\.io\/repository\//, 'quay.io/'],
 ];
 
-/** Names alone; prose among them is what `rewriteReference` refuses. */
-function ofBareWords(line: string): string[] {
-  return wordsOf(line).map(({ text }) => {
+/** What a name with a registry, a tag or a digest looks like, in the middle of prose too. */
+const SHAPED =
+  /^(?=.*[/:@])[a-z0-9][a-z0-9._-]*(?::\d+(?=\/))?(?:\/[a-z0-9._-]+)*(?::[A-Za-z0-9_][\w.-]*)?(?:@[a-z0-9]+:[0-9a-f]+)?$/;
+
+/** Names alone, or those in prose (an error's text, a sentence in any language) that have the shape of one. */
+function ofBareWords(words: readonly Word[]): string[] {
+  const names = words.map(({ text }) => {
     const address = /^https?:\/\/([^?#]+)/.exec(text)?.[1];
-    if (address === undefined) return text.replace(/[,.]$/, '');
+    if (address === undefined) return text;
     const site = SITES.find(([pattern]) => pattern.test(address));
     const name = site === undefined ? address : address.replace(site[0], site[1]);
     return name.replace(/\/(?:tags|general)?\/?$/, '');
   });
+  // Letters of other scripts stand beside names without a space, and punctuation ends them.
+  const parts = names
+    .flatMap((name) => name.split(/[^\x20-\x7e]+/))
+    .map((part) => part.replace(/^[^\w[{<$]+|[,.:;!?)]+$/g, ''));
+  const shaped = parts.filter((part) => SHAPED.test(part));
+  const isProse = names.length > 1 && names.some((name) => /[^a-z0-9._/:@,-]/.test(name) || /^[^a-z0-9]|:$/.test(name));
+  return isProse && shaped.length > 0 ? shaped : parts;
 }

@@ -21,7 +21,7 @@ export type NotRewritten =
   | 'variable'
   /** `scratch`, the empty image that no registry has. */
   | 'scratch'
-  /** 64 hexadecimal digits: a local image's ID. */
+  /** 64 hexadecimal digits, `sha256:` before them or not: a local image's ID. */
   | 'image-id'
   /** No image reference. */
   | 'malformed';
@@ -79,7 +79,8 @@ export function rewriteReference(reference: string, facts: RewriteFacts): Rewrit
   const transport = TRANSPORT.exec(reference)?.[0] ?? '';
   const { name, version } = split(reference.slice(transport.length));
   if (name === 'scratch' && version === '') return kept('scratch', 'scratch is the empty image, which no registry has');
-  if (IMAGE_ID.test(name)) return kept('image-id', `${shown(name)} is the ID of a local image`);
+  if (IMAGE_ID.test(name) || (name === 'sha256' && IMAGE_ID.test(version.slice(1))))
+    return kept('image-id', `${shown(name)} is the ID of a local image`);
   const parsed = parse(name);
   if (parsed === 'variable') return kept('variable', `${shown(name)} is known only once its variables are`);
   if (parsed === null || !isVersion(version)) return kept('malformed', `${shown(reference)} is no image reference`);

@@ -75,7 +75,12 @@ function ofFrom(start: number, reference: string, args: ReadonlyMap<string, Argu
   const rest = reference.slice(variable[0].length);
   // The whole name, or all of it but tag and digest.
   if (rest === '' || /^[:@]/.test(rest))
-    return [spotOf(argument.start, argument.value, rewriteReference(argument.value, facts))];
+    return [
+      {
+        ...spotOf(argument.start, argument.value, rewriteReference(argument.value, facts)),
+        whole: argument.value + rest,
+      },
+    ];
   const registry = rest.startsWith('/') ? registryIn(argument.value, facts) : undefined;
   const place = registry === undefined ? null : placeOf(registry, facts);
   if (registry === undefined || place === null) {
@@ -84,7 +89,7 @@ function ofFrom(start: number, reference: string, args: ReadonlyMap<string, Argu
     return [spotOf(start, reference, rewriting)];
   }
   const changed: Rewriting = { kind: 'rewritten', from: argument.value, to: place.prefix, registry, by: place.by };
-  return [spotOf(argument.start, argument.value, changed)];
+  return [{ ...spotOf(argument.start, argument.value, changed), whole: argument.value + rest }];
 }
 
 /** The instructions of a file, without comments and without the lines of here-documents. */

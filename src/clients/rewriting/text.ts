@@ -8,13 +8,14 @@ export interface Spot {
   /** What is written there in its place. */
   readonly text: string;
   readonly rewriting: Rewriting;
+  /** The whole reference, where the text in this place is a part of it: a registry beside a repository, the default of a variable. */
+  readonly whole?: string;
 }
 
 /** A reference of a file and what became of it. */
-export interface Found {
+export interface Found extends Pick<Spot, 'rewriting' | 'whole'> {
   /** From 1. */
   readonly line: number;
-  readonly rewriting: Rewriting;
 }
 
 export interface RewrittenText {
@@ -35,7 +36,11 @@ export function spliced(text: string, spots: readonly Spot[], notes: readonly st
     result += text.slice(at, start) + replacement;
     at = end;
   }
-  const found = ordered.map(({ start, rewriting }) => ({ line: text.slice(0, start).split('\n').length, rewriting }));
+  const found = ordered.map(({ start, rewriting, whole }) => ({
+    line: text.slice(0, start).split('\n').length,
+    rewriting,
+    ...(whole === undefined ? {} : { whole }),
+  }));
   return { text: result + text.slice(at), found, notes };
 }
 

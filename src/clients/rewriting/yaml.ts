@@ -6,6 +6,8 @@ import { type RewrittenText, type Spot, spliced, spotOf } from './text.ts';
 
 /** Keys beside `repository` that only the description of an image has (Helm's values). */
 const IMAGE_KEYS: ReadonlySet<string> = new Set(['tag', 'digest', 'registry', 'pullPolicy', 'imagePullPolicy']);
+/** What only a job or step of GitHub's and GitLab's pipelines has. */
+const PIPELINE_KEYS = ['runs-on', 'uses', 'script', 'before_script', 'stages'] as const;
 /** Kinds whose `image:` is somebody's data. */
 const DATA_KINDS: ReadonlySet<string> = new Set(['ConfigMap', 'Secret']);
 
@@ -48,6 +50,8 @@ class ImageFinder {
         if (DATA_KINDS.has(String(map.get('kind')))) return visit.SKIP;
         const above = path.at(-1);
         const name = isPair(above) ? keyOf(above) : '';
+        // Words about an object, which nothing is pulled by.
+        if (/^(?:annotations|labels|matchLabels)$/.test(name)) return visit.SKIP;
         this.#map(map, name, kustomization && path.length <= 1);
         return undefined;
       },
@@ -58,58 +62,76 @@ class ImageFinder {
   /** @param name the key under which the map stands */
   #map(map: YAMLMap, name: string, isKustomization: boolean): void {
     const keys = new Set(map.items.map((pair) => keyOf(pair)));
-    if (keys.has('repository')) this.#repository(map, keys, name);
+    const part = partKey(map, keys, name);
+    if (part !== null) this.#repository(map, keys, part, part !== 'repository' || /image/i.test(name));
+    if (PIPELINE_KEYS.some((key) => keys.has(key))) this.#pipeline(map);
     for (const pair of map.items) {
       const key = keyOf(pair);
       const scalar = this.#scalar(pair.value);
       if (scalar === null || typeof scalar.value !== 'string') continue;
+      if (key === part) continue;
       if (key === 'image' && !isKustomization) {
         // An image that is built here is named after nothing that could be pulled (compose-spec, build).
         if (!keys.has('build')) this.#whole(scalar, scalar.value);
       } else if (key === 'reference' && name === 'image') this.#whole(scalar, scalar.value);
-      else if (/^(?:imageRegistry|registry)$/.test(key) && !keys.has('repository'))
-        this.#registry(scalar, scalar.value);
-      else if (/image$/i.test(key) || scalar.value.startsWith('docker-image://')) this.#explicit(scalar, scalar.value);
-      else if (key === 'value' && /IMAGE/.test(String(map.get('name')))) this.#explicit(scalar, scalar.value);
+      else if (/^(?:imageRegistry|registry)$/.test(key) && part === null)
+        this.#registry(scalar, scalar.value, scalar.value);
+      else if (/image(?:Name|Ref)?$/i.test(key) || scalar.value.startsWith('docker-image://'))
+        this.#explicit(scalar, scalar.value);
+      else if (/^(?:value|default)$/.test(key) && /image/i.test(String(map.get('name'))))
+        this.#explicit(scalar, scalar.value);
       else if (/_IMAGE$|^RELATED_IMAGE/.test(key)) this.#explicit(scalar, scalar.value);
     }
   }
 
-  /** Helm's form of an image, in two or three parts. */
-  #repository(map: YAMLMap, keys: ReadonlySet<string>, name: string): void {
-    const repository = this.#scalar(map.get('repository', true));
+  /** A job of GitHub's or GitLab's pipelines, which say some images by other keys. */
+  #pipeline(map: YAMLMap): void {
+    const { isSeq } = yamlLibrary();
+    const services = map.get('services');
+    const images = [map.get('container', true), map.get('uses', true), ...(isSeq(services) ? services.items : [])];
+    for (const image of images) {
+      const scalar = this.#scalar(image);
+      if (typeof scalar?.value !== 'string') continue;
+      // An action is a path in a repository, but for those that are images.
+      if (image === map.get('uses', true) && !scalar.value.startsWith('docker://')) continue;
+      this.#whole(scalar, scalar.value);
+    }
+  }
+
+  /** Helm's form of an image, in two or three parts, of which `key` has the repository. */
+  #repository(map: YAMLMap, keys: ReadonlySet<string>, key: PartKey, isImage: boolean): void {
+    const repository = this.#scalar(map.get(key, true));
     if (repository === null || typeof repository.value !== 'string') return;
     const registry = this.#scalar(map.get('registry', true));
     const host = typeof registry?.value === 'string' ? registry.value : '';
+    const [tag, digest] = ['tag', 'digest'].map((part) => this.#scalar(map.get(part, true))?.source ?? '');
+    const version = digest === '' ? (tag === '' ? '' : `:${tag}`) : `@${digest}`;
     if (registry !== null && host !== '') {
-      this.#registry(registry, host);
+      this.#registry(registry, host, `${host}/${repository.value}${version}`);
       return;
     }
-    const isImage = /image/i.test(name) || [...keys].some((key) => IMAGE_KEYS.has(key));
-    if (isImage) this.#whole(repository, repository.value);
+    const whole = `${repository.value}${version}`;
+    if (isImage || [...keys].some((one) => IMAGE_KEYS.has(one))) this.#whole(repository, repository.value, whole);
     else this.#explicit(repository, repository.value);
   }
 
   /** A registry that a chart puts before a repository. */
-  #registry(scalar: Scalar, value: string): void {
+  #registry(scalar: Scalar, value: string, whole: string): void {
     const registry = registryIn(value, this.#facts);
-    if (registry === undefined) {
-      // Not each `registry:` is one of images; what names this gateway is done.
-      if (isRegistryHost(value)) this.#put(scalar, value, rewriteReference(`${value}/name`, this.#facts));
-      return;
-    }
-    const place = placeOf(registry, this.#facts);
-    if (place === null) {
-      this.#put(scalar, value, rewriteReference(`${value}/name`, this.#facts));
-      return;
-    }
-    this.#put(scalar, value, { kind: 'rewritten', from: value, to: place.prefix, registry, by: place.by });
+    const place = registry === undefined ? null : placeOf(registry, this.#facts);
+    // Not each `registry:` is one of images; what names this gateway is done.
+    if (registry === undefined && !isRegistryHost(value)) return;
+    const rewriting: Rewriting =
+      registry === undefined || place === null
+        ? rewriteReference(`${value}/name`, this.#facts)
+        : { kind: 'rewritten', from: value, to: place.prefix, registry, by: place.by };
+    this.#put(scalar, value, rewriting, whole);
   }
 
   /** What is an image for sure. */
-  #whole(scalar: Scalar, value: string): void {
+  #whole(scalar: Scalar, value: string, whole?: string): void {
     if (value.trim() === '') return;
-    this.#put(scalar, value, rewriteReference(value, this.#facts));
+    this.#put(scalar, value, withPreset(value, this.#facts) ?? rewriteReference(value, this.#facts), whole);
   }
 
   /** What may be something else: it is an image where it names a registry of the gateway. */
@@ -146,7 +168,7 @@ class ImageFinder {
   }
 
   /** The text of a scalar, in the quotes that it has. */
-  #put(scalar: Scalar, value: string, rewriting: Rewriting): void {
+  #put(scalar: Scalar, value: string, rewriting: Rewriting, whole?: string): void {
     const [start, end] = rangeOf(scalar);
     const source = this.#text.slice(start, end);
     const offset = source.indexOf(value);
@@ -155,7 +177,7 @@ class ImageFinder {
       this.#found.push(spotOf(start, source, { kind: 'kept', from: value, why: 'malformed', message }));
       return;
     }
-    const spot = spotOf(start + offset, value, rewriting);
+    const spot = { ...spotOf(start + offset, value, rewriting), ...(whole === undefined ? {} : { whole }) };
     // A bracket would begin a list.
     const bare = offset === 0 && scalar.type === 'PLAIN' && /^[[{]/.test(spot.text);
     this.#found.push(bare ? { ...spot, text: `"${spot.text}"` } : spot);
@@ -167,6 +189,33 @@ class ImageFinder {
     const found = isAlias(node) ? (node as Alias).resolve(this.#document) : node;
     return isScalar(found) ? found : null;
   }
+}
+
+type PartKey = 'repository' | 'image' | 'name';
+
+/** The key of an image's repository in a map that may have its registry, tag and digest beside it; null where none has. */
+function partKey(map: YAMLMap, keys: ReadonlySet<string>, name: string): PartKey | null {
+  if (keys.has('repository')) return 'repository';
+  // ingress-nginx and others: `registry:` before `image:`.
+  if (keys.has('image') && keys.has('registry')) return 'image';
+  // Below `image:` GitLab and some charts call it a name; OpenShift's image streams and builds do by their kind.
+  return keys.has('name') && (/image$/i.test(name) || map.get('kind') === 'DockerImage') ? 'name' : null;
+}
+
+/** What a variable is where nothing is set, as Compose puts it in: a whole reference, all of it but the version, or its registry. */
+const PRESET = /^(\$\{\w+:?-)([^${}]+)(\}(.*))$/s;
+
+/** A reference that begins with a variable that has a default: that is changed. Null for any other. */
+function withPreset(value: string, facts: RewriteFacts): Rewriting | null {
+  const [, before = '', preset = '', after = '', rest = ''] = PRESET.exec(value) ?? [];
+  if (preset === '') return null;
+  const registry = rest.startsWith('/') ? registryIn(preset, facts) : undefined;
+  const place = registry === undefined ? null : placeOf(registry, facts);
+  if (registry !== undefined && place !== null)
+    return { kind: 'rewritten', from: value, to: `${before}${place.prefix}${after}`, registry, by: place.by };
+  if (rest !== '' && !/^[:@]/.test(rest)) return null;
+  const rewriting = rewriteReference(preset, facts);
+  return rewriting.kind === 'kept' ? rewriting : { ...rewriting, from: value, to: `${before}${rewriting.to}${after}` };
 }
 
 function keyOf(pair: Pair): string {

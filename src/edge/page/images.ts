@@ -43,7 +43,7 @@ function exampleOf(texts: Texts, example: string | null): Html {
 }
 
 function answer(texts: Texts, facts: ClientFacts, input: string, cut: boolean): Html {
-  const { references, push } = pastedReferences(input);
+  const { references, push } = pastedReferences(input, facts);
   const shown = references.slice(0, MAX_IMAGES);
   return html`<div>
 ${cut ? problem(texts.tooLong) : nothing}

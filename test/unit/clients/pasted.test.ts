@@ -1,5 +1,17 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: variables as shells and compose files have them
 import { expect, test } from 'vitest';
 import { pastedReferences } from '../../../src/clients/pasted.ts';
+import type { RewriteFacts } from '../../../src/clients/rewrite.ts';
+
+const FACTS: RewriteFacts = {
+  scheme: 'https',
+  domain: 'cr.example.com',
+  port: null,
+  ownNames: [],
+  registries: ['docker.io', 'quay.io', 'ghcr.io'],
+  patterns: [],
+  aliases: [],
+};
 
 test.each([
   ['alpine', ['alpine']],
@@ -41,11 +53,40 @@ test.each([
   ['https://hub.docker.com/r/org/app/tags?page=1', ['org/app']],
   ['https://quay.io/repository/org/app', ['quay.io/org/app']],
   ['https://ghcr.io/org/app', ['ghcr.io/org/app']],
+  ['FROM scratch', ['scratch']],
+  [
+    '# syntax=docker/dockerfile:1\nFROM golang:1.22\nRUN <<EOF\nimage: nope\ndocker pull nothing\nEOF\nCOPY <<-EOT /x\n hello world\nEOT',
+    ['docker/dockerfile:1', 'golang:1.22'],
+  ],
+  ['ARG REGISTRY=quay.io\nFROM ${REGISTRY}/org/app:1', ['quay.io/org/app:1']],
+  ['{"containers":[{"name":"a","image":"nginx:1"},{"image":"redis","name":"b"}]}', ['nginx:1', 'redis']],
+  [
+    'containers:\n- {name: z, image: busybox:1}\n- name: y\n  args: ["--image=foo"]\n  image: nginx',
+    ['busybox:1', 'nginx'],
+  ],
+  ['image: nginx:${TAG:-1.27}\nenvironment:\n  - image=x', ['nginx:1.27']],
+  ['image:\n  registry: quay.io\n  repository: org/app\n  tag: 1.0', ['quay.io/org/app:1.0']],
+  [
+    'runs-on: x\ncontainer: node:20\nsteps:\n- uses: docker://alpine:3\n- uses: actions/checkout@v4',
+    ['node:20', 'docker://alpine:3'],
+  ],
+  ['docker run -dp 80:80 nginx', ['nginx']],
+  ['docker run --rm alpine sh -c "date && ls; ps | cat"', ['alpine']],
+  ['docker run -v ${PWD}:/x `\n  nginx', ['nginx']],
+  ['docker login ghcr.io && docker build -t me/app .', []],
+  ['```sh\ndocker pull nginx # the latest\n```', ['nginx']],
+  ['Failed to pull image "quay.io/org/app:1": rpc error: code = Unknown', ['quay.io/org/app:1']],
+  ["Unable to find image 'nginx:latest' locally", ['nginx:latest']],
+  ['请拉取 docker.io/library/redis:7，谢谢。', ['docker.io/library/redis:7']],
+  ['镜像：nginx：1.27', ['nginx:1.27']],
+  ['docker　pull　nginx', ['nginx']],
+  ['你好', []],
+  [`[`.repeat(4000), ['['.repeat(4000)]],
   ['# docker pull nothing', []],
   ['docker pull', []],
   ['', []],
 ])('%j', (text, references) => {
-  expect(pastedReferences(text)).toEqual({ references, push: null });
+  expect(pastedReferences(text, FACTS)).toEqual({ references, push: null });
 });
 
 test.each([
@@ -53,5 +94,5 @@ test.each([
   'docker image push quay.io/a/b',
   'skopeo sync x\nhelm push x.tgz oci://quay.io/a',
 ])('%j is a push', (text) => {
-  expect(pastedReferences(text).push).toMatch(/^(?:docker|helm) push$/);
+  expect(pastedReferences(text, FACTS).push).toMatch(/^(?:docker|helm) push$/);
 });

@@ -71,6 +71,7 @@ describe('why a reference stays', () => {
     ['quay.io/org/$(NAME)', 'variable'],
     ['scratch', 'scratch'],
     ['ab'.repeat(32), 'image-id'],
+    [`sha256:${'ab'.repeat(32)}`, 'image-id'],
     ['', 'malformed'],
     ['Upper/case', 'malformed'],
     ['quay.io/Org/app', 'malformed'],

@@ -124,6 +124,24 @@ describe('YAML', () => {
     ['a byte order mark, no last line end', `\uFEFF${KUBERNETES.trimEnd()}`],
     ['JSON', `{"kind": "Pod", "spec": {"containers": [{"image":"<nginx|${HUB}/nginx>"}]}}`],
     ['a block', `image: >-\n  <nginx:1|${HUB}/nginx:1>\n`],
+    ['a registry beside an image', `image:\n  registry: <quay.io|quay.cr.example.com>\n  image: org/app\n  tag: "1"\n`],
+    [
+      'a name below image',
+      `image:\n  name: <ruby:3|${HUB}/ruby:3>\n  entrypoint: [""]\nservices: [<redis:7|${HUB}/redis:7>]\nstages: [a]\n`,
+    ],
+    [
+      'GitHub workflows',
+      `runs-on: x\ncontainer: <node:20|${HUB}/node:20>\nsteps:\n- uses: actions/checkout@v4\n- uses: <docker://alpine|docker://${HUB}/alpine>\n`,
+    ],
+    [
+      'defaults of variables',
+      `a: {image: "<\${R:-quay.io}/o/a:1|\${R:-quay.cr.example.com}/o/a:1>"}\nb: {image: "<\${I:-nginx}:2|\${I:-${HUB}/nginx}:2>"}\nc: {image: "\${I}"}\n`,
+    ],
+    ['annotations and labels', 'metadata:\n  annotations: {image: nginx}\n  labels: {image: nginx}\n'],
+    [
+      'operators and Tekton',
+      `spec:\n  imageName: <ghcr.io/o/pg:16|cr.example.com/ghcr.io/o/pg:16>\n  params:\n  - name: builderImage\n    default: <quay.io/o/b|quay.cr.example.com/o/b>\n`,
+    ],
     ['GitLab CI', `job:\n  image: <ruby:3|${HUB}/ruby:3>\n`],
   ])('%s: references alone are changed', (_name, marked) => {
     const [before, after] = both(marked);
