@@ -6,6 +6,8 @@ import { type Ran, runProgram, type Surroundings, startProgram } from './process
 
 /** A real containerd with nothing in it, and `ctr` to speak to it. */
 export interface Containerd {
+  /** Where it listens. */
+  readonly socket: string;
   ctr(...args: string[]): Promise<Ran>;
   /** `ctr images pull` by the hosts.toml of these folders. */
   pull(hostsDir: string, image: string): Promise<Ran>;
@@ -17,14 +19,19 @@ export async function startContainerd(options: {
   readonly containerd: string;
   readonly ctr: string;
   readonly within: Surroundings;
+  /** With its Kubernetes part, at the same socket, whose configuration names this folder of hosts.toml. */
+  readonly cri?: string;
 }): Promise<Containerd> {
   const folder = mkdtempSync(join(tmpdir(), 'containerd-'));
   const socket = join(folder, 'containerd.sock');
   const config = join(folder, 'config.toml');
-  writeFileSync(
-    config,
-    `version = 2\nroot = "${folder}/root"\nstate = "${folder}/state"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "${socket}"\n`,
-  );
+  const plugins =
+    options.cri !== undefined
+      ? `[plugins."io.containerd.grpc.v1.cri".containerd]\nsnapshotter = "native"\n[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "${options.cri}"`
+      : 'disabled_plugins = ["io.containerd.grpc.v1.cri"]';
+  const place = `version = 2\nroot = "${folder}/root"\nstate = "${folder}/state"`;
+  const grpc = `[grpc]\naddress = "${socket}"`;
+  writeFileSync(config, [place, ...(options.cri !== undefined ? [grpc, plugins] : [plugins, grpc]), ''].join('\n'));
   const daemon = startProgram({ command: options.containerd, args: ['--config', config], within: options.within });
   const ctr = (...args: string[]) =>
     runProgram({ command: options.ctr, args: ['--address', socket, ...args], within: options.within });
@@ -38,6 +45,7 @@ export async function startContainerd(options: {
       return (await ctr('version')).code === 0;
     });
     return {
+      socket,
       ctr,
       // The native snapshotter wants nothing of the kernel. From 2.0 on the daemon would do the pull, with a snapshotter of its own choice.
       pull: async (hostsDir, image) => {

@@ -26,9 +26,8 @@ const CRI: Readonly<Record<number, string>> = {
 export function containerd(facts: ClientFacts, machine: Machine, login: Login | null): Plan {
   const version = machine.version('containerd');
   const [major, minor] = version ?? [0, 0];
-  // Also the first version that looks into certs.d without being told to.
   const knowsReferrers = major > 2 || (major === 2 && minor >= 2);
-  const configured = machine.known ? configPath(machine, knowsReferrers) : { folder: CONTAINERD_CERTS, plan: notes() };
+  const configured = machine.known ? configPath(machine) : { folder: CONTAINERD_CERTS, plan: notes() };
   const { folder } = configured;
   const also = machine
     .list(folder)
@@ -42,8 +41,11 @@ export function containerd(facts: ClientFacts, machine: Machine, login: Login | 
   );
 }
 
-/** The folder that config.toml names, or the edit that makes it name ours. */
-function configPath(machine: Machine, byItself: boolean): { readonly folder: string; readonly plan: Plan } {
+/**
+ * The folder that config.toml names, or the edit that makes it name ours. From 2.2 on containerd has a list of two folders where none is named,
+ * but its transfer service, by which Kubernetes' pulls go, takes that list for one folder's name (2.4.2, core/transfer/registry).
+ */
+function configPath(machine: Machine): { readonly folder: string; readonly plan: Plan } {
   const text = machine.read(CONFIG);
   const config = text === null ? {} : parsed(text);
   const version = text === null || text.trim() === '' ? 2 : Number(config.version ?? 1);
@@ -68,8 +70,17 @@ function configPath(machine: Machine, byItself: boolean): { readonly folder: str
   }
   const registry = (config.plugins?.[name]?.registry ?? {}) as Record<string, unknown>;
   // A list, where the first folder that has the host counts (path/filepath's list separator).
-  const given = String(registry.config_path ?? '').split(':')[0] ?? '';
-  if (given !== '') return { folder: given, plan: notes() };
+  const [given = '', ...others] = String(registry.config_path ?? '').split(':');
+  if (given !== '') {
+    const plan = notes(
+      ...(others.length === 0
+        ? []
+        : [
+            `${CONFIG} names several folders, which containerd 2 takes for the name of one: let config_path name ${given} alone.`,
+          ]),
+    );
+    return { folder: given, plan };
+  }
   for (const old of ['mirrors', 'configs']) {
     if (Object.keys((registry[old] ?? {}) as object).length === 0) continue;
     throw new OperatorError(
@@ -80,7 +91,6 @@ function configPath(machine: Machine, byItself: boolean): { readonly folder: str
       },
     );
   }
-  if (text === null && byItself) return { folder: CONTAINERD_CERTS, plan: notes() };
   const edit: Edit = {
     path: CONFIG,
     format: 'toml',
@@ -112,7 +122,8 @@ function words(facts: ClientFacts, folder: string, login: Login | null): string[
   const more = { override_path: true };
   const alone = hostTables(singleUrl, { capabilities: EVERY_VERSION, ca, login: null, more }).map(tomlTable).join('');
   return [
-    `It is read at each pull. config.toml must name the folder (containerd 2.2 and later look there by themselves), then:
+    `It is read at each pull. config.toml must name the folder, alone (also for containerd 2.2 and later: what they have by themselves
+is a list of two, which Kubernetes' pulls do not find), then:
 systemctl restart containerd
   containerd 2, version = 3: [plugins."${CRI[3]}".registry]
   containerd 1.6, 1.7, version = 2 (containerd 2 reads it too): [plugins."${CRI[2]}".registry]
