@@ -141,10 +141,12 @@ async function reach(
   const problems: { readonly problem: string; readonly sure: boolean }[] = [];
   const check = async (port: number | null, tls: boolean): Promise<void> => {
     if (port === null) return;
+    // Before it is asked: a certificate that comes meanwhile makes no fault of what it said without one.
+    const certified = deps.certificates?.info(host)?.serial != null;
     const found = await ask(port, tls);
     if (found.kind === 'own') return;
     // Over TLS that is what this gateway does too before there is a certificate, which is a fault of its own.
-    if (found.kind === 'no certificate' && deps.certificates?.info(host)?.serial == null) return;
+    if (found.kind === 'no certificate' && !certified) return;
     const what =
       found.kind === 'other'
         ? `answers as ${found.what}, not as this gateway`
