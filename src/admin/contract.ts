@@ -81,6 +81,8 @@ export interface AliasAdded {
   readonly certificate: CertificateInfo | null;
   /** Whether a gateway serves it now. */
   readonly running: boolean;
+  /** Host and port, as names of its images begin. */
+  readonly address: string;
 }
 
 export interface AliasDetails extends AliasRow {

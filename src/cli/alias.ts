@@ -44,8 +44,10 @@ export function aliasCommands(session: Session, exit: Exit): Command {
       })) as AliasAdded;
       const { host, registry: source } = added.alias;
       if (options.json === true) output.json(added);
-      else if (added.running) output.line(`${host} serves ${source}`);
-      else output.line(`${host} serves ${source} when the gateway runs`);
+      else {
+        const when = added.running ? '' : ' when the gateway runs';
+        output.line(`${host} serves ${source}${when}; its images are pulled as ${added.address}/NAME`);
+      }
       conclude(output, exit, source, added.check);
     });
 

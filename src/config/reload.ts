@@ -13,7 +13,7 @@ type ReloadingOf<T> = {
 
 /**
  * Of every key, whether a running gateway takes a change of it. A new key does not compile before it is here. What is `live` here is taken by the
- * parts that `src/server/reload.ts` lists, each by its `reconfigure`; test/integration/reload.test.ts sees each of them take effect.
+ * parts that `src/server/reload.ts` lists, each by its `reconfigure`; test/integration/reload-keys.test.ts and reload-acme.test.ts see each of them take effect.
  */
 export const RELOADING: ReloadingOf<typeof KEYS> = {
   domain: 'restart',

@@ -22,7 +22,7 @@ export interface AppDeps extends PageDeps {
   readonly rootFile: string | null;
   /** True, or why the gateway is not ready. */
   readonly ready: () => true | string;
-  /** Port that clients of HTTPS connect to. */
+  /** Port that clients of HTTPS connect to: of `publicUrl`, else that of the listener. */
   readonly port: () => number;
   readonly metrics: Pick<Metrics, 'text' | 'contentType'>;
   readonly log: Logger;
@@ -131,7 +131,7 @@ async function rootAnswer(file: string): Promise<SmallAnswer> {
 }
 
 /**
- * The same host and path over HTTPS. An address that the client did not connect to becomes the domain, so that a redirect
+ * The same host and path over HTTPS. An address that the client did not connect to becomes the gateway's own name, so that a redirect
  * never leads to wherever a Host header says.
  */
 function redirectLocation(
@@ -140,8 +140,9 @@ function redirectLocation(
   port: number,
 ): string {
   let host = context.host;
-  if (host === '') host = table.domain;
-  if (isIP(host) !== 0 && !isOwnAddress(host, context.connection.raw.localAddress)) host = table.domain;
+  const own = table.publicHost ?? table.domain;
+  if (host === '') host = own;
+  if (isIP(host) !== 0 && host !== own && !isOwnAddress(host, context.connection.raw.localAddress)) host = own;
   if (isIP(host) === 6) host = `[${host}]`;
   // Node lets bytes beyond ASCII through in a path; a Location must not carry them.
   const path = `${context.path}${context.query === '' ? '' : `?${context.query}`}`.replace(

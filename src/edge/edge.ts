@@ -19,6 +19,7 @@ import { createDispatcher } from './dispatcher.ts';
 import type { EdgeApp } from './handlers.ts';
 import { type EdgeAddresses, type ListenerPlan, Listeners } from './listeners.ts';
 import { BufferPool, Reads } from './reads.ts';
+import { HTTPS_PORT } from './registry-name.ts';
 import { AccessLog, type AccessPort, ForwardedHeaders } from './request-context.ts';
 import { EDGE_LIMITS, type EdgeLimits, HttpServers } from './servers.ts';
 import { SlowReaderWatch } from './slow-readers.ts';
@@ -106,7 +107,7 @@ export class Edge {
       activity,
       (registry) => rowNameOf(table(), registry),
     );
-    const forwarded = new ForwardedHeaders(config.trustedProxies);
+    const forwarded = new ForwardedHeaders(config.trustedProxies, publicPort(config));
     const caps = { client: config.limits.connections, all: connectionsInAll(descriptors) };
     const trusts = (address: string) => forwarded.trusts(address);
     const connections = new Connections({ caps, trusts, peers: options.peers ?? null, metrics, log });
@@ -136,8 +137,9 @@ export class Edge {
     });
     const routes = new Routes(table);
     const slowReaders = new SlowReaderWatch(config.limits.minRate, limits.paceMs);
-    this.#reconfigure = ({ trustedProxies, limits: { connections: most, minRate } }) => {
-      forwarded.reconfigure(trustedProxies);
+    this.#reconfigure = (next) => {
+      const { connections: most, minRate } = next.limits;
+      forwarded.reconfigure(next.trustedProxies, publicPort(next));
       caps.client = most;
       slowReaders.reconfigure(minRate);
     };
@@ -218,10 +220,19 @@ export class Edge {
     return plans;
   }
 
-  /** Without TLS of its own the gateway is behind a terminator, which clients reach on the usual port. */
+  /** Where clients are told to come; without TLS of its own the gateway is behind a terminator, which they reach on the usual port. */
   #httpsPort(): number {
     const { config } = this.#options;
+    const told = publicPort(this.#config);
+    if (told !== null) return told;
     if (config.tls.mode === 'off') return 443;
     return this.#listeners.addresses.https?.port ?? config.listen.https?.port ?? 443;
   }
+}
+
+/** The port of a `publicUrl` with https; null where there is none. */
+function publicPort({ publicUrl }: Pick<Config, 'publicUrl'>): number | null {
+  if (publicUrl === null) return null;
+  const { protocol, port } = new URL(publicUrl);
+  return protocol === 'https:' ? Number(port || HTTPS_PORT) : null;
 }

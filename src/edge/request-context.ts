@@ -94,7 +94,7 @@ export class RequestContext {
     const client = forwarded.read(connection.address, headers);
     const asked = readRequestLine(request, client.host);
     this.host = asked.host;
-    this.port = asked.port;
+    this.port = asked.port === '' ? client.port : asked.port;
     this.path = asked.path;
     this.query = asked.query;
     this.fault = asked.fault;
@@ -134,29 +134,37 @@ interface Client {
   readonly host: string | undefined;
   /** `X-Forwarded-Proto: https` of a trusted proxy. */
   readonly https: boolean;
+  /** Where it came to, if the request does not say: many a proxy leaves the port out of `Host`. Empty where that is not known. */
+  readonly port: string;
 }
 
 /** Believes `X-Forwarded-*` from the configured networks only (`trustedProxies`). */
 export class ForwardedHeaders {
   /** Null where no proxy is trusted. */
   #trusted: NetworkList | null = null;
+  #port = '';
 
-  /** CIDRs or single addresses, already checked by the configuration. */
-  constructor(trustedProxies: readonly string[]) {
-    this.reconfigure(trustedProxies);
+  /**
+   * @param trustedProxies CIDRs or single addresses, already checked by the configuration
+   * @param port where clients reach the proxy (`publicUrl`); null where that is not known
+   */
+  constructor(trustedProxies: readonly string[], port: number | null) {
+    this.reconfigure(trustedProxies, port);
   }
 
   /** For requests and connections from now on. */
-  reconfigure(trustedProxies: readonly string[]): void {
+  reconfigure(trustedProxies: readonly string[], port: number | null): void {
+    this.#port = port === null ? '' : String(port);
     this.#trusted = trustedProxies.length === 0 ? null : new NetworkList(trustedProxies);
   }
 
   read(peer: string, headers: IncomingHttpHeaders): Client {
-    if (!this.trusts(peer)) return { address: peer, host: undefined, https: false };
+    if (!this.trusts(peer)) return { address: peer, host: undefined, https: false, port: '' };
     return {
       address: this.#clientOf(peer, headers['x-forwarded-for']),
       host: first(headers['x-forwarded-host']),
       https: first(headers['x-forwarded-proto'])?.toLowerCase() === 'https',
+      port: this.#port,
     };
   }
 

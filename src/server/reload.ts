@@ -1,7 +1,8 @@
+import { readFileSync } from 'node:fs';
 import type { ReloadReport } from '../admin/contract.ts';
 import type { Config } from '../config/config.ts';
 import type { LoadedConfig } from '../config/load.ts';
-import { compareConfigs } from '../config/reload.ts';
+import { type ConfigChange, compareConfigs } from '../config/reload.ts';
 import { Mutex } from '../kit/async.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -32,10 +33,12 @@ export class Reloader {
   /** One at a time, in order: the last to be written is the one in use. */
   readonly #mutex = new Mutex();
   #config: Config;
+  #authorities: string | null;
 
   constructor(options: ReloaderOptions) {
     this.#options = options;
     this.#config = options.config;
+    this.#authorities = authoritiesOf(options.config);
   }
 
   /** The configuration in use. */
@@ -53,10 +56,13 @@ export class Reloader {
     return this.#mutex.run(async () => {
       const { log } = this.#options;
       const { config: written, warnings } = await this.#read();
-      const { config, changed, restart } = compareConfigs(this.#config, written);
+      const { config, changed: keys, restart } = compareConfigs(this.#config, written);
+      const authorities = authoritiesOf(config);
+      const changed = [...keys, ...changedFile(this.#config, config, authorities !== this.#authorities)];
       // Even where no key has changed: a file that one of them names may have.
       for (const part of this.#parts) await part.reconfigure(config);
       this.#config = config;
+      this.#authorities = authorities;
       for (const warning of warnings) log.warn(warning);
       for (const { key, from, to } of changed) log.info({ key, from, to }, `${key}: ${from} → ${to}`);
       for (const { key, from, to } of restart) {
@@ -77,4 +83,20 @@ export class Reloader {
       throw new OperatorError(code, message, { next, cause: error });
     }
   }
+}
+
+/** What is in the file of authorities; it was checked with the configuration. Null where none is named, or it is gone again. */
+function authoritiesOf({ upstream: { caFile } }: Config): string | null {
+  try {
+    return caFile === null ? null : readFileSync(caFile, 'utf8');
+  } catch {
+    return null;
+  }
+}
+
+/** A file that is named as before, with other content. */
+function changedFile(before: Config, after: Config, isOther: boolean): ConfigChange[] {
+  const file = after.upstream.caFile;
+  if (!isOther || file === null || file !== before.upstream.caFile) return [];
+  return [{ key: 'upstream.caFile', from: file, to: `${file}, with other certificates` }];
 }

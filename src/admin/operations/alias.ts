@@ -3,10 +3,12 @@ import type { PresetsDifference } from '../../aliases/presets.ts';
 import type { AliasEntry } from '../../aliases/table.ts';
 import { readAliasYaml, seedRows, writeAliasYaml } from '../../aliases/yaml.ts';
 import type { CertificateInfo } from '../../certs/service.ts';
+import { authority } from '../../clients/facts.ts';
 import type { AliasAdded, AliasDetails, Operation, OperationContext } from '../contract.ts';
 import { aliasRow, type OperationsDeps, parseInput, registryRow } from '../operation.ts';
 import { waitUntilServed } from '../probe.ts';
 import { tryInTable } from '../registry-check.ts';
+import { clientFacts } from './client.ts';
 
 export function aliasOperations(deps: OperationsDeps): Record<string, Operation> {
   const { table } = deps;
@@ -24,6 +26,7 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
         created: { alias: added.aliasAdded, registry: added.registryAdded },
         certificate,
         running: deps.live !== null,
+        address: authority(await clientFacts(deps), added.alias.host),
       };
     },
 

@@ -93,6 +93,8 @@ export class FakeCa {
   /** Certificates issued, newest last. */
   readonly issued: X509Certificate[] = [];
   registrations = 0;
+  /** What accounts said of whom to write to, in order; empty for nobody. */
+  readonly contacts: string[] = [];
   externalAccounts: unknown[] = [];
   readonly #server = createServer((request, response) => void this.#serve(request, response));
   readonly #nonces = new Set<string>();
@@ -214,7 +216,10 @@ export class FakeCa {
     const key = this.#accounts.get(account);
     if (key === undefined) return this.#problem(response, 400, 'accountDoesNotExist', `unknown account ${account}`);
     if (!jws.signedBy(key)) return this.#problem(response, 403, 'unauthorized', 'the signature is wrong');
-    if (resource === 'account') return this.#json(response, 200, { status: 'valid' });
+    if (resource === 'account') {
+      this.#noteContact(jws.payload);
+      return this.#json(response, 200, { status: 'valid' });
+    }
     if (resource === 'newOrder') return this.#place(account, jws.payload ?? {}, response);
     const order = this.#orders[Number(id)];
     if (order === undefined || order.account !== account)
@@ -233,6 +238,7 @@ export class FakeCa {
     if (this.options.eab === true && jws.payload?.externalAccountBinding === undefined) {
       return this.#problem(response, 403, 'externalAccountRequired', 'no external account');
     }
+    this.#noteContact(jws.payload);
     this.externalAccounts.push(jws.payload?.externalAccountBinding);
     const url = `${this.#base}/account/${thumbprint(jwk)}`;
     const known = this.#accounts.has(url);
@@ -240,6 +246,10 @@ export class FakeCa {
     this.#accounts.set(url, jwk);
     response.setHeader('location', url);
     this.#json(response, known ? 200 : 201, { status: 'valid' });
+  }
+
+  #noteContact(payload: Record<string, unknown> | null | undefined): void {
+    if (Array.isArray(payload?.contact)) this.contacts.push(payload.contact.join());
   }
 
   #place(account: string, payload: Record<string, unknown>, response: ServerResponse) {

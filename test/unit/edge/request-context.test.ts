@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { plainAddress } from '../../../src/edge/connections.ts';
 import { ForwardedHeaders } from '../../../src/edge/request-context.ts';
 
-const proxies = new ForwardedHeaders(['10.0.0.0/8', '2001:db8::/32', '192.0.2.7']);
+const proxies = new ForwardedHeaders(['10.0.0.0/8', '2001:db8::/32', '192.0.2.7'], 8443);
 const clientOf = (peer: string, header: string | undefined): string =>
   proxies.read(peer, header === undefined ? {} : { 'x-forwarded-for': header }).address;
 
@@ -38,7 +38,7 @@ describe('X-Forwarded-For', () => {
 });
 
 test('a network written as IPv4-mapped IPv6 is the IPv4 network', () => {
-  const mapped = new ForwardedHeaders(['::ffff:10.0.0.0/104']);
+  const mapped = new ForwardedHeaders(['::ffff:10.0.0.0/104'], null);
   for (const peer of ['10.1.2.3', '::ffff:10.1.2.3']) expect(mapped.trusts(peer)).toBe(true);
   expect(mapped.trusts('11.1.2.3')).toBe(false);
 });
@@ -47,6 +47,11 @@ test('host and scheme are believed from proxies alone', () => {
   const headers = { 'x-forwarded-host': 'a.example, b.example', 'x-forwarded-proto': 'HTTPS' };
   expect(proxies.read('10.0.0.1', headers)).toMatchObject({ host: 'a.example', https: true });
   expect(proxies.read('203.0.113.1', headers)).toMatchObject({ host: undefined, https: false });
+});
+
+test('where a proxy leaves out the port that clients came to, it is that of publicUrl', () => {
+  expect(proxies.read('10.0.0.1', {}).port).toBe('8443');
+  expect(proxies.read('203.0.113.1', {}).port).toBe('');
 });
 
 test('mapped addresses are shown as a person writes them', () => {
