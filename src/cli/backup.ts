@@ -111,7 +111,7 @@ export function restoreCommand(session: Session): Command {
     .option('--force', 'replace what is in the data directory, which is kept aside')
     .option('--json', 'print JSON')
     .action(async (file: string, options: Options) => {
-      const { config } = await session.config();
+      const { config, originOf } = await session.config();
       const source = file === '-' ? (session.stdin as AsyncIterable<Uint8Array>) : await reading(file);
       const { restoreState } = await import('../server/restore.ts');
       const { signal } = session;
@@ -120,7 +120,9 @@ export function restoreCommand(session: Session): Command {
       const from = restored.created === null ? '' : `, as version ${restored.version} had it on ${restored.created}`;
       output.line(`${restored.dataDir} has ${restored.files.join(', ')}${from}`);
       if (restored.aside !== null) output.line(`what was there before is in ${restored.aside}`);
-      output.line('start the gateway: gateway serve');
+      // Of an option the next command knows nothing.
+      const directory = originOf('dataDir').kind === 'flag' ? ` --data-dir ${restored.dataDir}` : '';
+      output.line(`start the gateway: gateway serve${directory}`);
     });
 }
 

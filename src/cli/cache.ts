@@ -1,5 +1,6 @@
-import { Command } from 'commander';
+import { Command, InvalidArgumentError } from 'commander';
 import type { CacheStats, Progress, Pruned, Verified } from '../cache/admin.ts';
+import { BadValue, parseDuration } from '../config/values.ts';
 import { formatBytes } from '../kit/text.ts';
 import { consent, type Exit, type Session } from './session.ts';
 
@@ -44,7 +45,7 @@ export function cacheCommands(session: Session, exit: Exit): Command {
   group
     .command('prune')
     .description('drop entries: all of them, or those that the options select')
-    .option('--older-than <duration>', 'not used for so long (12h, 7d)')
+    .option('--older-than <duration>', 'not used for so long (12h, 7d)', duration)
     .option('--registry <host>', "held for this registry's images alone")
     .option('--yes', 'do not ask')
     .option('--json', 'print JSON')
@@ -77,6 +78,17 @@ export function cacheCommands(session: Session, exit: Exit): Command {
     });
 
   return group;
+}
+
+/** Looked at before anything is asked about it; the gateway reads it again. */
+function duration(written: string): string {
+  try {
+    parseDuration(written);
+  } catch (error) {
+    if (!(error instanceof BadValue)) throw error;
+    throw new InvalidArgumentError(error.message);
+  }
+  return written;
 }
 
 function pruneQuestion({ olderThan, registry }: PruneOptions): string {

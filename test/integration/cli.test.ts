@@ -87,6 +87,8 @@ describe('exit codes', () => {
     expect((await cli('cert renew quay')).code).toBe(1);
     expect((await cli(['cert', 'show', 'no host!'])).code).toBe(2);
     expect((await cli('cache prune --older-than 5x')).code).toBe(2);
+    // Before anybody is asked whether to.
+    expect((await cli('cache prune --older-than fish')).err).toContain('"fish" is not a duration');
     expect((await cli('user rm nobody')).code).toBe(1);
     expect((await cli('alias import missing.yaml')).code).toBe(2);
   });

@@ -1,8 +1,8 @@
 import type { Config } from '../../config/config.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
+import { accessWarnings } from '../access-warnings.ts';
 import type { Check, DoctorReport, Operation } from '../contract.ts';
 import type { OperationsDeps } from '../operation.ts';
-import { tokenWarnings } from '../token-warnings.ts';
 import { checkAuthorities, checkCertificates, checkIssuers } from './certificates.ts';
 import { checkClock } from './clock.ts';
 import { type Finding, judge } from './finding.ts';
@@ -37,7 +37,7 @@ export async function examine(deps: OperationsDeps, around: Surroundings, stop: 
   const found: Finding[] = [checkGateway(deps), ...conflicts(deps)];
   found.push(...(await checkMachine(config, around, { pid: live?.pid ?? process.pid, signal })));
   found.push(...checkCertificates(deps, around));
-  for (const warning of tokenWarnings(await deps.users.list()))
+  for (const warning of await accessWarnings(deps.users, config.access.anonymous))
     found.push({ name: 'users', level: 'warn', ...warning });
 
   const { names, others } = await openNames(deps, around);

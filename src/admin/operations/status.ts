@@ -3,6 +3,7 @@ import type { CertificateInfo, CertificateState } from '../../certs/service.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
 import { iso, steadyNow } from '../../kit/time.ts';
 import type { Reading } from '../../telemetry/metrics.ts';
+import { accessWarnings } from '../access-warnings.ts';
 import type {
   ClientRow,
   DashboardReport,
@@ -13,7 +14,6 @@ import type {
   StatusReport,
 } from '../contract.ts';
 import type { LiveGateway, OperationsDeps } from '../operation.ts';
-import { tokenWarnings } from '../token-warnings.ts';
 
 /** Clients and troubles that are shown: what a person reads, not all that there are. */
 const MAX_CLIENTS = 20;
@@ -74,7 +74,7 @@ async function statusOf(deps: OperationsDeps): Promise<StatusReport> {
     warnings: [
       ...table.conflicts(),
       ...(deps.certificates?.warnings() ?? []),
-      ...tokenWarnings(await users.list()).map(({ message, next }) => `${message}; ${next}`),
+      ...(await accessWarnings(users, config.access.anonymous)).map(({ message, next }) => `${message}; ${next}`),
       ...monthWarnings(limits),
     ],
   };
