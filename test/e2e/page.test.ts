@@ -41,7 +41,7 @@ describeWith(['chromium'], 'the page in Chromium', () => {
     expect(await layoutFaults(page)).toEqual([]);
     await page
       .locator('textarea')
-      .fill('FROM --platform=$BUILDPLATFORM quay.io/org/app:1 AS build\nimage: quya.io/a/b');
+      .fill('FROM --platform=$BUILDPLATFORM quay.io/org/app:1 AS build\nCOPY --from=quya.io/a/b /x /x');
     await page.locator('form button').click();
     expect(await page.locator('code').allTextContents()).toContain(
       `docker pull localhost:${bed.httpsPort}/quay.io/org/app:1`,

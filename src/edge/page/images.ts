@@ -4,7 +4,10 @@ import { pastedReferences } from '../../clients/pasted.ts';
 import { type Rewriting, rewriteReference } from '../../clients/rewrite.ts';
 import { codeLine, type Html, nothing, type Texts } from './texts.ts';
 
-/** Characters of what was pasted that are read: a Dockerfile's or a manifest's worth, and well within what a URL may have. */
+/**
+ * Characters of what was pasted that are read: a Dockerfile's or a manifest's worth, and well within what a URL may have. Browsers cut off what is
+ * longer without a word, so that one more is let through: it tells that there was more.
+ */
 const MAX_INPUT = 4_000;
 /** Lines of it that are seen at once. */
 const MAX_ROWS = 10;
@@ -29,7 +32,7 @@ export function imagesSection(
   return html`<section aria-labelledby="ask"><h2 id="ask">${texts.askHead}</h2>
 <form action="/" method="get">
 <label for="image">${texts.askLabel}</label>
-<textarea id="image" name="image" rows="${String(rows)}" maxlength="${String(MAX_INPUT)}" spellcheck="false" autocapitalize="off" autocomplete="off" required>${input}</textarea>
+<textarea id="image" name="image" rows="${String(rows)}" maxlength="${String(MAX_INPUT + 1)}" spellcheck="false" autocapitalize="off" autocomplete="off" required>${input}</textarea>
 <button type="submit">${texts.askButton}</button>
 </form>
 ${input.trim() === '' ? exampleOf(texts, example) : answer(texts, facts, input, (asked ?? '').length > MAX_INPUT)}
