@@ -83,7 +83,6 @@ function proofOf(kind: ClientKind, facts: ClientFacts): Pick<ByHand, 'proof' | '
 const CONFIG_PATH: ByHand = {
   path: '/etc/containerd/config.toml',
   proof: CONTAINERD_CERTS,
-  needless: 'containerd_looks_there',
   content: `# version = 2
 [plugins."io.containerd.grpc.v1.cri".registry]
   config_path = "${CONTAINERD_CERTS}"
@@ -193,16 +192,6 @@ write() {
 
 docker_reads_hosts() {
   [ -z "$root" ] && docker info 2>/dev/null | grep -q io.containerd.snapshotter
-}
-
-# containerd 2.2 and later look into the folder without being told to.
-containerd_looks_there() {
-  [ -z "$root" ] || return 1
-  if grep -qs config_path /etc/containerd/config.toml; then return 1; fi
-  version=$(containerd --version 2>/dev/null | sed -n 's/.* v\\{0,1\\}\\([0-9][0-9]*\\)\\.\\([0-9][0-9]*\\)\\..*/\\1 \\2/p')
-  [ -n "$version" ] || return 1
-  major=\${version% *} minor=\${version#* }
-  [ "$major" -gt 2 ] || { [ "$major" -eq 2 ] && [ "$minor" -ge 2 ]; }
 }
 
 by_hand() {
