@@ -72,6 +72,11 @@ export interface BlobHandle {
   readonly repository: string | null;
   /** Bytes `[from, to)`; `to` undefined reads to the end. The source follows the fill. */
   open(range?: { from: number; to?: number | undefined }, options?: OpenOptions): ByteSource;
+  /**
+   * Resolves when what a source, opened before, lacks first is on its way: at once, unless the fill rested and has to be answered anew.
+   * Rejects with what has failed the fill. `from`: where the source begins; undefined for the whole, any part of which may be lacking.
+   */
+  coming(from: number | undefined): Promise<void>;
   /** One more hold on the same blob, to be released by itself. */
   hold(): BlobHandle;
   /** Ends this user's hold: the blob may be evicted once its handles are released and its sources closed. */

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises';
 import type { MaybePromise, Mutex } from '../kit/async.ts';
 import type { Extent } from '../kit/interval-set.ts';
-import { type BlobKey, digestAlgorithm } from '../oci/names.ts';
+import { type BlobKey, digestAlgorithm, digestHex } from '../oci/names.ts';
 import { CacheError } from './blob-cache.ts';
 import type { Reservation, SpaceReserver } from './eviction.ts';
 import { type FillKey, type Layout, type PartialName, partialName, SharedFile } from './files.ts';
@@ -124,6 +124,20 @@ export class FillFile {
   grown(size: number | undefined): void {
     const { growing } = this;
     if (growing !== null) this.#recorder.grown({ file: growing.file, written: growing.written, size });
+  }
+
+  /** Hashes what is left of it: where it ends, and what makes it another than the blob. @throws {CacheError} where it was never open */
+  async check(size: number | undefined): Promise<{ readonly end: number; readonly flaw?: string }> {
+    const { growing } = this;
+    const { digest } = this.#key;
+    if (growing === null) throw this.error ?? new CacheError('disk', `${this.path} is not open`);
+    growing.hashAll();
+    await growing.drain();
+    const { bytes } = growing.written;
+    const end = growing.written.endFrom(0);
+    if (bytes !== end || end !== (size ?? end))
+      return { end, flaw: `${bytes} of ${size ?? 'an unknown number of'} bytes` };
+    return growing.digestHex() === digestHex(digest) ? { end } : { end, flaw: `its bytes are not those of ${digest}` };
   }
 
   /** Moves it, complete, to where blobs lie. @throws the system's error */

@@ -1,7 +1,8 @@
 import { Askers } from '../kit/askers.ts';
+import { awaited } from '../kit/async.ts';
 import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { type BlobKey, type Digest, digestHex } from '../oci/names.ts';
+import type { BlobKey, Digest } from '../oci/names.ts';
 import { type BlobSink, canHaveSize, type RunningTransfer } from '../oci/transfer.ts';
 import { Readership, RestedError } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
@@ -41,7 +42,9 @@ export class Fill implements FileView, FillState {
   readonly #file: FillFile;
   readonly #wishes: ReadWishes;
   readonly #abort = new AbortController();
-  readonly #sizeKnown = Promise.withResolvers<number | undefined>();
+  readonly #sizeKnown = awaited<number | undefined>();
+  /** Settled when whoever gives the bytes has answered; a new one each time that the fill rests. */
+  #answered = awaited<void>();
   readonly #waiters = new Waiters();
   readonly #endListeners: (() => void)[] = [];
   /** The bytes on disk belong to a blob of another size than the upstream gives now. */
@@ -63,7 +66,6 @@ export class Fill implements FileView, FillState {
     this.#options = options;
     this.readership = new Readership(context, options.client, () => this.#left());
     this.askers = options.askers ?? new Askers(...(options.client === undefined ? [] : [options.client]));
-    this.#sizeKnown.promise.catch(() => {});
     this.#file = new FillFile(key, context, {
       written: (extent) => this.#advance(extent),
       error: (error) => this.#fail(error),
@@ -106,6 +108,11 @@ export class Fill implements FileView, FillState {
   /** @see BlobHandle.size */
   sizeKnown(): Promise<number | undefined> {
     return this.#sizeKnown.promise;
+  }
+
+  /** Resolves when whoever gives the bytes has answered since the fill last rested. Rejects with what has failed it. */
+  goesOn(): Promise<void> {
+    return this.#answered.promise;
   }
 
   writtenFrom(offset: number): number {
@@ -229,6 +236,7 @@ export class Fill implements FileView, FillState {
         this.#fromTier = source === 'tier';
         this.#usedTier ||= this.#fromTier;
         this.#begin(size);
+        this.#answered.resolve();
       },
       write: (offset, chunk) => this.#write(offset, chunk),
       watch: (transfer) => {
@@ -375,6 +383,7 @@ export class Fill implements FileView, FillState {
 
   #setResting(resting: boolean): void {
     this.resting = resting;
+    if (resting) this.#answered = awaited();
     this.#context.rests(this, resting);
   }
 
@@ -385,18 +394,12 @@ export class Fill implements FileView, FillState {
   }
 
   async #verify(): Promise<void> {
-    const { growing, error, path } = this.#file;
-    if (growing === null) throw error ?? new CacheError('disk', `${path} is not open`);
-    growing.hashAll();
-    await growing.drain();
-    const end = growing.written.endFrom(0);
-    if (growing.written.bytes !== end || end !== (this.size ?? end)) {
-      throw this.#wrong(`${growing.written.bytes} of ${this.size ?? 'an unknown number of'} bytes`);
-    }
-    if (growing.digestHex() !== digestHex(this.digest)) throw this.#wrong(`its bytes are not those of ${this.digest}`);
+    const { end, flaw } = await this.#file.check(this.size);
+    if (flaw !== undefined) throw this.#wrong(flaw);
     this.size = end;
     this.tail = Number.POSITIVE_INFINITY;
     this.#sizeKnown.resolve(end);
+    this.#answered.resolve();
     if (!this.#usedTier) this.#options.gave?.();
     this.#end({ kind: 'complete' });
   }
@@ -441,6 +444,7 @@ export class Fill implements FileView, FillState {
       if (error.reason !== 'too-large') this.#context.diskFailed(error);
     }
     this.#sizeKnown.reject(error);
+    this.#answered.reject(error);
     this.#file.growing?.fail(error);
     this.#abort.abort(error);
     this.#end({ kind: 'failed', error });

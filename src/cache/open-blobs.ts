@@ -114,6 +114,11 @@ export class OpenBlob implements Readable {
     return this.#fill?.want(asked);
   }
 
+  /** @see BlobHandle.coming */
+  async coming(from: number | undefined): Promise<void> {
+    if (from === undefined || this.blob.writtenFrom(from) === from) await this.#fill?.goesOn();
+  }
+
   /** The fill goes on in this client's turn, too. */
   join(client: string): void {
     this.#fill?.askers.join(client);
@@ -302,6 +307,10 @@ export class OpenBlobHandle implements BlobHandle {
       check,
       ...hooks,
     });
+  }
+
+  coming(from: number | undefined): Promise<void> {
+    return this.#blob.coming(from);
   }
 
   hold(): BlobHandle {

@@ -10,6 +10,13 @@ export function andThen<T, R>(value: MaybePromise<T>, next: (value: T) => MaybeP
   return value instanceof Promise ? value.then(next) : next(value);
 }
 
+/** A promise that another part settles, and that may be rejected while nobody waits for it. */
+export function awaited<T>(): PromiseWithResolvers<T> {
+  const made = Promise.withResolvers<T>();
+  made.promise.catch(() => {});
+  return made;
+}
+
 /** Waits for what others wait for too; the signal ends only this wait. */
 export function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted();

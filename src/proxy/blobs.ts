@@ -1,4 +1,3 @@
-import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { FillBudget } from '../cache/allowance.ts';
 import type { BlobCache, BlobHandle, Fetch, FillOptions, OpenOptions } from '../cache/blob-cache.ts';
@@ -7,9 +6,10 @@ import type { FillKey } from '../cache/files.ts';
 import type { Asked } from '../cache/wishes.ts';
 import type { Askers } from '../kit/askers.ts';
 import { type Lifetime, SingleFlight } from '../kit/async.ts';
+import type { ByteSource } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { type BlobKey, contentId, type Digest, type RepositoryKey } from '../oci/names.ts';
+import { type BlobKey, contentId } from '../oci/names.ts';
 import {
   contentRange,
   coverAll,
@@ -22,6 +22,7 @@ import {
 } from '../oci/range.ts';
 import { canHaveSize } from '../oci/transfer.ts';
 import type { Upstream } from '../upstream/upstream.ts';
+import type { BlobSizes } from './blob-sizes.ts';
 import { ExactSource, Passthrough, wrongSize } from './passthrough.ts';
 import { exceeds, multipart, WithCleanup } from './ranges.ts';
 import { blobHeaders, matchesNone, notModified, type Pull, type Reply, rangeApplies } from './reply.ts';
@@ -30,32 +31,12 @@ import { flightId, NegativeCache, type RepositoryAccess } from './repository-acc
 /** Why a blob's bytes went past the cache, for the metric. */
 export type PassthroughReason = 'not-kept' | 'cache-failed';
 
-/** Layers of about a thousand images, some 250 bytes each. */
-const SIZES_KEPT = 10_000;
-
-/**
- * Sizes of blobs as a repository's own manifests give them, for a HEAD that needs no upstream (public.ecr.aws answers 401 to every one).
- * Kept by repository, so that nothing of one repository shows through another.
- */
-export class BlobSizes {
-  readonly #sizes = new LRUCache<string, number>({ max: SIZES_KEPT });
-
-  get(key: RepositoryKey, digest: Digest): number | undefined {
-    return this.#sizes.get(contentId(key, digest));
-  }
-
-  set(key: RepositoryKey, digest: Digest, size: number): void {
-    this.#sizes.set(contentId(key, digest), size);
-  }
-}
-
 /** Which blob, and whose file it is while it grows. */
 type HeldBlobKey = BlobKey & Required<FillKey>;
 
 export interface BlobsOptions {
   readonly upstream: Upstream;
-  /** Null where nothing is kept. */
-  /** As it is now. */
+  /** As it is now; null where nothing is kept. */
   readonly blobs: () => BlobCache | null;
   readonly access: RepositoryAccess;
   readonly sizes: BlobSizes;
@@ -123,6 +104,9 @@ export class Blobs {
       }
       // A fill that fails before it began may be another repository's: that failure says nothing about this repository, and its reason is not for this client.
       return (await isBegun(handle)) ? await this.#fromHandle(pull, key, handle) : null;
+    } catch (error) {
+      access.failed(key, error);
+      throw error;
     } finally {
       handle.release();
     }
@@ -184,7 +168,8 @@ export class Blobs {
     // It came whole but could not be kept, or failed just now; the upstream says which.
     if (handle === null) return this.#passThrough(pull, entry, key, specs, 'cache-failed');
     try {
-      if (await isBegun(handle)) return await this.#fromHandle(pull, key, handle);
+      const reply = (await isBegun(handle)) ? await this.#fromHandle(pull, key, handle) : null;
+      if (reply !== null) return reply;
     } finally {
       handle.release();
     }
@@ -277,7 +262,6 @@ export class Blobs {
       await this.#proofs.do(flightId(entry, id), stat, pull.client);
       return true;
     } catch (error) {
-      this.#options.access.failed(key, error);
       if (pull.method === 'GET' && error instanceof RegistryError && error.kind === 'upstreamWrong') return false;
       this.#missing.note(id, error);
       throw error;
@@ -305,7 +289,8 @@ export class Blobs {
     return this.#stats.do(flightId(entry, contentId(key, key.digest)), stat, by);
   }
 
-  async #fromHandle(pull: Pull, key: HeldBlobKey, handle: BlobHandle): Promise<Reply> {
+  /** Null where the fill has failed that would bring what is asked for. */
+  async #fromHandle(pull: Pull, key: HeldBlobKey, handle: BlobHandle): Promise<Reply | null> {
     const announced = await handle.size();
     // What a manifest of this repository says of a blob that is still coming: the verified one needs nobody's word.
     const expected = handle.complete ? undefined : this.#options.sizes.get(key, key.digest);
@@ -326,8 +311,9 @@ export class Blobs {
         return this.#passthrough.rest(key, offset, pull, (bytes) => fetched?.(pull.client, bytes));
       },
     };
-    const whole = (): Reply => {
-      const body = handle.open(undefined, options);
+    const whole = async (): Promise<Reply | null> => {
+      const body = await openComing(handle, undefined, options);
+      if (body === null) return null;
       const exact = announced === undefined && size !== undefined ? new ExactSource(body, size) : body;
       return { status: 200, headers: blobHeaders(key.digest, size), body: exact, ...origin };
     };
@@ -342,24 +328,29 @@ export class Blobs {
     if (extents.length > 1) return this.#several(key, handle, extents, size, options);
     const [spec] = specs;
     const openEnded = specs.length === 1 && spec?.kind === 'from' && spec.to === undefined;
+    const body = await openComing(handle, extent, { ...options, openEnded });
+    if (body === null) return null;
     return {
       status: 206,
       headers: {
         ...blobHeaders(key.digest, extent.to - extent.from),
         'content-range': contentRange(extent, size),
       },
-      body: handle.open(extent, { ...options, openEnded }),
+      body,
       ...origin,
     };
   }
 
-  #several(
+  async #several(
     key: HeldBlobKey,
     handle: BlobHandle,
     extents: readonly Extent[],
     size: number,
     options: OpenOptions,
-  ): Reply {
+  ): Promise<Reply | null> {
+    const first = await openComing(handle, extents[0], options);
+    if (first === null) return null;
+    await first.close();
     // Parts are opened one after the other; until the last is closed the blob is not evicted.
     const held = handle.hold();
     const wholeReply = coverAll(extents, size);
@@ -414,6 +405,25 @@ async function isBegun(handle: BlobHandle): Promise<boolean> {
     () => true,
     () => false,
   );
+}
+
+/** Opens a source once what it lacks first is on its way; null where the fill will not bring it. @throws {RegistryError} the upstream's own */
+async function openComing(
+  handle: BlobHandle,
+  extent: Extent | undefined,
+  options: OpenOptions,
+): Promise<ByteSource | null> {
+  const source = handle.open(extent, options);
+  if (handle.complete) return source;
+  try {
+    await handle.coming(extent?.from);
+    return source;
+  } catch (error) {
+    await source.close();
+    // What its registry answers to this repository is the answer; whatever else ended the fill, the registry is asked anew.
+    if (options.byAnother !== true && error instanceof RegistryError && error.kind.startsWith('upstream')) throw error;
+    return null;
+  }
 }
 
 function head(key: HeldBlobKey, size: number | undefined, origin: Pick<Reply, 'from' | 'since'>): Reply {

@@ -9,7 +9,7 @@ import type { NamedContent } from '../oci/documents.ts';
 import { isWebPage } from '../oci/media-types.ts';
 import { contentId, type Digest, type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import type { Upstream, UpstreamManifest } from '../upstream/upstream.ts';
-import type { BlobSizes } from './blobs.ts';
+import type { BlobSizes } from './blob-sizes.ts';
 import type { Reply } from './reply.ts';
 import type { RepositoryAccess } from './repository-access.ts';
 import type { Staleness } from './stale.ts';

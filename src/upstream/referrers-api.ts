@@ -34,6 +34,8 @@ export interface ReferrersAttempt {
  */
 export class ReferrersApi {
   readonly #missingUntil = new LRUCache<string, number>({ max: MAX_ENDPOINTS });
+  /** Origins of web hosts that did not answer. */
+  readonly #silentUntil = new LRUCache<string, number>({ max: MAX_ENDPOINTS });
   readonly #now: () => number;
 
   /** @param now monotonic, ms */
@@ -43,18 +45,22 @@ export class ReferrersApi {
 
   /** Whether it was found a while ago that the endpoint has none. */
   isMissing(endpoint: URL): boolean {
-    return this.#now() < (this.#missingUntil.get(endpoint.href) ?? Number.NEGATIVE_INFINITY);
+    return this.#isRemembered(this.#missingUntil, endpoint.href);
   }
 
   /** @throws {StatusError} 404 where there is no list; what else asking throws */
   async list({ endpoint, signal, isKnown, ask }: ReferrersAttempt): Promise<ListPage> {
     const patience = new AbortController();
     let elsewhere = false;
+    let webHost = '';
     let timer: NodeJS.Timeout | undefined;
     const onRedirect = (to: URL): void => {
       elsewhere = to.origin !== endpoint.origin;
       if (!elsewhere || to.pathname.startsWith('/v2/')) return;
-      timer ??= setTimeout(() => patience.abort(new Error('a web host does not answer')), WEB_HOST_MS);
+      webHost = to.origin;
+      const giveUp = (): void => patience.abort(new Error(`the web host ${webHost} does not answer`));
+      if (this.#isRemembered(this.#silentUntil, webHost)) return giveUp();
+      timer ??= setTimeout(giveUp, WEB_HOST_MS);
     };
     let answer: ListPage | ReferrersAbsence;
     try {
@@ -67,6 +73,7 @@ export class ReferrersApi {
         error instanceof StatusError || isBusy(error) || (!elsewhere && !(error instanceof RedirectError));
       if (isItsOwn && !isDenied(error)) throw error;
       answer = elsewhere && !isItsOwn ? 'no api' : 'no list';
+      if (webHost !== '' && !isItsOwn) this.#silentUntil.set(webHost, this.#now() + REMEMBERED_MS);
     } finally {
       clearTimeout(timer);
     }
@@ -74,5 +81,9 @@ export class ReferrersApi {
     // Otherwise whoever asks for what does not exist would hide the referrers of all that does.
     if (answer === 'no api' && isKnown) this.#missingUntil.set(endpoint.href, this.#now() + REMEMBERED_MS);
     throw new StatusError(404, endpoint.host, undefined, 'it has no referrers API');
+  }
+
+  #isRemembered(until: LRUCache<string, number>, key: string): boolean {
+    return this.#now() < (until.get(key) ?? Number.NEGATIVE_INFINITY);
   }
 }

@@ -362,8 +362,14 @@ describe('referrers', () => {
     const upstream = startUpstream({ [REGISTRY]: { endpoints: [fake.url] } }, { stallTimeout: 300 });
     const digest = repository.manifest('1')?.digest as Digest;
     const key = { registry: REGISTRY, repository: REPOSITORY };
-    const request = { page: digest, artifactType: undefined, isKnown: true };
-    expect(await upstream.referrers(key, digest, request, new AbortController().signal)).toBeNull();
+    const request = { page: digest, artifactType: undefined };
+    let asked = 0;
+    // Nor again, whatever is asked for, and though nobody has pulled it: that host does not answer.
+    for (const isKnown of [false, false, true]) {
+      expect(await upstream.referrers(key, digest, { ...request, isKnown }, new AbortController().signal)).toBeNull();
+      asked ||= web.log.count();
+    }
+    expect(web.log.count()).toBe(asked);
     expect(upstream.health(REGISTRY)).toMatchObject([{ state: 'closed', lastError: null }]);
     await upstream.close();
   });
