@@ -142,7 +142,11 @@ function inputShapes({ z }: typeof import('zod')) {
     'cert.show': HostInput,
     'cert.renew': z.strictObject({ hosts: z.array(text).min(1).max(1000) }),
     'cert.explain': HostInput,
-    'cert.import': z.strictObject({ certificate: z.string().min(1), key: z.string().min(1) }),
+    'cert.import': z.strictObject({
+      certificate: z.string().min(1),
+      key: z.string().min(1),
+      force: z.boolean().default(false),
+    }),
     'cert.export': HostInput,
     client: z.strictObject({ client: z.enum(CLIENT_KINDS) }),
     'cache.prune': z.strictObject({ olderThan: duration.optional(), registry: text.optional() }),

@@ -165,8 +165,12 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     return this.#status.explain(host, await this.#hosts.events(host), this.#skew.warnings());
   }
 
-  async importCertificate(chain: string, key: string): Promise<{ names: readonly string[]; notAfter: string }> {
-    const stored = await this.#hosts.importCertificate(chain, key);
+  async importCertificate(
+    chain: string,
+    key: string,
+    force = false,
+  ): Promise<{ names: readonly string[]; notAfter: string }> {
+    const stored = await this.#hosts.importCertificate(chain, key, force);
     const notAfter = iso(stored.notAfter);
     const covered = [...this.#hosts.hosts].filter((host) => this.#hosts.served(host) === stored);
     for (const host of covered) {

@@ -2,7 +2,7 @@ import { OperatorError } from '../kit/operator-error.ts';
 import { iso } from '../kit/time.ts';
 import { contextOf } from './contexts.ts';
 import type { CertStore, StoredCertificate } from './store.ts';
-import { coversHost, readMaterial } from './x509.ts';
+import { coversHost, readMaterial, requireKnownIssuer } from './x509.ts';
 
 /** The operator's own certificates (`cert import`): each covers every host that matches one of its names, wildcards included. */
 export class ImportedCertificates {
@@ -27,9 +27,10 @@ export class ImportedCertificates {
       );
   }
 
-  /** Checks and keeps a certificate; one for the same names is replaced. @throws {OperatorError} */
-  async add(chain: string, key: string): Promise<StoredCertificate> {
+  /** Checks and keeps a certificate; one for the same names is replaced. @param force takes a chain whose last issuer is not known here. @throws {OperatorError} */
+  async add(chain: string, key: string, force: boolean): Promise<StoredCertificate> {
     const material = readMaterial(chain, key);
+    if (!force) requireKnownIssuer(material);
     if (material.notAfter <= this.#now()) {
       throw new OperatorError('CERTIFICATE_INVALID', `this certificate ran out on ${iso(material.notAfter)}`, {
         next: 'import its successor',

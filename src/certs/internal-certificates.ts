@@ -157,8 +157,12 @@ export class InternalCertificates implements CertificateService, CertificateOper
     };
   }
 
-  async importCertificate(chain: string, key: string): Promise<{ names: readonly string[]; notAfter: string }> {
-    const stored = await this.#mutex.run(() => this.#imports.add(chain, key));
+  async importCertificate(
+    chain: string,
+    key: string,
+    force = false,
+  ): Promise<{ names: readonly string[]; notAfter: string }> {
+    const stored = await this.#mutex.run(() => this.#imports.add(chain, key, force));
     this.#publish();
     this.#log.info({ names: stored.names, notAfter: iso(stored.notAfter) }, 'an imported certificate is in use');
     return { names: stored.names, notAfter: iso(stored.notAfter) };

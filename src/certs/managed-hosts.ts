@@ -139,9 +139,9 @@ export class ManagedHosts {
   }
 
   /** Stores an operator's certificate, and serves every host that it covers under it. @throws {OperatorError} */
-  importCertificate(chain: string, key: string): Promise<StoredCertificate> {
+  importCertificate(chain: string, key: string, force = false): Promise<StoredCertificate> {
     return this.#mutex.run(async () => {
-      const stored = await this.#imported.add(chain, key);
+      const stored = await this.#imported.add(chain, key, force);
       this.#publish();
       return stored;
     });

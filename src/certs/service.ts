@@ -68,10 +68,11 @@ export interface AskedIssuer {
 /** The commands of an operator, beside the service; both modes have them. */
 export interface CertificateOperations {
   explain(host: string): Promise<Explanation>;
-  /** Takes an operator's own certificate (PEM chain, leaf first, and key) into use for every host that its names cover. @throws {OperatorError} */
+  /** Takes an operator's own certificate (PEM chain, leaf first, and key) into use for every host that its names cover. `force`: though its last issuer is not known here. @throws {OperatorError} */
   importCertificate(
     chain: string,
     key: string,
+    force?: boolean,
   ): Promise<{ readonly names: readonly string[]; readonly notAfter: string }>;
   /** What is served for the host: chain and key, PEM. @throws {OperatorError} where none is held. */
   exportCertificate(host: string): { readonly certificate: string; readonly key: string };

@@ -38,6 +38,7 @@ import {
   TBSCertificate,
   Validity,
 } from '@peculiar/asn1-x509';
+import { authorities } from '../kit/authorities.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 
 // Reading
@@ -83,7 +84,7 @@ export function readMaterial(chain: string, key: string): CertificateMaterial {
   }
   let below = leaf;
   for (const above of rest) {
-    if (!below.checkIssued(above)) {
+    if (!below.checkIssued(above) || !below.verify(above.publicKey)) {
       throw invalid(
         `in the chain, ${commonName(above.subject)} does not follow as the issuer of ${commonName(below.subject)}`,
         'order the file leaf first, then each issuer in turn',
@@ -103,6 +104,21 @@ export function readMaterial(chain: string, key: string): CertificateMaterial {
     chain: `${blocks.join('\n')}\n`,
     key: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
   };
+}
+
+/**
+ * Clients trust roots and fetch nothing: a chain must lead to a root that is known here, or that is in the file itself.
+ * @throws {OperatorError} `CERTIFICATE_INVALID`
+ */
+export function requireKnownIssuer({ chain }: CertificateMaterial): void {
+  const last = parse(chain.match(PEM_CERTIFICATE)?.at(-1) ?? '');
+  const isSignedBy = (authority: X509Certificate) => last.checkIssued(authority) && last.verify(authority.publicKey);
+  if (isSignedBy(last) || [...authorities()].some(isSignedBy)) return;
+  const issuer = commonName(last.issuer);
+  throw invalid(
+    `it was signed by ${issuer}, whose certificate is neither in the file nor among those that this machine trusts: clients would refuse it`,
+    `give the file with the full chain (${issuer} behind the certificate); where the clients trust ${issuer} itself: --force`,
+  );
 }
 
 export function readFacts(certificate: X509Certificate): CertificateFacts {

@@ -92,11 +92,16 @@ export function certCommands(session: Session): Command {
     .description('take a certificate of your own into use; the hosts it names need no order')
     .argument('<certificate>', 'PEM file with the certificate, then its chain')
     .argument('<key>', 'PEM file with the private key')
+    .option(
+      '--force',
+      'take it though the issuer at the end of its chain is known neither by the file nor by this machine',
+    )
     .option('--json', 'print JSON')
-    .action(async (certificate: string, key: string, options: { json?: boolean }) => {
+    .action(async (certificate: string, key: string, options: { force?: boolean; json?: boolean }) => {
       const imported = (await session.act('cert.import', {
         certificate: await readGiven(certificate),
         key: await readGiven(key),
+        force: options.force === true,
       })) as { names: string[]; notAfter: string };
       if (options.json === true) return output.json(imported);
       output.line(`in use for ${imported.names.join(', ')} until ${imported.notAfter}`);

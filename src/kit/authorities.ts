@@ -43,6 +43,17 @@ export function describeAuthorities(pem: string): Authority[] {
   });
 }
 
+/** The authorities that Node and this machine trust, each read as it is asked for; one that cannot be read is left out. */
+export function* authorities(): Generator<X509Certificate> {
+  for (const pem of new Set([...getCACertificates('default'), ...getCACertificates('system')])) {
+    try {
+      yield new X509Certificate(pem);
+    } catch {
+      // Some store holds what OpenSSL does not read; it is then no authority of ours either.
+    }
+  }
+}
+
 /**
  * An authority that another has signed is trusted as well as a root is (`X509_V_FLAG_PARTIAL_CHAIN`, as curl and Go have it): many an operator is
  * given the one that signs and no other.

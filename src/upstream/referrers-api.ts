@@ -59,8 +59,8 @@ export class ReferrersApi {
       if (!elsewhere || to.pathname.startsWith('/v2/')) return;
       webHost = to.origin;
       const giveUp = (): void => patience.abort(new Error(`the web host ${webHost} does not answer`));
-      if (this.#isRemembered(this.#silentUntil, webHost)) return giveUp();
-      timer ??= setTimeout(giveUp, WEB_HOST_MS);
+      if (this.#isRemembered(this.#silentUntil, webHost)) giveUp();
+      else timer ??= setTimeout(giveUp, WEB_HOST_MS);
     };
     let answer: ListPage | ReferrersAbsence;
     try {

@@ -176,7 +176,14 @@ test('an imported certificate is in use at once', async () => {
   );
   await writeFile(path.join(home, 'tls.crt'), leaf.toString());
   await writeFile(path.join(home, 'tls.key'), privateKey.export({ type: 'pkcs8', format: 'pem' }));
-  const imported = await cli(['cert', 'import', path.join(home, 'tls.crt'), path.join(home, 'tls.key')]);
+  const importing = ['cert', 'import', path.join(home, 'tls.crt'), path.join(home, 'tls.key')];
+  const refused = await cli(importing);
+  expect(refused.code).toBe(1);
+  expect(refused.err).toMatch(
+    /it was signed by Corporate CA, whose certificate is neither in the file nor among those/,
+  );
+  expect(refused.err).toContain('--force');
+  const imported = await cli([...importing, '--force']);
   expect(imported).toMatchObject({ code: 0, err: '' });
   expect((await ping('hub.corp.example')).issuer).toContain('Corporate CA');
   expect((await cli('cert export hub.corp.example')).out).toContain(leaf.toString().trim());

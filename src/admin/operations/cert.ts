@@ -51,8 +51,8 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
     },
 
     'cert.import': async (input) => {
-      const { certificate, key } = await parseInput('cert.import', input);
-      const imported = await required(deps).importCertificate(certificate, key);
+      const { certificate, key, force } = await parseInput('cert.import', input);
+      const imported = await required(deps).importCertificate(certificate, key, force);
       await deps.live?.settled();
       return imported;
     },

@@ -1,7 +1,8 @@
 import { generateKeyPairSync, type X509Certificate } from 'node:crypto';
+import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { describe, expect, it } from 'vitest';
 import { remediation } from '../../../src/certs/issuer.ts';
-import { coversHost, readMaterial, signCertificate } from '../../../src/certs/x509.ts';
+import { coversHost, readMaterial, requireKnownIssuer, signCertificate } from '../../../src/certs/x509.ts';
 
 const NOW = Math.floor(Date.now() / 1000) * 1000;
 
@@ -28,6 +29,30 @@ function sign(names: string[], ca = pair(), commonName = 'A CA') {
     reversed: chain(root, certificate),
   };
 }
+
+describe('a certificate to import', () => {
+  const made = sign(['a.example.com']);
+  const requires = (chain: string) => requireKnownIssuer(readMaterial(chain, made.key));
+
+  it('comes with its issuers, up to a root that is in the file or that this machine knows', () => {
+    expect(() => requires(made.chain)).not.toThrow();
+    expect(() => requires(made.leaf.toString())).toThrow(
+      /signed by A CA, whose certificate is neither in the file nor/,
+    );
+    const kept = getCACertificates('default');
+    setDefaultCACertificates([...kept, made.root.toString()]);
+    try {
+      expect(() => requires(made.leaf.toString())).not.toThrow();
+    } finally {
+      setDefaultCACertificates(kept);
+    }
+  });
+
+  it('is not followed by an issuer of the right name that did not sign it', () => {
+    const other = sign(['b.example.com']);
+    expect(() => readMaterial(made.leaf.toString() + other.root, made.key)).toThrow(/does not follow/);
+  });
+});
 
 describe('readMaterial', () => {
   it('reads what has to be known of a chain', () => {
