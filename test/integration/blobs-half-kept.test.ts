@@ -50,7 +50,13 @@ it('of a blob whose fill rests, what it lacks is refused at the start while its 
   await eventually('the fill to rest', () => bed.rig.cache.admin.fills()[0]?.resting === true);
   await fake.close();
   expect(await blob(layer.digest, { range: 'bytes=2000-3000' })).toMatchObject({ status: 206, truncated: false });
-  const lacking = [undefined, 'bytes=600000-', 'bytes=600000-700000', 'bytes=-5', 'bytes=20000000-20000001,25000000-25000001'];
+  const lacking = [
+    undefined,
+    'bytes=600000-',
+    'bytes=600000-700000',
+    'bytes=-5',
+    'bytes=20000000-20000001,25000000-25000001',
+  ];
   const refusals = lacking.map((range) => refusalOf(blob(layer.digest, range === undefined ? {} : { range })));
   expect(await Promise.all(refusals)).toEqual(lacking.map(() => 'upstreamFailed'));
   const back = await fakeRegistry();
@@ -64,7 +70,12 @@ it('of a blob whose fill rests, the rest comes for the next reader while its reg
   const { fake, bed, repository, blob } = await answersBed();
   const layer = generated(10 * SIZE, 7);
   repository.addBlob(layer);
-  for (const range of ['bytes=1000-50000', 'bytes=600000-700000', 'bytes=20000000-20000001,25000000-25000001', undefined]) {
+  for (const range of [
+    'bytes=1000-50000',
+    'bytes=600000-700000',
+    'bytes=20000000-20000001,25000000-25000001',
+    undefined,
+  ]) {
     const { status, truncated } = await blob(layer.digest, range === undefined ? {} : { range });
     expect([status, truncated]).toEqual([range === undefined ? 200 : 206, false]);
     if (range !== undefined) await eventually('it to rest', () => bed.rig.cache.admin.fills()[0]?.resting === true);
