@@ -16,9 +16,12 @@ export interface YamlText {
 /** Largest YAML file read, characters: ten thousand aliases take less than one million. */
 const MAX_LENGTH = 16 * 1024 * 1024;
 
+/** Shown of what is wrong: a file that is no YAML at all has thousands. */
+const MAX_PROBLEMS = 10;
+
 /**
  * Parses YAML 1.2, refusing what would surprise: duplicate keys, several documents, custom tags.
- * @throws {OperatorError} usage, `YAML_INVALID`, with every syntax error as `<name>:<line>: …`.
+ * @throws {OperatorError} usage, `YAML_INVALID`, with the first syntax errors as `<name>:<line>: …`.
  */
 export function parseYaml(text: string, name: string): YamlText {
   if (text.length > MAX_LENGTH) throw invalid(name, [`${name}: is longer than ${MAX_LENGTH} characters`]);
@@ -28,6 +31,9 @@ export function parseYaml(text: string, name: string): YamlText {
   const problems = [...document.errors, ...document.warnings].map(
     (error) => `${name}:${lines.linePos(error.pos[0]).line}: ${error.message}`,
   );
+  if (problems.length > MAX_PROBLEMS) {
+    problems.splice(MAX_PROBLEMS, Number.POSITIVE_INFINITY, `${name}: and ${problems.length - MAX_PROBLEMS} more`);
+  }
   if (problems.length > 0) throw invalid(name, problems);
   let value: unknown;
   try {

@@ -69,8 +69,9 @@ function filesBelow(directory: string): string[] {
 
 async function readText(directory: string, file: string): Promise<string> {
   const path = join(directory, file);
-  const { size } = await stat(path);
-  if (size > MAX_FILE) return '';
+  const about = await stat(path);
+  // A folder, a device or a pipe is no text, whatever its name.
+  if (!about.isFile() || about.size > MAX_FILE) return '';
   return readFile(path, 'utf8');
 }
 

@@ -1,4 +1,4 @@
-import { globSync, readFileSync } from 'node:fs';
+import { globSync, readFileSync, statSync } from 'node:fs';
 import { dirname, isAbsolute, resolve } from 'node:path';
 
 /** A directive of nginx (nginx.org, *Configuration File's Structure*): `name args… ;` or `name args… { … }`. */
@@ -20,6 +20,8 @@ interface Token {
 
 /** Includes within includes. */
 const MAX_DEPTH = 16;
+/** Of one file, bytes. */
+const MAX_FILE = 4 * 1024 * 1024;
 /** Files of one configuration. */
 const MAX_FILES = 10_000;
 
@@ -38,6 +40,9 @@ export class NginxFiles {
   /** @throws the system's error where it cannot be read */
   read(file: string, depth = 0): Directive[] {
     this.#files++;
+    const about = statSync(file);
+    // A device or a pipe may have no end.
+    if (!about.isFile() || about.size > MAX_FILE) throw new Error('it is no file, or too large for a configuration');
     const tokens = tokenize(readFileSync(file, 'utf8'));
     const reader = { tokens, at: 0 };
     const found = this.#block(reader, file, depth, false);

@@ -181,3 +181,11 @@ describe('what is not understood is listed, with its place', () => {
     await expect(readNginx(join(dir, 'none.conf'))).rejects.toMatchObject({ code: 'FILE_UNREADABLE' });
   });
 });
+
+test('an include of what is no file is left, and the rest is read', async () => {
+  const { rows, left } = await read(
+    'include /dev/zero;\nserver { server_name q.example.com; location /v2/ { proxy_pass https://quay.io; } }\n',
+  );
+  expect(rows).toEqual([row('quay.io', ['https://quay.io'], 'q.example.com')]);
+  expect(left).toEqual([expect.stringContaining('include /dev/zero cannot be read')]);
+});
