@@ -1,4 +1,4 @@
-import { existsSync, statfsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { setImmediate as turn } from 'node:timers/promises';
 import { type MaybePromise, Mutex } from '../kit/async.ts';
@@ -7,6 +7,7 @@ import type { Digest } from '../oci/names.ts';
 import { CacheError } from './blob-cache.ts';
 import type { Layout } from './files.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
+import { freeOf, isForWantOfRoom, type Room, sum, UNKNOWN } from './room.ts';
 
 /** What the cache has promised to a fill, and the room that the fill has taken of it. */
 export interface Reservation {
@@ -57,25 +58,6 @@ const REFUSED_FILES = 4;
 const MOST_REFUSALS = 7;
 /** The file of a partial, and its record. */
 const PARTIAL_FILES = 2;
-
-/** What a file system can run out of and an eviction gives back: bytes, files, and what one user may have of them. `SQLITE_FULL` is the same, met by the index. */
-const ROOM_CODES: ReadonlySet<unknown> = new Set(['ENOSPC', 'EDQUOT', 'SQLITE_FULL']);
-
-export function isForWantOfRoom(error: unknown): boolean {
-  const { code, cause } = error as { readonly code?: unknown; readonly cause?: unknown };
-  return ROOM_CODES.has(code) || (error instanceof CacheError && cause !== undefined && isForWantOfRoom(cause));
-}
-
-/** Why a fill ended: there was no room for the rest, for now. */
-export function lacksRoom(error: CacheError): boolean {
-  return error.reason === 'no-room' || error.reason === 'min-free' || isForWantOfRoom(error);
-}
-
-/** Bytes and files. */
-interface Room {
-  readonly bytes: number;
-  readonly files: number;
-}
 
 export interface EvictionOptions {
   readonly maxSize: number;
@@ -437,25 +419,5 @@ export class Eviction implements SpaceReserver {
       freed = sum(freed, { bytes: left.bytes, files: PARTIAL_FILES });
     }
     return freed;
-  }
-}
-
-function sum(one: Room, other: Room): Room {
-  return { bytes: one.bytes + other.bytes, files: one.files + other.files };
-}
-
-/** A disk that cannot even say what is free will fail the write, which is dealt with there. */
-const UNKNOWN: Room = { bytes: Number.POSITIVE_INFINITY, files: Number.POSITIVE_INFINITY };
-
-/**
- * What this user may still write on the file system of a path. Synchronous: the first byte of every fill waits for it, and it takes
- * microseconds. A file system that makes its inodes as they are needed says that it has none at all.
- */
-function freeOf(path: string): Room {
-  try {
-    const { bavail, bsize, files, ffree } = statfsSync(path);
-    return { bytes: bavail * bsize, files: files === 0 ? Number.POSITIVE_INFINITY : ffree };
-  } catch {
-    return UNKNOWN;
   }
 }

@@ -47,8 +47,12 @@ export function readRegistryConfig(text: string, file: string, env: NodeJS.Proce
   const password = textAt('proxy', 'password');
   const hasAuth = at(['auth']) !== undefined;
   const hasCredentials = username !== null && password !== null;
-  if (remote !== null && !URL.canParse(remote)) {
-    found.leave(`${file}: proxy.remoteurl is no URL: ${remote}`, 'correct it, and import again');
+  for (const key of ['remoteurl', 'username', 'password']) {
+    if (at(['proxy', key]) !== undefined && textAt('proxy', key) === null)
+      found.leave(`${file}: proxy.${key} is no text`, 'correct it, and import again');
+  }
+  if (remote !== null && !/^https?:$/.test(URL.parse(remote)?.protocol ?? '')) {
+    found.leave(`${file}: proxy.remoteurl is no http or https URL: ${remote}`, 'correct it, and import again');
   } else if (remote !== null) {
     const { host, origin } = new URL(remote);
     // What the credentials opened there was for whoever could reach it; so it is here, unless that registry asked for logins itself.
