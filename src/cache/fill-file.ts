@@ -146,6 +146,9 @@ export class FillFile {
     await this.idle();
     // An earlier fill may have been brought more than the blob has: those bytes were never read, and are not the blob's.
     await this.file?.cutTo(size);
+    if (this.growing !== null) {
+      await this.#recorder.catchUp({ file: this.growing.file, written: this.growing.written, size });
+    }
     await syncs.run(async () => this.file?.sync(true));
     this.path = await space.withRoom(() => promote(layout, this.#key));
   }

@@ -208,6 +208,15 @@ export class HeldRecorder {
     await this.#running;
   }
 
+  /**
+   * To be called when all has come, and before a sync that may wait long for its turn: where more has come during the last record than a restart may
+   * lose, it is recorded now.
+   */
+  async catchUp(growth: Growth): Promise<void> {
+    await this.idle();
+    if (growth.written.bytes - this.#last.bytes >= this.#limits.recordBytes) await this.#write(growth);
+  }
+
   /** Syncs the data, and then writes the record that claims it. To be called when nothing more is written. */
   async record(growth: Growth): Promise<void> {
     await this.idle();
