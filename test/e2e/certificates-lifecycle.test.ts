@@ -2,7 +2,7 @@ import { X509Certificate } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { type AcmeGateway, aliasYaml, DOMAIN, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
+import { type AcmeGateway, DOMAIN, importAliases, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
 import { FakeCa } from '../support/fake-ca/index.ts';
 import { showLogOfFailures } from '../support/gateway.ts';
 import { openNamespace } from '../support/namespace.ts';
@@ -36,12 +36,6 @@ async function open(options: { http?: 'off'; acme?: object; ca?: Partial<FakeCa[
     ...(options.acme === undefined ? {} : { acme: options.acme }),
   });
   return { ca, gateway };
-}
-
-async function importAliases(gateway: AcmeGateway, names: readonly string[]): Promise<void> {
-  const file = join(gateway.dataDir, '..', 'aliases.yaml');
-  writeFileSync(file, aliasYaml(names, ENDPOINT));
-  await gateway.ok('alias', 'import', file);
 }
 
 describe('a gateway whose certificates come from a CA', () => {
@@ -104,7 +98,7 @@ describe('a gateway whose certificates come from a CA', () => {
     await gateway.stop();
     const before = ca.orders.length;
     ca.faults.push({ at: 'directory', how: 'drop' });
-    await importAliases(gateway, ['late']);
+    await importAliases(gateway, ['late'], ENDPOINT);
     await gateway.start();
     const met = await meet({ port: gateway.httpsPort, host: DOMAIN, ca: ca.root });
     expect(met.certificate.subjectAltName).toBe(`DNS:${DOMAIN}`);
@@ -236,7 +230,7 @@ describeWith(
         acme: { selfCheck: true, resolvers: [pebble.dns] },
         within: space,
       });
-      await importAliases(gateway, [...extra, 'lost']);
+      await importAliases(gateway, [...extra, 'lost'], ENDPOINT);
       await gateway.start();
       const rows = await gateway.valid(20);
       expect(

@@ -1,10 +1,8 @@
 import { createHash } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
 import { Agent } from 'node:https';
-import { join } from 'node:path';
 import type { TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { type AcmeGateway, aliasYaml, DOMAIN, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
+import { type AcmeGateway, DOMAIN, importAliases, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
 import { FakeRegistry, generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures } from '../support/gateway.ts';
 import { sendWhole } from '../support/http-client.ts';
@@ -29,9 +27,7 @@ describeWith(['pebble', 'pebble-challtestsrv'], 'certificates that last a minute
     const ports = await listenerPorts();
     pebble = await startPebble({ httpPort: ports.http, tlsPort: ports.tls, validity: 60, nonceReject: 5 });
     gateway = await prepareAcmeGateway({ issuers: [pebble], ports });
-    const file = join(gateway.dataDir, '..', 'aliases.yaml');
-    writeFileSync(file, aliasYaml(ALIASES, upstream.url));
-    await gateway.ok('alias', 'import', file);
+    await importAliases(gateway, ALIASES, upstream.url);
     await gateway.start();
   });
 

@@ -1,11 +1,10 @@
-import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, it } from 'vitest';
 import { readMaterial } from '../../src/certs/x509.ts';
 import { SqliteCertStore } from '../../src/sqlite/cert-store.ts';
 import { openDatabase } from '../../src/sqlite/database.ts';
 import { gatewayMigrations } from '../../src/sqlite/migrations/gateway.ts';
-import { type AcmeGateway, aliasYaml, DOMAIN, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
+import { type AcmeGateway, DOMAIN, importAliases, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
 import { FakeCa } from '../support/fake-ca/index.ts';
 import { showLogOfFailures } from '../support/gateway.ts';
 import { meet } from '../support/tls-client.ts';
@@ -30,9 +29,7 @@ async function prepare() {
   const gateway = await prepareAcmeGateway({ issuers: [ca], ports, workers: 1 });
   gateways.push(gateway);
   const names = Array.from({ length: MANY }, (_, n) => `a${n}`);
-  const file = join(gateway.dataDir, '..', 'aliases.yaml');
-  writeFileSync(file, aliasYaml(names, 'http://127.0.0.1:1'));
-  await gateway.ok('alias', 'import', file);
+  await importAliases(gateway, names, 'http://127.0.0.1:1');
   const rows = JSON.parse(await gateway.ok('alias', 'ls', '--json')) as { host: string }[];
   const hosts = [DOMAIN, ...rows.map(({ host }) => host)];
   const database = openDatabase(join(gateway.dataDir, 'gateway.db'), gatewayMigrations, { durability: 'normal' });

@@ -1,4 +1,7 @@
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { CertificateInfo } from '../../src/certs/service.ts';
+import { makeDataDirectory } from './data-directory.ts';
 import { eventually } from './eventually.ts';
 import { prepareGateway, type TestGateway } from './gateway.ts';
 import { freePorts, type Surroundings } from './processes.ts';
@@ -66,11 +69,14 @@ export async function prepareAcmeGateway(options: {
   });
 }
 
-/** YAML for `alias import`: one registry each, at one endpoint. */
-export function aliasYaml(names: readonly string[], endpoint: string): string {
+/** Puts aliases into the table, one registry each, at one endpoint; into a new one where the gateway was never started. */
+export async function importAliases(gateway: AcmeGateway, names: readonly string[], endpoint: string): Promise<void> {
+  if (!existsSync(gateway.dataDir)) await makeDataDirectory({ GATEWAY_CONFIG: gateway.configFile });
   const registries = Object.fromEntries(
     names.map((name) => [`${name}.registry.example`, { endpoints: [endpoint], aliases: [name] }]),
   );
+  const file = join(gateway.dataDir, '..', 'aliases.yaml');
   // JSON is YAML.
-  return JSON.stringify({ registries });
+  writeFileSync(file, JSON.stringify({ registries }));
+  await gateway.ok('alias', 'import', file);
 }

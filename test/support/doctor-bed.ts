@@ -92,6 +92,7 @@ export async function plant(faults: Plant): Promise<Check[]> {
       trustedProxies: [],
       acme: { resolvers: [], challenges: ['http-01'], issuers: [] },
       cache: { minFree: 0 },
+      access: { anonymous: null, allow: [], deny: [] },
       limits: { connections: 1024 },
       upstream: { proxy: null, caFile: null, stallTimeout: 2_000, connections: 1 },
       ...faults.config,
@@ -99,7 +100,11 @@ export async function plant(faults: Plant): Promise<Check[]> {
     pseudonym: PSEUDONYM,
     table: { snapshot: () => ({ registries: new Map(rows), hosts }), conflicts: () => [] },
     certificates: certificatesOf(faults),
-    users: { list: async () => faults.users ?? [] },
+    users: {
+      count: faults.users?.length ?? 0,
+      everAdded: faults.users !== undefined,
+      list: async () => faults.users ?? [],
+    },
     live: faults.live === null ? null : { ...liveAt(ports), ...faults.live },
   } as unknown as OperationsDeps;
   return await examine(deps, around, new AbortController().signal);
