@@ -27,8 +27,8 @@ export default defineConfig({
           include: ['test/integration/**/*.test.ts'],
           testTimeout: 2 * BUSY_MACHINE,
           hookTimeout: 2 * BUSY_MACHINE,
-          // They wait for links and timers for most of the time: fewer at a time leave cores idle.
-          maxWorkers: 3,
+          // They wait for links and timers for most of the time: one at a time leaves two cores idle. More disturb each other's rates.
+          maxWorkers: 2,
         },
       },
       {
