@@ -122,8 +122,11 @@ export function placeOf(
   facts: Pick<RewriteFacts, 'scheme' | 'domain' | 'port' | 'aliases'>,
 ): { readonly by: 'alias' | 'prefix'; readonly prefix: string } | null {
   const alias = facts.aliases.find((one) => one.registry === registry && one.certificate);
-  if (alias !== undefined) return { by: 'alias', prefix: authority(facts, alias.host) };
-  return registry.includes(':') ? null : { by: 'prefix', prefix: `${authority(facts)}/${registry}` };
+  const hasPort = registry.includes(':');
+  // RFC 6761 §6.3 leads names below localhost to this machine, and the resolvers of most programs know localhost alone.
+  const isFound = alias !== undefined && !alias.host.endsWith('.localhost');
+  if (alias !== undefined && (isFound || hasPort)) return { by: 'alias', prefix: authority(facts, alias.host) };
+  return hasPort ? null : { by: 'prefix', prefix: `${authority(facts)}/${registry}` };
 }
 
 /** The registry of the table that a host of image names means; undefined where it means none. */

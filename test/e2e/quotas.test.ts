@@ -1,5 +1,6 @@
 import { Agent } from 'node:https';
 import { afterEach, describe, expect, it } from 'vitest';
+import type { StatusReport } from '../../src/admin/contract.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Content, FakeRegistry, generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
@@ -41,6 +42,11 @@ const fetched = (): number => upstream.log.bytes({ kind: 'blob', method: 'GET' }
 /** Until the upstream has nothing to send any more. */
 const quiet = (): Promise<boolean> =>
   eventually('the upstream is quiet', () => upstream.log.of({ kind: 'blob' }).every(({ done }) => done));
+
+async function usedOfMonth(): Promise<number> {
+  const { limits } = JSON.parse(await gateway.ok('status', '--json')) as StatusReport;
+  return limits?.bytesPerMonth?.used ?? 0;
+}
 
 describe('a quota of 8 MiB a day', () => {
   const LIMIT = 8 * MIB;
@@ -137,6 +143,8 @@ describe('a quota of 8 MiB a month', () => {
     const content = blob(2 * MIB, 'passes');
     expect((await get(content)).status).toBe(200);
     expect((await get(content, undefined, '127.9.0.2')).status).toBe(200);
+    // A client has the last bytes before the gateway has counted them.
+    await eventually('all of it is counted', async () => (await usedOfMonth()) === 8 * MIB);
     const refused = await get(content, undefined, '127.9.0.3');
     expect(refused.status).toBe(429);
     expect(refused.text).toContain('a month');

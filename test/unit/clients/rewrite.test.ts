@@ -56,6 +56,13 @@ describe('what a reference becomes', () => {
   });
 });
 
+test('under localhost, whose aliases most programs do not find, only where nothing else will do', () => {
+  const alias = (name: string, registry: string) => ({ name, host: `${name}.localhost`, registry, certificate: true });
+  const facts = { ...LOCAL, aliases: [alias('quay', 'quay.io'), alias('corp', 'registry.corp:5000')] };
+  expect(becomes('quay.io/org/app', facts)).toBe('localhost:8443/quay.io/org/app');
+  expect(becomes('registry.corp:5000/app', facts)).toBe('corp.localhost:8443/app');
+});
+
 describe('why a reference stays', () => {
   test.each([
     ['cr.example.com/quay.io/org/app', 'own'],
