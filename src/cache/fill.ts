@@ -23,6 +23,8 @@ const MOST_IDLE_FETCHES = 3;
  * that readers ask for, until that is the better half. It is hashed as it comes, and readers get the end of it when the digest is right.
  */
 export class Fill implements FileView, FillState {
+  /** Where it is fetched from. */
+  readonly key: BlobKey & FillKey;
   readonly digest: Digest;
   readonly askers: Askers;
   /** It came whole, and the cache has the blob now. */
@@ -36,7 +38,8 @@ export class Fill implements FileView, FillState {
   /** What fetches for it now, and the bytes that came from the registry. */
   transfer: RunningTransfer | null = null;
   fetched = 0;
-  readonly #key: BlobKey & FillKey;
+  /** The second level, not the upstream, is giving the bytes at the moment. */
+  fromTier = false;
   readonly #context: FillContext;
   readonly #options: FillOptions;
   readonly #file: FillFile;
@@ -49,8 +52,7 @@ export class Fill implements FileView, FillState {
   readonly #endListeners: (() => void)[] = [];
   /** The bytes on disk belong to a blob of another size than the upstream gives now. */
   #stale = false;
-  /** The second level, not the upstream, is giving the bytes at the moment; it gave some of them. */
-  #fromTier = false;
+  /** The second level gave some of the bytes. */
   #usedTier = false;
   #failure: Error | null = null;
   /** The bytes are wrong, too many for the cache, or the disk failed: nothing is kept, and a later fill starts over. */
@@ -61,7 +63,7 @@ export class Fill implements FileView, FillState {
 
   constructor(key: BlobKey & FillKey, context: FillContext, options: FillOptions) {
     this.digest = key.digest;
-    this.#key = key;
+    this.key = key;
     this.#context = context;
     this.#options = options;
     this.readership = new Readership(context, options.client, () => this.#left());
@@ -71,11 +73,6 @@ export class Fill implements FileView, FillState {
       error: (error) => this.#fail(error),
     });
     this.#wishes = new ReadWishes(options.part, (required) => this.#goWhole(required));
-  }
-
-  /** Where it is fetched from. */
-  get key(): BlobKey {
-    return this.#key;
   }
 
   /** Bytes that are there. */
@@ -99,10 +96,6 @@ export class Fill implements FileView, FillState {
   /** All of it is being fetched, from now on to the end. */
   get whole(): boolean {
     return this.#wishes.whole;
-  }
-
-  get fromTier(): boolean {
-    return this.#fromTier;
   }
 
   /** @see BlobHandle.size */
@@ -233,8 +226,8 @@ export class Fill implements FileView, FillState {
     return {
       held: this.#file.growing?.accepted() ?? [],
       begin: (size) => {
-        this.#fromTier = source === 'tier';
-        this.#usedTier ||= this.#fromTier;
+        this.fromTier = source === 'tier';
+        this.#usedTier ||= this.fromTier;
         this.#begin(size);
         this.#answered.resolve();
       },
@@ -280,7 +273,7 @@ export class Fill implements FileView, FillState {
 
   /** All that is missing will be fetched. @throws {RegistryError} tooManyRequests, of which clients hear in place of the size */
   #promise(reply = 0): void {
-    if (this.#fromTier || this.size === undefined) return;
+    if (this.fromTier || this.size === undefined) return;
     this.readership.promise(this.size - this.bytes, reply);
   }
 
@@ -319,7 +312,7 @@ export class Fill implements FileView, FillState {
     // While room is being made the writer may use the chunk's memory again.
     const kept = room === null ? chunk : Buffer.from(chunk);
     if (room !== null) await room;
-    if (!this.#fromTier) this.#fetched(kept.length);
+    if (!this.fromTier) this.#fetched(kept.length);
     await growing.write(offset, kept);
   }
 
@@ -367,7 +360,9 @@ export class Fill implements FileView, FillState {
 
   /** Nothing more is wanted. Resolves when something is. @throws {RestedError} where nothing is for a while, and nobody reads */
   async #rest(): Promise<void> {
-    this.#setResting(true);
+    this.resting = true;
+    this.#answered = awaited();
+    this.#context.rests(this, true);
     try {
       while (!this.#isWanted) {
         const wanted = await this.#wishes.changed(this.#context.limits.linger, this.#abort.signal);
@@ -377,14 +372,9 @@ export class Fill implements FileView, FillState {
         else if (!this.readership.present) throw new RestedError('nobody wants more of it');
       }
     } finally {
-      this.#setResting(false);
+      this.resting = false;
+      this.#context.rests(this, false);
     }
-  }
-
-  #setResting(resting: boolean): void {
-    this.resting = resting;
-    if (resting) this.#answered = awaited();
-    this.#context.rests(this, resting);
   }
 
   /** Its last reader has left. */
@@ -426,7 +416,7 @@ export class Fill implements FileView, FillState {
 
   /** The bytes or the size are not the blob's. */
   #wrong(reason: string): RegistryError {
-    const error = new RegistryError('upstreamWrong', { facts: { registry: this.#key.registry, reason } });
+    const error = new RegistryError('upstreamWrong', { facts: { registry: this.key.registry, reason } });
     this.#discard = true;
     if (this.#usedTier) this.#context.secondLevel?.distrust(this.digest);
     else this.#options.wrong?.();

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import type { TroubleSeen } from '../telemetry/activity.ts';
 import type { Logger } from '../telemetry/log.ts';
 
 /** The same trouble is logged once in so long, ms: a registry that is down would fill the log with one line for each request. */
@@ -6,23 +7,12 @@ const EVERY = 60_000;
 /** Troubles that are told apart at a time. */
 const MAX_TROUBLES = 1_000;
 
-/** A request that was failed, or answered with what is kept, and why: as the operator may know it. */
-export interface ToldTrouble {
-  readonly kind: 'failed' | 'stale' | 'cut';
-  /** Null where no registry is concerned. */
-  readonly registry: string | null;
-  readonly status: number;
-  readonly reason: string;
-  /** Repository and reference, or a path. */
-  readonly what: string;
-}
-
 interface Told {
   readonly at: number;
   leftOut: number;
 }
 
-const SENTENCES: Readonly<Record<ToldTrouble['kind'], string>> = {
+const SENTENCES: Readonly<Record<TroubleSeen['kind'], string>> = {
   failed: 'a request was not served',
   stale: 'a kept answer was served, since the registry fails',
   cut: 'a body ended before its length',
@@ -40,7 +30,7 @@ export class TroubleLog {
     this.#now = now;
   }
 
-  tell({ kind, registry, status, reason, what }: ToldTrouble): void {
+  tell({ kind, registry, status, reason, what }: TroubleSeen): void {
     const key = `${kind} ${status} ${registry ?? ''}`;
     const now = this.#now();
     const told = this.#told.get(key);

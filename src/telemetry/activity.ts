@@ -36,8 +36,10 @@ export interface Trouble {
   readonly lastAt: string;
 }
 
+/** A request that was failed, or answered with what is kept, and why: as the operator may know it. */
 export interface TroubleSeen {
   readonly kind: Trouble['kind'];
+  /** Null where no registry is concerned. */
   readonly registry: string | null;
   readonly status: number;
   readonly reason: string;

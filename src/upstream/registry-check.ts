@@ -46,6 +46,20 @@ export interface RegistryAnswer {
   readonly certificate: PeerCertificate | null;
 }
 
+/** What is known before anybody has answered. */
+export const NO_ANSWER: RegistryAnswer = {
+  status: null,
+  ms: 0,
+  serverTime: null,
+  redirectedTo: null,
+  looksLike: null,
+  otherScheme: false,
+  login: 'unknown',
+  proxy: null,
+  failure: null,
+  certificate: null,
+};
+
 /** Nothing of it was verified. */
 export interface PeerCertificate {
   /** `CN=Corp Root, O=Corp`. */
@@ -92,18 +106,7 @@ export class RegistryCheck {
   /** Ends within ten seconds. @throws the signal's reason */
   async ask(route: Route, endpoint: string, signal: AbortSignal): Promise<RegistryAnswer> {
     const url = new URL(endpoint);
-    const found: Findings = {
-      status: null,
-      ms: 0,
-      serverTime: null,
-      redirectedTo: null,
-      looksLike: null,
-      otherScheme: false,
-      login: 'unknown',
-      proxy: null,
-      failure: null,
-      certificate: null,
-    };
+    const found: Findings = { ...NO_ANSWER };
     const within = AbortSignal.any([signal, AbortSignal.timeout(this.#timeout)]);
     try {
       found.proxy = this.#choice.for(url, route.proxy);

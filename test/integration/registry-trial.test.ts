@@ -5,6 +5,7 @@ import type { EndpointVerdict } from '../../src/admin/contract.ts';
 import { judgeAnswer, tryRegistry } from '../../src/admin/registry-check.ts';
 import type { RegistryEntry } from '../../src/aliases/table.ts';
 import type { Config } from '../../src/config/config.ts';
+import { NO_ANSWER, type RegistryAnswer } from '../../src/upstream/registry-check.ts';
 import { FakeRegistry } from '../support/fake-registry/index.ts';
 import { startGateway, type TestGateway } from '../support/gateway.ts';
 import { httpProxy, type TestProxy } from '../support/proxy-servers.ts';
@@ -242,18 +243,11 @@ describe('a proxy', () => {
       realms: [],
       ca: null,
     };
-    const answer = {
-      status: null,
-      ms: 0,
-      serverTime: null,
-      redirectedTo: null,
-      looksLike: null,
-      otherScheme: false,
-      login: 'unknown',
+    const answer: RegistryAnswer = {
+      ...NO_ANSWER,
       proxy: { host: 'proxy.test', port: 3128, resolves: true },
       failure: Object.assign(new Error('late'), { code: 'ETIMEDOUT' }),
-      certificate: null,
-    } as const;
+    };
     expect(judgeAnswer(route, 'https://r.test', answer, { known: [], now: 0 })).toMatchObject({
       level: 'fail',
       message: expect.stringContaining('through proxy.test:3128'),

@@ -3,7 +3,7 @@ import { seedRows } from '../../aliases/yaml.ts';
 import { shutDownIn } from '../../oci/known-registries.ts';
 import { isPattern } from '../../oci/names.ts';
 import { ConnectError } from '../../upstream/failures.ts';
-import { type RegistryAnswer, RegistryCheck } from '../../upstream/registry-check.ts';
+import { NO_ANSWER, type RegistryAnswer, RegistryCheck } from '../../upstream/registry-check.ts';
 import type { OperationsDeps } from '../operation.ts';
 import { judgeAnswer } from '../registry-check.ts';
 import { isPublic } from './certificates.ts';
@@ -90,18 +90,7 @@ function causeOf({ proxy, certificate }: RegistryAnswer, because: string, now: n
 /** As a pull would see it. */
 function noName(host: string): RegistryAnswer {
   const cause = Object.assign(new Error(`there is no ${host}`), { code: 'ENOTFOUND' });
-  return {
-    status: null,
-    ms: 0,
-    serverTime: null,
-    redirectedTo: null,
-    looksLike: null,
-    otherScheme: false,
-    login: 'unknown',
-    proxy: null,
-    failure: new ConnectError(host, 'endpoint', cause),
-    certificate: null,
-  };
+  return { ...NO_ANSWER, failure: new ConnectError(host, 'endpoint', cause) };
 }
 
 function unanswered(name: string, endpoint: string): Finding {
