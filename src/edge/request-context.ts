@@ -259,7 +259,7 @@ export class AccessLog {
     this.#seconds.observe(ms / 1000, context.kind, registry);
     if (context.bytes > 0) this.#bytes.add(context.bytes, from, registry);
     if (context.cut !== null) this.#cut.inc({ reason: context.cut });
-    if (context.kind !== 'health') this.#show(context);
+    if (context.kind !== 'health') this.#show(context, registry);
     const level = context.kind === 'health' ? 'debug' : 'info';
     if (!this.#log.isLevelEnabled(level)) return;
     const { target } = context;
@@ -290,7 +290,7 @@ export class AccessLog {
   }
 
   /** Counts it for its client, and takes note of what went wrong. */
-  #show(context: RequestContext): void {
+  #show(context: RequestContext, row: string): void {
     const { client, clientAddress, status, bytes, target, reason } = context;
     this.#activity.answered(client ?? clientNetwork(clientAddress), status, bytes);
     const kind = troubleOf(context);
@@ -299,6 +299,7 @@ export class AccessLog {
     const trouble = {
       kind,
       registry: target?.registry ?? null,
+      row,
       status,
       reason: reason ?? '',
       what:

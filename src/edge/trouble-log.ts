@@ -30,8 +30,8 @@ export class TroubleLog {
     this.#now = now;
   }
 
-  tell({ kind, registry, status, reason, what }: TroubleSeen): void {
-    const key = `${kind} ${status} ${registry ?? ''}`;
+  tell({ kind, registry, row, status, reason, what }: TroubleSeen): void {
+    const key = `${kind} ${status} ${row}`;
     const now = this.#now();
     const told = this.#told.get(key);
     if (told !== undefined && now - told.at < EVERY) {

@@ -3,8 +3,9 @@ import { iso } from '../kit/time.ts';
 
 /** Clients remembered at once; beyond it the one that was idle longest is forgotten. About 1 MiB. */
 const MAX_CLIENTS = 4_096;
-/** Kinds of trouble remembered at once; what happens again is counted, so that one registry that is down leaves room for others. */
-const MAX_TROUBLES = 100;
+/** Registries whose troubles are remembered at once, and different troubles of one: a registry that words each failure anew leaves room for others. */
+const MAX_REGISTRIES = 100;
+const MAX_TROUBLES = 10;
 /** Characters of a reason and of what was asked for. */
 const MAX_TEXT = 500;
 
@@ -21,29 +22,26 @@ export interface ClientUse {
   readonly lastAt: string;
 }
 
-/** Something that went wrong, however often. */
-export interface Trouble {
+/** A request that was failed, or answered with what is kept, and why: as the operator may know it. */
+export interface TroubleSeen {
   /** `stale`: a kept answer was served in place of the registry's. `cut`: a body broke off. */
   readonly kind: 'failed' | 'stale' | 'cut';
+  /** Null where no registry is concerned. */
   readonly registry: string | null;
+  /** The row of the table that it comes from, as which it is counted: of a pattern's hosts there is no end. Empty where there is none. */
+  readonly row: string;
   readonly status: number;
   readonly reason: string;
-  /** What was asked for the last time: repository, and tag or digest. */
+  /** What was asked for: repository, and tag or digest; or a path. */
   readonly what: string;
+}
+
+/** Something that went wrong, however often; as it was the last time. */
+export interface Trouble extends TroubleSeen {
   readonly count: number;
   /** ISO 8601. */
   readonly firstAt: string;
   readonly lastAt: string;
-}
-
-/** A request that was failed, or answered with what is kept, and why: as the operator may know it. */
-export interface TroubleSeen {
-  readonly kind: Trouble['kind'];
-  /** Null where no registry is concerned. */
-  readonly registry: string | null;
-  readonly status: number;
-  readonly reason: string;
-  readonly what: string;
 }
 
 interface Use {
@@ -72,7 +70,8 @@ export interface ActivityDelta {
  */
 export class Activity {
   readonly #clients = new LRUCache<string, Use>({ max: MAX_CLIENTS });
-  readonly #troubles = new LRUCache<string, Seen>({ max: MAX_TROUBLES });
+  /** By row of the table, then by what went wrong. */
+  readonly #troubles = new LRUCache<string, LRUCache<string, Seen>>({ max: MAX_REGISTRIES });
 
   /** A request of this client was answered, or ended; called with each, so it is a lookup and some additions. */
   answered(client: string, status: number, bytes: number): void {
@@ -93,7 +92,7 @@ export class Activity {
   /** Everything, and starts anew; null where there is nothing. */
   take(): ActivityDelta | null {
     if (this.#clients.size === 0 && this.#troubles.size === 0) return null;
-    const delta = { clients: [...this.#clients.entries()].reverse(), troubles: [...this.#troubles.values()].reverse() };
+    const delta = { clients: [...this.#clients.entries()].reverse(), troubles: this.#allTroubles().reverse() };
     this.#clients.clear();
     this.#troubles.clear();
     return delta;
@@ -121,7 +120,7 @@ export class Activity {
 
   /** The latest first. */
   troubles(most: number): Trouble[] {
-    return [...this.#troubles.values()]
+    return this.#allTroubles()
       .sort((one, other) => other.lastAt - one.lastAt)
       .slice(0, most)
       .map(({ firstAt, lastAt, ...seen }) => ({ ...seen, firstAt: iso(firstAt), lastAt: iso(lastAt) }));
@@ -136,18 +135,24 @@ export class Activity {
     return use;
   }
 
+  #allTroubles(): Seen[] {
+    return [...this.#troubles.values()].flatMap((ofRow) => [...ofRow.values()]);
+  }
+
   #note(seen: Seen): void {
     // A stale answer's reason says how old it is: that is no other trouble.
     const reason = seen.kind === 'stale' ? '' : seen.reason;
-    const key = `${seen.kind}\n${seen.registry}\n${seen.status}\n${reason}`;
-    const known = this.#troubles.get(key);
+    const key = `${seen.kind}\n${seen.status}\n${reason}`;
+    const troubles = this.#troubles.get(seen.row) ?? new LRUCache<string, Seen>({ max: MAX_TROUBLES });
+    this.#troubles.set(seen.row, troubles);
+    const known = troubles.get(key);
     if (known === undefined) {
-      this.#troubles.set(key, seen);
+      troubles.set(key, seen);
       return;
     }
     const count = known.count + seen.count;
     const firstAt = Math.min(known.firstAt, seen.firstAt);
     const latest = seen.lastAt >= known.lastAt ? seen : known;
-    this.#troubles.set(key, { ...latest, count, firstAt });
+    troubles.set(key, { ...latest, count, firstAt });
   }
 }

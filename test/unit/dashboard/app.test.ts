@@ -50,6 +50,7 @@ const REPORT: DashboardReport = {
       {
         kind: 'failed',
         registry: 'quay.io',
+        row: 'quay.io',
         status: 502,
         reason: '<script>alert(1)</script>',
         what: 'org/app v1',

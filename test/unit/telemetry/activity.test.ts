@@ -1,7 +1,14 @@
 import { expect, test } from 'vitest';
 import { Activity } from '../../../src/telemetry/activity.ts';
 
-const trouble = { kind: 'failed', registry: 'quay.io', status: 502, reason: 'it answered 500', what: 'a v1' } as const;
+const trouble = {
+  kind: 'failed',
+  registry: 'quay.io',
+  row: 'quay.io',
+  status: 502,
+  reason: 'it answered 500',
+  what: 'a v1',
+} as const;
 
 test('clients and troubles of several processes become one', () => {
   const [owner, worker] = [new Activity(), new Activity()];
@@ -38,9 +45,20 @@ test('what is remembered is bounded', () => {
   const activity = new Activity();
   for (let n = 0; n < 10_000; n++) {
     activity.answered(`10.0.${n >> 8}.${n & 255}`, 200, 1);
-    activity.troubled({ ...trouble, reason: `${'x'.repeat(2_000)} ${n}`, registry: `r${n}` });
+    activity.troubled({ ...trouble, reason: `${'x'.repeat(2_000)} ${n}`, row: `r${n}` });
   }
   expect(activity.clients(100_000)).toHaveLength(4_096);
   expect(activity.troubles(100_000)).toHaveLength(100);
   expect(activity.troubles(1)[0]?.reason.length).toBeLessThanOrEqual(500);
+});
+
+test('a registry that words each failure anew, or a pattern that has no end of hosts, leaves room for others', () => {
+  const activity = new Activity();
+  activity.troubled(trouble);
+  for (let n = 0; n < 10_000; n++) {
+    activity.troubled({ ...trouble, row: 'loud.example', registry: 'loud.example', reason: `request ${n}` });
+    activity.troubled({ ...trouble, row: '*.pkg.dev', registry: `a${n}.pkg.dev`, reason: `there is no a${n}.pkg.dev` });
+  }
+  expect(activity.troubles(1_000)).toHaveLength(1 + 10 + 10);
+  expect(activity.troubles(1_000).some(({ registry }) => registry === 'quay.io')).toBe(true);
 });
