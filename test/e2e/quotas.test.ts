@@ -1,6 +1,7 @@
 import { Agent } from 'node:https';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { StatusReport } from '../../src/admin/contract.ts';
+import { awayFromMidnight } from '../support/clock.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Content, FakeRegistry, generated } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
@@ -18,6 +19,7 @@ afterEach(async () => {
 });
 
 async function start(config: Readonly<Record<string, unknown>>): Promise<void> {
+  await awayFromMidnight();
   upstream = await FakeRegistry.start();
   gateway = await startGateway({ config });
   await gateway.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);

@@ -2,6 +2,7 @@ import { existsSync, rmSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type AcmeGateway, DOMAIN, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
+import { awayFromMidnight } from '../support/clock.ts';
 import { eventually } from '../support/eventually.ts';
 import { allServe, CLIENTS, everywhere, PROCESSES, statuses } from '../support/every-process.ts';
 import { FakeCa } from '../support/fake-ca/index.ts';
@@ -24,6 +25,7 @@ describe('the bytes that a client was sent by three processes', () => {
   showLogOfFailures(() => gateway);
 
   beforeAll(async () => {
+    await awayFromMidnight();
     upstream = await FakeRegistry.start();
     gateway = await startGateway({ config: { ...WORKERS, limits: { bytesPerDay: String(LIMIT) } } });
     await gateway.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);

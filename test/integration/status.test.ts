@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { StatusReport } from '../../src/admin/contract.ts';
+import { awayFromMidnight } from '../support/clock.ts';
 import { eventually } from '../support/eventually.ts';
 import { allServe, everywhere, PROCESSES } from '../support/every-process.ts';
 import { FakeRegistry, generated } from '../support/fake-registry/index.ts';
@@ -11,6 +12,7 @@ const MIB = 1024 * 1024;
 let upstream: FakeRegistry;
 let gateway: TestGateway;
 beforeAll(async () => {
+  await awayFromMidnight();
   upstream = await FakeRegistry.start();
   gateway = await startGateway({
     config: {

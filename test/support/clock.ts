@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '../../src/kit/time.ts';
 
 /** A clock that the test moves; timers fire while it moves, in their order. Starts at the real time. */
@@ -26,4 +27,14 @@ export class TestClock implements Clock {
     }
     this.#now = end;
   }
+}
+
+/** What a test of a quota may take, ms, on a busy machine. */
+const TEST = 30_000;
+const DAY = 86_400_000;
+
+/** Resolves at once, or after midnight UTC where that is so near that a test which counts the bytes of a day would see two. */
+export async function awayFromMidnight(): Promise<void> {
+  const left = DAY - (Date.now() % DAY);
+  if (left < TEST) await sleep(left + 1_000);
 }
