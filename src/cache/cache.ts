@@ -140,7 +140,10 @@ export class Cache implements BlobCache {
   async reconfigure({ cache }: { readonly cache: CacheOptions['config'] }): Promise<void> {
     const before = this.#config;
     this.#config = cache;
-    if (cache.maxSize !== before.maxSize || cache.minFree !== before.minFree) this.#eviction.reconfigure(cache);
+    if (cache.maxSize !== before.maxSize || cache.minFree !== before.minFree) {
+      this.#eviction.reconfigure(cache);
+      this.#disk.tryAgain();
+    }
     if (cache.scrub === before.scrub) return;
     await this.#scrub?.stop();
     this.#scrub = this.#closed ? null : this.#scrubOf(cache);

@@ -48,6 +48,12 @@ export class DiskHealth {
     this.#unlogged = 0;
   }
 
+  /** The operator has made room, or allows more: what failed before is tried again at once. */
+  tryAgain(): void {
+    this.#until = 0;
+    this.#pause = FIRST_PAUSE;
+  }
+
   worked(): void {
     if (this.failing) return;
     this.#pause = FIRST_PAUSE;

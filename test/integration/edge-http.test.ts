@@ -204,8 +204,8 @@ describe('the registry port', () => {
     expect(answer.status).toBe(200);
     expect(answer.headers['content-type']).toContain('text/html');
     expect(answer.headers['content-security-policy']).toContain("default-src 'none'");
-    expect(answer.body).toContain(`<code>hub.localhost:${bed.httpsPort}</code>`);
-    expect(answer.body).toContain(`k8s-gcr.localhost:${bed.httpsPort}`);
+    expect(answer.body).toContain(`<code>localhost:${bed.httpsPort}/docker.io</code>`);
+    expect(answer.body).toContain(`<code>localhost:${bed.httpsPort}/k8s.gcr.io</code>`);
     expect(answer.body).not.toMatch(/<script(?! src="\/page\.js)|@import|url\(/);
     const asked = await ask(bed, 'GET /?image=quay.io%2Forg%2Fapp');
     expect(asked.body).toContain(`docker pull localhost:${bed.httpsPort}/quay.io/org/app`);
