@@ -6,7 +6,7 @@
 const FLOORS = [
   ['kit'],
   ['oci', 'config', 'telemetry'],
-  ['aliases', 'certs', 'cache', 'upstream', 'access', 'clients'],
+  ['aliases', 'certs', 'cache', 'upstream', 'access', 'clients', 'cluster'],
   ['proxy', 'sqlite', 'acme'],
   ['edge', 'admin', 'workers'],
   ['server', 'dashboard'],
@@ -63,7 +63,7 @@ module.exports = {
       severity: 'error',
       // Rooms on lower floors are held off by the floors.
       from: { path: '^src/(edge|admin|workers|server|cli)/', pathNot: '^src/server/stores\\.ts$' },
-      to: { path: '^src/sqlite/' },
+      to: { path: '^src/(sqlite|postgres|s3)/' },
     },
     {
       name: 'no-cycles',
