@@ -1,4 +1,4 @@
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, readdirSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -30,6 +30,11 @@ export const PROGRAMS = {
   bash: 'bash',
   zsh: 'zsh',
   fish: 'fish',
+  setpriv: 'util-linux',
+  postgres: 'postgresql',
+  initdb: 'postgresql',
+  psql: 'postgresql',
+  pgbouncer: 'pgbouncer',
 } as const satisfies Record<string, string>;
 
 export type Program = keyof typeof PROGRAMS;
@@ -55,10 +60,23 @@ export type OptionalClient =
 /** Where Debian keeps servers; the PATH of a user who is not root often lacks them. */
 const SERVER_FOLDERS = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
 
+/** Debian keeps the programs of PostgreSQL by version; the newest comes first. */
+const POSTGRES_VERSIONS = '/usr/lib/postgresql';
+
+function postgresFolders(): string[] {
+  try {
+    const versions = readdirSync(POSTGRES_VERSIONS).sort((one, other) => Number(other) - Number(one));
+    return versions.map((version) => join(POSTGRES_VERSIONS, version, 'bin'));
+  } catch {
+    return [];
+  }
+}
+
 /** The path of a program, or null where this machine lacks it. */
 export function findProgram(name: Program | GoProgram | OptionalClient | 'go'): string | null {
   if (isGoProgram(name)) return inFolders(name, [GO_FOLDER]);
-  return inFolders(name, [...pathFolders('PATH'), ...SERVER_FOLDERS, ...pathFolders('GATEWAY_TEST_CLIENTS')]);
+  const folders = [...pathFolders('PATH'), ...SERVER_FOLDERS, ...postgresFolders()];
+  return inFolders(name, [...folders, ...pathFolders('GATEWAY_TEST_CLIENTS')]);
 }
 
 /** Of a newer release than Debian's, in a folder that `GATEWAY_TEST_CLIENTS` names; null where there is none. */
