@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { YAMLMap } from 'yaml';
 import { didYouMean } from '../kit/did-you-mean.ts';
+import { isObject } from '../kit/json.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { parseYaml, yamlLibrary } from '../kit/yaml-text.ts';
 import type { AliasDeclaration, RegistryDeclaration } from './import-export.ts';
@@ -180,10 +181,6 @@ function check(path: Path, note: Note, parse: () => unknown): void {
     if (!(error instanceof OperatorError)) throw error;
     note(path, error.message);
   }
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /**

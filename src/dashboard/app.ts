@@ -3,9 +3,9 @@ import { type Context, Hono, type Next } from 'hono';
 import { getCookie, setCookie } from 'hono/cookie';
 import { streamSSE } from 'hono/streaming';
 import type { DashboardReport } from '../admin/contract.ts';
+import { languageOf } from '../kit/language.ts';
 import { LIVE, STYLE } from './assets.ts';
 import { page, sections } from './view.ts';
-import { languageOf } from './words.ts';
 
 export interface DashboardOptions {
   /** Asks the gateway. @throws where it does not answer */

@@ -1,8 +1,9 @@
 import { html } from 'hono/html';
 import type { DashboardReport, EndpointRow, StatusReport } from '../admin/contract.ts';
+import type { Language } from '../kit/language.ts';
 import { formatBytes } from '../kit/text.ts';
 import { chart, type Html, hitRatios, levels, rates } from './charts.ts';
-import { type Language, spanText, WORDS, type Words, whenText } from './words.ts';
+import { spanText, WORDS, type Words, whenText } from './words.ts';
 
 interface View {
   readonly report: DashboardReport;

@@ -1,6 +1,5 @@
+import type { Language } from '../kit/language.ts';
 import { formatSpan } from '../kit/time.ts';
-
-export type Language = 'en' | 'zh';
 
 const EN = {
   title: 'Registry gateway',
@@ -147,13 +146,6 @@ const ZH: Words = {
 };
 
 export const WORDS: Readonly<Record<Language, Words>> = { en: EN, zh: ZH };
-
-/** `zh` where `?lang=` says so, or else where the browser prefers it to English. */
-export function languageOf(asked: string | undefined, accepted: string | undefined): Language {
-  if (asked === 'en' || asked === 'zh') return asked;
-  const first = /\b(en|zh)\b/i.exec(accepted ?? '')?.[1]?.toLowerCase();
-  return first === 'zh' ? 'zh' : 'en';
-}
 
 const UNITS: Readonly<Record<string, string>> = { d: '天', h: '小时', min: '分钟', s: '秒' };
 

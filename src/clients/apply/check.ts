@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process';
 import { OperatorError } from '../../kit/operator-error.ts';
-import { tomlLibrary } from '../../kit/toml-text.ts';
 import { yamlLibrary } from '../../kit/yaml-text.ts';
 import type { ClientFacts, ClientKind, Login } from '../facts.ts';
 import { authority, baseUrl, basicOf } from '../facts.ts';
 import { getFromGateway } from '../gateway-get.ts';
+import { readToml } from '../toml.ts';
 import type { ClientFiles } from './files.ts';
 
 /** How a client's files lead to the gateway. */
@@ -89,7 +89,7 @@ function wayIn(kind: ClientKind, path: string, text: string, facts: ClientFacts,
     // A registry's own folder goes before the one for all others.
     const folder = path.split('/').at(-2);
     if (folder !== '_default' && folder !== registry) return [];
-    const { host } = parseToml(path, text) as { host?: Record<string, HostTable> };
+    const { host } = readToml(path, text) as { host?: Record<string, HostTable> };
     const found = host?.[url];
     return found === undefined
       ? []
@@ -111,7 +111,7 @@ function wayIn(kind: ClientKind, path: string, text: string, facts: ClientFacts,
     return [{ ...way, ca: own?.tls?.ca_file ?? null, authorization: login }];
   }
   if (path.endsWith('buildkitd.toml')) {
-    const { registry: tables } = parseToml(path, text) as {
+    const { registry: tables } = readToml(path, text) as {
       registry?: Record<string, { mirrors?: string[]; ca?: string[] }>;
     };
     const mirror = tables?.[registry]?.mirrors?.find((one) => one.startsWith(authority(facts)));
@@ -119,7 +119,7 @@ function wayIn(kind: ClientKind, path: string, text: string, facts: ClientFacts,
     return [{ ...way, base: inMirror(facts, mirror), ns: false, ca: tables?.[authority(facts)]?.ca?.[0] ?? null }];
   }
   if (path.endsWith('.conf') && path.includes('/registries')) {
-    const { registry: entries = [] } = parseToml(path, text) as { registry?: RegistryEntry[] };
+    const { registry: entries = [] } = readToml(path, text) as { registry?: RegistryEntry[] };
     const hosts = [authority(facts), ...facts.aliases.map(({ host }) => authority(facts, host))];
     const mirrors = entries.find(({ prefix, location }) => (prefix || location) === registry)?.mirror ?? [];
     const mirror = mirrors.find(({ location }) => hosts.includes(location.split('/')[0] ?? ''))?.location;
@@ -145,14 +145,6 @@ interface RegistryEntry {
   readonly prefix?: string;
   readonly location?: string;
   readonly mirror?: readonly { readonly location: string }[];
-}
-
-function parseToml(path: string, text: string): unknown {
-  try {
-    return tomlLibrary().parse(text);
-  } catch (cause) {
-    throw new OperatorError('CLIENT_CHECK_FAILED', `${path} is no TOML: ${(cause as Error).message}`, { cause });
-  }
 }
 
 function first(value: string | readonly string[] | undefined): string | null {

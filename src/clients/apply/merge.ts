@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import jsonc from 'jsonc-parser';
+import { isObject } from '../../kit/json.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
-import { tomlLibrary } from '../../kit/toml-text.ts';
 import { yamlLibrary } from '../../kit/yaml-text.ts';
 import {
   type Edit,
@@ -13,6 +13,7 @@ import {
   tomlTable,
   type Value,
 } from '../edits.ts';
+import { patchToml, readToml } from '../toml.ts';
 
 const BOM = '\uFEFF';
 
@@ -164,14 +165,6 @@ function mergeYaml(path: string, text: string, places: readonly Placed[]): Merge
 
 // TOML: values in tables that are there by a library that keeps comments, new tables as text.
 
-function readToml(path: string, text: string): unknown {
-  try {
-    return tomlLibrary().parse(text);
-  } catch (cause) {
-    throw refused(path, `is no TOML: ${(cause as Error).message.split('\n')[0]}`, cause);
-  }
-}
-
 function mergeToml(path: string, text: string, tables: readonly TomlTable[], ahead: string | undefined): Merged {
   const means = structuredClone(readToml(path, text)) as Data;
   const there = structuredClone(means);
@@ -189,7 +182,7 @@ function mergeToml(path: string, text: string, tables: readonly TomlTable[], ahe
       }
     }
   }
-  const patched = isDeepStrictEqual(there, readToml(path, text)) ? text : tomlLibrary().patch(text, there);
+  const patched = isDeepStrictEqual(there, readToml(path, text)) ? text : patchToml(text, there);
   if (fresh.length === 0) return { text: patched, means };
   // In another form than tables, `host."https://m".ca = …`, those that are there would stand first, and clients take them in the file's order.
   if (ahead !== undefined && ahead in there && firstTable(patched, ahead) === null)
@@ -212,7 +205,7 @@ function mergeRegistries(path: string, text: string, registries: readonly Mirror
       changed = true;
     }
   }
-  const patched = changed ? tomlLibrary().patch(text, there) : text;
+  const patched = changed ? patchToml(text, there) : text;
   const added = fresh.map(({ registry, mirror, insecure }) => ({
     prefix: registry,
     location: registry,
@@ -300,10 +293,6 @@ function set(path: string, data: Data, spot: readonly string[], value: unknown):
 function objectIn(path: string, value: unknown): Data {
   if (!isObject(value)) throw refused(path, 'has no mapping at its top');
   return structuredClone(value);
-}
-
-function isObject(value: unknown): value is Data {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function lineEnd(text: string): '\n' | '\r\n' {

@@ -1,5 +1,4 @@
 import { OperatorError } from '../../kit/operator-error.ts';
-import { tomlLibrary } from '../../kit/toml-text.ts';
 import { type Edit, tomlTable } from '../edits.ts';
 import {
   authority,
@@ -13,6 +12,7 @@ import {
 } from '../facts.ts';
 import { EVERY_VERSION, headerNote, hostsFiles, hostTables, loginNote, quoted, WITH_REFERRERS } from '../hosts-toml.ts';
 import { aroundProxy } from '../proxy.ts';
+import { readToml } from '../toml.ts';
 
 export const CONTAINERD_CERTS = '/etc/containerd/certs.d';
 const CONFIG = '/etc/containerd/config.toml';
@@ -47,7 +47,7 @@ export function containerd(facts: ClientFacts, machine: Machine, login: Login | 
  */
 function configPath(machine: Machine): { readonly folder: string; readonly plan: Plan } {
   const text = machine.read(CONFIG);
-  const config = text === null ? {} : parsed(text);
+  const config = text === null ? {} : (readToml(CONFIG, text) as ContainerdConfig);
   const version = text === null || text.trim() === '' ? 2 : Number(config.version ?? 1);
   const name = CRI[version];
   if (name === undefined) {
@@ -104,15 +104,6 @@ interface ContainerdConfig {
   readonly version?: unknown;
   readonly disabled_plugins?: unknown;
   readonly plugins?: Readonly<Record<string, { readonly registry?: unknown } | undefined>>;
-}
-
-/** @throws {OperatorError} CLIENT_FILE_REFUSED */
-function parsed(text: string): ContainerdConfig {
-  try {
-    return tomlLibrary().parse(text) as ContainerdConfig;
-  } catch (cause) {
-    throw new OperatorError('CLIENT_FILE_REFUSED', `${CONFIG} is no TOML: ${(cause as Error).message}`, { cause });
-  }
 }
 
 function words(facts: ClientFacts, folder: string, login: Login | null): string[] {

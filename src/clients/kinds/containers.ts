@@ -1,5 +1,4 @@
 import { OperatorError } from '../../kit/operator-error.ts';
-import { tomlLibrary } from '../../kit/toml-text.ts';
 import type { Edit, MirroredRegistry } from '../edits.ts';
 import {
   authority,
@@ -16,6 +15,7 @@ import {
 } from '../facts.ts';
 import { loginNote } from '../hosts-toml.ts';
 import { aroundProxy } from '../proxy.ts';
+import { readToml } from '../toml.ts';
 
 const SYSTEM = '/etc/containers';
 const OURS = '50-gateway.conf';
@@ -95,12 +95,7 @@ function heldBy(machine: Machine, base: string, ours: string): ReadonlyMap<strin
 
 /** @throws {OperatorError} CLIENT_FILE_REFUSED */
 function registriesOf(file: string, text: string): NonNullable<RegistriesConf['registry']> {
-  let conf: RegistriesConf;
-  try {
-    conf = tomlLibrary().parse(text) as RegistriesConf;
-  } catch (cause) {
-    throw new OperatorError('CLIENT_FILE_REFUSED', `${file} is no TOML: ${(cause as Error).message}`, { cause });
-  }
+  const conf = readToml(file, text) as RegistriesConf;
   if (conf.registries !== undefined) {
     throw new OperatorError(
       'CLIENT_FILE_REFUSED',

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { html, raw } from 'hono/html';
+import { LANGUAGE_TAGS, type Language } from '../../kit/language.ts';
 import type { SmallAnswer } from '../response-writer.ts';
-import { LANGUAGE_TAGS, type Language } from './language.ts';
 import { SCRIPT, STYLE } from './style.ts';
 import type { Html } from './texts.ts';
 

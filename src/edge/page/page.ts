@@ -1,12 +1,12 @@
 import { html } from 'hono/html';
 import { authority, baseUrl, type ClientFacts } from '../../clients/facts.ts';
+import { LANGUAGE_TAGS, type Language } from '../../kit/language.ts';
 import type { RegistryError } from '../../oci/errors.ts';
 import type { RegistryOutline } from '../../proxy/outline.ts';
 import type { HostRole } from '../registry-name.ts';
 import type { SmallAnswer } from '../response-writer.ts';
 import { documentAnswer } from './document.ts';
 import { imagesSection } from './images.ts';
-import { LANGUAGE_TAGS, type Language } from './language.ts';
 import { mirrorSection, registriesSection } from './registries.ts';
 import { symptomsSection } from './symptoms.ts';
 import { codeLine, type Html, nothing, type Texts, textsIn } from './texts.ts';

@@ -4,13 +4,13 @@ import { clientConfiguration, configurationText } from '../../clients/configurat
 import { CLIENT_KINDS, type ClientFacts, publicFacts } from '../../clients/facts.ts';
 import { clientScript } from '../../clients/script.ts';
 import { didYouMean } from '../../kit/did-you-mean.ts';
+import { languageOf } from '../../kit/language.ts';
 import { RegistryError } from '../../oci/errors.ts';
 import type { RegistryOutline } from '../../proxy/outline.ts';
 import { checkAccess, type EdgeApp, type EdgeContext, on, requireRole, respond } from '../handlers.ts';
 import type { AccessPort } from '../request-context.ts';
 import { type SmallAnswer, textAnswer } from '../response-writer.ts';
 import { SCRIPT_PATH, scriptAnswer } from './document.ts';
-import { languageOf } from './language.ts';
 import { renderPage } from './page.ts';
 import { forStrangers, isStranger } from './visible.ts';
 

@@ -1,5 +1,5 @@
 import { html } from 'hono/html';
-import type { Language } from './language.ts';
+import type { Language } from '../../kit/language.ts';
 import type { Html } from './texts.ts';
 
 /** A failure as a person meets it, and what to do. */

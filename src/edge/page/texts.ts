@@ -1,6 +1,6 @@
 import { html, raw } from 'hono/html';
+import type { Language } from '../../kit/language.ts';
 import type { ErrorName } from '../../oci/errors.ts';
-import type { Language } from './language.ts';
 
 /** Markup whose texts are escaped. */
 export type Html = ReturnType<typeof html>;

@@ -1,6 +1,6 @@
 import { X509Certificate } from 'node:crypto';
 import { html } from 'hono/html';
-import type { Language } from './language.ts';
+import type { Language } from '../../kit/language.ts';
 import { codeLine, type Html, type Texts } from './texts.ts';
 
 /** The gateway's own root, and where it is downloaded. */
