@@ -10,7 +10,7 @@ import type { ChallengeResponder } from './issuer.ts';
  * them all. Every method is atomic, and durable when it resolves. test/conformance/challenges.ts is its contract.
  */
 export interface Challenges {
-  /** Replaces the one of the same type and token or host. */
+  /** Replaces the one of the same type and token, host, or name and value. */
   put(challenge: Challenge): Promise<void>;
   /** Does nothing where it is gone already, or where another has taken its place. */
   remove(challenge: Challenge): Promise<void>;
@@ -20,7 +20,7 @@ export interface Challenges {
   watch(listener: () => void): () => void;
 }
 
-export type Challenge = HttpChallenge | AlpnChallenge;
+export type Challenge = HttpChallenge | AlpnChallenge | DnsChallenge;
 
 /** RFC 8555 §8.3: `http://<host>/.well-known/acme-challenge/<token>` answers the key authorization. */
 export interface HttpChallenge {
@@ -34,6 +34,21 @@ export interface HttpChallenge {
 export interface AlpnChallenge extends ChainAndKey {
   readonly type: 'tls-alpn-01';
   readonly host: string;
+  readonly expiresAt: number;
+}
+
+/**
+ * RFC 8555 §8.4: a TXT record in DNS, which stands there until it is removed. It is put here before it is put there, so that a process that is
+ * killed in between leaves no record that nobody knows of.
+ */
+export interface DnsChallenge {
+  readonly type: 'dns-01';
+  /** Whose order it is for: while one runs, the record is that order's to remove. */
+  readonly host: string;
+  readonly zone: string;
+  /** Of the TXT record, without a dot at the end; several values may stand side by side. */
+  readonly name: string;
+  readonly value: string;
   readonly expiresAt: number;
 }
 
@@ -134,7 +149,7 @@ export class PendingChallenges implements ChallengeResponder {
     const alpn = new Map<string, SecureContext>();
     for (const challenge of pending) {
       if (challenge.type === 'http-01') http.set(challenge.token, challenge.keyAuthorization);
-      else {
+      else if (challenge.type === 'tls-alpn-01') {
         const context = this.#contextFor(challenge);
         if (context !== null) alpn.set(challenge.host, context);
       }

@@ -1,4 +1,4 @@
-import type { AlpnChallenge, Challenge, Challenges } from '../certs/challenges.ts';
+import type { AlpnChallenge, Challenge, Challenges, DnsChallenge } from '../certs/challenges.ts';
 import { type ChangeFeed, changeFeed, type Database, durable } from './database.ts';
 
 const TOPIC = 'challenges';
@@ -52,14 +52,30 @@ export class SqliteChallenges implements Challenges {
 
 function toRow(challenge: Challenge): Row {
   const { type, expiresAt } = challenge;
-  if (type === 'http-01')
-    return { type, id: challenge.token, answer: challenge.keyAuthorization, expires_at: expiresAt };
-  const { host, chain, key } = challenge;
-  return { type, id: host, answer: JSON.stringify({ chain, key }), expires_at: expiresAt };
+  switch (type) {
+    case 'http-01':
+      return { type, id: challenge.token, answer: challenge.keyAuthorization, expires_at: expiresAt };
+    case 'tls-alpn-01': {
+      const { host, chain, key } = challenge;
+      return { type, id: host, answer: JSON.stringify({ chain, key }), expires_at: expiresAt };
+    }
+    case 'dns-01': {
+      const { host, zone, name, value } = challenge;
+      return { type, id: `${name} ${value}`, answer: JSON.stringify({ host, zone }), expires_at: expiresAt };
+    }
+  }
 }
 
 function fromRow({ type, id, answer, expires_at: expiresAt }: Row): Challenge {
-  if (type === 'http-01') return { type, token: id, keyAuthorization: answer, expiresAt };
-  const { chain, key } = JSON.parse(answer) as Pick<AlpnChallenge, 'chain' | 'key'>;
-  return { type, host: id, chain, key, expiresAt };
+  switch (type) {
+    case 'http-01':
+      return { type, token: id, keyAuthorization: answer, expiresAt };
+    case 'tls-alpn-01':
+      return { type, host: id, ...(JSON.parse(answer) as Pick<AlpnChallenge, 'chain' | 'key'>), expiresAt };
+    case 'dns-01': {
+      const space = id.indexOf(' ');
+      const { host, zone } = JSON.parse(answer) as Pick<DnsChallenge, 'host' | 'zone'>;
+      return { type, host, zone, name: id.slice(0, space), value: id.slice(space + 1), expiresAt };
+    }
+  }
 }

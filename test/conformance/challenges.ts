@@ -28,6 +28,17 @@ const alpn = (change: Partial<Challenge> = {}) =>
     ...change,
   }) as Challenge;
 
+const dns = (change: Partial<Challenge> = {}) =>
+  ({
+    type: 'dns-01',
+    host: '*.example.com',
+    zone: 'example.com',
+    name: '_acme-challenge.example.com',
+    value: 'digest-1',
+    expiresAt: NOW + 60_000,
+    ...change,
+  }) as Challenge;
+
 /** The contract of Challenges. */
 export function challengesConformance(name: string, open: () => ChallengesHarness): void {
   describe(`Challenges: ${name}`, () => {
@@ -38,13 +49,14 @@ export function challengesConformance(name: string, open: () => ChallengesHarnes
       store = harness.store;
     });
 
-    it('keeps challenges of both types whole, for every node and over a restart', async () => {
+    it('keeps challenges of every type whole, for every node and over a restart', async () => {
       expect(await store.list(NOW)).toEqual([]);
       await store.put(http());
       await store.put(alpn());
-      const expected = expect.arrayContaining([http(), alpn()]);
+      await store.put(dns());
+      const expected = expect.arrayContaining([http(), alpn(), dns()]);
       for (const holder of [store, harness.other, harness.reopen()]) expect(await holder.list(NOW)).toEqual(expected);
-      expect(await store.list(NOW)).toHaveLength(2);
+      expect(await store.list(NOW)).toHaveLength(3);
     });
 
     it('replaces by token and by host', async () => {
@@ -57,6 +69,16 @@ export function challengesConformance(name: string, open: () => ChallengesHarnes
       expect(held).toHaveLength(3);
       const expected = [http({ token: 'tok-2' }), http({ keyAuthorization: 'tok-1.other' }), alpn({ key: 'another' })];
       expect(held).toEqual(expect.arrayContaining(expected));
+    });
+
+    it('keeps several values of one TXT record side by side', async () => {
+      await store.put(dns());
+      await store.put(dns({ value: 'digest-2' }));
+      await store.put(dns({ expiresAt: NOW + 90_000 }));
+      const both = [dns({ expiresAt: NOW + 90_000 }), dns({ value: 'digest-2' })];
+      expect(await harness.other.list(NOW)).toEqual(expect.arrayContaining(both));
+      await harness.other.remove(dns());
+      expect(await store.list(NOW)).toEqual([dns({ value: 'digest-2' })]);
     });
 
     it('removes from any node, and never what has taken the place', async () => {

@@ -1,10 +1,19 @@
 import type { Challenge, Challenges } from '../../src/certs/challenges.ts';
 import { SharedBacking } from './store-harness.ts';
 
-const idOf = (challenge: Challenge) =>
-  `${challenge.type} ${challenge.type === 'http-01' ? challenge.token : challenge.host}`;
-const answerOf = (challenge: Challenge) =>
-  challenge.type === 'http-01' ? challenge.keyAuthorization : challenge.chain + challenge.key;
+/** What a challenge takes the place of, and what it says there. */
+function partsOf(challenge: Challenge): { id: string; answer: string } {
+  switch (challenge.type) {
+    case 'http-01':
+      return { id: challenge.token, answer: challenge.keyAuthorization };
+    case 'tls-alpn-01':
+      return { id: challenge.host, answer: challenge.chain + challenge.key };
+    case 'dns-01':
+      return { id: `${challenge.name} ${challenge.value}`, answer: `${challenge.zone} ${challenge.host}` };
+  }
+}
+const idOf = (challenge: Challenge) => `${challenge.type} ${partsOf(challenge).id}`;
+const answerOf = (challenge: Challenge) => partsOf(challenge).answer;
 
 /** What several holders share. */
 class Shared extends SharedBacking {

@@ -8,6 +8,7 @@ import { realms } from './006-realms.ts';
 import { authorities } from './007-authorities.ts';
 import { identity } from './008-identity.ts';
 import { tokens } from './009-tokens.ts';
+import { dnsChallenges } from './010-dns-challenges.ts';
 
 /** Schema of `gateway.db`: what must never be lost. */
 export const gatewayMigrations: readonly Migration[] = [
@@ -20,4 +21,5 @@ export const gatewayMigrations: readonly Migration[] = [
   authorities,
   identity,
   tokens,
+  dnsChallenges,
 ];

@@ -41,10 +41,11 @@ function open(schema = gatewayMigrations.length): void {
   );
 }
 
+/** By the number of their schema, then by their time. */
 const backups = () =>
   readdirSync(dir)
     .filter((name) => name.startsWith('backup-'))
-    .sort();
+    .sort((one, other) => one.localeCompare(other, 'en', { numeric: true }));
 
 function rows(file: string): unknown {
   const database = new Sqlite(file, { readonly: true });
