@@ -14,11 +14,15 @@ export interface Locks {
   acquire(name: string, options: LeaseOptions & { readonly signal?: AbortSignal }): Promise<Lock>;
   /** Null where another holds it now. */
   tryAcquire(name: string, options: LeaseOptions): Promise<Lock | null>;
+  /** The `note` of whoever holds the lock now; null where nobody does, or where the holder left none. */
+  holder(name: string): Promise<string | null>;
 }
 
 export interface LeaseOptions {
   /** How long the lock outlives a holder that vanished, ms. It bounds nothing else: a living holder keeps the lock as long as it likes. */
   readonly leaseMs: number;
+  /** What others may read of the holder, at most 200 characters: the id of its node, where they have to ask it. */
+  readonly note?: string;
 }
 
 export interface Lock {

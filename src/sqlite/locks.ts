@@ -8,6 +8,8 @@ const FENCES_RESERVED = 1_000;
 interface LockTable {
   /** By name: those that wait behind the holder, in order of arrival. A name that nobody holds is not in it. */
   readonly waiting: Map<string, (() => void)[]>;
+  /** By name: what the holder says of itself. */
+  readonly notes: Map<string, string>;
   fence: number;
   reservedTo: number;
 }
@@ -24,14 +26,15 @@ export class SqliteLocks implements Locks {
 
   constructor(database: Database) {
     this.#database = database;
-    this.#table = tables.get(database) ?? { waiting: new Map(), fence: 0, reservedTo: 0 };
+    this.#table = tables.get(database) ?? { waiting: new Map(), notes: new Map(), fence: 0, reservedTo: 0 };
     tables.set(database, this.#table);
   }
 
-  async acquire(name: string, { signal }: LeaseOptions & { readonly signal?: AbortSignal }): Promise<Lock> {
+  async acquire(name: string, options: LeaseOptions & { readonly signal?: AbortSignal }): Promise<Lock> {
+    const { signal } = options;
     signal?.throwIfAborted();
     const waiting = this.#table.waiting.get(name);
-    if (waiting === undefined) return this.#grant(name);
+    if (waiting === undefined) return this.#grant(name, options);
     const { promise: granted, resolve, reject } = Promise.withResolvers<void>();
     const abort = () => {
       const place = waiting.indexOf(resolve);
@@ -45,24 +48,30 @@ export class SqliteLocks implements Locks {
     } finally {
       signal?.removeEventListener('abort', abort);
     }
-    const lock = await this.#grant(name);
+    const lock = await this.#grant(name, options);
     // Aborted just after the previous holder had passed it on.
     if (signal?.aborted === true) await lock.release();
     signal?.throwIfAborted();
     return lock;
   }
 
-  async tryAcquire(name: string, _options: LeaseOptions): Promise<Lock | null> {
-    return this.#table.waiting.has(name) ? null : this.#grant(name);
+  async tryAcquire(name: string, options: LeaseOptions): Promise<Lock | null> {
+    return this.#table.waiting.has(name) ? null : this.#grant(name, options);
   }
 
-  async #grant(name: string): Promise<Lock> {
-    const { waiting } = this.#table;
+  async holder(name: string): Promise<string | null> {
+    return this.#table.notes.get(name) ?? null;
+  }
+
+  async #grant(name: string, { note }: LeaseOptions): Promise<Lock> {
+    const { waiting, notes } = this.#table;
     if (!waiting.has(name)) waiting.set(name, []);
+    if (note !== undefined) notes.set(name, note);
     let held = true;
     const release = async () => {
       if (!held) return;
       held = false;
+      notes.delete(name);
       // The name stays taken while it passes from one holder to the next.
       const next = waiting.get(name)?.shift();
       if (next === undefined) waiting.delete(name);

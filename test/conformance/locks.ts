@@ -89,6 +89,19 @@ export function locksConformance(name: string, leasesEnd: boolean, harness: () =
       await expect(one.acquire(NAME, { ...lease, signal: impatient.signal })).rejects.toThrow('gave up');
     });
 
+    it('says who holds a lock, where the holder left a note, until it is released', async () => {
+      expect(await other.holder(NAME)).toBeNull();
+      const lock = await one.acquire(NAME, { ...lease, note: 'node one' });
+      expect([await one.holder(NAME), await other.holder(NAME)]).toEqual(['node one', 'node one']);
+      expect(await other.tryAcquire(NAME, { ...lease, note: 'node two' })).toBeNull();
+      expect(await other.holder('another')).toBeNull();
+      await lock.release();
+      expect(await other.holder(NAME)).toBeNull();
+      const silent = await other.acquire(NAME, lease);
+      expect(await one.holder(NAME)).toBeNull();
+      await silent.release();
+    });
+
     it('keeps a lock longer than its lease while its holder lives', async () => {
       const lock = await one.acquire(NAME, { leaseMs: 200 });
       await timer(600);

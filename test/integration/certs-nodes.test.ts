@@ -59,7 +59,11 @@ it('ends an order whose lock is lost, and tries again later', async () => {
   const lost = new AbortController();
   const lock: Lock = { name: 'any', fence: 1, lost: lost.signal, release: async () => {} };
   const free: Lock = { ...lock, lost: new AbortController().signal };
-  const locks: Locks = { acquire: async () => free, tryAcquire: async () => (lost.signal.aborted ? free : lock) };
+  const locks: Locks = {
+    acquire: async () => free,
+    tryAcquire: async () => (lost.signal.aborted ? free : lock),
+    holder: async () => null,
+  };
   const { clock, ca, one } = await openTwo({ locks });
   ca.faults.push({ at: 'newOrder', times: 1, how: 'hang' });
   const obtaining = one.obtain(HOST);

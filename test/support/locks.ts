@@ -3,6 +3,7 @@ import type { LeaseOptions, Lock, Locks } from '../../src/kit/locks.ts';
 
 interface Lease {
   readonly fence: number;
+  readonly note: string | null;
   until: number;
 }
 
@@ -38,11 +39,11 @@ export class MemoryLocks implements Locks {
     }
   }
 
-  async tryAcquire(name: string, { leaseMs }: LeaseOptions): Promise<Lock | null> {
+  async tryAcquire(name: string, { leaseMs, note }: LeaseOptions): Promise<Lock | null> {
     const { leases } = this.#table;
     const held = leases.get(name);
     if (held !== undefined && performance.now() < held.until) return null;
-    const lease: Lease = { fence: ++this.#table.fence, until: performance.now() + leaseMs };
+    const lease: Lease = { fence: ++this.#table.fence, note: note ?? null, until: performance.now() + leaseMs };
     leases.set(name, lease);
     const lost = new AbortController();
     const renew = () => {
@@ -59,5 +60,10 @@ export class MemoryLocks implements Locks {
         if (leases.get(name) === lease) leases.delete(name);
       },
     };
+  }
+
+  async holder(name: string): Promise<string | null> {
+    const lease = this.#table.leases.get(name);
+    return lease === undefined || performance.now() >= lease.until ? null : lease.note;
   }
 }

@@ -11,7 +11,7 @@ it('registers once for all hosts that start together, which share a failure too'
     acquired++;
     throw new Error('the CA hangs');
   };
-  const locks: Locks = { acquire, tryAcquire: acquire };
+  const locks: Locks = { acquire, tryAcquire: acquire, holder: async () => null };
   const account = new Account(CA, null, new MemoryCertStore(), locks);
   const { signal } = new AbortController();
   const outcomes = await Promise.allSettled([1, 2, 3].map(() => account.client(signal)));
