@@ -7,6 +7,7 @@ import {
   parseBoolean,
   parseChoice,
   parseCidr,
+  parseDatabase,
   parseDirectory,
   parseDomain,
   parseDuration,
@@ -15,6 +16,7 @@ import {
   parseList,
   parseListen,
   parseMacKey,
+  parseNodeAddress,
   parseProxy,
   parsePublicUrl,
   parseResolver,
@@ -36,6 +38,11 @@ export interface Facts {
   readonly domain: string;
   readonly publicDomain: boolean;
   readonly tlsMode: TlsMode;
+  /** Of `cluster`, as it was set. */
+  readonly cluster: {
+    readonly listen?: ListenAddress | null | undefined;
+    readonly address?: string | undefined;
+  };
 }
 
 type TlsMode = 'acme' | 'internal' | 'off';
@@ -108,6 +115,8 @@ function listen(
   return new Key(parseListen, (set, facts) => (set === undefined ? byDefault(facts) : set), doc);
 }
 
+const nodeAddress = ({ host = '', port }: ListenAddress): string =>
+  `${host.includes(':') ? `[${host}]` : host}:${port}`;
 const everywhere = (port: number): ListenAddress => ({ host: undefined, port });
 const loopback = (port: number): ListenAddress => ({ host: '127.0.0.1', port });
 
@@ -238,6 +247,32 @@ export const KEYS = {
       '`auto`: as many connections for one slow blob as help, 16 at most; a number is the most, `1` turns them off',
     ),
   },
+  database: optional(
+    parseDatabase,
+    'none: SQLite in `dataDir`; `postgres://user@host/name`, shared by several gateways. Its password: the file that `GATEWAY_DATABASE_PASSWORD_FILE` names, `PGPASSWORD` or a passfile',
+  ),
+  secretFile: new Key(
+    parseText('the path of a file'),
+    (set, { cwd }) => (set === undefined ? null : resolve(cwd, set)),
+    'none; needed with a shared database: the keys that encrypt private keys and passwords in it',
+  ),
+  cluster: {
+    /** Null: other gateways do not reach this one. */
+    listen: new Key<ListenAddress | null, ListenAddress | null>(
+      parseListen,
+      (set, { cluster }) => {
+        if (set !== undefined || cluster.address === undefined) return set ?? null;
+        return everywhere(Number(cluster.address.slice(cluster.address.lastIndexOf(':') + 1)));
+      },
+      'the port of `cluster.address`; with a shared database, where this gateway listens for the others',
+    ),
+    /** Null: other gateways do not reach this one. */
+    address: new Key<string, string | null>(
+      parseNodeAddress,
+      (set, { cluster: { listen } }) => set ?? (listen?.host === undefined ? null : nodeAddress(listen)),
+      'that of `cluster.listen`, where it names a host; `host:port` where the others reach this one',
+    ),
+  },
   access: {
     /** Null: open until a first user was ever made. A list: open to these networks. */
     anonymous: optional(
@@ -301,4 +336,6 @@ export type Settings = SettingsOf<typeof KEYS>;
 export type Config = ConfigOf<typeof KEYS> & {
   /** False for localhost, IP addresses and names under .localhost .test .internal .local .home.arpa. */
   readonly publicDomain: boolean;
+  /** `GATEWAY_DATABASE_PASSWORD_FILE`, which has no key: a secret's place belongs to the machine. Null where it is not set. */
+  readonly databasePasswordFile: string | null;
 };

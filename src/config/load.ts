@@ -48,6 +48,10 @@ export type Origin =
   | { readonly kind: 'flag'; readonly flag: string };
 
 const DEFAULT_FILE = 'gateway.yaml';
+/** Where the password of `database` is; no key of the file. */
+const PASSWORD_FILE = 'GATEWAY_DATABASE_PASSWORD_FILE';
+/** Variables of this program that set no key. */
+const OTHER_VARIABLES: ReadonlySet<string> = new Set(['GATEWAY_CONFIG', PASSWORD_FILE]);
 
 /**
  * Reads the configuration: defaults, below the file, below the environment, below the command line. An empty variable counts as not set.
@@ -72,6 +76,7 @@ export function loadConfig(options: LoadOptions): LoadedConfig {
     cwd,
     cores: options.cores,
     terminal: options.terminal ?? process.stdout.isTTY === true,
+    databasePasswordFile: env[PASSWORD_FILE] ? resolve(cwd, env[PASSWORD_FILE]) : null,
   });
   const originOf = (key: string): Origin => {
     // Of a list the environment sets single items.
@@ -140,10 +145,10 @@ function overlay(raw: Tree, env: LoadOptions['env']): { heeded: Map<string, stri
   const heeded = new Map<string, string>();
   const warnings: string[] = [];
   for (const [name, value] of Object.entries(env)) {
-    if (!name.startsWith('GATEWAY_') || name === 'GATEWAY_CONFIG' || value === undefined) continue;
+    if (!name.startsWith('GATEWAY_') || OTHER_VARIABLES.has(name) || value === undefined) continue;
     const path = ENVIRONMENT.get(name);
     if (path === undefined) {
-      const meant = didYouMean(name, ENVIRONMENT.keys());
+      const meant = didYouMean(name, [...ENVIRONMENT.keys(), ...OTHER_VARIABLES]);
       warnings.push(
         `${name} is no setting of this program and is ignored${meant === undefined ? '' : `; did you mean ${meant}?`}`,
       );

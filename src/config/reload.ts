@@ -25,6 +25,9 @@ export const RELOADING: ReloadingOf<typeof KEYS> = {
   acme: { email: 'live', issuers: 'restart', challenges: 'live', selfCheck: 'live', resolvers: 'live' },
   cache: { maxSize: 'live', minFree: 'live', tagTtl: 'live', staleFor: 'live', scrub: 'live' },
   upstream: { proxy: 'live', caFile: 'live', stallTimeout: 'live', connections: 'live' },
+  database: 'restart',
+  secretFile: 'restart',
+  cluster: { listen: 'restart', address: 'restart' },
   access: { anonymous: 'live', allow: 'live', deny: 'live' },
   limits: {
     requestsPerMinute: 'live',

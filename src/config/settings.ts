@@ -148,6 +148,37 @@ export function contradictions(settings: Settings, cwd: string): Contradiction[]
     if (eab !== undefined && eab.hmacKey === undefined)
       found.push(concluded([...path, 'eab', 'hmacKey'], 'is missing'));
   }
+  found.push(...clusterContradictions(settings));
+  return found;
+}
+
+function clusterContradictions({ database, secretFile, cluster }: Settings): Contradiction[] {
+  const found: Contradiction[] = [];
+  const involves = ['database', 'secretFile', 'cluster.listen', 'cluster.address'];
+  if (database !== undefined && secretFile === undefined) {
+    const message =
+      'is missing: private keys and passwords lie encrypted in a shared database. Make one key for all gateways: openssl rand -base64 32 > FILE (mode 0600)';
+    found.push({ path: ['secretFile'], message, involves });
+  }
+  for (const name of ['listen', 'address'] as const) {
+    if (database !== undefined || cluster?.[name] === undefined || cluster[name] === null) continue;
+    const message = 'is set, and there are no other gateways: that takes a database that several share (database)';
+    found.push({ path: ['cluster', name], message, involves });
+  }
+  const listen = cluster?.listen;
+  if (
+    database !== undefined &&
+    listen &&
+    cluster?.address === undefined &&
+    (listen.host === undefined || listen.port === 0)
+  ) {
+    const message = 'is missing: cluster.listen does not say by what host and port other gateways reach this one';
+    found.push({ path: ['cluster', 'address'], message, involves });
+  }
+  if (cluster?.listen === null && cluster.address !== undefined) {
+    const message = 'is set while cluster.listen is off: nothing would listen there';
+    found.push({ path: ['cluster', 'address'], message, involves });
+  }
   return found;
 }
 
@@ -178,13 +209,14 @@ function unusableAuthorities(cwd: string, file: string): string | null {
 /** Fills in what was left out; `notes` are things that are allowed and probably not meant. */
 export function complete(
   settings: Settings,
-  surroundings: Pick<Facts, 'cwd' | 'cores' | 'terminal'>,
+  surroundings: Pick<Facts, 'cwd' | 'cores' | 'terminal'> & Pick<Config, 'databasePasswordFile'>,
 ): { config: Config; notes: string[] } {
   const domain = settings.domain ?? DEFAULT_DOMAIN;
   const publicDomain = isPublicDomain(domain);
   const tlsMode = settings.tls?.mode ?? (publicDomain ? 'acme' : 'internal');
-  const facts = { ...surroundings, domain, publicDomain, tlsMode };
-  const config = { ...valuesOf(KEYS, settings, facts), publicDomain } as Config;
+  const { databasePasswordFile } = surroundings;
+  const facts = { ...surroundings, domain, publicDomain, tlsMode, cluster: settings.cluster ?? {} };
+  const config = { ...valuesOf(KEYS, settings, facts), publicDomain, databasePasswordFile } as Config;
   return { config, notes: notesOn(config, settings) };
 }
 
@@ -198,8 +230,15 @@ function valuesOf(keys: KeyTree, settings: Tree | undefined, facts: Facts): Tree
   return Object.fromEntries(values) as Tree;
 }
 
-function notesOn({ domain, tls, listen, acme }: Config, settings: Settings): string[] {
+function notesOn(config: Config, settings: Settings): string[] {
+  const { domain, tls, listen, acme, database, databasePasswordFile } = config;
   const notes: string[] = [];
+  if (database !== null && new URL(database).password !== '') {
+    notes.push('database has a password in it; a file is a better place: name it by GATEWAY_DATABASE_PASSWORD_FILE');
+  }
+  if (database === null && databasePasswordFile !== null) {
+    notes.push('GATEWAY_DATABASE_PASSWORD_FILE is set and not used: no database is configured');
+  }
   if (tls.mode === 'off' && settings.listen?.https)
     notes.push('tls.mode is off, so listen.https is not used; the registry is served on listen.http');
   if (tls.mode !== 'acme') return notes;

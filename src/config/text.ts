@@ -2,6 +2,7 @@ import { redactUrl } from '../kit/http.ts';
 import { Key, type KeyList } from './config.ts';
 import {
   type ListenAddress,
+  parseDatabase,
   parseDuration,
   parseListen,
   parseProxy,
@@ -32,6 +33,7 @@ const WRITERS: ReadonlyMap<unknown, (value: never) => string> = new Map<unknown,
   [parseScrub, (value: number | null) => (value === null ? 'off' : timeText(value))],
   [parseListen, listenText],
   [parseProxy, redactUrl],
+  [parseDatabase, redactUrl],
 ]);
 
 /** What a person is shown in place of a secret. */

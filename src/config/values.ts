@@ -207,6 +207,42 @@ export function parseProxy(raw: unknown): string {
   return written;
 }
 
+/** The URL of a shared database as given. What is wrong with it is said without repeating it: it may hold a password. */
+export function parseDatabase(raw: unknown): string {
+  const written = text(raw, 'the URL of a database');
+  const form = 'write it like postgres://gateway@db.example/gateway';
+  if (!URL.canParse(written)) throw new BadValue(`is not a URL; ${form}`);
+  const url = new URL(written);
+  if (url.protocol !== 'postgres:' && url.protocol !== 'postgresql:') {
+    throw new BadValue(`has the scheme ${url.protocol}//; ${form}; leave it out for SQLite in dataDir`);
+  }
+  if (url.searchParams.has('password')) {
+    throw new BadValue('has a password in its query; name a file that holds it by GATEWAY_DATABASE_PASSWORD_FILE');
+  }
+  if (url.pathname.length < 2) throw new BadValue(`names no database; ${form}`);
+  return written;
+}
+
+/** Where other gateways reach this one, `host:port`. */
+export function parseNodeAddress(raw: unknown): string {
+  const written = text(raw, 'a host and a port');
+  const form = 'write it like gw1.internal:7443 or 10.0.0.5:7443';
+  const match = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(written);
+  const port = Number(match?.[3]);
+  if (match === null || !(port >= 1 && port <= 65_535)) {
+    throw new BadValue(`${quoted(raw)} is not a host with its port; ${form}`);
+  }
+  if (match[1] !== undefined) {
+    if (isIP(match[1]) === 6) return written;
+    throw new BadValue(`${quoted(raw)} has no IPv6 address in its brackets; ${form}`);
+  }
+  const host = match[2] ?? '';
+  if (isIP(host) !== 0) return written;
+  const result = normaliseHostName(host);
+  if ('problem' in result) throw new BadValue(`${quoted(raw)} ${result.problem}; ${form}`);
+  return `${result.host}:${port}`;
+}
+
 /** Scheme, host and port, without a slash at the end: `https://cr.example.com:8443`. */
 export function parsePublicUrl(raw: unknown): string {
   const written = text(raw, 'the URL that clients use');

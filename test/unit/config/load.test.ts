@@ -57,6 +57,10 @@ describe('defaults', () => {
           scrub: 30 * 86_400_000,
         },
         upstream: { proxy: null, caFile: null, stallTimeout: 20_000, connections: 16 },
+        database: null,
+        databasePasswordFile: null,
+        secretFile: null,
+        cluster: { listen: null, address: null },
         access: { anonymous: null, allow: [], deny: [] },
         limits: {
           requestsPerMinute: null,
@@ -110,6 +114,9 @@ acme:
   resolvers: [127.0.0.1:8053]
 cache: {maxSize: 0, minFree: 10MiB, tagTtl: 0, staleFor: 1h, scrub: off}
 upstream: {proxy: "socks5h://u:p@127.0.0.1:1080", caFile: ca.pem, stallTimeout: 500ms, connections: 1}
+database: postgres://gateway@db.example/gateway?sslmode=verify-full
+secretFile: keys
+cluster: {listen: "10.0.0.5:7443", address: "gw1.internal:7443"}
 access: {anonymous: true, allow: [10.0.0.0/8], deny: [10.1.0.0/16]}
 limits: {requestsPerMinute: 60, bytesPerDay: 1GiB, bytesPerMonth: 1TiB, connections: 64, minRate: 4KiB}
 metrics: {listen: off}
@@ -149,6 +156,10 @@ log: {level: debug, format: pretty}
         stallTimeout: 500,
         connections: 1,
       },
+      database: 'postgres://gateway@db.example/gateway?sslmode=verify-full',
+      databasePasswordFile: null,
+      secretFile: join(cwd, 'keys'),
+      cluster: { listen: { host: '10.0.0.5', port: 7443 }, address: 'gw1.internal:7443' },
       access: { anonymous: true, allow: ['10.0.0.0/8'], deny: ['10.1.0.0/16'] },
       limits: { requestsPerMinute: 60, bytesPerDay: 2 ** 30, bytesPerMonth: 2 ** 40, connections: 64, minRate: 4096 },
       metrics: { listen: null },
@@ -174,6 +185,7 @@ test('every key has its variable', () => {
       ...['ACME_EMAIL', 'ACME_DIRECTORY', 'ACME_CA_FILE', 'ACME_CHALLENGES', 'ACME_SELF_CHECK', 'ACME_RESOLVERS'],
       ...['CACHE_MAX_SIZE', 'CACHE_MIN_FREE', 'CACHE_TAG_TTL', 'CACHE_STALE_FOR', 'CACHE_SCRUB'],
       ...['UPSTREAM_CA_FILE', 'UPSTREAM_PROXY', 'UPSTREAM_STALL_TIMEOUT', 'UPSTREAM_CONNECTIONS'],
+      ...['DATABASE', 'SECRET_FILE', 'CLUSTER_LISTEN', 'CLUSTER_ADDRESS'],
       ...['ACCESS_ANONYMOUS', 'ACCESS_ALLOW', 'ACCESS_DENY'],
       ...[
         'LIMITS_REQUESTS_PER_MINUTE',
