@@ -1,3 +1,4 @@
+import { isAddress } from '../certs/identifier.ts';
 import { type IssueRequest, type Issuer, IssuerError, type RenewalInfo } from '../certs/issuer.ts';
 import type { CertStore } from '../certs/store.ts';
 import type { CertificateMaterial } from '../certs/x509.ts';
@@ -7,6 +8,9 @@ import { Account, accountIsUnknown } from './account.ts';
 import { certificateId, DirectoryReader, parseRenewalInfo } from './directory.ts';
 import { OrderRun } from './order.ts';
 import { type Terms, Transport } from './transport.ts';
+
+/** The profile in which Let's Encrypt certifies addresses (160 hours); other CAs that have one of this name mean the same by it. */
+const ADDRESS_PROFILE = 'shortlived';
 
 /** A CA that speaks ACME (RFC 8555), with ARI (RFC 9773), profiles (draft-ietf-acme-profiles) and external account binding. */
 export class AcmeIssuer implements Issuer {
@@ -80,13 +84,7 @@ export class AcmeIssuer implements Issuer {
 
   async #orderOnce(request: IssueRequest, terms: Terms): Promise<CertificateMaterial> {
     const directory = await this.#reader.read(terms);
-    const profile = this.#profile;
-    if (profile !== null && !directory.profiles?.includes(profile)) {
-      const offered = directory.profiles?.join(', ') || 'none';
-      throw new IssuerError('invalidProfile', `${this.name} offers no profile ${profile}, only: ${offered}`, {
-        directory: this.directory,
-      });
-    }
+    const profile = this.#profileFor(request.host, directory.profiles);
     const client = await this.#account.client(terms.signal);
     const run = new OrderRun(client, this.#transport, this.#store, request);
     const replaces =
@@ -100,6 +98,19 @@ export class AcmeIssuer implements Issuer {
       request.onStep({ step: 'order', message: 'the CA counts the old certificate as replaced: ordering without it' });
       return await run.run({ profile, replaces: null });
     }
+  }
+
+  /**
+   * The configured profile, else the one that the CA has for what is ordered.
+   * @throws {IssuerError} where the CA does not list it: it would only refuse the order
+   */
+  #profileFor(host: string, offered: readonly string[] | null): string | null {
+    if (this.#profile === null) return isAddress(host) && offered?.includes(ADDRESS_PROFILE) ? ADDRESS_PROFILE : null;
+    if (offered?.includes(this.#profile)) return this.#profile;
+    const only = offered === null || offered.length === 0 ? 'no profiles at all' : `only: ${offered.join(', ')}`;
+    throw new IssuerError('invalidProfile', `${this.name} offers no profile ${this.#profile}, ${only}`, {
+      directory: this.directory,
+    });
   }
 
   /** acme-client's own errors are plain ones. */

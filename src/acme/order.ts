@@ -1,7 +1,9 @@
 import acme from 'acme-client';
+import { alpnServerName, identifierOf } from '../certs/identifier.ts';
 import { type IssueRequest, IssuerError } from '../certs/issuer.ts';
 import type { CertStore, OrderRecord } from '../certs/store.ts';
 import { type CertificateMaterial, coversHost, newKeyPair, readMaterial } from '../certs/x509.ts';
+import { bracketed } from '../kit/networks.ts';
 import { sleep } from '../kit/time.ts';
 import { describeProblem, type Transport } from './transport.ts';
 
@@ -75,7 +77,7 @@ export class OrderRun {
   async #place(extras: { profile: string | null; replaces: string | null }): Promise<{ order: Order; key: string }> {
     const { host } = this.#request;
     const order = await this.#client.createOrder({
-      identifiers: [{ type: 'dns', value: host }],
+      identifiers: [identifierOf(host)],
       ...(extras.profile === null ? {} : { profile: extras.profile }),
       ...(extras.replaces === null ? {} : { replaces: extras.replaces }),
     } as acme.Order);
@@ -129,12 +131,16 @@ export class OrderRun {
     const keyAuthorization = await this.#client.getChallengeKeyAuthorization(challenge);
     if (type === 'http-01') {
       const withdraw = await responder.http(challenge.token, keyAuthorization);
-      this.#report('challenge', `http-01: answering at http://${host}/.well-known/acme-challenge/${challenge.token}`);
+      this.#report(
+        'challenge',
+        `http-01: answering at http://${bracketed(host)}/.well-known/acme-challenge/${challenge.token}`,
+      );
       return withdraw;
     }
     const [key, chain] = await acme.crypto.createAlpnCertificate(authorization, keyAuthorization, newKeyPair().pem);
-    const withdraw = await responder.alpn(host, { chain: chain.toString(), key: key.toString() });
-    this.#report('challenge', `tls-alpn-01: answering acme-tls/1 handshakes for ${host}`);
+    const serverName = alpnServerName(host);
+    const withdraw = await responder.alpn(serverName, { chain: chain.toString(), key: key.toString() });
+    this.#report('challenge', `tls-alpn-01: answering acme-tls/1 handshakes for ${serverName}`);
     return withdraw;
   }
 

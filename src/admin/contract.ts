@@ -44,7 +44,8 @@ export type AliasCertificateState = CertificateState | 'none';
 /** A row of `alias ls --json`. */
 export interface AliasRow {
   readonly name: string;
-  readonly host: string;
+  /** Null for a label where the domain is an IP address: its registry is pulled by prefix. */
+  readonly host: string | null;
   readonly registry: string;
   readonly certificate: { readonly state: AliasCertificateState; readonly notAfter: string | null };
 }
@@ -81,7 +82,7 @@ export interface AliasAdded {
   readonly certificate: CertificateInfo | null;
   /** Whether a gateway serves it now. */
   readonly running: boolean;
-  /** Host and port, as names of its images begin. */
+  /** As names of its images begin: host and port, and behind them the registry where the alias has no host. */
   readonly address: string;
 }
 

@@ -3,6 +3,7 @@ import type { LimitsUsage } from '../access/access.ts';
 import { parseExpiry } from '../access/expiry.ts';
 import type { Users } from '../access/users.ts';
 import type { AliasTable } from '../aliases/alias-table.ts';
+import { isHostless } from '../aliases/names.ts';
 import type { AliasEntry, RegistryEntry } from '../aliases/table.ts';
 import type { CacheAdmin } from '../cache/admin.ts';
 import type { CertificateInfo, CertificateOperations, CertificateService } from '../certs/service.ts';
@@ -63,16 +64,19 @@ export interface OperationsDeps {
   readonly live: LiveGateway | null;
 }
 
+const NO_CERTIFICATE = { state: 'none', notAfter: null } as const;
+
 export function aliasRow(
   deps: OperationsDeps,
   alias: AliasEntry,
   held: CertificateInfo | null = deps.certificates?.info(alias.host) ?? null,
 ): AliasRow {
-  const { name, host, registry } = alias;
+  const { name, registry } = alias;
+  if (isHostless(name, deps.config.domain)) return { name, host: null, registry, certificate: NO_CERTIFICATE };
   // Nothing held: either none is wanted, or the gateway orders it when it runs.
   const wanted = alias.certificate && deps.certificates !== null;
   const state = held?.state ?? (wanted ? 'pending' : 'none');
-  return { name, host, registry, certificate: { state, notAfter: held?.notAfter ?? null } };
+  return { name, host: alias.host, registry, certificate: { state, notAfter: held?.notAfter ?? null } };
 }
 
 /** Credentials are named, never shown, and neither are those in a proxy's URL. */

@@ -3,6 +3,7 @@ import https from 'node:https';
 import { isIP } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { CertificateInfo } from '../certs/service.ts';
+import { bracketed } from '../kit/networks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { sleep } from '../kit/time.ts';
 import type { OperationContext } from './contract.ts';
@@ -35,7 +36,7 @@ export function probeListener(
       port: listener.port,
       method: 'GET',
       path: '/v2/',
-      headers: { host: name, 'user-agent': 'registry-gateway self-check' },
+      headers: { host: bracketed(name), 'user-agent': 'registry-gateway self-check' },
       agent: false,
       signal: AbortSignal.any([signal, AbortSignal.timeout(PROBE_TIMEOUT)]),
     } as const;

@@ -1,4 +1,3 @@
-import { isIP } from 'node:net';
 import { Mutex, Reloader } from '../kit/async.ts';
 import { orNearest } from '../kit/did-you-mean.ts';
 import { OperatorError } from '../kit/operator-error.ts';
@@ -9,6 +8,7 @@ import { exportRows, type ImportResult, planImport, type RegistryDeclaration } f
 import { registryOf } from './lookup.ts';
 import {
   applySettings,
+  isHostless,
   newRegistry,
   parseAliasName,
   type RegistrySettings,
@@ -134,10 +134,8 @@ export class AliasTable {
   conflicts(): string[] {
     const { aliases, hosts, domain } = this.#snapshot;
     return [...aliases.values()]
-      .filter((alias) => hosts.get(alias.host) !== alias)
+      .filter((alias) => hosts.get(alias.host) !== alias && !isHostless(alias.name, domain))
       .map(({ name, host }) => {
-        if (isIP(domain) !== 0)
-          return `the alias ${name} has no host name, since the domain ${domain} is an IP address`;
         const taken = hosts.get(host)?.name;
         return `the alias ${name} is not reachable: ${host} is ${taken === undefined ? 'the gateway itself' : `the alias ${taken}`}`;
       });
@@ -146,11 +144,13 @@ export class AliasTable {
   /** @throws {OperatorError} usage where something is malformed; `ALIAS_TAKEN` where the name or its host stands for another registry. */
   addAlias(request: AddAlias): Promise<AddedAlias> {
     return this.#change((snapshot) => {
-      const { name, host } = this.#aliasName(request.name);
+      const { name, host } = parseAliasName(request.name, this.#domain);
+      const hostless = isHostless(name, this.#domain);
       const registryHost = registryKey(request.registry, snapshot.registries);
       if (isPattern(registryHost)) throw aliasOfPattern(registryHost);
       const held = snapshot.aliases.get(name);
-      refuseTaken(snapshot, name, host, registryHost);
+      if (hostless) refuseUnreachable(name, registryHost, this.#domain);
+      else refuseTaken(snapshot, name, host, registryHost);
 
       const known = snapshot.registries.get(registryHost);
       const before = registryOf(snapshot, registryHost) ?? newRegistry(registryHost);
@@ -161,8 +161,10 @@ export class AliasTable {
         registry: registryHost,
         certificate: request.certificate || held?.certificate === true,
       };
+      // A label without a host is in nobody's way: its registry is what matters.
+      const free = held === undefined || held.registry === registryHost;
       const endpointsChanged = known !== undefined && !sameList(known.endpoints, registry.endpoints);
-      const certificateTurnedOn = held !== undefined && !held.certificate && alias.certificate;
+      const certificateTurnedOn = free && held !== undefined && !held.certificate && alias.certificate;
       return {
         change: {
           putRegistries: known === undefined || endpointsChanged ? [registry] : [],
@@ -287,18 +289,6 @@ export class AliasTable {
     return exportRows(this.#snapshot);
   }
 
-  #aliasName(text: string): { name: string; host: string } {
-    const parsed = parseAliasName(text, this.#domain);
-    if (isIP(this.#domain) !== 0 && !parsed.name.includes('.')) {
-      throw new OperatorError(
-        'NAME_INVALID',
-        `the alias "${parsed.name}" has no host name, since the domain ${this.#domain} is an IP address`,
-        { next: 'use a full host name such as hub.corp.example, or pull by prefix' },
-      );
-    }
-    return parsed;
-  }
-
   /** Plans on the newest snapshot and stores what was planned; plans anew where another holder's change came first. */
   #change<T>(plan: (snapshot: TableSnapshot) => Plan<T>): Promise<T> {
     return this.#mutex.run(async () => {
@@ -336,6 +326,16 @@ export class AliasTable {
     this.#snapshot = snapshot;
     for (const listener of this.#listeners) listener(snapshot);
   }
+}
+
+/** A path cannot have a port in it: such a registry needs a host of its own. @throws {OperatorError} usage, `NAME_INVALID` */
+function refuseUnreachable(name: string, registry: string, domain: string): void {
+  if (!registry.includes(':')) return;
+  throw new OperatorError(
+    'NAME_INVALID',
+    `the alias "${name}" would have no host, since the domain ${domain} is an IP address, and ${registry}, with its port, cannot be pulled by prefix`,
+    { next: `use a full host name: gateway alias add hub.corp.example ${registry}` },
+  );
 }
 
 function rowOfPattern(host: string, pattern: string): OperatorError {

@@ -1,4 +1,4 @@
-import { parseAddress } from '../kit/networks.ts';
+import { isGlobalAddress, parseAddress } from '../kit/networks.ts';
 import type { AliasEntry, RegistryEntry } from './table.ts';
 
 /**
@@ -18,7 +18,7 @@ export function isInternalHost(text: string): boolean {
     .replace(/:\d+$/, '')
     .replace(/^\[|\]$/g, '');
   const address = parseAddress(host);
-  if (address !== null) return address.range() !== 'unicast';
+  if (address !== null) return !isGlobalAddress(address);
   return !host.includes('.') || PRIVATE_NAMES.test(host);
 }
 

@@ -48,6 +48,11 @@ export function aliasHost(name: string, domain: string): string {
   return name.includes('.') ? name : `${name}.${domain}`;
 }
 
+/** Whether an alias has no host of its own: a label has none below a domain that is an IP address. Its registry is pulled by prefix all the same. */
+export function isHostless(name: string, domain: string): boolean {
+  return isIP(domain) !== 0 && !name.includes('.');
+}
+
 /** Labels that a pattern has to end with: `*.dev` would be half the internet. */
 const PATTERN_LABELS = 2;
 

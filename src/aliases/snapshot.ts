@@ -1,6 +1,5 @@
-import { isIP } from 'node:net';
 import { OperatorError } from '../kit/operator-error.ts';
-import { aliasHost } from './names.ts';
+import { aliasHost, isHostless } from './names.ts';
 import type { StoredAlias, StoredTable, TableChange } from './store.ts';
 import type { AliasEntry, TableSnapshot } from './table.ts';
 
@@ -25,7 +24,7 @@ export function fromRows(
 
 /** Whether a client can ask for this host and mean the alias. */
 function reachable(alias: AliasEntry, domain: string): boolean {
-  return alias.host !== domain && (alias.name.includes('.') || isIP(domain) === 0);
+  return alias.host !== domain && !isHostless(alias.name, domain);
 }
 
 /** The snapshot with the change applied. It copies the maps (10,000 entries take a millisecond), so that readers of the old snapshot are not affected. */

@@ -30,7 +30,7 @@ export interface HttpChallenge {
   readonly expiresAt: number;
 }
 
-/** RFC 8737 §3: a handshake for the host that offers `acme-tls/1` is answered with this certificate. */
+/** RFC 8737 §3: a handshake for the host (of an address, its reverse name) that offers `acme-tls/1` is answered with this certificate. */
 export interface AlpnChallenge extends ChainAndKey {
   readonly type: 'tls-alpn-01';
   readonly host: string;

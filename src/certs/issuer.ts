@@ -40,7 +40,8 @@ export interface IssueRequest {
 /** Where the answers to challenges are published. A CA may be told to look once the promise resolves; the function withdraws the answer. */
 export interface ChallengeResponder {
   http(token: string, keyAuthorization: string): Promise<() => Promise<void>>;
-  alpn(host: string, certificate: { readonly chain: string; readonly key: string }): Promise<() => Promise<void>>;
+  /** @param serverName as the CA will ask: of an address, its reverse name */
+  alpn(serverName: string, certificate: { readonly chain: string; readonly key: string }): Promise<() => Promise<void>>;
 }
 
 /** Times in epoch milliseconds. */

@@ -1,5 +1,5 @@
-import { isIP } from 'node:net';
 import { Mutex, Reloader } from '../kit/async.ts';
+import { parseAddress } from '../kit/networks.ts';
 import type { Clock } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { always, type ChainAndKey, contextOf, ServedContexts } from './contexts.ts';
@@ -245,7 +245,11 @@ export class ManagedHosts {
   }
 }
 
-/** Whether public CAs can be asked for this name at all. */
+/**
+ * Whether any CA can be asked for this host at all: not for what every machine calls itself. A public CA certifies only names and addresses of
+ * the internet, which it says itself; one of the operator's own may certify others.
+ */
 export function isOrderable(host: string): boolean {
-  return isIP(host) === 0 && host !== 'localhost';
+  const range = parseAddress(host)?.range();
+  return host !== 'localhost' && range !== 'loopback' && range !== 'unspecified';
 }

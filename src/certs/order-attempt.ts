@@ -147,7 +147,10 @@ export class OrderAttempts {
       signal: task.signal,
     });
     if (result.passed.length > 0) {
-      task.onStep({ step: 'resolve', message: `${result.records.join(', ')}, and this gateway answers there` });
+      task.onStep({
+        step: 'resolve',
+        message: `${result.records.join(', ') || task.host}, and this gateway answers there`,
+      });
       return [
         ...preferred.filter((one) => result.passed.includes(one)),
         ...preferred.filter((one) => !result.passed.includes(one)),

@@ -6,7 +6,9 @@ import { isIPv6 } from 'node:net';
 import { connect } from 'node:tls';
 import type { ChallengeType } from '../config/config.ts';
 import { readBounded } from '../kit/http.ts';
+import { bracketed } from '../kit/networks.ts';
 import { ACME_TLS } from './client-hello.ts';
+import { alpnServerName, isAddress } from './identifier.ts';
 import type { ChallengeResponder } from './issuer.ts';
 import { selfSigned } from './x509.ts';
 
@@ -77,7 +79,7 @@ async function fetchToken(
       host: address,
       port: ports.http,
       path: `/.well-known/acme-challenge/${token}`,
-      headers: { host },
+      headers: { host: bracketed(host) },
       agent: false,
       signal: aborted,
     });
@@ -101,7 +103,7 @@ async function checkAlpn(options: SelfCheckOptions, addresses: readonly string[]
     notBefore: now,
     notAfter: now + 60_000,
   });
-  const withdraw = await options.responder.alpn(options.host, marker);
+  const withdraw = await options.responder.alpn(alpnServerName(options.host), marker);
   try {
     const problems = await Promise.all(addresses.map((address) => meetMarker(options, address, marker.certificate)));
     return problems.filter((problem) => problem !== null);
@@ -120,7 +122,7 @@ async function meetMarker(
   const socket = connect({
     host: address,
     port: ports.https,
-    servername: host,
+    servername: alpnServerName(host),
     ALPNProtocols: [ACME_TLS],
     // It is compared with the one certificate that is right, which no CA has signed.
     rejectUnauthorized: false,
@@ -164,8 +166,9 @@ const QUESTION_TRIES = 2;
 /** A chain of aliases longer than this is a loop. */
 const ALIASES_MAX = 8;
 
-/** Asks the given servers (`host:port`), or, where there are none, the system as every program on it would. */
+/** Asks the given servers (`host:port`), or, where there are none, the system as every program on it would. An address leads to itself. */
 export async function resolveHost(host: string, servers: readonly string[]): Promise<Resolution> {
+  if (isAddress(host)) return { addresses: [host], records: [], problem: null };
   return servers.length === 0 ? bySystem(host) : byServers(host, servers);
 }
 

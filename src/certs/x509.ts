@@ -39,13 +39,14 @@ import {
   Validity,
 } from '@peculiar/asn1-x509';
 import { authorities } from '../kit/authorities.ts';
+import { parseAddress } from '../kit/networks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 
 // Reading
 
 /** What the program needs to know of a certificate, read once when it comes in and kept beside it. Times in epoch milliseconds. */
 export interface CertificateFacts {
-  /** Lower-case DNS names (also `*.…`) and IP addresses of the subjectAltName. */
+  /** Lower-case DNS names (also `*.…`) and IP addresses (RFC 5952) of the subjectAltName. */
   readonly names: readonly string[];
   readonly notBefore: number;
   readonly notAfter: number;
@@ -143,7 +144,8 @@ function alternativeNames(text: string | undefined): string[] {
   if (text === undefined) return [];
   return text.split(', ').flatMap((part) => {
     if (part.startsWith('DNS:')) return [part.slice(4).toLowerCase()];
-    if (part.startsWith('IP Address:')) return [part.slice(11).toLowerCase()];
+    // OpenSSL writes an IPv6 address in eight whole parts; everything here compares the canonical text.
+    if (part.startsWith('IP Address:')) return [parseAddress(part.slice(11))?.toString() ?? part.slice(11)];
     return [];
   });
 }

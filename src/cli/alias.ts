@@ -46,7 +46,7 @@ export function aliasCommands(session: Session, exit: Exit): Command {
       if (options.json === true) output.json(added);
       else {
         const when = added.running ? '' : ' when the gateway runs';
-        output.line(`${host} serves ${source}${when}; its images are pulled as ${added.address}/NAME`);
+        output.line(`${host ?? 'the gateway'} serves ${source}${when}; its images are pulled as ${added.address}/NAME`);
       }
       conclude(output, exit, source, added.check);
     });
@@ -62,7 +62,7 @@ export function aliasCommands(session: Session, exit: Exit): Command {
         ['name', 'host', 'registry', 'certificate', 'expires'],
         rows.map((row) => [
           row.name,
-          row.host,
+          row.host ?? '-',
           row.registry,
           stateCell(row.certificate.state),
           formatWhen(row.certificate.notAfter),
@@ -81,7 +81,7 @@ export function aliasCommands(session: Session, exit: Exit): Command {
       const { certificate, registry } = row.details;
       output.facts([
         ['name', row.name],
-        ['host', row.host],
+        ['host', row.host ?? 'none: pulled by prefix'],
         ['registry', row.registry],
         ['endpoints', registry.endpoints],
         ['certificate', stateCell(row.certificate.state)],
@@ -106,7 +106,9 @@ export function aliasCommands(session: Session, exit: Exit): Command {
     .action(async (name: string, options: { json?: boolean }) => {
       const row = (await session.act('alias.rm', { name })) as AliasRow;
       if (options.json === true) return output.json(row);
-      output.line(`removed ${row.name} (${row.host}); the registry ${row.registry} stays in the table`);
+      output.line(
+        `removed ${row.name}${row.host === null ? '' : ` (${row.host})`}; the registry ${row.registry} stays in the table`,
+      );
     });
 
   group

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
-import { isIP } from 'node:net';
 import { join } from 'node:path';
 import type { Config } from '../config/config.ts';
+import { bracketed } from '../kit/networks.ts';
 import { isPattern } from '../oci/names.ts';
 import type { Edit } from './edits.ts';
 
@@ -175,7 +175,7 @@ async function caRoot(dataDir: string): Promise<CaRoot> {
 
 /** `cr.example.com`, `localhost:8443`, `[::1]:8443`: as image names and file names write it. */
 export function authority(address: PublicAddress, host: string = address.domain): string {
-  const name = isIP(host) === 6 ? `[${host}]` : host;
+  const name = bracketed(host);
   return address.port === null ? name : `${name}:${address.port}`;
 }
 

@@ -196,7 +196,7 @@ export const KEYS = {
     mode: new Key(
       parseChoice(['acme', 'internal', 'off']),
       (_, { tlsMode }) => tlsMode,
-      '`acme` for a public domain, else `internal`; `off` behind another TLS terminator',
+      '`acme` for a public domain or address, else `internal`; `off` behind another TLS terminator',
     ),
   },
   trustedProxies: list(parseCidr, 'none: CIDRs whose `X-Forwarded-*` is believed'),
@@ -334,7 +334,7 @@ export type Settings = SettingsOf<typeof KEYS>;
 
 /** The configuration after defaults, file and environment; every value checked, sizes in bytes, durations in milliseconds, paths absolute. */
 export type Config = ConfigOf<typeof KEYS> & {
-  /** False for localhost, IP addresses and names under .localhost .test .internal .local .home.arpa. */
+  /** False for localhost, names under .localhost .test .internal .local .home.arpa, and addresses that are not globally reachable. */
   readonly publicDomain: boolean;
   /** `GATEWAY_DATABASE_PASSWORD_FILE`, which has no key: a secret's place belongs to the machine. Null where it is not set. */
   readonly databasePasswordFile: string | null;

@@ -3,6 +3,7 @@ import { isIP } from 'node:net';
 import { resolve } from 'node:path';
 import { parseAuthorities } from '../kit/authorities.ts';
 import { didYouMean } from '../kit/did-you-mean.ts';
+import { isGlobalIP } from '../kit/networks.ts';
 import {
   type Config,
   DEFAULT_DOMAIN,
@@ -249,5 +250,7 @@ function notesOn(config: Config, settings: Settings): string[] {
   }
   if (isIP(domain) === 0 && !domain.includes('.'))
     notes.push(`no public CA gives a certificate to "${domain}", a name of one part`);
+  if (isIP(domain) !== 0 && !isGlobalIP(domain))
+    notes.push(`no public CA gives a certificate to ${domain}, an address that the internet does not reach`);
   return notes;
 }

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import { normaliseHostName } from '../kit/host-name.ts';
-import { Network } from '../kit/networks.ts';
+import { isGlobalIP, Network, parseAddress } from '../kit/networks.ts';
 
 /** An address to listen on. */
 export interface ListenAddress {
@@ -289,7 +289,8 @@ export function parseMacKey(raw: unknown): string {
 export function parseDomain(raw: unknown): string {
   if (typeof raw !== 'string') throw new BadValue('is not text; write a host name such as cr.example.com');
   const bare = raw.startsWith('[') && raw.endsWith(']') ? raw.slice(1, -1) : raw;
-  if (isIP(bare) !== 0) return ipaddr.parse(bare).toString();
+  const address = parseAddress(bare);
+  if (address !== null) return address.toString();
   if (/^[^:/]+:\d+$/.test(raw))
     throw new BadValue(`"${raw}" has a port; ports are set with listen.https and listen.http`);
   const result = normaliseHostName(raw);
@@ -298,9 +299,9 @@ export function parseDomain(raw: unknown): string {
   return result.host;
 }
 
-/** Whether a public CA could know it: not localhost, no IP address, no name of a private zone. */
+/** Whether a public CA could certify it: not localhost, no name of a private zone, no address that is not globally reachable. */
 export function isPublicDomain(domain: string): boolean {
-  if (isIP(domain) !== 0) return false;
+  if (isIP(domain) !== 0) return isGlobalIP(domain);
   return !PRIVATE_SUFFIXES.some((suffix) => domain === suffix || domain.endsWith(`.${suffix}`));
 }
 

@@ -3,7 +3,7 @@ import { isIP } from 'node:net';
 import { Hono } from 'hono';
 import type { TableSnapshot } from '../aliases/table.ts';
 import type { CertificateService } from '../certs/service.ts';
-import { parseAddress } from '../kit/networks.ts';
+import { bracketed, parseAddress } from '../kit/networks.ts';
 import { RegistryError, renderError } from '../oci/errors.ts';
 import { REGISTRY_HEADERS } from '../oci/response-headers.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -143,13 +143,12 @@ function redirectLocation(
   const own = table.publicHost ?? table.domain;
   if (host === '') host = own;
   if (isIP(host) !== 0 && host !== own && !isOwnAddress(host, context.connection.raw.localAddress)) host = own;
-  if (isIP(host) === 6) host = `[${host}]`;
   // Node lets bytes beyond ASCII through in a path; a Location must not carry them.
   const path = `${context.path}${context.query === '' ? '' : `?${context.query}`}`.replace(
     /[^\x21-\x7e]/g,
     (char) => `%${char.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`,
   );
-  return `https://${host}${port === 443 ? '' : `:${port}`}${path}`;
+  return `https://${bracketed(host)}${port === 443 ? '' : `:${port}`}${path}`;
 }
 
 function isOwnAddress(host: string, local: string | undefined): boolean {

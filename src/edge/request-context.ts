@@ -1,9 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
-import { isIP } from 'node:net';
 import { type AccessRequest, clientNetwork, type Grant } from '../access/access.ts';
 import type { ByteQuota } from '../access/quotas.ts';
-import { NetworkList, parseAddress } from '../kit/networks.ts';
+import { bracketed, NetworkList, parseAddress } from '../kit/networks.ts';
 import type { Target, What } from '../oci/names.ts';
 import type { Reply } from '../proxy/reply.ts';
 import type { Activity, Trouble } from '../telemetry/activity.ts';
@@ -115,7 +114,7 @@ export class RequestContext {
 
   /** Host and port as people write them: what they log in to. */
   get authority(): string {
-    const host = isIP(this.host) === 6 ? `[${this.host}]` : this.host;
+    const host = bracketed(this.host);
     return this.port === '' || this.port === HTTPS_PORT ? host : `${host}:${this.port}`;
   }
 

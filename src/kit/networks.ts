@@ -22,6 +22,26 @@ export function isIPv6(address: Address): address is ipaddr.IPv6 {
 }
 
 /**
+ * Whether an address is globally reachable: one that any machine of the internet can connect to, and that a CA may certify. None of IANA's
+ * special-purpose registries is (RFC 6890: private, CGN, documentation, benchmarks …), nor what leads elsewhere through a translator or a tunnel
+ * (NAT64, 6to4, Teredo), nor IPv6 outside of 2000::/3, which nobody has been given yet (RFC 4291 §2.4).
+ */
+export function isGlobalAddress(address: Address): boolean {
+  return address.range() === 'unicast' && (!isIPv6(address) || (address.parts[0] ?? 0) >> 13 === 1);
+}
+
+/** The same of a text; false too for one that is no address. */
+export function isGlobalIP(text: string): boolean {
+  const address = parseAddress(text);
+  return address !== null && isGlobalAddress(address);
+}
+
+/** How URLs, Host headers and image names write a host: IPv6 addresses in brackets. */
+export function bracketed(host: string): string {
+  return isIP(host) === 6 ? `[${host}]` : host;
+}
+
+/**
  * The IPv4 address that an IPv6 address stands for where a gateway between the two families wrote it: NAT64 (RFC 6052, RFC 8215), stateless
  * translation (RFC 6145), 6to4 (RFC 3056) and Teredo (RFC 4380, which inverts its bits). Null for every other.
  */

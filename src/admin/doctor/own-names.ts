@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { isIP, isIPv6 } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { bracketed } from '../../kit/networks.ts';
 import type { OperationsDeps } from '../operation.ts';
 import type { Finding } from './finding.ts';
 import { type Answerer, whoAnswers } from './proof.ts';
@@ -192,7 +193,7 @@ function judgeAddress(
     };
   }
   if (!sure) {
-    const next = `let the port through (firewall, security group, port forwarding) and check the ${record} record of ${host}; behind NAT without hairpin this is only how it looks from inside: ask from outside (curl -v http://${host}/healthz)`;
+    const next = `let the port through (firewall, security group, port forwarding) and check the ${record} record of ${host}; behind NAT without hairpin this is only how it looks from inside: ask from outside (curl -v http://${bracketed(host)}/healthz)`;
     return { name, level: pending ? 'fail' : 'warn', message, next, because };
   }
   return {

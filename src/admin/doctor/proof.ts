@@ -1,6 +1,7 @@
 import http from 'node:http';
 import https from 'node:https';
 import { isIP } from 'node:net';
+import { bracketed } from '../../kit/networks.ts';
 import { renderVia } from '../../kit/via.ts';
 
 /** A host that is there answers at once, ms. */
@@ -35,7 +36,7 @@ export function whoAnswers(
       host: address,
       port,
       path,
-      headers: { host, via: renderVia([pseudonym]), 'user-agent': 'registry-gateway doctor' },
+      headers: { host: bracketed(host), via: renderVia([pseudonym]), 'user-agent': 'registry-gateway doctor' },
       agent: false,
       signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT)]),
     } as const;

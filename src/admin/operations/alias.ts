@@ -1,9 +1,10 @@
 import type { AddedAlias } from '../../aliases/alias-table.ts';
+import { isHostless } from '../../aliases/names.ts';
 import type { PresetsDifference } from '../../aliases/presets.ts';
 import type { AliasEntry } from '../../aliases/table.ts';
 import { readAliasYaml, seedRows, writeAliasYaml } from '../../aliases/yaml.ts';
 import type { CertificateInfo } from '../../certs/service.ts';
-import { authority } from '../../clients/facts.ts';
+import { authority, type ClientFacts } from '../../clients/facts.ts';
 import type { AliasAdded, AliasDetails, Operation, OperationContext } from '../contract.ts';
 import { aliasRow, type OperationsDeps, parseInput, registryRow } from '../operation.ts';
 import { waitUntilServed } from '../probe.ts';
@@ -16,7 +17,7 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
     'alias.add': async (input, context): Promise<AliasAdded> => {
       const { check, ...wanted } = await parseInput('alias.add', input);
       const added = await table.addAlias(wanted);
-      context.step('table', inTable(added));
+      context.step('table', inTable(added, deps.config.domain));
       // Beside the order of the certificate, which neither needs the registry nor waits for it.
       const checked = check ? tryInTable(deps, added.registry.host, context) : null;
       const [certificate, verdicts] = await allOf(bringIntoUse(deps, added.alias, context), checked);
@@ -26,7 +27,7 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
         created: { alias: added.aliasAdded, registry: added.registryAdded },
         certificate,
         running: deps.live !== null,
-        address: authority(await clientFacts(deps), added.alias.host),
+        address: addressOf(await clientFacts(deps), deps, added.alias),
       };
     },
 
@@ -96,6 +97,14 @@ async function bringIntoUse(
 ): Promise<CertificateInfo | null> {
   const { certificates, live, config } = deps;
   const step = context.step;
+  if (isHostless(alias.name, config.domain)) {
+    step(
+      'prefix',
+      `a label has no host below ${config.domain}, which is an address: ${alias.registry} is pulled by prefix`,
+    );
+    await live?.settled();
+    return null;
+  }
   if (live === null) {
     const what =
       certificates === null
@@ -137,14 +146,20 @@ function announceOrders(deps: OperationsDeps, certificates: number, context: Ope
   );
 }
 
-function inTable(added: AddedAlias): string {
+function inTable(added: AddedAlias, domain: string): string {
   const { alias, registry } = added;
+  const called = isHostless(alias.name, domain) ? alias.name : `${alias.name} (${alias.host})`;
   const from = `fetched from ${registry.endpoints.join(', ')}`;
   const stands = added.aliasAdded
-    ? `${alias.name} (${alias.host}) stands for ${registry.host}`
-    : `${alias.name} (${alias.host}) stood for ${registry.host} already`;
+    ? `${called} stands for ${registry.host}`
+    : `${called} stood for ${registry.host} already`;
   if (added.registryAdded) return `${stands}, which is new and ${from}`;
   return added.endpointsChanged ? `${stands}, from now on ${from}` : stands;
+}
+
+/** What names of an alias's images begin with. */
+function addressOf(facts: ClientFacts, { config }: OperationsDeps, { name, host, registry }: AliasEntry): string {
+  return isHostless(name, config.domain) ? `${authority(facts)}/${registry}` : authority(facts, host);
 }
 
 function byName(one: { name: string }, other: { name: string }): number {

@@ -1,6 +1,7 @@
 import type { CertificateInfo } from '../../certs/service.ts';
 import { didYouMean } from '../../kit/did-you-mean.ts';
 import { normaliseHostName } from '../../kit/host-name.ts';
+import { parseAddress } from '../../kit/networks.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
 import type { Operation, OperationContext } from '../contract.ts';
 import { type OperationsDeps, parseInput } from '../operation.ts';
@@ -100,11 +101,13 @@ function unknown(host: string): OperatorError {
   });
 }
 
-/** The host that a certificate command means: an alias by its name, else a host as it is. @throws {OperatorError} usage; `HOST_UNKNOWN` where another is near */
+/** The host that a certificate command means: an alias by its name, else a host or an address as it is. @throws {OperatorError} usage; `HOST_UNKNOWN` where another is near */
 function certificateHost({ table, certificates, config }: OperationsDeps, given: string): string {
   const { aliases, hosts } = table.snapshot();
   const alias = aliases.get(given.toLowerCase());
   if (alias !== undefined) return alias.host;
+  const address = parseAddress(given.replace(/^\[|\]$/g, ''));
+  if (address !== null) return address.toString();
   const result = normaliseHostName(given);
   if (!('host' in result)) {
     throw new OperatorError('HOST_INVALID', `"${given}" ${result.problem}`, {

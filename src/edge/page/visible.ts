@@ -1,7 +1,7 @@
 import { isInternalAlias, isInternalHost } from '../../aliases/discretion.ts';
 import type { TableSnapshot } from '../../aliases/table.ts';
 import type { ClientFacts } from '../../clients/facts.ts';
-import { parseAddress } from '../../kit/networks.ts';
+import { isGlobalAddress, parseAddress } from '../../kit/networks.ts';
 import type { RegistryOutline } from '../../proxy/outline.ts';
 
 /** Who asks, as far as it decides what may be told. */
@@ -22,7 +22,7 @@ export function isStranger(
   if (known) return false;
   const isPublic = !isInternalHost(domain) || (publicHost !== undefined && !isInternalHost(publicHost));
   const parsed = parseAddress(address);
-  return isPublic || parsed === null || parsed.range() === 'unicast';
+  return isPublic || parsed === null || isGlobalAddress(parsed);
 }
 
 /** What a stranger is told: nothing of registries that are their operator's own business, nor of aliases that stand for them or are internal hosts. */

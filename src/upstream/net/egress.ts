@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
-import { isIPv6, Network, parseAddress } from '../../kit/networks.ts';
+import { isGlobalAddress, Network, parseAddress } from '../../kit/networks.ts';
 import { RedirectError } from '../failures.ts';
 
 // Where outgoing connections may lead, and through which proxy.
@@ -68,8 +68,7 @@ function rangeOf(address: string): string {
   const judged = parsed.range() === 'rfc6052' ? ipaddr.fromByteArray(parsed.toByteArray().slice(12)) : parsed;
   if (METADATA.has(judged.toString())) return 'metadata';
   const range = judged.range();
-  // RFC 4291 §2.4: what is public lies in 2000::/3. The rest is not given to anybody, `::/96` (§2.5.5.1) included.
-  return range === 'unicast' && isIPv6(judged) && (judged.parts[0] ?? 0) >> 13 !== 1 ? 'unassigned' : range;
+  return range === 'unicast' && !isGlobalAddress(judged) ? 'unassigned' : range;
 }
 
 // Redirects, and whatever else an upstream points to

@@ -67,6 +67,7 @@ interface Order {
   readonly id: number;
   readonly account: string;
   readonly host: string;
+  readonly type: string;
   status: 'pending' | 'ready' | 'processing' | 'valid' | 'invalid';
   authorization: 'pending' | 'valid' | 'invalid';
   readonly token: string;
@@ -78,6 +79,8 @@ interface Order {
 /** What was ordered, for tests to look at. */
 export interface PlacedOrder {
   readonly host: string;
+  /** Of its identifier: `dns` or `ip`. */
+  readonly type: string;
   readonly replaces: string | undefined;
   readonly profile: string | undefined;
 }
@@ -253,9 +256,9 @@ export class FakeCa {
   }
 
   #place(account: string, payload: Record<string, unknown>, response: ServerResponse) {
-    const host = hostOf(payload);
+    const { value: host, type } = identifierOf(payload);
     const replaces = payload.replaces as string | undefined;
-    this.orders.push({ host, replaces, profile: payload.profile as string | undefined });
+    this.orders.push({ host, type, replaces, profile: payload.profile as string | undefined });
     if (replaces !== undefined && this.#replaced.has(replaces)) {
       return this.#problem(response, 409, 'alreadyReplaced', 'the certificate has been replaced already');
     }
@@ -264,6 +267,7 @@ export class FakeCa {
       id: this.#orders.length,
       account,
       host,
+      type,
       status: 'pending',
       authorization: 'pending',
       token: randomBytes(16).toString('base64url'),
@@ -349,7 +353,7 @@ export class FakeCa {
   #order(order: Order): object {
     return {
       status: order.status,
-      identifiers: [{ type: 'dns', value: order.host }],
+      identifiers: [{ type: order.type, value: order.host }],
       authorizations: [`${this.#base}/authorization/${order.id}`],
       finalize: `${this.#base}/finalize/${order.id}`,
       ...(order.error === null ? {} : { error: order.error }),
@@ -361,7 +365,7 @@ export class FakeCa {
     const types = this.options.challenges ?? ['http-01', 'tls-alpn-01'];
     return {
       status: order.authorization,
-      identifier: { type: 'dns', value: order.host },
+      identifier: { type: order.type, value: order.host },
       challenges: types.map((type) => this.#challenge(order, type)),
     };
   }
@@ -398,6 +402,10 @@ export class FakeCa {
 }
 
 function hostOf(payload: Record<string, unknown> | null): string {
-  const [identifier] = (payload?.identifiers ?? []) as { value: string }[];
-  return identifier?.value ?? '';
+  return identifierOf(payload).value;
+}
+
+function identifierOf(payload: Record<string, unknown> | null): { type: string; value: string } {
+  const [identifier] = (payload?.identifiers ?? []) as { type: string; value: string }[];
+  return identifier ?? { type: '', value: '' };
 }

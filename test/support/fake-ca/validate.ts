@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { request } from 'node:http';
+import { isIP } from 'node:net';
 import { connect } from 'node:tls';
 import { AsnConvert } from '@peculiar/asn1-schema';
 import { Certificate } from '@peculiar/asn1-x509';
+import ipaddr from 'ipaddr.js';
 import { readBounded } from '../../../src/kit/http.ts';
 
 /** RFC 8737 §6.1: id-pe-acmeIdentifier. */
@@ -28,7 +30,14 @@ export async function validate(
 
 async function lookByHttp(host: string, token: string, keyAuthorization: string, port: number) {
   const path = `/.well-known/acme-challenge/${token}`;
-  const call = request({ host: '127.0.0.1', port, path, headers: { host }, agent: false, timeout: 5_000 });
+  const call = request({
+    host: '127.0.0.1',
+    port,
+    path,
+    headers: { host: isIP(host) === 6 ? `[${host}]` : host },
+    agent: false,
+    timeout: 5_000,
+  });
   call.end();
   const [response] = await once(call, 'response');
   const body = (await readBounded(response, 4096)).toString();
@@ -43,7 +52,7 @@ async function lookByAlpn(host: string, keyAuthorization: string, port: number) 
   const socket = connect({
     host: '127.0.0.1',
     port,
-    servername: host,
+    servername: isIP(host) === 0 ? host : reverseName(host),
     ALPNProtocols: ['acme-tls/1'],
     rejectUnauthorized: false,
   });
@@ -57,10 +66,24 @@ async function lookByAlpn(host: string, keyAuthorization: string, port: number) 
       );
     const wanted = createHash('sha256').update(keyAuthorization).digest('hex');
     const found = extension && Buffer.from(extension.extnValue.buffer).toString('hex');
-    if (socket.alpnProtocol === 'acme-tls/1' && found === `0420${wanted}` && peer?.subjectAltName === `DNS:${host}`)
+    if (socket.alpnProtocol === 'acme-tls/1' && found === `0420${wanted}` && nameOf(peer?.subjectAltName) === host)
       return null;
     return { type: 'unauthorized', detail: `Incorrect validation certificate for tls-alpn-01 challenge for ${host}` };
   } finally {
     socket.destroy();
   }
+}
+
+/** RFC 8738 §6. */
+function reverseName(host: string): string {
+  const bytes = ipaddr.parse(host).toByteArray();
+  if (bytes.length === 4) return `${bytes.toReversed().join('.')}.in-addr.arpa`;
+  const digits = bytes.map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  return `${[...digits].reverse().join('.')}.ip6.arpa`;
+}
+
+/** The one name of a certificate, as Node writes it. */
+function nameOf(subjectAltName: string | undefined): string | undefined {
+  const [type, name = ''] = subjectAltName?.split(/:(.*)/s) ?? [];
+  return type === 'IP Address' ? ipaddr.parse(name).toString() : name;
 }

@@ -267,10 +267,16 @@ describe('when the domain changes', () => {
   test('under an IP address labels have no host, full names do', async () => {
     const one = await table({ domain: '192.0.2.1' });
     expect(hosts(one)).toEqual([]);
-    expect(one.conflicts()).toHaveLength(2);
-    expect((await rejection(one.addAlias({ name: 'x', registry: 'quay.io', certificate: true }))).message).toContain(
-      'is an IP address',
-    );
+    expect(one.conflicts()).toEqual([]);
+    const added = await one.addAlias({ name: 'corp', registry: 'registry.corp.example', certificate: true });
+    expect(added).toMatchObject({ aliasAdded: true, registryAdded: true });
+    // It is in nobody's way: the registry is what was asked for.
+    const taken = await one.addAlias({ name: 'corp', registry: 'other.corp.example', certificate: true });
+    expect(taken).toMatchObject({ aliasAdded: false, registryAdded: true });
+    expect(one.snapshot().aliases.get('corp')?.registry).toBe('registry.corp.example');
+    expect(
+      (await rejection(one.addAlias({ name: 'x', registry: 'corp.example:5000', certificate: true }))).message,
+    ).toContain('cannot be pulled by prefix');
     await one.addAlias({ name: 'hub.corp.example', registry: 'quay.io', certificate: true });
     expect(hosts(one)).toEqual(['hub.corp.example']);
   });

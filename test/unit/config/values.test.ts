@@ -210,6 +210,10 @@ describe('the domain', () => {
     ['contest', 'contest', true],
     ['192.0.2.1', '192.0.2.1', false],
     ['[2001:DB8::1]', '2001:db8::1', false],
+    ['9.9.9.9', '9.9.9.9', true],
+    ['::ffff:9.9.9.9', '9.9.9.9', true],
+    ['[2620:FE::FE]', '2620:fe::fe', true],
+    ['100.64.0.1', '100.64.0.1', false],
   ])('%s is %s', (raw, domain, open) => {
     expect(parseDomain(raw)).toBe(domain);
     expect(isPublicDomain(domain)).toBe(open);
