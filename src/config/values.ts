@@ -219,7 +219,6 @@ export function parseDatabase(raw: unknown): string {
   if (url.searchParams.has('password')) {
     throw new BadValue('has a password in its query; name a file that holds it by GATEWAY_DATABASE_PASSWORD_FILE');
   }
-  if (url.pathname.length < 2) throw new BadValue(`names no database; ${form}`);
   return written;
 }
 

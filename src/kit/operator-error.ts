@@ -92,6 +92,20 @@ export const OPERATOR_ERRORS = {
     'check that the data directory is writable by this user, has free space, and is on a local disk',
   ),
 
+  // What several gateways share
+  SECRET_FILE_INVALID: failure(
+    'the file of keys that a shared database needs (secretFile) cannot be read, or has a line that is no key',
+    'write one key a line, 32 bytes in base64 (openssl rand -base64 32), in a file that nobody else can read: chmod 600 FILE',
+  ),
+  SECRET_KEY_MISSING: failure(
+    'something in the shared database is encrypted under a key that this gateway does not have',
+    'give every gateway of a database the same keys: copy the line that is missing into its secretFile, and start it again',
+  ),
+  SECRET_DAMAGED: failure(
+    'something in the shared database cannot be decrypted although its key is known: it was changed there',
+    'restore the database from a copy; a password is set anew by gateway registry set, a certificate by gateway cert renew',
+  ),
+
   // The gateway and its commands
   LISTEN_FAILED: failure(
     "an address cannot be listened on; the message has the system's reason",

@@ -1,3 +1,7 @@
+import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:crypto';
+import { readFileSync, statSync } from 'node:fs';
+import { OperatorError } from './operator-error.ts';
+
 /**
  * Encrypts what is secret before it leaves for a database that others share: private keys, passwords of registries.
  * A holder of the same `secretFile` opens it again.
@@ -7,4 +11,130 @@ export interface Sealer {
   seal(plain: string, context: string): string;
   /** @throws where it was not sealed under a known key for this context, or was changed */
   open(sealed: string, context: string): string;
+}
+
+/** AES-256 in GCM (NIST SP 800-38D): a nonce of 96 bits, which is random, and the whole tag. */
+const CIPHER = 'aes-256-gcm';
+const KEY_BYTES = 32;
+const NONCE_BYTES = 12;
+const TAG_BYTES = 16;
+/** The first part of each sealed text: another way to seal would have another. */
+const FORM = 'v1';
+/** What a key's identifier is computed of, so that it tells nothing of the key. */
+const ID_LABEL = 'registry-gateway: identifier of a key';
+/** Nobody else may read the file, and its owner alone may write it. Its group may read it: so Kubernetes gives secrets to a pod that is not root. */
+const FORBIDDEN_MODE = 0o027;
+/** A key a line, the newest first; more than these were never meant. */
+const MAX_KEYS = 100;
+
+interface SealingKey {
+  /** 16 hex digits; part of what it seals. */
+  readonly id: string;
+  readonly key: Buffer;
+}
+
+/**
+ * The keys of a `secretFile`: 32 bytes in base64 a line, behind a name if people are to tell them apart; empty lines and those that begin with `#`
+ * are passed over. The first key seals, all of them open. A sealed text is `v1.<identifier of the key>.<nonce, bytes and tag in base64url>`.
+ */
+export class SecretKeys implements Sealer {
+  /** Where they are from, for messages. */
+  readonly file: string;
+  readonly #keys: readonly [SealingKey, ...SealingKey[]];
+
+  /** @throws {OperatorError} `SECRET_FILE_INVALID` where the text has no keys, or a line that is none; no part of a line is repeated */
+  constructor(text: string, file: string) {
+    this.file = file;
+    const keys = text.split(/\r?\n/).flatMap((line, index) => {
+      if (line.trim() === '' || line.trimStart().startsWith('#')) return [];
+      const key = parseKey(line);
+      if (key === null)
+        throw invalid(file, `line ${index + 1} is no key: 32 bytes in base64, behind a name if you like`);
+      return [key];
+    });
+    const [first, ...others] = keys;
+    if (first === undefined) throw invalid(file, 'there is no key in it');
+    if (keys.length > MAX_KEYS) throw invalid(file, `it has more than ${MAX_KEYS} keys`);
+    this.#keys = [first, ...others];
+  }
+
+  /** Reads them, where nobody else can. @throws {OperatorError} `SECRET_FILE_INVALID` */
+  static read(file: string): SecretKeys {
+    let text: string;
+    try {
+      const { mode } = statSync(file);
+      if ((mode & FORBIDDEN_MODE) !== 0) {
+        throw invalid(file, `others may read or write it (mode ${(mode & 0o777).toString(8)})`, `chmod 600 ${file}`);
+      }
+      text = readFileSync(file, 'utf8');
+    } catch (error) {
+      if (error instanceof OperatorError) throw error;
+      throw invalid(file, (error as Error).message.split(',')[0] ?? '', undefined, error);
+    }
+    return new SecretKeys(text, file);
+  }
+
+  /** Identifiers, that of the key that seals first. */
+  get ids(): readonly string[] {
+    return this.#keys.map(({ id }) => id);
+  }
+
+  /** Whether a text is sealed under the first key. */
+  isCurrent(sealed: string): boolean {
+    return sealed.split('.')[1] === this.#keys[0].id;
+  }
+
+  seal(plain: string, context: string): string {
+    const [{ id, key }] = this.#keys;
+    const nonce = randomBytes(NONCE_BYTES);
+    const cipher = createCipheriv(CIPHER, key, nonce, { authTagLength: TAG_BYTES });
+    cipher.setAAD(Buffer.from(context));
+    const bytes = Buffer.concat([nonce, cipher.update(plain, 'utf8'), cipher.final(), cipher.getAuthTag()]);
+    return `${FORM}.${id}.${bytes.toString('base64url')}`;
+  }
+
+  /** @throws {OperatorError} `SECRET_KEY_MISSING`, `SECRET_DAMAGED` */
+  open(sealed: string, context: string): string {
+    const [form, id, text] = sealed.split('.');
+    if (form !== FORM || id === undefined || text === undefined)
+      throw damaged(context, 'it is not in a form that is known');
+    const held = this.#keys.find((one) => one.id === id);
+    if (held === undefined) {
+      throw new OperatorError(
+        'SECRET_KEY_MISSING',
+        `${context} is encrypted under the key ${id}, which is not in ${this.file} (it has ${this.ids.join(', ')})`,
+        { next: `add that key to ${this.file} as a further line, as the other gateways of this database have it` },
+      );
+    }
+    const bytes = Buffer.from(text, 'base64url');
+    if (bytes.length < NONCE_BYTES + TAG_BYTES) throw damaged(context, 'it is too short');
+    const decipher = createDecipheriv(CIPHER, held.key, bytes.subarray(0, NONCE_BYTES), { authTagLength: TAG_BYTES });
+    decipher.setAAD(Buffer.from(context));
+    decipher.setAuthTag(bytes.subarray(-TAG_BYTES));
+    try {
+      const plain = [decipher.update(bytes.subarray(NONCE_BYTES, -TAG_BYTES)), decipher.final()];
+      return Buffer.concat(plain).toString('utf8');
+    } catch (cause) {
+      throw damaged(context, 'it was changed, or belongs to another place', cause);
+    }
+  }
+}
+
+/** `BASE64`, or `NAME BASE64`; null where it is neither. */
+function parseKey(line: string): SealingKey | null {
+  const [, text = ''] = /^(?:\S+\s+)?([A-Za-z0-9+/_-]{43}=?)$/.exec(line.trim()) ?? [];
+  const key = Buffer.from(text, 'base64');
+  if (key.length !== KEY_BYTES) return null;
+  return { id: createHmac('sha256', key).update(ID_LABEL).digest('hex').slice(0, 16), key };
+}
+
+function invalid(file: string, reason: string, next?: string, cause?: unknown): OperatorError {
+  return new OperatorError('SECRET_FILE_INVALID', `the file of keys (secretFile) ${file} cannot be used: ${reason}`, {
+    next,
+    cause,
+  });
+}
+
+function damaged(context: string, reason: string, cause?: unknown): OperatorError {
+  return new OperatorError('SECRET_DAMAGED', `${context} cannot be decrypted: ${reason}`, { cause });
 }
