@@ -27,6 +27,8 @@ export async function openNamespace(options: {
   /** Target path to the file or folder that is seen there; the target exists. */
   readonly binds?: Readonly<Record<string, string>>;
   readonly network?: boolean;
+  /** On its `lo` too; what is globally reachable elsewhere leads to the test here. */
+  readonly addresses?: readonly string[];
 }): Promise<Namespace> {
   const folder = mkdtempSync(join(tmpdir(), 'namespace-'));
   const hosts = join(folder, 'hosts');
@@ -42,7 +44,10 @@ export async function openNamespace(options: {
     ...Object.entries({ '/etc/hosts': hosts, ...options.binds }).map(
       ([target, source]) => `mount --bind '${source}' '${target}'`,
     ),
-    ...(network ? ['ip link set lo up', `ip addr add ${GATEWAY_ADDRESS}/32 dev lo`] : []),
+    ...(network ? ['ip link set lo up'] : []),
+    ...(network ? [GATEWAY_ADDRESS, ...(options.addresses ?? [])] : []).map((address) =>
+      address.includes(':') ? `ip addr add ${address}/128 dev lo nodad` : `ip addr add ${address}/32 dev lo`,
+    ),
     'echo open',
     // Ends when the test closes its end of the pipe, or ends itself.
     'exec cat',

@@ -22,7 +22,7 @@ export interface PebbleOptions {
   readonly eab?: Readonly<Record<string, string>>;
   /** Names that resolve; without it every name resolves to 127.0.0.1. */
   readonly names?: readonly string[];
-  /** Programs and their names in other surroundings; `root` is then out of reach. */
+  /** Programs and their names in other surroundings. */
   readonly within?: Surroundings;
   /** On this port again, as after a restart: with no memory of accounts. */
   readonly port?: number;
@@ -112,7 +112,7 @@ export async function startPebble(options: PebbleOptions): Promise<Pebble> {
       port,
       caFile,
       dns: `127.0.0.1:${dns}`,
-      root: () => get(`https://127.0.0.1:${management}/roots/0`),
+      root: () => get(`https://127.0.0.1:${management}/roots/0`, within),
       point,
       log: () => program.output(),
       stop,
@@ -138,8 +138,13 @@ function writeListenerCertificate(directory: string): string {
   return caFile;
 }
 
-async function get(url: string): Promise<string> {
-  // Its own listener's certificate is not what these tests are about.
+/** Its own listener's certificate is not what these tests are about. */
+async function get(url: string, within?: Surroundings): Promise<string> {
+  if (within !== undefined) {
+    const call = `fetch('${url}').then((answer) => answer.text()).then((text) => process.stdout.write(text))`;
+    const env = { ...process.env, NODE_TLS_REJECT_UNAUTHORIZED: '0', NODE_NO_WARNINGS: '1' };
+    return (await runOk({ command: process.execPath, args: ['-e', call], env, within })).stdout;
+  }
   const call = request(url, { rejectUnauthorized: false, agent: false, timeout: 2_000 });
   call.end();
   const [response] = await once(call, 'response');
