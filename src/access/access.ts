@@ -107,7 +107,7 @@ export class Access {
 
   /** Asked before a body is sent; null where no bytes are counted. */
   get quota(): ByteQuota | null {
-    return this.#quotas;
+    return this.#quotas?.forBodies ?? null;
   }
 
   /** What a fill that this client begins takes of its quotas; null where no bytes are counted. */

@@ -24,7 +24,7 @@ export interface Counter {
  */
 export interface CounterStore {
   load(periods: readonly string[]): Promise<Counter[]>;
-  /** Adds to these counters, each named once. Returns what they are now. Where it rejects, nothing was added. */
+  /** Adds to these counters, each named once; takes away where `bytes` is below 0. Returns what they are now. Where it rejects, nothing was added. */
   add(deltas: readonly Counter[]): Promise<Counter[]>;
   /** Forgets all periods but these. */
   keepOnly(periods: readonly string[]): Promise<void>;
@@ -33,7 +33,7 @@ export interface CounterStore {
 }
 
 /** The name of the counter of all clients together; no address and no user has it. */
-const EVERYONE = '*';
+export const EVERYONE = '*';
 
 interface Tally {
   /** As the store said last, other holders' bytes included. */
@@ -47,6 +47,25 @@ export type Direction = 'sent' | 'fetched';
 /** A client's day. */
 type Day = Readonly<Record<Direction, Tally>>;
 
+/** What was counted of today and this month, as the quotas ask for it. {@link ByteCounters} is that of one machine, `SlicedCounters` that of several. */
+export interface Counters {
+  readonly day: Period;
+  readonly month: Period;
+  count(client: string, direction: Direction, bytes: number): void;
+  /** Of this client, today. */
+  ofDay(client: string, direction: Direction): number;
+  /** Every client that was counted today. */
+  ofToday(): { client: string; sent: number; fetched: number }[];
+  /** Of all, this month. */
+  ofMonth(): number;
+  /** Starts from nothing where a day or month is over. Called before anything is read. */
+  startPeriods(): void;
+  /** Counts something else from now on, beginning with what the store has of it. */
+  recount(counted: Counted): Promise<void>;
+  flush(): Promise<void>;
+  close(): void;
+}
+
 export interface Counted {
   /** Each client's days. */
   readonly days: boolean;
@@ -58,7 +77,7 @@ export interface Counted {
  * What each client was sent and what was fetched for it today, and the sum of both of all clients this month. Counting touches memory only;
  * `flush` adds to the store what was counted since, and takes the totals back.
  */
-export class ByteCounters {
+export class ByteCounters implements Counters {
   readonly day: Period;
   readonly month: Period;
   readonly #store: CounterStore;
@@ -261,6 +280,6 @@ function sum(tally: Tally): number {
 }
 
 /** The period of what was fetched on a day. */
-function fetchedIn(day: string): string {
+export function fetchedIn(day: string): string {
   return `${day} fetched`;
 }

@@ -1,7 +1,9 @@
+import { andThen } from '../kit/async.ts';
 import { iso } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { ByteCounters, type Counted, type CounterStore, type Direction } from './counters.ts';
+import { ByteCounters, type Counted, type CounterStore, type Counters, type Direction } from './counters.ts';
 import { type Clocks, SYSTEM_CLOCKS } from './period.ts';
+import { type Sharing, SlicedCounters } from './slices.ts';
 
 /** What a reply is going to cost its client. */
 export interface ByteOrder {
@@ -48,6 +50,8 @@ export interface QuotaOptions {
   readonly bytesPerMonth: number | null;
   readonly store: CounterStore;
   readonly clocks?: Clocks;
+  /** Where other gateways count in the same store: the quotas hold for all of them together. */
+  readonly sharing?: Sharing;
 }
 
 /** How much of the quotas is used. Null: no such limit. */
@@ -61,6 +65,9 @@ export interface ByteUsage {
   /** Of all clients together. */
   readonly month: { readonly limit: number; readonly endsAt: string; readonly used: number } | null;
 }
+
+/** When a client may ask again that was refused because the shared store does not answer, seconds. */
+const AWAY_RETRY = 60;
 
 /** What is set aside for a client's replies. */
 type Reserved = Readonly<Record<Direction, number>>;
@@ -76,27 +83,48 @@ export class Quotas implements ByteQuota {
   #perDay = Number.POSITIVE_INFINITY;
   #perMonth = Number.POSITIVE_INFINITY;
   readonly #clocks: Clocks;
-  readonly #counters: ByteCounters;
+  readonly #counters: Counters;
+  /** The same, where they are shared with other gateways. */
+  readonly #slices: SlicedCounters | null;
+  /** As whoever sends bodies asks: where quotas are shared, the store is asked first for what is not reserved yet. */
+  readonly forBodies: ByteQuota;
   /** What is set aside for replies that run; clients without any are left out. */
   readonly #reserved = new Map<string, Reserved>();
   #allReserved = 0;
   /** More of the month is set aside than is left, as some who have much set aside read little of it. */
   #overbooked = false;
 
-  private constructor(options: QuotaOptions, clocks: Clocks, counters: ByteCounters) {
+  private constructor(options: QuotaOptions, clocks: Clocks, counters: ByteCounters | SlicedCounters) {
     this.#clocks = clocks;
     this.#counters = counters;
+    const slices = counters instanceof SlicedCounters ? counters : null;
+    this.#slices = slices;
+    this.forBodies =
+      slices === null
+        ? this
+        : {
+            reserve: (client, order) => {
+              const wanted = { sent: order.bytes, fetched: order.fetched ? order.bytes : 0 };
+              const drawn = andThen(slices.draw(client, wanted), () => slices.draw(client, wanted));
+              return andThen(drawn, () => this.reserve(client, order));
+            },
+          };
     this.#limit(options);
   }
 
   /** Loads the counters of today and this month. Where there is no limit, nothing is counted. */
   static async open(options: QuotaOptions): Promise<Quotas> {
-    const { store, clocks = SYSTEM_CLOCKS } = options;
-    return new Quotas(options, clocks, await ByteCounters.open(store, clocks, countedFor(options)));
+    const { store, clocks = SYSTEM_CLOCKS, sharing } = options;
+    const counters =
+      sharing === undefined
+        ? await ByteCounters.open(store, clocks, countedFor(options))
+        : await SlicedCounters.open(store, clocks, sharing, options);
+    return new Quotas(options, clocks, counters);
   }
 
   /** Takes other limits. What was counted counts on; what was not counted so far begins with what the store has of it. */
   async reconfigure(limits: Pick<QuotaOptions, 'bytesPerDay' | 'bytesPerMonth'>): Promise<void> {
+    this.#slices?.limit(limits);
     await this.#counters.recount(countedFor(limits));
     this.#limit(limits);
   }
@@ -123,7 +151,7 @@ export class Quotas implements ByteQuota {
     this.#counters.startPeriods();
     const day = this.#leftOfDay(client, fetched);
     const times = fetched ? 2 : 1;
-    let month = Math.floor(this.#leftOfMonth() / times);
+    let month = Math.floor(this.#leftOfMonth(true) / times);
     const needed = partly ? 1 : bytes;
     if (needed > month && this.#mayOverbook(client, times * bytes)) month = bytes;
     if (needed > month) throw this.#refusal('month', client, month, `${bytes} of this answer`);
@@ -160,6 +188,7 @@ export class Quotas implements ByteQuota {
       fetched: (bytes) => {
         release(Math.min(bytes, left));
         this.#counters.count(client, 'fetched', bytes);
+        if (this.#slices?.isCut(client) === true) return false;
         return !this.#overbooked || !this.#isMonthOver();
       },
       close: () => release(left),
@@ -206,6 +235,7 @@ export class Quotas implements ByteQuota {
 
   #exceeded(client: string): 'day' | 'month' | null {
     this.#counters.startPeriods();
+    if (this.#slices !== null) return this.#slices.exceeded(client);
     if (this.#counters.ofMonth() >= this.#perMonth) return 'month';
     const day = Math.max(this.#counters.ofDay(client, 'sent'), this.#counters.ofDay(client, 'fetched'));
     return day >= this.#perDay ? 'day' : null;
@@ -213,19 +243,21 @@ export class Quotas implements ByteQuota {
 
   /** Bytes that a reply may have at most. */
   #leftOfDay(client: string, fetched: boolean): number {
-    const sent = this.#leftOf(client, 'sent');
-    if (fetched) return Math.min(sent, this.#leftOf(client, 'fetched'));
+    const sent = this.#leftOf(client, 'sent', true);
+    if (fetched) return Math.min(sent, this.#leftOf(client, 'fetched', true));
     // What was fetched already costs a reply from the cache nothing, unless it is more than the client may have.
     return this.#counters.ofDay(client, 'fetched') > this.#perDay ? 0 : sent;
   }
 
-  /** Bytes of the client's day that are neither counted nor set aside. */
-  #leftOf(client: string, direction: Direction): number {
+  /** Bytes of the client's day that are neither counted nor set aside. `backed`: where quotas are shared, of those alone that this node has reserved. */
+  #leftOf(client: string, direction: Direction, backed = false): number {
+    if (this.#slices !== null) return this.#slices.leftOfDay(client, direction, backed);
     const reserved = this.#reserved.get(client) ?? NOTHING;
     return this.#perDay - this.#counters.ofDay(client, direction) - reserved[direction];
   }
 
-  #leftOfMonth(): number {
+  #leftOfMonth(backed = false): number {
+    if (this.#slices !== null) return this.#slices.leftOfMonth(backed);
     return this.#perMonth - this.#counters.ofMonth() - this.#allReserved;
   }
 
@@ -235,6 +267,7 @@ export class Quotas implements ByteQuota {
    * bodies are cut where the month's bytes end.
    */
   #mayOverbook(client: string, bytes: number): boolean {
+    if (this.#slices?.away === true) return false;
     const own = held(this.#reserved.get(client) ?? NOTHING) + bytes;
     let all = this.#counters.ofMonth() + own;
     for (const [other, reserved] of this.#reserved) {
@@ -256,6 +289,7 @@ export class Quotas implements ByteQuota {
   #setAside(client: string, change: Reserved): void {
     const { sent, fetched } = this.#reserved.get(client) ?? NOTHING;
     const reserved = { sent: sent + change.sent, fetched: fetched + change.fetched };
+    this.#slices?.setAside(client, change);
     this.#allReserved += held(change);
     if (held(reserved) === 0) this.#reserved.delete(client);
     else this.#reserved.set(client, reserved);
@@ -270,10 +304,12 @@ export class Quotas implements ByteQuota {
         : `this gateway may send and fetch ${this.#perMonth} bytes a month (UTC)`;
     const rest = `${Math.max(0, left)} of them are left`;
     const wanted = asked === undefined ? '' : `, too few for the ${asked}`;
+    const isAway = this.#slices?.away === true;
+    const share = isAway ? ' for this gateway while the database that counts for all of them does not answer' : '';
     return new RegistryError('tooManyRequests', {
-      facts: { what: `${limit}; ${rest}${wanted}; they begin anew at ${iso(this.#clocks.now() + wait)}` },
+      facts: { what: `${limit}; ${rest}${share}${wanted}; they begin anew at ${iso(this.#clocks.now() + wait)}` },
       client,
-      retryAfter: wait / 1000,
+      retryAfter: isAway ? Math.min(AWAY_RETRY, wait / 1000) : wait / 1000,
     });
   }
 }

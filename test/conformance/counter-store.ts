@@ -23,6 +23,15 @@ export function counterStoreConformance(name: string, open: () => StoreHarness<C
       expect(await store.load(['2026-11'])).toEqual([month(Number.MAX_SAFE_INTEGER)]);
     });
 
+    test('takes away what a holder gives back, however many do at once', async () => {
+      const { store, another } = open();
+      const holders = [store, another(), another()];
+      await Promise.all(holders.map((one) => one.add([month(100), day('user:ci', 30)])));
+      expect(await store.add([month(-40), day('user:ci', 0)])).toEqual([month(260), day('user:ci', 90)]);
+      await Promise.all(holders.map((one) => one.add([month(-60), day('user:ci', -30)])));
+      expect(new Set(await store.load(KEEP))).toEqual(new Set([month(80), day('user:ci', 0)]));
+    });
+
     test('forgets the periods that are not to be kept', async () => {
       const { store } = open();
       const old = { period: '2026-11-21', client: 'user:ci', bytes: 1 };
