@@ -94,8 +94,8 @@ export const OPERATOR_ERRORS = {
 
   // What several gateways share
   SECRET_FILE_INVALID: failure(
-    'the file of keys that a shared database needs (secretFile) cannot be read, or has a line that is no key',
-    'write one key a line, 32 bytes in base64 (openssl rand -base64 32), in a file that nobody else can read: chmod 600 FILE',
+    'the file of keys that a shared database needs (secretFile) cannot be read, may be written by everybody, or has a line that is no key',
+    'write one key a line, 32 bytes in base64 or hex (openssl rand -base64 32) or a passphrase of 16 characters at least, in a file that nobody else can read: chmod 600 FILE',
   ),
   SECRET_KEY_MISSING: failure(
     'something in the shared database is encrypted under a key that this gateway does not have',

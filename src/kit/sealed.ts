@@ -1,4 +1,5 @@
-import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:crypto';
+import { isUtf8 } from 'node:buffer';
+import { createCipheriv, createDecipheriv, createHmac, randomBytes, scryptSync } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { OperatorError } from './operator-error.ts';
 
@@ -22,8 +23,15 @@ const TAG_BYTES = 16;
 const FORM = 'v1';
 /** What a key's identifier is computed of, so that it tells nothing of the key. */
 const ID_LABEL = 'registry-gateway: identifier of a key';
-/** Nobody else may read the file, and its owner alone may write it. Its group may read it: so Kubernetes gives secrets to a pod that is not root. */
-const FORBIDDEN_MODE = 0o027;
+/** Whoever can write the file chooses the key. */
+const FORBIDDEN_MODE = 0o002;
+/** That others may read it is only warned of: Kubernetes and Docker put secrets into a container that way. */
+const OPEN_MODE = 0o004;
+/** A passphrase that is shorter is guessed too easily by whoever has a copy of the database. */
+const SHORTEST_PASSPHRASE = 16;
+/** scrypt (RFC 7914): 32 MiB and about a tenth of a second, once at the start. The same text has to become the same key everywhere: hence no salt of its own. */
+const SCRYPT = { N: 2 ** 15, r: 8, p: 1, maxmem: 64 * 1024 * 1024 };
+const SCRYPT_SALT = 'registry-gateway: key of a passphrase';
 /** A key a line, the newest first; more than these were never meant. */
 const MAX_KEYS = 100;
 
@@ -34,22 +42,34 @@ interface SealingKey {
 }
 
 /**
- * The keys of a `secretFile`: 32 bytes in base64 a line, behind a name if people are to tell them apart; empty lines and those that begin with `#`
- * are passed over. The first key seals, all of them open. A sealed text is `v1.<identifier of the key>.<nonce, bytes and tag in base64url>`.
+ * The keys of a `secretFile`, one a line: 32 bytes in base64 or in hex, behind a name if people are to tell them apart, or a passphrase of at least
+ * 16 characters; empty lines and those that begin with `#` are passed over. A file of 32 bytes that are no text is one key. The first key seals, all
+ * of them open. A sealed text is `v1.<identifier of the key>.<nonce, bytes and tag in base64url>`.
  */
 export class SecretKeys implements Sealer {
   /** Where they are from, for messages. */
   readonly file: string;
+  /** What is to be mended about the file although it is used, a whole sentence; null where nothing is. */
+  readonly warning: string | null;
   readonly #keys: readonly [SealingKey, ...SealingKey[]];
 
   /** @throws {OperatorError} `SECRET_FILE_INVALID` where the text has no keys, or a line that is none; no part of a line is repeated */
-  constructor(text: string, file: string) {
+  constructor(content: string | Buffer, file: string, warning: string | null = null) {
     this.file = file;
+    this.warning = warning;
+    if (typeof content !== 'string' && content.length === KEY_BYTES && !isText(content)) {
+      this.#keys = [sealingKey(content)];
+      return;
+    }
+    const text = content.toString();
     const keys = text.split(/\r?\n/).flatMap((line, index) => {
       if (line.trim() === '' || line.trimStart().startsWith('#')) return [];
       const key = parseKey(line);
       if (key === null)
-        throw invalid(file, `line ${index + 1} is no key: 32 bytes in base64, behind a name if you like`);
+        throw invalid(
+          file,
+          `line ${index + 1} is no key: that is 32 bytes in base64 or hex, or a passphrase of at least ${SHORTEST_PASSPHRASE} characters`,
+        );
       return [key];
     });
     const [first, ...others] = keys;
@@ -58,20 +78,18 @@ export class SecretKeys implements Sealer {
     this.#keys = [first, ...others];
   }
 
-  /** Reads them, where nobody else can. @throws {OperatorError} `SECRET_FILE_INVALID` */
+  /** @throws {OperatorError} `SECRET_FILE_INVALID` where it cannot be read, or everybody can write it */
   static read(file: string): SecretKeys {
-    let text: string;
     try {
       const { mode } = statSync(file);
-      if ((mode & FORBIDDEN_MODE) !== 0) {
-        throw invalid(file, `others may read or write it (mode ${(mode & 0o777).toString(8)})`, `chmod 600 ${file}`);
-      }
-      text = readFileSync(file, 'utf8');
+      const shown = `(mode ${(mode & 0o777).toString(8)})`;
+      if ((mode & FORBIDDEN_MODE) !== 0) throw invalid(file, `everybody may write it ${shown}`, `chmod 600 ${file}`);
+      const open = `everybody on this machine may read the keys in ${file} ${shown}: chmod 600 ${file}`;
+      return new SecretKeys(readFileSync(file), file, (mode & OPEN_MODE) === 0 ? null : open);
     } catch (error) {
       if (error instanceof OperatorError) throw error;
       throw invalid(file, (error as Error).message.split(',')[0] ?? '', undefined, error);
     }
-    return new SecretKeys(text, file);
   }
 
   /** Identifiers, that of the key that seals first. */
@@ -120,12 +138,23 @@ export class SecretKeys implements Sealer {
   }
 }
 
-/** `BASE64`, or `NAME BASE64`; null where it is neither. */
+/** `KEY` or `NAME KEY`, in base64 or hex, or a passphrase; null where it is none of them. */
 function parseKey(line: string): SealingKey | null {
-  const [, text = ''] = /^(?:\S+\s+)?([A-Za-z0-9+/_-]{43}=?)$/.exec(line.trim()) ?? [];
-  const key = Buffer.from(text, 'base64');
-  if (key.length !== KEY_BYTES) return null;
+  const [, base64, hex] = /^(?:\S+\s+)?(?:([A-Za-z0-9+/_-]{43}=?)|([0-9A-Fa-f]{64}))$/.exec(line.trim()) ?? [];
+  if (base64 !== undefined) return sealingKey(Buffer.from(base64, 'base64'));
+  if (hex !== undefined) return sealingKey(Buffer.from(hex, 'hex'));
+  const passphrase = line.trim();
+  return passphrase.length < SHORTEST_PASSPHRASE
+    ? null
+    : sealingKey(scryptSync(passphrase, SCRYPT_SALT, KEY_BYTES, SCRYPT));
+}
+
+function sealingKey(key: Buffer): SealingKey {
   return { id: createHmac('sha256', key).update(ID_LABEL).digest('hex').slice(0, 16), key };
+}
+
+function isText(bytes: Buffer): boolean {
+  return isUtf8(bytes) && bytes.every((byte) => byte >= 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09);
 }
 
 function invalid(file: string, reason: string, next?: string, cause?: unknown): OperatorError {

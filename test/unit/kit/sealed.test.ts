@@ -52,25 +52,41 @@ describe('a file of keys', () => {
   it.each([
     ['nothing', '', 'there is no key'],
     ['a comment alone', '# none', 'there is no key'],
-    ['a short key', randomBytes(31).toString('base64'), 'line 1 is no key'],
-    ['a long key', `${key()}\n${randomBytes(48).toString('base64')}`, 'line 2 is no key'],
+    ['a short key behind a good one', `${key()}\n${randomBytes(9).toString('hex').slice(0, 15)}`, 'line 2 is no key'],
     ['a password', 'geheimes Wort', 'line 1 is no key'],
   ])('is refused with %s in it, and not repeated', (_, text, why) => {
     expect(() => keys(text)).toThrow(why);
     expect(() => keys(text)).not.toThrow('geheim');
   });
 
-  it('is refused where others can read it, its group excepted', () => {
+  it.each([
+    ['base64', randomBytes(32).toString('base64')],
+    ['base64 without its padding', randomBytes(32).toString('base64url')],
+    ['hex, behind a name', `may ${randomBytes(32).toString('hex')}`],
+    ['more bytes than a key has', randomBytes(48).toString('base64')],
+    ['a passphrase', 'correct horse battery staple'],
+    ['32 bytes that are no text', Buffer.concat([randomBytes(31), Buffer.from([0xff])])],
+  ])('may have %s, which means the same key everywhere', (_, content) => {
+    const [one, other] = [new SecretKeys(content, '/a'), new SecretKeys(content, '/b')];
+    expect(other.open(one.seal('geheim', 'x'), 'x')).toBe('geheim');
+    expect(one.ids).toHaveLength(1);
+  });
+
+  it('is refused where everybody can write it, and used with a warning where everybody can read it', () => {
     const file = join(mkdtempSync(join(tmpdir(), 'keys-')), 'keys');
     expect(() => SecretKeys.read(file)).toThrow(expect.objectContaining({ code: 'SECRET_FILE_INVALID' }));
     writeFileSync(file, key());
-    for (const mode of [0o644, 0o606, 0o660]) {
+    for (const mode of [0o606, 0o666]) {
       chmodSync(file, mode);
       expect(() => SecretKeys.read(file)).toThrow(`mode ${mode.toString(8)}`);
     }
-    for (const mode of [0o600, 0o400, 0o440]) {
+    for (const [mode, warning] of [
+      [0o600, null],
+      [0o440, null],
+      [0o644, expect.stringContaining('chmod 600')],
+    ] as const) {
       chmodSync(file, mode);
-      expect(SecretKeys.read(file).ids).toHaveLength(1);
+      expect(SecretKeys.read(file)).toMatchObject({ ids: [expect.any(String)], warning });
     }
   });
 });
