@@ -7,7 +7,7 @@ const FLOORS = [
   ['kit'],
   ['oci', 'config', 'telemetry'],
   ['aliases', 'certs', 'cache', 'upstream', 'access', 'clients', 'cluster'],
-  ['proxy', 'sqlite', 'acme'],
+  ['proxy', 'sqlite', 'postgres', 'acme'],
   ['edge', 'admin', 'workers'],
   ['server', 'dashboard'],
   [{ name: 'cli', files: ['main.ts'], folder: 'cli' }],
@@ -16,6 +16,7 @@ const FLOORS = [
 /** Packages that one room alone may import, so that another could take their place. */
 const OWNED_PACKAGES = {
   'better-sqlite3': 'sqlite',
+  pg: 'postgres',
   'acme-client': 'acme',
   undici: 'upstream',
 };

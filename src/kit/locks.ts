@@ -25,13 +25,32 @@ export interface LeaseOptions {
   readonly note?: string;
 }
 
-export interface Lock {
+/**
+ * What a holder shows to a store with a write that only the holder of that lock may make. The store refuses it with a `FencedError`, in the same
+ * transaction, where the name was granted to another since.
+ */
+export interface Fence {
   readonly name: string;
   /**
    * Grows with each grant of the name, whoever holds it and across restarts, so that storage can refuse a write with an older number.
    * An implementation keeps the counter in the storage that the locks belong to.
    */
   readonly fence: number;
+}
+
+/** Nothing was written: the lock under which it was to be written was granted to another, who goes on with the work. */
+export class FencedError extends Error {
+  override readonly name = 'FencedError';
+  readonly lock: string;
+
+  /** @param lock its name */
+  constructor(lock: string) {
+    super(`another node has taken over the lock "${lock}": nothing was written under it`);
+    this.lock = lock;
+  }
+}
+
+export interface Lock extends Fence {
   /** Aborted with a reason when the lease could not be renewed in time: another may hold the lock by then. */
   readonly lost: AbortSignal;
   /** May be called more than once, and after the lock was lost. Never rejects: what cannot be given back ends with its lease. */

@@ -91,6 +91,14 @@ export const OPERATOR_ERRORS = {
     'the database cannot be opened or written',
     'check that the data directory is writable by this user, has free space, and is on a local disk',
   ),
+  DATABASE_UNREACHABLE: failure(
+    'the shared database cannot be reached just now; what needs it waits or fails, pulls go on',
+    'see that it runs and that this machine reaches it; the gateway tries again by itself',
+  ),
+  DATABASE_REFUSED: failure(
+    'the shared database refuses this gateway; the message has its reason',
+    'check the URL of the database, the password, and the rights of its user',
+  ),
 
   // What several gateways share
   SECRET_FILE_INVALID: failure(

@@ -37,25 +37,28 @@ async function apply(store: AliasStore, change: TableChange): Promise<number> {
 }
 
 /** What every `AliasStore` keeps to. */
-export function aliasStoreConformance(name: string, open: () => StoreHarness<AliasStore>): void {
+export function aliasStoreConformance(
+  name: string,
+  open: () => StoreHarness<AliasStore> | Promise<StoreHarness<AliasStore>>,
+): void {
   describe(`${name} is an AliasStore`, () => {
     test('is new until the first change, an empty one included', async () => {
-      const { store, another, reopen } = open();
+      const { store, another, reopen } = await open();
       expect(await store.load()).toEqual({ version: 0, isNew: true, registries: [], aliases: [] });
       const version = await apply(store, {});
       expect(version).toBeGreaterThan(0);
-      for (const one of [store, another(), reopen()]) {
+      for (const one of [store, await another(), await reopen()]) {
         expect(await one.load()).toEqual({ version, isNew: false, registries: [], aliases: [] });
       }
     });
 
     test('gives back every field as it was put', async () => {
-      const { store, another, reopen } = open();
+      const { store, another, reopen } = await open();
       await apply(store, {
         putRegistries: [quay, plain],
         putAliases: [alias('quay', 'quay.io'), alias('hub.corp.example', 'quay.io', false)],
       });
-      for (const one of [store, another(), reopen()]) {
+      for (const one of [store, await another(), await reopen()]) {
         const { registries, aliases } = await one.load();
         expect(new Set(registries)).toEqual(new Set([quay, plain]));
         expect(new Set(aliases)).toEqual(
@@ -65,7 +68,7 @@ export function aliasStoreConformance(name: string, open: () => StoreHarness<Ali
     });
 
     test('replaces by key, also a registry that aliases stand for', async () => {
-      const { store } = open();
+      const { store } = await open();
       await apply(store, { putRegistries: [quay, plain], putAliases: [alias('a', 'quay.io')] });
       const changed = { ...quay, credentials: null, proxy: null, public: false, realms: [], ca: null };
       await apply(store, { putRegistries: [changed], putAliases: [alias('a', 'localhost:5000', false)] });
@@ -74,7 +77,7 @@ export function aliasStoreConformance(name: string, open: () => StoreHarness<Ali
     });
 
     test('removes an alias and its registry in one change; removing what is not there is no error', async () => {
-      const { store } = open();
+      const { store } = await open();
       await apply(store, { putRegistries: [quay], putAliases: [alias('quay', 'quay.io')] });
       await apply(store, { removeAliases: ['quay', 'nobody'], removeRegistries: ['quay.io', 'nowhere.example'] });
       expect(await rows(store)).toEqual({ registries: [], aliases: [] });
@@ -82,7 +85,7 @@ export function aliasStoreConformance(name: string, open: () => StoreHarness<Ali
     });
 
     test('a change that fails half-way changes nothing, its version included', async () => {
-      const { store } = open();
+      const { store } = await open();
       await apply(store, { putRegistries: [quay], putAliases: [alias('quay', 'quay.io')] });
       const before = await store.load();
       const change = { removeAliases: ['quay'], putRegistries: [plain], putAliases: [alias('x', 'nowhere.example')] };
@@ -94,8 +97,8 @@ export function aliasStoreConformance(name: string, open: () => StoreHarness<Ali
     });
 
     test('a change on an outdated version is refused, and nothing of it is applied', async () => {
-      const { store, another } = open();
-      const other = another();
+      const { store, another } = await open();
+      const other = await another();
       const version = await apply(store, { putRegistries: [quay] });
       const newer = await other.apply({ putAliases: [alias('quay', 'quay.io')] }, version);
       expect(newer).toBeGreaterThan(version);
@@ -107,15 +110,15 @@ export function aliasStoreConformance(name: string, open: () => StoreHarness<Ali
     });
 
     test('of several holders that change one version at once, one succeeds', async () => {
-      const { store, another } = open();
-      const holders = [store, another(), another()];
+      const { store, another } = await open();
+      const holders = [store, await another(), await another()];
       const versions = await Promise.all(holders.map((one) => one.apply({ putRegistries: [quay] }, 0)));
       expect(versions.filter((version) => version !== null)).toHaveLength(1);
     });
 
     test("another holder's change is seen through watch, until it is ended", async () => {
-      const { store, another } = open();
-      const other = another();
+      const { store, another } = await open();
+      const other = await another();
       let seen = 0;
       const end = store.watch(() => seen++);
       await apply(other, { putRegistries: [quay] });

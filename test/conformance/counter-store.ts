@@ -7,17 +7,20 @@ const day = (client: string, bytes: number) => ({ period: '2026-11-22', client, 
 const month = (bytes: number) => ({ period: '2026-11', client: '*', bytes });
 
 /** What every `CounterStore` keeps to. */
-export function counterStoreConformance(name: string, open: () => StoreHarness<CounterStore>): void {
+export function counterStoreConformance(
+  name: string,
+  open: () => StoreHarness<CounterStore> | Promise<StoreHarness<CounterStore>>,
+): void {
   describe(`${name} is a CounterStore`, () => {
     test('adds to counters, returns the totals, and gives back those of the periods asked for', async () => {
-      const { store, another, reopen } = open();
+      const { store, another, reopen } = await open();
       expect(await store.load(KEEP)).toEqual([]);
       expect(await store.add([day('192.0.2.1', 3), month(Number.MAX_SAFE_INTEGER)])).toEqual([
         day('192.0.2.1', 3),
         month(Number.MAX_SAFE_INTEGER),
       ]);
       expect(await store.add([day('192.0.2.1', 5)])).toEqual([day('192.0.2.1', 8)]);
-      for (const one of [another(), reopen()]) {
+      for (const one of [await another(), await reopen()]) {
         expect(new Set(await one.load(KEEP))).toEqual(new Set([day('192.0.2.1', 8), month(Number.MAX_SAFE_INTEGER)]));
       }
       expect(await store.load(['2026-11'])).toEqual([month(Number.MAX_SAFE_INTEGER)]);
@@ -33,7 +36,7 @@ export function counterStoreConformance(name: string, open: () => StoreHarness<C
     });
 
     test('forgets the periods that are not to be kept', async () => {
-      const { store } = open();
+      const { store } = await open();
       const old = { period: '2026-11-21', client: 'user:ci', bytes: 1 };
       await store.add([old, month(1)]);
       await store.keepOnly(['2026-11-21', '2026-11']);
@@ -43,16 +46,16 @@ export function counterStoreConformance(name: string, open: () => StoreHarness<C
     });
 
     test('what several holders add at once is all counted', async () => {
-      const { store, another } = open();
-      const holders = [store, another(), another()];
+      const { store, another } = await open();
+      const holders = [store, await another(), await another()];
       const totals = await Promise.all(holders.map((one) => one.add([day('user:ci', 10), month(10)])));
       expect(totals.map(([own]) => own?.bytes).toSorted()).toEqual([10, 20, 30]);
       expect(new Set(await store.load(KEEP))).toEqual(new Set([day('user:ci', 30), month(30)]));
     });
 
     test("another holder's change is seen through watch, until it is ended", async () => {
-      const { store, another } = open();
-      const other = another();
+      const { store, another } = await open();
+      const other = await another();
       let seen = 0;
       const end = store.watch(() => seen++);
       await other.add([month(1)]);

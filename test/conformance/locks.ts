@@ -4,26 +4,32 @@ import type { Locks } from '../../src/kit/locks.ts';
 
 export interface LocksHarness {
   /** Another node's view of the same locks. */
-  open(): Locks;
+  open(): Locks | Promise<Locks>;
   /** As `open`, after every holder has gone: what is durable is there. */
-  restart(): Locks;
+  restart(): Locks | Promise<Locks>;
   /** Keeps the renewals of this node from arriving. */
-  cutOff?(locks: Locks): void;
+  cutOff?(locks: Locks): void | Promise<void>;
+  /** Ends that. */
+  mend?(locks: Locks): void | Promise<void>;
 }
 
 const NAME = 'order hub.example.com';
 const lease = { leaseMs: 60_000 };
 
 /** The contract of Locks. @param leasesEnd whether a holder can lose a lock without releasing it; the harness has `cutOff` then */
-export function locksConformance(name: string, leasesEnd: boolean, harness: () => LocksHarness): void {
+export function locksConformance(
+  name: string,
+  leasesEnd: boolean,
+  harness: () => LocksHarness | Promise<LocksHarness>,
+): void {
   describe(`Locks: ${name}`, () => {
     let nodes: LocksHarness;
     let one: Locks;
     let other: Locks;
-    beforeEach(() => {
-      nodes = harness();
-      one = nodes.open();
-      other = nodes.open();
+    beforeEach(async () => {
+      nodes = await harness();
+      one = await nodes.open();
+      other = await nodes.open();
     });
 
     it('grants a name to one holder at a time, on any node', async () => {
@@ -69,7 +75,7 @@ export function locksConformance(name: string, leasesEnd: boolean, harness: () =
         await lock.release();
       };
       for (const locks of [one, other, one]) await grant(locks);
-      await grant(nodes.restart());
+      await grant(await nodes.restart());
       expect(fences).toEqual([...new Set(fences)].sort((a, b) => a - b));
     });
 
@@ -103,8 +109,8 @@ export function locksConformance(name: string, leasesEnd: boolean, harness: () =
     });
 
     it('keeps a lock longer than its lease while its holder lives', async () => {
-      const lock = await one.acquire(NAME, { leaseMs: 200 });
-      await timer(600);
+      const lock = await one.acquire(NAME, { leaseMs: 500 });
+      await timer(1_200);
       expect(lock.lost.aborted).toBe(false);
       expect(await other.tryAcquire(NAME, lease)).toBeNull();
       await lock.release();
@@ -114,11 +120,12 @@ export function locksConformance(name: string, leasesEnd: boolean, harness: () =
 
     it('passes on the lock of a holder that is cut off, and lets that one know', async () => {
       const lock = await one.acquire(NAME, { leaseMs: 100 });
-      nodes.cutOff?.(one);
+      await nodes.cutOff?.(one);
       const next = await other.acquire(NAME, lease);
       expect(next.fence).toBeGreaterThan(lock.fence);
       if (!lock.lost.aborted) await new Promise((resolve) => lock.lost.addEventListener('abort', resolve));
       expect(lock.lost.reason).toBeInstanceOf(Error);
+      await nodes.mend?.(one);
       await lock.release();
       expect(await one.tryAcquire(NAME, lease)).toBeNull();
       await next.release();

@@ -12,21 +12,24 @@ const row = (name: string, fill: number): StoredUser => ({
 });
 
 /** What every `UserStore` keeps to. */
-export function userStoreConformance(name: string, open: () => StoreHarness<UserStore>): void {
+export function userStoreConformance(
+  name: string,
+  open: () => StoreHarness<UserStore> | Promise<StoreHarness<UserStore>>,
+): void {
   describe(`${name} is a UserStore`, () => {
     test('keeps users, and the first of a name', async () => {
-      const { store, another, reopen } = open();
+      const { store, another, reopen } = await open();
       expect(await store.load()).toEqual({ users: [], everAdded: false });
       expect(await store.add(row('ci', 1))).toBe(true);
       expect(await store.add(row('ci', 2))).toBe(false);
       expect(await store.add(row('CI', 3))).toBe(true);
-      for (const one of [store, another(), reopen()]) {
+      for (const one of [store, await another(), await reopen()]) {
         expect(new Set((await one.load()).users)).toEqual(new Set([row('ci', 1), row('CI', 3)]));
       }
     });
 
     test('puts one row in place of another, with everything in it', async () => {
-      const { store, reopen } = open();
+      const { store, reopen } = await open();
       await store.add(row('ci', 1));
       const changed: StoredUser = {
         ...row('ci', 2),
@@ -36,11 +39,11 @@ export function userStoreConformance(name: string, open: () => StoreHarness<User
       };
       expect(await store.replace(changed)).toBe(true);
       expect(await store.replace(row('dev', 1))).toBe(false);
-      expect((await reopen().load()).users).toEqual([changed]);
+      expect((await (await reopen()).load()).users).toEqual([changed]);
     });
 
     test('keeps the latest use of each user, and none of one that is gone', async () => {
-      const { store, reopen } = open();
+      const { store, reopen } = await open();
       await store.add(row('ci', 1));
       await store.add(row('dev', 1));
       const [early, late] = ['2026-11-22T05:01:00.000Z', '2026-11-22T05:02:00.000Z'];
@@ -51,7 +54,7 @@ export function userStoreConformance(name: string, open: () => StoreHarness<User
           ['nobody', late],
         ]),
       );
-      expect(await reopen().lastUses()).toEqual(new Map([['ci', late]]));
+      expect(await (await reopen()).lastUses()).toEqual(new Map([['ci', late]]));
       await store.replace(row('ci', 2));
       expect(await store.lastUses()).toEqual(new Map([['ci', late]]));
       await store.remove('ci');
@@ -60,25 +63,25 @@ export function userStoreConformance(name: string, open: () => StoreHarness<User
     });
 
     test('says whether there was one to remove', async () => {
-      const { store, reopen } = open();
+      const { store, reopen } = await open();
       await store.add(row('ci', 1));
       expect(await store.remove('ci')).toBe(true);
       expect(await store.remove('ci')).toBe(false);
       // That there was one is known for good.
-      expect(await reopen().load()).toEqual({ users: [], everAdded: true });
+      expect(await (await reopen()).load()).toEqual({ users: [], everAdded: true });
     });
 
     test('of two holders that add one name at once, one succeeds', async () => {
-      const { store, another } = open();
-      const other = another();
+      const { store, another } = await open();
+      const other = await another();
       const added = await Promise.all([store.add(row('ci', 1)), other.add(row('ci', 2))]);
       expect(added.toSorted()).toEqual([false, true]);
       expect(await store.load()).toEqual(await other.load());
     });
 
     test("another holder's change is seen through watch, until it is ended", async () => {
-      const { store, another } = open();
-      const other = another();
+      const { store, another } = await open();
+      const other = await another();
       let seen = 0;
       const end = store.watch(() => seen++);
       await other.add(row('ci', 1));

@@ -1,10 +1,10 @@
 /** What a conformance suite of a store works with. */
 export interface StoreHarness<T> {
   readonly store: T;
-  /** Another holder of the same store, in this process. */
-  another(): T;
+  /** Another holder of the same store: of this process, or of another node. */
+  another(): T | Promise<T>;
   /** The same store, opened anew: what was durable is there. */
-  reopen(): T;
+  reopen(): T | Promise<T>;
 }
 
 /** For stores in memory: every holder shares one backing, whose listeners hear of what the others change. */

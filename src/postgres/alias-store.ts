@@ -1,0 +1,115 @@
+import type { AliasStore, StoredAlias, StoredTable, TableChange } from '../aliases/store.ts';
+import type { RegistryEntry } from '../aliases/table.ts';
+import type { Sealer } from '../kit/sealed.ts';
+import type { PostgresDatabase, Query } from './database.ts';
+import type { PostgresFeed } from './feed.ts';
+
+const TOPIC = 'aliases';
+
+interface RegistryRow {
+  readonly host: string;
+  readonly endpoints: string[];
+  readonly proxy: string | null;
+  readonly username: string | null;
+  readonly sealed_password: string | null;
+  readonly public: boolean;
+  readonly realms: string[];
+  readonly ca: string | null;
+}
+
+/** The alias table in PostgreSQL: a change is one transaction of a few statements, however many rows it has. Passwords are sealed. */
+export class PostgresAliasStore implements AliasStore {
+  readonly #database: PostgresDatabase;
+  readonly #feed: PostgresFeed;
+  readonly #sealer: Sealer;
+
+  constructor(database: PostgresDatabase, feed: PostgresFeed, sealer: Sealer) {
+    this.#database = database;
+    this.#feed = feed;
+    this.#sealer = sealer;
+  }
+
+  load(): Promise<StoredTable> {
+    return this.#database.read(async (query) => {
+      const { rows } = await query<{ version: number }>('SELECT version FROM alias_table');
+      const version = rows[0]?.version ?? 0;
+      const registries = await query<RegistryRow>('SELECT * FROM registries');
+      const aliases = await query<StoredAlias>('SELECT name, registry, certificate FROM aliases');
+      return {
+        version,
+        isNew: version === 0,
+        registries: registries.rows.map((row) => this.#fromRow(row)),
+        aliases: aliases.rows,
+      };
+    });
+  }
+
+  apply(change: TableChange, basedOn: number): Promise<number | null> {
+    return this.#database.write<number | null>({ by: this, topic: TOPIC }, async (query) => {
+      const { rows } = await query<{ version: number }>(
+        'UPDATE alias_table SET version = version + 1 WHERE version = $1 RETURNING version',
+        [basedOn],
+      );
+      const [updated] = rows;
+      if (updated === undefined) return { result: null, changed: false };
+      await this.#change(query, change);
+      return { result: updated.version, changed: true };
+    });
+  }
+
+  watch(listener: () => void): () => void {
+    return this.#feed.watch(TOPIC, this, listener);
+  }
+
+  /** In this order no alias is ever without its registry. */
+  async #change(query: Query, change: TableChange): Promise<void> {
+    const { removeAliases = [], putRegistries = [], putAliases = [], removeRegistries = [] } = change;
+    if (removeAliases.length > 0) await query('DELETE FROM aliases WHERE name = ANY ($1)', [removeAliases]);
+    if (putRegistries.length > 0) {
+      await query(
+        `INSERT INTO registries SELECT * FROM jsonb_populate_recordset(NULL::registries, $1)
+         ON CONFLICT (host) DO UPDATE SET endpoints = excluded.endpoints, proxy = excluded.proxy, username = excluded.username,
+           sealed_password = excluded.sealed_password, public = excluded.public, realms = excluded.realms, ca = excluded.ca`,
+        [JSON.stringify(lastOf(putRegistries, ({ host }) => host).map((entry) => this.#toRow(entry)))],
+      );
+    }
+    if (putAliases.length > 0) {
+      await query(
+        `INSERT INTO aliases SELECT * FROM jsonb_populate_recordset(NULL::aliases, $1)
+         ON CONFLICT (name) DO UPDATE SET registry = excluded.registry, certificate = excluded.certificate`,
+        [JSON.stringify(lastOf(putAliases, ({ name }) => name))],
+      );
+    }
+    if (removeRegistries.length > 0) await query('DELETE FROM registries WHERE host = ANY ($1)', [removeRegistries]);
+  }
+
+  #toRow({ host, endpoints, proxy, credentials, public: open, realms, ca }: RegistryEntry): RegistryRow {
+    return {
+      host,
+      endpoints: [...endpoints],
+      proxy,
+      username: credentials?.username ?? null,
+      sealed_password: credentials === null ? null : this.#sealer.seal(credentials.password, passwordOf(host)),
+      public: open,
+      realms: [...realms],
+      ca,
+    };
+  }
+
+  #fromRow({ sealed_password: sealed, username, ...row }: RegistryRow): RegistryEntry {
+    const { host, endpoints, proxy, public: open, realms, ca } = row;
+    const credentials =
+      username === null || sealed === null ? null : { username, password: this.#sealer.open(sealed, passwordOf(host)) };
+    return { host, endpoints, proxy, credentials, public: open, realms, ca };
+  }
+}
+
+/** Where a password is sealed for: see `Sealer`. */
+function passwordOf(host: string): string {
+  return `registries.password ${host}`;
+}
+
+/** The last of each key: one statement must not put a row twice. */
+function lastOf<T>(rows: readonly T[], key: (row: T) => string): T[] {
+  return [...new Map(rows.map((row) => [key(row), row])).values()];
+}

@@ -1,0 +1,47 @@
+import { afterAll, beforeAll, onTestFinished } from 'vitest';
+import type { Locks } from '../../src/kit/locks.ts';
+import type { PostgresStores } from '../../src/postgres/open.ts';
+import { aliasStoreConformance } from '../conformance/alias-store.ts';
+import { locksConformance } from '../conformance/locks.ts';
+import { POSTGRES, PostgresServer } from '../support/postgres.ts';
+import { openNode } from '../support/postgres-stores.ts';
+import { describeWith } from '../support/programs.ts';
+import { Relay } from '../support/relay.ts';
+import type { StoreHarness } from '../support/store-harness.ts';
+
+describeWith(POSTGRES, 'over PostgreSQL', () => {
+  let server: PostgresServer;
+  beforeAll(async () => {
+    server = await PostgresServer.start();
+  });
+  afterAll(() => server.stop());
+
+  /** Stores of several nodes over one new database. */
+  async function nodes<T>(pick: (stores: PostgresStores) => T): Promise<StoreHarness<T>> {
+    const url = await server.createDatabase();
+    const open = async () => pick(await openNode(url));
+    return { store: await open(), another: open, reopen: open };
+  }
+
+  aliasStoreConformance('PostgresAliasStore', () => nodes(({ aliases }) => aliases));
+
+  locksConformance('PostgreSQL', true, async () => {
+    const url = await server.createDatabase();
+    const relays = new Map<Locks, Relay>();
+    const open = async () => {
+      const relay = await Relay.start(server.port);
+      onTestFinished(() => relay.stop());
+      const behind = new URL(url);
+      behind.port = String(relay.port);
+      const { locks } = await openNode(behind.href);
+      relays.set(locks, relay);
+      return locks;
+    };
+    return {
+      open,
+      restart: open,
+      cutOff: (locks) => relays.get(locks)?.cut(),
+      mend: (locks) => relays.get(locks)?.mend(),
+    };
+  });
+});
