@@ -59,7 +59,7 @@ async function fromPassfile(path: string, target: Target, named: boolean): Promi
 }
 
 /** The password of the first line of a passfile (`host:port:database:user:password`) that is for this target. */
-export function findPassword(text: string, { host, port, database, user }: Target): string | undefined {
+function findPassword(text: string, { host, port, database, user }: Target): string | undefined {
   const wanted = [host.startsWith('/') ? SOCKET_HOST : host, String(port), database, user];
   for (const line of text.split(/\r?\n/)) {
     if (line.startsWith('#')) continue;

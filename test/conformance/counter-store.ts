@@ -27,8 +27,8 @@ export function counterStoreConformance(
     });
 
     test('takes away what a holder gives back, however many do at once', async () => {
-      const { store, another } = open();
-      const holders = [store, another(), another()];
+      const { store, another } = await open();
+      const holders = [store, await another(), await another()];
       await Promise.all(holders.map((one) => one.add([month(100), day('user:ci', 30)])));
       expect(await store.add([month(-40), day('user:ci', 0)])).toEqual([month(260), day('user:ci', 90)]);
       await Promise.all(holders.map((one) => one.add([month(-60), day('user:ci', -30)])));

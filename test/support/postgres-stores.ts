@@ -5,7 +5,7 @@ import { openPostgres, type PostgresOptions, type PostgresStores } from '../../s
 import { silentLog } from '../../src/telemetry/log.ts';
 
 /** The key that the nodes of a test seal with. */
-export const sealer = new SecretKeys(randomBytes(32).toString('base64'), 'the key of the test');
+const sealer = new SecretKeys(randomBytes(32).toString('base64'), 'the key of the test');
 
 /** How often a test's nodes read the revisions, ms: what is not told is to be known soon. */
 const POLL = 100;
