@@ -16,6 +16,8 @@ export const PROGRAMS = {
   microsocks: 'microsocks',
   tinyproxy: 'tinyproxy-bin',
   ip: 'iproute2',
+  iptables: 'iptables',
+  faketime: 'faketime',
   nsenter: 'util-linux',
   unshare: 'util-linux',
   mount: 'mount',

@@ -120,10 +120,10 @@ export class FakeCa {
     this.#ca = { signer, pem: root.toString() };
   }
 
-  async start(port = 0): Promise<this> {
-    this.#server.listen(port, '127.0.0.1');
+  async start(port = 0, host = '127.0.0.1'): Promise<this> {
+    this.#server.listen(port, host);
     await once(this.#server, 'listening');
-    this.#base = `http://127.0.0.1:${this.port}`;
+    this.#base = `http://${host}:${this.port}`;
     return this;
   }
 
