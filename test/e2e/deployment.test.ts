@@ -20,6 +20,8 @@ interface Manifest {
   readonly data?: Readonly<Record<string, string>>;
   readonly spec?: {
     readonly replicas: number;
+    readonly serviceName: string;
+    readonly maxUnavailable: number;
     readonly ports: readonly { readonly name: string; readonly port: number; readonly targetPort: string }[];
     readonly template: {
       readonly spec: {
@@ -27,6 +29,8 @@ interface Manifest {
           readonly image: string;
           readonly ports: readonly { readonly name: string; readonly containerPort: number }[];
           readonly startupProbe: { readonly httpGet: { readonly path: string; readonly port: string } };
+          readonly readinessProbe: { readonly httpGet: { readonly path: string; readonly port: string } };
+          readonly env?: readonly { readonly name: string; readonly value?: string }[];
         }[];
       };
     };
@@ -49,19 +53,41 @@ function configuration(text: string, env: NodeJS.ProcessEnv = {}) {
 }
 
 /** Ports of the container that the gateway listens on, that the services lead to, and that the probes ask, are the same. */
-function expectPortsToFit(manifests: readonly Manifest[]): void {
+function expectPortsToFit(manifests: readonly Manifest[], nodes = 1): void {
   const data = manifests.find(({ kind }) => kind === 'ConfigMap')?.data?.['gateway.yaml'] ?? '';
-  const { listen, metrics } = configuration(data);
   const set = manifests.filter(({ kind }) => kind === 'StatefulSet');
-  expect(set.map(({ spec }) => spec?.replicas)).toEqual([1]);
+  expect(set.map(({ spec }) => spec?.replicas)).toEqual([nodes]);
   const [container] = set[0]?.spec?.template.spec.containers ?? [];
+  const pod = `${set[0]?.metadata.name}-0`;
+  const own = (container?.env ?? []).filter(
+    ({ name, value }) => name.startsWith('GATEWAY_CLUSTER') && value !== undefined,
+  );
+  const env = Object.fromEntries(own.map(({ name, value }) => [name, value?.replace('$(POD_NAME)', pod)]));
+  const { listen, metrics, cluster } = configuration(data, env);
   const ports = new Map((container?.ports ?? []).map(({ name, containerPort }) => [name, containerPort]));
-  const listening = { https: listen.https?.port, http: listen.http?.port, metrics: metrics.listen?.port };
+  const listening = {
+    ...{ https: listen.https?.port, http: listen.http?.port, metrics: metrics.listen?.port },
+    cluster: cluster.listen?.port,
+  };
   expect(Object.fromEntries(ports)).toEqual(JSON.parse(JSON.stringify(listening)));
   expect(ports.has(container?.startupProbe.httpGet.port ?? '')).toBe(true);
   for (const { spec } of manifests.filter(({ kind }) => kind === 'Service')) {
     for (const { targetPort } of spec?.ports ?? []) expect([...ports.keys()]).toContain(targetPort);
   }
+}
+
+/** Each node is reached by the others at a name that a service gives it, and one at a time may be away. */
+function expectFleet(manifests: readonly Manifest[], nodes: number): void {
+  expectPortsToFit(manifests, nodes);
+  const set = manifests.find(({ kind }) => kind === 'StatefulSet')?.spec;
+  const services = manifests.filter(({ kind }) => kind === 'Service');
+  expect(services.map(({ metadata }) => metadata.name)).toContain(set?.serviceName);
+  const [container] = set?.template.spec.containers ?? [];
+  const address = container?.env?.find(({ name }) => name === 'GATEWAY_CLUSTER_ADDRESS')?.value;
+  expect(address).toBe(`$(POD_NAME).${set?.serviceName}:7443`);
+  expect(container?.readinessProbe.httpGet).toEqual({ path: '/readyz?node', port: 'http' });
+  const budgets = manifests.filter(({ kind }) => kind === 'PodDisruptionBudget');
+  expect(budgets.map(({ spec }) => spec?.maxUnavailable)).toEqual([1]);
 }
 
 describe('a gateway in a container', () => {
@@ -99,6 +125,12 @@ describeWith(['kube-manifests'], 'a gateway in Kubernetes', () => {
     expectPortsToFit(manifests);
   });
 
+  it('is a fleet where the other kustomization says so', async () => {
+    const built = await runOk({ command: programPath('kube-manifests'), args: [join(DEPLOY, 'kubernetes-fleet')] });
+    const manifests = parseAllDocuments(built.stdout).map((document) => document.toJS() as Manifest);
+    expectFleet(manifests, 3);
+  });
+
   it('is not taken with a field that Kubernetes does not have', async () => {
     const input = 'apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {typ: NodePort}\n';
     const ran = await runProgram({ command: programPath('kube-manifests'), args: ['-'], input });
@@ -130,12 +162,29 @@ describeWith(['kube-manifests'], 'a gateway in Kubernetes', () => {
     }
   });
 
+  const FLEET = ['--set', 'fleet=true', '--set', 'secret=cr', '--set', 'config.database=postgres://gateway@db/gateway'];
+
+  itWithClients(['helm'], 'takes the chart as a fleet', async () => {
+    expect(await helm('lint', ...REQUIRED, ...FLEET)).toMatchObject({ code: 0 });
+    for (const [way, nodes] of [
+      [[], 3],
+      [['--set', 'nodes=5', '--set', 'config.tls.mode=off'], 5],
+    ] as const) {
+      const { stdout, stderr } = await helm('template', ...REQUIRED, ...FLEET, ...way);
+      expect(stderr).toBe('');
+      expectFleet(await manifestsOf(stdout), nodes);
+    }
+  });
+
   itWithClients(['helm'], 'refuses values that the chart does not know, or that it says itself', async () => {
     for (const [wrong, words] of [
       [['--set', 'image.repository=r.example.com/gw'], /domain/],
       [[...REQUIRED, '--set', 'replicas=2'], /replicas/],
       [[...REQUIRED, '--set', 'config.domain=x.example.com'], /domain/],
       [[...REQUIRED, '--set', 'publicUrl=cr.example.com'], /publicUrl/],
+      [[...REQUIRED, '--set', 'fleet=true', '--set', 'secret=cr'], /database/],
+      [[...REQUIRED, ...FLEET, '--set', 'secret='], /secret/],
+      [[...REQUIRED, ...FLEET, '--set', 'nodes=1'], /nodes/],
     ] as const) {
       const ran = await helm('template', ...wrong);
       expect(ran.code).toBe(1);

@@ -14,6 +14,7 @@ import (
 
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
+	policy "k8s.io/api/policy/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/kustomize/api/krusty"
@@ -23,10 +24,11 @@ import (
 
 // What the gateway's manifests consist of.
 var kinds = map[string]func() any{
-	"v1/Namespace":        func() any { return &core.Namespace{} },
-	"v1/ConfigMap":        func() any { return &core.ConfigMap{} },
-	"v1/Service":          func() any { return &core.Service{} },
-	"apps/v1/StatefulSet": func() any { return &apps.StatefulSet{} },
+	"v1/Namespace":                  func() any { return &core.Namespace{} },
+	"v1/ConfigMap":                  func() any { return &core.ConfigMap{} },
+	"v1/Service":                    func() any { return &core.Service{} },
+	"apps/v1/StatefulSet":           func() any { return &apps.StatefulSet{} },
+	"policy/v1/PodDisruptionBudget": func() any { return &policy.PodDisruptionBudget{} },
 }
 
 func main() {

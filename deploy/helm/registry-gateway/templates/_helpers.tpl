@@ -57,6 +57,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $listen = dict "https" "off" "http" ":8080" -}}
 {{- end -}}
 {{- $_ := set $own "listen" $listen -}}
+{{- if .Values.fleet -}}
+{{- $_ := set $own "secretFile" "/run/registry-gateway/secretFile" -}}
+{{- $_ := set $own "cluster" (dict "listen" ":7443") -}}
+{{- end -}}
 {{- toYaml (merge $own .Values.config) -}}
 {{- end -}}
 
