@@ -4,7 +4,8 @@
 set -eu
 cd -- "$(dirname -- "$0")"
 umask 077
-# Containers read them as another user: compose mounts files as they are, so it is their directory that others cannot enter.
+# Compose mounts files as they are, and containers read them as another user: so it is their directory that others cannot enter.
+chmod 700 .
 make() {
   if [ ! -e "$1" ]; then
     head -c 32 /dev/urandom | base64 >"$1"
