@@ -1,7 +1,7 @@
 import { planImport, type RegistryDeclaration } from './import-export.ts';
 import { defaultEndpoints, registryKey, sameList } from './names.ts';
 import type { TableChange } from './store.ts';
-import type { TableSnapshot } from './table.ts';
+import type { AliasEntry, TableSnapshot } from './table.ts';
 
 /** What the table that ships with this version would change in the one there is. */
 export interface PresetsDifference {
@@ -11,6 +11,16 @@ export interface PresetsDifference {
   readonly kept: readonly string[];
   /** Aliases that would be added and are to have a certificate. */
   readonly certificates: number;
+}
+
+/** Tells whether an alias is one that comes with this version, as it comes. */
+export function presetTest(
+  presets: readonly RegistryDeclaration[],
+): (alias: Pick<AliasEntry, 'name' | 'registry'>) => boolean {
+  const registries = new Map(
+    presets.flatMap(({ host, aliases }) => aliases.map(({ name }) => [name, registryKey(host, new Map())] as const)),
+  );
+  return ({ name, registry }) => registries.get(name) === registry;
 }
 
 /**

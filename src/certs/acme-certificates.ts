@@ -9,6 +9,7 @@ import { type Challenges, PendingChallenges } from './challenges.ts';
 import { HostStatus } from './host-status.ts';
 import { ClockSkew, type Issuer, IssuerError, remediation, shortType } from './issuer.ts';
 import { isOrderable, ManagedHosts } from './managed-hosts.ts';
+import { OnDemandOrders } from './on-demand.ts';
 import { type AttemptCounters, type AttemptSettings, OrderAttempts, proofsOf } from './order-attempt.ts';
 import { OrderManager } from './order-manager.ts';
 import { RateLimits } from './rate-limits.ts';
@@ -32,7 +33,7 @@ export interface AcmeCertificatesOptions {
   readonly settings: AttemptSettings;
   readonly store: CertStore;
   readonly challenges: Challenges;
-  /** Resolves once every process of this gateway answers the challenges that `alpnChallenges` now has. Default: there is this one only. */
+  /** Resolves once every process of this gateway works with the challenges and the contexts as they are now. Default: there is this one only. */
   readonly published?: (() => Promise<void>) | undefined;
   readonly locks: Locks;
   readonly log: Logger;
@@ -81,9 +82,11 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
       skew.check();
       this.#scheduler.look();
     };
-    const orders = new OrderManager({ attempts, issuers, hosts, status, locks, log, clock, signal, ended });
+    const { published = async () => {} } = options;
+    const orders = new OrderManager({ attempts, issuers, hosts, status, locks, published, log, clock, signal, ended });
     this.#scheduler = new RenewalScheduler({ issuers, hosts, status, orders, skew, log, clock, signal });
     hosts.onReload(() => this.#scheduler.look());
+    hosts.onMissing(new OnDemandOrders({ hosts, orders, signal }).find);
     this.#status = status;
     this.#orders = orders;
     this.#skew = skew;

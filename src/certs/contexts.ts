@@ -88,15 +88,18 @@ export class ServedContexts {
   /**
    * @param make the context of one of `hosts`; undefined where there is none
    * @param makeFallback the context for clients that name no host
+   * @param more what else the snapshot says
    */
   swap(
     hosts: ReadonlySet<string> | ReadonlyMap<string, unknown>,
     make: (host: string) => ReadyContext | undefined,
     makeFallback: () => ReadyContext,
+    more: Pick<ContextSnapshot, 'waiting' | 'find'> = {},
   ): void {
     const now = this.#now;
     let fallback: ReadyContext | undefined;
     this.#snapshot = {
+      ...more,
       byHost: new LazyContexts(hosts, make, now),
       get fallback() {
         if (!isReady(fallback, now())) fallback = makeFallback();

@@ -23,7 +23,10 @@ export class HostStatus {
     if (imported !== null) return renewalTime(imported, null);
     const issued = this.#hosts.issued(host);
     // After `--no-cert` nothing is ordered first, but what an operator had ordered is renewed.
-    if (issued === null) return this.#hosts.find(host)?.order === true ? (nextAttempt ?? 0) : null;
+    if (issued === null) {
+      const planned = this.#hosts.find(host)?.order === true && !this.#hosts.isOnDemand(host);
+      return planned ? (nextAttempt ?? 0) : null;
+    }
     return Math.max(renewalTime(issued, renewal), nextAttempt ?? 0);
   }
 
@@ -41,7 +44,7 @@ export class HostStatus {
     const served = this.#hosts.served(host);
     const { lastError } = this.#hosts.record(host);
     const at = this.dueAt(host);
-    const none = at === null ? 'failed' : 'pending';
+    const none = this.#hosts.isOnDemand(host) ? 'on demand' : at === null ? 'failed' : 'pending';
     return {
       host,
       state: served === null ? none : served.notAfter > now ? 'valid' : 'expired',
@@ -90,6 +93,8 @@ function summarise({ host, info, record, served, now }: Facts): string {
     record?.lastError == null
       ? ''
       : `; since ${iso(record.failingSince ?? record.lastError.at)} ${record.failures} attempt${record.failures === 1 ? ' has' : 's have'} failed, the last with ${record.lastError.type}: ${record.lastError.detail}`;
+  if (info.state === 'on demand')
+    return `${host} has no certificate yet: it is ordered when a client first asks for this host`;
   if (served === null) return `${host} has no certificate yet${trouble}`;
   const from = served.source === 'import' ? 'an imported certificate' : 'a certificate';
   const until = iso(served.notAfter);
@@ -100,6 +105,7 @@ function summarise({ host, info, record, served, now }: Facts): string {
 
 function nextStep({ host, info, record, served }: Facts): string {
   if (info === null) return `order one with: gateway cert renew ${host}`;
+  if (info.state === 'on demand') return `order it at once with: gateway cert renew ${host}`;
   if (served?.source === 'import')
     return 'import its successor in time (gateway cert import), or an own one is ordered';
   if (info.nextAttempt === null) return `nothing is planned; try with: gateway cert renew ${host}`;

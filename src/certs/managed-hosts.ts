@@ -1,3 +1,4 @@
+import type { SecureContext } from 'node:tls';
 import { Mutex, Reloader } from '../kit/async.ts';
 import { parseAddress } from '../kit/networks.ts';
 import type { Clock } from '../kit/time.ts';
@@ -44,6 +45,7 @@ export class ManagedHosts {
   #hosts: ReadonlyMap<string, CoveredHost> = new Map();
   #placeholder: ChainAndKey | null = null;
   #reloaded: () => void = () => {};
+  #find: (host: string) => Promise<SecureContext | null> = async () => null;
 
   /** Loads what is stored; no host is covered yet. */
   static async open(options: {
@@ -78,6 +80,12 @@ export class ManagedHosts {
     this.#reloaded = listener;
   }
 
+  /** Asks `find` for the context of a host that is to have a certificate and has none, when a client wants it. */
+  onMissing(find: (host: string) => Promise<SecureContext | null>): void {
+    this.#find = find;
+    this.#publish();
+  }
+
   async close(): Promise<void> {
     this.#unwatch();
     await this.#reloader.close();
@@ -100,6 +108,14 @@ export class ManagedHosts {
   cover(hosts: readonly CoveredHost[]): void {
     this.#hosts = new Map(hosts.map((covered) => [covered.host, covered]));
     this.#publish();
+  }
+
+  /** Whether the host's certificate is ordered at its first use, and nobody has used it yet: there is none, nor has one been tried. */
+  isOnDemand(host: string): boolean {
+    const covered = this.find(host);
+    if (covered?.onDemand !== true || !covered.order || this.served(host) !== null) return false;
+    const record = this.findRecord(host);
+    return record === null || (record.lastError === null && record.nextAttempt === null);
   }
 
   // Certificates
@@ -219,15 +235,19 @@ export class ManagedHosts {
   /** Copying the names of a thousand hosts takes microseconds; contexts are kept from one snapshot to the next. */
   #publish(): void {
     const served = new Map<string, StoredCertificate>();
-    for (const host of this.#hosts.keys()) {
+    const waiting = new Set<string>();
+    for (const { host, order } of this.#hosts.values()) {
       const certificate = this.served(host);
       if (certificate !== null) served.set(host, certificate);
+      else if (order) waiting.add(host);
     }
     const make = (host: string) => {
       const certificate = served.get(host);
       return certificate === undefined ? undefined : always(contextOf(certificate));
     };
-    this.#served.swap(served, make, () => make(this.#domain) ?? always(contextOf(this.#ownPlaceholder())));
+    const find = async (host: string) => (waiting.has(host) ? await this.#find(host) : null);
+    const fallback = () => make(this.#domain) ?? always(contextOf(this.#ownPlaceholder()));
+    this.#served.swap(served, make, fallback, { waiting, find });
   }
 
   /** For clients without SNI until the domain has its certificate: self-signed, so that health checks by address get an answer. */

@@ -19,6 +19,8 @@ export interface OrderManagerParts {
   readonly hosts: ManagedHosts;
   readonly status: HostStatus;
   readonly locks: Locks;
+  /** Resolves once every process of this gateway shows the certificates that there are now. */
+  readonly published: () => Promise<void>;
   readonly log: Logger;
   readonly clock: Clock;
   /** Ends every order. */
@@ -90,6 +92,8 @@ export class OrderManager {
         );
         await Promise.all(events);
         await this.#succeeded(host, certificate, notes);
+        // It is kept and in use here, whatever becomes of another process; one that is not told asks for it.
+        await this.#parts.published().catch(() => {});
         onStep(inUse(certificate));
       } else {
         // Another node got it while this one waited for the lock.

@@ -6,11 +6,17 @@ export interface ContextSnapshot {
   readonly byHost: ReadonlyMap<string, SecureContext>;
   /** For clients without SNI (an IP address as host). */
   readonly fallback: SecureContext | null;
-  /** Where another process holds the certificates: brings the context of a host that is not in `byHost`; null where there is none. */
+  /** Hosts that are to have a certificate and have none yet. Another process may have got it since: `find` knows. */
+  readonly waiting?: ReadonlySet<string>;
+  /**
+   * Brings the context of a host that is not in `byHost`: where another process holds the certificates, and where one is ordered at its first use,
+   * which may take seconds; null where there is none.
+   */
   readonly find?: (host: string) => Promise<SecureContext | null>;
 }
 
-export type CertificateState = 'valid' | 'pending' | 'failed' | 'expired';
+/** `on demand`: it is ordered when a client first asks for it. */
+export type CertificateState = 'valid' | 'pending' | 'failed' | 'expired' | 'on demand';
 
 /** One row of `cert ls`; times in ISO 8601. */
 export interface CertificateInfo {
@@ -32,10 +38,13 @@ export interface Step {
 }
 export type StepListener = (step: Step) => void;
 
-/** A host that must have a certificate; `order: false` after `--no-cert`. */
+/** A host that must have a certificate. */
 export interface CoveredHost {
   readonly host: string;
+  /** False after `--no-cert`. */
   readonly order: boolean;
+  /** It is ordered when a client first asks for it, or a person does, and renewed from then on. */
+  readonly onDemand?: boolean;
 }
 
 /** For `cert explain`: a host's status in words, what happened, what it means, what to do. */

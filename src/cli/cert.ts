@@ -3,7 +3,14 @@ import type { CertificateInfo, Explanation } from '../certs/service.ts';
 import { type Cell, formatWhen, type Tone } from './output.ts';
 import { readGiven, type Session } from './session.ts';
 
-const TONES: Record<string, Tone> = { valid: 'good', pending: 'warn', failed: 'bad', expired: 'bad', none: 'dim' };
+const TONES: Record<string, Tone> = {
+  valid: 'good',
+  'on demand': 'dim',
+  pending: 'warn',
+  failed: 'bad',
+  expired: 'bad',
+  none: 'dim',
+};
 
 /** A certificate's state as a cell. */
 export function stateCell(state: string): Cell {

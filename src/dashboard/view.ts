@@ -193,13 +193,13 @@ function certificates({ report, words, language, now }: View): Html {
   if (report.certificates.length === 0) {
     return section('certificates', words.certificates, html`<p>${words.noCertificates}</p>`);
   }
-  const order = (state: string) => (state === 'valid' ? 1 : 0);
+  const order = (state: string) => (state === 'valid' ? 1 : state === 'on demand' ? 2 : 0);
   const sorted = report.certificates.toSorted(
     (one, other) => order(one.state) - order(other.state) || ((one.notAfter ?? '') < (other.notAfter ?? '') ? -1 : 1),
   );
   const rows = sorted.map(({ host, state, notAfter, issuer, lastError }) => [
     host,
-    html`<span class="tag ${state === 'valid' ? 'good' : 'bad'}">${words[state]}</span>`,
+    html`<span class="tag ${state === 'valid' ? 'good' : state === 'on demand' ? '' : 'bad'}">${words[state]}</span>`,
     notAfter === null ? '–' : whenText(notAfter, language, now),
     issuer ?? '–',
     html`<span class="reason">${lastError?.detail ?? ''}</span>`,

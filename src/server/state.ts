@@ -1,6 +1,7 @@
 import type { CounterStore } from '../access/counters.ts';
 import { Users } from '../access/users.ts';
 import { AliasTable } from '../aliases/alias-table.ts';
+import { presetTest } from '../aliases/presets.ts';
 import { seedRows } from '../aliases/yaml.ts';
 import { type Certificates, createCertificates } from '../certs/create.ts';
 import type { CoveredHost } from '../certs/service.ts';
@@ -60,9 +61,15 @@ export async function openState(options: {
       log,
     });
     lifecycle.defer('the alias table', () => table.close());
+    const isPreset = presetTest(seedRows());
     const coveredHosts = (): CoveredHost[] => [
       { host: config.domain, order: true },
-      ...[...table.snapshot().hosts.values()].map(({ host, certificate }) => ({ host, order: certificate })),
+      ...[...table.snapshot().hosts.values()].map((alias) => ({
+        host: alias.host,
+        order: alias.certificate,
+        // Ordered all at once, the presets would be half of what a CA gives in a week, for names that perhaps nobody uses.
+        onDemand: isPreset(alias),
+      })),
     ];
     const { certificates: store, challenges, locks } = stores;
     // The ACME library is a third of all code: a gateway that asks no CA never loads it.

@@ -33,8 +33,12 @@ export interface StateMessage {
   readonly generation: number;
   /** True, or why the gateway is not ready. */
   readonly ready: true | string;
-  /** Hosts that have a certificate, and a number that grows with each change of any. */
-  readonly certificates: { readonly hosts: readonly string[]; readonly version: number } | null;
+  /** Hosts that have a certificate, those that are to have one and wait for it, and a number that grows with each change of any. */
+  readonly certificates: {
+    readonly hosts: readonly string[];
+    readonly waiting: readonly string[];
+    readonly version: number;
+  } | null;
   /** Shared by all processes, so that a TLS session begun with one is resumed with any; replaced from time to time. */
   readonly ticketKeys: Uint8Array;
   /** TLS-ALPN-01 challenges (RFC 8737) that a CA may ask any process for now. */

@@ -2,6 +2,7 @@ import type { SecureContext } from 'node:tls';
 import { LRUCache } from 'lru-cache';
 import { contextOf, MAX_READY } from '../certs/contexts.ts';
 import type { ContextSnapshot } from '../certs/service.ts';
+import { SingleFlight } from '../kit/async.ts';
 import type { Channel } from './channel.ts';
 import type { CertificateMessage, StateMessage } from './protocol.ts';
 
@@ -16,6 +17,8 @@ export class RemoteCertificates {
   readonly #channel: Channel;
   readonly #ready = new LRUCache<string, SecureContext>({ max: MAX_READY, ttl: KEPT_FOR });
   #hosts: ReadonlySet<string> = new Set();
+  #waiting: ReadonlySet<string> = new Set();
+  readonly #asked = new SingleFlight<SecureContext | null>();
   #version = -1;
   #snapshot: ContextSnapshot = { byHost: new Map(), fallback: null };
   #challenges: ReadonlyMap<string, SecureContext> = new Map();
@@ -30,6 +33,7 @@ export class RemoteCertificates {
     if (certificates === null || certificates.version === this.#version) return;
     const fallback = await this.#fetch(null);
     this.#hosts = new Set(certificates.hosts);
+    this.#waiting = new Set(certificates.waiting);
     this.#version = certificates.version;
     this.#ready.clear();
     this.#snapshot = { byHost: new Map(), fallback, find: (host) => this.#find(host) };
@@ -49,6 +53,8 @@ export class RemoteCertificates {
   }
 
   async #find(host: string): Promise<SecureContext | null> {
+    // Its certificate may have come since this process was told of any, or be ordered now: only the owner knows.
+    if (this.#waiting.has(host)) return this.#asked.do(host, () => this.#fetch(host));
     if (!this.#hosts.has(host)) return null;
     const ready = this.#ready.get(host);
     if (ready !== undefined) return ready;

@@ -235,7 +235,13 @@ export class WorkerSupervisor {
       ready: state.ready(),
       ticketKeys: state.ticketKeys(),
       certificates:
-        certificates === null ? null : { hosts: [...certificates.byHost.keys()], version: this.#certificates.version },
+        certificates === null
+          ? null
+          : {
+              hosts: [...certificates.byHost.keys()],
+              waiting: [...(certificates.waiting ?? [])],
+              version: this.#certificates.version,
+            },
       challenges: [...(state.challenges() ?? [])].flatMap(([host, context]) => {
         const material = certificateOf(context);
         return material === null ? [] : [{ host, ...material }];
@@ -243,10 +249,11 @@ export class WorkerSupervisor {
     };
   }
 
-  /** A host's certificate for the worker that is first asked for it; null as host for clients that name none. */
-  #certificate(host: string | null): CertificateMessage | null {
+  /** A host's certificate for the worker that is first asked for it, once it is ordered where that is on demand; null as host for clients that name none. */
+  async #certificate(host: string | null): Promise<CertificateMessage | null> {
     const certificates = this.#options.state.certificates();
-    const context = host === null ? certificates?.fallback : certificates?.byHost.get(host);
+    const ready = host === null ? certificates?.fallback : certificates?.byHost.get(host);
+    const context = ready ?? (host === null ? null : await certificates?.find?.(host));
     return context === undefined || context === null ? null : certificateOf(context);
   }
 

