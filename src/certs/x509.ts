@@ -26,6 +26,7 @@ import {
   id_ce_keyUsage,
   id_ce_subjectAltName,
   id_ce_subjectKeyIdentifier,
+  id_kp_clientAuth,
   id_kp_serverAuth,
   KeyIdentifier,
   KeyUsage,
@@ -194,6 +195,8 @@ export interface CertificateOrder {
   readonly notBefore: number;
   readonly notAfter: number;
   readonly ca: boolean;
+  /** A leaf that is shown by clients of TLS too, as gateways do to each other. */
+  readonly forClients?: boolean;
 }
 
 export interface Signer {
@@ -265,7 +268,10 @@ function extensions(order: CertificateOrder, signer: Signer, anonymous: boolean)
       new AuthorityKeyIdentifier({ keyIdentifier: new KeyIdentifier(keyIdentifier(signer.publicKey)) }),
     ),
   ];
-  if (!order.ca) list.push(extension(id_ce_extKeyUsage, new ExtendedKeyUsage([id_kp_serverAuth])));
+  if (!order.ca) {
+    const uses = order.forClients === true ? [id_kp_serverAuth, id_kp_clientAuth] : [id_kp_serverAuth];
+    list.push(extension(id_ce_extKeyUsage, new ExtendedKeyUsage(uses)));
+  }
   if (order.names.length > 0) {
     const names = order.names.map((value) => new GeneralName(isIP(value) ? { iPAddress: value } : { dNSName: value }));
     // Critical where the subject is empty (RFC 5280 §4.1.2.6).

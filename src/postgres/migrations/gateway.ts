@@ -1,5 +1,6 @@
 import type { Migration } from '../schema.ts';
 import { state } from './001-state.ts';
+import { nodes } from './004-nodes.ts';
 
 /** The schema of the database that a fleet shares. */
-export const gatewayMigrations: readonly Migration[] = [state];
+export const gatewayMigrations: readonly Migration[] = [state, nodes];
