@@ -1,5 +1,6 @@
 import type { SecureContext } from 'node:tls';
 import { Reloader } from '../kit/async.ts';
+import type { Fence } from '../kit/locks.ts';
 import { type Clock, systemClock } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { type ChainAndKey, contextOf, materialOf } from './contexts.ts';
@@ -10,8 +11,11 @@ import type { ChallengeResponder } from './issuer.ts';
  * them all. Every method is atomic, and durable when it resolves. test/conformance/challenges.ts is its contract.
  */
 export interface Challenges {
-  /** Replaces the one of the same type and token, host, or name and value. */
-  put(challenge: Challenge): Promise<void>;
+  /**
+   * Replaces the one of the same type and token, host, or name and value. `under`: the lock of the order that it is for; where that was granted to
+   * another since, it rejects with a `FencedError` and nothing is written.
+   */
+  put(challenge: Challenge, under?: Fence): Promise<void>;
   /** Does nothing where it is gone already, or where another has taken its place. */
   remove(challenge: Challenge): Promise<void>;
   /** Those that have not expired by then (epoch milliseconds); the store may forget the others. */

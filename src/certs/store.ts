@@ -1,19 +1,22 @@
 import type { ChallengeType } from '../config/config.ts';
+import type { Fence } from '../kit/locks.ts';
 import type { CertificateMaterial } from './x509.ts';
 
 /**
  * Port: what must never be lost about certificates; several holders may share one store. Every method is atomic, and what it changed is
  * durable when its promise resolves. test/conformance/cert-store.ts is its contract. Times in epoch milliseconds.
+ *
+ * `under`: the lock that the writer holds. Where that name was granted to another since, the write rejects with a `FencedError` and nothing is written.
  */
 export interface CertStore {
   certificates(): Promise<StoredCertificate[]>;
   certificate(source: StoredCertificate['source'], name: string): Promise<StoredCertificate | null>;
   /** Replaces the one of the same source and name; one from an issuer ends that host's orders with it. */
-  putCertificate(certificate: StoredCertificate): Promise<void>;
+  putCertificate(certificate: StoredCertificate, under?: Fence): Promise<void>;
 
   records(): Promise<HostRecord[]>;
   record(host: string): Promise<HostRecord | null>;
-  putRecord(record: HostRecord): Promise<void>;
+  putRecord(record: HostRecord, under?: Fence): Promise<void>;
 
   /**
    * Calls `listener` after another holder has changed a certificate or a host's record, which holders keep in memory; it may also be
@@ -26,16 +29,16 @@ export interface CertStore {
   addEvent(host: string, event: CertificateEvent): Promise<void>;
 
   account(directory: string): Promise<AccountRecord | null>;
-  putAccount(account: AccountRecord): Promise<void>;
+  putAccount(account: AccountRecord, under?: Fence): Promise<void>;
 
   order(host: string, directory: string): Promise<OrderRecord | null>;
-  putOrder(order: OrderRecord): Promise<void>;
-  removeOrder(host: string, directory: string): Promise<void>;
+  putOrder(order: OrderRecord, under?: Fence): Promise<void>;
+  removeOrder(host: string, directory: string, under?: Fence): Promise<void>;
 
   /** What counts against a CA's limits, since then, oldest first. */
   ledger(directory: string, since: number): Promise<LedgerEntry[]>;
   /** Adds one and forgets what is older than `LEDGER_KEPT`. */
-  addLedger(directory: string, entry: LedgerEntry): Promise<void>;
+  addLedger(directory: string, entry: LedgerEntry, under?: Fence): Promise<void>;
 }
 
 export const EVENTS_KEPT = 60;

@@ -1,12 +1,20 @@
+import type { CounterStore } from '../access/counters.ts';
+import type { UserStore } from '../access/users.ts';
 import type { AliasStore } from '../aliases/store.ts';
+import type { Challenges } from '../certs/challenges.ts';
+import type { CertStore } from '../certs/store.ts';
 import type { Locks } from '../kit/locks.ts';
 import type { Sealer } from '../kit/sealed.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { PostgresAliasStore } from './alias-store.ts';
+import { PostgresCertStore } from './cert-store.ts';
+import { PostgresChallenges } from './challenge-store.ts';
+import { PostgresCounterStore } from './counter-store.ts';
 import { PostgresDatabase } from './database.ts';
 import { isAway } from './failures.ts';
 import { PostgresFeed } from './feed.ts';
 import { PostgresLocks } from './locks.ts';
+import { PostgresUserStore } from './user-store.ts';
 
 export interface PostgresOptions {
   /** `postgres://user@host:port/database?sslmode=verify-full&sslrootcert=…`: the parameters of libpq that `parseTarget` names. */
@@ -25,6 +33,10 @@ export interface PostgresOptions {
 /** The state that a fleet shares, behind the same ports as that of one machine. */
 export interface PostgresStores {
   readonly aliases: AliasStore;
+  readonly certificates: CertStore;
+  readonly challenges: Challenges;
+  readonly users: UserStore;
+  readonly counters: CounterStore;
   readonly locks: Locks;
   /**
    * What the fleet calls itself in `Via`, 16 hex digits, made with the database: a request that comes round to another node of it is a loop as well.
@@ -64,6 +76,10 @@ export async function openPostgres(options: PostgresOptions): Promise<PostgresSt
   }
   return {
     aliases: new PostgresAliasStore(database, feed, sealer),
+    certificates: new PostgresCertStore(database, feed, sealer),
+    challenges: new PostgresChallenges(database, feed, sealer),
+    users: new PostgresUserStore(database, feed),
+    counters: new PostgresCounterStore(database, feed),
     locks: new PostgresLocks(database, feed),
     async identity() {
       const { rows } = await database.query<{ identity: string }>('SELECT identity FROM fleet');

@@ -9,7 +9,9 @@ import {
   type OrderRecord,
   type StoredCertificate,
 } from '../certs/store.ts';
+import type { Fence } from '../kit/locks.ts';
 import { type ChangeFeed, changeFeed, type Database, durable } from './database.ts';
+import { checkFence } from './locks.ts';
 
 type Row = Record<string, unknown>;
 
@@ -38,8 +40,9 @@ export class SqliteCertStore implements CertStore {
     return row === undefined ? null : toCertificate(row);
   }
 
-  async putCertificate(certificate: StoredCertificate): Promise<void> {
+  async putCertificate(certificate: StoredCertificate, under?: Fence): Promise<void> {
     this.#database.transaction(() => {
+      checkFence(this.#database, under);
       this.#run(
         `INSERT OR REPLACE INTO certificates
          (source, name, directory, obtained_at, names, not_before, not_after, serial, issuer, fingerprint, chain, private_key)
@@ -61,7 +64,8 @@ export class SqliteCertStore implements CertStore {
     return row === undefined ? null : toRecord(row);
   }
 
-  async putRecord(record: HostRecord): Promise<void> {
+  async putRecord(record: HostRecord, under?: Fence): Promise<void> {
+    checkFence(this.#database, under);
     this.#run(
       `INSERT OR REPLACE INTO certificate_hosts
        (host, failures, failing_since, next_attempt, last_error, holds, unchecked_at, challenge, renewal)
@@ -100,7 +104,8 @@ export class SqliteCertStore implements CertStore {
     return row === undefined ? null : ({ directory, key: row.private_key, url: row.url } as AccountRecord);
   }
 
-  async putAccount(account: AccountRecord): Promise<void> {
+  async putAccount(account: AccountRecord, under?: Fence): Promise<void> {
+    checkFence(this.#database, under);
     this.#run(
       'INSERT OR REPLACE INTO acme_accounts (directory, private_key, url) VALUES (@directory, @key, @url)',
       account,
@@ -117,7 +122,8 @@ export class SqliteCertStore implements CertStore {
     return { host, directory, url: row.url, key: row.private_key, createdAt: row.created_at } as OrderRecord;
   }
 
-  async putOrder(order: OrderRecord): Promise<void> {
+  async putOrder(order: OrderRecord, under?: Fence): Promise<void> {
+    checkFence(this.#database, under);
     this.#run(
       `INSERT OR REPLACE INTO acme_orders (host, directory, url, private_key, created_at)
        VALUES (@host, @directory, @url, @key, @createdAt)`,
@@ -126,7 +132,8 @@ export class SqliteCertStore implements CertStore {
     await durable(this.#database);
   }
 
-  async removeOrder(host: string, directory: string): Promise<void> {
+  async removeOrder(host: string, directory: string, under?: Fence): Promise<void> {
+    checkFence(this.#database, under);
     this.#run('DELETE FROM acme_orders WHERE host = @host AND directory = @directory', { host, directory });
     await durable(this.#database);
   }
@@ -141,8 +148,9 @@ export class SqliteCertStore implements CertStore {
     ) as unknown as LedgerEntry[];
   }
 
-  async addLedger(directory: string, entry: LedgerEntry): Promise<void> {
+  async addLedger(directory: string, entry: LedgerEntry, under?: Fence): Promise<void> {
     this.#database.transaction(() => {
+      checkFence(this.#database, under);
       this.#run('INSERT INTO acme_ledger (directory, at, kind, host) VALUES (@directory, @at, @kind, @host)', {
         directory,
         ...entry,

@@ -1,5 +1,7 @@
 import type { AlpnChallenge, Challenge, Challenges, DnsChallenge } from '../certs/challenges.ts';
+import type { Fence } from '../kit/locks.ts';
 import { type ChangeFeed, changeFeed, type Database, durable } from './database.ts';
+import { checkFence } from './locks.ts';
 
 const TOPIC = 'challenges';
 
@@ -20,7 +22,8 @@ export class SqliteChallenges implements Challenges {
     this.#feed = changeFeed(database);
   }
 
-  async put(challenge: Challenge): Promise<void> {
+  async put(challenge: Challenge, under?: Fence): Promise<void> {
+    checkFence(this.#database, under);
     this.#database
       .prepare(
         `INSERT OR REPLACE INTO acme_challenges (type, id, answer, expires_at)

@@ -1,4 +1,4 @@
-import type { LeaseOptions, Lock, Locks } from '../kit/locks.ts';
+import { type Fence, FencedError, type LeaseOptions, type Lock, type Locks } from '../kit/locks.ts';
 import { type Database, durable } from './database.ts';
 
 /** Fencing numbers taken from the database in one write; a restart skips those that were left. */
@@ -10,11 +10,20 @@ interface LockTable {
   readonly waiting: Map<string, (() => void)[]>;
   /** By name: what the holder says of itself. */
   readonly notes: Map<string, string>;
+  /** By name: the number of its last grant. Names are those of hosts, CAs and jobs: there are no more than in the table. */
+  readonly granted: Map<string, number>;
   fence: number;
   reservedTo: number;
 }
 
 const tables = new WeakMap<Database, LockTable>();
+
+/** To be called within the transaction of a write. @throws {FencedError} where the name was granted to another since */
+export function checkFence(database: Database, under: Fence | undefined): void {
+  if (under === undefined) return;
+  const granted = tables.get(database)?.granted.get(under.name) ?? 0;
+  if (granted > under.fence) throw new FencedError(under.name);
+}
 
 /**
  * Locks within this process, which is all that is needed: the instance lock gives one process the data directory. A holder cannot vanish
@@ -26,7 +35,7 @@ export class SqliteLocks implements Locks {
 
   constructor(database: Database) {
     this.#database = database;
-    this.#table = tables.get(database) ?? { waiting: new Map(), notes: new Map(), fence: 0, reservedTo: 0 };
+    this.#table = tables.get(database) ?? newTable();
     tables.set(database, this.#table);
   }
 
@@ -81,6 +90,7 @@ export class SqliteLocks implements Locks {
       const fence = this.#nextFence();
       // No number is given before it is certain that none will ever be lower.
       await durable(this.#database);
+      this.#table.granted.set(name, fence);
       return { name, fence, lost: new AbortController().signal, release };
     } catch (error) {
       void release();
@@ -100,4 +110,8 @@ export class SqliteLocks implements Locks {
     }
     return ++table.fence;
   }
+}
+
+function newTable(): LockTable {
+  return { waiting: new Map(), notes: new Map(), granted: new Map(), fence: 0, reservedTo: 0 };
 }

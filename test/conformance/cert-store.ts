@@ -6,13 +6,16 @@ import {
   LEDGER_KEPT,
   type StoredCertificate,
 } from '../../src/certs/store.ts';
+import { type Fence, FencedError, type Locks } from '../../src/kit/locks.ts';
 
 export interface CertStoreHarness {
   readonly store: CertStore;
   /** Another holder of the same store. */
   readonly other: CertStore;
   /** The same store, opened anew: what was durable is there. */
-  reopen(): CertStore;
+  reopen(): CertStore | Promise<CertStore>;
+  /** Whose fences the store knows. */
+  readonly locks: Locks;
 }
 
 const certificate = (change: Partial<StoredCertificate> = {}): StoredCertificate => ({
@@ -32,12 +35,12 @@ const certificate = (change: Partial<StoredCertificate> = {}): StoredCertificate
 });
 
 /** The contract of CertStore. */
-export function certStoreConformance(name: string, open: () => CertStoreHarness): void {
+export function certStoreConformance(name: string, open: () => CertStoreHarness | Promise<CertStoreHarness>): void {
   describe(`CertStore: ${name}`, () => {
     let harness: CertStoreHarness;
     let store: CertStore;
-    beforeEach(() => {
-      harness = open();
+    beforeEach(async () => {
+      harness = await open();
       store = harness.store;
     });
 
@@ -58,7 +61,7 @@ export function certStoreConformance(name: string, open: () => CertStoreHarness)
         certificate({ source: 'import', name: '*.example.com', names: ['*.example.com'], directory: null }),
       );
       await store.putCertificate(certificate({ serial: 'FF', names: ['a.example.com', '10.0.0.1'] }));
-      const held = await harness.reopen().certificates();
+      const held = await (await harness.reopen()).certificates();
       expect(held).toHaveLength(2);
       expect(held).toContainEqual(certificate({ serial: 'FF', names: ['a.example.com', '10.0.0.1'] }));
       expect(held).toContainEqual(
@@ -84,7 +87,7 @@ export function certStoreConformance(name: string, open: () => CertStoreHarness)
       await store.putCertificate(certificate());
       expect(await store.order('a.example.com', order.directory)).toBeNull();
       expect(await store.order('a.example.com', 'https://other.example/dir')).toBeNull();
-      expect(await harness.reopen().order('b.example.com', order.directory)).toEqual({
+      expect(await (await harness.reopen()).order('b.example.com', order.directory)).toEqual({
         ...order,
         host: 'b.example.com',
       });
@@ -115,7 +118,9 @@ export function certStoreConformance(name: string, open: () => CertStoreHarness)
       } as const;
       await store.putRecord(record);
       await store.putRecord(emptyRecord('b.example.com'));
-      expect(await harness.reopen().records()).toEqual(expect.arrayContaining([record, emptyRecord('b.example.com')]));
+      expect(await (await harness.reopen()).records()).toEqual(
+        expect.arrayContaining([record, emptyRecord('b.example.com')]),
+      );
       await store.putRecord(emptyRecord('a.example.com'));
       expect(await store.records()).toHaveLength(2);
       expect(await store.records()).toContainEqual(emptyRecord('a.example.com'));
@@ -145,7 +150,7 @@ export function certStoreConformance(name: string, open: () => CertStoreHarness)
     it('keeps the newest events of each host, oldest first', async () => {
       await store.addEvent('b', { at: 1, event: 'other' });
       for (let n = 0; n < EVENTS_KEPT + 10; n++) await store.addEvent('a', { at: n, event: `event ${n}` });
-      const events = await harness.reopen().events('a');
+      const events = await (await harness.reopen()).events('a');
       expect(events).toHaveLength(EVENTS_KEPT);
       expect(events[0]).toEqual({ at: 10, event: 'event 10' });
       expect(events.at(-1)).toEqual({ at: EVENTS_KEPT + 9, event: `event ${EVENTS_KEPT + 9}` });
@@ -156,7 +161,7 @@ export function certStoreConformance(name: string, open: () => CertStoreHarness)
       await store.putAccount({ directory: 'd', key: 'K', url: null });
       expect(await store.account('d')).toEqual({ directory: 'd', key: 'K', url: null });
       await store.putAccount({ directory: 'd', key: 'K', url: 'u' });
-      expect(await harness.reopen().account('d')).toEqual({ directory: 'd', key: 'K', url: 'u' });
+      expect(await (await harness.reopen()).account('d')).toEqual({ directory: 'd', key: 'K', url: 'u' });
     });
 
     it('counts against limits as far back as they reach, a directory each', async () => {
@@ -166,8 +171,45 @@ export function certStoreConformance(name: string, open: () => CertStoreHarness)
       expect((await store.ledger('d', 0)).map(({ at }) => at)).toEqual([1_000, 2_000]);
       expect(await store.ledger('d', 1_500)).toEqual([{ at: 2_000, kind: 'certificate', host: 'a' }]);
       await store.addLedger('d', { at: 1_500 + LEDGER_KEPT, kind: 'failedValidation', host: 'a' });
-      expect((await harness.reopen().ledger('d', 0)).map(({ at }) => at)).toEqual([2_000, 1_500 + LEDGER_KEPT]);
+      expect((await (await harness.reopen()).ledger('d', 0)).map(({ at }) => at)).toEqual([2_000, 1_500 + LEDGER_KEPT]);
       expect(await store.ledger('e', 0)).toHaveLength(1);
+    });
+
+    it('refuses what is written under a lock that another has by now, and writes nothing of it', async () => {
+      const [host, directory] = ['a.example.com', 'https://ca.example/dir'];
+      const order = { host, directory, url: 'u', key: 'K', createdAt: 5 };
+      const account = { directory, key: 'K', url: null };
+      const writes = (under: Fence, change: { url: string; failures: number }) => [
+        () => store.putOrder({ ...order, url: change.url }, under),
+        () => store.putCertificate(certificate({ name: 'b.example.com', serial: change.url }), under),
+        () => store.putRecord({ ...emptyRecord(host), failures: change.failures }, under),
+        () => store.putAccount({ ...account, url: change.url }, under),
+        () => store.addLedger(directory, { at: change.failures, kind: 'order', host }, under),
+      ];
+      const state = async (at: CertStore) => [
+        await at.order(host, directory),
+        await at.certificates(),
+        await at.records(),
+        await at.account(directory),
+        await at.ledger(directory, 0),
+      ];
+      const first = await harness.locks.acquire('certificate a', { leaseMs: 60_000 });
+      for (const write of writes(first, { url: 'first', failures: 1 })) await write();
+      await first.release();
+      const second = await harness.locks.acquire('certificate a', { leaseMs: 60_000 });
+      const before = await state(harness.other);
+      for (const write of [
+        ...writes(first, { url: 'late', failures: 2 }),
+        () => store.removeOrder(host, directory, first),
+      ]) {
+        await expect(write()).rejects.toThrow(FencedError);
+      }
+      expect(await state(harness.other)).toEqual(before);
+      for (const write of writes(second, { url: 'second', failures: 3 })) await write();
+      expect((await store.order(host, directory))?.url).toBe('second');
+      await store.removeOrder(host, directory, second);
+      expect(await store.order(host, directory)).toBeNull();
+      await second.release();
     });
   });
 }

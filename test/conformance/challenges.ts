@@ -1,12 +1,15 @@
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Challenge, Challenges } from '../../src/certs/challenges.ts';
+import { FencedError, type Locks } from '../../src/kit/locks.ts';
 
 export interface ChallengesHarness {
   readonly store: Challenges;
   /** Another holder of the same store. */
   readonly other: Challenges;
   /** The same store, opened anew: what was durable is there. */
-  reopen(): Challenges;
+  reopen(): Challenges | Promise<Challenges>;
+  /** Whose fences the store knows. */
+  readonly locks: Locks;
 }
 
 const NOW = 1_700_000_000_000;
@@ -40,12 +43,12 @@ const dns = (change: Partial<Challenge> = {}) =>
   }) as Challenge;
 
 /** The contract of Challenges. */
-export function challengesConformance(name: string, open: () => ChallengesHarness): void {
+export function challengesConformance(name: string, open: () => ChallengesHarness | Promise<ChallengesHarness>): void {
   describe(`Challenges: ${name}`, () => {
     let harness: ChallengesHarness;
     let store: Challenges;
-    beforeEach(() => {
-      harness = open();
+    beforeEach(async () => {
+      harness = await open();
       store = harness.store;
     });
 
@@ -55,7 +58,8 @@ export function challengesConformance(name: string, open: () => ChallengesHarnes
       await store.put(alpn());
       await store.put(dns());
       const expected = expect.arrayContaining([http(), alpn(), dns()]);
-      for (const holder of [store, harness.other, harness.reopen()]) expect(await holder.list(NOW)).toEqual(expected);
+      for (const holder of [store, harness.other, await harness.reopen()])
+        expect(await holder.list(NOW)).toEqual(expected);
       expect(await store.list(NOW)).toHaveLength(3);
     });
 
@@ -111,6 +115,18 @@ export function challengesConformance(name: string, open: () => ChallengesHarnes
       await store.put(http());
       await harness.other.list(NOW);
       expect(told).toBe(2);
+    });
+
+    it('refuses one of an order whose lock another has by now', async () => {
+      const first = await harness.locks.acquire('certificate a', { leaseMs: 60_000 });
+      await store.put(http(), first);
+      await first.release();
+      const second = await harness.locks.acquire('certificate a', { leaseMs: 60_000 });
+      await expect(store.put(alpn(), first)).rejects.toThrow(FencedError);
+      expect(await harness.other.list(NOW)).toEqual([http()]);
+      await store.put(alpn(), second);
+      expect(await harness.other.list(NOW)).toHaveLength(2);
+      await second.release();
     });
   });
 }

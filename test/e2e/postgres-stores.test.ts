@@ -2,7 +2,11 @@ import { afterAll, beforeAll, onTestFinished } from 'vitest';
 import type { Locks } from '../../src/kit/locks.ts';
 import type { PostgresStores } from '../../src/postgres/open.ts';
 import { aliasStoreConformance } from '../conformance/alias-store.ts';
+import { certStoreConformance } from '../conformance/cert-store.ts';
+import { challengesConformance } from '../conformance/challenges.ts';
+import { counterStoreConformance } from '../conformance/counter-store.ts';
 import { locksConformance } from '../conformance/locks.ts';
+import { userStoreConformance } from '../conformance/user-store.ts';
 import { POSTGRES, PostgresServer } from '../support/postgres.ts';
 import { openNode } from '../support/postgres-stores.ts';
 import { describeWith } from '../support/programs.ts';
@@ -24,6 +28,17 @@ describeWith(POSTGRES, 'over PostgreSQL', () => {
   }
 
   aliasStoreConformance('PostgresAliasStore', () => nodes(({ aliases }) => aliases));
+  userStoreConformance('PostgresUserStore', () => nodes(({ users }) => users));
+  counterStoreConformance('PostgresCounterStore', () => nodes(({ counters }) => counters));
+
+  async function twoNodes<T>(pick: (stores: PostgresStores) => T) {
+    const url = await server.createDatabase();
+    const [one, two] = [await openNode(url), await openNode(url)];
+    return { store: pick(one), other: pick(two), reopen: async () => pick(await openNode(url)), locks: one.locks };
+  }
+
+  certStoreConformance('PostgreSQL', () => twoNodes(({ certificates }) => certificates));
+  challengesConformance('PostgreSQL', () => twoNodes(({ challenges }) => challenges));
 
   locksConformance('PostgreSQL', true, async () => {
     const url = await server.createDatabase();

@@ -9,6 +9,8 @@ import {
   type OrderRecord,
   type StoredCertificate,
 } from '../../src/certs/store.ts';
+import type { Fence } from '../../src/kit/locks.ts';
+import { LockTable } from './locks.ts';
 import { SharedBacking } from './store-harness.ts';
 
 /** What several holders share. */
@@ -19,15 +21,21 @@ class Shared extends SharedBacking {
   readonly accounts = new Map<string, AccountRecord>();
   readonly orders = new Map<string, OrderRecord>();
   readonly ledgers = new Map<string, LedgerEntry[]>();
+  readonly locks: LockTable;
+
+  constructor(locks: LockTable) {
+    super();
+    this.locks = locks;
+  }
 }
 
 /** A certificate store that lives as long as the test. */
 export class MemoryCertStore implements CertStore {
   readonly #shared: Shared;
 
-  /** @param twin another holder of the same store */
-  constructor(twin?: MemoryCertStore) {
-    this.#shared = twin === undefined ? new Shared() : twin.#shared;
+  /** @param beside another holder of the same store; or the locks that its writes may be made under */
+  constructor(beside: MemoryCertStore | LockTable = new LockTable()) {
+    this.#shared = beside instanceof MemoryCertStore ? beside.#shared : new Shared(beside);
   }
 
   async certificates(): Promise<StoredCertificate[]> {
@@ -38,7 +46,8 @@ export class MemoryCertStore implements CertStore {
     return this.#shared.certificates.get(`${source} ${name}`) ?? null;
   }
 
-  async putCertificate(certificate: StoredCertificate): Promise<void> {
+  async putCertificate(certificate: StoredCertificate, under?: Fence): Promise<void> {
+    this.#shared.locks.check(under);
     const { certificates, orders } = this.#shared;
     certificates.set(`${certificate.source} ${certificate.name}`, certificate);
     if (certificate.source === 'acme') {
@@ -55,7 +64,8 @@ export class MemoryCertStore implements CertStore {
     return this.#shared.records.get(host) ?? null;
   }
 
-  async putRecord(record: HostRecord): Promise<void> {
+  async putRecord(record: HostRecord, under?: Fence): Promise<void> {
+    this.#shared.locks.check(under);
     this.#shared.records.set(record.host, record);
     this.#shared.changedBy(this);
   }
@@ -76,7 +86,8 @@ export class MemoryCertStore implements CertStore {
     return this.#shared.accounts.get(directory) ?? null;
   }
 
-  async putAccount(account: AccountRecord): Promise<void> {
+  async putAccount(account: AccountRecord, under?: Fence): Promise<void> {
+    this.#shared.locks.check(under);
     this.#shared.accounts.set(account.directory, account);
   }
 
@@ -84,11 +95,13 @@ export class MemoryCertStore implements CertStore {
     return this.#shared.orders.get(`${host} ${directory}`) ?? null;
   }
 
-  async putOrder(order: OrderRecord): Promise<void> {
+  async putOrder(order: OrderRecord, under?: Fence): Promise<void> {
+    this.#shared.locks.check(under);
     this.#shared.orders.set(`${order.host} ${order.directory}`, order);
   }
 
-  async removeOrder(host: string, directory: string): Promise<void> {
+  async removeOrder(host: string, directory: string, under?: Fence): Promise<void> {
+    this.#shared.locks.check(under);
     this.#shared.orders.delete(`${host} ${directory}`);
   }
 
@@ -96,7 +109,8 @@ export class MemoryCertStore implements CertStore {
     return (this.#shared.ledgers.get(directory) ?? []).filter(({ at }) => at >= since);
   }
 
-  async addLedger(directory: string, entry: LedgerEntry): Promise<void> {
+  async addLedger(directory: string, entry: LedgerEntry, under?: Fence): Promise<void> {
+    this.#shared.locks.check(under);
     const kept = (this.#shared.ledgers.get(directory) ?? []).filter(({ at }) => at >= entry.at - LEDGER_KEPT);
     this.#shared.ledgers.set(directory, [...kept, entry]);
   }

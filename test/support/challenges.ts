@@ -1,4 +1,6 @@
 import type { Challenge, Challenges } from '../../src/certs/challenges.ts';
+import type { Fence } from '../../src/kit/locks.ts';
+import { LockTable } from './locks.ts';
 import { SharedBacking } from './store-harness.ts';
 
 /** What a challenge takes the place of, and what it says there. */
@@ -18,18 +20,25 @@ const answerOf = (challenge: Challenge) => partsOf(challenge).answer;
 /** What several holders share. */
 class Shared extends SharedBacking {
   readonly pending = new Map<string, Challenge>();
+  readonly locks: LockTable;
+
+  constructor(locks: LockTable) {
+    super();
+    this.locks = locks;
+  }
 }
 
 /** Challenges that live as long as the test. */
 export class MemoryChallenges implements Challenges {
   readonly #shared: Shared;
 
-  /** @param twin another holder of the same store */
-  constructor(twin?: MemoryChallenges) {
-    this.#shared = twin === undefined ? new Shared() : twin.#shared;
+  /** @param beside another holder of the same store; or the locks that its writes may be made under */
+  constructor(beside: MemoryChallenges | LockTable = new LockTable()) {
+    this.#shared = beside instanceof MemoryChallenges ? beside.#shared : new Shared(beside);
   }
 
-  async put(challenge: Challenge): Promise<void> {
+  async put(challenge: Challenge, under?: Fence): Promise<void> {
+    this.#shared.locks.check(under);
     this.#shared.pending.set(idOf(challenge), challenge);
     this.#shared.changedBy(this);
   }

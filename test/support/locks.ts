@@ -1,5 +1,5 @@
 import { setTimeout as timer } from 'node:timers/promises';
-import type { LeaseOptions, Lock, Locks } from '../../src/kit/locks.ts';
+import { type Fence, FencedError, type LeaseOptions, type Lock, type Locks } from '../../src/kit/locks.ts';
 
 interface Lease {
   readonly fence: number;
@@ -10,7 +10,14 @@ interface Lease {
 /** What several `MemoryLocks` share, as nodes share a database. */
 export class LockTable {
   readonly leases = new Map<string, Lease>();
+  /** By name: the number of its last grant. */
+  readonly granted = new Map<string, number>();
   fence = 0;
+
+  /** @throws {FencedError} */
+  check(under: Fence | undefined): void {
+    if (under !== undefined && (this.granted.get(under.name) ?? 0) > under.fence) throw new FencedError(under.name);
+  }
 }
 
 /** How often a waiting node looks whether a lock is free, ms. */
@@ -45,6 +52,7 @@ export class MemoryLocks implements Locks {
     if (held !== undefined && performance.now() < held.until) return null;
     const lease: Lease = { fence: ++this.#table.fence, note: note ?? null, until: performance.now() + leaseMs };
     leases.set(name, lease);
+    this.#table.granted.set(name, lease.fence);
     const lost = new AbortController();
     const renew = () => {
       if (this.#reachable && leases.get(name) === lease) lease.until = performance.now() + leaseMs;
