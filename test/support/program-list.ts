@@ -42,7 +42,7 @@ export const PROGRAMS = {
 export type Program = keyof typeof PROGRAMS;
 
 /** Programs that `scripts/test` builds from public modules where Go is present: the tools of `test/go-programs/go.mod`. */
-export const GO_PROGRAMS = ['conformance', 'kube-manifests', 'olareg'] as const;
+export const GO_PROGRAMS = ['conformance', 'kube-manifests', 'olareg', 'versitygw'] as const;
 export type GoProgram = (typeof GO_PROGRAMS)[number];
 const GO_FOLDER = fileURLToPath(new URL('../go-programs/bin', import.meta.url));
 

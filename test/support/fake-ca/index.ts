@@ -78,6 +78,8 @@ interface Order {
 
 /** What was ordered, for tests to look at. */
 export interface PlacedOrder {
+  /** ms since 1970. */
+  readonly at: number;
   readonly host: string;
   /** Of its identifier: `dns` or `ip`. */
   readonly type: string;
@@ -258,7 +260,7 @@ export class FakeCa {
   #place(account: string, payload: Record<string, unknown>, response: ServerResponse) {
     const { value: host, type } = identifierOf(payload);
     const replaces = payload.replaces as string | undefined;
-    this.orders.push({ host, type, replaces, profile: payload.profile as string | undefined });
+    this.orders.push({ at: Date.now(), host, type, replaces, profile: payload.profile as string | undefined });
     if (replaces !== undefined && this.#replaced.has(replaces)) {
       return this.#problem(response, 409, 'alreadyReplaced', 'the certificate has been replaced already');
     }
