@@ -1,6 +1,7 @@
 import { type Clock, iso } from '../kit/time.ts';
-import { remediation } from './issuer.ts';
+import { adviceOn } from './advice.ts';
 import { isOrderable, type ManagedHosts } from './managed-hosts.ts';
+import { UNCHECKED_INTERVAL } from './order-attempt.ts';
 import { renewalTime } from './schedule.ts';
 import type { CertificateInfo, Explanation } from './service.ts';
 import type { CertificateEvent, HostRecord, StoredCertificate } from './store.ts';
@@ -72,7 +73,8 @@ export class HostStatus {
       state: facts.info?.state ?? 'none',
       summary: summarise(facts),
       events: events.map(({ at, event }) => ({ at: iso(at), event })),
-      advice: [...(lastError === null ? [] : [remediation(lastError.type)]), ...warnings],
+      // What this machine sees of itself comes first: a clock that is wrong explains much of what follows.
+      advice: [...warnings, ...(lastError === null ? [] : adviceOn(lastError, host))],
       nextAttempt: facts.info?.nextAttempt ?? null,
       next: nextStep(facts),
     };
@@ -103,6 +105,17 @@ function summarise({ host, info, record, served, now }: Facts): string {
     : `${host} is served under ${from} from ${served.issuer} that RAN OUT on ${until}: clients refuse it${trouble}`;
 }
 
+/**
+ * When what happens again, in words. While the name does not lead here most attempts are a look whether it does by now: a CA, which counts
+ * failures, is asked once in an hour all the same.
+ */
+export function triesAgain(record: Pick<HostRecord, 'lastError' | 'uncheckedAt'>, at: string): string {
+  const astray = record.lastError?.found?.leadsHere === false;
+  const asked = record.uncheckedAt === null ? null : iso(record.uncheckedAt + UNCHECKED_INTERVAL);
+  if (!astray || asked === null || asked <= at) return `the gateway tries again at ${at}`;
+  return `the gateway tries again at ${at} whether the name leads here by now; the CA is asked then, else at ${asked}`;
+}
+
 function nextStep({ host, info, record, served }: Facts): string {
   if (info === null) return `order one with: gateway cert renew ${host}`;
   if (info.state === 'on demand') return `order it at once with: gateway cert renew ${host}`;
@@ -110,7 +123,7 @@ function nextStep({ host, info, record, served }: Facts): string {
     return 'import its successor in time (gateway cert import), or an own one is ordered';
   if (info.nextAttempt === null) return `nothing is planned; try with: gateway cert renew ${host}`;
   if (record?.lastError != null) {
-    return `the gateway tries again at ${info.nextAttempt}; at once with: gateway cert renew ${host}`;
+    return `${triesAgain(record, info.nextAttempt)}; at once with: gateway cert renew ${host}`;
   }
   if (served === null) return `the gateway orders it at ${info.nextAttempt}`;
   const asked = record?.renewal?.fingerprint === served.fingerprint ? ', the time that the CA suggests' : '';

@@ -27,7 +27,8 @@ const PLACEHOLDER_LIFETIME = 365 * 24 * HOUR;
  */
 export class ManagedHosts {
   readonly #store: CertStore;
-  readonly #domain: string;
+  /** The gateway's own. */
+  readonly domain: string;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #imported: ImportedCertificates;
@@ -61,7 +62,7 @@ export class ManagedHosts {
 
   private constructor(options: Parameters<typeof ManagedHosts.open>[0]) {
     this.#store = options.store;
-    this.#domain = options.domain;
+    this.domain = options.domain;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#imported = new ImportedCertificates(options.store, options.clock.now);
@@ -246,7 +247,7 @@ export class ManagedHosts {
       return certificate === undefined ? undefined : always(contextOf(certificate));
     };
     const find = async (host: string) => (waiting.has(host) ? await this.#find(host) : null);
-    const fallback = () => make(this.#domain) ?? always(contextOf(this.#ownPlaceholder()));
+    const fallback = () => make(this.domain) ?? always(contextOf(this.#ownPlaceholder()));
     this.#served.swap(served, make, fallback, { waiting, find });
   }
 

@@ -5,7 +5,7 @@ import type { ManagedHosts } from './managed-hosts.ts';
 import type { RateLimits } from './rate-limits.ts';
 import { type SelfCheckResult, selfCheck } from './self-check.ts';
 import type { StepListener } from './service.ts';
-import type { HostRecord, StoredCertificate } from './store.ts';
+import type { Finding, HostRecord, StoredCertificate } from './store.ts';
 import type { CertificateMaterial } from './x509.ts';
 
 /** What one attempt changes in a host's record, whether it succeeds or not. */
@@ -13,6 +13,15 @@ export interface AttemptNotes {
   holds: Record<string, number>;
   uncheckedAt: number | null;
   challenge: ChallengeType | null;
+  /** What the self-check saw; null where it was not made. */
+  found: Finding | null;
+}
+
+/** What an attempt that succeeded brought. */
+export interface AttemptOutcome {
+  readonly certificate: StoredCertificate;
+  /** Of issuers that come before the one that issued it, in their order. */
+  readonly refused: readonly IssuerError[];
 }
 
 /** No issuer gave a certificate. */
@@ -64,7 +73,7 @@ export interface AttemptTask {
 }
 
 /** With a failing self-check a CA is asked at most this often: it allows 5 failed validations an hour. */
-const UNCHECKED_INTERVAL = 3_600_000;
+export const UNCHECKED_INTERVAL = 3_600_000;
 /** The longest wait for one answer of a CA, ms; a finalisation may take several seconds. */
 const ANSWER_TIMEOUT = 20_000;
 /** A CA that hangs must leave time for the next one: no answer may take more than this share of what is left of the certificate. */
@@ -102,16 +111,20 @@ export class OrderAttempts {
   }
 
   /** The certificate is stored and served when this resolves. @throws {AttemptFailed} `notes` is filled either way. */
-  async run(task: AttemptTask, notes: AttemptNotes): Promise<StoredCertificate> {
+  async run(task: AttemptTask, notes: AttemptNotes): Promise<AttemptOutcome> {
     const challenges = await this.#challengesFor(task, notes);
     const problems: IssuerError[] = [];
     for (const issuer of this.#settings.issuers) {
       try {
-        return await this.#ask(issuer, challenges, task, notes);
+        return { certificate: await this.#ask(issuer, challenges, task, notes), refused: problems };
       } catch (error) {
         task.signal.throwIfAborted();
         const problem = error instanceof IssuerError ? error : this.#unexpected(error, issuer);
         problems.push(problem);
+        if (issuer !== this.#settings.issuers.at(-1)) {
+          const step = problem.type === 'waiting' ? 'later' : 'refused';
+          task.onStep({ step, message: `${issuer.name}: ${problem.message}; the next CA is asked` });
+        }
         if (problem.type === 'waiting') continue;
         if (problem.retryAfter !== null) notes.holds[issuer.directory] = this.#parts.clock.now() + problem.retryAfter;
       }
@@ -140,6 +153,7 @@ export class OrderAttempts {
     }
     const result = await selfCheck({
       host: task.host,
+      domain: this.#parts.hosts.domain,
       challenges,
       resolvers: this.#settings.resolvers,
       ports: this.#settings.ports,
@@ -147,23 +161,27 @@ export class OrderAttempts {
       signal: task.signal,
     });
     if (result.passed.length > 0) {
-      task.onStep({
-        step: 'resolve',
-        message: `${result.records.join(', ') || task.host}, and this gateway answers there`,
-      });
+      const what = `${result.records.join(', ') || task.host}, and this gateway answers there`;
+      notes.found = { what, next: '', leadsHere: true };
+      task.onStep({ step: 'resolve', message: what });
       return [
         ...preferred.filter((one) => result.passed.includes(one)),
         ...preferred.filter((one) => !result.passed.includes(one)),
       ];
     }
     this.#allowUnchecked(task, notes, result);
-    return preferred;
+    // A CA counts each kind that fails.
+    return result.everyKind ? preferred.slice(0, 1) : preferred;
   }
 
   /** The self-check failed. That is a warning: a CA is asked all the same once an hour, or when the certificate is about to run out. */
   #allowUnchecked(task: AttemptTask, notes: AttemptNotes, { problems, records }: SelfCheckResult): void {
     const now = this.#parts.clock.now();
-    const what = [...(records.length > 0 ? [`found ${records.join(', ')}`] : []), ...problems].join('; ');
+    const what = [
+      ...(records.length > 0 ? [`found ${records.join(', ')}`] : []),
+      ...problems.map((problem) => problem.what),
+    ].join('; ');
+    notes.found = findingOf(problems);
     const last = notes.uncheckedAt;
     const runsOut = task.held !== null && task.held.notAfter - now < UNCHECKED_INTERVAL;
     if (last !== null && now - last < UNCHECKED_INTERVAL && !runsOut) {
@@ -270,6 +288,15 @@ interface Tried {
 
 /** These say that a challenge type was not tried, so they explain less than the failure of another. */
 const UNTRIED: readonly string[] = ['challengeUnavailable', 'waiting'] satisfies OwnProblem[];
+
+/** Each thing that is wrong is told once, with what to do about it. */
+function findingOf(problems: SelfCheckResult['problems']): Finding {
+  return {
+    what: problems.map(({ what }) => what).join('; '),
+    next: [...new Set(problems.map(({ next }) => next))].join('; '),
+    leadsHere: false,
+  };
+}
 
 /** What went wrong with one CA: the problem of the challenge type that was tried last, then those of the others where they differ. */
 function combine(tried: readonly Tried[]): IssuerError {

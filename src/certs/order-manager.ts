@@ -2,8 +2,9 @@ import type { Lock, Locks } from '../kit/locks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { type Clock, iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { HostStatus } from './host-status.ts';
-import { type Issuer, IssuerError, remediation } from './issuer.ts';
+import { adviceOn } from './advice.ts';
+import { type HostStatus, triesAgain } from './host-status.ts';
+import { type Issuer, IssuerError } from './issuer.ts';
 import type { ManagedHosts } from './managed-hosts.ts';
 import { AttemptFailed, type AttemptNotes, type OrderAttempts } from './order-attempt.ts';
 import { lifetime, nextWait } from './schedule.ts';
@@ -70,7 +71,7 @@ export class OrderManager {
     const { hosts, status, log, signal } = this.#parts;
     const before = hosts.issued(host);
     const { holds, uncheckedAt, challenge } = hosts.record(host);
-    let notes: AttemptNotes = { holds: { ...holds }, uncheckedAt, challenge };
+    let notes: AttemptNotes = { holds: { ...holds }, uncheckedAt, challenge, found: null };
     const events: Promise<void>[] = [];
     const onStep: StepListener = (step) => {
       log.debug({ host, step: step.step }, step.message);
@@ -84,14 +85,15 @@ export class OrderManager {
       const held = hosts.issued(host);
       if (held === null || held.fingerprint === before?.fingerprint) {
         const record = hosts.record(host);
-        notes = { holds: { ...record.holds }, uncheckedAt: record.uncheckedAt, challenge: record.challenge };
+        notes = { ...notes, holds: { ...record.holds }, uncheckedAt: record.uncheckedAt, challenge: record.challenge };
         const attemptSignal = AbortSignal.any([signal, lock.lost]);
-        const certificate = await this.#parts.attempts.run(
+        const { certificate, refused } = await this.#parts.attempts.run(
           { host, record, held, onStep, signal: attemptSignal },
           notes,
         );
         await Promise.all(events);
         await this.#succeeded(host, certificate, notes);
+        for (const problem of refused) await this.#tellRefusal(host, problem, notes);
         // It is kept and in use here, whatever becomes of another process; one that is not told asks for it.
         await this.#parts.published().catch(() => {});
         onStep(inUse(certificate));
@@ -127,6 +129,16 @@ export class OrderManager {
     log.info({ host, issuer, serial, notAfter }, 'a new certificate is in use');
   }
 
+  /** A CA that is asked first and refuses may never issue again, although the next one does: whoever has configured it is to know. */
+  async #tellRefusal(host: string, { type, detail, ...problem }: IssuerError, { found }: AttemptNotes): Promise<void> {
+    if (type === 'waiting') return;
+    const { hosts, log, issuers } = this.#parts;
+    const issuer = nameOf(problem, issuers);
+    const advice = adviceOn({ type, detail, found }, host).join('; ');
+    await hosts.addEvent(host, `${issuer} had refused it before: ${type}: ${detail}; ${advice}`);
+    log.warn({ host, issuer, problem: type, detail }, 'a CA refused a certificate that the next one issued');
+  }
+
   /** Records the failure; the error tells whoever waits what it was and what follows. */
   async #failed(
     host: string,
@@ -142,17 +154,19 @@ export class OrderManager {
     // A renewal that a person asked for early is not pressing.
     const again = iso(status.dueAt(host) ?? record.nextAttempt ?? now);
     const problems = inWords(failure, issuers);
-    await hosts.addEvent(host, `${problems}; next attempt at ${again}`);
+    const plan = triesAgain(record, again);
+    await hosts.addEvent(host, `${problems}; ${plan}`);
     const facts = { host, problem: main.type, detail: main.detail, failures: record.failures, nextAttempt: again };
     const waiting = main.type === 'waiting';
+    const advice = adviceOn({ type: main.type, detail: main.detail, found: notes.found }, host);
     if (held !== null && held.notAfter <= now) {
       const what = 'CERTIFICATE RAN OUT and cannot be renewed: clients refuse it';
       log.error({ ...facts, notAfter: iso(held.notAfter) }, what);
     } else log.warn(facts, waiting ? 'a certificate waits for its turn' : 'a certificate could not be obtained');
     return new OperatorError(
       `CERTIFICATE_${waiting ? 'WAITING' : 'REFUSED'}`,
-      `no new certificate for ${host}: ${problems}; the gateway tries again at ${again}`,
-      { next: `${remediation(main.type)}; the whole story: gateway cert explain ${host}`, cause: failure },
+      `no new certificate for ${host}: ${problems}; ${plan}`,
+      { next: `${advice.join('; ')}; the whole story: gateway cert explain ${host}`, cause: failure },
     );
   }
 
@@ -228,7 +242,8 @@ function recordFailure(
   });
   // At least one CA must be willing by then.
   const willing = Math.min(...issuers.map(({ directory }) => notes.holds[directory] ?? 0));
-  const lastError = { type: main.type, detail: main.detail, at: now, directory: main.directory };
+  const { type, detail, directory } = main;
+  const lastError = { type, detail, at: now, directory, found: notes.found };
   return {
     ...record,
     failures,
@@ -251,11 +266,16 @@ function asFailure(error: unknown): AttemptFailed {
 /** Every issuer's problem, word for word. */
 function inWords({ problems }: AttemptFailed, issuers: readonly Issuer[]): string {
   return problems
-    .map(({ directory, type, detail }) => {
-      const issuer = issuers.find((one) => one.directory === directory);
-      return `${issuer === undefined ? '' : `${issuer.name}: `}${type}: ${detail}`;
+    .map((problem) => {
+      const name = nameOf(problem, issuers);
+      return `${name === '' ? '' : `${name}: `}${problem.type}: ${problem.detail}`;
     })
     .join('; ');
+}
+
+/** The CA that a problem is of; empty where it is none's. */
+function nameOf({ directory }: Pick<IssuerError, 'directory'>, issuers: readonly Issuer[]): string {
+  return issuers.find((one) => one.directory === directory)?.name ?? '';
 }
 
 function inUse({ issuer, notAfter }: StoredCertificate): Step {

@@ -54,6 +54,14 @@ export interface StoredCertificate extends CertificateMaterial {
   readonly obtainedAt: number;
 }
 
+/** What the self-check saw: a sentence, and what to do about it. */
+export interface Finding {
+  readonly what: string;
+  /** Empty where the name leads to this gateway. */
+  readonly next: string;
+  readonly leadsHere: boolean;
+}
+
 /** How the attempts to get a certificate for one host went. */
 export interface HostRecord {
   readonly host: string;
@@ -67,6 +75,8 @@ export interface HostRecord {
     readonly detail: string;
     readonly at: number;
     readonly directory: string | null;
+    /** What this gateway saw of the way to it before the CA was asked; left out or null where it did not look. */
+    readonly found?: Finding | null;
   } | null;
   /** By directory URL: that CA must not be asked before. */
   readonly holds: Readonly<Record<string, number>>;

@@ -90,7 +90,7 @@ describe('a self-check that fails', () => {
     expect(asked()).toBe(1);
     const story = await rig.service.explain(HOST);
     expect(story.summary).toContain('there is no A or AAAA record for hub.gw.test');
-    expect(story.advice.join()).toContain('does not lead to this gateway');
+    expect(story.advice.join()).toContain('create an A or AAAA record for hub.gw.test');
     clock.advance(15 * 60_000);
     await rig.obtain(HOST);
     expect(asked()).toBe(2);

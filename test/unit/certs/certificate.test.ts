@@ -1,7 +1,7 @@
 import { generateKeyPairSync, type X509Certificate } from 'node:crypto';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { describe, expect, it } from 'vitest';
-import { remediation } from '../../../src/certs/issuer.ts';
+import { remediation } from '../../../src/certs/advice.ts';
 import { coversHost, readMaterial, requireKnownIssuer, signCertificate } from '../../../src/certs/x509.ts';
 
 const NOW = Math.floor(Date.now() / 1000) * 1000;
@@ -112,7 +112,7 @@ describe('coversHost', () => {
 describe('remediation', () => {
   it('knows every problem of RFC 8555 §6.7 that an order can meet', () => {
     const words =
-      'accountDoesNotExist badCSR badNonce badPublicKey caa compound connection dns externalAccountRequired incorrectResponse invalidContact orderNotReady rateLimited rejectedIdentifier serverInternal tls unauthorized userActionRequired';
+      'accountDoesNotExist badCSR badNonce badPublicKey badSignatureAlgorithm caa compound connection dns externalAccountRequired incorrectResponse invalidContact malformed orderNotReady rateLimited rejectedIdentifier serverInternal tls unauthorized unsupportedContact unsupportedIdentifier userActionRequired';
     const unknown = remediation('urn:ietf:params:acme:error:somethingNew');
     for (const word of words.split(' '))
       expect(remediation(`urn:ietf:params:acme:error:${word}`), word).not.toBe(unknown);
