@@ -114,12 +114,16 @@ export class Readership {
   #isAllowed = false;
 
   /**
-   * @param client who began the fill; undefined where nobody pays, so that nothing is bounded
+   * @param by `client`: who began the fill, left out where nobody pays, so that nothing is bounded; `unpaid`: it pays elsewhere
    * @param onLeft called when the last reader has left and no other has come at once
    */
-  constructor({ allowance, budget }: FillAccounts, client: string | undefined, onLeft: () => void) {
+  constructor(
+    { allowance, budget }: FillAccounts,
+    { client, unpaid = false }: { readonly client?: string; readonly unpaid?: boolean },
+    onLeft: () => void,
+  ) {
     this.#allowance = allowance;
-    this.#budget = client === undefined ? null : budget(client);
+    this.#budget = client === undefined || unpaid ? null : budget(client);
     this.#client = client;
     this.#onLeft = onLeft;
   }

@@ -12,6 +12,8 @@ export type Fetch = (sink: BlobSink, signal: AbortSignal, askers: Askers) => Pro
 export interface FillOptions {
   /** For whom the bytes are fetched: `Pull.client`; left out where nobody asked for them. */
   readonly client?: string;
+  /** Whoever asked for it pays elsewhere: nothing is taken of its quotas here. */
+  readonly unpaid?: boolean;
   /** Those who ask for it; left out where that is the client alone. Whoever is given the growing blob joins them. */
   readonly askers?: Askers;
   /** The second level may give the bytes: this repository may be given kept content of this digest. Otherwise only its registry may. */

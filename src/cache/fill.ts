@@ -3,7 +3,7 @@ import { awaited } from '../kit/async.ts';
 import { type Extent, IntervalSet } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, Digest } from '../oci/names.ts';
-import { type BlobSink, canHaveSize, type RunningTransfer } from '../oci/transfer.ts';
+import { type BlobSink, canHaveSize, type RunningTransfer, type TransferSource } from '../oci/transfer.ts';
 import { Readership, RestedError } from './allowance.ts';
 import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import type { FillKey, PartialName, SharedFile } from './files.ts';
@@ -23,7 +23,6 @@ const MOST_IDLE_FETCHES = 3;
  * that readers ask for, until that is the better half. It is hashed as it comes, and readers get the end of it when the digest is right.
  */
 export class Fill implements FileView, FillState {
-  /** Where it is fetched from. */
   readonly key: BlobKey & FillKey;
   readonly digest: Digest;
   readonly askers: Askers;
@@ -35,8 +34,9 @@ export class Fill implements FileView, FillState {
   readonly readership: Readership;
   /** Nothing is being fetched, since nothing more is wanted now. */
   resting = false;
-  /** What fetches for it now, and the bytes that came from the registry. */
+  /** What fetches for it now, which node gives in the registry's place, and the bytes that came from either. */
   transfer: RunningTransfer | null = null;
+  source: TransferSource | null = null;
   fetched = 0;
   /** The second level, not the upstream, is giving the bytes at the moment. */
   fromTier = false;
@@ -50,7 +50,7 @@ export class Fill implements FileView, FillState {
   #answered = awaited<void>();
   readonly #waiters = new Waiters();
   readonly #endListeners: (() => void)[] = [];
-  /** The bytes on disk belong to a blob of another size than the upstream gives now. */
+  /** What is held belongs to a blob of another size than the upstream gives now. */
   #stale = false;
   /** The second level gave some of the bytes. */
   #usedTier = false;
@@ -66,7 +66,7 @@ export class Fill implements FileView, FillState {
     this.key = key;
     this.#context = context;
     this.#options = options;
-    this.readership = new Readership(context, options.client, () => this.#left());
+    this.readership = new Readership(context, options, () => this.#left());
     this.askers = options.askers ?? new Askers(...(options.client === undefined ? [] : [options.client]));
     this.#file = new FillFile(key, context, {
       written: (extent) => this.#advance(extent),
@@ -80,7 +80,6 @@ export class Fill implements FileView, FillState {
     return this.#file.growing?.written.bytes ?? 0;
   }
 
-  /** Of its file while it grows. */
   get name(): PartialName {
     return this.#file.name;
   }
@@ -193,7 +192,6 @@ export class Fill implements FileView, FillState {
     return this.#wishes.next(this.#missing()) !== null;
   }
 
-  /** Bytes that have not come. */
   #missing(): IntervalSet {
     return IntervalSet.complement(this.#file.growing?.accepted() ?? [], this.size);
   }
@@ -235,6 +233,9 @@ export class Fill implements FileView, FillState {
       watch: (transfer) => {
         this.transfer = transfer;
       },
+      from: (node) => {
+        this.source = node;
+      },
       ...(source === 'tier' ? {} : { wishes: this.#wishes, expectedSize: this.#options.expectedSize }),
     };
   }
@@ -273,7 +274,7 @@ export class Fill implements FileView, FillState {
 
   /** All that is missing will be fetched. @throws {RegistryError} tooManyRequests, of which clients hear in place of the size */
   #promise(reply = 0): void {
-    if (this.fromTier || this.size === undefined) return;
+    if (this.fromTier || this.size === undefined || this.source?.counts === false) return;
     this.readership.promise(this.size - this.bytes, reply);
   }
 
@@ -334,7 +335,8 @@ export class Fill implements FileView, FillState {
 
   #fetched(bytes: number): void {
     this.fetched += bytes;
-    this.#context.fetched(bytes);
+    if (this.source === null) this.#context.fetched(bytes);
+    else if (!this.source.counts) return;
     const end = this.readership.fetched(bytes);
     if (end === null) return;
     this.#fail(new RestedError(end));

@@ -33,8 +33,10 @@ export interface FillProgress {
   /** Null where the registry has not said it. */
   readonly total: number | null;
   readonly readers: number;
-  /** To the registry. */
+  /** To the registry, or to the node. */
   readonly connections: number;
+  /** The id of the node that gives the bytes in the registry's place; null where they come from the registry. */
+  readonly node: string | null;
   /** Lately; of all its time, where it has just begun. */
   readonly bytesPerSecond: number;
   /** It waits until more of it is wanted. */
@@ -184,6 +186,7 @@ function progressOf({ fill, blob, startedAt }: Running): FillProgress {
     total: fill.size ?? null,
     readers: Math.max(0, blob.readers),
     connections: transfer?.connections ?? 0,
+    node: fill.source?.node ?? null,
     bytesPerSecond: Math.round(Number.isFinite(pace) ? pace : fetched / seconds),
     resting,
     startedAt: iso(startedAt),

@@ -123,7 +123,8 @@ function fills(output: Output, { fills: running }: StatusReport): void {
         ? formatBytes(fill.bytes)
         : `${share} %: ${formatBytes(fill.bytes)} of ${formatBytes(fill.total ?? 0)}`;
     const pace = fill.resting ? 'rests' : `${formatBytes(fill.bytesPerSecond)}/s`;
-    paragraph(output, `  ${size}, ${pace}, readers: ${fill.readers}, connections: ${fill.connections}`);
+    const from = fill.node === null ? '' : `, from node ${fill.node}`;
+    paragraph(output, `  ${size}, ${pace}, readers: ${fill.readers}, connections: ${fill.connections}${from}`);
   }
   more(output, running.length);
 }

@@ -24,8 +24,18 @@ export interface BlobSink {
   readonly wishes?: Wishes;
   /** Told what is going to write here, and null when that has ended. */
   readonly watch?: (transfer: RunningTransfer | null) => void;
+  /** Told of whom the bytes written from now on come; not called where all are the registry's own answer. */
+  readonly from?: (source: TransferSource | null) => void;
   /** The blob's size, where it is known before anything of it was fetched (its descriptor in a manifest): an answer with another one is wrong. */
   readonly expectedSize?: number | undefined;
+}
+
+/** Another gateway that shares this one's work, where it gives the bytes in the registry's place. */
+export interface TransferSource {
+  /** Its id. */
+  readonly node: string;
+  /** It fetches them for this gateway's sake: they count as fetched for whoever asked for them here, and for nobody there. */
+  readonly counts: boolean;
 }
 
 /** A transfer under way, as those see it who look how it goes. */
@@ -50,6 +60,8 @@ export interface Wish extends Extent {
  * answers; it ends, although bytes are missing, when nothing is wanted and nothing is under way.
  */
 export interface Wishes {
+  /** All of it is wanted, in the end. */
+  readonly whole: boolean;
   /**
    * The bytes to be fetched next: a part of one extent of `missing`, which is what is neither held nor about to come on a connection; null where
    * nothing more is wanted now. The extent may be as long as it is wanted: a wish from 0 to the end (Infinity while the size is unknown) is

@@ -1,11 +1,8 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { FillBudget } from '../cache/allowance.ts';
-import type { BlobCache, BlobHandle, Fetch, FillOptions, OpenOptions } from '../cache/blob-cache.ts';
+import type { BlobCache, BlobHandle, OpenOptions } from '../cache/blob-cache.ts';
 import { CacheError } from '../cache/blob-cache.ts';
-import type { FillKey } from '../cache/files.ts';
 import type { Asked } from '../cache/wishes.ts';
-import type { Askers } from '../kit/askers.ts';
-import { type Lifetime, SingleFlight } from '../kit/async.ts';
 import type { ByteSource } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/interval-set.ts';
 import { RegistryError } from '../oci/errors.ts';
@@ -20,29 +17,25 @@ import {
   resolveRanges,
   unsatisfied,
 } from '../oci/range.ts';
-import { canHaveSize } from '../oci/transfer.ts';
 import type { Upstream } from '../upstream/upstream.ts';
+import type { BlobFills, HeldBlobKey } from './blob-fills.ts';
 import type { BlobSizes } from './blob-sizes.ts';
 import { ExactSource, Passthrough, wrongSize } from './passthrough.ts';
 import { exceeds, multipart, WithCleanup } from './ranges.ts';
 import { blobHeaders, matchesNone, notModified, type Pull, type Reply, rangeApplies } from './reply.ts';
-import { flightId, NegativeCache, type RepositoryAccess } from './repository-access.ts';
+import { NegativeCache, type RepositoryAccess } from './repository-access.ts';
 
 /** Why a blob's bytes went past the cache, for the metric. */
 export type PassthroughReason = 'not-kept' | 'cache-failed';
-
-/** Which blob, and whose file it is while it grows. */
-type HeldBlobKey = BlobKey & Required<FillKey>;
 
 export interface BlobsOptions {
   readonly upstream: Upstream;
   /** As it is now; null where nothing is kept. */
   readonly blobs: () => BlobCache | null;
   readonly access: RepositoryAccess;
+  readonly fills: BlobFills;
   readonly sizes: BlobSizes;
   readonly now: () => number;
-  /** Ends requests that no client waits for when the gateway stops. */
-  readonly lifetime: Lifetime;
   /** Called for each reply that went past the cache. */
   readonly onPassthrough: (reason: PassthroughReason) => void;
   /** Called for bytes that come past the cache in the middle of a reply that began from it, for this client. */
@@ -59,9 +52,6 @@ export class Blobs {
   readonly #options: BlobsOptions;
   readonly #passthrough: Passthrough;
   readonly #missing: NegativeCache;
-  /** Proof that a repository holds a blob: one upstream request, or the start of one fill, for all who ask at the same time. */
-  readonly #proofs = new SingleFlight<void>();
-  readonly #stats = new SingleFlight<number | undefined>();
 
   constructor(options: BlobsOptions) {
     this.#options = options;
@@ -126,7 +116,7 @@ export class Blobs {
 
   /** Nothing of the blob is in the cache. */
   async #fromUpstream(pull: Pull, entry: RegistryEntry, key: HeldBlobKey): Promise<Reply> {
-    const { access } = this.#options;
+    const { access, fills } = this.#options;
     const blobs = this.#options.blobs();
     const known = matchesNone(pull.ifNoneMatch, key.digest);
     if (pull.method === 'HEAD' || known) {
@@ -143,22 +133,7 @@ export class Blobs {
     if (blobs === null || !keeps) return this.#passThrough(pull, entry, key, specs, 'not-kept');
     const part = specs === null ? undefined : await this.#firstPart(entry, key, specs, pull.client);
     try {
-      let isOwn = false;
-      const start = (askers: Askers): Promise<void> => {
-        isOwn = true;
-        return this.#startFill(blobs, { client: pull.client, askers, part }, entry, key);
-      };
-      const prove = () => this.#proofs.do(flightId(entry, contentId(key, key.digest)), start, pull.client);
-      // That the one who began it has no quota left is nobody else's trouble: the next one begins it.
-      for (let proved = false; !proved; ) {
-        proved = await prove().then(
-          () => true,
-          (error: unknown) => {
-            if (isOwn || !(error instanceof RegistryError) || error.kind !== 'tooManyRequests') throw error;
-            return false;
-          },
-        );
-      }
+      await fills.begin(blobs, { client: pull.client, part }, entry, key);
     } catch (error) {
       if (!(error instanceof CacheError)) throw error;
       return this.#passThrough(pull, entry, key, specs, 'cache-failed');
@@ -187,49 +162,6 @@ export class Blobs {
     quotas.close();
   }
 
-  /** Resolves when the blob has begun to come, or comes already, and this repository is known to hold it. */
-  async #startFill(
-    blobs: BlobCache,
-    { client, askers, part }: { client: string; askers: Askers; part: Asked | undefined },
-    entry: RegistryEntry,
-    key: HeldBlobKey,
-  ): Promise<void> {
-    const { upstream, access, sizes } = this.#options;
-    // Another repository of this registry may have begun a fill since this one looked. That fill's bytes do not show that this repository holds
-    // the blob, and its failure does not show the contrary.
-    const other = blobs.growing(key);
-    // What the second level has is some registry's: it serves whoever may be given kept content.
-    const tier = access.mayServe(entry, key, key.digest);
-    const fetch: Fetch = (sink, signal, all) => upstream.download(key, sink, signal, all);
-    const options: FillOptions = {
-      client,
-      askers,
-      tier,
-      known: access.knows(entry, key, key.digest),
-      expectedSize: sizes.get(key, key.digest),
-      gave: this.#gave(entry, key),
-      wrong: () => access.disproved(key),
-      ...(part === undefined ? {} : { part }),
-    };
-    const asked = access.denials.now;
-    const handle = other ?? blobs.fill(key, fetch, options);
-    try {
-      if (other === null) {
-        await handle.size();
-        if (!tier) access.said(entry, key, [key.digest], asked);
-      } else if (!access.knows(entry, key, key.digest)) await this.#stat(entry, key, askers);
-    } finally {
-      handle.release();
-    }
-  }
-
-  /** To be called when the repository has given the blob: unless its registry has closed it since it was asked. */
-  #gave(entry: RegistryEntry, key: HeldBlobKey): () => void {
-    const { access } = this.#options;
-    const asked = access.denials.now;
-    return () => access.gave(entry, key, key.digest, asked);
-  }
-
   /** What a reader of these ranges will ask for at first; undefined where that is everything. */
   async #firstPart(
     entry: RegistryEntry,
@@ -239,7 +171,7 @@ export class Blobs {
   ): Promise<Asked | undefined> {
     const spec = specs.find(isSatisfiable);
     if (spec?.kind === 'from') return { ...spec, openEnded: spec.to === undefined };
-    const size = this.#options.sizes.get(key, key.digest) ?? (await this.#stat(entry, key, client));
+    const size = this.#options.sizes.get(key, key.digest) ?? (await this.#options.fills.stat(entry, key, client));
     if (spec === undefined || size === undefined || size === 0) return undefined;
     return { from: Math.max(0, size - spec.length), to: size, openEnded: false };
   }
@@ -258,8 +190,7 @@ export class Blobs {
     this.#missing.check(id);
     try {
       const right = complete ? knownSize : undefined;
-      const stat = async (askers: Askers) => void (await this.#stat(entry, key, askers, right));
-      await this.#proofs.do(flightId(entry, id), stat, pull.client);
+      await this.#options.fills.prove(entry, key, pull.client, right);
       return true;
     } catch (error) {
       if (pull.method === 'GET' && error instanceof RegistryError && error.kind === 'upstreamWrong') return false;
@@ -269,24 +200,9 @@ export class Blobs {
   }
 
   async #size(entry: RegistryEntry, key: HeldBlobKey, client: string): Promise<number | undefined> {
-    const { access, sizes } = this.#options;
+    const { access, fills, sizes } = this.#options;
     const size = access.knows(entry, key, key.digest) ? sizes.get(key, key.digest) : undefined;
-    return size ?? this.#stat(entry, key, client);
-  }
-
-  /** @param right the size of the verified blob, where it is here: a registry that claims another has not shown that it holds it */
-  #stat(entry: RegistryEntry, key: HeldBlobKey, by: string | Askers, right?: number): Promise<number | undefined> {
-    const { upstream, access, lifetime } = this.#options;
-    const stat = async (askers: Askers): Promise<number | undefined> => {
-      const asked = access.denials.now;
-      const { size } = await lifetime.run((signal) => upstream.statBlob(key, signal, askers));
-      if (!canHaveSize(key.digest, size) || (right !== undefined && size !== undefined && size !== right)) {
-        throw wrongSize(key, size, right);
-      }
-      access.said(entry, key, [key.digest], asked);
-      return size;
-    };
-    return this.#stats.do(flightId(entry, contentId(key, key.digest)), stat, by);
+    return size ?? fills.stat(entry, key, client);
   }
 
   /** Null where the fill has failed that would bring what is asked for. */
@@ -373,11 +289,11 @@ export class Blobs {
     specs: readonly RangeSpec[] | null,
     reason: PassthroughReason,
   ): Promise<Reply> {
-    const { sizes, onPassthrough } = this.#options;
+    const { fills, sizes, onPassthrough } = this.#options;
     onPassthrough(reason);
     const part = specs === null ? null : await this.#part(pull, entry, key, specs);
     if (part !== null) return part;
-    const gave = this.#gave(entry, key);
+    const gave = fills.gave(entry, key);
     return this.#passthrough.whole(key, { expected: sizes.get(key, key.digest), gave }, pull);
   }
 

@@ -15,6 +15,7 @@ import type { Reference, What } from '../oci/names.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { reasonClass } from '../upstream/failures.ts';
 import { rowOf, type Upstream } from '../upstream/upstream.ts';
+import { BlobFills, type SharedDownloads } from './blob-fills.ts';
 import { BlobSizes } from './blob-sizes.ts';
 import { Blobs } from './blobs.ts';
 import { ManifestsByDigest } from './by-digest.ts';
@@ -24,6 +25,7 @@ import { KeptLists } from './kept-lists.ts';
 import { type ListQuestion, referrersQuestion, tagsQuestion } from './lists.ts';
 import { unlessLoop } from './loops.ts';
 import { type Found, ManifestFetcher } from './manifest-fetcher.ts';
+import { NodeBlobs } from './node-blobs.ts';
 import {
   manifestHeaders,
   type Pull,
@@ -51,12 +53,16 @@ export interface ProxyCoreOptions {
   readonly fetched?: (client: string, bytes: number) => void;
   /** The quotas of a client, of which it is asked whether a blob fits into them before anything of it is fetched; left out where nobody counts. */
   readonly budget?: (client: string) => FillBudget | null;
+  /** The gateways that this one shares its downloads with; left out where it fetches all by itself. */
+  readonly shared?: SharedDownloads;
   /** Milliseconds since 1970, of a clock that never leaps. */
   readonly now?: () => number;
 }
 
 /** The proxy core with what its owner needs besides. */
 export interface ManagedProxyCore extends VersionedCore {
+  /** What other gateways of the same table are given. */
+  readonly forNodes: NodeBlobs;
   /** To be called after a registry was changed or the cache was pruned: raises the generation and forgets what failed a moment ago. */
   invalidate(): void;
   /** Answers that are ready in memory are made anew. */
@@ -70,6 +76,7 @@ export function createProxyCore(options: ProxyCoreOptions): ManagedProxyCore {
 }
 
 class Core implements ManagedProxyCore {
+  readonly forNodes: NodeBlobs;
   readonly #upstream: Upstream;
   readonly #store: ManifestStore;
   readonly #access: RepositoryAccess;
@@ -111,7 +118,9 @@ class Core implements ManagedProxyCore {
     ]);
     const onPassthrough = (why: string) => passed.inc({ why });
     const { fetched, budget } = options;
-    this.#blobs = new Blobs({ upstream, blobs, access, sizes, now, lifetime, onPassthrough, fetched, budget });
+    const fills = new BlobFills({ upstream, access, sizes, lifetime, shared: options.shared ?? null });
+    this.#blobs = new Blobs({ upstream, blobs, access, fills, sizes, now, onPassthrough, fetched, budget });
+    this.forNodes = new NodeBlobs({ blobs, access, fills, table });
     this.#replies = options.replies;
     this.#errors = metrics.counter(
       'registry_errors_total',

@@ -81,12 +81,15 @@ export class RepositoryAccess {
     return entry;
   }
 
-  /** Whether kept content may be given through this repository without asking its registry. */
-  mayServe(entry: RegistryEntry, key: RepositoryKey, digest: Digest): boolean {
+  /**
+   * Whether kept content may be given through this repository without asking its registry.
+   * @param said its registry said to another gateway of this table that it holds the content
+   */
+  mayServe(entry: RegistryEntry, key: RepositoryKey, digest: Digest, said = false): boolean {
     const fact = this.#facts?.of(key, digest) ?? null;
-    if (fact === null) return false;
-    if (counts(fact.gave, entry)) return true;
-    return counts(fact.said, entry) && this.#isOpenTo(entry, digest);
+    if (fact === null && !said) return false;
+    if (counts(fact?.gave ?? null, entry)) return true;
+    return (said || counts(fact?.said ?? null, entry)) && this.#isOpenTo(entry, digest);
   }
 
   /**

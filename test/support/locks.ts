@@ -32,7 +32,7 @@ export class MemoryLocks implements Locks {
     this.#table = table;
   }
 
-  /** From now on this node's renewals reach the table no more. */
+  /** From now on nothing of this node reaches the table: no renewal, and no release. */
   cutOff(): void {
     this.#reachable = false;
   }
@@ -63,9 +63,9 @@ export class MemoryLocks implements Locks {
       name,
       fence: lease.fence,
       lost: lost.signal,
-      async release() {
+      release: async () => {
         clearInterval(renewal);
-        if (leases.get(name) === lease) leases.delete(name);
+        if (this.#reachable && leases.get(name) === lease) leases.delete(name);
       },
     };
   }

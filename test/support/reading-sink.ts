@@ -20,6 +20,10 @@ export class ReadingSink implements BlobSink, Wishes {
   readonly present = new IntervalSet();
   readonly wishes: Wishes = this;
   wantsAll = false;
+  get whole(): boolean {
+    return this.wantsAll;
+  }
+
   begun: number | undefined | null = null;
   /** What came, in order. */
   readonly writes: Extent[] = [];

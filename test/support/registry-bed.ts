@@ -1,6 +1,7 @@
 import type { RegistryEntry, TableSnapshot } from '../../src/aliases/table.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
 import { type Digest, parseDigest, parseReference, type Reference, type What } from '../../src/oci/names.ts';
+import type { SharedDownloads } from '../../src/proxy/blob-fills.ts';
 import { createProxyCore, type ManagedProxyCore } from '../../src/proxy/core.ts';
 import { ManifestCache } from '../../src/proxy/manifest-cache.ts';
 import { type ProxyCore, type Pull, type Reply, repliesTally } from '../../src/proxy/reply.ts';
@@ -28,6 +29,8 @@ export interface BedOptions {
   readonly tagTtl?: number;
   readonly staleFor?: number;
   readonly connections?: number;
+  /** The gateways that it shares its downloads with. */
+  readonly shared?: SharedDownloads;
   /** Stands in front of the real one. */
   readonly wrapUpstream?: (upstream: Upstream) => Upstream;
 }
@@ -79,7 +82,7 @@ export class RegistryBed {
   }
 
   #makeCore(metrics: Metrics): [ManagedProxyCore, ProxyCore] {
-    const { keepNothing, tagTtl = 60_000, staleFor = 7 * 86_400_000 } = this.#options;
+    const { keepNothing, tagTtl = 60_000, staleFor = 7 * 86_400_000, shared } = this.#options;
     const { cache } = this.rig;
     const replies = repliesTally(metrics);
     const core = createProxyCore({
@@ -93,6 +96,7 @@ export class RegistryBed {
       metrics,
       replies,
       now: () => this.clock,
+      ...(shared === undefined ? {} : { shared }),
     });
     return [core, new ManifestCache({ core, replies, rowName: (host) => host, now: () => this.clock })];
   }

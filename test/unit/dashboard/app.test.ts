@@ -34,6 +34,7 @@ const REPORT: DashboardReport = {
         total: 1024,
         readers: 1,
         connections: 2,
+        node: null,
         bytesPerSecond: 100,
         resting: false,
         startedAt: '2026-11-22T11:59:00.000Z',

@@ -1,0 +1,82 @@
+import type { AddressInfo } from 'node:net';
+import type { Locks } from '../kit/locks.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import { FleetFetch, type FleetLimits } from './fleet-fetch.ts';
+import type { NodeIdentity, TrustedNodes } from './identity.ts';
+import type { Nodes } from './nodes.ts';
+import { PeerClient, type PeerLimits } from './peer-client.ts';
+import { type BlobGiver, PeerServer } from './peer-server.ts';
+
+/** A node that is ending has given what it had for the others once it has sent nothing for so long, ms … */
+const QUIET_MS = 250;
+/** … and waits no longer than this for slow ones, ms. */
+const CATCH_UP_MS = 5_000;
+
+export interface ClusterOptions {
+  readonly nodes: Nodes;
+  readonly locks: Locks;
+  /** As it is now: it is replaced before its certificate ends, and stands among the trusted ones then. */
+  readonly identity: () => NodeIdentity;
+  readonly trusted: TrustedNodes;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly limits?: Partial<FleetLimits>;
+  readonly peerLimits?: Partial<PeerLimits>;
+}
+
+/** This node among those that share its state: what it fetches together with them, and what it gives them. */
+export class Cluster {
+  /** Downloads that the fleet does together; see `SharedDownloads` of the proxy core. */
+  readonly downloads: FleetFetch;
+  readonly #options: ClusterOptions;
+  readonly #peers: PeerClient;
+  #server: PeerServer | null = null;
+
+  constructor(options: ClusterOptions) {
+    const { identity, trusted, nodes, locks, log, metrics, limits, peerLimits } = options;
+    this.#options = options;
+    this.#peers = new PeerClient(identity, trusted, peerLimits);
+    this.downloads = new FleetFetch({
+      nodes,
+      locks,
+      peers: this.#peers,
+      log,
+      metrics,
+      ...(limits === undefined ? {} : { limits }),
+    });
+  }
+
+  /** Gives to the other nodes from now on. Resolves to the address that was bound. @throws the system's error where it cannot be had */
+  async serve(
+    listen: { readonly host: string | undefined; readonly port: number },
+    giver: BlobGiver,
+  ): Promise<AddressInfo> {
+    const { identity, trusted, log, metrics } = this.#options;
+    this.#server = await PeerServer.start({
+      listen,
+      identity,
+      trusted,
+      giver,
+      may: (request) => this.downloads.may(request),
+      bid: (key) => this.downloads.bid(key, giver.keeps(key.digest)),
+      log,
+      metrics,
+    });
+    return this.#server.address;
+  }
+
+  /** Tells the others that this node is ending: they ask it for nothing new. What is under way goes on. */
+  async drain(): Promise<void> {
+    this.downloads.drain();
+    await this.#options.nodes.drain();
+  }
+
+  /** Lets the others go on with what this node fetches, and gives nothing more. */
+  async close(): Promise<void> {
+    const server = this.#server;
+    await this.downloads.handOver(async () => server?.caughtUp(QUIET_MS, CATCH_UP_MS));
+    await server?.close();
+    this.#peers.close();
+  }
+}

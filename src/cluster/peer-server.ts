@@ -1,0 +1,290 @@
+import { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { createServer, type Server } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import { Askers } from '../kit/askers.ts';
+import type { ByteSource } from '../kit/byte-source.ts';
+import { FairPool, type PoolLimits } from '../kit/fair-pool.ts';
+import { RegistryError } from '../oci/errors.ts';
+import type { Digest } from '../oci/names.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { NodeIdentity, TrustedNodes } from './identity.ts';
+import {
+  BID_PATH,
+  BLOB_PATH,
+  type BlobRequest,
+  COUNTS_HEADER,
+  encodeRefusal,
+  type GrowingKey,
+  isOfRegistry,
+  PING_PATH,
+  parseBlobRequest,
+  parseGrowing,
+  type Refusal,
+  type SentBid,
+  SIZE_HEADER,
+  THROUGH_HEADER,
+} from './peer-protocol.ts';
+
+/**
+ * Blobs that are given at a time, each with a buffer and a file that others may share. A group is a node, which leaves a third to the others; an asker is
+ * its client, and an item a repository. What is given can be ended, and is then asked for anew, perhaps of another node.
+ */
+const GIVING: PoolLimits = {
+  permits: 256,
+  perGroup: 192,
+  perAsker: 128,
+  perItem: 128,
+  safeFor: 10_000,
+  turn: 30_000,
+};
+/** A node that waits longer than this, ms, does better to ask another, or the registry. */
+const MAX_WAIT_MS = 2_000;
+const BUFFER = 64 * 1024;
+
+/** A blob that this node has, or is just bringing. */
+export interface GivenBlob {
+  /** Undefined while nobody knows it. */
+  readonly size: number | undefined;
+  /** See `PeerBlob`. */
+  readonly through: string | null;
+  readonly counts: boolean;
+  /** From the range's start on, to its end. */
+  readonly source: ByteSource;
+}
+
+/** Port: what this node gives to others. */
+export interface BlobGiver {
+  /**
+   * What it keeps, or is just bringing, or begins to fetch for the node that asks; null where it has nothing that may be given.
+   * @throws {RegistryError} the registry's own, or why this node cannot
+   */
+  give(request: BlobRequest & { readonly node: string }, may: Giving): Promise<GivenBlob | null>;
+  /** Whether it has all of the blob. */
+  keeps(digest: Digest): boolean;
+}
+
+export interface Giving {
+  /** Where it has nothing of the blob, it may fetch it. */
+  readonly begin: boolean;
+  /** What is still on its way here may be given. */
+  readonly growing: boolean;
+}
+
+export interface PeerServerOptions {
+  readonly listen: { readonly host: string | undefined; readonly port: number };
+  /** As it is now: it is replaced before its certificate ends, and stands among the trusted ones then. */
+  readonly identity: () => NodeIdentity;
+  readonly trusted: TrustedNodes;
+  readonly giver: BlobGiver;
+  readonly may: (request: BlobRequest) => Giving;
+  readonly bid: (key: GrowingKey) => SentBid;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly giving?: PoolLimits;
+}
+
+/** Gives blobs to the other nodes of the fleet, and to nobody else: over mutual TLS 1.3, to those whose certificates are trusted. */
+export class PeerServer {
+  readonly #options: PeerServerOptions;
+  readonly #server: Server;
+  readonly #pool: FairPool;
+  readonly #sent;
+  readonly #unwatch: () => void;
+  /** Ids of nodes by the fingerprint of their certificate. */
+  #nodes: ReadonlyMap<string, string>;
+  /** Transfers under way, and when one of them last sent something, by `performance.now()`. */
+  #giving = 0;
+  #lastSent = 0;
+
+  private constructor(options: PeerServerOptions) {
+    const { identity, trusted, metrics } = options;
+    this.#options = options;
+    this.#sent = metrics.counter('cluster_sent_bytes_total', 'Bytes of blobs given to other nodes');
+    this.#nodes = fingerprints(trusted);
+    this.#pool = new FairPool({
+      limits: options.giving ?? GIVING,
+      maxWait: MAX_WAIT_MS,
+      refusal: () => new BusyError('too many nodes ask at once'),
+    });
+    const context = () => ({
+      key: identity().key,
+      cert: identity().certificate,
+      ca: [...trusted.certificates().values()],
+      minVersion: 'TLSv1.3' as const,
+    });
+    this.#server = createServer({ ...context(), requestCert: true, rejectUnauthorized: true }, (request, response) => {
+      this.#answer(request, response).catch((error: unknown) => {
+        options.log.warn({ err: error }, 'another node was not answered');
+        response.destroy();
+      });
+    });
+    this.#server.on('tlsClientError', (error, socket) => {
+      options.log.warn(
+        { address: socket.remoteAddress, reason: error.message },
+        'somebody that is no node of this fleet was refused on cluster.listen',
+      );
+    });
+    this.#unwatch = trusted.watch(() => {
+      this.#nodes = fingerprints(trusted);
+      this.#server.setSecureContext(context());
+    });
+  }
+
+  /** @throws the system's error where the address cannot be had */
+  static async start(options: PeerServerOptions): Promise<PeerServer> {
+    const server = new PeerServer(options);
+    const { host, port } = options.listen;
+    server.#server.listen({ port, ...(host === undefined ? {} : { host }) });
+    await once(server.#server, 'listening');
+    return server;
+  }
+
+  /** As it was bound. */
+  get address(): AddressInfo {
+    return this.#server.address() as AddressInfo;
+  }
+
+  /** Resolves once nothing was sent for `quietMs`, or after `mostMs`: the others have what this node had for them. */
+  async caughtUp(quietMs: number, mostMs: number): Promise<void> {
+    const until = performance.now() + mostMs;
+    while (this.#giving > 0 && performance.now() < until && performance.now() - this.#lastSent < quietMs) {
+      await new Promise((resolve) => setTimeout(resolve, quietMs / 4));
+    }
+  }
+
+  /** Ends every transfer. */
+  async close(): Promise<void> {
+    this.#unwatch();
+    const closed = once(this.#server, 'close');
+    this.#server.close();
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { fingerprint256 } = (request.socket as TLSSocket).getPeerCertificate();
+    const node = this.#nodes.get(fingerprint256);
+    // One that was trusted when it connected.
+    if (node === undefined) {
+      request.socket.destroy();
+      return;
+    }
+    const url = new URL(request.url ?? '/', 'https://node');
+    switch (request.method === 'GET' ? url.pathname : '') {
+      case PING_PATH:
+        response.writeHead(204).end();
+        return;
+      case BID_PATH: {
+        const key = parseGrowing(url.searchParams);
+        if (key === null) response.writeHead(400).end();
+        else
+          response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(this.#options.bid(key)));
+        return;
+      }
+      case BLOB_PATH: {
+        const blob = parseBlobRequest(url.searchParams, request.headers.range);
+        if (blob === null) response.writeHead(400).end();
+        else await this.#giveTo(node, blob, response);
+        return;
+      }
+      default:
+        response.writeHead(404).end();
+    }
+  }
+
+  async #giveTo(node: string, blob: BlobRequest, response: ServerResponse): Promise<void> {
+    const gone = new AbortController();
+    response.once('close', () => gone.abort(new Error('the node has gone')));
+    const permit = { askers: new Askers(`${node} ${blob.client}`), item: blob.key.repository };
+    let release: (() => void) | null = null;
+    try {
+      release = await this.#pool.acquire(node, gone.signal, {
+        ...permit,
+        pace: () => Number.POSITIVE_INFINITY,
+        rest: () => response.destroy(),
+      });
+      const given = await this.#options.giver.give({ ...blob, node }, this.#options.may(blob));
+      if (given === null) return refuse(response, 'none');
+      await this.#send(given, blob, response);
+    } catch (error) {
+      if (gone.signal.aborted || response.headersSent) response.destroy();
+      else if (error instanceof BusyError) refuse(response, 'busy');
+      else if (isOfRegistry(error)) refuse(response, error);
+      else {
+        // Its own trouble: the asking node finds another way.
+        const own = error instanceof RegistryError ? { reason: error.logged } : { err: error };
+        this.#options.log.info({ ...own, to: node, digest: blob.key.digest }, 'a blob was not given to another node');
+        refuse(response, 'busy');
+      }
+    } finally {
+      release?.();
+    }
+  }
+
+  async #send(given: GivenBlob, { range }: BlobRequest, response: ServerResponse): Promise<void> {
+    const { size, through, counts, source } = given;
+    this.#giving++;
+    this.#lastSent = performance.now();
+    const left = response.destroyed;
+    // A source that waits for bytes ends its wait when it is closed.
+    response.once('close', () => void source.close());
+    try {
+      if (left) return;
+      const end = size === undefined ? undefined : Math.min(range.to ?? size, size);
+      response.writeHead(200, {
+        'content-type': 'application/octet-stream',
+        ...(end === undefined ? {} : { 'content-length': Math.max(0, end - range.from) }),
+        ...(size === undefined ? {} : { [SIZE_HEADER]: size }),
+        ...(through === null ? {} : { [THROUGH_HEADER]: through }),
+        ...(counts ? { [COUNTS_HEADER]: '1' } : {}),
+      });
+      response.flushHeaders();
+      await this.#pump(source, response);
+      response.end();
+    } finally {
+      this.#giving--;
+      await source.close();
+    }
+  }
+
+  async #pump(source: ByteSource, response: ServerResponse): Promise<void> {
+    for (;;) {
+      // Given to the socket, which has no copy of it: each has to be another one.
+      const buffer = Buffer.allocUnsafe(BUFFER);
+      const count = await source.pull(buffer);
+      if (count === 0) return;
+      this.#lastSent = performance.now();
+      this.#sent.inc(count);
+      if (!response.write(buffer.subarray(0, count)) && !response.destroyed) await takesMore(response);
+      if (response.destroyed) return;
+    }
+  }
+}
+
+/** Resolves when what was written has gone out, or never will. */
+function takesMore(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      response.off('drain', end);
+      response.off('close', end);
+      resolve();
+    };
+    response.on('drain', end);
+    response.on('close', end);
+  });
+}
+
+class BusyError extends Error {}
+
+function fingerprints(trusted: TrustedNodes): Map<string, string> {
+  return new Map([...trusted.certificates()].map(([id, pem]) => [new X509Certificate(pem).fingerprint256, id]));
+}
+
+function refuse(response: ServerResponse, why: Refusal | RegistryError): void {
+  const status = why instanceof RegistryError ? why.status : why === 'none' ? 404 : 503;
+  response.writeHead(status, { 'content-type': 'application/json' }).end(encodeRefusal(why));
+}
