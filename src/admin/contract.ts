@@ -1,6 +1,7 @@
 import type { CacheStats } from '../cache/admin.ts';
 import type { FillProgress } from '../cache/running-fills.ts';
 import type { CertificateInfo, CertificateState } from '../certs/service.ts';
+import type { Node } from '../cluster/nodes.ts';
 import type { ConfigChange } from '../config/reload.ts';
 import type { Authority } from '../kit/authorities.ts';
 import type { ClientUse, Trouble } from '../telemetry/activity.ts';
@@ -120,6 +121,20 @@ export interface DoctorReport {
   readonly counts: { readonly ok: number; readonly warn: number; readonly fail: number };
 }
 
+/** How it stands between a gateway and the database that it shares with others. */
+export interface SharedDatabase {
+  /** Without user and password. */
+  readonly where: string;
+  readonly reachable: boolean;
+  /** Since when that is so, ISO 8601. */
+  readonly since: string;
+  /** Why it is not reachable. */
+  readonly trouble: string | null;
+}
+
+/** One of the gateways that share a database. */
+export type NodeRow = Node & { readonly self: boolean };
+
 /** What `status --json` shows. `null`s where no gateway runs. */
 export interface StatusReport {
   readonly running: boolean;
@@ -157,6 +172,10 @@ export interface StatusReport {
   /** What went wrong lately, the latest first. */
   readonly troubles: readonly Trouble[];
   readonly users: number;
+  /** Null where the gateway has its state for itself. */
+  readonly database: SharedDatabase | null;
+  /** The gateways that share the state, as far as this one knows; itself alone where it has it for itself. */
+  readonly nodes: readonly NodeRow[];
   /** What an operator should know, a sentence each. */
   readonly warnings: readonly string[];
 }

@@ -8,6 +8,7 @@ import type { AliasEntry, RegistryEntry } from '../aliases/table.ts';
 import type { CacheAdmin } from '../cache/admin.ts';
 import type { CertificateInfo, CertificateOperations, CertificateService } from '../certs/service.ts';
 import { CLIENT_KINDS } from '../clients/facts.ts';
+import type { Nodes } from '../cluster/nodes.ts';
 import type { Config } from '../config/config.ts';
 import { parseDuration } from '../config/values.ts';
 import { redactUrl } from '../kit/http.ts';
@@ -16,7 +17,7 @@ import type { Activity } from '../telemetry/activity.ts';
 import type { History } from '../telemetry/history.ts';
 import type { Reading } from '../telemetry/metrics.ts';
 import type { Upstream } from '../upstream/upstream.ts';
-import type { AliasRow, RegistryRow, ReloadReport } from './contract.ts';
+import type { AliasRow, RegistryRow, ReloadReport, SharedDatabase } from './contract.ts';
 import type { ProbeAnswer } from './probe.ts';
 
 /** What only a gateway that runs has. */
@@ -61,6 +62,10 @@ export interface OperationsDeps {
   readonly cache: () => CacheAdmin;
   /** Copies the database into a new file, consistent, while it is used; resolves to the number of its schema. */
   readonly snapshot: (path: string) => Promise<number>;
+  /** The gateways that share this state; this one alone where it has it for itself. */
+  readonly nodes: Nodes;
+  /** How it stands with the database that they share; null where there is none. */
+  readonly sharedDatabase: (() => SharedDatabase) | null;
   readonly live: LiveGateway | null;
 }
 

@@ -139,6 +139,31 @@ export function openInternalRoot(dataDir: string, now: number = Date.now()): Int
   };
 }
 
+/**
+ * Lets several gateways have one local CA: the files become those of the fleet. Done before they are opened.
+ * @param shared gives what the first gateway has put, which is `own()` for that one; null where it cannot be known now: then the files stay
+ * @returns whether another CA was here, which clients of this gateway may trust
+ */
+export async function shareInternalRoot(
+  dataDir: string,
+  shared: (own: () => string) => Promise<string | null>,
+): Promise<boolean> {
+  const [keyFile, certificateFile] = [join(dataDir, KEY_FILE), join(dataDir, 'ca.crt')];
+  const hadOwn = existsSync(keyFile);
+  const read = () => JSON.stringify([readFileSync(keyFile, 'utf8'), readFileSync(certificateFile, 'utf8')]);
+  const text = await shared(() => {
+    openInternalRoot(dataDir);
+    return read();
+  });
+  if (text === null || (existsSync(keyFile) && existsSync(certificateFile) && read() === text)) return false;
+  const [key, certificate] = JSON.parse(text) as [string, string];
+  // A kill between the two is mended by the next start: the certificate that does not belong to the key is gone.
+  rmSync(certificateFile, { force: true });
+  writeWhole(keyFile, key, 0o600);
+  writeWhole(certificateFile, certificate, 0o644);
+  return hadOwn;
+}
+
 function readKey(file: string) {
   try {
     return createPrivateKey(readFileSync(file));

@@ -34,6 +34,7 @@ export function statusCommand(session: Session, exit: Exit): Command {
 
 function showStatus(output: Output, status: StatusReport): void {
   output.facts(facts(status));
+  nodes(output, status);
   fills(output, status);
   table(output, 'registries', ['registry', 'requests', 'failed', 'sent', 'fetched'], status.byRegistry, (row) => [
     row.registry,
@@ -66,6 +67,10 @@ function facts(status: StatusReport): [string, Cell | string[]][] {
     ['domain', status.domain],
     ['data', status.dataDir],
   ];
+  if (status.database !== null) {
+    const { where, reachable, since } = status.database;
+    rows.push(['database', reachable ? where : { text: `${where}: away since ${formatWhen(since)}`, tone: 'bad' }]);
+  }
   if (status.running) {
     rows.push(['https', [...addresses.https]], ['http', [...addresses.http]], ['metrics', addresses.metrics ?? 'off']);
     rows.push(['workers', String(status.workers)]);
@@ -90,6 +95,17 @@ function facts(status: StatusReport): [string, Cell | string[]][] {
   }
   if (limits !== null) rows.push(['limits', limitLines(limits)]);
   return rows;
+}
+
+/** Those that share the state, where there are others. */
+function nodes(output: Output, { database, nodes: live }: StatusReport): void {
+  if (database === null) return;
+  table(output, `gateways with ${database.where}`, ['node', 'address', 'version', 'state'], live, (node) => [
+    node.self ? `${node.id} (this one)` : node.id,
+    node.address ?? 'reached by none',
+    node.version,
+    node.draining ? { text: 'ends', tone: 'warn' } : 'serves',
+  ]);
 }
 
 function certificates({ certificates: counts, nextExpiry }: StatusReport): string[] {

@@ -22,6 +22,8 @@ export interface AppDeps extends PageDeps {
   readonly rootFile: string | null;
   /** True, or why the gateway is not ready. */
   readonly ready: () => true | string;
+  /** What whoever asks whether it is ready should know although it is. */
+  readonly remark?: (() => string | null) | undefined;
   /** Port that clients of HTTPS connect to: of `publicUrl`, else that of the listener. */
   readonly port: () => number;
   readonly metrics: Pick<Metrics, 'text' | 'contentType'>;
@@ -40,7 +42,9 @@ export function createApp(deps: AppDeps): EdgeApp {
   app.get('/healthz', (c) => respond(c, 'health', textAnswer(200, 'ok\n')));
   app.get('/readyz', (c) => {
     const state = deps.ready();
-    return respond(c, 'health', state === true ? textAnswer(200, 'ready\n') : textAnswer(503, `not ready: ${state}\n`));
+    if (state !== true) return respond(c, 'health', textAnswer(503, `not ready: ${state}\n`));
+    const remark = deps.remark?.() ?? null;
+    return respond(c, 'health', textAnswer(200, remark === null ? 'ready\n' : `ready\n${remark}\n`));
   });
 
   app.get(

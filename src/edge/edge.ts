@@ -49,6 +49,8 @@ export interface EdgeOptions {
   readonly outlines: () => readonly RegistryOutline[] | Promise<readonly RegistryOutline[]>;
   /** True, or why the gateway is not ready. */
   readonly ready: () => true | string;
+  /** What whoever asks whether it is ready should know although it is; null, or left out: nothing. */
+  readonly remark?: () => string | null;
   readonly log: Logger;
   /** Where the access log writes its lines; null, or left out: through `log`. */
   readonly logLines?: LineSink | null;
@@ -128,6 +130,7 @@ export class Edge {
       certificates,
       rootFile,
       ready,
+      remark: options.remark,
       port,
       clientFacts,
       outlines: options.outlines,

@@ -60,6 +60,7 @@ export function follow(stores: FollowedStores, uptake: Uptake, kept: KeptState):
     };
 
   const { aliases, users, certificates, challenges, counters } = stores;
+  let lastUses: ReadonlyMap<string, string> = new Map();
   return {
     aliases: {
       load: () => load('aliases', 'aliases', () => aliases.load()),
@@ -71,7 +72,15 @@ export function follow(stores: FollowedStores, uptake: Uptake, kept: KeptState):
       add: changing('users', (...args) => users.add(...args)),
       replace: changing('users', (...args) => users.replace(...args)),
       remove: changing('users', (...args) => users.remove(...args)),
-      lastUses: () => users.lastUses(),
+      async lastUses() {
+        try {
+          lastUses = await users.lastUses();
+        } catch (error) {
+          // For the operator's eyes alone: the list of users is not to fail for it.
+          if (!isAway(error)) throw error;
+        }
+        return lastUses;
+      },
       noteUses: (times) => users.noteUses(times),
       watch: watch('users', users),
     },

@@ -134,17 +134,22 @@ export class PostgresNodes implements Nodes, TrustedNodes {
         [TOPICS, '{}'],
       );
       const wanted = rows[0]?.wanted ?? '{}';
-      for (let wait = LOOK.least; ; wait = Math.min(LOOK.most, 2 * wait)) {
-        const behind = await query<Omit<Row, 'sealed_certificate'>>(
-          `SELECT id, address, version, draining FROM nodes WHERE live AND id <> $1 AND EXISTS (
+      // Who lives now: one that dies meanwhile has not taken it, and may come back.
+      const living = await query<{ id: string }>('SELECT id FROM nodes WHERE live AND id <> $1', [this.#self.id]);
+      const ids = living.rows.map(({ id }) => id);
+      for (let wait = LOOK.least; ids.length > 0; wait = Math.min(LOOK.most, 2 * wait)) {
+        const behind = await query<Node & { readonly live: boolean }>(
+          `SELECT id, address, version, draining, live FROM nodes WHERE id = ANY ($1) AND EXISTS (
              SELECT 1 FROM jsonb_each_text($2::jsonb) AS want
              WHERE coalesce((taken ->> want.key)::bigint, -1) < want.value::bigint)
            ORDER BY id`,
-          [this.#self.id, wanted],
+          [ids, wanted],
         );
-        if (behind.rows.length === 0 || performance.now() > deadline) return { nodes: behind.rows };
+        const nodes = behind.rows.map(({ live: _, ...node }) => node);
+        if (!behind.rows.some(({ live }) => live) || performance.now() > deadline) return { nodes };
         await timer(wait, undefined, signal === undefined ? {} : { signal });
       }
+      return { nodes: [] };
     } catch (error) {
       signal?.throwIfAborted();
       this.#options.log.warn({ err: error }, 'it is not known which nodes serve by the last change');

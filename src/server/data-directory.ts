@@ -5,6 +5,9 @@ import { OperatorError } from '../kit/operator-error.ts';
 /** The database of the gateway's state, in its data directory. */
 export const databaseFile = (dataDir: string): string => join(dataDir, 'gateway.db');
 
+/** What a gateway with a shared database serves by while that is away. */
+export const keptStateFile = (dataDir: string): string => join(dataDir, 'fleet-state.sealed');
+
 /**
  * Whether a gateway has ever run on it.
  * @throws {OperatorError} `DATA_DIR_UNUSABLE` where this user cannot see that

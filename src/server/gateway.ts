@@ -17,7 +17,7 @@ import type { BoundAddress, EdgeAddresses } from '../edge/listeners.ts';
 import { EDGE_LIMITS } from '../edge/servers.ts';
 import { TicketKeys } from '../edge/tls.ts';
 import { Lifecycle, version } from '../kit/process.ts';
-import { steadyNow } from '../kit/time.ts';
+import { iso, steadyNow } from '../kit/time.ts';
 import { createProxyCore } from '../proxy/core.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { type RegistryOutline, registryOutlines } from '../proxy/outline.ts';
@@ -29,6 +29,7 @@ import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream, type ManagedUpstream } from '../upstream/registry-upstream.ts';
 import { ConnectionShare, ConnectionTotals } from '../workers/connection-totals.ts';
 import { WorkerSupervisor } from '../workers/supervisor.ts';
+import { describeDatabase, measureFleet } from './fleet.ts';
 import { measureGateway } from './own-metrics.ts';
 import { Reloader } from './reload.ts';
 import { openState, type State } from './state.ts';
@@ -79,7 +80,7 @@ interface Base {
   /** The other processes that serve; null before they are started, and where this process serves alone. */
   workers: WorkerSupervisor | null;
   /** Encrypt TLS session tickets, in every process of this gateway. */
-  readonly ticketKeys: TicketKeys;
+  ticketKeys: () => Buffer;
   /** Of clients, with all processes. */
   readonly connections: ConnectionTotals;
   /** What all processes saw of clients and troubles. */
@@ -128,7 +129,7 @@ export async function startGateway(options: {
     lifecycle: new Lifecycle(),
     ready: 'starting',
     workers: null,
-    ticketKeys: new TicketKeys(EDGE_LIMITS.ticketKeysMs),
+    ticketKeys: new TicketKeys(EDGE_LIMITS.ticketKeysMs).current,
     connections: new ConnectionTotals(),
     activity: new Activity(),
   };
@@ -152,6 +153,7 @@ export async function startGateway(options: {
 
     base.ready = true;
     await live.settled();
+    await joinNodes(base, { state, live });
     const hints = await startHints(base, { state, bound });
     const { format } = config.log;
     // A person is told in sentences, by whoever has started it.
@@ -177,9 +179,25 @@ export async function startGateway(options: {
 async function startState(base: Base): Promise<State> {
   const { config, log, metrics, lifecycle } = base;
   const published = async () => base.workers?.settled();
-  const state = await openState({ config, log, metrics, activity: 'serve', published });
+  const serving = { ticketKeysMs: EDGE_LIMITS.ticketKeysMs };
+  const state = await openState({ config, log, metrics, activity: 'serve', serving, published });
   lifecycle.defer('the state', () => state.close());
+  if (state.ticketKeys !== null) base.ticketKeys = state.ticketKeys;
+  if (state.fleet !== null) measureFleet(metrics, state.fleet);
   return state;
+}
+
+/** From now on the other gateways of the same database wait for this one, and know when it ends. */
+async function joinNodes({ lifecycle }: Base, { state, live }: Pick<Parts, 'state' | 'live'>): Promise<void> {
+  await state.fleet?.nodes.join(() => live.settled());
+  lifecycle.defer('the news that this gateway is ending', () => state.nodes.drain());
+}
+
+/** What whoever asks whether the gateway is ready should know although it is; null where that is nothing. */
+function remarkOn({ fleet }: State): string | null {
+  const contact = fleet?.feed.contact;
+  if (contact === undefined || contact.reachable) return null;
+  return `the database has not been there since ${iso(contact.since)}: pulls go on as things were then (${contact.trouble})`;
 }
 
 function startUpstream(base: Base, { state: { table, pseudonym } }: Pick<Parts, 'state'>): ManagedUpstream {
@@ -252,13 +270,14 @@ function buildEdge(
     access,
     outlines,
     ready: () => base.ready,
+    remark: () => remarkOn(state),
     log,
     logLines: base.logLines,
     metrics,
     activity: base.activity,
     version: version(),
     pseudonym: state.pseudonym,
-    ticketKeys: ticketKeys.current,
+    ticketKeys,
     peers: processes === 1 ? null : peers,
   });
 }
@@ -287,7 +306,8 @@ function startWorkers(
             certificates: () => state.certificates?.contexts() ?? null,
             challenges: () => state.certificates?.alpnChallenges ?? null,
             ready: () => base.ready,
-            ticketKeys: ticketKeys.current,
+            remark: () => remarkOn(state),
+            ticketKeys,
           },
           access,
           outlines,
@@ -370,7 +390,7 @@ async function sampleOf(metrics: Metrics, cache: Cache): Promise<Sample> {
 
 async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state' | 'cache' | 'live'>): Promise<void> {
   const { config, reloader, log, lifecycle, wellKnown } = base;
-  const { table, users, certificates, pseudonym } = state;
+  const { table, users, certificates, pseudonym, nodes, fleet } = state;
   const operations = createOperations({
     get config() {
       return reloader.config;
@@ -382,6 +402,8 @@ async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state
     certificates,
     cache: () => cache.admin,
     snapshot: state.snapshot,
+    nodes,
+    sharedDatabase: fleet === null ? null : () => describeDatabase(fleet),
     live,
   });
   const admin = await startAdminServer({ dataDir: config.dataDir, operations, log });

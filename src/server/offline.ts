@@ -6,6 +6,7 @@ import { OperatorError } from '../kit/operator-error.ts';
 import { version } from '../kit/process.ts';
 import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
+import { describeDatabase } from './fleet.ts';
 import { openState } from './state.ts';
 import { holderOf, openIndex } from './stores.ts';
 
@@ -37,7 +38,7 @@ export async function runOffline(
     return createCache({ dataDir, config: settings, index, log, metrics, maintain: false });
   };
   try {
-    const { table, users, certificates } = state;
+    const { table, users, certificates, fleet } = state;
     // Not started: it knows its hosts and what is stored, and orders nothing.
     certificates?.cover(state.coveredHosts());
     const operations = createOperations({
@@ -52,6 +53,8 @@ export async function runOffline(
         return cache.admin;
       },
       snapshot: state.snapshot,
+      nodes: state.nodes,
+      sharedDatabase: fleet === null ? null : () => describeDatabase(fleet),
       live: null,
     });
     const operation = operations.get(name);

@@ -4,14 +4,16 @@ import { AliasTable } from '../aliases/alias-table.ts';
 import { presetTest } from '../aliases/presets.ts';
 import { seedRows } from '../aliases/yaml.ts';
 import { type Certificates, createCertificates } from '../certs/create.ts';
+import { shareInternalRoot } from '../certs/internal-ca.ts';
 import type { CoveredHost } from '../certs/service.ts';
 import { publicHostOf } from '../clients/facts.ts';
+import type { Nodes } from '../cluster/nodes.ts';
 import type { Config } from '../config/config.ts';
 import { Lifecycle } from '../kit/process.ts';
 import { pseudonymOf } from '../kit/via.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { openStores, type Stores } from './stores.ts';
+import { openStores, type Stores, type StoresOptions } from './stores.ts';
 
 /** How long a CA may take to hear of another address, ms. */
 const CONTACT_TIMEOUT = 60_000;
@@ -21,8 +23,13 @@ export interface State {
   readonly table: AliasTable;
   readonly users: Users;
   readonly counters: CounterStore;
-  /** As `Via` names this gateway. */
+  /** As `Via` names this gateway, or all of its fleet. */
   readonly pseudonym: string;
+  /** The gateways that share this state. */
+  readonly nodes: Nodes;
+  /** What they share besides; null for the only one of its database. */
+  readonly fleet: Stores['fleet'];
+  readonly ticketKeys: Stores['ticketKeys'];
   readonly snapshot: Stores['snapshot'];
   /** Null with `tls.mode: off`. */
   readonly certificates: Certificates | null;
@@ -41,16 +48,16 @@ export async function openState(options: {
   readonly config: Config;
   readonly log: Logger;
   readonly metrics: Metrics;
-  /** What this process does with the directory, for the message to another one that is refused it meanwhile. */
-  readonly activity: string;
+  readonly activity: StoresOptions['activity'];
+  readonly serving?: StoresOptions['serving'];
   /** Resolves once every process of this gateway answers the challenges as they are now; left out where nothing is ordered. */
   readonly published?: () => Promise<void>;
 }): Promise<State> {
-  const { config, log, metrics, activity } = options;
+  const { config, log, metrics, activity, serving = null } = options;
   const lifecycle = new Lifecycle();
   const close = () => lifecycle.end((what, error) => log.error({ err: error }, `${what} did not close well`));
   try {
-    const stores = await openStores(config, activity, lifecycle, log);
+    const stores = await openStores(config, { activity, serving, lifecycle, log });
     const { domain } = config;
     const table = await AliasTable.open({
       store: stores.aliases,
@@ -71,7 +78,20 @@ export async function openState(options: {
         onDemand: isPreset(alias),
       })),
     ];
-    const { certificates: store, challenges, locks } = stores;
+    const { certificates: store, challenges, locks, nodes } = stores;
+    // A CA asks whichever of them the name leads to.
+    const published = async () => {
+      await options.published?.();
+      await nodes.settled();
+    };
+    const { fleet } = stores;
+    if (fleet !== null && config.tls.mode === 'internal') {
+      const replaced = await shareInternalRoot(config.dataDir, (own) => fleet.shared('internal-ca', own));
+      if (replaced)
+        log.warn(
+          `the local CA of ${config.dataDir} was replaced by that of the other gateways: clients have to trust ca.crt anew`,
+        );
+    }
     // The ACME library is a third of all code: a gateway that asks no CA never loads it.
     const issuers =
       config.tls.mode === 'acme' ? (await import('../acme/issuer.ts')).createIssuers(config.acme, store, locks) : [];
@@ -79,7 +99,7 @@ export async function openState(options: {
       config,
       store,
       challenges,
-      published: options.published,
+      published,
       locks,
       log,
       metrics,
@@ -112,6 +132,9 @@ export async function openState(options: {
       users,
       counters: stores.counters,
       pseudonym,
+      nodes,
+      fleet: stores.fleet,
+      ticketKeys: stores.ticketKeys,
       snapshot: stores.snapshot,
       certificates,
       coveredHosts,

@@ -5,9 +5,13 @@ import type { AliasStore } from '../aliases/store.ts';
 import type { CacheIndex } from '../cache/index-port.ts';
 import type { Challenges } from '../certs/challenges.ts';
 import type { CertStore } from '../certs/store.ts';
+import { type Nodes, SingleNode } from '../cluster/nodes.ts';
 import type { Config } from '../config/config.ts';
 import type { Locks } from '../kit/locks.ts';
-import type { Lifecycle } from '../kit/process.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import { type Lifecycle, version } from '../kit/process.ts';
+import { SecretKeys } from '../kit/sealed.ts';
+import type { Fleet, ServingFleet } from '../postgres/fleet.ts';
 import { SqliteAliasStore } from '../sqlite/alias-store.ts';
 import { openCacheIndex } from '../sqlite/cache-index.ts';
 import { SqliteCertStore } from '../sqlite/cert-store.ts';
@@ -26,7 +30,7 @@ import { gatewayMigrations } from '../sqlite/migrations/gateway.ts';
 import { inspectDatabase, snapshotDatabase } from '../sqlite/snapshot.ts';
 import { SqliteUserStore } from '../sqlite/user-store.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { databaseFile } from './data-directory.ts';
+import { databaseFile, keptStateFile } from './data-directory.ts';
 
 /** The stores of the gateway's state, each behind its port: this file alone says which implementation that is. */
 export interface Stores {
@@ -36,23 +40,36 @@ export interface Stores {
   readonly locks: Locks;
   readonly users: UserStore;
   readonly counters: CounterStore;
-  /** What the gateway calls itself to others: 16 random hex digits, made with the database. */
+  /** What the gateway, or its whole fleet, calls itself to others: 16 random hex digits, made with the database. */
   readonly identity: string;
+  /** The gateways that share these stores. */
+  readonly nodes: Nodes;
+  /** What they share besides; null for the only one of its database. */
+  readonly fleet: Fleet | null;
+  /** Of the fleet, while it serves; null where the gateway has its own. */
+  readonly ticketKeys: (() => Buffer) | null;
   /** Copies what must not be lost into a new file, consistent, while it is used; resolves to the number of its schema. */
   readonly snapshot: (path: string) => Promise<number>;
 }
 
+type StoresConfig = Pick<Config, 'dataDir' | 'database' | 'databasePasswordFile' | 'secretFile' | 'cluster'>;
+
+export interface StoresOptions {
+  /** What this process does with the data directory, for the message to another one that is refused it meanwhile. */
+  readonly activity: string;
+  /** It serves, and so goes on while a shared database is away. How long the keys of session tickets are used, ms. */
+  readonly serving: { readonly ticketKeysMs: number } | null;
+  readonly lifecycle: Lifecycle;
+  readonly log: Logger;
+}
+
 /**
- * Takes the data directory for this process and opens the database in it.
- * @param activity what this process does with the directory, for the message to another one that is refused it meanwhile
- * @throws {OperatorError} `DATA_DIR_IN_USE`, `DATABASE_NEWER` …
+ * Takes the data directory for this process, and opens the state: in that directory, or in the database that several gateways share.
+ * @throws {OperatorError} `DATA_DIR_IN_USE`, `DATABASE_NEWER`, `DATABASE_UNREACHABLE` …
  */
-export async function openStores(
-  { dataDir }: Pick<Config, 'dataDir'>,
-  activity: string,
-  lifecycle: Lifecycle,
-  log: Pick<Logger, 'warn'>,
-): Promise<Stores> {
+export async function openStores(config: StoresConfig, options: StoresOptions): Promise<Stores> {
+  const { dataDir, database: url } = config;
+  const { activity, lifecycle, log } = options;
   const lock = acquireInstanceLock(dataDir, activity);
   for (const warning of lock.warnings) log.warn(warning);
   lifecycle.defer('the lock of the data directory', () => lock.release());
@@ -62,6 +79,11 @@ export async function openStores(
     exclusive: true,
     irreplaceable: true,
   });
+  const identity = readIdentity(database);
+  if (url !== null) {
+    closeDatabase(database);
+    return openSharedStores({ ...config, database: url }, identity, options);
+  }
   lifecycle.defer('gateway.db', () => closeDatabase(database));
   return {
     aliases: new SqliteAliasStore(database),
@@ -70,8 +92,47 @@ export async function openStores(
     locks: new SqliteLocks(database),
     users: new SqliteUserStore(database),
     counters: new SqliteCounterStore(database),
-    identity: readIdentity(database),
+    identity,
+    nodes: new SingleNode({ id: identity, address: null, version: version(), draining: false }),
+    fleet: null,
+    ticketKeys: null,
     snapshot: (path) => snapshotDatabase(database, path),
+  };
+}
+
+/** @param nodeId the identity of the data directory */
+async function openSharedStores(
+  {
+    dataDir,
+    database: url,
+    databasePasswordFile: passwordFile,
+    secretFile,
+    cluster,
+  }: StoresConfig & { database: string },
+  nodeId: string,
+  { serving, lifecycle, log }: StoresOptions,
+): Promise<Stores> {
+  if (secretFile === null) throw new Error('a shared database without keys is no valid configuration');
+  const keys = SecretKeys.read(secretFile);
+  // Loaded only where it is configured.
+  const { openFleet, openServingFleet } = await import('../postgres/fleet.ts');
+  const options = { url, passwordFile, keys, log, nodeId, address: cluster.address, version: version() };
+  let fleet: Fleet;
+  let ticketKeys: ServingFleet['ticketKeys'] | null = null;
+  if (serving === null) fleet = await openFleet(options, lifecycle);
+  else {
+    const opened = await openServingFleet({ ...options, ...serving, keptFile: keptStateFile(dataDir) }, lifecycle);
+    fleet = opened;
+    ticketKeys = opened.ticketKeys;
+  }
+  const { stores, identity, nodes } = fleet;
+  return {
+    ...stores,
+    identity,
+    nodes,
+    fleet,
+    ticketKeys,
+    snapshot: noSnapshot(fleet.database.where),
   };
 }
 
@@ -93,4 +154,13 @@ export function holderOf(dataDir: string): InstanceHolder | null {
 /** The cache's index, which is always local. The cache closes it. */
 export function openIndex(dataDir: string, log: Logger): CacheIndex {
   return openCacheIndex(dataDir, log);
+}
+
+/** What is shared is kept by whoever keeps that database. */
+function noSnapshot(where: string): Stores['snapshot'] {
+  return () => {
+    throw new OperatorError('BACKUP_FAILED', `the state of this gateway is in the database ${where}`, {
+      next: 'copy that database by its own means: pg_dump; and keep a copy of the secretFile',
+    });
+  };
 }

@@ -108,6 +108,7 @@ class Worker {
       }),
       access: this.#access,
       ready: () => this.#state.ready,
+      remark: () => this.#state.remark,
       log,
       logLines: this.#processLog.lines,
       metrics: this.metrics,

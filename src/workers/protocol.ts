@@ -33,6 +33,8 @@ export interface StateMessage {
   readonly generation: number;
   /** True, or why the gateway is not ready. */
   readonly ready: true | string;
+  /** What is to be said of it all the same. */
+  readonly remark: string | null;
   /** Hosts that have a certificate, those that are to have one and wait for it, and a number that grows with each change of any. */
   readonly certificates: {
     readonly hosts: readonly string[];

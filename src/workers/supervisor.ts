@@ -52,6 +52,8 @@ export interface WorkerState {
   challenges(): ReadonlyMap<string, SecureContext> | null;
   /** True, or why the gateway is not ready. */
   ready(): true | string;
+  /** What is to be said of it all the same. */
+  remark(): string | null;
   /** 48 bytes that encrypt session tickets. */
   ticketKeys(): Uint8Array;
 }
@@ -157,6 +159,7 @@ export class WorkerSupervisor {
       state.users(),
       state.challenges(),
       state.ready(),
+      state.remark(),
       state.ticketKeys(),
       core.generation,
     ];
@@ -233,6 +236,7 @@ export class WorkerSupervisor {
       users: { users: [...users.rows.values()], everAdded: users.everAdded },
       generation: core.generation,
       ready: state.ready(),
+      remark: state.remark(),
       ticketKeys: state.ticketKeys(),
       certificates:
         certificates === null

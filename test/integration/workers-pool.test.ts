@@ -57,6 +57,7 @@ class Bed {
         certificates: () => null,
         challenges: () => null,
         ready: () => this.known,
+        remark: () => null,
         ticketKeys: () => NOTHING.ticketKeys,
       },
       access: { check: () => null, used: () => {}, quota: null },

@@ -1,6 +1,6 @@
 import { OperatorError } from '../../kit/operator-error.ts';
 import { backupOperations } from '../backup/backup.ts';
-import type { Operation, ReloadReport } from '../contract.ts';
+import type { Operation, OperationContext, ReloadReport } from '../contract.ts';
 import { doctorOperations } from '../doctor/doctor.ts';
 import { importOperations } from '../import/operations.ts';
 import type { OperationsDeps } from '../operation.ts';
@@ -32,14 +32,31 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
     ...importOperations(deps),
     ...reloadOperations(deps),
   };
-  const { live } = deps;
-  if (live === null) return new Map(Object.entries(operations));
   return new Map(
     Object.entries(operations).map(([name, operation]): [string, Operation] => [
       name,
-      (input, context) => operation(input, context).finally(() => live.settled()),
+      (input, context) => operation(input, context).finally(() => takenIntoUse(deps, name, context)),
     ]),
   );
+}
+
+/** Those that change what all gateways of a database share. */
+const SHARED_CHANGES: ReadonlySet<string> = new Set([
+  ...['alias.add', 'alias.rm', 'alias.import', 'alias.presets', 'import.table'],
+  ...['registry.set', 'registry.rm', 'user.add', 'user.rotate', 'user.rm', 'cert.import', 'cert.renew'],
+]);
+
+/** Waits until every process of this gateway, and every other gateway that shares its state, serves by what was changed; says which do not. */
+async function takenIntoUse({ live, nodes }: OperationsDeps, name: string, context: OperationContext): Promise<void> {
+  await live?.settled();
+  if (!SHARED_CHANGES.has(name)) return;
+  for (const { id, address } of (await nodes.settled(context.signal)).nodes) {
+    const who = address === null ? id : `${id} (${address})`;
+    context.step(
+      'node',
+      `the gateway ${who} does not serve by it yet; it will as soon as it has read it, or at its next start`,
+    );
+  }
 }
 
 function reloadOperations({ live, config }: OperationsDeps): Record<string, Operation> {

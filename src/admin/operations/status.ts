@@ -77,13 +77,24 @@ async function statusOf(deps: OperationsDeps): Promise<StatusReport> {
     setAside: live === null ? [] : endpointsOf(deps, live).filter(({ state }) => state !== 'closed'),
     troubles: live?.activity.troubles(MAX_TROUBLES) ?? [],
     users: users.count,
+    database: deps.sharedDatabase?.() ?? null,
+    nodes: deps.nodes.live().map((node) => ({ ...node, self: node.id === deps.nodes.self.id })),
     warnings: [
+      ...databaseWarnings(deps),
       ...table.conflicts(),
       ...(deps.certificates?.warnings() ?? []),
       ...(await accessWarnings(users, config.access.anonymous)).map(({ message, next }) => `${message}; ${next}`),
       ...monthWarnings(limits),
     ],
   };
+}
+
+function databaseWarnings({ sharedDatabase }: OperationsDeps): string[] {
+  const database = sharedDatabase?.() ?? null;
+  if (database === null || database.reachable) return [];
+  return [
+    `the database ${database.where} has not been there since ${database.since}: pulls go on as things were then, nothing can be changed; ${database.trouble}`,
+  ];
 }
 
 function nextExpiry(held: readonly CertificateInfo[]): StatusReport['nextExpiry'] {

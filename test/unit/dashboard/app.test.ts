@@ -61,6 +61,8 @@ const REPORT: DashboardReport = {
       },
     ],
     users: 1,
+    database: null,
+    nodes: [],
     warnings: ['the token of ci expires in 3 d'],
   },
   certificates: [],

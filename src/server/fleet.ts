@@ -1,0 +1,22 @@
+import type { SharedDatabase } from '../admin/contract.ts';
+import { iso } from '../kit/time.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { State } from './state.ts';
+
+type Fleet = NonNullable<State['fleet']>;
+
+/** How it stands with the database, for an operator. */
+export function describeDatabase({ database, feed }: Fleet): SharedDatabase {
+  const { reachable, since, trouble } = feed.contact;
+  return { where: database.where, reachable, since: iso(since), trouble };
+}
+
+/** What a gateway with a shared database has to say of it. */
+export function measureFleet(metrics: Metrics, { feed, nodes }: Fleet): void {
+  metrics.gauge('database_up', '1 while the shared database answers, 0 while it does not.', [], (gauge) =>
+    gauge.set(feed.contact.reachable ? 1 : 0),
+  );
+  metrics.gauge('nodes', 'Gateways that share the database, as far as this one knows.', [], (gauge) =>
+    gauge.set(nodes.live().length),
+  );
+}
