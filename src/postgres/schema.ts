@@ -49,7 +49,10 @@ export async function migrate(
 
 /** 0 where there is none yet. */
 async function versionOf(client: Client): Promise<number> {
-  const { rows } = await client.query("SELECT to_regclass('gateway_schema') IS NOT NULL AS made");
+  // Not `to_regclass`: a name that was not there is remembered by the connection, whoever made the table meanwhile.
+  const { rows } = await client.query(
+    "SELECT EXISTS (SELECT FROM pg_tables WHERE tablename = 'gateway_schema' AND schemaname = ANY (current_schemas(false))) AS made",
+  );
   if (rows[0]?.made !== true) return 0;
   const version = await client.query<{ version: number }>('SELECT version FROM gateway_schema');
   return version.rows[0]?.version ?? 0;
