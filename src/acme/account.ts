@@ -4,7 +4,7 @@ import type { AccountRecord, CertStore } from '../certs/store.ts';
 import { newKeyPair } from '../certs/x509.ts';
 import type { IssuerConfig } from '../config/config.ts';
 import { SingleFlight } from '../kit/async.ts';
-import type { Locks } from '../kit/locks.ts';
+import type { Fence, Locks } from '../kit/locks.ts';
 
 /** How long the lock of an account outlives a node that vanished while it registered, ms. */
 const LEASE = { leaseMs: 60_000 };
@@ -31,7 +31,7 @@ export class Account {
   /** A client that speaks for the account, registering it where that has not happened. To be called within a conversation. */
   async client(signal: AbortSignal): Promise<acme.Client> {
     const held = await this.#store.account(this.#config.directory);
-    return this.#speakFor(held?.url == null ? await this.#alone(signal, () => this.#register()) : held);
+    return this.#speakFor(held?.url == null ? await this.#alone(signal, (under) => this.#register(under)) : held);
   }
 
   /** To whom the CA writes from now on; an account that there is already is changed. To be called within a conversation. */
@@ -44,32 +44,32 @@ export class Account {
 
   /** The CA has forgotten the account (it lost its data, or is another one by now): registers once more with the same key. */
   async recover(unknown: string, signal: AbortSignal): Promise<void> {
-    await this.#alone(signal, async () => {
+    await this.#alone(signal, async (under) => {
       const held = await this.#store.account(this.#config.directory);
       // Another host's order has registered it again already.
       if (held?.url != null && held.url !== unknown) return held;
-      if (held !== null) await this.#store.putAccount({ ...held, url: null });
-      return this.#register();
+      if (held !== null) await this.#store.putAccount({ ...held, url: null }, under);
+      return this.#register(under);
     });
   }
 
-  #alone(signal: AbortSignal, task: () => Promise<AccountRecord>): Promise<AccountRecord> {
+  #alone(signal: AbortSignal, task: (under: Fence) => Promise<AccountRecord>): Promise<AccountRecord> {
     const name = `account ${this.#config.directory}`;
     return this.#registering.do(name, async () => {
       const lock = await this.#locks.acquire(name, { ...LEASE, signal });
       try {
-        return await task();
+        return await task(lock);
       } finally {
         await lock.release();
       }
     });
   }
 
-  async #register(): Promise<AccountRecord> {
+  async #register(under: Fence): Promise<AccountRecord> {
     const { directory } = this.#config;
     const account = (await this.#store.account(directory)) ?? { directory, key: newKeyPair().pem, url: null };
     if (account.url !== null) return account;
-    await this.#store.putAccount(account);
+    await this.#store.putAccount(account, under);
     const client = this.#speakFor(account);
     const contact = this.#email === null ? {} : { contact: [`mailto:${this.#email}`] };
     try {
@@ -79,7 +79,7 @@ export class Account {
       if (urlOf(client) === null) throw error;
     }
     const registered = { ...account, url: client.getAccountUrl() };
-    await this.#store.putAccount(registered);
+    await this.#store.putAccount(registered, under);
     return registered;
   }
 

@@ -3,7 +3,7 @@ import { type IssueRequest, type Issuer, IssuerError, type RenewalInfo } from '.
 import type { CertStore } from '../certs/store.ts';
 import type { CertificateMaterial } from '../certs/x509.ts';
 import type { IssuerConfig } from '../config/config.ts';
-import type { Locks } from '../kit/locks.ts';
+import { FencedError, type Locks } from '../kit/locks.ts';
 import { Account, accountIsUnknown } from './account.ts';
 import { certificateId, DirectoryReader, parseRenewalInfo } from './directory.ts';
 import { OrderRun } from './order.ts';
@@ -115,7 +115,12 @@ export class AcmeIssuer implements Issuer {
 
   /** acme-client's own errors are plain ones. */
   #own(error: unknown): unknown {
-    if (error instanceof IssuerError || (error as { name?: unknown }).name === 'AbortError') return error;
+    if (
+      error instanceof IssuerError ||
+      error instanceof FencedError ||
+      (error as { name?: unknown }).name === 'AbortError'
+    )
+      return error;
     const detail = error instanceof Error ? error.message : String(error);
     const ours = error instanceof TypeError || error instanceof RangeError;
     return new IssuerError(ours ? 'internal' : 'badAnswer', detail, { directory: this.directory, cause: error });

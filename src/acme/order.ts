@@ -89,7 +89,7 @@ export class OrderRun {
       key: newKeyPair().pem,
       createdAt: Date.now(),
     };
-    await this.#store.putOrder(record);
+    await this.#store.putOrder(record, this.#request.under);
     await this.#request.onOrder();
     this.#report('order', `ordered from ${new URL(this.#transport.directory).host}`);
     return { order, key: record.key };
@@ -127,10 +127,10 @@ export class OrderRun {
   }
 
   async #publish(authorization: acme.Authorization, challenge: acme.Authorization['challenges'][number]) {
-    const { challenge: type, host, responder } = this.#request;
+    const { challenge: type, host, responder, under } = this.#request;
     const keyAuthorization = await this.#client.getChallengeKeyAuthorization(challenge);
     if (type === 'http-01') {
-      const withdraw = await responder.http(challenge.token, keyAuthorization);
+      const withdraw = await responder.http(challenge.token, keyAuthorization, under);
       this.#report(
         'challenge',
         `http-01: answering at http://${bracketed(host)}/.well-known/acme-challenge/${challenge.token}`,
@@ -139,7 +139,7 @@ export class OrderRun {
     }
     const [key, chain] = await acme.crypto.createAlpnCertificate(authorization, keyAuthorization, newKeyPair().pem);
     const serverName = alpnServerName(host);
-    const withdraw = await responder.alpn(serverName, { chain: chain.toString(), key: key.toString() });
+    const withdraw = await responder.alpn(serverName, { chain: chain.toString(), key: key.toString() }, under);
     this.#report('challenge', `tls-alpn-01: answering acme-tls/1 handshakes for ${serverName}`);
     return withdraw;
   }
@@ -210,7 +210,7 @@ export class OrderRun {
   }
 
   async #forget(): Promise<void> {
-    await this.#store.removeOrder(this.#request.host, this.#transport.directory);
+    await this.#store.removeOrder(this.#request.host, this.#transport.directory, this.#request.under);
   }
 
   #report(step: string, message: string): void {

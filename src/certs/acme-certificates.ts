@@ -85,7 +85,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     };
     const { published = async () => {} } = options;
     const orders = new OrderManager({ attempts, issuers, hosts, status, locks, published, log, clock, signal, ended });
-    this.#scheduler = new RenewalScheduler({ issuers, hosts, status, orders, skew, log, clock, signal });
+    this.#scheduler = new RenewalScheduler({ issuers, hosts, status, orders, skew, locks, log, clock, signal });
     hosts.onReload(() => this.#scheduler.look());
     hosts.onMissing(new OnDemandOrders({ hosts, orders, signal }).find);
     this.#status = status;

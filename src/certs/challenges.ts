@@ -105,12 +105,12 @@ export class PendingChallenges implements ChallengeResponder {
     this.#unwatch = challenges.watch(this.#reloader.request);
   }
 
-  http(token: string, keyAuthorization: string): Promise<() => Promise<void>> {
-    return this.#putUp({ type: 'http-01', token, keyAuthorization, expiresAt: this.#clock.now() + LIFETIME });
+  http(token: string, keyAuthorization: string, under?: Fence): Promise<() => Promise<void>> {
+    return this.#putUp({ type: 'http-01', token, keyAuthorization, expiresAt: this.#clock.now() + LIFETIME }, under);
   }
 
-  alpn(host: string, { chain, key }: ChainAndKey): Promise<() => Promise<void>> {
-    return this.#putUp({ type: 'tls-alpn-01', host, chain, key, expiresAt: this.#clock.now() + LIFETIME });
+  alpn(host: string, { chain, key }: ChainAndKey, under?: Fence): Promise<() => Promise<void>> {
+    return this.#putUp({ type: 'tls-alpn-01', host, chain, key, expiresAt: this.#clock.now() + LIFETIME }, under);
   }
 
   /** Null where no such token is pending. */
@@ -131,8 +131,8 @@ export class PendingChallenges implements ChallengeResponder {
   }
 
   /** In the store, and answered by every process of this gateway, when it resolves. */
-  async #putUp(challenge: Challenge): Promise<() => Promise<void>> {
-    await this.#challenges.put(challenge);
+  async #putUp(challenge: Challenge, under: Fence | undefined): Promise<() => Promise<void>> {
+    await this.#challenges.put(challenge, under);
     await this.#reloader.now();
     await this.#published();
     return async () => {

@@ -1,4 +1,5 @@
 import type { ChallengeType } from '../config/config.ts';
+import type { Fence } from '../kit/locks.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { StepListener } from './service.ts';
 import type { CertificateMaterial } from './x509.ts';
@@ -11,7 +12,7 @@ export interface Issuer {
   readonly name: string;
   /**
    * Carries one order to its end. An order that a kill or a failure left half done is resumed.
-   * @throws {IssuerError}
+   * @throws {IssuerError}; {FencedError} where another node has taken the order over
    */
   obtain(request: IssueRequest): Promise<CertificateMaterial>;
   /** What the CA says about renewing this certificate (RFC 9773); null where it does not speak ARI. @throws {IssuerError} */
@@ -33,15 +34,21 @@ export interface IssueRequest {
   /** Most time for one answer of the CA, ms. */
   readonly timeout: number;
   readonly signal: AbortSignal;
+  /** The lock that the order is made under: what is stored of it is stored under this. */
+  readonly under: Fence;
   /** Called once a new order was placed, to count it against the CA's limits; an order that is resumed was counted before. */
   readonly onOrder: () => Promise<void>;
 }
 
-/** Where the answers to challenges are published. A CA may be told to look once the promise resolves; the function withdraws the answer. */
+/** Where the answers to challenges are published, under the lock of their order. A CA may be told to look once the promise resolves; the function withdraws the answer. */
 export interface ChallengeResponder {
-  http(token: string, keyAuthorization: string): Promise<() => Promise<void>>;
+  http(token: string, keyAuthorization: string, under?: Fence): Promise<() => Promise<void>>;
   /** @param serverName as the CA will ask: of an address, its reverse name */
-  alpn(serverName: string, certificate: { readonly chain: string; readonly key: string }): Promise<() => Promise<void>>;
+  alpn(
+    serverName: string,
+    certificate: { readonly chain: string; readonly key: string },
+    under?: Fence,
+  ): Promise<() => Promise<void>>;
 }
 
 /** Times in epoch milliseconds. */

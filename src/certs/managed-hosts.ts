@@ -1,5 +1,6 @@
 import type { SecureContext } from 'node:tls';
 import { Mutex, Reloader } from '../kit/async.ts';
+import { type Fence, FencedError } from '../kit/locks.ts';
 import { parseAddress } from '../kit/networks.ts';
 import type { Clock } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -144,12 +145,12 @@ export class ManagedHosts {
     return issued.notAfter >= imported.notAfter ? issued : imported;
   }
 
-  /** Stores a certificate that a CA issued, and serves it. */
-  keep(certificate: StoredCertificate): Promise<void> {
+  /** Stores a certificate that a CA issued, and serves it. @throws {FencedError} and does neither */
+  keep(certificate: StoredCertificate, under: Fence): Promise<void> {
     // Proves that TLS accepts it, before anything depends on it.
     contextOf(certificate);
     return this.#mutex.run(async () => {
-      await this.#store.putCertificate(certificate);
+      await this.#store.putCertificate(certificate, under);
       this.#issued.set(certificate.name, certificate);
       this.#publish();
     });
@@ -174,14 +175,31 @@ export class ManagedHosts {
     return this.#records.get(host) ?? null;
   }
 
-  putRecord(record: HostRecord): Promise<void> {
+  /** @throws {FencedError} and what is known of the host stays as it was */
+  putRecord(record: HostRecord, under?: Fence): Promise<void> {
     return this.#mutex.run(async () => {
+      const { host } = record;
+      const before = this.#records.get(host);
       // In memory first: with a broken store, the wait before the next attempt holds all the same.
-      this.#records.set(record.host, record);
-      this.#unstored.add(record.host);
-      await this.#store.putRecord(record);
-      this.#unstored.delete(record.host);
+      this.#records.set(host, record);
+      this.#unstored.add(host);
+      try {
+        await this.#store.putRecord(record, under);
+      } catch (error) {
+        if (!(error instanceof FencedError)) throw error;
+        // It is another node's to say how it went.
+        this.#unstored.delete(host);
+        if (before === undefined) this.#records.delete(host);
+        else this.#records.set(host, before);
+        throw error;
+      }
+      this.#unstored.delete(host);
     });
+  }
+
+  /** For this process alone, until the store says something else: an attempt that could not even begin. */
+  noteRecord(record: HostRecord): void {
+    this.#records.set(record.host, record);
   }
 
   /** Oldest first; for `cert explain`. */

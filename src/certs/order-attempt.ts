@@ -1,4 +1,5 @@
 import type { ChallengeType, Config } from '../config/config.ts';
+import { type Fence, FencedError } from '../kit/locks.ts';
 import type { Clock } from '../kit/time.ts';
 import { type ChallengeResponder, type Issuer, IssuerError, type OwnProblem } from './issuer.ts';
 import type { ManagedHosts } from './managed-hosts.ts';
@@ -70,6 +71,8 @@ export interface AttemptTask {
   readonly held: StoredCertificate | null;
   readonly onStep: StepListener;
   readonly signal: AbortSignal;
+  /** The lock of the host. */
+  readonly under: Fence;
 }
 
 /** With a failing self-check a CA is asked at most this often: it allows 5 failed validations an hour. */
@@ -110,7 +113,7 @@ export class OrderAttempts {
     this.#settings = { ...this.#settings, ...proofs };
   }
 
-  /** The certificate is stored and served when this resolves. @throws {AttemptFailed} `notes` is filled either way. */
+  /** The certificate is stored and served when this resolves. @throws {AttemptFailed} `notes` is filled either way; {FencedError} */
   async run(task: AttemptTask, notes: AttemptNotes): Promise<AttemptOutcome> {
     const challenges = await this.#challengesFor(task, notes);
     const problems: IssuerError[] = [];
@@ -119,6 +122,7 @@ export class OrderAttempts {
         return { certificate: await this.#ask(issuer, challenges, task, notes), refused: problems };
       } catch (error) {
         task.signal.throwIfAborted();
+        if (error instanceof FencedError) throw error;
         const problem = error instanceof IssuerError ? error : this.#unexpected(error, issuer);
         problems.push(problem);
         if (issuer !== this.#settings.issuers.at(-1)) {
@@ -222,13 +226,16 @@ export class OrderAttempts {
           onStep: task.onStep,
           timeout: this.#timeout(held),
           signal: task.signal,
-          onOrder: () => this.#parts.limits.ordered(issuer.directory, host, exempt),
+          under: task.under,
+          onOrder: () => this.#parts.limits.ordered(issuer.directory, host, exempt, task.under),
         });
         notes.challenge = challenge;
-        return await this.#keep(issuer, host, material);
+        return await this.#keep(issuer, task, material);
       } catch (error) {
+        if (error instanceof FencedError) throw error;
         const problem = error instanceof IssuerError ? error : this.#unexpected(error, issuer);
-        await this.#parts.limits.ended(issuer.directory, host, problem.challengeFailed ? 'failedValidation' : 'failed');
+        const outcome = problem.challengeFailed ? 'failedValidation' : 'failed';
+        await this.#parts.limits.ended(issuer.directory, host, outcome, task.under);
         task.signal.throwIfAborted();
         tried.push({ challenge, problem });
         this.#parts.counters.failed(issuer.name, problem);
@@ -255,7 +262,7 @@ export class OrderAttempts {
     });
   }
 
-  async #keep(issuer: Issuer, host: string, material: CertificateMaterial): Promise<StoredCertificate> {
+  async #keep(issuer: Issuer, { host, under }: AttemptTask, material: CertificateMaterial): Promise<StoredCertificate> {
     const stored: StoredCertificate = {
       ...material,
       source: 'acme',
@@ -263,8 +270,8 @@ export class OrderAttempts {
       directory: issuer.directory,
       obtainedAt: this.#parts.clock.now(),
     };
-    await this.#parts.hosts.keep(stored);
-    await this.#parts.limits.ended(issuer.directory, host, 'certificate');
+    await this.#parts.hosts.keep(stored, under);
+    await this.#parts.limits.ended(issuer.directory, host, 'certificate', under);
     return stored;
   }
 

@@ -1,4 +1,4 @@
-import type { Lock, Locks } from '../kit/locks.ts';
+import { type Fence, FencedError, type Lock, type Locks } from '../kit/locks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { type Clock, iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -13,6 +13,11 @@ import { emptyRecord, type HostRecord, type StoredCertificate } from './store.ts
 
 /** How long the lock of a name outlives a node that vanished during an order, ms: longer than any pause of a living one. */
 const LEASE = { leaseMs: 60_000 };
+
+/** The lock under which a host is ordered, and what is known of it is written. */
+export function hostLock(host: string): string {
+  return `certificate ${host}`;
+}
 
 export interface OrderManagerParts {
   readonly attempts: OrderAttempts;
@@ -50,14 +55,15 @@ export class OrderManager {
     await Promise.allSettled([...this.#running.values()].map(({ done }) => done));
   }
 
-  startOrJoin(host: string): RunningOrder {
+  /** @param scheduled begun by the schedule of this node: nothing is ordered where another node has been at it meanwhile */
+  startOrJoin(host: string, scheduled = false): RunningOrder {
     const running = this.#running.get(host);
     if (running !== undefined) return running;
     const order = new RunningOrder(async (onStep) => {
       try {
         // Begins after the order is known as running.
         await null;
-        return await this.#run(host, onStep);
+        return await this.#run(host, onStep, scheduled);
       } finally {
         this.#running.delete(host);
         this.#parts.ended();
@@ -67,8 +73,8 @@ export class OrderManager {
     return order;
   }
 
-  async #run(host: string, listener: StepListener): Promise<CertificateInfo> {
-    const { hosts, status, log, signal } = this.#parts;
+  async #run(host: string, listener: StepListener, scheduled: boolean): Promise<CertificateInfo> {
+    const { hosts, status, log, clock, signal } = this.#parts;
     const before = hosts.issued(host);
     const { holds, uncheckedAt, challenge } = hosts.record(host);
     let notes: AttemptNotes = { holds: { ...holds }, uncheckedAt, challenge, found: null };
@@ -80,19 +86,25 @@ export class OrderManager {
     };
     let lock: Lock | null = null;
     try {
-      lock = await this.#acquire(host, onStep);
+      const triedBefore = hosts.record(host).lastError?.at;
+      const { granted, waited } = await this.#acquire(host, onStep);
+      lock = granted;
       await hosts.refresh(host);
       const held = hosts.issued(host);
       if (held === null || held.fingerprint === before?.fingerprint) {
         const record = hosts.record(host);
+        // Each node has the same schedule: what is due at all of them is ordered by the first, and the others find how that went.
+        if (scheduled && (status.dueAt(host) ?? Number.POSITIVE_INFINITY) > clock.now()) return status.describe(host);
+        if (waited && record.lastError !== null && record.lastError.at !== triedBefore)
+          throw this.#failedElsewhere(record);
         notes = { ...notes, holds: { ...record.holds }, uncheckedAt: record.uncheckedAt, challenge: record.challenge };
         const attemptSignal = AbortSignal.any([signal, lock.lost]);
         const { certificate, refused } = await this.#parts.attempts.run(
-          { host, record, held, onStep, signal: attemptSignal },
+          { host, record, held, onStep, signal: attemptSignal, under: lock },
           notes,
         );
         await Promise.all(events);
-        await this.#succeeded(host, certificate, notes);
+        await this.#succeeded(host, certificate, notes, lock);
         for (const problem of refused) await this.#tellRefusal(host, problem, notes);
         // It is kept and in use here, whatever becomes of another process; one that is not told asks for it.
         await this.#parts.published().catch(() => {});
@@ -105,26 +117,28 @@ export class OrderManager {
     } catch (error) {
       signal.throwIfAborted();
       await Promise.all(events);
-      throw await this.#failed(host, asFailure(error), before, notes);
+      if (error instanceof OperatorError && error.code === 'CERTIFICATE_REFUSED') throw error;
+      if (error instanceof FencedError || lock?.lost.aborted === true) throw this.#takenOver(host, error);
+      throw await this.#failed(host, asFailure(error), before, notes, lock);
     } finally {
       await lock?.release();
     }
   }
 
-  async #acquire(host: string, onStep: StepListener): Promise<Lock> {
+  async #acquire(host: string, onStep: StepListener): Promise<{ granted: Lock; waited: boolean }> {
     const { locks, signal } = this.#parts;
-    const name = `certificate ${host}`;
+    const name = hostLock(host);
     const free = await locks.tryAcquire(name, LEASE);
-    if (free !== null) return free;
+    if (free !== null) return { granted: free, waited: false };
     onStep({ step: 'order', message: 'another node of this gateway is ordering it; waiting for that' });
-    return locks.acquire(name, { ...LEASE, signal });
+    return { granted: await locks.acquire(name, { ...LEASE, signal }), waited: true };
   }
 
-  async #succeeded(host: string, certificate: StoredCertificate, notes: AttemptNotes): Promise<void> {
+  async #succeeded(host: string, certificate: StoredCertificate, notes: AttemptNotes, under: Fence): Promise<void> {
     const { hosts, log, clock } = this.#parts;
     const { issuer, serial } = certificate;
     const notAfter = iso(certificate.notAfter);
-    await this.#remember(recordSuccess(host, notes, clock.now()));
+    await this.#remember(recordSuccess(host, notes, clock.now()), under);
     await hosts.addEvent(host, `${issuer} issued a certificate (by ${notes.challenge}), valid until ${notAfter}`);
     log.info({ host, issuer, serial, notAfter }, 'a new certificate is in use');
   }
@@ -145,12 +159,13 @@ export class OrderManager {
     failure: AttemptFailed,
     held: StoredCertificate | null,
     notes: AttemptNotes,
+    under: Fence | null,
   ): Promise<OperatorError> {
     const { issuers, hosts, status, log, clock } = this.#parts;
     const now = clock.now();
     const { main } = failure;
     const record = recordFailure(hosts.record(host), failure, { notes, held, issuers, now });
-    await this.#remember(record);
+    if (!(await this.#remember(record, under))) return this.#takenOver(host, failure);
     // A renewal that a person asked for early is not pressing.
     const again = iso(status.dueAt(host) ?? record.nextAttempt ?? now);
     const problems = inWords(failure, issuers);
@@ -170,13 +185,40 @@ export class OrderManager {
     );
   }
 
-  /** What the order brought matters more than its record: where the store is broken, memory keeps that until the next start. */
-  async #remember(record: HostRecord): Promise<void> {
+  /** This node stood still, or was cut off, for so long that another one goes on with the order: how that went is for the other to say. */
+  #takenOver(host: string, cause: unknown): OperatorError {
+    this.#parts.log.warn({ err: cause, host }, 'another node has taken over the order of a certificate');
+    return new OperatorError(
+      'CERTIFICATE_TAKEN_OVER',
+      `the order for ${host} was taken over by another node of this gateway, since this one could not hold on to it`,
+      { next: `see how it goes there: gateway cert explain ${host}`, cause },
+    );
+  }
+
+  /** For whoever waited for the order of another node, which has failed and is recorded. */
+  #failedElsewhere({ host, lastError }: HostRecord): OperatorError {
+    const { type, detail } = lastError ?? { type: 'internal', detail: 'it does not say why' };
+    const again = iso(this.#parts.status.dueAt(host) ?? this.#parts.clock.now());
+    return new OperatorError(
+      'CERTIFICATE_REFUSED',
+      `no new certificate for ${host}: another node of this gateway has just tried: ${type}: ${detail}; the gateway tries again at ${again}`,
+      { next: `${adviceOn({ type, detail }, host).join('; ')}; the whole story: gateway cert explain ${host}` },
+    );
+  }
+
+  /**
+   * What the order brought matters more than its record: where the store is broken, memory keeps that until the next start. False where the record is
+   * another node's by now. @param under null where there was no lock: then it is nobody's but this process's
+   */
+  async #remember(record: HostRecord, under: Fence | null): Promise<boolean> {
     try {
-      await this.#parts.hosts.putRecord(record);
+      if (under === null) this.#parts.hosts.noteRecord(record);
+      else await this.#parts.hosts.putRecord(record, under);
     } catch (error) {
+      if (error instanceof FencedError) return false;
       this.#parts.log.error({ err: error, host: record.host }, 'how an order went could not be stored');
     }
+    return true;
   }
 }
 

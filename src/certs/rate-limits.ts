@@ -1,3 +1,4 @@
+import type { Fence } from '../kit/locks.ts';
 import type { CertStore, LedgerEntry } from './store.ts';
 
 const HOUR = 3_600_000;
@@ -86,17 +87,22 @@ export class RateLimits {
   }
 
   /** @param exempt a renewal that follows ARI counts against no limit */
-  async ordered(directory: string, host: string, exempt: boolean): Promise<void> {
+  async ordered(directory: string, host: string, exempt: boolean, under?: Fence): Promise<void> {
     if (exempt || this.#limits(directory).length === 0) return;
     this.#open.set(`${directory} ${host}`, { directory, host });
-    await this.#store.addLedger(directory, { at: this.#now(), kind: 'order', host });
+    await this.#store.addLedger(directory, { at: this.#now(), kind: 'order', host }, under);
   }
 
-  async ended(directory: string, host: string, outcome: 'certificate' | 'failedValidation' | 'failed'): Promise<void> {
+  async ended(
+    directory: string,
+    host: string,
+    outcome: 'certificate' | 'failedValidation' | 'failed',
+    under?: Fence,
+  ): Promise<void> {
     const counted = this.#open.delete(`${directory} ${host}`);
     if (outcome === 'failed' || this.#limits(directory).length === 0) return;
     if (outcome === 'certificate' && !counted) return;
-    await this.#store.addLedger(directory, { at: this.#now(), kind: outcome, host });
+    await this.#store.addLedger(directory, { at: this.#now(), kind: outcome, host }, under);
   }
 }
 

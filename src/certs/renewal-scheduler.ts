@@ -1,9 +1,10 @@
+import { FencedError, type Lock, type Locks } from '../kit/locks.ts';
 import type { Clock } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { HostStatus } from './host-status.ts';
 import type { ClockSkew, Issuer, RenewalInfo } from './issuer.ts';
 import type { ManagedHosts } from './managed-hosts.ts';
-import type { OrderManager } from './order-manager.ts';
+import { hostLock, type OrderManager } from './order-manager.ts';
 import { checkAfterFailure, firstCheck, recordRenewal } from './schedule.ts';
 import type { RenewalRecord, StoredCertificate } from './store.ts';
 
@@ -17,6 +18,10 @@ const LONGEST_SLEEP = 60_000;
 const QUESTIONS_AT_ONCE = 4;
 /** Renewal information is a small static document; nobody waits for it, ms. */
 const ANSWER_TIMEOUT = 20_000;
+/** How long the lock of a question outlives a node that vanished while it asked, ms. */
+const LEASE = { leaseMs: 60_000 };
+/** Where another node asks just now, or orders, this one looks again after it, ms: by then it has heard how that went. */
+const ELSEWHERE = 30_000;
 
 export interface RenewalSchedulerParts {
   readonly issuers: readonly Issuer[];
@@ -24,6 +29,7 @@ export interface RenewalSchedulerParts {
   readonly status: HostStatus;
   readonly orders: OrderManager;
   readonly skew: ClockSkew;
+  readonly locks: Locks;
   readonly log: Logger;
   readonly clock: Clock;
   /** Ends every question. */
@@ -88,17 +94,15 @@ export class RenewalScheduler {
       this.#ordering--;
       this.look();
     };
-    this.#parts.orders.startOrJoin(host).done.then(done, done);
+    this.#parts.orders.startOrJoin(host, true).done.then(done, done);
   }
 
   /** Asks the CA about this certificate when it is time to; returns when that is next. */
   #pollRenewal(issued: StoredCertificate, now: number): number {
     const { host, renewal } = this.#parts.hosts.record(issued.name);
     return this.#poller.poll(issued, renewal, now, {
-      keep: async (answer) => {
-        if (this.#parts.hosts.issued(host)?.fingerprint !== issued.fingerprint) return;
-        await this.#keepRenewal(host, renewal, answer);
-      },
+      begin: () => this.#beginQuestion(host, issued),
+      keep: (answer) => this.#keepRenewal(host, issued, answer),
       ended: () => {
         this.#parts.skew.check();
         this.look();
@@ -106,19 +110,58 @@ export class RenewalScheduler {
     });
   }
 
-  async #keepRenewal(host: string, before: RenewalRecord | null, answer: RenewalRecord): Promise<void> {
-    const { hosts, log, clock } = this.#parts;
-    const urgent = answer.windowEnd <= clock.now() && answer.windowEnd !== before?.windowEnd;
+  /** One node asks for all of them. Null where another asks now, or has just asked. */
+  async #beginQuestion(host: string, issued: StoredCertificate): Promise<Lock | null> {
+    const { hosts, locks, clock } = this.#parts;
+    const lock = await locks.tryAcquire(`renewal information ${host}`, LEASE);
+    if (lock === null) return null;
     try {
-      await hosts.putRecord({ ...hosts.record(host), renewal: answer });
+      await hosts.refresh(host);
+      const { renewal } = hosts.record(host);
+      const known = renewal?.fingerprint === issued.fingerprint ? renewal : null;
+      const outdated = hosts.issued(host)?.fingerprint !== issued.fingerprint;
+      if (!outdated && (known === null || known.checkAt <= clock.now())) return lock;
     } catch (error) {
+      await lock.release();
+      throw error;
+    }
+    await lock.release();
+    return null;
+  }
+
+  /** Under the lock of the host, since orders write the same record. While one runs, the certificate is about to be replaced anyway. */
+  async #keepRenewal(host: string, issued: StoredCertificate, answer: RenewalRecord): Promise<boolean> {
+    const { hosts, log, clock, locks } = this.#parts;
+    let urgent = false;
+    try {
+      const lock = await locks.tryAcquire(hostLock(host), LEASE);
+      if (lock === null) return false;
+      try {
+        await hosts.refresh(host);
+        if (hosts.issued(host)?.fingerprint !== issued.fingerprint) return false;
+        const record = hosts.record(host);
+        urgent = answer.windowEnd <= clock.now() && answer.windowEnd !== record.renewal?.windowEnd;
+        await hosts.putRecord({ ...record, renewal: answer }, lock);
+      } finally {
+        await lock.release();
+      }
+    } catch (error) {
+      if (error instanceof FencedError) return false;
       log.error({ err: error, host }, 'what a CA said about a renewal could not be stored');
     }
-    if (!urgent) return;
+    if (!urgent) return true;
     const why = answer.explanation === null ? '' : `: ${answer.explanation}`;
     await hosts.addEvent(host, `the CA wants this certificate replaced at once${why}`);
     log.warn({ host, explanation: answer.explanation }, 'the CA wants a certificate replaced at once');
+    return true;
   }
+}
+
+interface Question {
+  readonly begin: () => Promise<Lock | null>;
+  /** False where it was not kept, since another node orders the certificate. */
+  readonly keep: (answer: RenewalRecord) => Promise<boolean>;
+  readonly ended: () => void;
 }
 
 /** Asks the CAs, each time when it is time to, whether a certificate is to be renewed (RFC 9773): early, or at once after a revocation. */
@@ -136,26 +179,26 @@ class RenewalInfoPoller {
     this.#signal = parts.signal;
   }
 
-  /** Begins a question if it is time to, and returns when to poll again. `keep` gets the answer if there is one; `ended` follows either way. */
+  /**
+   * Begins a question if it is time to, and returns when to poll again. `begin` gives the lock to ask under, or null where it is another's turn; `keep`
+   * gets the answer if there is one; `ended` follows either way.
+   */
   poll(
     certificate: StoredCertificate,
     renewal: RenewalRecord | null,
     now: number,
-    { keep, ended }: { keep: (answer: RenewalRecord) => Promise<void>; ended: () => void },
+    { begin, keep, ended }: Question,
   ): number {
     const issuer = this.#issuers.find(({ directory }) => directory === certificate.directory);
     if (issuer === undefined) return Number.POSITIVE_INFINITY;
     const { fingerprint } = certificate;
     const known = renewal?.fingerprint === fingerprint ? renewal : null;
-    const at = this.#again.get(fingerprint) ?? known?.checkAt ?? certificate.obtainedAt + firstCheck(certificate);
+    const asked = known?.checkAt ?? certificate.obtainedAt + firstCheck(certificate);
+    const at = Math.max(this.#again.get(fingerprint) ?? 0, asked);
     if (at > now) return at;
     // The end of a question brings the next look.
     if (this.#asking.has(fingerprint) || this.#asking.size >= QUESTIONS_AT_ONCE) return Number.POSITIVE_INFINITY;
-    const asking = this.#ask(issuer, certificate).then(async (answer) => {
-      const answeredAt = this.#clock.now();
-      if (answer === null) this.#again.set(fingerprint, answeredAt + checkAfterFailure(certificate));
-      else this.#again.delete(fingerprint);
-      if (answer !== null && !this.#signal.aborted) await keep(recordRenewal(certificate, answer, known, answeredAt));
+    const asking = this.#question(issuer, certificate, known, begin, keep).finally(() => {
       this.#asking.delete(fingerprint);
       if (!this.#signal.aborted) ended();
     });
@@ -165,6 +208,33 @@ class RenewalInfoPoller {
 
   async idle(): Promise<void> {
     await Promise.allSettled(this.#asking.values());
+  }
+
+  /** Never rejects: it is asked again later. */
+  async #question(
+    issuer: Issuer,
+    certificate: StoredCertificate,
+    known: RenewalRecord | null,
+    begin: Question['begin'],
+    keep: Question['keep'],
+  ): Promise<void> {
+    const { fingerprint } = certificate;
+    const later = () => this.#clock.now() + Math.min(ELSEWHERE, checkAfterFailure(certificate));
+    const turn = await begin().catch(() => null);
+    if (turn === null) {
+      this.#again.set(fingerprint, later());
+      return;
+    }
+    try {
+      const answer = await this.#ask(issuer, certificate);
+      const answeredAt = this.#clock.now();
+      if (answer === null) this.#again.set(fingerprint, answeredAt + checkAfterFailure(certificate));
+      else this.#again.delete(fingerprint);
+      if (answer === null || this.#signal.aborted) return;
+      if (!(await keep(recordRenewal(certificate, answer, known, answeredAt)))) this.#again.set(fingerprint, later());
+    } finally {
+      await turn.release();
+    }
   }
 
   async #ask(issuer: Issuer, certificate: StoredCertificate): Promise<RenewalInfo | null> {

@@ -294,6 +294,10 @@ export const OPERATOR_ERRORS = {
     'the certificate is not asked for before a time that the CA or a back-off sets',
     'wait until then, the gateway tries by itself; gateway cert explain HOST says why',
   ),
+  CERTIFICATE_TAKEN_OVER: failure(
+    'a node stood still or was cut off during an order, and another node of the fleet went on with it',
+    'see how it goes there: gateway cert explain HOST',
+  ),
   CERTIFICATE_IMPOSSIBLE: failure(
     'no public CA issues certificates for the host',
     'use a host name of a domain that you own',
