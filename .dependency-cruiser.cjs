@@ -7,7 +7,7 @@ const FLOORS = [
   ['kit'],
   ['oci', 'config', 'telemetry'],
   ['aliases', 'certs', 'cache', 'upstream', 'access', 'clients', 'cluster'],
-  ['proxy', 'sqlite', 'postgres', 'acme'],
+  ['proxy', 'sqlite', 'postgres', 's3', 'acme'],
   ['edge', 'admin', 'workers'],
   ['server', 'dashboard'],
   [{ name: 'cli', files: ['main.ts'], folder: 'cli' }],
@@ -19,6 +19,7 @@ const OWNED_PACKAGES = {
   pg: 'postgres',
   'acme-client': 'acme',
   undici: 'upstream',
+  '@aws-sdk': 's3',
 };
 
 const rooms = FLOORS.flatMap((row, floor) => row.map((entry) => room(entry, floor)));

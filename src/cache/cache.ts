@@ -1,6 +1,7 @@
 import { mkdirSync, statSync } from 'node:fs';
 import type { Config } from '../config/config.ts';
 import { type MaybePromise, Mutex } from '../kit/async.ts';
+import type { ByteSource } from '../kit/byte-source.ts';
 import { steadyNow } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, Digest } from '../oci/names.ts';
@@ -9,7 +10,6 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import { type CacheAdmin, CacheAdministration } from './admin.ts';
 import { ClientAllowance, type FillBudget } from './allowance.ts';
 import { type BlobCache, type BlobHandle, CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
-import { type BlobTier, SecondLevel } from './blob-tier.ts';
 import { DiskHealth } from './disk-health.ts';
 import { Eviction } from './eviction.ts';
 import { type FactStore, Facts } from './facts.ts';
@@ -25,6 +25,7 @@ import { BlobReader } from './reader.ts';
 import { isForWantOfRoom } from './room.ts';
 import { RunningFills } from './running-fills.ts';
 import { Scrub } from './scrub.ts';
+import { MemorySource, type SharedContent, SharedStore, type SharedStoreParts } from './shared-store.ts';
 import { CacheCounters, Uses } from './write-behind.ts';
 
 /** Uses, facts and counters are written to the index this often, ms: off the path of a pull, and little is lost to kill -9. */
@@ -43,8 +44,8 @@ export interface CacheOptions {
   readonly dataDir: string;
   readonly config: Pick<Config['cache'], 'maxSize' | 'minFree'> & Partial<Pick<Config['cache'], 'scrub'>>;
   readonly index: CacheIndex;
-  /** A second level between this directory and the upstream. */
-  readonly tier?: BlobTier;
+  /** A second level between this directory and the upstream; null or left out where there is none. */
+  readonly shared?: SharedStoreParts | null;
   /** Who bears the cost of what is fetched; left out where nobody does. */
   readonly clients?: PayingClients;
   readonly log: Logger;
@@ -78,7 +79,7 @@ export class Cache implements BlobCache {
   readonly #eviction: Eviction;
   readonly #openBlobs = new OpenBlobs();
   readonly #fills: RunningFills;
-  readonly #secondLevel: SecondLevel | null;
+  readonly #shared: SharedStore | null;
   readonly #maintenance: Maintenance;
   readonly #newScrub: (period: number) => Scrub;
   #scrub: Scrub | null;
@@ -114,7 +115,7 @@ export class Cache implements BlobCache {
       failed: (error) => this.#diskFailed('the index', error),
     });
     this.#counters = new CacheCounters(index, metrics);
-    this.#secondLevel = options.tier === undefined ? null : new SecondLevel(options.tier, log);
+    this.#shared = this.#createShared(options.shared ?? null);
     this.#eviction = this.#createEviction();
     this.#fills = this.#createFills();
     const context = this.#maintenanceContext();
@@ -131,9 +132,15 @@ export class Cache implements BlobCache {
     if (options.maintain ?? true) {
       this.#maintenance.start();
       this.#scrub?.start();
+      this.#shared?.uploads.start();
     }
     this.#flusher = setInterval(() => this.#flush(), FLUSH_INTERVAL);
     this.#flusher.unref();
+  }
+
+  /** Null where there is no second level. */
+  get shared(): SharedContent | null {
+    return this.#shared;
   }
 
   /** Other bounds, and another round of looking for damage, which goes on where the last one was. */
@@ -187,7 +194,7 @@ export class Cache implements BlobCache {
     clearInterval(this.#flusher);
     await Promise.all([this.#maintenance.stop(), this.#scrub?.stop()]);
     await this.#fills.stopAll(new RegistryError('unavailable', { facts: { reason: 'it is stopping' } }));
-    await this.#secondLevel?.close();
+    await this.#shared?.close();
     await this.#openBlobs.allRemoved();
     this.#flush();
     this.#try(() => this.#facts.flushAll(), undefined);
@@ -221,7 +228,7 @@ export class Cache implements BlobCache {
       context: {
         layout: this.#layout,
         space: this.#eviction,
-        secondLevel: this.#secondLevel,
+        secondLevel: this.#shared?.secondLevel ?? null,
         syncs: new Mutex(),
         limits: { ...FILL_LIMITS, ...limits },
         isKept: (fill, size) => this.#isKept(fill, size),
@@ -234,6 +241,7 @@ export class Cache implements BlobCache {
       openBlobs: this.#openBlobs,
       log,
       ended: (outcome) => fillsEnded.inc({ outcome }),
+      uploads: this.#shared?.uploads ?? null,
     });
   }
 
@@ -293,9 +301,25 @@ export class Cache implements BlobCache {
     });
     this.#eviction.added(digest);
     this.#disk.worked();
-    const blob = this.#openBlobs.find(digest);
-    if (this.#secondLevel === null || fill.fromTier || blob === null) return;
-    const source = new BlobReader(blob, {
+  }
+
+  #createShared(parts: SharedStoreParts | null): SharedStore | null {
+    if (parts === null) return null;
+    return new SharedStore({
+      ...parts,
+      facts: this.#facts,
+      queue: this.#index.uploads,
+      open: (digest, kind) => (kind === 'blob' ? this.#openToShare(digest) : this.#manifestToShare(digest)),
+      log: this.#options.log,
+      metrics: this.#options.metrics,
+      indexFailed: (error) => this.#diskFailed('the index', error),
+    });
+  }
+
+  #openToShare(digest: Digest): ByteSource | null {
+    const blob = this.#openKept(digest);
+    if (blob === null) return null;
+    return new BlobReader(blob, {
       digest,
       from: 0,
       to: undefined,
@@ -304,7 +328,11 @@ export class Cache implements BlobCache {
       // No client reads it.
       onRead: () => {},
     });
-    this.#secondLevel.store(digest, source);
+  }
+
+  #manifestToShare(digest: Digest): ByteSource | null {
+    const row = this.#try(() => this.#index.manifest(digest), null);
+    return row === null ? null : new MemorySource(row.body);
   }
 
   /** Its readers keep the descriptor, and continue from the upstream where reading fails. */

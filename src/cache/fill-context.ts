@@ -1,7 +1,7 @@
 import type { Digest } from '../oci/names.ts';
 import type { FillAccounts } from './allowance.ts';
-import type { SecondLevel } from './blob-tier.ts';
 import type { FillFileContext } from './fill-file.ts';
+import type { SecondLevel } from './second-level.ts';
 
 /** What the cache around a fill has to know of it. */
 export interface FillState {

@@ -236,7 +236,8 @@ export class Fill implements FileView, FillState {
       from: (node) => {
         this.source = node;
       },
-      ...(source === 'tier' ? {} : { wishes: this.#wishes, expectedSize: this.#options.expectedSize }),
+      wishes: this.#wishes,
+      expectedSize: this.#options.expectedSize,
     };
   }
 
@@ -306,8 +307,8 @@ export class Fill implements FileView, FillState {
     this.#throwFailure();
     const { growing } = this.#file;
     if (!this.#begun || growing === null) throw new Error('write before begin');
-    const end = offset + chunk.length;
-    if (this.size !== undefined && end > this.size) throw this.#wrong(`more than the ${this.size} bytes it promised`);
+    if (this.size !== undefined && offset + chunk.length > this.size)
+      throw this.#wrong(`more than the ${this.size} bytes it promised`);
     this.#arrived += chunk.length;
     const room = this.#takeRoom(this.#arrived);
     // While room is being made the writer may use the chunk's memory again.

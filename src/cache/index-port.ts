@@ -1,4 +1,5 @@
 import type { Digest, RepositoryKey } from '../oci/names.ts';
+import type { ObjectKind } from './object-index.ts';
 
 /** A blob that is complete in the cache. Times are ms since 1970. */
 export interface BlobRow {
@@ -109,6 +110,24 @@ export interface ListIndex {
   bytes(): number;
 }
 
+/** Content that is kept here and is to be put into a shared store, as this repository gave it. */
+export interface UploadRow {
+  readonly digest: Digest;
+  readonly kind: ObjectKind;
+  readonly repository: RepositoryKey;
+}
+
+/** The part of the index that has what is to be put into a shared store, in the order in which it came. */
+export interface UploadIndex {
+  /** Changes nothing where the digest waits already. */
+  add(row: UploadRow): void;
+  remove(digest: Digest): void;
+  /** Puts it behind the others. */
+  postpone(digest: Digest): void;
+  oldest(limit: number): readonly UploadRow[];
+  count(): number;
+}
+
 export interface IndexTotals {
   readonly blobs: number;
   readonly bytes: number;
@@ -127,6 +146,7 @@ export type CacheCounter = 'hits' | 'misses' | 'fetched' | 'served' | 'evictions
  */
 export interface CacheIndex {
   readonly lists: ListIndex;
+  readonly uploads: UploadIndex;
   blob(digest: Digest): BlobRow | null;
   /** Adds, or replaces size and times. */
   addBlob(row: NewBlob): void;

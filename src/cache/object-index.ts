@@ -1,5 +1,5 @@
-import type { Digest } from '../oci/names.ts';
-import type { Givers } from './index-port.ts';
+import type { Fence } from '../kit/locks.ts';
+import type { Digest, RepositoryKey } from '../oci/names.ts';
 
 export type ObjectKind = 'blob' | 'manifest';
 
@@ -14,32 +14,46 @@ export interface StoredObject {
   readonly condemnedAt: number | null;
 }
 
-/** A registry that gave a digest, and how far that proof reaches (see `Shown`). */
+/** A repository that gave a digest, and how far that proof reaches: to anyone, or only to the operator's credentials. */
 export interface Giver {
-  readonly registry: string;
+  readonly repository: RepositoryKey;
   readonly open: boolean;
 }
 
+export interface FoundObject {
+  readonly object: StoredObject;
+  /** Those that count now: a denial takes them away. */
+  readonly givers: readonly Giver[];
+}
+
+/** Givers kept of one object: what is overlooked beyond them is only fetched once more. */
+export const MAX_GIVERS = 64;
+
 /**
- * Port: what lies in a store that several gateways share, and which registries gave it: rows beside the objects, in the same database as the alias
- * table, asked for where this machine's own index knows nothing. Every method is atomic, durable when it resolves, and may reject; then the
- * store is taken to have nothing. test/conformance/object-index.ts is its contract.
+ * Port: what lies in a store that several gateways share, and which repositories gave it: rows beside the objects, in the same database as the alias
+ * table, asked for where this machine's own index knows nothing. Every method is atomic, durable when it resolves (but `touch`), and may reject; then
+ * the store is taken to have nothing. `under`: what only the holder of that lock may do; others are refused with a `FencedError` where several processes
+ * share the index. test/conformance/object-index.ts is its contract.
  */
 export interface ObjectIndex {
   /** Null where there is none, and where it is condemned. */
-  find(digest: Digest): Promise<{ readonly object: StoredObject; readonly givers: Givers } | null>;
-  /** The object is in the store, whole and verified, and this registry gave it: adds what is new; one that was condemned lives again. */
-  put(object: Pick<StoredObject, 'digest' | 'kind' | 'size'>, giver: Giver): Promise<void>;
-  /** The registry has denied it: its proof is void. */
-  deny(registry: string, digest: Digest): Promise<void>;
-  /** Sets times of use to now. */
+  find(digest: Digest): Promise<FoundObject | null>;
+  /** The object is in the store, whole and verified, and these gave it: adds what is new; one that was condemned lives again. */
+  put(object: Pick<StoredObject, 'digest' | 'kind' | 'size'>, givers: readonly Giver[]): Promise<void>;
+  /** The registry has denied this repository, or one digest of it: its proof is void. */
+  deny(repository: RepositoryKey, digest?: Digest): Promise<void>;
+  /** Sets times of use to now. A crash may lose the newest. */
   touch(digests: readonly Digest[]): Promise<void>;
+  /** The store has no such objects, or wrong bytes for them: forgets them at once. */
+  drop(digests: readonly Digest[]): Promise<void>;
   /** Bytes of all that is not condemned. */
   bytes(): Promise<number>;
+  /** In the order of digests, condemned ones too; for walks over everything. */
+  after(digest: Digest | null, limit: number): Promise<readonly StoredObject[]>;
   /** Condemns those used longest ago until at most `bytes` are left, no more than `limit` at once. Returns how many. */
-  condemn(bytes: number, limit: number): Promise<number>;
+  condemn(bytes: number, limit: number, under?: Fence): Promise<number>;
   /** Those condemned at least `graceMs` ago, no more than `limit`. */
   doomed(graceMs: number, limit: number): Promise<readonly StoredObject[]>;
-  /** Forgets them; those that live again meanwhile stay. Returns those forgotten, whose bytes may now be removed. */
-  forget(digests: readonly Digest[]): Promise<readonly Digest[]>;
+  /** Forgets those of them that are still condemned. Returns those forgotten, whose bytes may now be removed. */
+  forget(digests: readonly Digest[], under?: Fence): Promise<readonly Digest[]>;
 }

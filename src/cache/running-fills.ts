@@ -9,6 +9,7 @@ import { type FillKey, type PartialName, partialName } from './files.ts';
 import { Fill } from './fill.ts';
 import type { FillContext, FillState } from './fill-context.ts';
 import type { OpenBlob, OpenBlobs } from './open-blobs.ts';
+import type { Uploads } from './tier-uploads.ts';
 
 /** Blobs remembered as too large to keep, so that only the first pull of each starts a fill in vain. */
 const MAX_TOO_LARGE = 1_000;
@@ -21,6 +22,8 @@ export interface RunningFillsOptions {
   readonly openBlobs: OpenBlobs;
   readonly log: Logger;
   readonly ended: (outcome: string) => void;
+  /** Brings to a shared store what comes; null where there is none. */
+  readonly uploads: Pick<Uploads, 'begun' | 'kept'> | null;
 }
 
 /** A fill under way, for an operator. */
@@ -135,8 +138,13 @@ export class RunningFills {
     try {
       await openBlobs.removed(name);
       const running = fill.run(fetch);
+      fill.sizeKnown().then(
+        () => this.#begun(fill),
+        () => {},
+      );
       fill.onEnd(() => this.#ended(fill, blob, running));
       await running;
+      if (fill.kept && !fill.fromTier) this.#options.uploads?.kept(fill.digest, 'blob', fill.key);
     } finally {
       if (this.#running.get(name)?.fill === fill) {
         this.#running.delete(name);
@@ -146,6 +154,11 @@ export class RunningFills {
       if (!fill.kept) openBlobs.detach(fill.digest, blob);
       blob.release();
     }
+  }
+
+  /** Its size is known, and its bytes are about to come. */
+  #begun(fill: Fill): void {
+    if (!fill.fromTier && fill.outcome === null) this.#options.uploads?.begun(fill);
   }
 
   /**

@@ -5,6 +5,7 @@ import {
   parseAnonymous,
   parseAuto,
   parseBoolean,
+  parseBucket,
   parseChoice,
   parseCidr,
   parseDatabase,
@@ -12,13 +13,16 @@ import {
   parseDomain,
   parseDuration,
   parseEmail,
+  parseEndpoint,
   parseInteger,
   parseList,
   parseListen,
   parseMacKey,
   parseNodeAddress,
+  parsePrefix,
   parseProxy,
   parsePublicUrl,
+  parseRedirect,
   parseResolver,
   parseScrub,
   parseSize,
@@ -227,6 +231,33 @@ export const KEYS = {
       (set) => (set === undefined ? parseScrub('30d') : set),
       '`30d`: in so long all that is kept is read again, to find damage; `off` looks at nothing',
     ),
+    /** A store that several gateways share; none where `bucket` is null. */
+    s3: {
+      bucket: optional(
+        parseBucket,
+        'none: the bucket of an S3 store that holds content for several gateways, behind the disk',
+      ),
+      prefix: optional(parsePrefix, 'none: what the keys in the bucket begin with, like `gateway/`'),
+      region: optional(
+        parseText('the name of a region'),
+        '`AWS_REGION`, else that of the AWS configuration file; `us-east-1` where there is an `endpoint`',
+      ),
+      endpoint: optional(parseEndpoint, "AWS's; the URL of another store, like `https://minio.example.com`"),
+      pathStyle: plain(
+        parseBoolean,
+        'false',
+        ': the bucket is in the path and not in the host name; most stores but AWS need `true`',
+      ),
+      maxSize: optional(
+        nonEmpty(parseSize, 'leave it out for no limit'),
+        'none: what is used least is removed from the bucket beyond this',
+      ),
+      redirect: plain(
+        parseRedirect,
+        'false',
+        '; `true`: clients get complete blobs from the bucket themselves, by a 307 to a signed URL; `all`: those that only credentials opened, too',
+      ),
+    },
   },
   upstream: {
     proxy: optional(parseProxy, 'none; `http://`, `https://`, `socks5://`, `socks5h://`'),

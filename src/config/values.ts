@@ -323,3 +323,47 @@ function quoted(raw: unknown): string {
   const written = typeof raw === 'string' ? raw : (JSON.stringify(raw) ?? String(raw));
   return `"${written.length > 80 ? `${written.slice(0, 80)}…` : written}"`;
 }
+
+/** Which blobs clients are sent to the shared store for: none, open ones, or (`all`) those too that only credentials opened. */
+export function parseRedirect(raw: unknown): boolean | 'all' {
+  if (raw === 'all') return 'all';
+  try {
+    return parseBoolean(raw);
+  } catch {
+    throw new BadValue(`${quoted(raw)} is none of: false, true, all`);
+  }
+}
+
+/** As S3 names buckets, and stores like it: they are part of a host name. */
+export function parseBucket(raw: unknown): string {
+  const written = text(raw, 'the name of a bucket');
+  if (!/^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$/.test(written)) {
+    throw new BadValue(`${quoted(raw)} is not the name of a bucket: 3 to 63 of a-z, 0-9, dots and hyphens`);
+  }
+  return written;
+}
+
+/** Of keys in a bucket. */
+export function parsePrefix(raw: unknown): string {
+  const written = text(raw, 'what keys begin with');
+  if (!/^[A-Za-z0-9!_.*'()/-]{0,200}$/.test(written) || written.startsWith('/') || written.includes('//')) {
+    throw new BadValue(`${quoted(raw)} is not what keys can begin with; write it like gateway/`);
+  }
+  return written;
+}
+
+/** Scheme, host and port of a service. */
+export function parseEndpoint(raw: unknown): string {
+  const written = text(raw, 'the URL of the store');
+  if (!URL.canParse(written)) throw new BadValue('is not a URL; write it like https://minio.example.com:9000');
+  const url = new URL(written);
+  if (url.protocol !== 'https:' && url.protocol !== 'http:') {
+    throw new BadValue(`has the scheme ${url.protocol}//; a store has https:// or http://`);
+  }
+  if (url.pathname !== '/' || url.search !== '' || url.hash !== '' || url.username !== '' || url.password !== '') {
+    throw new BadValue(
+      'has more than scheme, host and port; credentials come from the environment or the files of AWS',
+    );
+  }
+  return url.origin;
+}

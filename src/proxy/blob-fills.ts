@@ -136,11 +136,11 @@ export class BlobFills {
     key: HeldBlobKey,
   ): Promise<void> {
     const { access, sizes } = this.#options;
+    // What the second level has is some registry's: it serves whoever may be given kept content.
+    const tier = await access.mayServeShared(entry, key, key.digest);
     // Another repository of this registry may have begun a fill since this one looked. That fill's bytes do not show that this repository holds
     // the blob, and its failure does not show the contrary.
     const other = blobs.growing(key);
-    // What the second level has is some registry's: it serves whoever may be given kept content.
-    const tier = access.mayServe(entry, key, key.digest);
     const known = access.knows(entry, key, key.digest);
     const { fetch, giver } = this.#fetch(key, { forNode, known });
     const options: FillOptions = {

@@ -88,7 +88,7 @@ export class Blobs {
     const { complete } = handle;
     const may = () => (complete ? access.mayServe(entry, key, key.digest) : access.knows(entry, key, key.digest));
     try {
-      if (!may()) {
+      if (!may() && !(complete && (await access.mayServeShared(entry, key, key.digest)))) {
         if (!access.knows(entry, key, key.digest) && !(await this.#isProved(pull, entry, key, handle))) return null;
         if (!may()) return null;
       }

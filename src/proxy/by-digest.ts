@@ -73,6 +73,8 @@ export class ManifestsByDigest {
     const by = { accept: EVERYTHING, askers };
     const { store, access, fetcher } = this.#options;
     const reference = { kind: 'digest', digest } as const;
+    const shared = await fetcher.shared(entry, key, digest);
+    if (shared !== null) return this.#reusable(shared, 'cache');
     const row = store.getManifest(digest);
     // Where it is here for another repository, a HEAD may be enough to show that this one has it too.
     if (row !== null || method === 'HEAD') {

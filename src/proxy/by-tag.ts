@@ -139,7 +139,13 @@ export class ManifestsByTag {
     const by = { accept: client.header, askers };
     // HEAD costs nothing at Docker Hub; where something is kept, it is most often all that is needed.
     if (kept !== null || method === 'HEAD') {
-      const answer = this.#fromHead(request, await fetcher.head(entry, key, reference, by));
+      const head = await fetcher.head(entry, key, reference, by);
+      const answer = this.#fromHead(request, head);
+      // The tag has moved to what another gateway may have fetched.
+      if (answer?.body === null && method === 'GET') {
+        const shared = await fetcher.shared(entry, key, answer.digest);
+        if (shared !== null) return this.#keep(request, shared);
+      }
       if (answer !== null && (method === 'HEAD' || answer.body !== null)) return answer;
     }
     return this.#keep(request, await fetcher.get(entry, key, reference, by));

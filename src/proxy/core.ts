@@ -4,6 +4,7 @@ import type { BlobCache } from '../cache/blob-cache.ts';
 import type { FactStore } from '../cache/facts.ts';
 import type { ListStore } from '../cache/list-store.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
+import type { SharedContent } from '../cache/shared-store.ts';
 import type { Config } from '../config/config.ts';
 import { Askers } from '../kit/askers.ts';
 import { andThen, Lifetime } from '../kit/async.ts';
@@ -45,8 +46,12 @@ export interface ProxyCoreOptions {
   readonly facts: FactStore | null;
   readonly manifests: ManifestStore;
   readonly lists: ListStore;
+  /** What a store has that several gateways share; left out or null where there is none. */
+  readonly shared?: SharedContent | null;
   readonly table: () => TableSnapshot;
-  readonly config: Pick<Config['cache'], 'tagTtl' | 'staleFor'>;
+  readonly config: Pick<Config['cache'], 'tagTtl' | 'staleFor'> & {
+    readonly s3?: Pick<Config['cache']['s3'], 'redirect'>;
+  };
   readonly metrics: Metrics;
   readonly replies: RepliesTally;
   /** Called for bytes that were fetched for a client by a reply which does not say so (`Reply.from`); left out where nobody counts them. */
@@ -92,14 +97,14 @@ class Core implements ManagedProxyCore {
   readonly #staleServed;
 
   constructor(options: ProxyCoreOptions) {
-    const { upstream, blobs, manifests: store, lists, table, metrics, now = steadyNow } = options;
+    const { upstream, blobs, manifests: store, lists, shared = null, table, metrics, now = steadyNow } = options;
     const { tagTtl, staleFor } = options.config;
     const config = { tagTtl, staleFor };
     this.#config = config;
     const lifetime = this.#lifetime;
-    const access = new RepositoryAccess(table, options.facts);
+    const access = new RepositoryAccess(table, options.facts, shared);
     const sizes = new BlobSizes();
-    const fetcher = new ManifestFetcher({ upstream, store, access, sizes, lifetime });
+    const fetcher = new ManifestFetcher({ upstream, store, access, sizes, shared, lifetime });
     this.#upstream = upstream;
     this.#store = store;
     this.#access = access;

@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { RegistryEntry } from '../aliases/table.ts';
 import type { ManifestRow } from '../cache/index-port.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
+import type { SharedContent } from '../cache/shared-store.ts';
 import type { Askers } from '../kit/askers.ts';
 import type { Lifetime } from '../kit/async.ts';
 import { readDocument } from '../oci/document-reader.ts';
@@ -49,6 +50,8 @@ export interface ManifestFetcherOptions {
   readonly store: ManifestStore;
   readonly access: RepositoryAccess;
   readonly sizes: BlobSizes;
+  /** What other gateways have fetched; null where there are none. */
+  readonly shared: SharedContent | null;
   /** Ends what no client waits for any more when the gateway stops. */
   readonly lifetime: Lifetime;
 }
@@ -94,6 +97,17 @@ export class ManifestFetcher {
     if (row === null) return null;
     void this.#learnSizes(key, mediaType, row);
     return { digest, mediaType, body: row.body, size: row.body.length, came: row.came };
+  }
+
+  /** The same, from what other gateways have fetched; it is kept here then. */
+  async shared(entry: RegistryEntry, key: RepositoryKey, digest: Digest): Promise<KnownManifest | null> {
+    const { shared, access, store } = this.#options;
+    if (shared === null || access.mediaType(key, digest) === null || store.getManifest(digest) !== null) return null;
+    if (!(await access.mayServeShared(entry, key, digest))) return null;
+    const body = await shared.manifest(digest);
+    if (body === null) return null;
+    store.putManifest({ digest, body });
+    return this.kept(entry, key, digest);
   }
 
   /** Asks by HEAD; where that is refused, or says what cannot be true, the GET that decides is kept. @throws {RegistryError} the upstream's */
@@ -147,6 +161,7 @@ export class ManifestFetcher {
     if (access.hasGiven(entry, key, digest) && access.mediaType(key, digest) === mediaType) return manifest;
     access.gave(entry, key, digest, asked, mediaType);
     if (named.length > 0) access.said(entry, key, named, asked);
+    this.#options.shared?.keepManifest(key, digest);
     return manifest;
   }
 }

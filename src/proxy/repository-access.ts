@@ -3,6 +3,7 @@ import { registryOf } from '../aliases/lookup.ts';
 import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import type { FactStore } from '../cache/facts.ts';
 import type { Shown } from '../cache/index-port.ts';
+import type { SharedContent } from '../cache/shared-store.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import { Denials } from './denials.ts';
@@ -48,12 +49,14 @@ export class RepositoryAccess {
   readonly denials = new Denials();
   readonly #table: () => TableSnapshot;
   readonly #facts: FactStore | null;
+  readonly #shared: SharedContent | null;
   #generation = 0;
 
-  /** `facts`: null where nothing is kept. */
-  constructor(table: () => TableSnapshot, facts: FactStore | null) {
+  /** `facts`: null where nothing is kept. `shared`: what other gateways know of who gave what; null where there are none. */
+  constructor(table: () => TableSnapshot, facts: FactStore | null, shared: SharedContent | null = null) {
     this.#table = table;
     this.#facts = facts;
+    this.#shared = shared;
   }
 
   /** Grows with each change after which no reply that was given before may be given again. Denials are counted for themselves. */
@@ -90,6 +93,34 @@ export class RepositoryAccess {
     if (fact === null && !said) return false;
     if (counts(fact?.gave ?? null, entry)) return true;
     return (said || counts(fact?.said ?? null, entry)) && this.#isOpenTo(entry, digest);
+  }
+
+  /**
+   * The same, where other gateways may know who gave it: what they know is learnt. Asked only of what this repository is known to hold, since
+   * content that it neither said nor gave it gets from its registry alone.
+   */
+  async mayServeShared(entry: RegistryEntry, key: RepositoryKey, digest: Digest): Promise<boolean> {
+    if (this.mayServe(entry, key, digest)) return true;
+    if (this.#shared === null || !this.knows(entry, key, digest)) return false;
+    const asked = this.denials.now;
+    const givers = await this.#shared.givers(digest);
+    this.#facts?.add(
+      givers
+        .filter(({ repository }) => !this.denials.since(asked, repositoryId(repository)))
+        .map(({ repository, open }) => ({
+          repository,
+          digest,
+          said: null,
+          gave: open ? ('anyone' as const) : ('credential' as const),
+          mediaType: null,
+        })),
+    );
+    return this.mayServe(entry, key, digest);
+  }
+
+  /** Whether anybody may be given it: somebody gave it without a credential. */
+  isOpen(digest: Digest): boolean {
+    return this.#facts?.giversOf(digest).open ?? false;
   }
 
   /**
@@ -144,13 +175,16 @@ export class RepositoryAccess {
    */
   failed(asked: RepositoryKey | BlobKey, error: unknown): void {
     if (!isDenial(error)) return;
-    const known = this.#facts?.deny(asked, 'digest' in asked ? asked.digest : undefined) ?? true;
+    const digest = 'digest' in asked ? asked.digest : undefined;
+    const known = this.#facts?.deny(asked, digest) ?? true;
+    if (known) this.#shared?.denied(asked, digest);
     if (known) this.denials.add(repositoryId(asked));
   }
 
   /** This repository brought what is not the blob: what it said of it before is void, and so is what it gave. */
   disproved(asked: BlobKey): void {
     this.#facts?.deny(asked, asked.digest);
+    this.#shared?.denied(asked, asked.digest);
   }
 
   /**

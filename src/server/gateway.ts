@@ -33,7 +33,7 @@ import { describeDatabase, measureFleet } from './fleet.ts';
 import { measureGateway } from './own-metrics.ts';
 import { Reloader } from './reload.ts';
 import { openState, type State } from './state.ts';
-import { openIndex } from './stores.ts';
+import { openIndex, openSharedStore } from './stores.ts';
 
 /** How long running pulls may go on once the gateway is asked to end, ms: long for a layer, shorter than what service managers wait (90 s). */
 const GRACE = 60_000;
@@ -140,7 +140,7 @@ export async function startGateway(options: {
     const state = await startState(base);
     const upstream = startUpstream(base, { state });
     const access = await startAccess(base, { state });
-    const cache = startCache(base, { access });
+    const cache = await startCache(base, { state, access });
     const core = startProxyCore(base, { state, upstream, cache, access });
     const outlines = registryOutlines(state.table.snapshot, upstream);
     const edge = buildEdge(base, { state, core, access, outlines });
@@ -209,11 +209,12 @@ function startUpstream(base: Base, { state: { table, pseudonym } }: Pick<Parts, 
   return upstream;
 }
 
-function startCache(base: Base, { access }: Pick<Parts, 'access'>): Cache {
+async function startCache(base: Base, { state, access }: Pick<Parts, 'state' | 'access'>): Promise<Cache> {
   const { config, log, metrics, lifecycle } = base;
   const { dataDir } = config;
+  const shared = await openSharedStore(config.cache, state.objects);
   const index = openIndex(dataDir, log);
-  const cache = createCache({ dataDir, config: config.cache, index, clients: access, log, metrics });
+  const cache = createCache({ dataDir, config: config.cache, index, shared, clients: access, log, metrics });
   lifecycle.defer('the cache', () => cache.close());
   return cache;
 }
@@ -228,6 +229,7 @@ function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'c
     facts: cache.facts,
     manifests: cache.manifests,
     lists: cache.lists,
+    shared: cache.shared,
     table: table.snapshot,
     config: config.cache,
     metrics,

@@ -23,6 +23,8 @@ export interface State {
   readonly table: AliasTable;
   readonly users: Users;
   readonly counters: CounterStore;
+  readonly locks: Stores['locks'];
+  readonly objects: Stores['objects'];
   /** As `Via` names this gateway, or all of its fleet. */
   readonly pseudonym: string;
   /** The gateways that share this state. */
@@ -131,6 +133,8 @@ export async function openState(options: {
       table,
       users,
       counters: stores.counters,
+      locks,
+      objects: stores.objects,
       pseudonym,
       nodes,
       fleet: stores.fleet,

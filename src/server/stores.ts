@@ -3,6 +3,8 @@ import type { UserStore } from '../access/users.ts';
 import { completeRestore } from '../admin/backup/put-in-place.ts';
 import type { AliasStore } from '../aliases/store.ts';
 import type { CacheIndex } from '../cache/index-port.ts';
+import type { ObjectIndex } from '../cache/object-index.ts';
+import type { SharedStoreParts } from '../cache/shared-store.ts';
 import type { Challenges } from '../certs/challenges.ts';
 import type { CertStore } from '../certs/store.ts';
 import { type Nodes, SingleNode } from '../cluster/nodes.ts';
@@ -27,6 +29,7 @@ import {
 } from '../sqlite/instance-lock.ts';
 import { SqliteLocks } from '../sqlite/locks.ts';
 import { gatewayMigrations } from '../sqlite/migrations/gateway.ts';
+import { SqliteObjectIndex } from '../sqlite/object-index.ts';
 import { inspectDatabase, snapshotDatabase } from '../sqlite/snapshot.ts';
 import { SqliteUserStore } from '../sqlite/user-store.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -40,6 +43,8 @@ export interface Stores {
   readonly locks: Locks;
   readonly users: UserStore;
   readonly counters: CounterStore;
+  /** What lies in a shared store of content, where there is one. */
+  readonly objects: ObjectIndex;
   /** What the gateway, or its whole fleet, calls itself to others: 16 random hex digits, made with the database. */
   readonly identity: string;
   /** The gateways that share these stores. */
@@ -92,6 +97,7 @@ export async function openStores(config: StoresConfig, options: StoresOptions): 
     locks: new SqliteLocks(database),
     users: new SqliteUserStore(database),
     counters: new SqliteCounterStore(database),
+    objects: new SqliteObjectIndex(database),
     identity,
     nodes: new SingleNode({ id: identity, address: null, version: version(), draining: false }),
     fleet: null,
@@ -126,8 +132,10 @@ async function openSharedStores(
     ticketKeys = opened.ticketKeys;
   }
   const { stores, identity, nodes } = fleet;
+  const { PostgresObjectIndex } = await import('../postgres/object-index.ts');
   return {
     ...stores,
+    objects: new PostgresObjectIndex(fleet.database),
     identity,
     nodes,
     fleet,
@@ -163,4 +171,12 @@ function noSnapshot(where: string): Stores['snapshot'] {
       next: 'copy that database by its own means: pg_dump; and keep a copy of the secretFile',
     });
   };
+}
+
+/** The store that several gateways share; null where none is configured, and then nothing of it is loaded. */
+export async function openSharedStore({ s3 }: Config['cache'], objects: ObjectIndex): Promise<SharedStoreParts | null> {
+  const { bucket } = s3;
+  if (bucket === null) return null;
+  const { S3Tier } = await import('../s3/tier.ts');
+  return { tier: new S3Tier({ ...s3, bucket }), objects };
 }

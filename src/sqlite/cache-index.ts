@@ -25,6 +25,7 @@ import { fromBytes, toBytes } from './digest-bytes.ts';
 import { FactTable, type Repositories } from './fact-table.ts';
 import { ListTable } from './list-table.ts';
 import { cacheMigrations } from './migrations/cache.ts';
+import { UploadTable } from './upload-table.ts';
 import { START, UseLog, type UsePlace } from './use-log.ts';
 
 /**
@@ -115,6 +116,7 @@ export function openCacheIndex(dataDir: string, log: Logger): CacheIndex {
 /** The cache's index in SQLite. Every statement is prepared once and finds its rows by a key. */
 export class SqliteCacheIndex implements CacheIndex {
   readonly lists: ListTable;
+  readonly uploads: UploadTable;
   readonly #database: Database;
   readonly #run: CacheStatements;
   readonly #uses: UseLog;
@@ -136,10 +138,12 @@ export class SqliteCacheIndex implements CacheIndex {
     this.#facts = facts;
     this.#repositories = repositories;
     this.lists = new ListTable(database, repositories);
+    this.uploads = new UploadTable(database);
     onLoss(database, () => {
       this.#uses.forget();
       this.#numbers.clear();
       this.#repositories.forget();
+      this.uploads.recount();
       for (const listener of this.#lossListeners) listener();
     });
   }

@@ -86,11 +86,11 @@ describe('two registries', () => {
     const other = await startFake(false);
     const tier = new MemoryTier();
     const blob = generated(100_000, 'in the tier');
-    tier.blobs.set(digestOf(blob.digest), blob.read(0, blob.size));
+    await tier.holds(digestOf(blob.digest), blob.read(0, blob.size), 'docker.io');
     one.repository('library/app').addBlob(blob);
     other.repository('org/app');
     const registries = { 'docker.io': { fake: one }, 'quay.io': { fake: other } };
-    const bed = await RegistryBed.start({ registries, cache: { tier } });
+    const bed = await RegistryBed.start({ registries, cache: { shared: tier.parts } });
     closers.push(() => bed.stop());
     expect(await refusalOf(bed.blob('quay.io', 'org/app', blob.digest))).toBe('blobUnknown');
     const reply = await bed.blob('docker.io', 'library/app', blob.digest);

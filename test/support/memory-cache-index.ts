@@ -16,12 +16,14 @@ import type {
 } from '../../src/cache/index-port.ts';
 import { type Digest, type RepositoryKey, repositoryId } from '../../src/oci/names.ts';
 import { MemoryLists } from './memory-lists.ts';
+import { MemoryUploads } from './memory-uploads.ts';
 
 const DAY = 86_400_000;
 
 /** The cache's index in memory: plain maps, sorted when asked. For tests; it forgets when the process ends. */
 export class MemoryCacheIndex implements CacheIndex {
   readonly lists = new MemoryLists();
+  readonly uploads = new MemoryUploads();
   readonly #removals = new Set<Digest>();
   readonly #blobs = new Map<Digest, UsedBlob>();
   readonly #places = new Map<Scrubbed, Digest | null>();

@@ -255,5 +255,28 @@ const lists: Migration = {
   `,
 };
 
+/** What is kept here and is to be put into a shared store, in the order of `place`. */
+const uploads: Migration = {
+  name: 'uploads to a shared store',
+  sql: `
+    CREATE TABLE uploads (
+      place INTEGER PRIMARY KEY,
+      digest BLOB NOT NULL UNIQUE,
+      kind TEXT NOT NULL CHECK (kind IN ('blob', 'manifest')),
+      registry TEXT NOT NULL,
+      repository TEXT NOT NULL
+    ) STRICT;
+  `,
+};
+
 /** Schema of `cache.db`: what the cache directory holds. It has a file of its own, since losing it loses nothing and it is written to often. */
-export const cacheMigrations: readonly Migration[] = [inventory, useLog, facts, scrub, manifestTimes, removals, lists];
+export const cacheMigrations: readonly Migration[] = [
+  inventory,
+  useLog,
+  facts,
+  scrub,
+  manifestTimes,
+  removals,
+  lists,
+  uploads,
+];

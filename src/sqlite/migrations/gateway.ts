@@ -9,6 +9,7 @@ import { authorities } from './007-authorities.ts';
 import { identity } from './008-identity.ts';
 import { tokens } from './009-tokens.ts';
 import { dnsChallenges } from './010-dns-challenges.ts';
+import { objects } from './011-objects.ts';
 
 /** Schema of `gateway.db`: what must never be lost. */
 export const gatewayMigrations: readonly Migration[] = [
@@ -22,4 +23,5 @@ export const gatewayMigrations: readonly Migration[] = [
   identity,
   tokens,
   dnsChallenges,
+  objects,
 ];

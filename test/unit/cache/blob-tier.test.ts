@@ -31,13 +31,19 @@ beforeEach(async () => {
     { level: 'warn' },
     { write: (line: string) => void warnings.push((JSON.parse(line) as { msg: string }).msg) },
   );
-  rig = await makeRig({ tier, log });
+  rig = await makeRig({ shared: tier.parts, log });
 });
 afterEach(() => endRig(rig));
 
 const someContent = (): Content => contentOf(randomBytes(SIZE));
 const isKept = ({ digest }: Content) =>
   eventually('the blob is kept', () => rig.index.blob(digest) !== null && rig.cache.admin.stats().fills === 0);
+
+/** As the core does it when a registry gave a blob. */
+const gaveOf =
+  ({ key, digest }: Content) =>
+  () =>
+    rig.cache.facts.add([{ repository: key, digest, said: null, gave: 'anyone', mediaType: null }]);
 
 /** Fills from the upstream, or from the tier. Returns how often the upstream was asked. */
 async function pull(content: Content): Promise<number> {
@@ -46,7 +52,8 @@ async function pull(content: Content): Promise<number> {
     asked++;
     return fetchOf(content.bytes)(sink);
   };
-  const handle = rig.cache.kept(content.digest) ?? rig.cache.fill(content.key, fetch, { tier: true });
+  const handle =
+    rig.cache.kept(content.digest) ?? rig.cache.fill(content.key, fetch, { tier: true, gave: gaveOf(content) });
   expect((await readAll(handle.open())).equals(content.bytes)).toBe(true);
   handle.release();
   await isKept(content);
@@ -62,30 +69,33 @@ describe('the second level of the cache', () => {
   it('is asked before the upstream, and given what the upstream brought', async () => {
     const content = someContent();
     expect(await pull(content)).toBe(1);
-    await eventually('it is stored', () => tier.blobs.has(content.digest));
+    await eventually('it is stored', async () => (await tier.objects.find(content.digest)) !== null);
     expect(tier.blobs.get(content.digest)?.equals(content.bytes)).toBe(true);
-    expect(tier.calls).toEqual(['stat', `store ${SIZE}`]);
+    expect(tier.calls).toEqual([`store ${SIZE}`]);
+    expect((await tier.objects.find(content.digest))?.givers).toEqual([
+      { repository: { registry: content.key.registry, repository: content.key.repository }, open: true },
+    ]);
     expect(rig.cache.admin.stats()).toMatchObject({ bytesFetched: SIZE, bytesServed: SIZE });
 
     await evict();
     tier.calls.length = 0;
     expect(await pull(content)).toBe(0);
-    expect(tier.calls).toEqual(['stat', `open 0-${SIZE}`]);
+    expect(tier.calls).toEqual([`open 0-${SIZE}`]);
     expect(rig.cache.admin.stats()).toMatchObject({ bytesFetched: SIZE });
     expect(await pull(content)).toBe(0);
-    expect(tier.calls).toHaveLength(2);
+    expect(tier.calls).toHaveLength(1);
     expect(warnings).toEqual([]);
   });
 
   it('is not asked for a repository that may not be given kept content: only its registry can show that it holds the blob', async () => {
     const content = someContent();
-    tier.blobs.set(content.digest, content.bytes);
+    await tier.holds(content.digest, content.bytes);
     let gave = 0;
     const handle = rig.cache.fill(content.key, fetchOf(content.bytes), { gave: () => gave++ });
     expect((await readAll(handle.open())).equals(content.bytes)).toBe(true);
     handle.release();
     await isKept(content);
-    expect([tier.calls.includes('stat'), rig.cache.admin.stats().bytesFetched, gave]).toEqual([false, SIZE, 1]);
+    expect([tier.calls, rig.cache.admin.stats().bytesFetched, gave]).toEqual([[], SIZE, 1]);
   });
 
   it('brings only what an earlier fill did not', async () => {
@@ -99,26 +109,40 @@ describe('the second level of the cache', () => {
     driven.fail(new Error('broke off'));
     first.release();
     await eventually('the fill has ended', () => rig.cache.admin.stats().partials === 1);
-    tier.blobs.set(content.digest, content.bytes);
+    await tier.holds(content.digest, content.bytes);
     tier.calls.length = 0;
     expect(await pull(content)).toBe(0);
-    expect(tier.calls).toEqual(['stat', `open 50000-${SIZE}`]);
+    expect(tier.calls).toEqual([`open 50000-${SIZE}`]);
   });
 
-  it.each(['stat', 'open'] as const)('that fails at %s is the same as a miss', async (kind) => {
+  it.each(['the store', 'its index'])('is the same as a miss where %s fails', async (what) => {
     const content = someContent();
-    tier.blobs.set(content.digest, content.bytes);
-    tier.fault = (call) => {
-      if (call === kind) throw new Error('the tier is away');
-    };
+    await tier.holds(content.digest, content.bytes);
+    const away = () => Promise.reject(new Error('it is away'));
+    if (what === 'the store') tier.open = away;
+    else tier.objects.find = away;
     expect(await pull(content)).toBe(1);
-    expect(warnings).toEqual([expect.stringContaining('second-level cache failed')]);
+    expect(warnings).toContainEqual(expect.stringContaining('in the shared store failed'));
+  });
+
+  it('is not asked again for a while once it has failed several times', async () => {
+    let asked = 0;
+    tier.open = () => {
+      asked++;
+      return Promise.reject(new Error('it is away'));
+    };
+    for (let pulls = 0; pulls < 6; pulls++) {
+      const content = someContent();
+      await tier.holds(content.digest, content.bytes);
+      expect(await pull(content)).toBe(1);
+    }
+    expect(asked).toBeLessThanOrEqual(3);
+    expect(warnings.filter((line) => line.includes('tries it every few seconds'))).toHaveLength(1);
   });
 
   it('that breaks off leaves the rest to the upstream, in the same fill', async () => {
     const content = someContent();
-    tier.blobs.set(content.digest, content.bytes.subarray(0, 120_000));
-    tier.stat = async () => ({ size: SIZE });
+    await tier.holds(content.digest, content.bytes.subarray(0, 120_000), 'example.com', true, SIZE);
     const held: unknown[] = [];
     const handle = rig.cache.fill(
       content.key,
@@ -133,7 +157,9 @@ describe('the second level of the cache', () => {
     handle.release();
     await isKept(content);
     expect(rig.cache.admin.stats().bytesFetched).toBe(SIZE - 120_000);
-    await eventually('it is stored whole', () => tier.blobs.get(content.digest)?.length === SIZE);
+    // It cannot be what was stored there.
+    await eventually('it is removed there', () => !tier.blobs.has(content.digest));
+    expect(await tier.objects.find(content.digest)).toBeNull();
   });
 
   it('that fails to store costs nothing but that', async () => {
@@ -143,7 +169,8 @@ describe('the second level of the cache', () => {
     };
     expect(await pull(content)).toBe(1);
     await eventually('it is logged', () => warnings.length === 1);
-    expect(warnings[0]).toContain('storing a blob in the second-level cache failed');
+    expect(warnings[0]).toContain('putting content into the shared store failed');
+    expect(rig.index.uploads.count()).toBe(1);
     expect(rig.cache.kept(content.digest)?.complete).toBe(true);
   });
 
@@ -151,12 +178,12 @@ describe('the second level of the cache', () => {
     const content = someContent();
     const wrong = Buffer.from(content.bytes);
     wrong[SIZE / 2] = (wrong[SIZE / 2] ?? 0) ^ 1;
-    tier.blobs.set(content.digest, wrong);
+    await tier.holds(content.digest, wrong);
     const handle = rig.cache.fill(content.key, fetchOf(content.bytes), { tier: true });
     const { bytes, error } = await readUntilEnd(handle.open());
     expect(bytes.length).toBeLessThan(SIZE);
     expect(error).toBeInstanceOf(TruncatedError);
-    expect(warnings).toContainEqual(expect.stringContaining('second-level cache is wrong'));
+    expect(warnings).toContainEqual(expect.stringContaining('what came from the shared store is wrong'));
     handle.release();
     expect(await pull(content)).toBe(1);
     await eventually(
@@ -173,7 +200,7 @@ describe('the second level of the cache', () => {
     await readUntilEnd(handle.open());
     handle.release();
     await eventually('the fill has ended', () => rig.cache.admin.stats().fills === 0);
-    expect(tier.calls).toEqual(['stat']);
+    expect(tier.calls).toEqual([]);
   });
 
   it('is left when the cache closes', async () => {

@@ -6,10 +6,13 @@ import { SqliteAliasStore } from '../../../src/sqlite/alias-store.ts';
 import { SqliteCounterStore } from '../../../src/sqlite/counter-store.ts';
 import { type Database, openDatabase } from '../../../src/sqlite/database.ts';
 import { gatewayMigrations } from '../../../src/sqlite/migrations/gateway.ts';
+import { SqliteObjectIndex } from '../../../src/sqlite/object-index.ts';
 import { SqliteUserStore } from '../../../src/sqlite/user-store.ts';
 import { aliasStoreConformance } from '../../conformance/alias-store.ts';
 import { counterStoreConformance } from '../../conformance/counter-store.ts';
+import { objectIndexConformance } from '../../conformance/object-index.ts';
 import { userStoreConformance } from '../../conformance/user-store.ts';
+import { MemoryObjectIndex } from '../../support/memory-object-index.ts';
 import type { StoreHarness } from '../../support/store-harness.ts';
 
 const cleanups: (() => void)[] = [];
@@ -44,3 +47,25 @@ counterStoreConformance(
   'SqliteCounterStore',
   onDisk((database) => new SqliteCounterStore(database)),
 );
+objectIndexConformance('SqliteObjectIndex', async () => {
+  let now = 1_000_000;
+  const { store, another } = onDisk((database) => new SqliteObjectIndex(database, () => now))();
+  return {
+    index: store,
+    another,
+    pass: async (ms) => {
+      now += ms;
+    },
+  };
+});
+objectIndexConformance('MemoryObjectIndex', async () => {
+  let now = 1_000_000;
+  const index = new MemoryObjectIndex(() => now);
+  return {
+    index,
+    another: () => index.another(),
+    pass: async (ms) => {
+      now += ms;
+    },
+  };
+});
