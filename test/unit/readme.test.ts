@@ -29,7 +29,7 @@ describe.each(['README.md', 'README.zh-CN.md'])('%s', (name) => {
 
   it('has every key of the configuration with its variable, in the order of its declaration, and no other', () => {
     expect(configurationRows(readme).map(({ start }) => start)).toEqual(KEY_ROWS.map(rowStart));
-    const variables = new Set(readme.match(/GATEWAY_[A-Z_]+/g));
+    const variables = new Set(readme.match(/GATEWAY_[A-Z0-9_]+/g));
     // They set no key.
     for (const name of ['GATEWAY_CONFIG', 'GATEWAY_DATABASE_PASSWORD_FILE']) variables.delete(name);
     expect([...variables].sort()).toEqual(KEY_ROWS.flatMap(({ variable }) => variable ?? []).sort());

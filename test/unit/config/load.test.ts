@@ -55,6 +55,15 @@ describe('defaults', () => {
           tagTtl: 60_000,
           staleFor: 7 * 86_400_000,
           scrub: 30 * 86_400_000,
+          s3: {
+            bucket: null,
+            prefix: null,
+            region: null,
+            endpoint: null,
+            pathStyle: false,
+            maxSize: null,
+            redirect: false,
+          },
         },
         upstream: { proxy: null, caFile: null, stallTimeout: 20_000, connections: 16 },
         database: null,
@@ -112,7 +121,7 @@ acme:
   challenges: [tls-alpn-01]
   selfCheck: false
   resolvers: [127.0.0.1:8053]
-cache: {maxSize: 0, minFree: 10MiB, tagTtl: 0, staleFor: 1h, scrub: off}
+cache: {maxSize: 0, minFree: 10MiB, tagTtl: 0, staleFor: 1h, scrub: off, s3: {bucket: shared, prefix: gw/, region: eu-1, endpoint: "https://s3.example:9000", pathStyle: true, maxSize: 1TiB, redirect: all}}
 upstream: {proxy: "socks5h://u:p@127.0.0.1:1080", caFile: ca.pem, stallTimeout: 500ms, connections: 1}
 database: postgres://gateway@db.example/gateway?sslmode=verify-full
 secretFile: keys
@@ -149,7 +158,22 @@ log: {level: debug, format: pretty}
         selfCheck: false,
         resolvers: ['127.0.0.1:8053'],
       },
-      cache: { maxSize: 0, minFree: 10 * 2 ** 20, tagTtl: 0, staleFor: 3_600_000, scrub: null },
+      cache: {
+        maxSize: 0,
+        minFree: 10 * 2 ** 20,
+        tagTtl: 0,
+        staleFor: 3_600_000,
+        scrub: null,
+        s3: {
+          bucket: 'shared',
+          prefix: 'gw/',
+          region: 'eu-1',
+          endpoint: 'https://s3.example:9000',
+          pathStyle: true,
+          maxSize: 2 ** 40,
+          redirect: 'all',
+        },
+      },
       upstream: {
         proxy: 'socks5h://u:p@127.0.0.1:1080',
         caFile: join(cwd, 'ca.pem'),
@@ -184,6 +208,9 @@ test('every key has its variable', () => {
       ...['LISTEN_HTTPS', 'LISTEN_HTTP', 'LISTEN_WORKERS'],
       ...['ACME_EMAIL', 'ACME_DIRECTORY', 'ACME_CA_FILE', 'ACME_CHALLENGES', 'ACME_SELF_CHECK', 'ACME_RESOLVERS'],
       ...['CACHE_MAX_SIZE', 'CACHE_MIN_FREE', 'CACHE_TAG_TTL', 'CACHE_STALE_FOR', 'CACHE_SCRUB'],
+      ...['BUCKET', 'PREFIX', 'REGION', 'ENDPOINT', 'PATH_STYLE', 'MAX_SIZE', 'REDIRECT'].map(
+        (name) => `CACHE_S3_${name}`,
+      ),
       ...['UPSTREAM_CA_FILE', 'UPSTREAM_PROXY', 'UPSTREAM_STALL_TIMEOUT', 'UPSTREAM_CONNECTIONS'],
       ...['DATABASE', 'SECRET_FILE', 'CLUSTER_LISTEN', 'CLUSTER_ADDRESS'],
       ...['ACCESS_ANONYMOUS', 'ACCESS_ALLOW', 'ACCESS_DENY'],
