@@ -38,6 +38,9 @@ import {
 } from './reply.ts';
 import { RepositoryAccess } from './repository-access.ts';
 
+/** Of the configuration of the cache. `redirect`: whether clients are sent to the shared store for blobs; left out where there is none. */
+type CoreConfig = Pick<Config['cache'], 'tagTtl' | 'staleFor'> & { readonly redirect?: boolean | 'all' };
+
 export interface ProxyCoreOptions {
   readonly upstream: Upstream;
   /** As it is now; null where nothing is kept (`cache.maxSize: 0`). */
@@ -47,11 +50,9 @@ export interface ProxyCoreOptions {
   readonly manifests: ManifestStore;
   readonly lists: ListStore;
   /** What a store has that several gateways share; left out or null where there is none. */
-  readonly shared?: SharedContent | null;
+  readonly content?: SharedContent | null;
   readonly table: () => TableSnapshot;
-  readonly config: Pick<Config['cache'], 'tagTtl' | 'staleFor'> & {
-    readonly s3?: Pick<Config['cache']['s3'], 'redirect'>;
-  };
+  readonly config: CoreConfig;
   readonly metrics: Metrics;
   readonly replies: RepliesTally;
   /** Called for bytes that were fetched for a client by a reply which does not say so (`Reply.from`); left out where nobody counts them. */
@@ -90,21 +91,20 @@ class Core implements ManagedProxyCore {
   readonly #blobs: Blobs;
   readonly #lists: KeptLists;
   /** What its parts read at each use. */
-  readonly #config: { tagTtl: number; staleFor: number };
+  readonly #config: { tagTtl: number; staleFor: number; redirect?: boolean | 'all' };
   readonly #lifetime = new Lifetime();
   readonly #replies: RepliesTally;
   readonly #errors;
   readonly #staleServed;
 
   constructor(options: ProxyCoreOptions) {
-    const { upstream, blobs, manifests: store, lists, shared = null, table, metrics, now = steadyNow } = options;
-    const { tagTtl, staleFor } = options.config;
-    const config = { tagTtl, staleFor };
+    const { upstream, blobs, manifests: store, lists, content = null, table, metrics, now = steadyNow } = options;
+    const config = { ...options.config };
     this.#config = config;
     const lifetime = this.#lifetime;
-    const access = new RepositoryAccess(table, options.facts, shared);
+    const access = new RepositoryAccess(table, options.facts, content);
     const sizes = new BlobSizes();
-    const fetcher = new ManifestFetcher({ upstream, store, access, sizes, shared, lifetime });
+    const fetcher = new ManifestFetcher({ upstream, store, access, sizes, shared: content, lifetime });
     this.#upstream = upstream;
     this.#store = store;
     this.#access = access;
@@ -164,8 +164,8 @@ class Core implements ManagedProxyCore {
     }
   }
 
-  reconfigure({ cache: { tagTtl, staleFor } }: Pick<Config, 'cache'>): void {
-    Object.assign(this.#config, { tagTtl, staleFor });
+  reconfigure({ cache: { tagTtl, staleFor, s3 } }: Pick<Config, 'cache'>): void {
+    Object.assign(this.#config, { tagTtl, staleFor, redirect: s3.redirect });
     this.invalidate();
   }
 

@@ -91,7 +91,7 @@ export class RegistryBed {
       facts: keepNothing === true ? null : cache.facts,
       manifests: cache.manifests,
       lists: cache.lists,
-      shared: cache.shared,
+      content: cache.shared,
       table: () => this.#table(),
       config: { tagTtl, staleFor },
       metrics,

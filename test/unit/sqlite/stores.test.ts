@@ -49,7 +49,7 @@ counterStoreConformance(
 );
 objectIndexConformance('SqliteObjectIndex', async () => {
   let now = 1_000_000;
-  const { store, another } = onDisk((database) => new SqliteObjectIndex(database, () => now))();
+  const { store, another } = await onDisk((database) => new SqliteObjectIndex(database, () => now))();
   return {
     index: store,
     another,
