@@ -195,6 +195,8 @@ export class PostgresDatabase {
     });
     // Of connections that nobody uses just now: the next statement makes another.
     pool.on('error', () => {});
+    // Of those in use, too: one that is lost between two statements of a transaction fails the next of them.
+    pool.on('connect', (client) => client.on('error', () => {}));
     this.#pool = pool;
     return pool;
   }

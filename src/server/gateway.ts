@@ -242,9 +242,11 @@ function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'c
   return core;
 }
 
-async function startAccess(base: Base, { state: { users, counters } }: Pick<Parts, 'state'>): Promise<Access> {
+async function startAccess(base: Base, { state }: Pick<Parts, 'state'>): Promise<Access> {
   const { config, log, lifecycle } = base;
-  const quotas = await Quotas.open({ ...config.limits, store: counters });
+  const { users, counters, nodes, fleet } = state;
+  const sharing = fleet === null ? {} : { sharing: { nodes: () => nodes.live().length } };
+  const quotas = await Quotas.open({ ...config.limits, store: counters, ...sharing });
   const used = (user: string) => users.used(user);
   const access = new Access({ rules: config.access, limits: config.limits, users, used, quotas, log });
   lifecycle.defer('the access rules', () => access.close());

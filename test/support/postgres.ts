@@ -123,6 +123,9 @@ export class PostgresServer {
       ]),
       cwd: this.#directory,
     });
+    // initdb lets in who comes from this machine's loopback; by another address come other machines.
+    if (this.host !== '127.0.0.1')
+      writeFileSync(join(data, 'pg_hba.conf'), 'host all all all scram-sha-256\n', { flag: 'a' });
     const all: Record<string, string> = {
       listen_addresses: this.host,
       port: String(this.port),
