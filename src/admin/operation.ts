@@ -157,6 +157,7 @@ function inputShapes({ z }: typeof import('zod')) {
       force: z.boolean().default(false),
     }),
     'cert.export': HostInput,
+    'cert.rm': HostInput,
     client: z.strictObject({ client: z.enum(CLIENT_KINDS) }),
     'cache.prune': z.strictObject({ olderThan: duration.optional(), registry: text.optional() }),
     'user.add': z.strictObject({ name: text, expires: expiry.optional() }),

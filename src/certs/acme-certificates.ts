@@ -8,6 +8,7 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import { remediation } from './advice.ts';
 import { type Challenges, PendingChallenges } from './challenges.ts';
 import { HostStatus } from './host-status.ts';
+import { nothingImported } from './imported-certificates.ts';
 import { ClockSkew, type Issuer, IssuerError, shortType } from './issuer.ts';
 import { isOrderable, ManagedHosts } from './managed-hosts.ts';
 import { OnDemandOrders } from './on-demand.ts';
@@ -25,6 +26,7 @@ import type {
   StepListener,
 } from './service.ts';
 import { type CertStore, emptyRecord } from './store.ts';
+import { coversHost } from './x509.ts';
 
 /** A CA that a person asks after answers within, ms. */
 const REACH_TIMEOUT = 5_000;
@@ -184,6 +186,17 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     this.#log.info({ names: stored.names, hosts: covered, notAfter }, 'an imported certificate is in use');
     this.#scheduler.look();
     return { names: stored.names, notAfter };
+  }
+
+  async removeImported(host: string): Promise<{ names: readonly string[]; hosts: readonly string[] }> {
+    const removed = await this.#hosts.removeImported(host);
+    if (removed === null) throw nothingImported(host, this.#hosts.issued(host)?.issuer ?? null);
+    const hosts = [...this.#hosts.hosts].filter((one) => coversHost(removed.names, one));
+    for (const one of hosts)
+      await this.#hosts.addEvent(one, `the imported certificate of ${removed.issuer} was removed`);
+    this.#log.info({ names: removed.names, hosts }, 'an imported certificate was removed; its hosts are ordered again');
+    this.#scheduler.look();
+    return { names: removed.names, hosts };
   }
 
   exportCertificate(host: string): { certificate: string; key: string } {

@@ -6,7 +6,7 @@ import { OperatorError } from '../kit/operator-error.ts';
 import { iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { contextOf, type ReadyContext, ServedContexts } from './contexts.ts';
-import { ImportedCertificates } from './imported-certificates.ts';
+import { ImportedCertificates, nothingImported } from './imported-certificates.ts';
 import { InternalCa, openInternalRoot } from './internal-ca.ts';
 import { renewalTime } from './schedule.ts';
 import type {
@@ -18,7 +18,7 @@ import type {
   StepListener,
 } from './service.ts';
 import type { CertStore } from './store.ts';
-import type { CertificateMaterial } from './x509.ts';
+import { type CertificateMaterial, coversHost } from './x509.ts';
 
 /** A list signs at most so many leaves that nobody has asked for yet: a quarter of a second, where 10,000 would stop pulls for ten. */
 const LISTED_SIGNATURES = 200;
@@ -166,6 +166,18 @@ export class InternalCertificates implements CertificateService, CertificateOper
     this.#publish();
     this.#log.info({ names: stored.names, notAfter: iso(stored.notAfter) }, 'an imported certificate is in use');
     return { names: stored.names, notAfter: iso(stored.notAfter) };
+  }
+
+  async removeImported(host: string): Promise<{ names: readonly string[]; hosts: readonly string[] }> {
+    const removed = await this.#mutex.run(() => this.#imports.remove(host));
+    if (removed === null) throw nothingImported(host, this.#ca.root.commonName);
+    this.#publish();
+    const hosts = [...this.#hosts].filter((one) => coversHost(removed.names, one));
+    this.#log.info(
+      { names: removed.names, hosts },
+      'an imported certificate was removed; the local CA signs for its hosts',
+    );
+    return { names: removed.names, hosts };
   }
 
   exportCertificate(host: string): { certificate: string; key: string } {

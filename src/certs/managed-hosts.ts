@@ -115,7 +115,8 @@ export class ManagedHosts {
   /** Whether the host's certificate is ordered at its first use, and nobody has used it yet: there is none, nor has one been tried. */
   isOnDemand(host: string): boolean {
     const covered = this.find(host);
-    if (covered?.onDemand !== true || !covered.order || this.served(host) !== null) return false;
+    if (covered?.onDemand !== true || !covered.order || this.issued(host) !== null) return false;
+    if (this.#imported.find(host) !== null) return false;
     const record = this.findRecord(host);
     return record === null || (record.lastError === null && record.nextAttempt === null);
   }
@@ -141,7 +142,7 @@ export class ManagedHosts {
     const fresh = this.freshImport(host);
     if (fresh !== null) return fresh;
     const [imported, issued] = [this.#imported.find(host), this.issued(host)];
-    if (imported === null || issued === null) return issued ?? imported;
+    if (imported === null || issued === null) return issued ?? imported ?? this.#imported.findReleased(host);
     return issued.notAfter >= imported.notAfter ? issued : imported;
   }
 
@@ -162,6 +163,15 @@ export class ManagedHosts {
       const stored = await this.#imported.add(chain, key, force);
       this.#publish();
       return stored;
+    });
+  }
+
+  /** Gives every host that the imported certificate of this one covers back to the CA; it is shown until each has its own. @returns what was removed; null where none covers the host */
+  removeImported(host: string): Promise<StoredCertificate | null> {
+    return this.#mutex.run(async () => {
+      const removed = await this.#imported.remove(host);
+      this.#publish();
+      return removed;
     });
   }
 
@@ -264,9 +274,21 @@ export class ManagedHosts {
       const certificate = served.get(host);
       return certificate === undefined ? undefined : always(contextOf(certificate));
     };
+    const wildcards = new Map<string, StoredCertificate>();
+    for (const certificate of [...served.values(), ...this.#imported.held]) {
+      for (const name of certificate.names) {
+        if (!name.startsWith('*.') || certificate.notAfter <= this.#clock.now()) continue;
+        const known = wildcards.get(name.slice(2));
+        if (known === undefined || known.notAfter < certificate.notAfter) wildcards.set(name.slice(2), certificate);
+      }
+    }
+    const wildcard = (domain: string) => {
+      const certificate = wildcards.get(domain);
+      return certificate === undefined ? null : contextOf(certificate);
+    };
     const find = async (host: string) => (waiting.has(host) ? await this.#find(host) : null);
     const fallback = () => make(this.domain) ?? always(contextOf(this.#ownPlaceholder()));
-    this.#served.swap(served, make, fallback, { waiting, find });
+    this.#served.swap(served, make, fallback, { wildcards: new Set(wildcards.keys()), wildcard, waiting, find });
   }
 
   /** For clients without SNI until the domain has its certificate: self-signed, so that health checks by address get an answer. */

@@ -1,4 +1,6 @@
 import type { Fence } from '../kit/locks.ts';
+import { isIPv6, parseAddress } from '../kit/networks.ts';
+import { registeredDomain } from '../kit/registered-domain.ts';
 import type { CertStore, LedgerEntry } from './store.ts';
 
 const HOUR = 3_600_000;
@@ -14,18 +16,38 @@ export interface CaLimit {
   readonly words: string;
 }
 
-/** https://letsencrypt.org/docs/rate-limits/ as of 2026. Renewals by ARI that name what they replace are exempt from all. */
+/**
+ * https://letsencrypt.org/docs/rate-limits/ as documented in late 2026. Renewals by ARI that name what they replace are exempt from all. What is
+ * not here cannot be met: 10 new accounts of one address in 3 hours (there is one), 20 requests for a nonce a second (8 orders run at once),
+ * and the pause of a name after 1,152 failures without a success, at 5 an hour ten days, which a person ends by the link in the CA's answer.
+ */
 const LETS_ENCRYPT: readonly CaLimit[] = [
-  { kind: 'order', count: 300, period: 3 * HOUR, scope: 'account', words: '300 new orders in 3 hours' },
   {
+    // So that one account does not fill the CA's queue; an import of many aliases meets it first.
+    kind: 'order',
+    count: 300,
+    period: 3 * HOUR,
+    scope: 'account',
+    words: '300 new orders in 3 hours',
+  },
+  {
+    // Of all accounts together: others may issue below the same registered domain, which the CA then says by 429.
     kind: 'certificate',
     count: 50,
     period: 168 * HOUR,
     scope: 'domain',
     words: '50 certificates for one registered domain in 7 days',
   },
-  { kind: 'certificate', count: 5, period: 168 * HOUR, scope: 'host', words: '5 certificates for one name in 7 days' },
   {
+    // The same set of names again: what a start that loses its store would order over and over.
+    kind: 'certificate',
+    count: 5,
+    period: 168 * HOUR,
+    scope: 'host',
+    words: '5 certificates for one name in 7 days',
+  },
+  {
+    // A name that does not lead here costs the CA connections from several countries each time.
     kind: 'failedValidation',
     count: 5,
     period: HOUR,
@@ -112,13 +134,24 @@ const OPEN_ORDER_LASTS = 60_000;
 function countTogether(limit: CaLimit, one: string, other: string): boolean {
   if (limit.scope === 'account') return true;
   if (limit.scope === 'host') return one === other;
-  return registeredDomain(one) === registeredDomain(other);
+  return ownerOf(one) === ownerOf(other);
 }
 
+/** Bits of an IPv6 address that one owner has, and a CA counts as one domain. */
+const OWNER_PREFIX = 64;
+
 /**
- * The last two labels. Below public suffixes of two labels (`co.uk`) that joins domains which the CA counts apart, so it errs towards waiting,
- * and only a gateway with hosts under several such domains would notice.
+ * What a CA counts together: the domain that was registered, by the public suffix list with its private part (`a.github.io` is one), of an IPv4
+ * address itself, and of an IPv6 address its /64.
  */
-function registeredDomain(host: string): string {
-  return host.split('.').slice(-2).join('.');
+function ownerOf(host: string): string {
+  const address = parseAddress(host);
+  if (address !== null && isIPv6(address)) {
+    return address.parts
+      .slice(0, OWNER_PREFIX / 16)
+      .map((part) => part.toString(16))
+      .join(':');
+  }
+  if (address !== null) return address.toString();
+  return registeredDomain(host) ?? host;
 }

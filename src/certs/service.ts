@@ -6,6 +6,10 @@ export interface ContextSnapshot {
   readonly byHost: ReadonlyMap<string, SecureContext>;
   /** For clients without SNI (an IP address as host). */
   readonly fallback: SecureContext | null;
+  /** Domains whose names one label below are covered by a wildcard certificate: of names that are no host of the table, too. */
+  readonly wildcards?: ReadonlySet<string>;
+  /** The context of the wildcard certificate of such a domain. */
+  readonly wildcard?: (domain: string) => SecureContext | null;
   /** Hosts that are to have a certificate and have none yet. Another process may have got it since: `find` knows. */
   readonly waiting?: ReadonlySet<string>;
   /**
@@ -83,6 +87,8 @@ export interface CertificateOperations {
     key: string,
     force?: boolean,
   ): Promise<{ readonly names: readonly string[]; readonly notAfter: string }>;
+  /** Takes the imported certificate that covers the host back out: every host that it covers is given back to the CA, local or not. @throws {OperatorError} where none covers it */
+  removeImported(host: string): Promise<{ readonly names: readonly string[]; readonly hosts: readonly string[] }>;
   /** What is served for the host: chain and key, PEM. @throws {OperatorError} where none is held. */
   exportCertificate(host: string): { readonly certificate: string; readonly key: string };
   /** A new certificate now, with a new key. @throws {OperatorError} */

@@ -14,6 +14,9 @@ export interface CertStore {
   /** Replaces the one of the same source and name; one from an issuer ends that host's orders with it. */
   putCertificate(certificate: StoredCertificate, under?: Fence): Promise<void>;
 
+  /** Does nothing where there is none. */
+  removeCertificate(source: StoredCertificate['source'], name: string): Promise<void>;
+
   records(): Promise<HostRecord[]>;
   record(host: string): Promise<HostRecord | null>;
   putRecord(record: HostRecord, under?: Fence): Promise<void>;

@@ -119,8 +119,14 @@ export function requireKnownIssuer({ chain }: CertificateMaterial): void {
   const issuer = commonName(last.issuer);
   throw invalid(
     `it was signed by ${issuer}, whose certificate is neither in the file nor among those that this machine trusts: clients would refuse it`,
-    `give the file with the full chain (${issuer} behind the certificate); where the clients trust ${issuer} itself: --force`,
+    `give the file with the full chain (${issuer} behind the certificate${issuerPlace(last)}); where the clients trust ${issuer} itself: --force`,
   );
+}
+
+/** Where the missing certificate of its issuer can be had (RFC 5280 §4.2.2.1), in words; empty where it does not say. */
+function issuerPlace({ infoAccess }: X509Certificate): string {
+  const url = /CA Issuers - URI:(http\S+)/.exec(infoAccess ?? '')?.[1];
+  return url === undefined ? '' : `, which is at ${url}`;
 }
 
 export function readFacts(certificate: X509Certificate): CertificateFacts {

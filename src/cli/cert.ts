@@ -1,6 +1,8 @@
 import { Command } from 'commander';
+import { shortType } from '../certs/issuer.ts';
 import type { CertificateInfo, Explanation } from '../certs/service.ts';
-import { type Cell, formatWhen, type Tone } from './output.ts';
+import { cutDisplay, displayWidth } from '../kit/text.ts';
+import { type Cell, formatWhen, type Output, type Tone } from './output.ts';
 import { readGiven, type Session } from './session.ts';
 
 const TONES: Record<string, Tone> = {
@@ -17,6 +19,33 @@ export function stateCell(state: string): Cell {
   return { text: state, tone: TONES[state] ?? 'plain' };
 }
 
+/** Between two columns. */
+const GAP = 2;
+/** What is left of the widest cells that can be cut: an issuer's beginning, a host's first labels. */
+const LEAST = 12;
+
+/** Rows as wide as the terminal at most: hosts and issuers, the widest, are cut, the widest column first. Elsewhere nothing is cut. */
+function fitted(rows: readonly (readonly Cell[])[], { isTerminal, columns }: Output): readonly (readonly Cell[])[] {
+  if (!isTerminal) return rows;
+  const text = (cell: Cell | undefined) => (cell === undefined ? '' : typeof cell === 'string' ? cell : cell.text);
+  const titles = ['host', 'state', 'issuer', 'expires', 'next attempt', 'last error'];
+  const widths = titles.map((title, i) => Math.max(title.length, ...rows.map((row) => displayWidth(text(row[i])))));
+  const cuttable = [0, 2, 5];
+  let over = widths.reduce((sum, width) => sum + width + GAP, -GAP) - columns;
+  while (over > 0) {
+    const widest = cuttable.reduce((one, other) => ((widths[other] ?? 0) > (widths[one] ?? 0) ? other : one));
+    if ((widths[widest] ?? 0) <= LEAST) break;
+    widths[widest] = (widths[widest] ?? 0) - 1;
+    over -= 1;
+  }
+  return rows.map((row) =>
+    row.map((cell, i) => {
+      const width = widths[i] ?? 0;
+      return cuttable.includes(i) && typeof cell === 'string' ? cutDisplay(cell, width) : cell;
+    }),
+  );
+}
+
 export function certCommands(session: Session): Command {
   const { output } = session;
   const group = new Command('cert').description('certificates');
@@ -30,15 +59,21 @@ export function certCommands(session: Session): Command {
       if (options.json === true) return output.json(rows);
       output.table(
         ['host', 'state', 'issuer', 'expires', 'next attempt', 'last error'],
-        rows.map((row) => [
-          row.host,
-          stateCell(row.state),
-          row.issuer ?? '-',
-          formatWhen(row.notAfter),
-          formatWhen(row.nextAttempt),
-          row.lastError === null ? '-' : `${row.lastError.type}: ${row.lastError.detail}`,
-        ]),
+        fitted(
+          rows.map((row) => [
+            row.host,
+            stateCell(row.state),
+            row.issuer ?? '-',
+            formatWhen(row.notAfter),
+            formatWhen(row.nextAttempt),
+            row.lastError === null ? '-' : shortType(row.lastError.type),
+          ]),
+          output,
+        ),
       );
+      const failing = rows.find(({ lastError }) => lastError !== null);
+      if (failing !== undefined && output.isTerminal)
+        output.note(`what happened: gateway cert explain ${failing.host}`);
     });
 
   group
@@ -112,6 +147,24 @@ export function certCommands(session: Session): Command {
       })) as { names: string[]; notAfter: string };
       if (options.json === true) return output.json(imported);
       output.line(`in use for ${imported.names.join(', ')} until ${imported.notAfter}`);
+    });
+
+  group
+    .command('rm')
+    .description(
+      'take an imported certificate out; its hosts are given back to the CA, and it is shown until each has its own',
+    )
+    .argument('<host>', 'a host that it covers')
+    .option('--json', 'print JSON')
+    .action(async (host: string, options: { json?: boolean }) => {
+      const removed = (await session.act('cert.rm', { host })) as { names: string[]; hosts: string[] };
+      if (options.json === true) return output.json(removed);
+      output.line(`the imported certificate for ${removed.names.join(', ')} is removed`);
+      const hosts =
+        removed.hosts.length === 0
+          ? 'no host was'
+          : `${removed.hosts.join(', ')} ${removed.hosts.length === 1 ? 'is' : 'are'}`;
+      output.line(`${hosts} given back to the CA: gateway cert ls`);
     });
 
   group

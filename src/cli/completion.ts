@@ -32,6 +32,7 @@ const NAMES: Readonly<Record<string, Names>> = {
   'cert renew 0': 'hosts',
   'cert explain 0': 'hosts',
   'cert export 0': 'hosts',
+  'cert rm 0': 'hosts',
   'user rm 0': 'users',
   'user rotate 0': 'users',
   'cache prune --registry': 'registries',

@@ -28,6 +28,7 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'cert explain': ['gateway cert explain k8s-gcr'],
   'cert import': ['gateway cert import fullchain.pem privkey.pem'],
   'cert export': ['gateway cert export k8s-gcr > k8s-gcr.pem'],
+  'cert rm': ['gateway cert rm hub.corp.example'],
   client: ['gateway client docker', 'gateway client containerd --apply'],
   doctor: ['gateway doctor', 'gateway doctor --json'],
   status: ['gateway status', 'gateway status --json'],

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { isIP, type Socket } from 'node:net';
 import { createServer, type SecureContext, type Server, type TLSSocket } from 'node:tls';
 import { ACME_TLS, type ClientHello, HELLO_MAX, peekClientHello } from '../certs/client-hello.ts';
-import { materialOf, PROTOCOL } from '../certs/contexts.ts';
+import { materialOf, PROTOCOL, wildcardDomain } from '../certs/contexts.ts';
 import type { CertificateService, ContextSnapshot } from '../certs/service.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -272,13 +272,20 @@ function lookUp(
 ): void {
   const name = (serverName.endsWith('.') ? serverName.slice(0, -1) : serverName).toLowerCase();
   // RFC 6066 forbids addresses as server names; some clients send them all the same.
-  const ready = snapshot.byHost.get(name) ?? (isIP(name) === 0 ? null : snapshot.fallback);
+  const ready = snapshot.byHost.get(name) ?? (isIP(name) === 0 ? covering(name, snapshot) : snapshot.fallback);
   if (ready !== null || snapshot.find === undefined) found(null, ready);
   else
     snapshot.find(name).then(
       (context) => found(null, context),
       (error: Error) => found(error, null),
     );
+}
+
+/** Of a wildcard that covers a name which is no host here: HTTP then says so. A host that waits for a certificate of its own does wait. */
+function covering(name: string, { wildcards, wildcard, waiting }: ContextSnapshot): SecureContext | null {
+  if (wildcards === undefined || wildcards.size === 0 || waiting?.has(name) === true) return null;
+  const domain = wildcardDomain(name);
+  return wildcards.has(domain) ? (wildcard?.(domain) ?? null) : null;
 }
 
 /**

@@ -306,6 +306,10 @@ export const OPERATOR_ERRORS = {
     'the host is covered by an imported certificate, which is not renewed',
     'import its successor: gateway cert import CERT KEY',
   ),
+  CERTIFICATE_NOT_IMPORTED: failure(
+    'there is no imported certificate of the host to be removed',
+    'gateway cert ls lists the certificates and their issuers',
+  ),
   CERTIFICATE_INVALID: failure(
     'a certificate or key that was imported cannot be used; the message says why',
     'give the whole chain and its private key, both in PEM form, valid now',

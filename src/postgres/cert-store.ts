@@ -70,6 +70,12 @@ export class PostgresCertStore implements CertStore {
     });
   }
 
+  removeCertificate(source: StoredCertificate['source'], name: string): Promise<void> {
+    return this.#change(undefined, (query) =>
+      query('DELETE FROM certificates WHERE source = $1 AND name = $2', [source, name]),
+    );
+  }
+
   async records(): Promise<HostRecord[]> {
     return (await this.#database.query<HostRecord>(`SELECT ${RECORD} FROM certificate_hosts`)).rows;
   }

@@ -88,6 +88,7 @@ export function follow(stores: FollowedStores, uptake: Uptake, kept: KeptState):
       certificates: async () => [...(await load('certificates', 'certificates', () => certificates.certificates()))],
       records: async () => [...(await load('certificates', 'records', () => certificates.records()))],
       putCertificate: changing('certificates', (...args) => certificates.putCertificate(...args)),
+      removeCertificate: changing('certificates', (...args) => certificates.removeCertificate(...args)),
       putRecord: changing('certificates', (...args) => certificates.putRecord(...args)),
       certificate: (...args) => certificates.certificate(...args),
       record: (...args) => certificates.record(...args),

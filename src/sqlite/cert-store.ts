@@ -55,6 +55,12 @@ export class SqliteCertStore implements CertStore {
     this.#feed.publish(TOPIC, this);
   }
 
+  async removeCertificate(source: StoredCertificate['source'], name: string): Promise<void> {
+    this.#run('DELETE FROM certificates WHERE source = @source AND name = @name', { source, name });
+    await durable(this.#database);
+    this.#feed.publish(TOPIC, this);
+  }
+
   async records(): Promise<HostRecord[]> {
     return this.#all('SELECT * FROM certificate_hosts').map(toRecord);
   }

@@ -1,9 +1,6 @@
-import { createRequire } from 'node:module';
+import { registeredDomain } from '../kit/registered-domain.ts';
 import { bareHost } from './net/egress.ts';
 import type { Route } from './upstream.ts';
-
-/** Loaded when it is first needed: the public suffix list takes 8 MiB, and most registries have no credentials. */
-const suffixList = (): typeof import('tldts') => createRequire(import.meta.url)('tldts') as typeof import('tldts');
 
 /**
  * Suffixes under which a cloud gives each customer a name of its own, and which the public suffix list lacks. Alibaba's registries and their
@@ -66,7 +63,7 @@ function hostOf(url: URL): string {
 /** The part of a name that one owner registered; null for addresses, single labels and public suffixes. */
 export function registrableDomain(host: string): string | null {
   const suffix = CLOUD_SUFFIXES.find((one) => host.endsWith(`.${one}`));
-  if (suffix === undefined) return suffixList().getDomain(host, { allowPrivateDomains: true });
+  if (suffix === undefined) return registeredDomain(host);
   const labels = host.slice(0, -suffix.length - 1).split('.');
   return `${labels.at(-1)}.${suffix}`;
 }

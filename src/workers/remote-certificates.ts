@@ -1,6 +1,6 @@
 import type { SecureContext } from 'node:tls';
 import { LRUCache } from 'lru-cache';
-import { contextOf, MAX_READY } from '../certs/contexts.ts';
+import { contextOf, MAX_READY, wildcardDomain } from '../certs/contexts.ts';
 import type { ContextSnapshot } from '../certs/service.ts';
 import { SingleFlight } from '../kit/async.ts';
 import type { Channel } from './channel.ts';
@@ -18,6 +18,7 @@ export class RemoteCertificates {
   readonly #ready = new LRUCache<string, SecureContext>({ max: MAX_READY, ttl: KEPT_FOR });
   #hosts: ReadonlySet<string> = new Set();
   #waiting: ReadonlySet<string> = new Set();
+  #wildcards: ReadonlySet<string> = new Set();
   readonly #asked = new SingleFlight<SecureContext | null>();
   #version = -1;
   #snapshot: ContextSnapshot = { byHost: new Map(), fallback: null };
@@ -34,6 +35,7 @@ export class RemoteCertificates {
     const fallback = await this.#fetch(null);
     this.#hosts = new Set(certificates.hosts);
     this.#waiting = new Set(certificates.waiting);
+    this.#wildcards = new Set(certificates.wildcards);
     this.#version = certificates.version;
     this.#ready.clear();
     this.#snapshot = { byHost: new Map(), fallback, find: (host) => this.#find(host) };
@@ -52,10 +54,13 @@ export class RemoteCertificates {
     return null;
   }
 
-  async #find(host: string): Promise<SecureContext | null> {
+  async #find(name: string): Promise<SecureContext | null> {
+    const domain = wildcardDomain(name);
+    const isCovered = !this.#hosts.has(name) && !this.#waiting.has(name) && this.#wildcards.has(domain);
+    const host = isCovered ? `*.${domain}` : name;
     // Its certificate may have come since this process was told of any, or be ordered now: only the owner knows.
     if (this.#waiting.has(host)) return this.#asked.do(host, () => this.#fetch(host));
-    if (!this.#hosts.has(host)) return null;
+    if (!isCovered && !this.#hosts.has(host)) return null;
     const ready = this.#ready.get(host);
     if (ready !== undefined) return ready;
     const version = this.#version;

@@ -244,6 +244,7 @@ export class WorkerSupervisor {
           : {
               hosts: [...certificates.byHost.keys()],
               waiting: [...(certificates.waiting ?? [])],
+              wildcards: [...(certificates.wildcards ?? [])],
               version: this.#certificates.version,
             },
       challenges: [...(state.challenges() ?? [])].flatMap(([host, context]) => {
@@ -256,8 +257,10 @@ export class WorkerSupervisor {
   /** A host's certificate for the worker that is first asked for it, once it is ordered where that is on demand; null as host for clients that name none. */
   async #certificate(host: string | null): Promise<CertificateMessage | null> {
     const certificates = this.#options.state.certificates();
-    const ready = host === null ? certificates?.fallback : certificates?.byHost.get(host);
-    const context = ready ?? (host === null ? null : await certificates?.find?.(host));
+    const isWildcard = host?.startsWith('*.') === true;
+    const known = host === null ? certificates?.fallback : certificates?.byHost.get(host);
+    const ready = isWildcard ? certificates?.wildcard?.(host.slice(2)) : known;
+    const context = ready ?? (host === null || isWildcard ? null : await certificates?.find?.(host));
     return context === undefined || context === null ? null : certificateOf(context);
   }
 

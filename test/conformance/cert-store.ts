@@ -71,6 +71,30 @@ export function certStoreConformance(name: string, open: () => CertStoreHarness 
       expect(await store.certificate('import', 'a.example.com')).toBeNull();
     });
 
+    it('removes a certificate by source and name, and no other', async () => {
+      await store.putCertificate(certificate());
+      await store.putCertificate(certificate({ source: 'import', directory: null }));
+      await store.putCertificate(certificate({ name: 'b.example.com' }));
+      await store.removeCertificate('import', 'a.example.com');
+      await store.removeCertificate('import', 'a.example.com');
+      await store.removeCertificate('acme', 'never.example.com');
+      const held = await (await harness.reopen()).certificates();
+      expect(held.map(({ source, name }) => `${source} ${name}`).sort()).toEqual([
+        'acme a.example.com',
+        'acme b.example.com',
+      ]);
+    });
+
+    it('tells other holders of a removal', async () => {
+      await store.putCertificate(certificate());
+      const heard = vi.fn();
+      const unwatch = harness.other.watch(heard);
+      await store.removeCertificate('acme', 'a.example.com');
+      await vi.waitFor(() => expect(heard).toHaveBeenCalled(), { timeout: 20_000 });
+      unwatch();
+      expect(await harness.other.certificates()).toEqual([]);
+    });
+
     it('ends the orders of a host with its certificate, and no other', async () => {
       const order = {
         host: 'a.example.com',

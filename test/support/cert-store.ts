@@ -56,6 +56,11 @@ export class MemoryCertStore implements CertStore {
     this.#shared.changedBy(this);
   }
 
+  async removeCertificate(source: StoredCertificate['source'], name: string): Promise<void> {
+    this.#shared.certificates.delete(`${source} ${name}`);
+    this.#shared.changedBy(this);
+  }
+
   async records(): Promise<HostRecord[]> {
     return [...this.#shared.records.values()];
   }

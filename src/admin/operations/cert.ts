@@ -1,8 +1,10 @@
 import type { CertificateInfo } from '../../certs/service.ts';
+import { type CertificateMaterial, coversHost, readMaterial, requireKnownIssuer } from '../../certs/x509.ts';
 import { didYouMean } from '../../kit/did-you-mean.ts';
 import { normaliseHostName } from '../../kit/host-name.ts';
 import { parseAddress } from '../../kit/networks.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
+import { iso } from '../../kit/time.ts';
 import type { Operation, OperationContext } from '../contract.ts';
 import { type OperationsDeps, parseInput } from '../operation.ts';
 import { waitUntilServed } from '../probe.ts';
@@ -47,15 +49,26 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
     },
 
     'cert.explain': async (input) => {
-      const { host } = await parseInput('cert.explain', input);
-      return required(deps).explain(certificateHost(deps, host));
+      const host = certificateHost(deps, (await parseInput('cert.explain', input)).host);
+      const certificates = required(deps);
+      const isKnown = host === deps.config.domain || deps.table.snapshot().hosts.has(host);
+      if (!isKnown && certificates.info(host) === null) throw unknown(host);
+      return certificates.explain(host);
     },
 
-    'cert.import': async (input) => {
+    'cert.import': async (input, context) => {
       const { certificate, key, force } = await parseInput('cert.import', input);
+      announceImport(required(deps), readMaterial(certificate, key), context);
       const imported = await required(deps).importCertificate(certificate, key, force);
       await deps.live?.settled();
       return imported;
+    },
+
+    'cert.rm': async (input) => {
+      const { host } = await parseInput('cert.rm', input);
+      const removed = await required(deps).removeImported(certificateHost(deps, host));
+      await deps.live?.settled();
+      return removed;
     },
 
     'cert.export': async (input) => {
@@ -63,6 +76,32 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
       return required(deps).exportCertificate(certificateHost(deps, host));
     },
   };
+}
+
+/** Says what is about to be taken into use, by whom it is trusted, and what it replaces. */
+function announceImport(certificates: Certificates, material: CertificateMaterial, { step }: OperationContext): void {
+  const { names, issuer, notBefore, notAfter } = material;
+  step('names', names.join(', '));
+  step('issuer', `${issuer}, valid from ${iso(notBefore)} until ${iso(notAfter)}`);
+  step('trust', trustOf(material));
+  const taken = certificates
+    .list()
+    .filter(({ host }) => coversHost(names, host))
+    .map(({ host, issuer: held }) => `${host} (${held === null ? 'which has none' : `now of ${held}`})`);
+  step(
+    'hosts',
+    taken.length === 0 ? 'no host of this gateway has one of these names yet' : `takes over ${taken.join(', ')}`,
+  );
+}
+
+/** Whether clients that trust what this machine trusts will accept it. */
+function trustOf(material: CertificateMaterial): string {
+  try {
+    requireKnownIssuer(material);
+    return 'its chain leads to an authority that this machine trusts, or that is in the file';
+  } catch (error) {
+    return (error as Error).message;
+  }
 }
 
 async function renew(

@@ -36,6 +36,20 @@ it("holds an order back while Let's Encrypt's limit of a registered domain is fu
   expect(await limits.postponement(CA, 'one-more.example.com')).toBeNull();
 });
 
+it.each([
+  ['a.example.co.uk', 'b.example.co.uk', true],
+  ['example.co.uk', 'other.co.uk', false],
+  // Of the list's private part.
+  ['one.github.io', 'other.github.io', false],
+  ['9.9.9.9', '9.9.9.10', false],
+  ['2620:fe::fe', '2620:fe::9', true],
+  ['2620:fe::fe', '2620:fe:0:1::9', false],
+])('what the CA counts together: %s and %s, %s', async (one, other, together) => {
+  const { limits, issue } = open();
+  for (let n = 0; n < 50; n++) await issue(one);
+  expect((await limits.postponement(CA, other)) !== null).toBe(together);
+});
+
 it('counts orders that are on their way, too', async () => {
   const { limits } = open();
   for (let n = 0; n < 50; n++) await limits.ordered(CA, `h${n}.example.com`, false);
