@@ -24,6 +24,8 @@ export interface AppDeps extends PageDeps {
   readonly ready: () => true | string;
   /** What whoever asks whether it is ready should know although it is. */
   readonly remark?: (() => string | null) | undefined;
+  /** It is ending, and others do its work: said to those who ask for this very node. */
+  readonly draining?: (() => boolean) | undefined;
   /** Port that clients of HTTPS connect to: of `publicUrl`, else that of the listener. */
   readonly port: () => number;
   readonly metrics: Pick<Metrics, 'text' | 'contentType'>;
@@ -43,6 +45,9 @@ export function createApp(deps: AppDeps): EdgeApp {
   app.get('/readyz', (c) => {
     const state = deps.ready();
     if (state !== true) return respond(c, 'health', textAnswer(503, `not ready: ${state}\n`));
+    if (c.req.query('node') !== undefined && deps.draining?.() === true) {
+      return respond(c, 'health', textAnswer(503, 'not ready: this node is ending, and others serve\n'));
+    }
     const remark = deps.remark?.() ?? null;
     return respond(c, 'health', textAnswer(200, remark === null ? 'ready\n' : `ready\n${remark}\n`));
   });

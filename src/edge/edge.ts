@@ -51,6 +51,8 @@ export interface EdgeOptions {
   readonly ready: () => true | string;
   /** What whoever asks whether it is ready should know although it is; null, or left out: nothing. */
   readonly remark?: () => string | null;
+  /** Of one of several gateways: it is ending, and balancers are to leave it out (`/readyz?node`); left out where it is the only one. */
+  readonly draining?: () => boolean;
   readonly log: Logger;
   /** Where the access log writes its lines; null, or left out: through `log`. */
   readonly logLines?: LineSink | null;
@@ -131,6 +133,7 @@ export class Edge {
       rootFile,
       ready,
       remark: options.remark,
+      draining: options.draining,
       port,
       clientFacts,
       outlines: options.outlines,

@@ -11,6 +11,13 @@ export function describeDatabase({ database, feed }: Fleet): SharedDatabase {
   return { where: database.where, reachable, since: iso(since), trouble };
 }
 
+/** What whoever asks whether the gateway is ready should know although it is; null where that is nothing. */
+export function remarkOn({ fleet }: Pick<State, 'fleet'>): string | null {
+  const contact = fleet?.feed.contact;
+  if (contact === undefined || contact.reachable) return null;
+  return `the database has not been there since ${iso(contact.since)}: pulls go on as things were then (${contact.trouble})`;
+}
+
 /** What a gateway with a shared database has to say of it. */
 export function measureFleet(metrics: Metrics, { feed, nodes }: Fleet): void {
   metrics.gauge('database_up', '1 while the shared database answers, 0 while it does not.', [], (gauge) =>

@@ -10,6 +10,7 @@ import { announceGateway } from '../admin/well-known.ts';
 import { registryOf, rowNameOf } from '../aliases/lookup.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
 import { baseUrl, gatherFacts } from '../clients/facts.ts';
+import type { Cluster } from '../cluster/cluster.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import { Edge } from '../edge/edge.ts';
@@ -17,7 +18,7 @@ import type { BoundAddress, EdgeAddresses } from '../edge/listeners.ts';
 import { EDGE_LIMITS } from '../edge/servers.ts';
 import { TicketKeys } from '../edge/tls.ts';
 import { Lifecycle, version } from '../kit/process.ts';
-import { iso, steadyNow } from '../kit/time.ts';
+import { steadyNow } from '../kit/time.ts';
 import { createProxyCore } from '../proxy/core.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { type RegistryOutline, registryOutlines } from '../proxy/outline.ts';
@@ -29,7 +30,8 @@ import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream, type ManagedUpstream } from '../upstream/registry-upstream.ts';
 import { ConnectionShare, ConnectionTotals } from '../workers/connection-totals.ts';
 import { WorkerSupervisor } from '../workers/supervisor.ts';
-import { describeDatabase, measureFleet } from './fleet.ts';
+import { announceEnd, joinCluster, serveNodes } from './cluster.ts';
+import { describeDatabase, measureFleet, remarkOn } from './fleet.ts';
 import { measureGateway } from './own-metrics.ts';
 import { Reloader } from './reload.ts';
 import { openState, type State } from './state.ts';
@@ -77,6 +79,8 @@ interface Base {
   readonly lifecycle: Lifecycle;
   /** True, or why the gateway is not ready. */
   ready: true | string;
+  /** This node is ending, and others of its fleet do its work. */
+  draining: boolean;
   /** The other processes that serve; null before they are started, and where this process serves alone. */
   workers: WorkerSupervisor | null;
   /** Encrypt TLS session tickets, in every process of this gateway. */
@@ -92,6 +96,8 @@ interface Parts {
   readonly state: State;
   readonly upstream: ManagedUpstream;
   readonly cache: Cache;
+  /** Null for the only gateway of its database. */
+  readonly cluster: Cluster | null;
   readonly core: ReturnType<typeof createProxyCore>;
   /** The registries of the table as people who pull may know them. */
   readonly outlines: () => readonly RegistryOutline[];
@@ -128,6 +134,7 @@ export async function startGateway(options: {
     replies: repliesTally(metrics),
     lifecycle: new Lifecycle(),
     ready: 'starting',
+    draining: false,
     workers: null,
     ticketKeys: new TicketKeys(EDGE_LIMITS.ticketKeysMs).current,
     connections: new ConnectionTotals(),
@@ -141,7 +148,9 @@ export async function startGateway(options: {
     const upstream = startUpstream(base, { state });
     const access = await startAccess(base, { state });
     const cache = await startCache(base, { state, access });
-    const core = startProxyCore(base, { state, upstream, cache, access });
+    const cluster = await joinCluster(state, base);
+    const core = startProxyCore(base, { state, upstream, cache, cluster, access });
+    if (cluster !== null) await serveNodes(cluster, config.cluster.listen, core, base.lifecycle);
     const outlines = registryOutlines(state.table.snapshot, upstream);
     const edge = buildEdge(base, { state, core, access, outlines });
     await state.certificates?.start(state.coveredHosts());
@@ -165,6 +174,10 @@ export async function startGateway(options: {
       reload: () => reloader.reload().finally(() => live.settled()),
       async close(reason) {
         log.info({ reason }, 'ending; running pulls may finish');
+        await announceEnd(cluster, state, () => {
+          base.draining = true;
+          base.workers?.settled().catch(() => {});
+        });
         base.ready = 'shutting down';
         await end();
         log.info('ended');
@@ -193,13 +206,6 @@ async function joinNodes({ lifecycle }: Base, { state, live }: Pick<Parts, 'stat
   lifecycle.defer('the news that this gateway is ending', () => state.nodes.drain());
 }
 
-/** What whoever asks whether the gateway is ready should know although it is; null where that is nothing. */
-function remarkOn({ fleet }: State): string | null {
-  const contact = fleet?.feed.contact;
-  if (contact === undefined || contact.reachable) return null;
-  return `the database has not been there since ${iso(contact.since)}: pulls go on as things were then (${contact.trouble})`;
-}
-
 function startUpstream(base: Base, { state: { table, pseudonym } }: Pick<Parts, 'state'>): ManagedUpstream {
   const { config, log, metrics, lifecycle } = base;
   const route = (registry: string) => registryOf(table.snapshot(), registry);
@@ -219,9 +225,12 @@ async function startCache(base: Base, { state, access }: Pick<Parts, 'state' | '
   return cache;
 }
 
-function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'cache' | 'access'>): Parts['core'] {
+function startProxyCore(
+  base: Base,
+  parts: Pick<Parts, 'state' | 'upstream' | 'cache' | 'cluster' | 'access'>,
+): Parts['core'] {
   const { config, metrics, lifecycle } = base;
-  const { cache, upstream, access } = parts;
+  const { cache, upstream, cluster, access } = parts;
   const { table } = parts.state;
   const core = createProxyCore({
     upstream,
@@ -236,6 +245,7 @@ function startProxyCore(base: Base, parts: Pick<Parts, 'state' | 'upstream' | 'c
     replies: base.replies,
     fetched: (client, bytes) => access.fetched(client, bytes),
     budget: (client) => access.fill(client),
+    ...(cluster === null ? {} : { shared: cluster.downloads }),
   });
   lifecycle.defer('the proxy core', () => core.close());
   table.subscribe(() => core.invalidate());
@@ -275,6 +285,7 @@ function buildEdge(
     outlines,
     ready: () => base.ready,
     remark: () => remarkOn(state),
+    draining: () => base.draining,
     log,
     logLines: base.logLines,
     metrics,
@@ -311,6 +322,7 @@ function startWorkers(
             challenges: () => state.certificates?.alpnChallenges ?? null,
             ready: () => base.ready,
             remark: () => remarkOn(state),
+            draining: () => base.draining,
             ticketKeys,
           },
           access,

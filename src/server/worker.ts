@@ -109,6 +109,7 @@ class Worker {
       access: this.#access,
       ready: () => this.#state.ready,
       remark: () => this.#state.remark,
+      draining: () => this.#state.draining,
       log,
       logLines: this.#processLog.lines,
       metrics: this.metrics,

@@ -54,6 +54,8 @@ export interface WorkerState {
   ready(): true | string;
   /** What is to be said of it all the same. */
   remark(): string | null;
+  /** Of a node that others do the work of: it is ending. */
+  draining(): boolean;
   /** 48 bytes that encrypt session tickets. */
   ticketKeys(): Uint8Array;
 }
@@ -160,6 +162,7 @@ export class WorkerSupervisor {
       state.challenges(),
       state.ready(),
       state.remark(),
+      state.draining(),
       state.ticketKeys(),
       core.generation,
     ];
@@ -237,6 +240,7 @@ export class WorkerSupervisor {
       generation: core.generation,
       ready: state.ready(),
       remark: state.remark(),
+      draining: state.draining(),
       ticketKeys: state.ticketKeys(),
       certificates:
         certificates === null

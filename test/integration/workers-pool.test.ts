@@ -58,6 +58,7 @@ class Bed {
         challenges: () => null,
         ready: () => this.known,
         remark: () => null,
+        draining: () => false,
         ticketKeys: () => NOTHING.ticketKeys,
       },
       access: { check: () => null, used: () => {}, quota: null },
