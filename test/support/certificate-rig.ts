@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { createServer as createTlsServer, TLSSocket } from 'node:tls';
 import { onTestFinished } from 'vitest';
 import { createIssuers } from '../../src/acme/issuer.ts';
+import type { Challenges } from '../../src/certs/challenges.ts';
 import { ACME_TLS, peekClientHello } from '../../src/certs/client-hello.ts';
 import { type Certificates, createCertificates } from '../../src/certs/create.ts';
 import type { CoveredHost, Step } from '../../src/certs/service.ts';
@@ -34,6 +35,8 @@ export interface RigOptions {
   readonly beside?: CertificateRig;
   /** In place of the database's. */
   readonly locks?: Locks;
+  /** In place of a database of this rig's own. */
+  readonly stores?: { readonly certificates: CertStore; readonly challenges: Challenges; readonly locks: Locks };
 }
 
 /** Two small listeners that answer challenges as the edge does: enough for a CA to validate against. */
@@ -165,8 +168,9 @@ export class CertificateRig {
     const shared = beside === undefined ? undefined : beside.#database;
     const database =
       shared ?? openDatabase(join(this.#directory, 'gateway.db'), gatewayMigrations, { durability: 'normal' });
-    const store = new SqliteCertStore(database);
-    const locks = this.#options.locks ?? new SqliteLocks(database);
+    const { stores } = this.#options;
+    const store = stores?.certificates ?? new SqliteCertStore(database);
+    const locks = this.#options.locks ?? stores?.locks ?? new SqliteLocks(database);
     this.#database = database;
     this.#store = store;
     this.#metrics = new Metrics();
@@ -192,7 +196,7 @@ export class CertificateRig {
         acme,
       },
       store,
-      challenges: new SqliteChallenges(database),
+      challenges: stores?.challenges ?? new SqliteChallenges(database),
       locks,
       log: silentLog(),
       metrics: this.#metrics,

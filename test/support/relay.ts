@@ -7,6 +7,7 @@ export class Relay {
   readonly #server: Server;
   readonly #open = new Set<Socket>();
   #how: 'passes' | 'swallows' | 'refuses' = 'passes';
+  #swallowAfter: string | null = null;
 
   private constructor(server: Server, to: number) {
     this.#server = server;
@@ -23,6 +24,9 @@ export class Relay {
         from.on('data', (chunk) => {
           // What is on its way when the cable is cut is gone.
           if (this.#how === 'passes') into.write(chunk);
+          if (from !== near || this.#swallowAfter === null || !chunk.includes(this.#swallowAfter)) return;
+          this.#swallowAfter = null;
+          this.#how = 'swallows';
         });
         from.on('close', () => {
           if (this.#how !== 'swallows') into.destroy();
@@ -42,6 +46,11 @@ export class Relay {
   cut(how: 'breaks' | 'swallows' = 'breaks'): void {
     this.#how = how === 'breaks' ? 'refuses' : 'swallows';
     if (how === 'breaks') for (const socket of this.#open) socket.resetAndDestroy();
+  }
+
+  /** Passes on what a client sends with this text in it, and from then on `swallows`: it is done at the other end, and nobody hears of it. */
+  cutAfter(text: string): void {
+    this.#swallowAfter = text;
   }
 
   /** Ends what was cut, and passes on what is new. */

@@ -40,6 +40,8 @@ export interface Fault {
   readonly how:
     | 'hang'
     | 'drop'
+    /** It answers as it should, but not before that. */
+    | { readonly until: Promise<void> }
     | { readonly status: number; readonly type?: string; readonly detail?: string; readonly retryAfter?: string };
 }
 
@@ -178,11 +180,13 @@ export class FakeCa {
         request.socket.destroy();
         return;
       }
+      const late = typeof fault?.how === 'object' && 'until' in fault.how ? fault.how.until : null;
+      await late;
       response.setHeader('replay-nonce', this.#nonce());
       if (this.options.dateOffset !== undefined) {
         response.setHeader('date', new Date(Date.now() + this.options.dateOffset).toUTCString());
       }
-      if (fault !== undefined) {
+      if (fault !== undefined && !('until' in fault.how)) {
         const { status, type, detail, retryAfter } = fault.how;
         if (retryAfter !== undefined) response.setHeader('retry-after', retryAfter);
         if (type === undefined) response.writeHead(status).end('<html>');
