@@ -246,6 +246,9 @@ export class PostgresDatabase {
   async #once<T>(begin: string, work: (query: Query) => Promise<T>): Promise<T> {
     const pool = await this.#ready();
     const client = await pool.connect();
+    // A connection that breaks between two statements says so here, and the next statement fails.
+    const ignore = () => {};
+    client.on('error', ignore);
     let broken: Error | undefined;
     try {
       await client.query(`${begin}; SET LOCAL statement_timeout = ${SERVER_TIMEOUT}`);
@@ -256,6 +259,7 @@ export class PostgresDatabase {
       broken = await rollBack(client, error);
       throw error;
     } finally {
+      client.off('error', ignore);
       client.release(broken);
     }
   }

@@ -97,7 +97,7 @@ export class PostgresFeed {
     return this.#contact;
   }
 
-  /** Calls `listener` when the database goes away or comes back. */
+  /** Calls `listener` after the first contact, or the first that failed, and whenever the database goes away or comes back. */
   onContact(listener: (contact: Contact) => void): () => void {
     this.#contactListeners.add(listener);
     return () => this.#contactListeners.delete(listener);
@@ -187,6 +187,7 @@ export class PostgresFeed {
     this.#contact = { reachable, since: changed ? Date.now() : this.#contact.since, trouble };
     if (trouble !== null) this.#log.warn({ trouble }, isAway(failure) ? AWAY : REFUSED);
     else if (!first) this.#log.info('the database answers again; what was changed meanwhile is read');
+    if (!changed && !first) return;
     for (const listener of [...this.#contactListeners]) listener(this.#contact);
   }
 }

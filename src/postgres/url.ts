@@ -33,9 +33,7 @@ export interface Target {
  * @throws {OperatorError} `CONFIG_INVALID`; the URL's password is not in the message
  */
 export function parseTarget(text: string): Target {
-  if (!URL.canParse(text)) {
-    throw invalid('it is no URL; several hosts in one are not understood, a name that leads to the primary is');
-  }
+  if (!URL.canParse(text)) throw invalid('it is no URL');
   const url = new URL(text);
   if (!['postgres:', 'postgresql:'].includes(url.protocol)) throw invalid('it has to begin with postgres://');
   const parameters = url.searchParams;
@@ -49,6 +47,7 @@ export function parseTarget(text: string): Target {
   const user = parameters.get('user') ?? decode(url.username);
   if (user === '') throw invalid('it names no user: postgres://USER@HOST/DATABASE');
   const host = parameters.get('host') ?? decode(url.hostname).replace(/^\[(.*)\]$/, '$1');
+  if (host.includes(',')) throw invalid('it has several hosts; give one name that leads to the primary');
   if (host === '') throw invalid('it names no host: postgres://USER@HOST/DATABASE, or ?host=/run/postgresql');
   const password = parameters.get('password') ?? (decode(url.password) || null);
   const port = Number(parameters.get('port') ?? (url.port || DEFAULT_PORT));
