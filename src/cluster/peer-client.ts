@@ -68,15 +68,14 @@ export class PeerClient {
   readonly #identity: () => NodeIdentity;
   readonly #trusted: TrustedNodes;
   readonly #limits: PeerLimits;
-  readonly #agents = new Map<string, Agent>();
+  readonly #connections = new Map<string, Connections>();
   readonly #unwatch: () => void;
 
   constructor(identity: () => NodeIdentity, trusted: TrustedNodes, limits: Partial<PeerLimits> = {}) {
     this.#identity = identity;
     this.#trusted = trusted;
     this.#limits = { ...PEER_LIMITS, ...limits };
-    // Connections in use go on to their end.
-    this.#unwatch = trusted.watch(() => this.#dropAgents());
+    this.#unwatch = trusted.watch(() => this.#retire());
   }
 
   /**
@@ -126,12 +125,20 @@ export class PeerClient {
 
   close(): void {
     this.#unwatch();
-    this.#dropAgents();
+    for (const { agent } of this.#connections.values()) agent.destroy();
+    this.#connections.clear();
   }
 
-  #dropAgents(): void {
-    for (const agent of this.#agents.values()) agent.destroy();
-    this.#agents.clear();
+  /** Connections that were made under a certificate, of this node or the other, that is another by now: those in use go on to their end. */
+  #retire(): void {
+    const certificates = this.#trusted.certificates();
+    const own = this.#identity().certificate;
+    for (const [id, { agent, certificate, ownCertificate }] of this.#connections) {
+      if (certificates.get(id) === certificate && own === ownCertificate) continue;
+      this.#connections.delete(id);
+      agent.maxFreeSockets = 0;
+      for (const socket of Object.values(agent.freeSockets).flat()) socket?.destroy();
+    }
   }
 
   async #ask(
@@ -223,8 +230,8 @@ export class PeerClient {
   }
 
   #agent(id: string): Agent {
-    const known = this.#agents.get(id);
-    if (known !== undefined) return known;
+    const known = this.#connections.get(id);
+    if (known !== undefined) return known.agent;
     const certificate = this.#trusted.certificates().get(id);
     if (certificate === undefined) throw new PeerError('unreachable', `node ${id} has no certificate`);
     const { fingerprint256 } = new X509Certificate(certificate);
@@ -240,9 +247,16 @@ export class PeerClient {
       checkServerIdentity: (_, shown) =>
         shown.fingerprint256 === fingerprint256 ? undefined : new Error(`another certificate than that of node ${id}`),
     });
-    this.#agents.set(id, agent);
+    this.#connections.set(id, { agent, certificate, ownCertificate: own.certificate });
     return agent;
   }
+}
+
+/** Those to one node, and the certificates under which they were made. */
+interface Connections {
+  readonly agent: Agent;
+  readonly certificate: string;
+  readonly ownCertificate: string;
 }
 
 class StaleConnectionError extends Error {}

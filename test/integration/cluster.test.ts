@@ -82,6 +82,19 @@ describe('a blob that all nodes are asked for', () => {
     expect(fetched()).toBe(blob.size);
   });
 
+  test('goes on to come over the same connection while other nodes join and leave', async () => {
+    const { repository, fleet, three, fetched } = await start({ bytesPerSecond: 4 * MIB });
+    const blob = repository.addBlob(generated(4 * MIB));
+    const [leader, follower, third] = three(blob.digest);
+    const pulled = pull(follower, blob.digest);
+    await eventually('some has come', () => held(follower) > 256 * 1024);
+    const before = leader.connections();
+    fleet.shared.distrust(third.id);
+    fleet.shared.trust(makeNodeIdentity('0123456789abcdef'));
+    expect(sha256((await pulled).body)).toBe(blob.digest);
+    expect([leader.connections(), await takeovers(follower), fetched()]).toEqual([before, 0, blob.size]);
+  });
+
   test('is fetched once by nodes that see different fleets', async () => {
     const { repository, three, fetched } = await start({ bytesPerSecond: 2 * MIB });
     const blob = repository.addBlob(generated(4 * MIB));

@@ -106,9 +106,12 @@ class NodesView implements Nodes {
 class Relay {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  /** Connections that were made by it. */
+  made = 0;
 
   private constructor(to: number) {
     this.#server = createServer((from) => {
+      this.made++;
       const towards = connect(to, '127.0.0.1');
       for (const [socket, other] of [
         [from, towards],
@@ -157,6 +160,8 @@ export interface FleetNode {
   readonly address: string;
   readonly locks: MemoryLocks;
   readonly view: NodesView;
+  /** Connections that others have made to it. */
+  connections(): number;
   /** No other node reaches it any more; it reaches those that are not cut off. */
   cut(): void;
   /** Gone from one moment to the next: its connections break, its leases are renewed no more. */
@@ -219,6 +224,7 @@ export class FleetBed {
       address: `127.0.0.1:${relay.port}`,
       locks,
       view,
+      connections: () => relay.made,
       cut: () => relay.cut(),
       stop: async () => {
         await cluster.drain();
