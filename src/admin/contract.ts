@@ -132,6 +132,12 @@ export interface SharedDatabase {
   readonly trouble: string | null;
 }
 
+/** What `secret rotate` did: values that are encrypted under the first key from now on, and those that were already. */
+export interface SecretsRotated {
+  readonly sealed: number;
+  readonly current: number;
+}
+
 /** One of the gateways that share a database. */
 export type NodeRow = Node & { readonly self: boolean };
 

@@ -17,7 +17,7 @@ import type { Activity } from '../telemetry/activity.ts';
 import type { History } from '../telemetry/history.ts';
 import type { Reading } from '../telemetry/metrics.ts';
 import type { Upstream } from '../upstream/upstream.ts';
-import type { AliasRow, RegistryRow, ReloadReport, SharedDatabase } from './contract.ts';
+import type { AliasRow, RegistryRow, ReloadReport, SecretsRotated, SharedDatabase } from './contract.ts';
 import type { ProbeAnswer } from './probe.ts';
 
 /** What only a gateway that runs has. */
@@ -66,6 +66,8 @@ export interface OperationsDeps {
   readonly nodes: Nodes;
   /** How it stands with the database that they share; null where there is none. */
   readonly sharedDatabase: (() => SharedDatabase) | null;
+  /** Encrypts all that is in that database under the first key; null where there is none. */
+  readonly reseal: (() => Promise<SecretsRotated>) | null;
   readonly live: LiveGateway | null;
 }
 

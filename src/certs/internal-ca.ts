@@ -164,6 +164,13 @@ export async function shareInternalRoot(
   return hadOwn;
 }
 
+/** Gives the local CA of a data directory to a fleet, where there is one. */
+export async function giveInternalRoot(dataDir: string, give: (own: string) => Promise<unknown>): Promise<void> {
+  const files = [join(dataDir, KEY_FILE), join(dataDir, 'ca.crt')];
+  if (files.every((file) => existsSync(file)))
+    await give(JSON.stringify(files.map((file) => readFileSync(file, 'utf8'))));
+}
+
 function readKey(file: string) {
   try {
     return createPrivateKey(readFileSync(file));

@@ -113,6 +113,11 @@ export function restoreCommand(session: Session): Command {
     .action(async (file: string, options: Options) => {
       const { config, originOf } = await session.config();
       const source = file === '-' ? (session.stdin as AsyncIterable<Uint8Array>) : await reading(file);
+      if (config.database !== null) {
+        throw new OperatorError('RESTORE_REFUSED', 'the state of this gateway is in a database that several share', {
+          next: 'restore it into a data directory, with database left out (GATEWAY_DATABASE=), then: gateway migrate --to postgres://…; or bring that database back by its own means',
+        });
+      }
       const { restoreState } = await import('../server/restore.ts');
       const { signal } = session;
       const restored = await restoreState({ dataDir: config.dataDir, source, force: options.force === true, signal });

@@ -51,5 +51,9 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'import registry': ['gateway import registry /etc/docker/registry/config.yml'],
   'import crproxy': ['gateway import crproxy /opt/crproxy --dry-run'],
   'import nginx': ['gateway import nginx /etc/nginx/nginx.conf'],
+  migrate: ['gateway migrate --to postgres://gateway@db.example/gateway', 'gateway migrate --to sqlite'],
+  secret: ['gateway secret new > keys', 'gateway secret rotate'],
+  'secret new': ['gateway secret new > keys'],
+  'secret rotate': ['gateway secret rotate'],
   completion: ['eval "$(gateway completion bash)"', 'gateway completion fish | source'],
 };

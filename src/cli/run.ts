@@ -14,10 +14,12 @@ import { dashboardCommand } from './dashboard.ts';
 import { doctorCommand } from './doctor.ts';
 import { EXAMPLES } from './examples.ts';
 import { importCommands } from './import.ts';
+import { migrateCommand } from './migrate.ts';
 import { Output, type Stream } from './output.ts';
 import { registryCommands } from './registry.ts';
 import { reloadCommand } from './reload.ts';
 import { rewriteCommand } from './rewrite.ts';
+import { secretCommands } from './secret.ts';
 import { serveCommand } from './serve.ts';
 import { createSession, type Exit, type Session } from './session.ts';
 import { statusCommand } from './status.ts';
@@ -148,6 +150,8 @@ export function buildProgram(session: Session, exit: Exit): Command {
     backupCommand(session),
     restoreCommand(session),
     importCommands(session, exit),
+    migrateCommand(session),
+    secretCommands(session),
   ]) {
     program.addCommand(command);
   }

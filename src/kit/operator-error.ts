@@ -101,6 +101,14 @@ export const OPERATOR_ERRORS = {
   ),
 
   // What several gateways share
+  STATE_MOVED: failure(
+    'the state of the data directory was moved into a database that several gateways share; what is left here is older',
+    'name that database (database, GATEWAY_DATABASE), or bring the state back: gateway migrate --to sqlite',
+  ),
+  MIGRATE_REFUSED: failure(
+    'a state was not moved; the message says why, and nothing was changed',
+    'stop the gateways that run on it, and give a place that has no state of its own',
+  ),
   SECRET_FILE_INVALID: failure(
     'the file of keys that a shared database needs (secretFile) cannot be read, may be written by everybody, or has a line that is no key',
     'write one key a line, 32 bytes in base64 or hex (openssl rand -base64 32) or a passphrase of 16 characters at least, in a file that nobody else can read: chmod 600 FILE',

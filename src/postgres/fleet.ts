@@ -9,8 +9,12 @@ import { type FollowedStores, follow } from './followed-stores.ts';
 import { KeptState } from './kept-state.ts';
 import { PostgresNodes } from './nodes.ts';
 import { openPostgres, type PostgresOptions, type PostgresStores } from './open.ts';
+import { type Resealed, reseal } from './sealed-columns.ts';
 import { FleetSecrets, FleetTicketKeys } from './secrets.ts';
 import { Uptake } from './uptake.ts';
+import { readWhole, type WholeState, writeWhole } from './whole-state.ts';
+
+export { readWhole, writeWhole };
 
 /** Every node of a fleet can open it, or has not the keys of that fleet. */
 const PROOF = 'proof';
@@ -34,6 +38,10 @@ export interface Fleet {
   /** The secret of that name, by whichever node it was put first; null where a node that serves cannot ask, since the database is away. */
   shared(name: string, make: () => string): Promise<string | null>;
   readonly database: PostgresStores['database'];
+  /** All state that must not be lost, at one moment, secrets opened. */
+  whole(): Promise<WholeState>;
+  /** See `reseal`. */
+  reseal(): Promise<Resealed>;
   readonly feed: PostgresFeed;
 }
 
@@ -116,6 +124,8 @@ function fleetOf(
     nodes,
     database,
     feed,
+    whole: () => readWhole(database, sealer),
+    reseal: () => reseal(database, sealer),
   };
 }
 

@@ -43,7 +43,7 @@ export class KeptState {
     this.#now = before;
   }
 
-  /** Reads the file, where there is one. @throws {OperatorError} `SECRET_KEY_MISSING`, `SECRET_DAMAGED`; the system's error */
+  /** Reads the file, where there is one that these keys open. @throws the system's error */
   static open(file: string, sealer: Sealer, log: Pick<Logger, 'warn'>): KeptState {
     let sealed: string;
     try {
@@ -52,8 +52,13 @@ export class KeptState {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       return new KeptState(file, sealer, log, {});
     }
-    const before = JSON.parse(sealer.open(sealed, CONTEXT), revived) as Partial<KeptParts>;
-    return new KeptState(file, sealer, log, before);
+    try {
+      const before = JSON.parse(sealer.open(sealed, CONTEXT), revived) as Partial<KeptParts>;
+      return new KeptState(file, sealer, log, before);
+    } catch (error) {
+      log.warn({ err: error }, `${file} is passed over, and written anew`);
+      return new KeptState(file, sealer, log, {});
+    }
   }
 
   /** Whether the file has enough to serve by. */

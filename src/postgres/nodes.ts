@@ -4,7 +4,7 @@ import { selfSigned } from '../certs/x509.ts';
 import type { NodeIdentity, TrustedNodes } from '../cluster/identity.ts';
 import type { Laggards, Node, Nodes } from '../cluster/nodes.ts';
 import { Reloader } from '../kit/async.ts';
-import type { Sealer } from '../kit/sealed.ts';
+import type { SecretKeys } from '../kit/sealed.ts';
 import { jitter } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { PostgresDatabase, Query } from './database.ts';
@@ -39,7 +39,7 @@ interface Row {
 export interface PostgresNodesOptions {
   readonly database: PostgresDatabase;
   readonly feed: PostgresFeed;
-  readonly sealer: Sealer;
+  readonly sealer: SecretKeys;
   readonly uptake: Uptake;
   readonly self: Omit<Node, 'draining'>;
   readonly log: Logger;
@@ -220,11 +220,19 @@ export class PostgresNodes implements Nodes, TrustedNodes {
     const certificate = this.#identity.certificate;
     await this.#change((query) =>
       query(
-        `INSERT INTO nodes (id, address, version, draining, live, beat_at, taken, sealed_certificate)
-         VALUES ($1, $2, $3, $4, true, clock_timestamp(), $5, $6)
+        `INSERT INTO nodes (id, address, version, draining, live, beat_at, taken, key_ids, sealed_certificate)
+         VALUES ($1, $2, $3, $4, true, clock_timestamp(), $5, $6, $7)
          ON CONFLICT (id) DO UPDATE SET address = $2, version = $3, draining = $4, live = true, beat_at = clock_timestamp(),
-           taken = $5, sealed_certificate = $6`,
-        [id, address, version, draining, JSON.stringify(uptake.revisions()), sealer.seal(certificate, contextOf(id))],
+           taken = $5, key_ids = $6, sealed_certificate = $7`,
+        [
+          id,
+          address,
+          version,
+          draining,
+          JSON.stringify(uptake.revisions()),
+          JSON.stringify(sealer.ids),
+          sealer.seal(certificate, contextOf(id)),
+        ],
       ),
     );
     this.#reported = null;

@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { OperatorError } from '../kit/operator-error.ts';
 
@@ -7,6 +7,9 @@ export const databaseFile = (dataDir: string): string => join(dataDir, 'gateway.
 
 /** What a gateway with a shared database serves by while that is away. */
 export const keptStateFile = (dataDir: string): string => join(dataDir, 'fleet-state.sealed');
+
+/** Is there once the state was moved into a shared database. */
+export const movedMark = (dataDir: string): string => join(dataDir, 'moved.json');
 
 /**
  * Whether a gateway has ever run on it.
@@ -23,4 +26,14 @@ export function isDataDirectory(dataDir: string): boolean {
       cause: error,
     });
   }
+}
+
+/** @throws {OperatorError} `STATE_MOVED` where the state of the data directory was moved into a shared database */
+export function refuseMoved(dataDir: string): void {
+  const mark = movedMark(dataDir);
+  if (!existsSync(mark)) return;
+  const { to, at } = JSON.parse(readFileSync(mark, 'utf8')) as { to: string; at: string };
+  throw new OperatorError('STATE_MOVED', `the state of ${dataDir} was moved to the database ${to} on ${at}`, {
+    next: `name that database (database, GATEWAY_DATABASE); to have it here again: gateway migrate --to sqlite; to go on with what is left here: rm ${mark}`,
+  });
 }

@@ -420,6 +420,7 @@ async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state
     snapshot: state.snapshot,
     nodes,
     sharedDatabase: fleet === null ? null : () => describeDatabase(fleet),
+    reseal: fleet === null ? null : () => fleet.reseal(),
     live,
   });
   const admin = await startAdminServer({ dataDir: config.dataDir, operations, log });

@@ -55,6 +55,7 @@ export async function runOffline(
       snapshot: state.snapshot,
       nodes: state.nodes,
       sharedDatabase: fleet === null ? null : () => describeDatabase(fleet),
+      reseal: fleet === null ? null : () => fleet.reseal(),
       live: null,
     });
     const operation = operations.get(name);

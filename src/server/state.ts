@@ -13,7 +13,7 @@ import { Lifecycle } from '../kit/process.ts';
 import { pseudonymOf } from '../kit/via.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { openStores, type Stores, type StoresOptions } from './stores.ts';
+import { INTERNAL_CA, openStores, type Stores, type StoresOptions } from './stores.ts';
 
 /** How long a CA may take to hear of another address, ms. */
 const CONTACT_TIMEOUT = 60_000;
@@ -88,7 +88,7 @@ export async function openState(options: {
     };
     const { fleet } = stores;
     if (fleet !== null && config.tls.mode === 'internal') {
-      const replaced = await shareInternalRoot(config.dataDir, (own) => fleet.shared('internal-ca', own));
+      const replaced = await shareInternalRoot(config.dataDir, (own) => fleet.shared(INTERNAL_CA, own));
       if (replaced)
         log.warn(
           `the local CA of ${config.dataDir} was replaced by that of the other gateways: clients have to trust ca.crt anew`,

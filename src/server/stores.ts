@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import type { CounterStore } from '../access/counters.ts';
 import type { UserStore } from '../access/users.ts';
 import { completeRestore } from '../admin/backup/put-in-place.ts';
@@ -6,12 +7,13 @@ import type { CacheIndex } from '../cache/index-port.ts';
 import type { ObjectIndex } from '../cache/object-index.ts';
 import type { SharedStoreParts } from '../cache/shared-store.ts';
 import type { Challenges } from '../certs/challenges.ts';
+import { giveInternalRoot } from '../certs/internal-ca.ts';
 import type { CertStore } from '../certs/store.ts';
 import { type Nodes, SingleNode } from '../cluster/nodes.ts';
 import type { Config } from '../config/config.ts';
 import type { Locks } from '../kit/locks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { type Lifecycle, version } from '../kit/process.ts';
+import { Lifecycle, version } from '../kit/process.ts';
 import { SecretKeys } from '../kit/sealed.ts';
 import type { Fleet, ServingFleet } from '../postgres/fleet.ts';
 import { SqliteAliasStore } from '../sqlite/alias-store.ts';
@@ -32,8 +34,9 @@ import { gatewayMigrations } from '../sqlite/migrations/gateway.ts';
 import { SqliteObjectIndex } from '../sqlite/object-index.ts';
 import { inspectDatabase, snapshotDatabase } from '../sqlite/snapshot.ts';
 import { SqliteUserStore } from '../sqlite/user-store.ts';
+import { isUnused, readWhole, type WholeState, writeWhole } from '../sqlite/whole-state.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { databaseFile, keptStateFile } from './data-directory.ts';
+import { databaseFile, keptStateFile, refuseMoved } from './data-directory.ts';
 
 /** The stores of the gateway's state, each behind its port: this file alone says which implementation that is. */
 export interface Stores {
@@ -79,11 +82,8 @@ export async function openStores(config: StoresConfig, options: StoresOptions): 
   for (const warning of lock.warnings) log.warn(warning);
   lifecycle.defer('the lock of the data directory', () => lock.release());
   await completeRestore(dataDir);
-  const database = openDatabase(databaseFile(dataDir), gatewayMigrations, {
-    durability: 'full',
-    exclusive: true,
-    irreplaceable: true,
-  });
+  if (url === null) refuseMoved(dataDir);
+  const database = openLocal(dataDir);
   const identity = readIdentity(database);
   if (url !== null) {
     closeDatabase(database);
@@ -140,7 +140,7 @@ async function openSharedStores(
     nodes,
     fleet,
     ticketKeys,
-    snapshot: noSnapshot(fleet.database.where),
+    snapshot: async (path) => writeSqlite(await fleet.whole(), path),
   };
 }
 
@@ -164,13 +164,80 @@ export function openIndex(dataDir: string, log: Logger): CacheIndex {
   return openCacheIndex(dataDir, log);
 }
 
-/** What is shared is kept by whoever keeps that database. */
-function noSnapshot(where: string): Stores['snapshot'] {
-  return () => {
-    throw new OperatorError('BACKUP_FAILED', `the state of this gateway is in the database ${where}`, {
-      next: 'copy that database by its own means: pg_dump; and keep a copy of the secretFile',
-    });
-  };
+/** What `migrate` works with: the data directory, which is held until `close`, and a shared database in which no gateway lives. */
+export interface MigrationPlaces {
+  /** The shared database in words. */
+  readonly where: string;
+  /** Null where the data directory has no state of its own. */
+  readSqlite(): Promise<WholeState | null>;
+  readShared(): Promise<WholeState>;
+  /** All or nothing; the local CA goes with it. @throws {OperatorError} `MIGRATE_REFUSED` */
+  writeShared(state: WholeState): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** @throws {OperatorError} `DATA_DIR_IN_USE`, `MIGRATE_REFUSED` where gateways live in the shared database, `DATABASE_UNREACHABLE` … */
+export async function openForMigration(config: StoresConfig, log: Logger): Promise<MigrationPlaces> {
+  const { dataDir, database: url, databasePasswordFile: passwordFile, secretFile } = config;
+  if (url === null || secretFile === null) throw new Error('a migration needs a shared database and its keys');
+  const lifecycle = new Lifecycle();
+  const close = () => lifecycle.end((what, error) => log.error({ err: error }, `${what} did not close well`));
+  try {
+    const keys = SecretKeys.read(secretFile);
+    const lock = acquireInstanceLock(dataDir, 'migrate');
+    lifecycle.defer('the lock of the data directory', () => lock.release());
+    await completeRestore(dataDir);
+    const local = openLocal(dataDir);
+    lifecycle.defer('gateway.db', () => closeDatabase(local));
+    const { openFleet, readWhole: readShared, writeWhole: writeShared } = await import('../postgres/fleet.ts');
+    const nodeId = readIdentity(local);
+    const fleet = await openFleet(
+      { url, passwordFile, keys, log, nodeId, address: null, version: version() },
+      lifecycle,
+    );
+    const { database, nodes } = fleet;
+    const living = nodes.live().filter(({ id }) => id !== nodeId);
+    if (living.length > 0) {
+      throw new OperatorError(
+        'MIGRATE_REFUSED',
+        `gateways run on the database ${database.where}: ${living.map(({ id }) => id).join(', ')}`,
+        {
+          next: 'stop all of them first, so that what is moved does not change any more',
+        },
+      );
+    }
+    return {
+      where: database.where,
+      readSqlite: async () => (isUnused(local) ? null : readWhole(local)),
+      readShared: () => readShared(database, keys),
+      async writeShared(state) {
+        await writeShared(database, keys, state);
+        await giveInternalRoot(dataDir, (own) => fleet.shared(INTERNAL_CA, () => own));
+      },
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** The name of the local CA among the secrets that gateways share. */
+export const INTERNAL_CA = 'internal-ca';
+
+/** Makes a database of one machine at this path, with all of a state; its secrets are readable in it. @returns the number of its schema */
+export async function writeSqlite(state: WholeState, path: string): Promise<number> {
+  const database = openLocal(dirname(path), path);
+  try {
+    await writeWhole(database, state);
+    return gatewayMigrations.length;
+  } finally {
+    closeDatabase(database);
+  }
+}
+
+function openLocal(dataDir: string, path = databaseFile(dataDir)) {
+  return openDatabase(path, gatewayMigrations, { durability: 'full', exclusive: true, irreplaceable: true });
 }
 
 /** The store that several gateways share; null where none is configured, and then nothing of it is loaded. */

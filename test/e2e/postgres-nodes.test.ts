@@ -94,7 +94,7 @@ describeWith([...POSTGRES], 'nodes of a fleet', () => {
         return live === 't' && one.live().length === 2;
       });
       await server.query(
-        `INSERT INTO nodes VALUES ('00000000000000ff', NULL, '0', false, true, now() - interval '1 minute', '{}', 'x')`,
+        `INSERT INTO nodes VALUES ('00000000000000ff', NULL, '0', false, true, now() - interval '1 minute', '{}', '[]', 'x')`,
         all.url,
       );
       await eventually('a node without heartbeats to be dead', async () => {

@@ -10,6 +10,7 @@ import { certOperations } from './cert.ts';
 import { clientOperations } from './client.ts';
 import { configOperations } from './config.ts';
 import { registryOperations } from './registry.ts';
+import { secretOperations } from './secret.ts';
 import { statusOperations } from './status.ts';
 import { userOperations } from './user.ts';
 
@@ -30,6 +31,7 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
     ...userOperations(deps),
     ...backupOperations(deps),
     ...importOperations(deps),
+    ...secretOperations(deps),
     ...reloadOperations(deps),
   };
   return new Map(

@@ -2,7 +2,8 @@ import type { Migration } from '../schema.ts';
 
 /**
  * The gateways of a fleet, and the secrets that they share. A node is `live` from its first heartbeat until another finds that `beat_at` is too long
- * ago; `taken` has the revision of each topic that it serves by; its certificate is the one it shows to other nodes. `made_at` is the age of a secret.
+ * ago; `taken` has the revision of each topic that it serves by; `key_ids` are those of the keys that it can open;
+ * its certificate is the one it shows to other nodes. `made_at` is the age of a secret.
  */
 export const nodes: Migration = {
   name: 'nodes, and the secrets that they share',
@@ -15,6 +16,7 @@ export const nodes: Migration = {
       live boolean NOT NULL,
       beat_at timestamptz NOT NULL,
       taken jsonb NOT NULL,
+      key_ids jsonb NOT NULL,
       sealed_certificate text NOT NULL
     );
     CREATE INDEX nodes_beats ON nodes (beat_at) WHERE live;

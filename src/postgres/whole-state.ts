@@ -1,0 +1,224 @@
+import type { Counter } from '../access/counters.ts';
+import type { KeptUsers, StoredUser } from '../access/users.ts';
+import type { StoredTable } from '../aliases/store.ts';
+import type { RegistryEntry } from '../aliases/table.ts';
+import type {
+  AccountRecord,
+  CertificateEvent,
+  HostRecord,
+  LedgerEntry,
+  OrderRecord,
+  StoredCertificate,
+} from '../certs/store.ts';
+import { OperatorError } from '../kit/operator-error.ts';
+import type { SecretKeys } from '../kit/sealed.ts';
+import type { PostgresDatabase, Query } from './database.ts';
+import { SEALED_COLUMNS } from './sealed-columns.ts';
+
+/** All state that must not be lost, secrets opened; what lives for minutes (challenges, locks, nodes) is left out. */
+export interface WholeState {
+  /** 16 hex digits. */
+  readonly identity: string;
+  readonly table: StoredTable;
+  readonly users: KeptUsers;
+  /** ISO 8601 by name. */
+  readonly lastUses: ReadonlyMap<string, string>;
+  readonly counters: readonly Counter[];
+  readonly certificates: readonly StoredCertificate[];
+  readonly records: readonly HostRecord[];
+  readonly events: readonly (CertificateEvent & { readonly host: string })[];
+  readonly accounts: readonly AccountRecord[];
+  readonly orders: readonly OrderRecord[];
+  readonly ledger: readonly (LedgerEntry & { readonly directory: string })[];
+}
+
+type Row = Record<string, unknown>;
+
+/** Reads it, as it is at one moment. */
+export function readWhole(database: PostgresDatabase, keys: SecretKeys): Promise<WholeState> {
+  return database.read(async (query) => {
+    const rows = async <T = Row>(sql: string): Promise<T[]> => (await query(sql)).rows as T[];
+    const opened = async (table: string): Promise<Row[]> =>
+      (await rows(`SELECT * FROM ${table}`)).map((row) => openRow(keys, table, row));
+    const [fleet] = await rows<{ identity: string }>('SELECT identity FROM fleet');
+    const [{ version } = { version: 0 }] = await rows<{ version: number }>('SELECT version FROM alias_table');
+    const users = await rows('SELECT * FROM users');
+    return {
+      identity: fleet?.identity ?? '',
+      table: {
+        version,
+        isNew: version === 0,
+        registries: (await opened('registries')).map(toRegistry),
+        aliases: await rows('SELECT name, registry, certificate FROM aliases'),
+      },
+      users: { users: users.map(toUser), everAdded: (await rows('SELECT 1 FROM first_user')).length > 0 },
+      lastUses: new Map(
+        users.flatMap(({ name, last_used_at: at }) => (at === null ? [] : [[String(name), String(at)] as const])),
+      ),
+      counters: await rows('SELECT period, client, bytes FROM counters'),
+      certificates: (await opened('certificates')).map(toCertificate),
+      records: await rows(
+        `SELECT host, failures, failing_since AS "failingSince", next_attempt AS "nextAttempt", last_error AS "lastError", holds,
+           unchecked_at AS "uncheckedAt", challenge, renewal FROM certificate_hosts`,
+      ),
+      events: await rows('SELECT host, at, event FROM certificate_events ORDER BY id'),
+      accounts: (await opened('acme_accounts')).map(
+        ({ directory, sealed_key: key, url }) => ({ directory, key, url }) as AccountRecord,
+      ),
+      orders: (await opened('acme_orders')).map(
+        ({ host, directory, url, sealed_key: key, created_at: createdAt }) =>
+          ({ host, directory, url, key, createdAt }) as OrderRecord,
+      ),
+      ledger: await rows('SELECT directory, at, kind, host FROM acme_ledger ORDER BY at'),
+    };
+  });
+}
+
+/**
+ * Puts all of it, in one transaction, into a database that nobody has used yet.
+ * @param source the identity of the data directory that it comes from: what a run that was killed at its end has put is known by it
+ * @throws {OperatorError} `MIGRATE_REFUSED` where the database has state of its own; nothing is written then
+ */
+export async function writeWhole(
+  database: PostgresDatabase,
+  keys: SecretKeys,
+  state: WholeState,
+): Promise<'written' | 'was there'> {
+  const rows = rowsOf(state);
+  return database.write<'written' | 'was there'>({ by: keys, topic: 'aliases' }, async (query) => {
+    await query('LOCK TABLE fleet IN EXCLUSIVE MODE');
+    const { rows: found } = await query<{ used: boolean; own: boolean }>(
+      `SELECT (SELECT version > 0 FROM alias_table) OR EXISTS (SELECT FROM first_user) OR EXISTS (SELECT FROM certificates)
+         OR EXISTS (SELECT FROM acme_accounts) AS used,
+         EXISTS (SELECT FROM fleet WHERE identity = $1) AND NOT EXISTS (SELECT FROM nodes) AS own`,
+      [state.identity],
+    );
+    if (found[0]?.own === true) return { result: 'was there', changed: false };
+    if (found[0]?.used !== false) {
+      throw new OperatorError('MIGRATE_REFUSED', `the database ${database.where} has state of its own`, {
+        next: 'give a database that no gateway has used: CREATE DATABASE …',
+      });
+    }
+    await query('UPDATE fleet SET identity = $1', [state.identity]);
+    for (const [table, list] of rows)
+      await insert(
+        query,
+        table,
+        list.map((row) => sealRow(keys, table, row)),
+      );
+    await query('UPDATE alias_table SET version = $1', [state.table.version]);
+    if (state.users.everAdded) {
+      await query('INSERT INTO first_user (created_at) VALUES ($1)', [new Date().toISOString()]);
+    }
+    return { result: 'written', changed: true };
+  });
+}
+
+/** In an order in which each row finds those that it refers to. */
+function rowsOf(state: WholeState): [table: string, rows: Row[]][] {
+  const { table, users, lastUses } = state;
+  return [
+    ['registries', table.registries.map(fromRegistry)],
+    ['aliases', [...table.aliases] as unknown as Row[]],
+    ['users', users.users.map((user) => ({ ...fromUser(user), last_used_at: lastUses.get(user.name) ?? null }))],
+    ['counters', [...state.counters] as unknown as Row[]],
+    ['certificates', state.certificates.map(fromCertificate)],
+    [
+      'certificate_hosts',
+      state.records.map((one) => ({
+        ...{ host: one.host, failures: one.failures, failing_since: one.failingSince, next_attempt: one.nextAttempt },
+        ...{ last_error: one.lastError, holds: one.holds, unchecked_at: one.uncheckedAt },
+        ...{ challenge: one.challenge, renewal: one.renewal },
+      })),
+    ],
+    ['certificate_events', [...state.events] as unknown as Row[]],
+    ['acme_accounts', state.accounts.map(({ directory, key, url }) => ({ directory, sealed_key: key, url }))],
+    [
+      'acme_orders',
+      state.orders.map(({ host, directory, url, key, createdAt }) => ({
+        ...{ host, directory, url, sealed_key: key, created_at: createdAt },
+      })),
+    ],
+    ['acme_ledger', [...state.ledger] as unknown as Row[]],
+  ];
+}
+
+/** Rows that are put by one statement: some megabytes, whatever is in them. */
+const BATCH = 1_000;
+
+async function insert(query: Query, table: string, rows: readonly Row[]): Promise<void> {
+  for (let at = 0; at < rows.length; at += BATCH) {
+    const batch = rows.slice(at, at + BATCH);
+    const columns = Object.keys(batch[0] ?? {}).join(', ');
+    await query(
+      `INSERT INTO ${table} (${columns}) SELECT ${columns} FROM jsonb_populate_recordset(NULL::${table}, $1)`,
+      [JSON.stringify(batch)],
+    );
+  }
+}
+
+function openRow(keys: SecretKeys, table: string, row: Row): Row {
+  return withSecrets(table, row, (text, context) => keys.open(text, context));
+}
+
+function sealRow(keys: SecretKeys, table: string, row: Row): Row {
+  return withSecrets(table, row, (text, context) => keys.seal(text, context));
+}
+
+function withSecrets(table: string, row: Row, change: (text: string, context: string) => string): Row {
+  const sealed = SEALED_COLUMNS.find((one) => one.table === table);
+  const text = sealed === undefined ? null : row[sealed.column];
+  if (sealed === undefined || typeof text !== 'string') return row;
+  return { ...row, [sealed.column]: change(text, sealed.context(...sealed.key.map((name) => String(row[name])))) };
+}
+
+function toRegistry({ sealed_password: password, username, ...row }: Row): RegistryEntry {
+  const credentials = username === null ? null : { username, password };
+  return { ...row, credentials } as unknown as RegistryEntry;
+}
+
+function fromRegistry({ host, endpoints, proxy, credentials, public: open, realms, ca }: RegistryEntry): Row {
+  const [username, password] = [credentials?.username ?? null, credentials?.password ?? null];
+  return { host, endpoints, proxy, username, sealed_password: password, public: open, realms, ca };
+}
+
+function toUser(row: Row): StoredUser {
+  const hash = row.previous_hash as Buffer | null;
+  return {
+    name: row.name as string,
+    tokenHash: new Uint8Array(row.token_hash as Buffer),
+    createdAt: row.created_at as string,
+    issuedAt: row.issued_at as string,
+    expiresAt: row.expires_at as string | null,
+    previous: hash === null ? null : { tokenHash: new Uint8Array(hash), until: row.previous_until as string },
+  };
+}
+
+function fromUser({ name, tokenHash, createdAt, issuedAt, expiresAt, previous }: StoredUser): Row {
+  return {
+    ...{ name, token_hash: hex(tokenHash), created_at: createdAt, issued_at: issuedAt, expires_at: expiresAt },
+    previous_hash: previous === null ? null : hex(previous.tokenHash),
+    previous_until: previous?.until ?? null,
+  };
+}
+
+/** As PostgreSQL reads bytes from text. */
+function hex(bytes: Uint8Array): string {
+  return `\\x${Buffer.from(bytes).toString('hex')}`;
+}
+
+function toCertificate(row: Row): StoredCertificate {
+  const { source, name, directory, names, serial, issuer, fingerprint, chain } = row;
+  return {
+    ...{ source, name, directory, names, serial, issuer, fingerprint, chain, key: row.sealed_key },
+    ...{ obtainedAt: row.obtained_at, notBefore: row.not_before, notAfter: row.not_after },
+  } as StoredCertificate;
+}
+
+function fromCertificate(one: StoredCertificate): Row {
+  const { source, name, directory, names, serial, issuer, fingerprint, chain } = one;
+  return {
+    ...{ source, name, directory, names, serial, issuer, fingerprint, chain, sealed_key: one.key },
+    ...{ obtained_at: one.obtainedAt, not_before: one.notBefore, not_after: one.notAfter },
+  };
+}
