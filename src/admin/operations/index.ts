@@ -45,7 +45,7 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
 /** Those that change what all gateways of a database share. */
 const SHARED_CHANGES: ReadonlySet<string> = new Set([
   ...['alias.add', 'alias.rm', 'alias.import', 'alias.presets', 'import.table'],
-  ...['registry.set', 'registry.rm', 'user.add', 'user.rotate', 'user.rm', 'cert.import', 'cert.renew'],
+  ...['registry.set', 'registry.rm', 'user.add', 'user.rotate', 'user.rm', 'cert.import', 'cert.renew', 'cert.rm'],
 ]);
 
 /** Waits until every process of this gateway, and every other gateway that shares its state, serves by what was changed; says which do not. */
