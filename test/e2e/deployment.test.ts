@@ -168,7 +168,7 @@ describeWith(['kube-manifests'], 'a gateway in Kubernetes', () => {
     expect(await helm('lint', ...REQUIRED, ...FLEET)).toMatchObject({ code: 0 });
     for (const [way, nodes] of [
       [[], 3],
-      [['--set', 'nodes=5', '--set', 'config.tls.mode=off'], 5],
+      [['--set', 'nodes=5', '--set', 'config.cache.s3.bucket=images', '--set', 'config.tls.mode=off'], 5],
     ] as const) {
       const { stdout, stderr } = await helm('template', ...REQUIRED, ...FLEET, ...way);
       expect(stderr).toBe('');

@@ -3,9 +3,8 @@ import { readDocument } from '../support/documents.ts';
 
 // Its command lines are parsed in document-lines.test.ts.
 
-const text = readDocument('deploy/README.md');
-
-test('its links lead to headings that are there', () => {
+test.each(['deploy/README.md', 'deploy/FLEET.md'])('links of %s lead to headings that are there', (name) => {
+  const text = readDocument(name);
   const headings = [...text.matchAll(/^#+ (.*)$/gm)].map(([, title = '']) =>
     title
       .toLowerCase()

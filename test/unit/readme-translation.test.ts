@@ -10,6 +10,7 @@ const SECTIONS: Readonly<Record<string, string>> = {
   'Three ways to pull': '三种拉取方式',
   'Try it': '试一试',
   'A real deployment': '正式部署',
+  'More than one machine': '多台机器',
   Clients: '客户端',
   Routes: '路由',
   Configuration: '配置',
