@@ -226,6 +226,14 @@ function sendReply(
   Object.assign(headers, namespaceOf(route), placeOf(context, route, reply));
   if (body !== null && body.length !== undefined) headers['content-length'] ??= String(body.length);
   const { quota } = deps.access;
+  if (quota !== null && reply.elsewhere !== undefined) {
+    const set = quota.reserve(client, { bytes: reply.elsewhere, fetched: false });
+    return andThen(set, (reservation) => {
+      // Nobody here sees whether it is fetched.
+      reservation.sent(reservation.bytes);
+      return writeReply(deps, context, reply, headers, response, reservation);
+    });
+  }
   if (quota === null || body === null) return writeReply(deps, context, reply, headers, response, null);
   const length = headers['content-length'];
   const admitted = admitBody(quota, client, { body, from: reply.from }, length === undefined ? length : Number(length));

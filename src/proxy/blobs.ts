@@ -22,6 +22,7 @@ import type { BlobFills, HeldBlobKey } from './blob-fills.ts';
 import type { BlobSizes } from './blob-sizes.ts';
 import { ExactSource, Passthrough, wrongSize } from './passthrough.ts';
 import { exceeds, multipart, WithCleanup } from './ranges.ts';
+import type { Redirects } from './redirect.ts';
 import { blobHeaders, matchesNone, notModified, type Pull, type Reply, rangeApplies } from './reply.ts';
 import { NegativeCache, type RepositoryAccess } from './repository-access.ts';
 
@@ -34,6 +35,7 @@ export interface BlobsOptions {
   readonly blobs: () => BlobCache | null;
   readonly access: RepositoryAccess;
   readonly fills: BlobFills;
+  readonly redirects: Redirects;
   readonly sizes: BlobSizes;
   readonly now: () => number;
   /** Called for each reply that went past the cache. */
@@ -62,6 +64,8 @@ export class Blobs {
   /** @throws {RegistryError} the upstream's own, rangeNotSatisfiable */
   async serve(pull: Pull, entry: RegistryEntry, key: HeldBlobKey): Promise<Reply> {
     const blobs = this.#options.blobs();
+    const elsewhere = await this.#options.redirects.find(pull, entry, key);
+    if (elsewhere !== null) return elsewhere;
     return (
       (await this.#serveFrom(blobs?.kept(key.digest) ?? null, pull, entry, key)) ??
       (await this.#serveFrom(blobs?.growing(key, pull.client) ?? null, pull, entry, key)) ??

@@ -27,6 +27,7 @@ import { type ListQuestion, referrersQuestion, tagsQuestion } from './lists.ts';
 import { unlessLoop } from './loops.ts';
 import { type Found, ManifestFetcher } from './manifest-fetcher.ts';
 import { NodeBlobs } from './node-blobs.ts';
+import { Redirects } from './redirect.ts';
 import {
   manifestHeaders,
   type Pull,
@@ -124,7 +125,8 @@ class Core implements ManagedProxyCore {
     const onPassthrough = (why: string) => passed.inc({ why });
     const { fetched, budget } = options;
     const fills = new BlobFills({ upstream, access, sizes, lifetime, shared: options.shared ?? null });
-    this.#blobs = new Blobs({ upstream, blobs, access, fills, sizes, now, onPassthrough, fetched, budget });
+    const redirects = new Redirects({ content, access, redirect: () => this.#config.redirect ?? false });
+    this.#blobs = new Blobs({ upstream, blobs, access, redirects, fills, sizes, now, onPassthrough, fetched, budget });
     this.forNodes = new NodeBlobs({ blobs, access, fills, table });
     this.#replies = options.replies;
     this.#errors = metrics.counter(

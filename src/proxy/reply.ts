@@ -41,6 +41,8 @@ export interface Reply {
    * into one write, where a buffer needs a second: that is a tenth of what a warm manifest costs.
    */
   readonly text?: string;
+  /** Bytes that a redirect lets the client have from elsewhere: they count in its quota as if they were sent. Left out of every other answer. */
+  readonly elsewhere?: number;
   /** Where the bytes came from, for the access log and metrics. */
   readonly from: 'cache' | 'fill' | 'upstream' | 'stale';
   /** When its registry last gave or confirmed this, ms since 1970, of the same clock as `freshUntil`; left out where that is now, or not known. */

@@ -9,6 +9,7 @@ import { startAdminServer } from '../admin/socket.ts';
 import { announceGateway } from '../admin/well-known.ts';
 import { registryOf, rowNameOf } from '../aliases/lookup.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
+import { StoreKeeper } from '../cache/store-keeper.ts';
 import { baseUrl, gatherFacts } from '../clients/facts.ts';
 import type { Cluster } from '../cluster/cluster.ts';
 import type { Config, ListenAddress } from '../config/config.ts';
@@ -222,6 +223,12 @@ async function startCache(base: Base, { state, access }: Pick<Parts, 'state' | '
   const index = openIndex(dataDir, log);
   const cache = createCache({ dataDir, config: config.cache, index, shared, clients: access, log, metrics });
   lifecycle.defer('the cache', () => cache.close());
+  if (shared !== null) {
+    const maxSize = () => base.reloader.config.cache.s3.maxSize;
+    const keeper = new StoreKeeper({ ...shared, locks: state.locks, maxSize, log });
+    keeper.start();
+    lifecycle.defer('the care of the shared store', () => keeper.close());
+  }
   return cache;
 }
 

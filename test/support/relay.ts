@@ -29,7 +29,8 @@ export class Relay {
           this.#how = 'swallows';
         });
         from.on('close', () => {
-          if (this.#how !== 'swallows') into.destroy();
+          // What has arrived is passed on before.
+          if (this.#how !== 'swallows') into.destroySoon();
         });
       }
     });
