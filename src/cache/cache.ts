@@ -26,7 +26,7 @@ import { isForWantOfRoom } from './room.ts';
 import { RunningFills } from './running-fills.ts';
 import { Scrub } from './scrub.ts';
 import { MemorySource, type SharedContent, SharedStore, type SharedStoreParts } from './shared-store.ts';
-import { CacheCounters, Uses } from './write-behind.ts';
+import { CacheCounters, Uses, useNow } from './write-behind.ts';
 
 /** Uses, facts and counters are written to the index this often, ms: off the path of a pull, and little is lost to kill -9. */
 const FLUSH_INTERVAL = 1_000;
@@ -48,6 +48,8 @@ export interface CacheOptions {
   readonly shared?: SharedStoreParts | null;
   /** Who bears the cost of what is fetched; left out where nobody does. */
   readonly clients?: PayingClients;
+  /** Whether a blob is this gateway's to keep, where several share their work: copies of the others' go first. Left out where all are. */
+  readonly owns?: (digest: Digest) => boolean;
   readonly log: Logger;
   readonly metrics: Metrics;
   /** Smaller ones for tests. */
@@ -72,6 +74,7 @@ export class Cache implements BlobCache {
   readonly #layout: Layout;
   readonly #index: CacheIndex;
   readonly #uses: Uses;
+  readonly #owns: (digest: Digest) => boolean;
   readonly #facts: Facts;
   readonly #manifests: IndexedManifestStore;
   readonly #counters: CacheCounters;
@@ -95,7 +98,8 @@ export class Cache implements BlobCache {
     this.#config = options.config;
     this.#index = index;
     this.#layout = new Layout(options.dataDir);
-    this.#uses = new Uses(index);
+    this.#owns = options.owns ?? (() => true);
+    this.#uses = new Uses(index, this.#owns);
     this.#damaged = metrics.counter('cache_damaged_total', 'Kept content found damaged or missing, and dropped', [
       'what',
     ]);
@@ -297,7 +301,7 @@ export class Cache implements BlobCache {
     const { digest } = fill;
     await this.#eviction.withRoom(() => {
       const now = steadyNow();
-      this.#index.addBlob({ digest, size, created: now, lastUse: now });
+      this.#index.addBlob({ digest, size, created: now, lastUse: useNow(this.#owns(digest)) });
     });
     this.#eviction.added(digest);
     this.#disk.worked();

@@ -3,6 +3,17 @@ import type { Digest } from '../oci/names.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { CacheCounter, CacheIndex } from './index-port.ts';
 
+/**
+ * How much longer ago a blob counts as used that is another gateway's to keep, ms: what is this one's own is dropped after it, unless nobody has asked for
+ * that for as long. Each use sets it anew, so that nothing has to be walked over when gateways come and go.
+ */
+const OTHERS_AGE = 24 * 60 * 60 * 1000;
+
+/** When a blob that is used now was used, for the eviction. @param own it is this gateway's to keep */
+export function useNow(own: boolean): number {
+  return own ? steadyNow() : steadyNow() - OTHERS_AGE;
+}
+
 // What pulls change in the index without waiting for it: it is kept in memory, and written in batches by `flush`.
 
 /** Uses that one flush writes, so that it takes a few ms; the rest waits for the next. */
@@ -11,15 +22,18 @@ const USES_BATCH = 1_000;
 /** When blobs were used last, for the eviction. */
 export class Uses {
   readonly #index: CacheIndex;
+  readonly #owns: (digest: Digest) => boolean;
   #pending = new Map<Digest, number>();
 
-  constructor(index: CacheIndex) {
+  /** @param owns whether a blob is this gateway's to keep */
+  constructor(index: CacheIndex, owns: (digest: Digest) => boolean) {
     this.#index = index;
+    this.#owns = owns;
   }
 
   /** The blob is used now. */
   add(digest: Digest): void {
-    this.#pending.set(digest, steadyNow());
+    this.#pending.set(digest, useNow(this.#owns(digest)));
   }
 
   /** @throws the index's errors */

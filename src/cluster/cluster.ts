@@ -1,5 +1,6 @@
 import type { AddressInfo } from 'node:net';
 import type { Locks } from '../kit/locks.ts';
+import type { Digest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { FleetFetch, type FleetLimits } from './fleet-fetch.ts';
@@ -7,6 +8,7 @@ import type { NodeIdentity, TrustedNodes } from './identity.ts';
 import type { Nodes } from './nodes.ts';
 import { PeerClient, type PeerLimits } from './peer-client.ts';
 import { type BlobGiver, PeerServer } from './peer-server.ts';
+import { ownerOf } from './rendezvous.ts';
 
 /** A node that is ending has given what it had for the others once it has sent nothing for so long, ms … */
 const QUIET_MS = 250;
@@ -45,6 +47,13 @@ export class Cluster {
       metrics,
       ...(limits === undefined ? {} : { limits }),
     });
+  }
+
+  /** Whether this node is to keep a digest, as things are now: it is the one whose it is, or nobody knows of one. */
+  owns(digest: Digest): boolean {
+    const { nodes } = this.#options;
+    const owner = ownerOf(nodes.live(), digest);
+    return owner === null || owner.id === nodes.self.id;
   }
 
   /** Gives to the other nodes from now on. Resolves to the address that was bound. @throws the system's error where it cannot be had */

@@ -20,12 +20,13 @@ import { EDGE_LIMITS } from '../edge/servers.ts';
 import { TicketKeys } from '../edge/tls.ts';
 import { Lifecycle, version } from '../kit/process.ts';
 import { steadyNow } from '../kit/time.ts';
+import type { Digest } from '../oci/names.ts';
 import { createProxyCore } from '../proxy/core.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { type RegistryOutline, registryOutlines } from '../proxy/outline.ts';
 import { type RepliesTally, repliesTally } from '../proxy/reply.ts';
 import { Activity } from '../telemetry/activity.ts';
-import { History, type Sample } from '../telemetry/history.ts';
+import { History } from '../telemetry/history.ts';
 import type { LineSink, Logger, ProcessLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream, type ManagedUpstream } from '../upstream/registry-upstream.ts';
@@ -33,7 +34,7 @@ import { ConnectionShare, ConnectionTotals } from '../workers/connection-totals.
 import { WorkerSupervisor } from '../workers/supervisor.ts';
 import { announceEnd, joinCluster, serveNodes } from './cluster.ts';
 import { describeDatabase, measureFleet, remarkOn } from './fleet.ts';
-import { measureGateway } from './own-metrics.ts';
+import { measureGateway, sampleOf } from './own-metrics.ts';
 import { Reloader } from './reload.ts';
 import { openState, type State } from './state.ts';
 import { openIndex, openSharedStore } from './stores.ts';
@@ -148,8 +149,8 @@ export async function startGateway(options: {
     const state = await startState(base);
     const upstream = startUpstream(base, { state });
     const access = await startAccess(base, { state });
-    const cache = await startCache(base, { state, access });
     const cluster = await joinCluster(state, base);
+    const cache = await startCache(base, { state, cluster, access });
     const core = startProxyCore(base, { state, upstream, cache, cluster, access });
     if (cluster !== null) await serveNodes(cluster, config.cluster.listen, core, base.lifecycle);
     const outlines = registryOutlines(state.table.snapshot, upstream);
@@ -216,12 +217,16 @@ function startUpstream(base: Base, { state: { table, pseudonym } }: Pick<Parts, 
   return upstream;
 }
 
-async function startCache(base: Base, { state, access }: Pick<Parts, 'state' | 'access'>): Promise<Cache> {
+async function startCache(
+  base: Base,
+  { state, cluster, access }: Pick<Parts, 'state' | 'cluster' | 'access'>,
+): Promise<Cache> {
   const { config, log, metrics, lifecycle } = base;
   const { dataDir } = config;
   const shared = await openSharedStore(config.cache, state.objects);
   const index = openIndex(dataDir, log);
-  const cache = createCache({ dataDir, config: config.cache, index, shared, clients: access, log, metrics });
+  const owns = (digest: Digest) => cluster?.owns(digest) ?? true;
+  const cache = createCache({ dataDir, config: config.cache, index, shared, clients: access, owns, log, metrics });
   lifecycle.defer('the cache', () => cache.close());
   if (shared !== null) {
     const maxSize = () => base.reloader.config.cache.s3.maxSize;
@@ -394,20 +399,6 @@ function liveGateway(
     settled: () => base.workers?.settled() ?? Promise.resolve(),
     reload: () => base.reloader.reload(),
     forget: () => core.invalidate(),
-  };
-}
-
-/** What the operator's view shows over time. */
-async function sampleOf(metrics: Metrics, cache: Cache): Promise<Sample> {
-  const reading = await metrics.read();
-  return {
-    requests: reading.total('http_requests_total'),
-    failed: reading.sum('http_requests_total', ({ status }) => Number(status) >= 500),
-    bytesSent: reading.total('http_sent_bytes_total'),
-    bytesFetched: reading.total('upstream_bytes_total'),
-    hits: reading.total('cache_hits_total'),
-    misses: reading.total('cache_misses_total'),
-    cacheBytes: cache.admin.stats().bytes,
   };
 }
 

@@ -1,7 +1,9 @@
 import type { StatsFs } from 'node:fs';
 import { statfs } from 'node:fs/promises';
+import type { Cache } from '../cache/cache.ts';
 import type { Config } from '../config/config.ts';
 import { version } from '../kit/process.ts';
+import type { Sample } from '../telemetry/history.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 
 /** A disk that hangs (a network file system whose server is gone) must not hold up the other metrics, ms. */
@@ -69,5 +71,19 @@ function diskReader(dataDir: string): () => Promise<DiskFacts | null> {
     const { promise: late, resolve } = Promise.withResolvers<null>();
     const timer = setTimeout(resolve, DISK_TIMEOUT, null);
     return Promise.race([looking, late]).finally(() => clearTimeout(timer));
+  };
+}
+
+/** What the operator's view shows over time. */
+export async function sampleOf(metrics: Metrics, cache: Cache): Promise<Sample> {
+  const reading = await metrics.read();
+  return {
+    requests: reading.total('http_requests_total'),
+    failed: reading.sum('http_requests_total', ({ status }) => Number(status) >= 500),
+    bytesSent: reading.total('http_sent_bytes_total'),
+    bytesFetched: reading.total('upstream_bytes_total'),
+    hits: reading.total('cache_hits_total'),
+    misses: reading.total('cache_misses_total'),
+    cacheBytes: cache.admin.stats().bytes,
   };
 }

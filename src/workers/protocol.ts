@@ -35,10 +35,9 @@ export interface StateMessage {
   readonly ready: true | string;
   /** What is to be said of it all the same. */
   readonly remark: string | null;
-  /** Hosts that have a certificate, those that are to have one and wait for it, domains that a wildcard covers, and a number that grows with each change of any. */
   /** Of a node that others do the work of: it is ending. */
   readonly draining: boolean;
-  /** Hosts that have a certificate, those that are to have one and wait for it, and a number that grows with each change of any. */
+  /** Hosts that have a certificate, those that are to have one and wait for it, domains that a wildcard covers, and a number that grows with each change of any. */
   readonly certificates: {
     readonly hosts: readonly string[];
     readonly waiting: readonly string[];

@@ -67,6 +67,16 @@ describe('a cache at its limit', () => {
     expect(rig.cache.admin.stats().evictions).toBeGreaterThan(25);
   });
 
+  it('drops what is another gateway’s to keep before its own, however lately that was used', async () => {
+    const own = makeContent(300_000);
+    rig = await makeRig({ maxSize: MIB, owns: (digest) => digest === own.digest });
+    await put(own);
+    const others = Array.from({ length: 6 }, () => makeContent(200_000));
+    for (const content of others) await put(content);
+    expect(rig.index.blob(own.digest)).not.toBeNull();
+    expect(rig.index.blob(others[0]!.digest)).toBeNull();
+  });
+
   it('frees a tenth at once, so that it does not evict at every fill', async () => {
     rig = await makeRig({ maxSize: MIB });
     for (let count = 0; count < 104; count++) await put(makeContent(10_000));
