@@ -15,14 +15,16 @@ import type { StoreHarness } from '../support/store-harness.ts';
 
 describeWith(POSTGRES, 'over PostgreSQL', () => {
   let server: PostgresServer;
+  let url: string;
   beforeAll(async () => {
     server = await PostgresServer.start();
+    url = await server.createDatabase();
   });
   afterAll(() => server.stop());
 
-  /** Stores of several nodes over one new database. */
+  /** Stores of several nodes over one empty database. */
   async function nodes<T>(pick: (stores: PostgresStores) => T): Promise<StoreHarness<T>> {
-    const url = await server.createDatabase();
+    await server.empty(url);
     const open = async () => pick(await openNode(url));
     return { store: await open(), another: open, reopen: open };
   }
@@ -32,7 +34,7 @@ describeWith(POSTGRES, 'over PostgreSQL', () => {
   counterStoreConformance('PostgresCounterStore', () => nodes(({ counters }) => counters));
 
   async function twoNodes<T>(pick: (stores: PostgresStores) => T) {
-    const url = await server.createDatabase();
+    await server.empty(url);
     const [one, two] = [await openNode(url), await openNode(url)];
     return { store: pick(one), other: pick(two), reopen: async () => pick(await openNode(url)), locks: one.locks };
   }
@@ -41,7 +43,7 @@ describeWith(POSTGRES, 'over PostgreSQL', () => {
   challengesConformance('PostgreSQL', () => twoNodes(({ challenges }) => challenges));
 
   locksConformance('PostgreSQL', true, async () => {
-    const url = await server.createDatabase();
+    await server.empty(url);
     const relays = new Map<Locks, Relay>();
     const open = async () => {
       const relay = await Relay.start(server.port);

@@ -69,6 +69,18 @@ export class PostgresServer {
     return this.url(name);
   }
 
+  /** Takes every row out of a database of the gateway, as if it were new: much quicker than another one. */
+  async empty(url: string): Promise<void> {
+    await this.query(
+      `DO $$ DECLARE one text; BEGIN
+         FOR one IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('gateway_schema', 'fleet', 'revisions', 'alias_table')
+         LOOP EXECUTE 'TRUNCATE ' || quote_ident(one) || ' CASCADE'; END LOOP;
+         IF to_regclass('alias_table') IS NOT NULL THEN UPDATE alias_table SET version = 0; END IF;
+       END $$`,
+      url,
+    );
+  }
+
   /** Runs statements as the superuser, each in a transaction of its own. @returns the rows as text, fields separated by `|` */
   async query(sql: string, url = this.url()): Promise<string[]> {
     const { stdout } = await runOk({
