@@ -47,6 +47,15 @@ export interface LiveGateway {
   forget(): void;
 }
 
+/** A database that several gateways share, as operators work with it. */
+export interface SharedState {
+  describe(): SharedDatabase;
+  /** Asks it now. `roundTrip` in ms; `clock`: its clock minus ours, ms. @throws {OperatorError} */
+  measure(): Promise<{ readonly roundTrip: number; readonly clock: number; readonly encrypted: boolean }>;
+  /** Encrypts all that is in it under the first key. */
+  reseal(): Promise<SecretsRotated>;
+}
+
 /** What the operations act on; without `live`, on a data directory that no gateway works on. */
 export interface OperationsDeps {
   /** As it is now: `reload` replaces it. */
@@ -64,10 +73,8 @@ export interface OperationsDeps {
   readonly snapshot: (path: string) => Promise<number>;
   /** The gateways that share this state; this one alone where it has it for itself. */
   readonly nodes: Nodes;
-  /** How it stands with the database that they share; null where there is none. */
-  readonly sharedDatabase: (() => SharedDatabase) | null;
-  /** Encrypts all that is in that database under the first key; null where there is none. */
-  readonly reseal: (() => Promise<SecretsRotated>) | null;
+  /** The database that they share; null where there is none. */
+  readonly shared: SharedState | null;
   readonly live: LiveGateway | null;
 }
 

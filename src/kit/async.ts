@@ -100,8 +100,8 @@ export class SingleFlight<T> {
   }
 }
 
-/** After a load that failed, ms: what changed must become known although no further change says so. */
-const RETRY = 5_000;
+/** After a load that failed, ms: what changed must become known although no further change says so. It doubles up to the most, for a store that is away for days. */
+const RETRY = { least: 5_000, most: 60_000 };
 
 /**
  * Loads again on request, one load at a time. Requests that arrive while a load waits for its turn share that load, so a burst of changes
@@ -113,6 +113,7 @@ export class Reloader {
   #running: Promise<void> = Promise.resolve();
   #waiting: Promise<void> | null = null;
   #retry: NodeJS.Timeout | undefined;
+  #failures = 0;
   #closed = false;
 
   /** @param failed hears of a load that failed after `request`; it is tried again by itself */
@@ -136,10 +137,17 @@ export class Reloader {
   /** The same in the background. */
   readonly request = (): void => {
     clearTimeout(this.#retry);
-    this.now().catch((error: unknown) => {
-      this.#failed(error);
-      if (!this.#closed) this.#retry = setTimeout(this.request, RETRY).unref();
-    });
+    this.now().then(
+      () => {
+        this.#failures = 0;
+      },
+      (error: unknown) => {
+        this.#failed(error);
+        const wait = Math.min(RETRY.most, RETRY.least * 2 ** this.#failures++);
+        clearTimeout(this.#retry);
+        if (!this.#closed) this.#retry = setTimeout(this.request, wait).unref();
+      },
+    );
   };
 
   /** Resolves once no load runs; none begins any more. */

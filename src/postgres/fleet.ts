@@ -40,6 +40,8 @@ export interface Fleet {
   readonly database: PostgresStores['database'];
   /** All state that must not be lost, at one moment, secrets opened. */
   whole(): Promise<WholeState>;
+  /** Asks the database now: ms there and back, its clock minus ours, and whether what is said is encrypted on the way. */
+  measure(): Promise<{ readonly roundTrip: number; readonly clock: number; readonly encrypted: boolean }>;
   /** See `reseal`. */
   reseal(): Promise<Resealed>;
   readonly feed: PostgresFeed;
@@ -124,9 +126,21 @@ function fleetOf(
     nodes,
     database,
     feed,
+    measure: () => measure(database),
     whole: () => readWhole(database, sealer),
     reseal: () => reseal(database, sealer),
   };
+}
+
+async function measure(database: PostgresStores['database']) {
+  const before = performance.now();
+  const { rows } = await database.query<{ now: number; ssl: boolean }>(
+    `SELECT extract(epoch FROM clock_timestamp())::float8 * 1000 AS now,
+       coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS ssl`,
+  );
+  const roundTrip = performance.now() - before;
+  const [{ now, ssl } = { now: Date.now(), ssl: false }] = rows;
+  return { roundTrip, clock: now - (Date.now() - roundTrip / 2), encrypted: ssl };
 }
 
 /** @throws {OperatorError} `SECRET_KEY_MISSING` */

@@ -1,14 +1,20 @@
-import type { SharedDatabase } from '../admin/contract.ts';
+import type { SharedState } from '../admin/operation.ts';
 import { iso } from '../kit/time.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { State } from './state.ts';
 
 type Fleet = NonNullable<State['fleet']>;
 
-/** How it stands with the database, for an operator. */
-export function describeDatabase({ database, feed }: Fleet): SharedDatabase {
-  const { reachable, since, trouble } = feed.contact;
-  return { where: database.where, reachable, since: iso(since), trouble };
+/** The database of a fleet, for an operator. */
+export function sharedState({ database, feed, reseal, measure }: Fleet): SharedState {
+  return {
+    describe() {
+      const { reachable, since, trouble } = feed.contact;
+      return { where: database.where, reachable, since: iso(since), trouble };
+    },
+    measure,
+    reseal,
+  };
 }
 
 /** What whoever asks whether the gateway is ready should know although it is; null where that is nothing. */

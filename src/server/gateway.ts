@@ -33,7 +33,7 @@ import { createUpstream, type ManagedUpstream } from '../upstream/registry-upstr
 import { ConnectionShare, ConnectionTotals } from '../workers/connection-totals.ts';
 import { WorkerSupervisor } from '../workers/supervisor.ts';
 import { announceEnd, joinCluster, serveNodes } from './cluster.ts';
-import { describeDatabase, measureFleet, remarkOn } from './fleet.ts';
+import { measureFleet, remarkOn, sharedState } from './fleet.ts';
 import { measureGateway, sampleOf } from './own-metrics.ts';
 import { Reloader } from './reload.ts';
 import { openState, type State } from './state.ts';
@@ -417,8 +417,7 @@ async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state
     cache: () => cache.admin,
     snapshot: state.snapshot,
     nodes,
-    sharedDatabase: fleet === null ? null : () => describeDatabase(fleet),
-    reseal: fleet === null ? null : () => fleet.reseal(),
+    shared: fleet === null ? null : sharedState(fleet),
     live,
   });
   const admin = await startAdminServer({ dataDir: config.dataDir, operations, log });

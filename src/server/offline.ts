@@ -6,7 +6,7 @@ import { OperatorError } from '../kit/operator-error.ts';
 import { version } from '../kit/process.ts';
 import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
-import { describeDatabase } from './fleet.ts';
+import { sharedState } from './fleet.ts';
 import { openState } from './state.ts';
 import { holderOf, openIndex } from './stores.ts';
 
@@ -54,8 +54,7 @@ export async function runOffline(
       },
       snapshot: state.snapshot,
       nodes: state.nodes,
-      sharedDatabase: fleet === null ? null : () => describeDatabase(fleet),
-      reseal: fleet === null ? null : () => fleet.reseal(),
+      shared: fleet === null ? null : sharedState(fleet),
       live: null,
     });
     const operation = operations.get(name);

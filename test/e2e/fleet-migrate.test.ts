@@ -41,7 +41,7 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
   /** All of the table and the users, as commands show it. */
   const state = async () => ({
     table: await gateway.ok('alias', 'export'),
-    registry: JSON.parse(await gateway.ok('registry', 'show', 'registry.corp.example', '--json')),
+    registries: JSON.parse(await gateway.ok('registry', 'ls', '--json')),
     users: JSON.parse(await gateway.ok('user', 'ls', '--json')),
   });
   const sealed = async (column: string) => {

@@ -105,6 +105,7 @@ export async function plant(faults: Plant): Promise<Check[]> {
       everAdded: faults.users !== undefined,
       list: async () => faults.users ?? [],
     },
+    shared: null,
     live: faults.live === null ? null : { ...liveAt(ports), ...faults.live },
   } as unknown as OperationsDeps;
   return await examine(deps, around, new AbortController().signal);

@@ -12,6 +12,7 @@ import { checkPorts } from './ports.ts';
 import { checkPublicUrl } from './public-url.ts';
 import { checkRegistries, endpointHosts } from './registries.ts';
 import { Names } from './resolver.ts';
+import { checkSharedDatabase } from './shared-database.ts';
 import { inTime, LATEST, type Surroundings, THIS_MACHINE, TIME } from './surroundings.ts';
 
 export function doctorOperations(deps: OperationsDeps): Record<string, Operation> {
@@ -44,7 +45,8 @@ export async function examine(deps: OperationsDeps, around: Surroundings, stop: 
   found.push(...names.findings, ...(others === names ? [] : others.findings));
   const part = <T>(name: string, work: Promise<T>, ifLate: (finding: Finding) => T): Promise<T> =>
     inTime(work, end, (error) => ifLate(late(name, error)));
-  const [ports, own, url, authorities, issuers, registries] = await Promise.all([
+  const [database, ports, own, url, authorities, issuers, registries] = await Promise.all([
+    part('database', checkSharedDatabase(deps, signal), one),
     part('port', checkPorts(deps, around, signal), one),
     part('dns', checkOwnNames({ deps, names, around, signal }), one),
     part('publicUrl', checkPublicUrl(deps, names, signal), one),
@@ -53,7 +55,7 @@ export async function examine(deps: OperationsDeps, around: Surroundings, stop: 
     part('registry', checkRegistries(deps, others, signal), (finding) => ({ findings: [finding], skews: [] })),
   ]);
   stop.throwIfAborted();
-  found.push(...ports, ...own, ...url, ...authorities, ...issuers.findings, ...registries.findings);
+  found.push(...database, ...ports, ...own, ...url, ...authorities, ...issuers.findings, ...registries.findings);
   found.push(checkClock([...registries.skews, ...issuers.skews], config.tls.mode === 'internal'));
   return judge(found);
 }

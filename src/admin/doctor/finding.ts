@@ -20,6 +20,8 @@ const ORDER = [
   'proxy',
   'interception',
   'clock',
+  'database',
+  'nodes',
   'files',
   'memory',
   'processors',

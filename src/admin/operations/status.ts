@@ -77,7 +77,7 @@ async function statusOf(deps: OperationsDeps): Promise<StatusReport> {
     setAside: live === null ? [] : endpointsOf(deps, live).filter(({ state }) => state !== 'closed'),
     troubles: live?.activity.troubles(MAX_TROUBLES) ?? [],
     users: users.count,
-    database: deps.sharedDatabase?.() ?? null,
+    database: deps.shared?.describe() ?? null,
     nodes: deps.nodes.live().map((node) => ({ ...node, self: node.id === deps.nodes.self.id })),
     warnings: [
       ...databaseWarnings(deps),
@@ -89,8 +89,8 @@ async function statusOf(deps: OperationsDeps): Promise<StatusReport> {
   };
 }
 
-function databaseWarnings({ sharedDatabase }: OperationsDeps): string[] {
-  const database = sharedDatabase?.() ?? null;
+function databaseWarnings({ shared }: OperationsDeps): string[] {
+  const database = shared?.describe() ?? null;
   if (database === null || database.reachable) return [];
   return [
     `the database ${database.where} has not been there since ${database.since}: pulls go on as things were then, nothing can be changed; ${database.trouble}`,
