@@ -1,18 +1,12 @@
 import { createHash } from 'node:crypto';
-import type { AlpnChallenge, Challenge, Challenges, DnsChallenge } from '../certs/challenges.ts';
+import { type ChallengeRow, challengeOf, challengeRow } from '../certs/challenge-row.ts';
+import type { Challenge, Challenges } from '../certs/challenges.ts';
 import type { Fence } from '../kit/locks.ts';
 import type { Sealer } from '../kit/sealed.ts';
 import type { PostgresDatabase } from './database.ts';
 import type { PostgresFeed } from './feed.ts';
 
 const TOPIC = 'challenges';
-
-interface Row {
-  readonly type: Challenge['type'];
-  readonly id: string;
-  readonly answer: string;
-  readonly expires_at: number;
-}
 
 /** Pending ACME challenges in PostgreSQL, sealed: the answer to tls-alpn-01 has a private key. */
 export class PostgresChallenges implements Challenges {
@@ -27,7 +21,7 @@ export class PostgresChallenges implements Challenges {
   }
 
   put(challenge: Challenge, under?: Fence): Promise<void> {
-    const { type, id, answer, expires_at: expiresAt } = toRow(challenge);
+    const { type, id, answer, expires_at: expiresAt } = challengeRow(challenge);
     return this.#database.write({ by: this, topic: TOPIC, under }, async (query) => {
       await query(
         `INSERT INTO acme_challenges (type, id, sealed_answer, sum, expires_at) VALUES ($1, $2, $3, $4, $5)
@@ -40,7 +34,7 @@ export class PostgresChallenges implements Challenges {
   }
 
   remove(challenge: Challenge): Promise<void> {
-    const { type, id, answer } = toRow(challenge);
+    const { type, id, answer } = challengeRow(challenge);
     return this.#database.write({ by: this, topic: TOPIC }, async (query) => {
       const { rowCount } = await query('DELETE FROM acme_challenges WHERE type = $1 AND id = $2 AND sum = $3', [
         type,
@@ -52,12 +46,14 @@ export class PostgresChallenges implements Challenges {
   }
 
   async list(now: number): Promise<Challenge[]> {
-    const { rows } = await this.#database.query<Row>(
+    const { rows } = await this.#database.query<ChallengeRow>(
       `WITH forgotten AS (DELETE FROM acme_challenges WHERE expires_at <= $1)
        SELECT type, id, sealed_answer AS answer, expires_at FROM acme_challenges WHERE expires_at > $1`,
       [now],
     );
-    return rows.map((row) => fromRow({ ...row, answer: this.#sealer.open(row.answer, answerOf(row.type, row.id)) }));
+    return rows.map((row) =>
+      challengeOf({ ...row, answer: this.#sealer.open(row.answer, answerOf(row.type, row.id)) }),
+    );
   }
 
   watch(listener: () => void): () => void {
@@ -72,33 +68,4 @@ function answerOf(type: string, id: string): string {
 
 function sum(answer: string): Buffer {
   return createHash('sha256').update(answer).digest();
-}
-function toRow(challenge: Challenge): Row {
-  const { type, expiresAt } = challenge;
-  switch (type) {
-    case 'http-01':
-      return { type, id: challenge.token, answer: challenge.keyAuthorization, expires_at: expiresAt };
-    case 'tls-alpn-01': {
-      const { host, chain, key } = challenge;
-      return { type, id: host, answer: JSON.stringify({ chain, key }), expires_at: expiresAt };
-    }
-    case 'dns-01': {
-      const { host, zone, name, value } = challenge;
-      return { type, id: `${name} ${value}`, answer: JSON.stringify({ host, zone }), expires_at: expiresAt };
-    }
-  }
-}
-
-function fromRow({ type, id, answer, expires_at: expiresAt }: Row): Challenge {
-  switch (type) {
-    case 'http-01':
-      return { type, token: id, keyAuthorization: answer, expiresAt };
-    case 'tls-alpn-01':
-      return { type, host: id, ...(JSON.parse(answer) as Pick<AlpnChallenge, 'chain' | 'key'>), expiresAt };
-    case 'dns-01': {
-      const space = id.indexOf(' ');
-      const { host, zone } = JSON.parse(answer) as Pick<DnsChallenge, 'host' | 'zone'>;
-      return { type, host, zone, name: id.slice(0, space), value: id.slice(space + 1), expiresAt };
-    }
-  }
 }
