@@ -7,7 +7,7 @@ const FLOORS = [
   ['kit'],
   ['oci', 'config', 'telemetry'],
   ['aliases', 'certs', 'cache', 'upstream', 'access', 'clients', 'cluster'],
-  ['proxy', 'sqlite', 'postgres', 's3', 'acme'],
+  ['proxy', 'sqlite', 'postgres', 's3', 'acme', 'dns'],
   ['edge', 'admin', 'workers'],
   ['server', 'dashboard'],
   [{ name: 'cli', files: ['main.ts'], folder: 'cli' }],

@@ -14,6 +14,7 @@ const POLL_LONGEST = 5_000;
 const POLL_GROWTH = 1.5;
 
 type Order = acme.Order;
+type OfferedChallenge = acme.Authorization['challenges'][number];
 
 /** One order for one host (RFC 8555 §7.4), driven step by step, so that each can be reported, and resumed after a kill. */
 export class OrderRun {
@@ -75,9 +76,9 @@ export class OrderRun {
   }
 
   async #place(extras: { profile: string | null; replaces: string | null }): Promise<{ order: Order; key: string }> {
-    const { host } = this.#request;
+    const { host, names } = this.#request;
     const order = await this.#client.createOrder({
-      identifiers: [identifierOf(host)],
+      identifiers: names.map(identifierOf),
       ...(extras.profile === null ? {} : { profile: extras.profile }),
       ...(extras.replaces === null ? {} : { replaces: extras.replaces }),
     } as acme.Order);
@@ -96,39 +97,45 @@ export class OrderRun {
   }
 
   async #authorise(order: Order): Promise<void> {
-    for (const authorization of await this.#client.getAuthorizations(order)) {
-      if (authorization.status === 'valid') continue;
-      await this.#prove(authorization);
+    const all = await this.#client.getAuthorizations(order);
+    const pending = all
+      .filter(({ status }) => status !== 'valid')
+      .map((authorization) => ({ authorization, challenge: this.#challengeOf(authorization) }));
+    // All answers before the CA looks at any: the records of a domain and its wildcard have one name, which a resolver of the CA remembers.
+    const published = await Promise.allSettled(
+      pending.map(({ authorization, challenge }) => this.#publish(authorization, challenge)),
+    );
+    try {
+      const failed = published.find(({ status }) => status === 'rejected');
+      if (failed?.status === 'rejected') throw failed.reason;
+      for (const { challenge } of pending) await this.#client.completeChallenge(challenge);
+      if (pending.length > 0) this.#report('validate', 'waiting for the CA to look');
+      for (const { authorization } of pending) await this.#pollAuthorization(authorization, this.#request.challenge);
+    } finally {
+      for (const one of published) if (one.status === 'fulfilled') await one.value();
     }
   }
 
-  async #prove(authorization: acme.Authorization): Promise<void> {
+  #challengeOf(authorization: acme.Authorization): OfferedChallenge {
     const { challenge: type, host } = this.#request;
     const challenge = authorization.challenges.find((offered) => (offered.type as string) === type);
-    if (challenge === undefined) {
-      const offered = authorization.challenges.map((other) => other.type).join(', ') || 'none';
-      throw new IssuerError(
-        'challengeUnavailable',
-        `the CA offers no ${type} challenge for ${host}, only: ${offered}`,
-        {
-          directory: this.#transport.directory,
-          challengeFailed: true,
-        },
-      );
-    }
-    const withdraw = await this.#publish(authorization, challenge);
-    try {
-      await this.#client.completeChallenge(challenge);
-      this.#report('validate', 'waiting for the CA to look');
-      await this.#pollAuthorization(authorization, type);
-    } finally {
-      await withdraw();
-    }
+    if (challenge !== undefined) return challenge;
+    const offered = authorization.challenges.map((other) => other.type).join(', ') || 'none';
+    throw new IssuerError('challengeUnavailable', `the CA offers no ${type} challenge for ${host}, only: ${offered}`, {
+      directory: this.#transport.directory,
+      challengeFailed: true,
+    });
   }
 
-  async #publish(authorization: acme.Authorization, challenge: acme.Authorization['challenges'][number]) {
-    const { challenge: type, host, responder, under } = this.#request;
+  /** Resolves once the CA may look; the function withdraws the answer. */
+  async #publish(authorization: acme.Authorization, challenge: OfferedChallenge): Promise<() => Promise<void>> {
+    const { challenge: type, host, responder, onStep, signal, under } = this.#request;
     const keyAuthorization = await this.#client.getChallengeKeyAuthorization(challenge);
+    // For this kind acme-client gives what the record has to say, which is the digest.
+    if (type === 'dns-01') {
+      const { value: name } = authorization.identifier;
+      return responder.dns({ order: host, host: name, value: keyAuthorization, under, onStep, signal });
+    }
     if (type === 'http-01') {
       const withdraw = await responder.http(challenge.token, keyAuthorization, under);
       this.#report(
@@ -157,7 +164,7 @@ export class OrderRun {
 
   async #finalise(order: Order, key: string): Promise<Order> {
     this.#report('finalise', 'validated; asking for the certificate');
-    const [, csr] = await acme.crypto.createCsr({ altNames: [this.#request.host] }, key);
+    const [, csr] = await acme.crypto.createCsr({ altNames: [...this.#request.names] }, key);
     return this.#client.finalizeOrder(order, csr);
   }
 
@@ -171,7 +178,7 @@ export class OrderRun {
 
   async #download(order: Order, key: string): Promise<CertificateMaterial> {
     const chain = await this.#client.getCertificate(order);
-    const { host } = this.#request;
+    const { names } = this.#request;
     const wrong = async (detail: string, cause?: unknown) => {
       await this.#forget();
       return new IssuerError('badAnswer', detail, { directory: this.#transport.directory, cause });
@@ -182,8 +189,8 @@ export class OrderRun {
     } catch (error) {
       throw await wrong(error instanceof Error ? error.message : String(error), error);
     }
-    if (!coversHost(material.names, host)) {
-      throw await wrong(`the certificate is for ${material.names.join(', ')} instead of ${host}`);
+    if (!names.every((name) => coversHost(material.names, name))) {
+      throw await wrong(`the certificate is for ${material.names.join(', ')} instead of ${names.join(', ')}`);
     }
     return material;
   }
@@ -221,6 +228,7 @@ export class OrderRun {
 /** The CA has answered, and will answer the same again for this order. */
 function isFinal(error: IssuerError): boolean {
   if (error.challengeFailed) return true;
+  if (error.unanswered) return false;
   if (['network', 'timeout'].includes(error.type)) return false;
   if (error.is('rateLimited') || error.is('serverInternal')) return false;
   return error.status === null || (error.status >= 400 && error.status < 500 && error.status !== 429);

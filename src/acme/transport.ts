@@ -1,17 +1,12 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { readFileSync } from 'node:fs';
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http';
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
-import type { Socket } from 'node:net';
-import { createSecureContext, type SecureContext, connect as tlsConnect } from 'node:tls';
+import type { IncomingMessage } from 'node:http';
 import acme from 'acme-client';
 import { IssuerError } from '../certs/issuer.ts';
-import { isUnknownIssuer, trusting } from '../kit/authorities.ts';
+import { isUnknownIssuer } from '../kit/authorities.ts';
 import { parseRetryAfter, readBounded, TooLargeError } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { handshake, openSocket, serverName } from '../upstream/net/dial.ts';
-import { type ProxyServer, parseProxy, proxyFromEnvironment } from '../upstream/net/egress.ts';
-import { Trust } from '../upstream/net/trust.ts';
+import { NodeRequests } from '../upstream/net/node-requests.ts';
 
 /** A directory, a problem document or a chain is a few KiB; a hostile or broken server must not fill memory. */
 const ANSWER_MAX = 1024 * 1024;
@@ -49,17 +44,14 @@ export class Transport {
   readonly directory: string;
   /** PEM of the roots that count alone; null: those that Node and, where one is unknown to it, this machine trust. */
   readonly #roots: string | null;
-  readonly #environment: NodeJS.ProcessEnv;
-  /** By protocol, proxy and whether this machine's store is trusted. */
-  readonly #agents = new Map<string, HttpAgent>();
-  #readsSystem = false;
+  readonly #requests: NodeRequests;
   #skew: number | null = null;
 
   /** @param environment the usual proxy variables in it hold for CAs as they do for registries */
   constructor(directory: string, caFile: string | null, environment: NodeJS.ProcessEnv = process.env) {
     this.directory = directory;
     this.#roots = caFile === null ? null : readRoots(caFile);
-    this.#environment = environment;
+    this.#requests = new NodeRequests(this.#roots, environment);
   }
 
   /** Runs acme-client's calls within `talk` over this transport. */
@@ -94,8 +86,7 @@ export class Transport {
   }
 
   close(): void {
-    for (const agent of this.#agents.values()) agent.destroy();
-    this.#agents.clear();
+    this.#requests.close();
   }
 
   async #exchange(
@@ -106,15 +97,8 @@ export class Transport {
   ): Promise<Answer> {
     const signal = AbortSignal.any([terms.signal, AbortSignal.timeout(terms.timeout)]);
     try {
-      const request = { method, headers, body, signal };
-      // As it is now: another request may find out meanwhile that the store is needed.
-      const readSystem = this.#readsSystem;
-      const response = await this.#ask(url, request).catch((error: unknown) => {
-        if (!isUnknownIssuer(error) || this.#roots !== null || readSystem) throw error;
-        // Nothing was sent yet. This machine may know the issuer; to read its store takes a moment, and most CAs are known without.
-        this.#readsSystem = true;
-        return this.#ask(url, request);
-      });
+      this.#requireSecure(url);
+      const response = await this.#requests.send(url, { method, headers, body, signal });
       const content = await readBounded(response, ANSWER_MAX);
       return {
         status: response.statusCode ?? 0,
@@ -128,50 +112,10 @@ export class Transport {
     }
   }
 
-  #ask(
-    url: string,
-    {
-      body,
-      ...options
-    }: { method: string; headers: Record<string, string> | undefined; body: string | undefined; signal: AbortSignal },
-  ): Promise<IncomingMessage> {
-    return new Promise((resolve, reject) => {
-      const open = this.#isSecure(url) ? httpsRequest : httpRequest;
-      const call = open(url, { ...options, agent: this.#agent(new URL(url)) });
-      call.on('response', resolve);
-      call.on('error', reject);
-      call.end(body);
-    });
-  }
-
-  #agent(url: URL): HttpAgent {
-    const proxy = proxyFromEnvironment(url, this.#environment);
-    const key = `${url.protocol} ${proxy ?? ''} ${this.#readsSystem}`;
-    let agent = this.#agents.get(key);
-    if (agent === undefined) {
-      const socks = proxy === null ? null : parseProxy(proxy);
-      // Which proxy is decided here, so that NO_PROXY means the same to CAs and registries: Node's own reading knows no CIDRs.
-      const proxyEnv = proxy === null ? {} : { HTTP_PROXY: proxy, HTTPS_PROXY: proxy };
-      const common = { keepAlive: true, timeout: 30_000, proxyEnv };
-      const isSecure = url.protocol === 'https:';
-      if (socks?.kind === 'socks5') agent = socksAgent(socks, isSecure ? this.#trust() : null);
-      else agent = isSecure ? new HttpsAgent({ ...common, ...this.#trust() }) : new HttpAgent(common);
-      this.#agents.set(key, agent);
-    }
-    return agent;
-  }
-
-  #trust(): { secureContext?: SecureContext } {
-    if (this.#roots !== null)
-      return { secureContext: createSecureContext({ ca: this.#roots, allowPartialTrustChain: true }) };
-    return this.#readsSystem ? { secureContext: trusting() } : {};
-  }
-
   /** Plain HTTP only where the operator's own directory is plain. */
-  #isSecure(url: string): boolean {
+  #requireSecure(url: string): void {
     const { protocol } = new URL(url);
-    if (protocol === 'https:') return true;
-    if (protocol === 'http:' && this.directory.startsWith('http:')) return false;
+    if (protocol === 'https:' || (protocol === 'http:' && this.directory.startsWith('http:'))) return;
     throw new IssuerError('badAnswer', `it refers to ${url}, which is not https`, { directory: this.directory });
   }
 
@@ -209,32 +153,6 @@ export class Transport {
     }
     return new IssuerError(document.type, document.detail, options);
   }
-}
-
-/** For TCP, proxy and TLS together, ms. */
-const SOCKS_CONNECT_MS = 10_000;
-
-/**
- * Node's own agents speak to no SOCKS proxy: the way there is the one to registries.
- * @param secure how a CA's certificate is judged; null for plain HTTP
- */
-function socksAgent(proxy: ProxyServer, secure: { secureContext?: SecureContext } | null): HttpAgent {
-  const agent = secure === null ? new HttpAgent({ keepAlive: true }) : new HttpsAgent({ keepAlive: true, ...secure });
-  agent.createConnection = ({ host, port }, done) => {
-    const to = host ?? 'localhost';
-    const dial = { reach: 'operator', proxy, trust: new Trust(null), timeout: SOCKS_CONNECT_MS } as const;
-    const connect = async (): Promise<Socket> => {
-      const { socket } = await openSocket(to, Number(port), dial);
-      if (secure === null) return socket;
-      return await handshake(tlsConnect({ socket, host: to, ...serverName(to), ...secure }), SOCKS_CONNECT_MS);
-    };
-    connect().then(
-      (socket) => done?.(null, socket),
-      (error: Error) => done?.(error, undefined as never),
-    );
-    return undefined;
-  };
-  return agent;
 }
 
 /** The shape that acme-client's axios wants of an adapter; everything it would do with sockets is ours. */

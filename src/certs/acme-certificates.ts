@@ -7,9 +7,10 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { remediation } from './advice.ts';
 import { type Challenges, PendingChallenges } from './challenges.ts';
+import { DnsChallenges, type DnsZones } from './dns-01.ts';
 import { HostStatus } from './host-status.ts';
 import { nothingImported } from './imported-certificates.ts';
-import { ClockSkew, type Issuer, IssuerError, shortType } from './issuer.ts';
+import { type ChallengeResponder, ClockSkew, type Issuer, IssuerError, shortType } from './issuer.ts';
 import { isOrderable, ManagedHosts } from './managed-hosts.ts';
 import { OnDemandOrders } from './on-demand.ts';
 import { type AttemptCounters, type AttemptSettings, OrderAttempts, proofsOf } from './order-attempt.ts';
@@ -17,6 +18,7 @@ import { OrderManager } from './order-manager.ts';
 import { RateLimits } from './rate-limits.ts';
 import { RenewalScheduler } from './renewal-scheduler.ts';
 import type {
+  AskedDnsProvider,
   AskedIssuer,
   CertificateInfo,
   CertificateOperations,
@@ -36,6 +38,10 @@ export interface AcmeCertificatesOptions {
   readonly settings: AttemptSettings;
   readonly store: CertStore;
   readonly challenges: Challenges;
+  /** Where DNS-01 challenges are answered; null where that is nowhere. */
+  readonly zones: DnsZones | null;
+  /** See `ManagedHosts.useWildcard`. */
+  readonly wildcard: boolean;
   /** Resolves once every process of this gateway works with the challenges and the contexts as they are now. Default: there is this one only. */
   readonly published?: (() => Promise<void>) | undefined;
   readonly locks: Locks;
@@ -51,17 +57,20 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   readonly #hosts: ManagedHosts;
   readonly #status: HostStatus;
   readonly #challenges: PendingChallenges;
+  readonly #dns: DnsChallenges;
   readonly #orders: OrderManager;
   readonly #skew: ClockSkew;
   readonly #issuers: readonly Issuer[];
   readonly #scheduler: RenewalScheduler;
   readonly #attempts: OrderAttempts;
+  #zones: DnsZones | null;
   readonly #closing = new AbortController();
   readonly contexts: ManagedHosts['contexts'];
 
   /** Loads what is stored; nothing is ordered before `start`. */
   static async open(options: AcmeCertificatesOptions): Promise<AcmeCertificates> {
     const hosts = await ManagedHosts.open(options);
+    hosts.useWildcard(options.wildcard);
     const challenges = await PendingChallenges.open(options.challenges, options);
     return new AcmeCertificates(options, hosts, challenges);
   }
@@ -75,11 +84,22 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     this.#hosts = hosts;
     this.contexts = hosts.contexts;
     this.#challenges = challenges;
+    this.#zones = options.zones;
+    const dns = new DnsChallenges({ ...options, signal });
+    this.#dns = dns;
+    const responder: ChallengeResponder = {
+      http: (token, keyAuthorization, under) => challenges.http(token, keyAuthorization, under),
+      alpn: (host, certificate, under) => challenges.alpn(host, certificate, under),
+      dns: (answer) => dns.put(answer),
+    };
     const status = new HostStatus(hosts, clock);
     const skew = new ClockSkew(issuers, log);
     const limits = new RateLimits(store, clock.now);
     const counters = this.#register(options.metrics, issuers);
-    const attempts = new OrderAttempts({ settings, challenges, limits, hosts, clock, counters });
+    const attempts = new OrderAttempts({
+      ...{ settings, responder, limits, hosts, clock, counters },
+      clear: (order) => dns.clear(order),
+    });
     this.#attempts = attempts;
     const ended = () => {
       skew.check();
@@ -97,12 +117,18 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   }
 
   /** For orders from now on; which CAs are asked stays. */
-  reconfigure(config: Pick<Config, 'listen' | 'acme'>): void {
+  reconfigure(config: Pick<Config, 'listen' | 'acme'>, zones: DnsZones | null): void {
     this.#attempts.reconfigure(proofsOf(config));
+    this.#zones = zones;
+    this.#dns.use(zones);
+    this.#dns.sweep();
+    this.#hosts.useWildcard(config.acme.wildcard);
+    this.#scheduler.look();
   }
 
   async start(hosts: readonly CoveredHost[]): Promise<void> {
     this.cover(hosts);
+    this.#dns.sweep();
     this.#scheduler.start();
   }
 
@@ -135,15 +161,17 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     if (this.#hosts.find(host) === null) {
       this.cover([...this.#hosts.covered, { host, order: true }]);
     }
+    const order = this.#hosts.orderFor(host);
     const held = this.#hosts.served(host);
     if (held !== null && held.notAfter > this.#clock.now() && options.force !== true) {
       options.onStep({
         step: 'in use',
-        message: `a certificate from ${held.issuer} is held, until ${iso(held.notAfter)}`,
+        message: `${order === host ? 'a certificate' : `the certificate for ${order}`} from ${held.issuer} is held, until ${iso(held.notAfter)}`,
       });
       return this.#status.describe(host);
     }
-    return this.#orders.startOrJoin(host).join(options.onStep, options.signal);
+    await this.#orders.startOrJoin(order).join(options.onStep, options.signal);
+    return this.#status.describe(host);
   }
 
   async renew(host: string, onStep: StepListener, signal?: AbortSignal): Promise<CertificateInfo> {
@@ -164,11 +192,14 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   }
 
   list(): CertificateInfo[] {
-    return [...this.#hosts.hosts].map((host) => this.info(host)).filter((info) => info !== null);
+    return [...this.#hosts.hosts]
+      .filter((host) => !this.#status.isInWildcard(host))
+      .map((host) => this.info(host))
+      .filter((info) => info !== null);
   }
 
   async explain(host: string): Promise<Explanation> {
-    return this.#status.explain(host, await this.#hosts.events(host), this.#skew.warnings());
+    return this.#status.explain(host, await this.#hosts.events(this.#hosts.orderFor(host)), this.#skew.warnings());
   }
 
   async importCertificate(
@@ -227,6 +258,19 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     }));
   }
 
+  dnsProvider(): AskedDnsProvider | null {
+    const zones = this.#zones;
+    if (zones === null) return null;
+    return {
+      name: zones.provider,
+      async check(host, signal) {
+        const place = await zones.find(host, signal);
+        await zones.check(place, signal);
+        return place;
+      },
+    };
+  }
+
   warnings(): string[] {
     const now = this.#clock.now();
     const expired = [...this.#hosts.hosts].flatMap((host) => {
@@ -242,6 +286,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     this.#closing.abort(new Error('the gateway is stopping'));
     await this.#orders.idle();
     await this.#scheduler.idle();
+    await this.#dns.idle();
     await this.#challenges.close();
     await this.#hosts.close();
   }

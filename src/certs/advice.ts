@@ -7,6 +7,12 @@ import type { Finding, HostRecord } from './store.ts';
 const OWN_REMEDIES: Readonly<Record<OwnProblem, string>> = {
   badAnswer: "the CA's server misbehaves, or acme.issuers[].directory is no ACME directory: check that URL",
   challengeUnavailable: 'allow another kind in acme.challenges, or use another CA',
+  dnsZone:
+    'check the CNAME of the _acme-challenge name if it has one, and that the DNS servers asked (acme.resolvers, else those of this machine) know the zone',
+  dnsProvider:
+    'check what acme.dns says: the credentials, and whether they may change TXT records of this zone; gateway doctor tries them',
+  dnsPropagation:
+    'bring the name server that lacks the record up to date (is it notified, may it transfer the zone?), or raise acme.dns.propagationTimeout',
   internal: 'this is a fault of the gateway: the log has more',
   network:
     'the CA cannot be reached: check the way out to the internet (proxy variables included), its status page, and acme.issuers[].caFile for a private CA',

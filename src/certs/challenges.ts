@@ -75,7 +75,7 @@ interface PendingChallengesOptions {
 }
 
 /** What the listeners answer to CAs: a snapshot of the challenges, read synchronously, loaded again whenever they change. */
-export class PendingChallenges implements ChallengeResponder {
+export class PendingChallenges implements Pick<ChallengeResponder, 'http' | 'alpn'> {
   readonly #challenges: Challenges;
   readonly #clock: Clock;
   readonly #log: Logger;

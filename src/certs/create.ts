@@ -6,6 +6,7 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import { AcmeCertificates } from './acme-certificates.ts';
 import { measureCertificates } from './certificate-metrics.ts';
 import type { Challenges } from './challenges.ts';
+import type { DnsZones } from './dns-01.ts';
 import { InternalCertificates } from './internal-certificates.ts';
 import type { Issuer } from './issuer.ts';
 import { type AttemptSettings, proofsOf } from './order-attempt.ts';
@@ -14,7 +15,7 @@ import type { CertStore } from './store.ts';
 
 export interface Certificates extends CertificateService, CertificateOperations {
   /** For orders from now on; which CAs are asked stays. */
-  reconfigure(config: Pick<Config, 'listen' | 'acme'>): void;
+  reconfigure(config: Pick<Config, 'listen' | 'acme'>, zones: DnsZones | null): void;
 }
 
 /** Where CAs connect to validate (RFC 8555 §8.3, RFC 8737 §3), and so where the self-check does. */
@@ -25,6 +26,8 @@ export async function createCertificates(options: {
   readonly config: Pick<Config, 'domain' | 'dataDir' | 'listen' | 'tls' | 'acme'>;
   readonly store: CertStore;
   readonly challenges: Challenges;
+  /** Where DNS-01 challenges are answered; none without it. */
+  readonly zones?: DnsZones | null;
   /** Resolves once every process of this gateway answers the challenges that `alpnChallenges` now has. Default: there is this one only. */
   readonly published?: (() => Promise<void>) | undefined;
   readonly locks: Locks;
@@ -52,6 +55,8 @@ export async function createCertificates(options: {
     },
     store,
     challenges,
+    zones: options.zones ?? null,
+    wildcard: config.acme.wildcard,
     published: options.published,
     locks,
     log,

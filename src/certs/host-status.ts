@@ -5,6 +5,8 @@ import { UNCHECKED_INTERVAL } from './order-attempt.ts';
 import { renewalTime } from './schedule.ts';
 import type { CertificateInfo, Explanation } from './service.ts';
 import type { CertificateEvent, HostRecord, StoredCertificate } from './store.ts';
+import { isWildcard, namesOf } from './wildcard.ts';
+import { coversHost } from './x509.ts';
 
 /** The status of each host: its certificate, its last error, and when the next attempt is due; as facts, and in words for `cert explain`. */
 export class HostStatus {
@@ -16,9 +18,15 @@ export class HostStatus {
     this.#clock = clock;
   }
 
-  /** When the next attempt for this host is due; null for never. */
+  /** When the next attempt for this host is due; null for never, and while the wildcard is ordered in its place. */
   dueAt(host: string): number | null {
     if (!isOrderable(host)) return null;
+    if (this.#hosts.orderFor(host) !== host) {
+      // What a host has of its own is renewed until the wildcard is there: that may take long, if its order is refused.
+      const own = this.#hosts.issued(host);
+      const wide = this.#wildcardOf(host);
+      if (own === null || (wide !== null && wide.notAfter > this.#clock.now())) return null;
+    }
     const { nextAttempt, renewal } = this.#hosts.record(host);
     const imported = this.#hosts.freshImport(host);
     if (imported !== null) return renewalTime(imported, null);
@@ -35,7 +43,7 @@ export class HostStatus {
   info(host: string): CertificateInfo | null {
     const covered = this.#hosts.find(host);
     if (covered === null) return null;
-    const { lastError } = this.#hosts.record(host);
+    const { lastError } = this.#hosts.record(this.#subjectOf(host));
     const unwanted = !covered.order && this.#hosts.served(host) === null && lastError === null;
     return unwanted ? null : this.describe(host);
   }
@@ -43,8 +51,9 @@ export class HostStatus {
   describe(host: string): CertificateInfo {
     const now = this.#clock.now();
     const served = this.#hosts.served(host);
-    const { lastError } = this.#hosts.record(host);
-    const at = this.dueAt(host);
+    const subject = this.#subjectOf(host);
+    const { lastError } = this.#hosts.record(subject);
+    const at = this.dueAt(subject);
     const none = this.#hosts.isOnDemand(host) ? 'on demand' : at === null ? 'failed' : 'pending';
     return {
       host,
@@ -55,7 +64,37 @@ export class HostStatus {
       notAfter: served === null ? null : iso(served.notAfter),
       lastError: lastError === null ? null : { type: lastError.type, detail: lastError.detail, at: iso(lastError.at) },
       nextAttempt: at === null ? null : iso(Math.max(at, now)),
+      ...(served !== null && served.source === 'acme' && served.name !== host ? { coveredBy: served.name } : {}),
+      ...(isWildcard(host) ? { covers: this.#hostsUnder(served) } : {}),
     };
+  }
+
+  /** Whether a host has no row of its own in a list, since that of the wildcard says all there is to say of it. */
+  isInWildcard(host: string): boolean {
+    const order = this.#hosts.orderFor(host);
+    const served = this.#hosts.served(host);
+    return order !== host && (served === null || served === this.#hosts.served(order));
+  }
+
+  /** What stands in the place of a host in a question about its certificate: the wildcard, unless its own is what is served. */
+  #subjectOf(host: string): string {
+    const order = this.#hosts.orderFor(host);
+    const own = this.#hosts.issued(host);
+    return order !== host && own !== null && own === this.#hosts.served(host) ? host : order;
+  }
+
+  /** What covers a host that the wildcard is ordered for; null where there is nothing yet. */
+  #wildcardOf(host: string): StoredCertificate | null {
+    const wide = this.#hosts.served(this.#hosts.orderFor(host));
+    return wide !== null && coversHost(wide.names, host) ? wide : null;
+  }
+
+  /** How many hosts of the table are served under a certificate. */
+  #hostsUnder(certificate: StoredCertificate | null): number {
+    let count = 0;
+    if (certificate === null) return count;
+    for (const { host } of this.#hosts.covered) if (this.#hosts.served(host) === certificate) count += 1;
+    return count;
   }
 
   /** @param warnings what else an operator should know, a sentence each */
@@ -63,7 +102,7 @@ export class HostStatus {
     const facts: Facts = {
       host,
       info: this.info(host),
-      record: this.#hosts.findRecord(host),
+      record: this.#hosts.findRecord(this.#subjectOf(host)),
       served: this.#hosts.served(host),
       now: this.#clock.now(),
     };
@@ -98,8 +137,16 @@ function summarise({ host, info, record, served, now }: Facts): string {
   if (info.state === 'on demand')
     return `${host} has no certificate yet: it is ordered when a client first asks for this host`;
   if (served === null) return `${host} has no certificate yet${trouble}`;
-  const from = served.source === 'import' ? 'an imported certificate' : 'a certificate';
+  const from =
+    served.source === 'import'
+      ? 'an imported certificate'
+      : isWildcard(served.name)
+        ? `the certificate for ${namesOf(served.name).join(' and ')}`
+        : 'a certificate';
   const until = iso(served.notAfter);
+  if (isWildcard(host) && served.notAfter > now) {
+    return `${info.covers} host${info.covers === 1 ? ' is' : 's are'} served under ${from} from ${served.issuer}, valid until ${until}${trouble}`;
+  }
   return served.notAfter > now
     ? `${host} is served under ${from} from ${served.issuer}, valid until ${until}${trouble}`
     : `${host} is served under ${from} from ${served.issuer} that RAN OUT on ${until}: clients refuse it${trouble}`;

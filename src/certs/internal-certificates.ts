@@ -196,6 +196,10 @@ export class InternalCertificates implements CertificateService, CertificateOper
     );
   }
 
+  dnsProvider(): null {
+    return null;
+  }
+
   issuers(): readonly [] {
     return [];
   }

@@ -24,7 +24,10 @@ export interface Issuer {
 }
 
 export interface IssueRequest {
+  /** What the order is kept under: a host, or `*.<domain>` for that and the domain itself. */
   readonly host: string;
+  /** Every name that the certificate is to have. */
+  readonly names: readonly string[];
   /** The one challenge type to use. */
   readonly challenge: ChallengeType;
   /** PEM chain of the certificate that the new one replaces, if this CA issued it. */
@@ -49,6 +52,21 @@ export interface ChallengeResponder {
     certificate: { readonly chain: string; readonly key: string },
     under?: Fence,
   ): Promise<() => Promise<void>>;
+  /** @throws {IssuerError} where the record cannot be put, or does not reach the zone's servers */
+  dns(answer: DnsAnswer): Promise<() => Promise<void>>;
+}
+
+/** The answer to a DNS-01 challenge (RFC 8555 §8.4). */
+export interface DnsAnswer {
+  /** The order that it is for: `IssueRequest.host`. */
+  readonly order: string;
+  /** The name to be proved, without `*.`. */
+  readonly host: string;
+  /** Of the TXT record. */
+  readonly value: string;
+  readonly under: Fence;
+  readonly onStep: StepListener;
+  readonly signal: AbortSignal;
 }
 
 /** Times in epoch milliseconds. */
@@ -71,9 +89,18 @@ export type OwnProblem =
   | 'selfCheck'
   /** The CA offers no such challenge for this host. */
   | 'challengeUnavailable'
+  /** Where the record of a DNS-01 challenge has to stand cannot be found out. */
+  | 'dnsZone'
+  /** The provider of `acme.dns` did not take a record, or did not remove one. */
+  | 'dnsProvider'
+  /** A server of the zone does not get the record. */
+  | 'dnsPropagation'
   /** Not asked yet: a limit of the CA is reached, or the CA asked to wait. */
   | 'waiting'
   | 'internal';
+
+/** Nothing was asked of the CA yet: its order can be gone on with. */
+const BEFORE_THE_CA: readonly string[] = ['dnsZone', 'dnsProvider', 'dnsPropagation'] satisfies OwnProblem[];
 
 /** Why there is no certificate, with the CA's own words. */
 export class IssuerError extends Error {
@@ -108,6 +135,11 @@ export class IssuerError extends Error {
     this.retryAfter = options.retryAfter ?? null;
     this.challengeFailed = options.challengeFailed ?? false;
     this.directory = options.directory ?? null;
+  }
+
+  /** This kind of challenge could not be answered, so that the CA was not told to look. */
+  get unanswered(): boolean {
+    return BEFORE_THE_CA.includes(this.type);
   }
 
   is(word: string): boolean {

@@ -15,7 +15,8 @@ import {
   type HostRecord,
   type StoredCertificate,
 } from './store.ts';
-import { selfSigned } from './x509.ts';
+import { namesOf, wildcardOver } from './wildcard.ts';
+import { coversHost, selfSigned } from './x509.ts';
 
 const HOUR = 3_600_000;
 /** No client trusts the placeholder, so its end matters little; a process is restarted more often than this, ms. */
@@ -30,6 +31,8 @@ export class ManagedHosts {
   readonly #store: CertStore;
   /** The gateway's own. */
   readonly domain: string;
+  /** What one order for all names of the domain is kept under. */
+  readonly #wildcard: string;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #imported: ImportedCertificates;
@@ -45,6 +48,7 @@ export class ManagedHosts {
   /** What the edge serves; immutable, and replaced whole after each change. */
   readonly contexts: ServedContexts['snapshot'];
   #hosts: ReadonlyMap<string, CoveredHost> = new Map();
+  #byWildcard = false;
   #placeholder: ChainAndKey | null = null;
   #reloaded: () => void = () => {};
   #find: (host: string) => Promise<SecureContext | null> = async () => null;
@@ -64,6 +68,7 @@ export class ManagedHosts {
   private constructor(options: Parameters<typeof ManagedHosts.open>[0]) {
     this.#store = options.store;
     this.domain = options.domain;
+    this.#wildcard = `*.${options.domain}`;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#imported = new ImportedCertificates(options.store, options.clock.now);
@@ -95,8 +100,9 @@ export class ManagedHosts {
 
   // Hosts
 
+  /** With the wildcard, where one is ordered. */
   get hosts(): Iterable<string> {
-    return this.#hosts.keys();
+    return this.#byWildcard ? [this.#wildcard, ...this.#hosts.keys()] : this.#hosts.keys();
   }
 
   get covered(): Iterable<CoveredHost> {
@@ -104,7 +110,21 @@ export class ManagedHosts {
   }
 
   find(host: string): CoveredHost | null {
+    if (this.#byWildcard && host === this.#wildcard) return { host, order: true };
     return this.#hosts.get(host) ?? null;
+  }
+
+  /** Whether one certificate is ordered for the domain and its labels, in place of one each. What there is serves until the other is there. */
+  useWildcard(on: boolean): void {
+    if (on === this.#byWildcard) return;
+    this.#byWildcard = on;
+    this.#publish();
+  }
+
+  /** What is ordered for a host: the wildcard that is to cover it, else the host itself. */
+  orderFor(host: string): string {
+    const below = host === this.domain || wildcardOver(host) === this.#wildcard;
+    return this.#byWildcard && below ? this.#wildcard : host;
   }
 
   cover(hosts: readonly CoveredHost[]): void {
@@ -115,8 +135,8 @@ export class ManagedHosts {
   /** Whether the host's certificate is ordered at its first use, and nobody has used it yet: there is none, nor has one been tried. */
   isOnDemand(host: string): boolean {
     const covered = this.find(host);
-    if (covered?.onDemand !== true || !covered.order || this.issued(host) !== null) return false;
-    if (this.#imported.find(host) !== null) return false;
+    if (covered?.onDemand !== true || !covered.order || this.#bestIssued(host) !== null) return false;
+    if (this.#imported.find(host) !== null || this.orderFor(host) !== host) return false;
     const record = this.findRecord(host);
     return record === null || (record.lastError === null && record.nextAttempt === null);
   }
@@ -131,7 +151,8 @@ export class ManagedHosts {
   /** The imported certificate that makes an order needless: one that covers the host and is not due for renewal. */
   freshImport(host: string): StoredCertificate | null {
     const imported = this.#imported.find(host);
-    return imported !== null && renewalTime(imported, null) > this.#clock.now() ? imported : null;
+    if (imported === null || renewalTime(imported, null) <= this.#clock.now()) return null;
+    return namesOf(host).every((name) => coversHost(imported.names, name)) ? imported : null;
   }
 
   /**
@@ -141,9 +162,20 @@ export class ManagedHosts {
   served(host: string): StoredCertificate | null {
     const fresh = this.freshImport(host);
     if (fresh !== null) return fresh;
-    const [imported, issued] = [this.#imported.find(host), this.issued(host)];
+    const [imported, issued] = [this.#imported.find(host), this.#bestIssued(host)];
     if (imported === null || issued === null) return issued ?? imported ?? this.#imported.findReleased(host);
     return issued.notAfter >= imported.notAfter ? issued : imported;
+  }
+
+  /** The kind that is ordered now while it is valid, else the other: a change from one to the other leaves no host without. */
+  #bestIssued(host: string): StoredCertificate | null {
+    const own = this.issued(host);
+    const wide = this.issued(this.#wildcard);
+    if (wide === null || own === wide || !coversHost(wide.names, host)) return own;
+    if (own === null) return wide;
+    const [wanted, other] = this.orderFor(host) === host ? [own, wide] : [wide, own];
+    if (wanted.notAfter > this.#clock.now()) return wanted;
+    return other.notAfter > wanted.notAfter ? other : wanted;
   }
 
   /** Stores a certificate that a CA issued, and serves it. @throws {FencedError} and does neither */
@@ -265,17 +297,24 @@ export class ManagedHosts {
   #publish(): void {
     const served = new Map<string, StoredCertificate>();
     const waiting = new Set<string>();
+    const wide = this.served(this.#wildcard);
     for (const { host, order } of this.#hosts.values()) {
       const certificate = this.served(host);
-      if (certificate !== null) served.set(host, certificate);
-      else if (order) waiting.add(host);
+      if (certificate === null) {
+        if (order) waiting.add(host);
+        continue;
+      }
+      // Found by its domain, as those are that are in no table.
+      const isInWide =
+        certificate === wide && wildcardOver(host) === this.#wildcard && wide.notAfter > this.#clock.now();
+      if (!isInWide) served.set(host, certificate);
     }
     const make = (host: string) => {
       const certificate = served.get(host);
       return certificate === undefined ? undefined : always(contextOf(certificate));
     };
     const wildcards = new Map<string, StoredCertificate>();
-    for (const certificate of [...served.values(), ...this.#imported.held]) {
+    for (const certificate of [...served.values(), ...(wide === null ? [] : [wide]), ...this.#imported.held]) {
       for (const name of certificate.names) {
         if (!name.startsWith('*.') || certificate.notAfter <= this.#clock.now()) continue;
         const known = wildcards.get(name.slice(2));

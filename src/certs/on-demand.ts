@@ -1,5 +1,6 @@
 import type { SecureContext } from 'node:tls';
 import { sleep } from '../kit/time.ts';
+import { wildcardDomain } from './contexts.ts';
 import type { ManagedHosts } from './managed-hosts.ts';
 import type { RunningOrder } from './order-manager.ts';
 
@@ -38,7 +39,8 @@ export class OnDemandOrders {
       await Promise.race([done, sleep(wait, AbortSignal.any([signal, over.signal])).catch(() => {})]);
       over.abort();
     }
-    return hosts.contexts().byHost.get(host) ?? null;
+    const { byHost, wildcard } = hosts.contexts();
+    return byHost.get(host) ?? wildcard?.(wildcardDomain(host)) ?? null;
   };
 
   #enqueue(host: string): Promise<void> {

@@ -1,12 +1,14 @@
 import type { ChallengeType, Config } from '../config/config.ts';
 import { type Fence, FencedError } from '../kit/locks.ts';
 import type { Clock } from '../kit/time.ts';
+import { isAddress } from './identifier.ts';
 import { type ChallengeResponder, type Issuer, IssuerError, type OwnProblem } from './issuer.ts';
 import type { ManagedHosts } from './managed-hosts.ts';
 import type { RateLimits } from './rate-limits.ts';
 import { type SelfCheckResult, selfCheck } from './self-check.ts';
 import type { StepListener } from './service.ts';
 import type { Finding, HostRecord, StoredCertificate } from './store.ts';
+import { isWildcard, namesOf } from './wildcard.ts';
 import type { CertificateMaterial } from './x509.ts';
 
 /** What one attempt changes in a host's record, whether it succeeds or not. */
@@ -53,7 +55,11 @@ export interface Proofs {
 
 /** Those of the configuration whose listener is open. */
 export function proofsOf({ listen, acme }: Pick<Config, 'listen' | 'acme'>): Proofs {
-  const open = { 'http-01': listen.http !== null, 'tls-alpn-01': listen.https !== null };
+  const open = {
+    'http-01': listen.http !== null,
+    'tls-alpn-01': listen.https !== null,
+    'dns-01': acme.dns.provider !== null,
+  };
   const { selfCheck, resolvers } = acme;
   return { challenges: acme.challenges.filter((challenge) => open[challenge]), selfCheck, resolvers };
 }
@@ -91,7 +97,9 @@ export interface AttemptCounters {
 
 export interface OrderAttemptsParts {
   readonly settings: AttemptSettings;
-  readonly challenges: ChallengeResponder;
+  readonly responder: ChallengeResponder;
+  /** Removes what an earlier run of an order has left in DNS. */
+  readonly clear: (order: string) => Promise<void>;
   readonly limits: RateLimits;
   readonly hosts: ManagedHosts;
   readonly clock: Clock;
@@ -116,6 +124,7 @@ export class OrderAttempts {
   /** The certificate is stored and served when this resolves. @throws {AttemptFailed} `notes` is filled either way; {FencedError} */
   async run(task: AttemptTask, notes: AttemptNotes): Promise<AttemptOutcome> {
     const challenges = await this.#challengesFor(task, notes);
+    if (challenges.includes('dns-01')) await this.#parts.clear(task.host);
     const problems: IssuerError[] = [];
     for (const issuer of this.#settings.issuers) {
       try {
@@ -139,14 +148,16 @@ export class OrderAttempts {
 
   /** Challenge types to try, the most promising first. */
   async #challengesFor(task: AttemptTask, notes: AttemptNotes): Promise<readonly ChallengeType[]> {
-    const { challenges } = this.#settings;
+    const wildcard = isWildcard(task.host);
+    const isName = !isAddress(task.host);
+    // RFC 8555 §7.4.1 leaves it to CAs; all of them want a wildcard proved in DNS. An address has no record there (RFC 8738 §7).
+    const challenges = this.#settings.challenges.filter((kind) => (kind === 'dns-01' ? isName : !wildcard));
     if (challenges.length === 0) {
-      throw new AttemptFailed([
-        new IssuerError(
-          'challengeUnavailable',
-          'no challenge of acme.challenges can be answered: http-01 needs listen.http, tls-alpn-01 needs listen.https',
-        ),
-      ]);
+      const needs = 'http-01 needs listen.http, tls-alpn-01 needs listen.https, dns-01 needs acme.dns';
+      const why = wildcard
+        ? 'a wildcard is proved by dns-01 alone: name it in acme.challenges, and a provider in acme.dns'
+        : `no challenge of acme.challenges can be answered: ${needs}`;
+      throw new AttemptFailed([new IssuerError('challengeUnavailable', why)]);
     }
     // What worked last comes first: a CA counts failed validations.
     const { challenge } = notes;
@@ -155,15 +166,21 @@ export class OrderAttempts {
       task.onStep({ step: 'resolve', message: 'not checked (acme.selfCheck is off)' });
       return preferred;
     }
+    // Records in DNS are looked for once they are there.
+    const byAddress = challenges.filter((kind) => kind !== 'dns-01');
+    if (byAddress.length === 0) return preferred;
     const result = await selfCheck({
       host: task.host,
       domain: this.#parts.hosts.domain,
-      challenges,
+      challenges: byAddress,
       resolvers: this.#settings.resolvers,
       ports: this.#settings.ports,
-      responder: this.#parts.challenges,
+      responder: this.#parts.responder,
       signal: task.signal,
     });
+    if (byAddress.length < challenges.length) {
+      return preferred.filter((kind) => kind === 'dns-01' || result.passed.includes(kind));
+    }
     if (result.passed.length > 0) {
       const what = `${result.records.join(', ') || task.host}, and this gateway answers there`;
       notes.found = { what, next: '', leadsHere: true };
@@ -220,9 +237,10 @@ export class OrderAttempts {
       try {
         const material = await issuer.obtain({
           host,
+          names: namesOf(host),
           challenge,
           replaces,
-          responder: this.#parts.challenges,
+          responder: this.#parts.responder,
           onStep: task.onStep,
           timeout: this.#timeout(held),
           signal: task.signal,
@@ -239,7 +257,7 @@ export class OrderAttempts {
         task.signal.throwIfAborted();
         tried.push({ challenge, problem });
         this.#parts.counters.failed(issuer.name, problem);
-        if (!problem.challengeFailed) break;
+        if (!problem.challengeFailed && !problem.unanswered) break;
         if (challenge !== challenges.at(-1))
           task.onStep({ step: 'validate', message: `${challenge} failed (${problem.message}); trying the next kind` });
       }

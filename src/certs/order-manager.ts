@@ -12,7 +12,7 @@ import type { CertificateInfo, Step, StepListener } from './service.ts';
 import { emptyRecord, type HostRecord, type StoredCertificate } from './store.ts';
 
 /** How long the lock of a name outlives a node that vanished during an order, ms: longer than any pause of a living one. */
-const LEASE = { leaseMs: 60_000 };
+export const ORDER_LEASE = { leaseMs: 60_000 };
 
 /** The lock under which a host is ordered, and what is known of it is written. */
 export function hostLock(host: string): string {
@@ -128,10 +128,10 @@ export class OrderManager {
   async #acquire(host: string, onStep: StepListener): Promise<{ granted: Lock; waited: boolean }> {
     const { locks, signal } = this.#parts;
     const name = hostLock(host);
-    const free = await locks.tryAcquire(name, LEASE);
+    const free = await locks.tryAcquire(name, ORDER_LEASE);
     if (free !== null) return { granted: free, waited: false };
     onStep({ step: 'order', message: 'another node of this gateway is ordering it; waiting for that' });
-    return { granted: await locks.acquire(name, { ...LEASE, signal }), waited: true };
+    return { granted: await locks.acquire(name, { ...ORDER_LEASE, signal }), waited: true };
   }
 
   async #succeeded(host: string, certificate: StoredCertificate, notes: AttemptNotes, under: Fence): Promise<void> {

@@ -77,9 +77,10 @@ export class RenewalScheduler {
     for (const host of hosts.hosts) {
       if (orders.isRunning(host)) continue;
       const issued = hosts.issued(host);
-      if (issued !== null) wake = Math.min(wake, this.#pollRenewal(issued, now));
       const at = status.dueAt(host);
+      // Never for what another certificate has taken the place of: nobody renews it.
       if (at === null) continue;
+      if (issued !== null) wake = Math.min(wake, this.#pollRenewal(issued, now));
       if (at > now) wake = Math.min(wake, at);
       else due.push({ host, urgency: issued?.notAfter ?? now });
     }

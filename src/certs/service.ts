@@ -2,7 +2,7 @@ import type { SecureContext } from 'node:tls';
 
 /** What the edge reads at each handshake; immutable, swapped whole. */
 export interface ContextSnapshot {
-  /** Ready contexts by exact, lower-case host name. */
+  /** Ready contexts by exact, lower-case host name, without those of hosts that a wildcard covers. */
   readonly byHost: ReadonlyMap<string, SecureContext>;
   /** For clients without SNI (an IP address as host). */
   readonly fallback: SecureContext | null;
@@ -33,6 +33,10 @@ export interface CertificateInfo {
   readonly notAfter: string | null;
   readonly lastError: { readonly type: string; readonly detail: string; readonly at: string } | null;
   readonly nextAttempt: string | null;
+  /** Where it was not issued for this very host: the wildcard that it is kept under, `*.cr.example`. */
+  readonly coveredBy?: string;
+  /** Of a wildcard: how many hosts of the table are served under it. */
+  readonly covers?: number;
 }
 
 /** One line that a person who waits sees: `resolve`, `order`, `challenge`, `validate`, `finalise`, `in use`. */
@@ -78,6 +82,13 @@ export interface AskedIssuer {
   clockSkew(): number | null;
 }
 
+/** What puts records into DNS for challenges, as `doctor` asks it. */
+export interface AskedDnsProvider {
+  readonly name: string;
+  /** Looks whether a record for this host could be put now, and leaves none. Resolves to where that would be. @throws {IssuerError} */
+  check(host: string, signal: AbortSignal): Promise<{ readonly zone: string; readonly name: string }>;
+}
+
 /** The commands of an operator, beside the service; both modes have them. */
 export interface CertificateOperations {
   explain(host: string): Promise<Explanation>;
@@ -93,6 +104,8 @@ export interface CertificateOperations {
   exportCertificate(host: string): { readonly certificate: string; readonly key: string };
   /** A new certificate now, with a new key. @throws {OperatorError} */
   renew(host: string, onStep: StepListener, signal?: AbortSignal): Promise<CertificateInfo>;
+  /** What DNS-01 challenges are answered through; null where that is nothing. */
+  dnsProvider(): AskedDnsProvider | null;
   /** The CAs that certificates are asked of, in their order; none with an internal CA. */
   issuers(): readonly AskedIssuer[];
   /** What an operator should know now: clock skew, expired certificates. One sentence each. */
@@ -115,6 +128,7 @@ export interface CertificateService {
     options: { onStep: StepListener; force?: boolean; signal?: AbortSignal },
   ): Promise<CertificateInfo>;
   info(host: string): CertificateInfo | null;
+  /** One row for each certificate that is ordered: hosts under a wildcard have none of their own. */
   list(): CertificateInfo[];
   /** Body of `/.well-known/acme-challenge/<token>` (RFC 8555 §8.3), null where no such token is pending. */
   httpChallenge(token: string): string | null;

@@ -3,6 +3,7 @@ import {
   type ListenAddress,
   nonEmpty,
   parseAnonymous,
+  parseApi,
   parseAuto,
   parseBoolean,
   parseBucket,
@@ -18,6 +19,7 @@ import {
   parseList,
   parseListen,
   parseMacKey,
+  parseNameServer,
   parseNodeAddress,
   parsePrefix,
   parseProxy,
@@ -25,12 +27,14 @@ import {
   parseRedirect,
   parseResolver,
   parseScrub,
+  parseSecret,
   parseSize,
   parseText,
 } from './values.ts';
 
 export type { ListenAddress };
-export type ChallengeType = 'http-01' | 'tls-alpn-01';
+export type ChallengeType = 'http-01' | 'tls-alpn-01' | 'dns-01';
+export type DnsProviderName = 'rfc2136' | 'exec' | 'cloudflare' | 'alidns' | 'dnspod';
 
 /** What a default may depend on. */
 export interface Facts {
@@ -47,6 +51,8 @@ export interface Facts {
     readonly listen?: ListenAddress | null | undefined;
     readonly address?: string | undefined;
   };
+  /** `acme.dns.provider` is set. */
+  readonly dnsProvider: boolean;
 }
 
 type TlsMode = 'acme' | 'internal' | 'off';
@@ -142,6 +148,10 @@ export interface IssuerConfig {
   readonly profile: string | null;
 }
 
+const BY_ADDRESS = ['http-01', 'tls-alpn-01'] as const satisfies ChallengeType[];
+const DNS_ALONE = ['dns-01'] as const satisfies ChallengeType[];
+const CHALLENGES = [...BY_ADDRESS, ...DNS_ALONE];
+
 /** Its own keys have no rows in the README but those that the environment can set. */
 const ISSUER = {
   directory: optional(parseDirectory, "Let's Encrypt's", 'GATEWAY_ACME_DIRECTORY'),
@@ -214,12 +224,60 @@ export const KEYS = {
       noList: 'is not a list; each issuer starts with "- directory: https://…"',
     }),
     challenges: new Key<ChallengeType[], readonly ChallengeType[]>(
-      nonEmpty(parseList(parseChoice(['http-01', 'tls-alpn-01'])), 'name http-01, tls-alpn-01 or both'),
-      (set = ['http-01', 'tls-alpn-01']) => [...new Set(set)],
-      '`http-01,tls-alpn-01`',
+      nonEmpty(parseList(parseChoice(CHALLENGES)), `name one or more of ${CHALLENGES.join(', ')}`),
+      (set, { dnsProvider }) => [...new Set(set ?? (dnsProvider ? DNS_ALONE : BY_ADDRESS))],
+      '`http-01,tls-alpn-01`; with `acme.dns` `dns-01`, which needs no open port',
+    ),
+    /** Where records for dns-01 are put. */
+    dns: {
+      provider: optional(
+        parseChoice<DnsProviderName>(['rfc2136', 'exec', 'cloudflare', 'alidns', 'dnspod']),
+        'none; `rfc2136`, `exec`, `cloudflare`, `alidns`, `dnspod`: what puts the records for dns-01, see *DNS-01* below',
+      ),
+      server: optional(parseNameServer, 'none; `rfc2136`: `host:port` of the server that takes updates'),
+      algorithm: plain(
+        parseChoice(['hmac-sha256', 'hmac-sha384', 'hmac-sha512']),
+        'hmac-sha256',
+        '; `rfc2136`: of the TSIG key',
+      ),
+      keyId: optional(
+        parseText('the name of a key'),
+        'none; the name of the TSIG key, the AccessKey ID, or the ID of the DNSPod token',
+      ),
+      secret: optional(
+        parseSecret,
+        'none; the TSIG secret (base64), the AccessKey secret, or the API token; never shown',
+      ),
+      secretFile: new Key(
+        parseText('the path of a file'),
+        (set, { cwd }) => (set === undefined ? null : resolve(cwd, set)),
+        'none; a file with the secret in place of `acme.dns.secret`, read at each use',
+      ),
+      program: new Key(
+        parseText('the path of a program'),
+        (set, { cwd }) => (set === undefined ? null : resolve(cwd, set)),
+        'none; `exec`: the program that puts and removes records',
+      ),
+      endpoint: optional(
+        parseApi,
+        "the provider's own; the base of its API, such as `https://api.dnspod.com` for accounts of DNSPod International",
+      ),
+      propagationTimeout: plain(
+        nonEmpty(parseDuration, 'write how long to wait for a server of the zone, like 2m'),
+        '2m',
+        ': how long every server of the zone may take to get a record',
+      ),
+    },
+    wildcard: plain(
+      parseBoolean,
+      'false',
+      ': one certificate for the domain and `*.<domain>` in place of one for each alias (needs dns-01)',
     ),
     selfCheck: plain(parseBoolean, 'true', ': look whether a name leads here before the CA is asked'),
-    resolvers: list(parseResolver, "the system's; `host:port` of the DNS servers for that check"),
+    resolvers: list(
+      parseResolver,
+      "the system's; `host:port` of the DNS servers for that check and for the zones of dns-01",
+    ),
   },
   cache: {
     maxSize: plain(parseSize, '20GiB', '; `0` streams without keeping'),

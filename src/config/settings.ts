@@ -15,6 +15,7 @@ import {
   type ListenAddress,
   type Settings,
 } from './config.ts';
+import { dnsProblems } from './dns.ts';
 import { BadValue, isPublicDomain } from './values.ts';
 
 export type Path = readonly (string | number)[];
@@ -139,6 +140,10 @@ export function contradictions(settings: Settings, cwd: string): Contradiction[]
   const authorities = settings.upstream?.caFile;
   const unusable = authorities === undefined ? null : unusableAuthorities(cwd, authorities);
   if (unusable !== null) found.push(concluded(['upstream', 'caFile'], unusable));
+  for (const problem of dnsProblems(settings, cwd)) {
+    const from = ['domain', 'acme.challenges', 'acme.dns.provider'];
+    found.push({ ...problem, involves: [problem.path.join('.'), ...from] });
+  }
   for (const [index, { directory, caFile, eab }] of (settings.acme?.issuers ?? []).entries()) {
     const path = ['acme', 'issuers', index];
     // The first one alone may leave its directory out: it then is Let's Encrypt's.
@@ -216,7 +221,9 @@ export function complete(
   const publicDomain = isPublicDomain(domain);
   const tlsMode = settings.tls?.mode ?? (publicDomain ? 'acme' : 'internal');
   const { databasePasswordFile } = surroundings;
-  const facts = { ...surroundings, domain, publicDomain, tlsMode, cluster: settings.cluster ?? {} };
+  const cluster = settings.cluster ?? {};
+  const dnsProvider = settings.acme?.dns?.provider !== undefined;
+  const facts = { ...surroundings, domain, publicDomain, tlsMode, cluster, dnsProvider };
   const config = { ...valuesOf(KEYS, settings, facts), publicDomain, databasePasswordFile } as Config;
   return { config, notes: notesOn(config, settings) };
 }
@@ -243,7 +250,9 @@ function notesOn(config: Config, settings: Settings): string[] {
   if (tls.mode === 'off' && settings.listen?.https)
     notes.push('tls.mode is off, so listen.https is not used; the registry is served on listen.http');
   if (tls.mode !== 'acme') return notes;
-  if (listen.http === null && !acme.challenges.includes('tls-alpn-01')) {
+  if (acme.dns.provider !== null && !acme.challenges.includes('dns-01'))
+    notes.push('acme.dns names a provider, but acme.challenges does not name dns-01, so it is not used');
+  if (listen.http === null && acme.challenges.every((kind) => kind === 'http-01')) {
     notes.push(
       'listen.http is off, so http-01 is not tried, and acme.challenges names no other: no certificate can be issued',
     );

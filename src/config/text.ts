@@ -7,6 +7,7 @@ import {
   parseListen,
   parseProxy,
   parseScrub,
+  parseSecret,
   parseSize,
   wrapped,
 } from './values.ts';
@@ -26,6 +27,9 @@ const TIMES = [
   ['ms', 1],
 ] as const;
 
+/** What a person is shown in place of a secret. */
+const HIDDEN = '***';
+
 /** How values are written whose own text is not what the file would have; by what reads them. */
 const WRITERS: ReadonlyMap<unknown, (value: never) => string> = new Map<unknown, (value: never) => string>([
   [parseSize, sizeText],
@@ -34,10 +38,8 @@ const WRITERS: ReadonlyMap<unknown, (value: never) => string> = new Map<unknown,
   [parseListen, listenText],
   [parseProxy, redactUrl],
   [parseDatabase, redactUrl],
+  [parseSecret, () => HIDDEN],
 ]);
-
-/** What a person is shown in place of a secret. */
-const HIDDEN = '***';
 
 /** A value in use, as the configuration file writes it: `20GiB`, `1m`, `off`; `none` where nothing is set. No secret is in it. */
 // biome-ignore lint/suspicious/noExplicitAny: whatever the types of a key are, it is a key

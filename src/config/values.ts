@@ -191,6 +191,42 @@ export function parseResolver(raw: unknown): string {
   return written;
 }
 
+/** A DNS server by address or name, with a port: 53 where none is given. */
+export function parseNameServer(raw: unknown): string {
+  const written = text(raw, 'the address of a DNS server');
+  const match = /^([^:[\]]+?)(?::(\d{1,5}))?$/.exec(written);
+  const name = match?.[1] ?? '';
+  if (match === null || isIP(name) !== 0) return parseResolver(raw);
+  const port = Number(match[2] ?? 53);
+  const result = normaliseHostName(name);
+  if ('problem' in result || port < 1 || port > 65_535) {
+    throw new BadValue(
+      `${quoted(raw)} is not a DNS server; write it like ns1.example.com, 192.0.2.53 or [2001:db8::53]:53`,
+    );
+  }
+  return `${result.host}:${port}`;
+}
+
+/** Text that nobody is to see again. */
+export function parseSecret(raw: unknown): string {
+  return text(raw, 'a secret');
+}
+
+/** The base of an HTTP API, without a slash at the end. Not encrypted only on this machine, since secrets go there. */
+export function parseApi(raw: unknown): string {
+  const written = text(raw, 'the URL of an API');
+  if (!URL.canParse(written)) throw new BadValue(`${quoted(raw)} is not a URL; write it like https://api.example.com`);
+  const url = new URL(written);
+  const here = ['localhost', '127.0.0.1', '[::1]'].includes(url.hostname);
+  if (url.protocol !== 'https:' && !(here && url.protocol === 'http:')) {
+    throw new BadValue(`${quoted(raw)} does not start with https://`);
+  }
+  if (url.search !== '' || url.hash !== '' || url.username !== '' || url.password !== '') {
+    throw new BadValue('has more than scheme, host, port and path; write it like https://api.example.com');
+  }
+  return written.replace(/\/+$/, '');
+}
+
 /** The proxy's URL as given; its password is not repeated in a refusal. */
 export function parseProxy(raw: unknown): string {
   const schemes = ['http:', 'https:', 'socks5:', 'socks5h:'];

@@ -2,6 +2,7 @@ import type { Server, Socket } from 'node:net';
 import { join } from 'node:path';
 import { rowNameOf } from '../aliases/lookup.ts';
 import type { TableSnapshot } from '../aliases/table.ts';
+import { wildcardDomain } from '../certs/contexts.ts';
 import type { CertificateService } from '../certs/service.ts';
 import { gatherFacts } from '../clients/facts.ts';
 import type { Config } from '../config/config.ts';
@@ -123,7 +124,9 @@ export class Edge {
       const contexts = certificates?.contexts();
       // A worker has the contexts that it was asked for, not all that there are.
       const holds =
-        contexts === undefined || contexts.find !== undefined ? undefined : (host: string) => contexts.byHost.has(host);
+        contexts === undefined || contexts.find !== undefined
+          ? undefined
+          : (host: string) => contexts.byHost.has(host) || contexts.wildcards?.has(wildcardDomain(host)) === true;
       return gatherFacts({ ...surroundings(), credentials, holds });
     };
     const app = createApp({

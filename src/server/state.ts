@@ -4,6 +4,7 @@ import { AliasTable } from '../aliases/alias-table.ts';
 import { presetTest } from '../aliases/presets.ts';
 import { seedRows } from '../aliases/yaml.ts';
 import { type Certificates, createCertificates } from '../certs/create.ts';
+import type { DnsZones } from '../certs/dns-01.ts';
 import { shareInternalRoot } from '../certs/internal-ca.ts';
 import type { CoveredHost } from '../certs/service.ts';
 import { publicHostOf } from '../clients/facts.ts';
@@ -101,6 +102,7 @@ export async function openState(options: {
       config,
       store,
       challenges,
+      zones: await zonesOf(config),
       published,
       locks,
       log,
@@ -117,7 +119,7 @@ export async function openState(options: {
     let { email } = config.acme;
     const reconfigure = async (next: Config): Promise<void> => {
       await table.reconfigure({ publicHost: publicHostOf(next), ports: portsOf(next) });
-      certificates?.reconfigure(next);
+      certificates?.reconfigure(next, await zonesOf(next));
       if (next.acme.email === email) return;
       email = next.acme.email;
       // A CA that cannot be asked now is no reason for anybody to wait.
@@ -148,6 +150,12 @@ export async function openState(options: {
     await close();
     throw error;
   }
+}
+
+/** Where DNS-01 challenges are answered; null where none are. What speaks to providers is loaded where one is named. */
+async function zonesOf({ tls, acme }: Config): Promise<DnsZones | null> {
+  if (tls.mode !== 'acme' || acme.dns.provider === null) return null;
+  return (await import('../dns/zones.ts')).openZones(acme);
 }
 
 /** Where this gateway is reached: its listeners, and what stands before them. */

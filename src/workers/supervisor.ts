@@ -2,7 +2,7 @@ import type { Server } from 'node:net';
 import type { SecureContext } from 'node:tls';
 import type { UserSnapshot } from '../access/user-snapshot.ts';
 import type { TableSnapshot } from '../aliases/table.ts';
-import { materialOf } from '../certs/contexts.ts';
+import { materialOf, wildcardDomain } from '../certs/contexts.ts';
 import type { ContextSnapshot } from '../certs/service.ts';
 import type { Config } from '../config/config.ts';
 import { Mutex } from '../kit/async.ts';
@@ -263,7 +263,9 @@ export class WorkerSupervisor {
     const certificates = this.#options.state.certificates();
     const isWildcard = host?.startsWith('*.') === true;
     const known = host === null ? certificates?.fallback : certificates?.byHost.get(host);
-    const ready = isWildcard ? certificates?.wildcard?.(host.slice(2)) : known;
+    // A worker may ask for what was swapped meanwhile: for a host that a wildcard covers by now.
+    const wide = host === null ? null : certificates?.wildcard?.(wildcardDomain(host));
+    const ready = isWildcard ? wide : (known ?? wide);
     const context = ready ?? (host === null || isWildcard ? null : await certificates?.find?.(host));
     return context === undefined || context === null ? null : certificateOf(context);
   }

@@ -10,6 +10,7 @@ import { createIssuers } from '../../src/acme/issuer.ts';
 import type { Challenges } from '../../src/certs/challenges.ts';
 import { ACME_TLS, peekClientHello } from '../../src/certs/client-hello.ts';
 import { type Certificates, createCertificates } from '../../src/certs/create.ts';
+import type { DnsZones } from '../../src/certs/dns-01.ts';
 import type { CoveredHost, Step } from '../../src/certs/service.ts';
 import type { CertStore } from '../../src/certs/store.ts';
 import type { ChallengeType, IssuerConfig } from '../../src/config/config.ts';
@@ -33,11 +34,26 @@ export interface RigOptions {
   readonly ports?: { readonly http: number; readonly https: number };
   /** Makes this rig a second node over the database of another. */
   readonly beside?: CertificateRig;
+  /** Where dns-01 is answered. */
+  readonly zones?: DnsZones;
+  readonly wildcard?: boolean;
   /** In place of the database's. */
   readonly locks?: Locks;
   /** In place of a database of this rig's own. */
   readonly stores?: { readonly certificates: CertStore; readonly challenges: Challenges; readonly locks: Locks };
 }
+
+/** What a provider is told; the rig is given zones in its place. */
+const NO_DNS = {
+  server: null,
+  algorithm: 'hmac-sha256',
+  keyId: null,
+  secret: null,
+  secretFile: null,
+  program: null,
+  endpoint: null,
+  propagationTimeout: 120_000,
+} as const;
 
 /** Two small listeners that answer challenges as the edge does: enough for a CA to validate against. */
 export async function openListeners() {
@@ -90,6 +106,7 @@ export async function openListeners() {
 export class CertificateRig {
   readonly clock: TestClock;
   readonly #options: RigOptions;
+  #wildcard: boolean;
   readonly #listeners: Awaited<ReturnType<typeof openListeners>>;
   readonly #directory: string;
   #database: Database | undefined;
@@ -109,6 +126,7 @@ export class CertificateRig {
   private constructor(listeners: Awaited<ReturnType<typeof openListeners>>, options: RigOptions) {
     this.clock = options.clock ?? new TestClock();
     this.#options = options;
+    this.#wildcard = options.wildcard ?? false;
     this.#listeners = listeners;
     this.#directory =
       options.beside === undefined ? mkdtempSync(join(tmpdir(), 'certificates-')) : options.beside.#directory;
@@ -162,19 +180,17 @@ export class CertificateRig {
     this.#service = this.#database = this.#store = undefined;
   }
 
-  async #open(): Promise<void> {
-    const { issuers, challenges, selfCheck, resolvers, ports } = this.#options;
-    const { beside } = this.#options;
-    const shared = beside === undefined ? undefined : beside.#database;
-    const database =
-      shared ?? openDatabase(join(this.#directory, 'gateway.db'), gatewayMigrations, { durability: 'normal' });
-    const { stores } = this.#options;
-    const store = stores?.certificates ?? new SqliteCertStore(database);
-    const locks = this.#options.locks ?? stores?.locks ?? new SqliteLocks(database);
-    this.#database = database;
-    this.#store = store;
-    this.#metrics = new Metrics();
-    const acme = {
+  /** As after a reload with another `acme.wildcard`. */
+  useWildcard(wildcard: boolean): void {
+    this.#wildcard = wildcard;
+    const address = { host: '127.0.0.1', port: 0 };
+    const listen = { http: address, https: address, workers: 1 };
+    this.service.reconfigure({ listen, acme: this.#acme() }, this.#options.zones ?? null);
+  }
+
+  #acme() {
+    const { issuers, challenges, selfCheck, resolvers, zones } = this.#options;
+    return {
       email: null,
       issuers: issuers.map(({ directory, caFile = null, eab = null, profile = null }) => ({
         directory,
@@ -185,7 +201,23 @@ export class CertificateRig {
       challenges: challenges ?? ['http-01', 'tls-alpn-01'],
       selfCheck: selfCheck ?? false,
       resolvers: resolvers ?? [],
-    } as const;
+      dns: { ...NO_DNS, provider: zones === undefined ? null : ('exec' as const) },
+      wildcard: this.#wildcard,
+    };
+  }
+
+  async #open(): Promise<void> {
+    const { beside, ports } = this.#options;
+    const shared = beside === undefined ? undefined : beside.#database;
+    const database =
+      shared ?? openDatabase(join(this.#directory, 'gateway.db'), gatewayMigrations, { durability: 'normal' });
+    const { stores } = this.#options;
+    const store = stores?.certificates ?? new SqliteCertStore(database);
+    const locks = this.#options.locks ?? stores?.locks ?? new SqliteLocks(database);
+    this.#database = database;
+    this.#store = store;
+    this.#metrics = new Metrics();
+    const acme = this.#acme();
     const address = { host: '127.0.0.1', port: 0 };
     const service = await createCertificates({
       config: {
@@ -197,6 +229,7 @@ export class CertificateRig {
       },
       store,
       challenges: stores?.challenges ?? new SqliteChallenges(database),
+      zones: this.#options.zones ?? null,
       locks,
       log: silentLog(),
       metrics: this.#metrics,

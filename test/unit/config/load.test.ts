@@ -46,6 +46,18 @@ describe('defaults', () => {
             },
           ],
           challenges: ['http-01', 'tls-alpn-01'],
+          dns: {
+            provider: null,
+            server: null,
+            algorithm: 'hmac-sha256',
+            keyId: null,
+            secret: null,
+            secretFile: null,
+            program: null,
+            endpoint: null,
+            propagationTimeout: 120_000,
+          },
+          wildcard: false,
           selfCheck: true,
           resolvers: [],
         },
@@ -118,7 +130,9 @@ acme:
       eab: {keyId: kid, hmacKey: abc_-}
       profile: shortlived
     - directory: https://two.example/dir
-  challenges: [tls-alpn-01]
+  challenges: [tls-alpn-01, dns-01]
+  dns: {provider: rfc2136, server: ns1.example.com, algorithm: hmac-sha512, keyId: gw., secret: c2VjcmV0, propagationTimeout: 1m}
+  wildcard: true
   selfCheck: false
   resolvers: [127.0.0.1:8053]
 cache: {maxSize: 0, minFree: 10MiB, tagTtl: 0, staleFor: 1h, scrub: off, s3: {bucket: shared, prefix: gw/, region: eu-1, endpoint: "https://s3.example:9000", pathStyle: true, maxSize: 1TiB, redirect: all}}
@@ -154,7 +168,19 @@ log: {level: debug, format: pretty}
           },
           { directory: 'https://two.example/dir', caFile: null, eab: null, profile: null },
         ],
-        challenges: ['tls-alpn-01'],
+        challenges: ['tls-alpn-01', 'dns-01'],
+        dns: {
+          provider: 'rfc2136',
+          server: 'ns1.example.com:53',
+          algorithm: 'hmac-sha512',
+          keyId: 'gw.',
+          secret: 'c2VjcmV0',
+          secretFile: null,
+          program: null,
+          endpoint: null,
+          propagationTimeout: 60_000,
+        },
+        wildcard: true,
         selfCheck: false,
         resolvers: ['127.0.0.1:8053'],
       },
@@ -207,6 +233,10 @@ test('every key has its variable', () => {
       ],
       ...['LISTEN_HTTPS', 'LISTEN_HTTP', 'LISTEN_WORKERS'],
       ...['ACME_EMAIL', 'ACME_DIRECTORY', 'ACME_CA_FILE', 'ACME_CHALLENGES', 'ACME_SELF_CHECK', 'ACME_RESOLVERS'],
+      ...['PROVIDER', 'SERVER', 'ALGORITHM', 'KEY_ID', 'SECRET', 'SECRET_FILE', 'PROGRAM', 'ENDPOINT'].map(
+        (key) => `ACME_DNS_${key}`,
+      ),
+      ...['ACME_DNS_PROPAGATION_TIMEOUT', 'ACME_WILDCARD'],
       ...['CACHE_MAX_SIZE', 'CACHE_MIN_FREE', 'CACHE_TAG_TTL', 'CACHE_STALE_FOR', 'CACHE_SCRUB'],
       ...['BUCKET', 'PREFIX', 'REGION', 'ENDPOINT', 'PATH_STYLE', 'MAX_SIZE', 'REDIRECT'].map(
         (name) => `CACHE_S3_${name}`,
