@@ -152,7 +152,8 @@ export class ManagedHosts {
   freshImport(host: string): StoredCertificate | null {
     const imported = this.#imported.find(host);
     if (imported === null || renewalTime(imported, null) <= this.#clock.now()) return null;
-    return namesOf(host).every((name) => coversHost(imported.names, name)) ? imported : null;
+    const names = host === this.#wildcard ? namesOf(host) : [host];
+    return names.every((name) => coversHost(imported.names, name)) ? imported : null;
   }
 
   /**

@@ -3,9 +3,9 @@ import { once } from 'node:events';
 import ipaddr from 'ipaddr.js';
 import { onTestFinished } from 'vitest';
 
-export type DnsRecords = Record<string, { A?: string; AAAA?: string; CNAME?: string }>;
+export type DnsRecords = Record<string, { A?: string; AAAA?: string; CNAME?: string; SOA?: string }>;
 
-const TYPES = { A: 1, CNAME: 5, AAAA: 28 } as const;
+const TYPES = { A: 1, CNAME: 5, SOA: 6, AAAA: 28 } as const;
 
 /** A DNS server with these records and no others, on UDP; answers `host:port`. */
 export async function dnsServer(records: DnsRecords): Promise<string> {
@@ -14,7 +14,7 @@ export async function dnsServer(records: DnsRecords): Promise<string> {
     const { name, type, end } = readQuestion(question);
     const found = records[name];
     const answers: Buffer[] = [];
-    for (const kind of ['CNAME', 'A', 'AAAA'] as const) {
+    for (const kind of ['CNAME', 'A', 'AAAA', 'SOA'] as const) {
       const value = found?.[kind];
       if (value !== undefined && TYPES[kind] === type) answers.push(answer(kind, value));
     }
@@ -43,7 +43,7 @@ function readQuestion(message: Buffer): { name: string; type: number; end: numbe
 }
 
 function answer(kind: keyof typeof TYPES, value: string): Buffer {
-  const data = kind === 'CNAME' ? nameBytes(value) : Buffer.from(ipaddr.parse(value).toByteArray());
+  const data = dataOf(kind, value);
   const head = Buffer.alloc(12);
   // A pointer to the name asked for.
   head.writeUInt16BE(0xc00c, 0);
@@ -51,6 +51,13 @@ function answer(kind: keyof typeof TYPES, value: string): Buffer {
   head.writeUInt16BE(1, 4);
   head.writeUInt16BE(data.length, 10);
   return Buffer.concat([head, data]);
+}
+
+function dataOf(kind: keyof typeof TYPES, value: string): Buffer {
+  if (kind === 'CNAME') return nameBytes(value);
+  // Its primary, who looks after it, and five numbers that nobody here reads.
+  if (kind === 'SOA') return Buffer.concat([nameBytes(value), nameBytes(value), Buffer.alloc(20)]);
+  return Buffer.from(ipaddr.parse(value).toByteArray());
 }
 
 function nameBytes(name: string): Buffer {

@@ -23,6 +23,7 @@ export const PROGRAMS = {
   mount: 'mount',
   openssl: 'openssl',
   promtool: 'prometheus',
+  named: 'bind9',
   nginx: 'nginx-light',
   caddy: 'caddy',
   chromium: 'chromium',
