@@ -12,8 +12,26 @@ import type {
 } from '../certs/store.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { SecretKeys } from '../kit/sealed.ts';
+import { iso } from '../kit/time.ts';
 import type { PostgresDatabase, Query } from './database.ts';
 import { SEALED_COLUMNS } from './sealed-columns.ts';
+
+/** A row of the index of a shared store of content. */
+export interface KeptObject {
+  readonly digest: string;
+  readonly kind: string;
+  readonly size: number;
+  readonly lastUse: number;
+  readonly condemnedAt: number | null;
+}
+
+/** A repository that gave a digest. */
+export interface KeptGiver {
+  readonly digest: string;
+  readonly registry: string;
+  readonly repository: string;
+  readonly open: boolean;
+}
 
 /** All state that must not be lost, secrets opened; what lives for minutes (challenges, locks, nodes) is left out. */
 export interface WholeState {
@@ -30,6 +48,9 @@ export interface WholeState {
   readonly accounts: readonly AccountRecord[];
   readonly orders: readonly OrderRecord[];
   readonly ledger: readonly (LedgerEntry & { readonly directory: string })[];
+  /** What lies in a shared store of content. Times in epoch milliseconds. */
+  readonly objects: readonly KeptObject[];
+  readonly givers: readonly KeptGiver[];
 }
 
 type Row = Record<string, unknown>;
@@ -70,6 +91,11 @@ export function readWhole(database: PostgresDatabase, keys: SecretKeys): Promise
           ({ host, directory, url, key, createdAt }) as OrderRecord,
       ),
       ledger: await rows('SELECT directory, at, kind, host FROM acme_ledger ORDER BY at'),
+      objects: await rows(
+        `SELECT digest, kind, size, floor(extract(epoch FROM last_use) * 1000)::bigint AS "lastUse",
+           floor(extract(epoch FROM condemned_at) * 1000)::bigint AS "condemnedAt" FROM objects`,
+      ),
+      givers: await rows('SELECT digest, registry, repository, open FROM object_givers'),
     };
   });
 }
@@ -140,6 +166,14 @@ function rowsOf(state: WholeState): [table: string, rows: Row[]][] {
       })),
     ],
     ['acme_ledger', [...state.ledger] as unknown as Row[]],
+    [
+      'objects',
+      state.objects.map(({ digest, kind, size, lastUse, condemnedAt }) => ({
+        ...{ digest, kind, size, last_use: iso(lastUse) },
+        condemned_at: condemnedAt === null ? null : iso(condemnedAt),
+      })),
+    ],
+    ['object_givers', [...state.givers] as unknown as Row[]],
   ];
 }
 

@@ -9,12 +9,31 @@ import type {
   OrderRecord,
   StoredCertificate,
 } from '../certs/store.ts';
+import type { Digest } from '../oci/names.ts';
 import { SqliteAliasStore } from './alias-store.ts';
 import { SqliteCertStore } from './cert-store.ts';
 import { SqliteCounterStore } from './counter-store.ts';
 import { type Database, durable } from './database.ts';
+import { fromBytes, toBytes } from './digest-bytes.ts';
 import { readIdentity } from './identity.ts';
 import { SqliteUserStore } from './user-store.ts';
+
+/** A row of the index of a shared store of content. */
+export interface KeptObject {
+  readonly digest: string;
+  readonly kind: string;
+  readonly size: number;
+  readonly lastUse: number;
+  readonly condemnedAt: number | null;
+}
+
+/** A repository that gave a digest. */
+export interface KeptGiver {
+  readonly digest: string;
+  readonly registry: string;
+  readonly repository: string;
+  readonly open: boolean;
+}
 
 /** All of a gateway's state that must not be lost, secrets opened; what lives for minutes (challenges, locks) is left out. */
 export interface WholeState {
@@ -31,6 +50,9 @@ export interface WholeState {
   readonly accounts: readonly AccountRecord[];
   readonly orders: readonly OrderRecord[];
   readonly ledger: readonly (LedgerEntry & { readonly directory: string })[];
+  /** What lies in a shared store of content. Times in epoch milliseconds. */
+  readonly objects: readonly KeptObject[];
+  readonly givers: readonly KeptGiver[];
 }
 
 /** Reads it, as it is at one moment. */
@@ -55,6 +77,12 @@ export async function readWhole(database: Database): Promise<WholeState> {
     ),
     orders: rows('SELECT host, directory, url, private_key AS key, created_at AS createdAt FROM acme_orders'),
     ledger: rows('SELECT directory, at, kind, host FROM acme_ledger ORDER BY at'),
+    objects: rows<Omit<KeptObject, 'digest'> & { digest: Buffer }>(
+      'SELECT digest, kind, size, last_use AS lastUse, condemned_at AS condemnedAt FROM objects',
+    ).map((row) => ({ ...row, digest: fromBytes(row.digest) })),
+    givers: rows<Omit<KeptGiver, 'digest' | 'open'> & { digest: Buffer; open: number }>(
+      'SELECT digest, registry, repository, open FROM object_givers',
+    ).map((row) => ({ ...row, digest: fromBytes(row.digest), open: row.open === 1 })),
   };
 }
 
@@ -88,9 +116,19 @@ export async function writeWhole(database: Database, state: WholeState): Promise
   const entry = database.prepare(
     'INSERT INTO acme_ledger (directory, at, kind, host) VALUES (:directory, :at, :kind, :host)',
   );
+  const object = database.prepare(
+    'INSERT INTO objects (digest, kind, size, last_use, condemned_at) VALUES (:digest, :kind, :size, :lastUse, :condemnedAt)',
+  );
+  const giver = database.prepare(
+    'INSERT INTO object_givers (digest, registry, repository, open) VALUES (:digest, :registry, :repository, :open)',
+  );
   database.transaction(() => {
     for (const row of state.events) event.run(row);
     for (const row of state.ledger) entry.run(row);
+    for (const row of state.objects) object.run({ ...row, digest: toBytes(row.digest as Digest) });
+    for (const row of state.givers) {
+      giver.run({ ...row, digest: toBytes(row.digest as Digest), open: Number(row.open) });
+    }
   })();
   await durable(database);
 }

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import Database from 'better-sqlite3';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { SEALED_COLUMNS } from '../../src/postgres/sealed-columns.ts';
 import { prepareGateway, showLogOfFailures, type TestGateway } from '../support/gateway.ts';
@@ -9,6 +10,8 @@ import { POSTGRES, PostgresServer } from '../support/postgres.ts';
 import { describeWith } from '../support/programs.ts';
 
 const PASSWORD = 'of-the-registry';
+/** As SQLite's table has it: SHA-256, then the hash. */
+const DIGEST = Buffer.concat([Buffer.of(1), Buffer.alloc(32, 7)]);
 
 describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
   let server: PostgresServer;
@@ -60,6 +63,10 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
   it('moves all of it, and marks what is left', async () => {
     const before = await state();
     await gateway.stop();
+    const local = new Database(join(gateway.dataDir, 'gateway.db'));
+    local.prepare("INSERT INTO objects VALUES (?, 'blob', 42, 1764000000123, NULL)").run(DIGEST);
+    local.prepare("INSERT INTO object_givers VALUES (?, 'quay.io', 'org/app', 1)").run(DIGEST);
+    local.close();
     const moved = JSON.parse(await gateway.ok('migrate', '--to', url, '--json'));
     expect(moved).toMatchObject({ from: gateway.dataDir, users: 1 });
     expect(JSON.stringify(moved)).not.toContain(server.password);
@@ -71,6 +78,9 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     gateway.configure({ database: url, secretFile });
     await gateway.start();
     expect(await state()).toEqual(before);
+    expect(
+      await server.query('SELECT size, registry, repository, open FROM objects JOIN object_givers USING (digest)', url),
+    ).toEqual(['42|quay.io|org/app|t']);
     const [password = ''] = await sealed('sealed_password');
     expect(password).toMatch(/^v1\./);
     expect(password).not.toContain(PASSWORD);
@@ -117,6 +127,11 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     expect(moved).toMatchObject({ to: gateway.dataDir, aside: expect.stringContaining('gateway-moved-') });
     gateway.configure({});
     expect(await state()).toEqual(before);
+    const local = new Database(join(gateway.dataDir, 'gateway.db'), { readonly: true });
+    expect(local.prepare('SELECT size, last_use FROM objects JOIN object_givers USING (digest)').all()).toEqual([
+      { size: 42, last_use: 1_764_000_000_123 },
+    ]);
+    local.close();
     await gateway.ok('restore', archive, '--force');
     expect(await state()).toEqual(before);
   });
