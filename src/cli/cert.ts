@@ -22,10 +22,13 @@ export function stateCell(state: string): Cell {
 /** Between two columns. */
 const GAP = 2;
 /** What is left of the widest cells that can be cut: an issuer's beginning, a host's first labels. */
-const LEAST = 12;
+const LEAST = 10;
 
 /** Rows as wide as the terminal at most: hosts and issuers, the widest, are cut, the widest column first. Elsewhere nothing is cut. */
-function fitted(rows: readonly (readonly Cell[])[], { isTerminal, columns }: Output): readonly (readonly Cell[])[] {
+export function fitted(
+  rows: readonly (readonly Cell[])[],
+  { isTerminal, columns }: Pick<Output, 'isTerminal' | 'columns'>,
+): readonly (readonly Cell[])[] {
   if (!isTerminal) return rows;
   const text = (cell: Cell | undefined) => (cell === undefined ? '' : typeof cell === 'string' ? cell : cell.text);
   const titles = ['host', 'state', 'issuer', 'expires', 'next attempt', 'last error'];
