@@ -19,6 +19,19 @@ export interface FactStore {
   deny(repository: RepositoryKey, digest?: Digest): boolean;
 }
 
+/** A registry denied a repository, or one digest of it, to a GET. */
+export interface Denial extends RepositoryKey {
+  readonly digest?: Digest | undefined;
+}
+
+/** Port: denials among gateways that share their table. What registries deny to one counts for all. */
+export interface SharedDenials {
+  /** Tells the others; at once, or when they can be told again. */
+  announce(denial: Denial): void;
+  /** Calls `listener` with what other gateways were denied, in order, what was missed first. The function returned ends that. */
+  watch(listener: (denial: Denial) => void): () => void;
+}
+
 /** Answers kept in memory; some 200 bytes each. */
 const MAX_ANSWERS = 20_000;
 /** Facts that wait to be written; what is only said beyond them is not remembered, which costs its repository one HEAD for each. */

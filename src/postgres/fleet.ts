@@ -1,8 +1,10 @@
+import type { SharedDenials } from '../cache/facts.ts';
 import type { Locks } from '../kit/locks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Lifecycle } from '../kit/process.ts';
 import type { SecretKeys } from '../kit/sealed.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { PostgresDenials } from './denials.ts';
 import { isAway } from './failures.ts';
 import type { PostgresFeed } from './feed.ts';
 import { type FollowedStores, follow } from './followed-stores.ts';
@@ -51,6 +53,8 @@ export interface Fleet {
 export interface ServingFleet extends Fleet {
   /** 48 bytes that encrypt session tickets on all nodes; another buffer after each change. */
   readonly ticketKeys: () => Buffer;
+  /** What registries deny to one of them. */
+  readonly denials: SharedDenials;
 }
 
 /**
@@ -106,9 +110,11 @@ export async function openServingFleet(options: ServingOptions, lifecycle: Lifec
   lifecycle.defer('the place among the nodes', () => fleet.nodes.close());
   const ticketKeys = await FleetTicketKeys.open({ secrets, locks, feed, kept, log, everyMs: options.ticketKeysMs });
   lifecycle.defer('the keys of session tickets', () => ticketKeys.close());
+  const denials = new PostgresDenials({ database, feed, node: options.nodeId, log });
+  lifecycle.defer('what registries deny to other nodes', () => denials.close());
   const shared = async (name: string, make: () => string) =>
     (await unlessAway(() => secrets.shared(name, make))) ?? null;
-  return { ...fleet, shared, ticketKeys: ticketKeys.current };
+  return { ...fleet, shared, denials, ticketKeys: ticketKeys.current };
 }
 
 function fleetOf(

@@ -1,7 +1,7 @@
 import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import type { FillBudget } from '../cache/allowance.ts';
 import type { BlobCache } from '../cache/blob-cache.ts';
-import type { FactStore } from '../cache/facts.ts';
+import type { FactStore, SharedDenials } from '../cache/facts.ts';
 import type { ListStore } from '../cache/list-store.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { SharedContent } from '../cache/shared-store.ts';
@@ -62,6 +62,8 @@ export interface ProxyCoreOptions {
   readonly budget?: (client: string) => FillBudget | null;
   /** The gateways that this one shares its downloads with; left out where it fetches all by itself. */
   readonly shared?: SharedDownloads;
+  /** What registries deny to this gateway and to those; left out where no other has this table. */
+  readonly denials?: SharedDenials;
   /** Milliseconds since 1970, of a clock that never leaps. */
   readonly now?: () => number;
 }
@@ -94,6 +96,7 @@ class Core implements ManagedProxyCore {
   /** What its parts read at each use. */
   readonly #config: { tagTtl: number; staleFor: number; redirect?: boolean | 'all' };
   readonly #lifetime = new Lifetime();
+  readonly #ignoreDenials: (() => void) | null;
   readonly #replies: RepliesTally;
   readonly #errors;
   readonly #staleServed;
@@ -104,6 +107,7 @@ class Core implements ManagedProxyCore {
     this.#config = config;
     const lifetime = this.#lifetime;
     const access = new RepositoryAccess(table, options.facts, content);
+    this.#ignoreDenials = options.denials === undefined ? null : access.shareDenials(options.denials);
     const sizes = new BlobSizes();
     const fetcher = new ManifestFetcher({ upstream, store, access, sizes, shared: content, lifetime });
     this.#upstream = upstream;
@@ -180,6 +184,7 @@ class Core implements ManagedProxyCore {
   }
 
   close(): void {
+    this.#ignoreDenials?.();
     this.#lifetime.end(new RegistryError('unavailable', { facts: { reason: 'it is stopping' } }));
   }
 

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import { registryOf } from '../aliases/lookup.ts';
 import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
-import type { FactStore } from '../cache/facts.ts';
+import type { FactStore, SharedDenials } from '../cache/facts.ts';
 import type { Shown } from '../cache/index-port.ts';
 import type { SharedContent } from '../cache/shared-store.ts';
 import { RegistryError } from '../oci/errors.ts';
@@ -50,6 +50,7 @@ export class RepositoryAccess {
   readonly #table: () => TableSnapshot;
   readonly #facts: FactStore | null;
   readonly #shared: SharedContent | null;
+  #announce: SharedDenials['announce'] = () => {};
   #generation = 0;
 
   /** `facts`: null where nothing is kept. `shared`: what other gateways know of who gave what; null where there are none. */
@@ -57,6 +58,15 @@ export class RepositoryAccess {
     this.#table = table;
     this.#facts = facts;
     this.#shared = shared;
+  }
+
+  /** From now on what other gateways of this table were denied counts here too, and what this one is denied there. The function returned ends the first. */
+  shareDenials(shared: SharedDenials): () => void {
+    this.#announce = (denial) => shared.announce(denial);
+    return shared.watch(({ digest, ...repository }) => {
+      const known = this.#facts?.deny(repository, digest) ?? true;
+      if (known) this.denials.add(repositoryId(repository));
+    });
   }
 
   /** Grows with each change after which no reply that was given before may be given again. Denials are counted for themselves. */
@@ -179,6 +189,8 @@ export class RepositoryAccess {
     const known = this.#facts?.deny(asked, digest) ?? true;
     if (known) this.#shared?.denied(asked, digest);
     if (known) this.denials.add(repositoryId(asked));
+    // Whether the others know something of it or not, which each finds out for itself.
+    this.#announce({ registry: asked.registry, repository: asked.repository, digest });
   }
 
   /** This repository brought what is not the blob: what it said of it before is void, and so is what it gave. */

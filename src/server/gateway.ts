@@ -258,6 +258,7 @@ function startProxyCore(
     fetched: (client, bytes) => access.fetched(client, bytes),
     budget: (client) => access.fill(client),
     ...(cluster === null ? {} : { shared: cluster.downloads }),
+    ...(parts.state.denials === null ? {} : { denials: parts.state.denials }),
   });
   lifecycle.defer('the proxy core', () => core.close());
   table.subscribe(() => core.invalidate());

@@ -33,6 +33,7 @@ export interface State {
   /** What they share besides; null for the only one of its database. */
   readonly fleet: Stores['fleet'];
   readonly ticketKeys: Stores['ticketKeys'];
+  readonly denials: Stores['denials'];
   readonly snapshot: Stores['snapshot'];
   /** Null with `tls.mode: off`. */
   readonly certificates: Certificates | null;
@@ -141,6 +142,7 @@ export async function openState(options: {
       nodes,
       fleet: stores.fleet,
       ticketKeys: stores.ticketKeys,
+      denials: stores.denials,
       snapshot: stores.snapshot,
       certificates,
       coveredHosts,

@@ -3,6 +3,7 @@ import type { CounterStore } from '../access/counters.ts';
 import type { UserStore } from '../access/users.ts';
 import { completeRestore } from '../admin/backup/put-in-place.ts';
 import type { AliasStore } from '../aliases/store.ts';
+import type { SharedDenials } from '../cache/facts.ts';
 import type { CacheIndex } from '../cache/index-port.ts';
 import type { ObjectIndex } from '../cache/object-index.ts';
 import type { SharedStoreParts } from '../cache/shared-store.ts';
@@ -56,6 +57,8 @@ export interface Stores {
   readonly fleet: Fleet | null;
   /** Of the fleet, while it serves; null where the gateway has its own. */
   readonly ticketKeys: (() => Buffer) | null;
+  /** What registries deny to one of the fleet, while it serves; null where the gateway is the only one. */
+  readonly denials: SharedDenials | null;
   /** Copies what must not be lost into a new file, consistent, while it is used; resolves to the number of its schema. */
   readonly snapshot: (path: string) => Promise<number>;
 }
@@ -102,6 +105,7 @@ export async function openStores(config: StoresConfig, options: StoresOptions): 
     nodes: new SingleNode({ id: identity, address: null, version: version(), draining: false }),
     fleet: null,
     ticketKeys: null,
+    denials: null,
     snapshot: (path) => snapshotDatabase(database, path),
   };
 }
@@ -125,11 +129,13 @@ async function openSharedStores(
   const options = { url, passwordFile, keys, log, nodeId, address: cluster.address, version: version() };
   let fleet: Fleet;
   let ticketKeys: ServingFleet['ticketKeys'] | null = null;
+  let denials: SharedDenials | null = null;
   if (serving === null) fleet = await openFleet(options, lifecycle);
   else {
     const opened = await openServingFleet({ ...options, ...serving, keptFile: keptStateFile(dataDir) }, lifecycle);
     fleet = opened;
     ticketKeys = opened.ticketKeys;
+    denials = opened.denials;
   }
   const { stores, identity, nodes } = fleet;
   const { PostgresObjectIndex } = await import('../postgres/object-index.ts');
@@ -140,6 +146,7 @@ async function openSharedStores(
     nodes,
     fleet,
     ticketKeys,
+    denials,
     snapshot: async (path) => writeSqlite(await fleet.whole(), path),
   };
 }
