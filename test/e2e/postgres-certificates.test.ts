@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, it, onTestFinished, vi } from 'vitest';
 import { CertificateRig, openListeners } from '../support/certificate-rig.ts';
 import { TestClock } from '../support/clock.ts';
+import { eventually } from '../support/eventually.ts';
 import { FakeCa } from '../support/fake-ca/index.ts';
 import { POSTGRES, PostgresServer } from '../support/postgres.ts';
 import { openNode } from '../support/postgres-stores.ts';
@@ -27,7 +28,25 @@ describeWith(POSTGRES, 'certificates of nodes over one PostgreSQL', () => {
     const listeners = await openListeners();
     const ca = await new FakeCa({ ports: listeners.ports, now: clock.now }).start();
     onTestFinished(() => ca.stop());
-    const open = async () => CertificateRig.open(listeners, { issuers: [ca], clock, stores: await openNode(url) });
+    const rigs: CertificateRig[] = [];
+    const open = async () => {
+      const stores = await openNode(url);
+      // What nodes of a fleet wait for: that whichever of them the CA meets knows the answer.
+      const published = async () => {
+        await eventually('all nodes to answer the challenges', async () =>
+          (await stores.challenges.list(clock.now())).every((challenge) =>
+            rigs.every(({ service }) =>
+              challenge.type === 'http-01'
+                ? service.httpChallenge(challenge.token) !== null
+                : challenge.type !== 'tls-alpn-01' || service.alpnChallenges.has(challenge.host),
+            ),
+          ),
+        );
+      };
+      const rig = await CertificateRig.open(listeners, { issuers: [ca], clock, stores, published });
+      rigs.push(rig);
+      return rig;
+    };
     const [one, two] = [await open(), await open()];
     return { url, clock, ca, one, two };
   }

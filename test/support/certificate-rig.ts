@@ -39,6 +39,8 @@ export interface RigOptions {
   readonly wildcard?: boolean;
   /** In place of the database's. */
   readonly locks?: Locks;
+  /** See `createCertificates`. */
+  readonly published?: () => Promise<void>;
   /** In place of a database of this rig's own. */
   readonly stores?: { readonly certificates: CertStore; readonly challenges: Challenges; readonly locks: Locks };
 }
@@ -234,6 +236,7 @@ export class CertificateRig {
       log: silentLog(),
       metrics: this.#metrics,
       issuers: createIssuers(acme, store, locks),
+      ...(this.#options.published === undefined ? {} : { published: this.#options.published }),
       clock: this.clock,
       ports: ports ?? { http: this.#listeners.ports.http, https: this.#listeners.ports.tls },
     });
