@@ -9,7 +9,7 @@ const TOPIC = 'aliases';
 interface RegistryRow {
   readonly host: string;
   readonly endpoints: string[];
-  readonly proxy: string | null;
+  readonly sealed_proxy: string | null;
   readonly username: string | null;
   readonly sealed_password: string | null;
   readonly public: boolean;
@@ -17,7 +17,7 @@ interface RegistryRow {
   readonly ca: string | null;
 }
 
-/** The alias table in PostgreSQL: a change is one transaction of a few statements, however many rows it has. Passwords are sealed. */
+/** The alias table in PostgreSQL: a change is one transaction of a few statements, however many rows it has. Passwords, and the URLs of proxies that may have some, are sealed. */
 export class PostgresAliasStore implements AliasStore {
   readonly #database: PostgresDatabase;
   readonly #feed: PostgresFeed;
@@ -73,7 +73,7 @@ export class PostgresAliasStore implements AliasStore {
     if (putRegistries.length > 0) {
       await query(
         `INSERT INTO registries SELECT * FROM jsonb_populate_recordset(NULL::registries, $1)
-         ON CONFLICT (host) DO UPDATE SET endpoints = excluded.endpoints, proxy = excluded.proxy, username = excluded.username,
+         ON CONFLICT (host) DO UPDATE SET endpoints = excluded.endpoints, sealed_proxy = excluded.sealed_proxy, username = excluded.username,
            sealed_password = excluded.sealed_password, public = excluded.public, realms = excluded.realms, ca = excluded.ca`,
         [JSON.stringify(lastOf(putRegistries, ({ host }) => host).map((entry) => this.#toRow(entry)))],
       );
@@ -92,7 +92,7 @@ export class PostgresAliasStore implements AliasStore {
     return {
       host,
       endpoints: [...endpoints],
-      proxy,
+      sealed_proxy: proxy === null ? null : this.#sealer.seal(proxy, proxyOf(host)),
       username: credentials?.username ?? null,
       sealed_password: credentials === null ? null : this.#sealer.seal(credentials.password, passwordOf(host)),
       public: open,
@@ -101,8 +101,9 @@ export class PostgresAliasStore implements AliasStore {
     };
   }
 
-  #fromRow({ sealed_password: sealed, username, ...row }: RegistryRow): RegistryEntry {
-    const { host, endpoints, proxy, public: open, realms, ca } = row;
+  #fromRow({ sealed_password: sealed, sealed_proxy: sealedProxy, username, ...row }: RegistryRow): RegistryEntry {
+    const { host, endpoints, public: open, realms, ca } = row;
+    const proxy = sealedProxy === null ? null : this.#sealer.open(sealedProxy, proxyOf(host));
     const credentials =
       username === null || sealed === null ? null : { username, password: this.#sealer.open(sealed, passwordOf(host)) };
     return { host, endpoints, proxy, credentials, public: open, realms, ca };
@@ -112,6 +113,11 @@ export class PostgresAliasStore implements AliasStore {
 /** Where a password is sealed for: see `Sealer`. */
 function passwordOf(host: string): string {
   return `registries.password ${host}`;
+}
+
+/** A proxy's URL may have a password. */
+function proxyOf(host: string): string {
+  return `registries.proxy ${host}`;
 }
 
 /** The last of each key: one statement must not put a row twice. */

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
 import type { Locks } from '../../src/kit/locks.ts';
 import type { PostgresStores } from '../../src/postgres/open.ts';
 import { aliasStoreConformance } from '../conformance/alias-store.ts';
@@ -60,5 +60,27 @@ describeWith(POSTGRES, 'over PostgreSQL', () => {
       cutOff: (locks) => relays.get(locks)?.cut(),
       mend: (locks) => relays.get(locks)?.mend(),
     };
+  });
+
+  it('keeps nothing secret in the clear', async () => {
+    const url = await server.createDatabase();
+    const { aliases, certificates, challenges } = await openNode(url);
+    const [at, host, directory, key] = [Date.now(), 'hub.example.com', 'https://ca.example/directory', 'geheim'];
+    const registry = { endpoints: ['https://quay.io'], public: false, realms: [], ca: null };
+    const proxy = 'socks5://me:geheim@10.0.0.1:1080';
+    const credentials = { username: 'me', password: 'geheim' };
+    await aliases.apply({ putRegistries: [{ ...registry, host: 'quay.io', proxy, credentials }] }, 0);
+    await certificates.putAccount({ directory, key, url: null });
+    await certificates.putOrder({ host, directory, key, url: 'https://ca.example/order/1', createdAt: at });
+    await challenges.put({ type: 'tls-alpn-01', host, chain: 'chain', key, expiresAt: at + 60_000 });
+    const tables = await server.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", url);
+    expect(tables).toContain('registries');
+    const rows = await server.query(
+      tables.map((table) => `SELECT row_to_json(t) FROM "${table}" AS t;`).join('\n'),
+      url,
+    );
+    expect(rows.join('\n')).toContain('quay.io');
+    expect(rows.join('\n')).not.toContain('geheim');
+    expect((await aliases.load()).registries).toMatchObject([{ proxy, credentials }]);
   });
 });

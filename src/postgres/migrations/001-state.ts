@@ -28,7 +28,7 @@ export const state: Migration = {
     CREATE TABLE registries (
       host text PRIMARY KEY,
       endpoints jsonb NOT NULL CHECK (jsonb_array_length(endpoints) > 0),
-      proxy text,
+      sealed_proxy text,
       username text,
       sealed_password text,
       public boolean NOT NULL,
