@@ -12,6 +12,7 @@ interface SealedColumn {
 
 /** Every column of the schema whose name begins with `sealed_`; a test compares. The contexts are those of the stores that write them. */
 export const SEALED_COLUMNS: readonly SealedColumn[] = [
+  { table: 'registries', column: 'sealed_proxy', key: ['host'], context: (host) => `registries.proxy ${host}` },
   { table: 'registries', column: 'sealed_password', key: ['host'], context: (host) => `registries.password ${host}` },
   sealedKey('certificates', 'source', 'name'),
   sealedKey('acme_accounts', 'directory'),

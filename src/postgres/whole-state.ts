@@ -200,20 +200,23 @@ function sealRow(keys: SecretKeys, table: string, row: Row): Row {
 }
 
 function withSecrets(table: string, row: Row, change: (text: string, context: string) => string): Row {
-  const sealed = SEALED_COLUMNS.find((one) => one.table === table);
-  const text = sealed === undefined ? null : row[sealed.column];
-  if (sealed === undefined || typeof text !== 'string') return row;
-  return { ...row, [sealed.column]: change(text, sealed.context(...sealed.key.map((name) => String(row[name])))) };
+  const changed = { ...row };
+  for (const sealed of SEALED_COLUMNS) {
+    const text = sealed.table === table ? row[sealed.column] : null;
+    if (typeof text !== 'string') continue;
+    changed[sealed.column] = change(text, sealed.context(...sealed.key.map((name) => String(row[name]))));
+  }
+  return changed;
 }
 
-function toRegistry({ sealed_password: password, username, ...row }: Row): RegistryEntry {
+function toRegistry({ sealed_proxy: proxy, sealed_password: password, username, ...row }: Row): RegistryEntry {
   const credentials = username === null ? null : { username, password };
-  return { ...row, credentials } as unknown as RegistryEntry;
+  return { ...row, proxy, credentials } as unknown as RegistryEntry;
 }
 
 function fromRegistry({ host, endpoints, proxy, credentials, public: open, realms, ca }: RegistryEntry): Row {
   const [username, password] = [credentials?.username ?? null, credentials?.password ?? null];
-  return { host, endpoints, proxy, username, sealed_password: password, public: open, realms, ca };
+  return { host, endpoints, sealed_proxy: proxy, username, sealed_password: password, public: open, realms, ca };
 }
 
 function toUser(row: Row): StoredUser {
