@@ -6,6 +6,7 @@ import type { AliasTable } from '../aliases/alias-table.ts';
 import { isHostless } from '../aliases/names.ts';
 import type { AliasEntry, RegistryEntry } from '../aliases/table.ts';
 import type { CacheAdmin } from '../cache/admin.ts';
+import type { BlobTier } from '../cache/blob-tier.ts';
 import type { CertificateInfo, CertificateOperations, CertificateService } from '../certs/service.ts';
 import { CLIENT_KINDS } from '../clients/facts.ts';
 import type { Nodes } from '../cluster/nodes.ts';
@@ -43,6 +44,8 @@ export interface LiveGateway {
   settled(): Promise<void>;
   /** Reads the configuration again. @throws {OperatorError} where it has problems; nothing has changed then */
   reload(): Promise<ReloadReport>;
+  /** Whether the bucket behind the disk can be used: see `BlobTier.check`. Null where there is none. */
+  readonly checkStore: BlobTier['check'] | null;
   /** The cache was pruned or found damaged: answers that are ready in memory are made anew. */
   forget(): void;
 }

@@ -9,6 +9,17 @@ export interface ListedObject {
   readonly modified: number;
 }
 
+/** What a failure of a store is about. */
+export type StoreTrouble =
+  | 'unreachable'
+  | 'credentials'
+  | 'denied'
+  | 'clock'
+  | 'no-bucket'
+  | 'region'
+  | 'slow'
+  | 'other';
+
 /** The store does not have the object (any more). */
 export class MissingObject extends Error {
   override readonly name = 'MissingObject';
@@ -52,6 +63,8 @@ export interface BlobTier {
   link(digest: Digest, seconds: number): Promise<string | null>;
   /** Removes what killed processes left of what they stored, begun before `before` (ms since 1970). Returns how many. */
   clearLeftovers(before: number, signal: AbortSignal): Promise<number>;
+  /** Null where the store can be used; else why not, for an operator. Never rejects. */
+  check(signal: AbortSignal): Promise<{ readonly trouble: StoreTrouble; readonly message: string } | null>;
   /** Ends what is kept open. */
   close(): void;
 }

@@ -10,6 +10,7 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import { type CacheAdmin, CacheAdministration } from './admin.ts';
 import { ClientAllowance, type FillBudget } from './allowance.ts';
 import { type BlobCache, type BlobHandle, CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
+import type { BlobTier } from './blob-tier.ts';
 import { DiskHealth } from './disk-health.ts';
 import { Eviction } from './eviction.ts';
 import { type FactStore, Facts } from './facts.ts';
@@ -145,6 +146,12 @@ export class Cache implements BlobCache {
   /** Null where there is no second level. */
   get shared(): SharedContent | null {
     return this.#shared;
+  }
+
+  /** See `BlobTier.check`; null where there is no second level. */
+  get checkShared(): BlobTier['check'] | null {
+    const tier = this.#options.shared?.tier;
+    return tier === undefined ? null : (signal) => tier.check(signal);
   }
 
   /** Other bounds, and another round of looking for damage, which goes on where the last one was. */

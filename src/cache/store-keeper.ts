@@ -68,8 +68,10 @@ export class StoreKeeper {
     this.#times = { ...TIMES, ...options.times };
   }
 
-  start(): void {
-    this.#running = this.#run();
+  static start(options: StoreKeeperOptions): StoreKeeper {
+    const keeper = new StoreKeeper(options);
+    keeper.#running = keeper.#run();
+    return keeper;
   }
 
   async close(): Promise<void> {

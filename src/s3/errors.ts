@@ -1,4 +1,5 @@
 import { S3ServiceException } from '@aws-sdk/client-s3';
+import type { StoreTrouble } from '../cache/blob-tier.ts';
 
 /** The object is not there: a miss, whoever removed it. */
 export function isMissing(error: unknown): boolean {
@@ -10,11 +11,8 @@ export function isTooShort(error: unknown): boolean {
   return error instanceof S3ServiceException && error.name === 'InvalidRange';
 }
 
-/** What a failure of the store is about, for messages and for metrics. */
-export type S3Trouble = 'unreachable' | 'credentials' | 'denied' | 'clock' | 'no-bucket' | 'region' | 'slow' | 'other';
-
 /** In words and in a class. */
-export function troubleOf(error: unknown): { readonly trouble: S3Trouble; readonly message: string } {
+export function troubleOf(error: unknown): { readonly trouble: StoreTrouble; readonly message: string } {
   const message = error instanceof Error ? error.message || error.name : String(error);
   return { trouble: classOf(error), message };
 }
@@ -42,15 +40,16 @@ const UNREACHABLE: ReadonlySet<unknown> = new Set([
   'EPIPE',
 ]);
 
-function classOf(error: unknown): S3Trouble {
+function classOf(error: unknown): StoreTrouble {
   if (!(error instanceof Error)) return 'other';
   const { name } = error;
   if (CREDENTIALS.has(name)) return 'credentials';
   if (name === 'RequestTimeTooSkewed' || name === 'RequestExpired') return 'clock';
   if (name === 'NoSuchBucket') return 'no-bucket';
   if (REGION.has(name)) return 'region';
-  if (name === 'TimeoutError' || name === 'AbortError') return 'slow';
   if (UNREACHABLE.has((error as NodeJS.ErrnoException).code)) return 'unreachable';
+  if (error.message === 'Region is missing') return 'region';
+  if (name === 'TimeoutError' || name === 'AbortError') return 'slow';
   if (error instanceof S3ServiceException) {
     const { httpStatusCode } = error.$metadata;
     if (httpStatusCode === 403) return 'denied';

@@ -16,7 +16,7 @@ import type { Extent } from '../kit/interval-set.ts';
 import type { Digest } from '../oci/names.ts';
 import { BodySource } from './body-source.ts';
 import { createClient, type S3Config } from './client.ts';
-import { isMissing, isTooShort } from './errors.ts';
+import { isMissing, isTooShort, troubleOf } from './errors.ts';
 import { Keys } from './keys.ts';
 import { upload } from './upload.ts';
 
@@ -134,11 +134,15 @@ export class S3Tier implements BlobTier {
     return cleared;
   }
 
-  async check(signal: AbortSignal): Promise<void> {
-    await this.#client.send(new HeadBucketCommand({ Bucket: this.#bucket }), { abortSignal: signal });
-    await this.#client.send(new ListObjectsV2Command({ Bucket: this.#bucket, Prefix: this.#keys.prefix, MaxKeys: 1 }), {
-      abortSignal: signal,
-    });
+  async check(signal: AbortSignal): Promise<ReturnType<typeof troubleOf> | null> {
+    try {
+      await this.#client.send(new HeadBucketCommand({ Bucket: this.#bucket }), { abortSignal: signal });
+      // Unlike a HEAD its refusal has a reason.
+      await this.list(null, 1, signal);
+      return null;
+    } catch (error) {
+      return troubleOf(error);
+    }
   }
 
   close(): void {

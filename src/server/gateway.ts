@@ -229,9 +229,12 @@ async function startCache(
   const cache = createCache({ dataDir, config: config.cache, index, shared, clients: access, owns, log, metrics });
   lifecycle.defer('the cache', () => cache.close());
   if (shared !== null) {
-    const maxSize = () => base.reloader.config.cache.s3.maxSize;
-    const keeper = new StoreKeeper({ ...shared, locks: state.locks, maxSize, log });
-    keeper.start();
+    const keeper = StoreKeeper.start({
+      ...shared,
+      locks: state.locks,
+      maxSize: () => base.reloader.config.cache.s3.maxSize,
+      log,
+    });
     lifecycle.defer('the care of the shared store', () => keeper.close());
   }
   return cache;
@@ -399,6 +402,7 @@ function liveGateway(
     probe: (host, signal) => probeListener(ownListener(bound), host, signal),
     settled: () => base.workers?.settled() ?? Promise.resolve(),
     reload: () => base.reloader.reload(),
+    checkStore: cache.checkShared,
     forget: () => core.invalidate(),
   };
 }

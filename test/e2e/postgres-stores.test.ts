@@ -1,11 +1,13 @@
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
 import type { Locks } from '../../src/kit/locks.ts';
+import { PostgresObjectIndex } from '../../src/postgres/object-index.ts';
 import type { PostgresStores } from '../../src/postgres/open.ts';
 import { aliasStoreConformance } from '../conformance/alias-store.ts';
 import { certStoreConformance } from '../conformance/cert-store.ts';
 import { challengesConformance } from '../conformance/challenges.ts';
 import { counterStoreConformance } from '../conformance/counter-store.ts';
 import { locksConformance } from '../conformance/locks.ts';
+import { objectIndexConformance } from '../conformance/object-index.ts';
 import { userStoreConformance } from '../conformance/user-store.ts';
 import { POSTGRES, PostgresServer } from '../support/postgres.ts';
 import { openNode } from '../support/postgres-stores.ts';
@@ -31,6 +33,11 @@ describeWith(POSTGRES, 'over PostgreSQL', () => {
 
   aliasStoreConformance('PostgresAliasStore', () => nodes(({ aliases }) => aliases));
   userStoreConformance('PostgresUserStore', () => nodes(({ users }) => users));
+  objectIndexConformance('PostgresObjectIndex', async () => {
+    const url = await server.createDatabase();
+    const open = async () => new PostgresObjectIndex((await openNode(url)).database);
+    return { index: await open(), another: open, pass: (ms) => new Promise((resolve) => setTimeout(resolve, ms)) };
+  });
   counterStoreConformance('PostgresCounterStore', () => nodes(({ counters }) => counters));
 
   async function twoNodes<T>(pick: (stores: PostgresStores) => T) {

@@ -75,5 +75,9 @@ export class MemoryTier implements BlobTier {
     return 0;
   }
 
+  async check(): Promise<null> {
+    return null;
+  }
+
   close(): void {}
 }

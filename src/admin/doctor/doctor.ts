@@ -13,6 +13,7 @@ import { checkPublicUrl } from './public-url.ts';
 import { checkRegistries, endpointHosts } from './registries.ts';
 import { Names } from './resolver.ts';
 import { checkSharedDatabase } from './shared-database.ts';
+import { checkSharedStore } from './shared-store.ts';
 import { inTime, LATEST, type Surroundings, THIS_MACHINE, TIME } from './surroundings.ts';
 
 export function doctorOperations(deps: OperationsDeps): Record<string, Operation> {
@@ -45,17 +46,19 @@ export async function examine(deps: OperationsDeps, around: Surroundings, stop: 
   found.push(...names.findings, ...(others === names ? [] : others.findings));
   const part = <T>(name: string, work: Promise<T>, ifLate: (finding: Finding) => T): Promise<T> =>
     inTime(work, end, (error) => ifLate(late(name, error)));
-  const [database, ports, own, url, authorities, issuers, registries] = await Promise.all([
+  const [database, ports, own, url, authorities, store, issuers, registries] = await Promise.all([
     part('database', checkSharedDatabase(deps, signal), one),
     part('port', checkPorts(deps, around, signal), one),
     part('dns', checkOwnNames({ deps, names, around, signal }), one),
     part('publicUrl', checkPublicUrl(deps, names, signal), one),
     part('authority', checkAuthorities(deps, around), one),
+    part('store', checkSharedStore(deps, signal), one),
     part('ca', checkIssuers(deps, others, signal), (finding) => ({ findings: [finding], skews: [] })),
     part('registry', checkRegistries(deps, others, signal), (finding) => ({ findings: [finding], skews: [] })),
   ]);
   stop.throwIfAborted();
-  found.push(...database, ...ports, ...own, ...url, ...authorities, ...issuers.findings, ...registries.findings);
+  found.push(...database, ...ports, ...own, ...url, ...authorities, ...store);
+  found.push(...issuers.findings, ...registries.findings);
   found.push(checkClock([...registries.skews, ...issuers.skews], config.tls.mode === 'internal'));
   return judge(found);
 }

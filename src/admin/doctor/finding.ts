@@ -34,6 +34,7 @@ const ORDER = [
   'ipv6',
   'publicUrl',
   'authority',
+  'store',
   'ca',
   'certificate',
   'certificates',
