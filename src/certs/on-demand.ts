@@ -5,7 +5,7 @@ import type { ManagedHosts } from './managed-hosts.ts';
 import type { RunningOrder } from './order-manager.ts';
 
 /** A client that asks for a name waits so long for its certificate, ms: an order takes a few seconds, and a handshake may take ten. */
-export const FIRST_USE_WAIT = 8_000;
+const FIRST_USE_WAIT = 8_000;
 
 export interface OnDemandParts {
   readonly hosts: Pick<ManagedHosts, 'isOnDemand' | 'contexts'>;
