@@ -20,6 +20,8 @@ export interface PebbleOptions {
   readonly nonceReject?: number;
   /** Demands external accounts: key id to base64url HMAC key. */
   readonly eab?: Readonly<Record<string, string>>;
+  /** `host:port` of a DNS server that it asks in place of its own. */
+  readonly dnsServer?: string;
   /** Names that resolve; without it every name resolves to 127.0.0.1. */
   readonly names?: readonly string[];
   /** Programs and their names in other surroundings. */
@@ -78,7 +80,7 @@ export async function startPebble(options: PebbleOptions): Promise<Pebble> {
   });
   const program = startProgram({
     command: programPath('pebble'),
-    args: ['-config', configFile, '-dnsserver', `127.0.0.1:${dns}`],
+    args: ['-config', configFile, '-dnsserver', options.dnsServer ?? `127.0.0.1:${dns}`],
     env: {
       ...process.env,
       PEBBLE_VA_NOSLEEP: '1',

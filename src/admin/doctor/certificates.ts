@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
-import { shortType } from '../../certs/issuer.ts';
+import { remediation } from '../../certs/advice.ts';
+import { IssuerError, shortType } from '../../certs/issuer.ts';
 import type { CertificateInfo } from '../../certs/service.ts';
 import { describeAuthorities, parseAuthorities } from '../../kit/authorities.ts';
 import { formatSpan } from '../../kit/time.ts';
@@ -130,6 +131,23 @@ export async function checkIssuers(
     return { name, level: 'fail', message, next, outward: isPublic(host), ...because };
   });
   return { findings: await Promise.all(checked), skews };
+}
+
+/** Whether what answers DNS-01 challenges would take a record now; it leaves none. */
+export async function checkDnsProvider(
+  { certificates, config }: CertificatesDeps,
+  signal: AbortSignal,
+): Promise<Finding[]> {
+  const provider = certificates?.dnsProvider() ?? null;
+  if (provider === null || !config.acme.challenges.includes('dns-01')) return [];
+  const name = `dns-01 ${provider.name}`;
+  try {
+    const place = await provider.check(config.domain, signal);
+    return [{ name, level: 'ok', message: `may put records at ${place.name} in the zone ${place.zone}` }];
+  } catch (error) {
+    if (!(error instanceof IssuerError)) throw error;
+    return [{ name, level: 'fail', message: error.detail, next: remediation(error.type) }];
+  }
 }
 
 /** A CA or registry on this machine says nothing of the way out. */

@@ -3,7 +3,7 @@ import { OperatorError } from '../../kit/operator-error.ts';
 import { accessWarnings } from '../access-warnings.ts';
 import type { Check, DoctorReport, Operation } from '../contract.ts';
 import type { OperationsDeps } from '../operation.ts';
-import { checkAuthorities, checkCertificates, checkIssuers } from './certificates.ts';
+import { checkAuthorities, checkCertificates, checkDnsProvider, checkIssuers } from './certificates.ts';
 import { checkClock } from './clock.ts';
 import { type Finding, judge } from './finding.ts';
 import { checkMachine } from './machine.ts';
@@ -46,18 +46,19 @@ export async function examine(deps: OperationsDeps, around: Surroundings, stop: 
   found.push(...names.findings, ...(others === names ? [] : others.findings));
   const part = <T>(name: string, work: Promise<T>, ifLate: (finding: Finding) => T): Promise<T> =>
     inTime(work, end, (error) => ifLate(late(name, error)));
-  const [database, ports, own, url, authorities, store, issuers, registries] = await Promise.all([
+  const [database, ports, own, url, authorities, store, dns, issuers, registries] = await Promise.all([
     part('database', checkSharedDatabase(deps, signal), one),
     part('port', checkPorts(deps, around, signal), one),
     part('dns', checkOwnNames({ deps, names, around, signal }), one),
     part('publicUrl', checkPublicUrl(deps, names, signal), one),
     part('authority', checkAuthorities(deps, around), one),
     part('store', checkSharedStore(deps, signal), one),
+    part('dns-01', checkDnsProvider(deps, signal), one),
     part('ca', checkIssuers(deps, others, signal), (finding) => ({ findings: [finding], skews: [] })),
     part('registry', checkRegistries(deps, others, signal), (finding) => ({ findings: [finding], skews: [] })),
   ]);
   stop.throwIfAborted();
-  found.push(...database, ...ports, ...own, ...url, ...authorities, ...store);
+  found.push(...database, ...ports, ...own, ...url, ...authorities, ...store, ...dns);
   found.push(...issuers.findings, ...registries.findings);
   found.push(checkClock([...registries.skews, ...issuers.skews], config.tls.mode === 'internal'));
   return judge(found);

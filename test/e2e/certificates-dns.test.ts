@@ -1,0 +1,128 @@
+import { expect, it, onTestFinished } from 'vitest';
+import { type AcmeGateway, DOMAIN, importAliases, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
+import { eventually } from '../support/eventually.ts';
+import { showLogOfFailures } from '../support/gateway.ts';
+import { freeAddress, makeKey, startNamed } from '../support/named.ts';
+import { startPebble } from '../support/pebble.ts';
+import { describeWith } from '../support/programs.ts';
+import { meet } from '../support/tls-client.ts';
+
+const WILDCARD = `*.${DOMAIN}`;
+const NAME = `_acme-challenge.${DOMAIN}`;
+/** In a table of this many an alias is added. */
+const MANY = 10_000;
+/** Handshakes while certificates are changed over. */
+const MEETINGS = 30;
+
+let gateway: AcmeGateway | undefined;
+showLogOfFailures(() => gateway);
+
+/** A gateway without a port for CAs, a name server that takes its updates, and a CA that asks it. */
+async function open({ silent = false } = {}) {
+  const key = makeKey('gateway');
+  const records = ['@ A 127.0.0.1', '* A 127.0.0.1'];
+  const policy = `grant gateway name ${NAME}. TXT; grant gateway wildcard *.${DOMAIN}. TXT;`;
+  const address = freeAddress();
+  const servers = { ns1: address, ...(silent ? { ns2: freeAddress() } : {}) };
+  const named = await startNamed({ address, zones: { [DOMAIN]: { records, policy, servers } }, keys: [key] });
+  const ports = await listenerPorts();
+  const ca = await startPebble({ httpPort: 1, tlsPort: 1, dnsServer: named.server });
+  onTestFinished(() => ca.stop());
+  const base = {
+    issuers: [{ directory: ca.directory, caFile: ca.caFile }],
+    resolvers: [named.server],
+    challenges: ['dns-01'],
+    dns: { provider: 'rfc2136', server: named.server, keyId: key.name, secret: key.secret },
+  };
+  const made = await prepareAcmeGateway({
+    issuers: base.issuers,
+    ports: { http: ports.http, tls: ports.tls },
+    acme: { ...base, selfCheck: true, wildcard: true },
+    workers: 2,
+  });
+  gateway = made;
+  onTestFinished(() => made.close());
+  return { named, ca, key, base, gateway: made };
+}
+
+describeWith(['named', 'pebble', 'root'], 'a gateway whose names are proved in DNS', () => {
+  it('has one certificate for all labels, changes over both ways without a gap, and leaves nothing in the zone', async () => {
+    const { named, ca, key, base, gateway } = await open();
+    await gateway.start();
+    await gateway.valid(1);
+    const root = await ca.root();
+    const [row] = await gateway.certificates();
+    expect(row).toMatchObject({ host: WILDCARD, state: 'valid' });
+    expect(row?.covers).toBeGreaterThan(10);
+    const { certificate } = await meet({ port: gateway.httpsPort, host: `quay.${DOMAIN}`, ca: root });
+    expect(certificate.subjectAltName?.split(', ').toSorted()).toEqual([`DNS:${WILDCARD}`, `DNS:${DOMAIN}`]);
+    await meet({ port: gateway.httpsPort, host: DOMAIN, ca: root });
+    await eventually('the records to be gone', async () => (await named.txt(NAME)).length === 0);
+
+    const added = await gateway.ok('alias', 'add', 'hub2', 'hub.example.com');
+    expect(added).not.toMatch(/^order/m);
+    expect(await gateway.ok('cert', 'explain', `hub2.${DOMAIN}`)).toContain(
+      `the certificate for ${DOMAIN} and ${WILDCARD}`,
+    );
+    const told = await gateway.cli(['doctor']);
+    expect(told.stdout).toContain(`may put records at ${NAME} in the zone ${DOMAIN}`);
+    expect(told.stdout).not.toContain(key.secret);
+
+    let failed = 0;
+    let met = 0;
+    let going = true;
+    const meeting = (async () => {
+      while (going || met < MEETINGS) {
+        await meet({ port: gateway.httpsPort, host: `hub2.${DOMAIN}`, ca: root }).catch(() => failed++);
+        met += 1;
+      }
+    })();
+    gateway.configure({ acme: { ...base, wildcard: false } });
+    await gateway.ok('reload');
+    await gateway.ok('cert', 'renew', `hub2.${DOMAIN}`);
+    const own = await meet({ port: gateway.httpsPort, host: `hub2.${DOMAIN}`, ca: root });
+    expect(own.certificate.subjectAltName).toBe(`DNS:hub2.${DOMAIN}`);
+    gateway.configure({ acme: { ...base, wildcard: true } });
+    await gateway.ok('reload');
+    const again = await meet({ port: gateway.httpsPort, host: `hub2.${DOMAIN}`, ca: root });
+    expect(again.certificate.subjectAltName).toContain(WILDCARD);
+    going = false;
+    await meeting;
+    expect(failed).toBe(0);
+    console.log(`${met} handshakes while certificates were changed over, none failed`);
+  });
+
+  it('removes what a killed process left, at the next start', async () => {
+    // One server of the zone does not answer: the order waits for it, with its records in the zone.
+    const { named, gateway } = await open({ silent: true });
+    await gateway.start();
+    const left = (await eventually('both records', async () => {
+      const values = await named.txt(NAME);
+      return values.length === 2 && values;
+    })) as string[];
+    await gateway.kill();
+    expect((await named.txt(NAME)).toSorted()).toEqual([...left].toSorted());
+    await gateway.start();
+    await eventually('those records to be gone', async () => {
+      const values = await named.txt(NAME);
+      return !values.some((value) => left.includes(value));
+    });
+  });
+
+  it(`adds an alias to a table of ${MANY} at once`, async () => {
+    const { gateway } = await open();
+    await importAliases(
+      gateway,
+      Array.from({ length: MANY }, (_, n) => `a${n}`),
+      'http://127.0.0.1:1',
+    );
+    await gateway.start();
+    await gateway.valid(1);
+    const began = performance.now();
+    await gateway.ok('alias', 'add', 'one-more', 'hub.example.com');
+    console.log(
+      `alias add in a table of ${MANY}: ${Math.round(performance.now() - began)} ms, the start of the program included`,
+    );
+    expect((await gateway.certificates()).filter(({ state }) => state === 'valid')).toHaveLength(1);
+  });
+});
