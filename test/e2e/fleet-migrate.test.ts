@@ -30,7 +30,17 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     await gateway.start();
     await gateway.ok('alias', 'add', 'corp', 'registry.corp.example', '--no-check');
     await gateway.cli(
-      ['registry', 'set', 'registry.corp.example', '--username', 'bob', '--password-stdin', '--no-check'],
+      [
+        'registry',
+        'set',
+        'registry.corp.example',
+        '--username',
+        'bob',
+        '--password-stdin',
+        '--proxy',
+        'http://me:geheim@127.0.0.1:9',
+        '--no-check',
+      ],
       { input: PASSWORD },
     );
     await gateway.ok('user', 'add', 'ci', '--expires', '90d');
