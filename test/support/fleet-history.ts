@@ -75,6 +75,8 @@ export interface Fetched {
   readonly size: number;
   /** Body bytes handed out for it in all. */
   readonly sent: number;
+  /** Answers that were broken off: what was on its way of each is lost. */
+  readonly brokenOff: number;
   readonly from: number;
   readonly to: number;
   /** Whenever a node was lost in the middle: bytes that none of those left had given to a client by then. */
@@ -93,10 +95,12 @@ export interface FinalState {
 }
 
 export interface Bounds {
-  /** How long a certificate lives, ms; orders of one host closer than half of it are extra. */
+  /** How long a certificate lives, ms; it is renewed at half of it, early enough for a clock that is ahead: orders of one host closer than a third are extra. */
   readonly lifetime: number;
   /** How long a lease outlives its holder, ms. */
   readonly lease: number;
+  /** Bytes that an answer which is broken off has on its way. */
+  readonly onTheWay: number;
   /** A read that begins this long after a fault is over is not excused by it, ms. */
   readonly recovery: number;
 }
@@ -128,7 +132,7 @@ function* forbidden({ pulls, changes, faults }: History, { recovery }: Bounds): 
       yield `${pull.node} gave ${pull.what} to ${whoOf(pull)}, who may not have it, at ${stamp(pull.from)}`;
     if (pull.user === null) continue;
     const right = rightOf(pull, pull.user, changes);
-    if (given && right === 'none')
+    if (given && right === 'none' && !isBehind(pull, changes, faults, recovery))
       yield `${pull.node} gave ${pull.what} to ${pull.user}, who was removed, at ${stamp(pull.from)}`;
     if (pull.status === 401 && right === 'certain' && !isExcused(pull, faults, recovery)) {
       yield `${pull.node} refused ${pull.user}, who was added, at ${stamp(pull.from)}`;
@@ -146,6 +150,23 @@ function rightOf(pull: Pull, user: string, changes: readonly Change[]): 'certain
   return last.state === 'there' ? 'certain' : 'none';
 }
 
+/**
+ * A node that was stopped or cut off from the database when its user was removed is not waited for by the command, once it is taken for dead: it serves by
+ * what it knew until it has read it.
+ */
+function isBehind(pull: Pull, changes: readonly Change[], faults: readonly NodeFault[], recovery: number): boolean {
+  const removal = changes.findLast(({ kind, name, from }) => kind === 'user' && name === pull.user && from < pull.to);
+  if (removal === undefined) return false;
+  return faults.some(
+    ({ kind, node, from, to }) =>
+      (kind === 'pause' || kind === 'database') &&
+      (node === null || node === pull.node) &&
+      from <= removal.to &&
+      removal.from <= to &&
+      pull.from <= to + recovery,
+  );
+}
+
 function isExcused(pull: Pull, faults: readonly NodeFault[], recovery: number): boolean {
   return faults.some(
     ({ node, from, to }) => (node === null || node === pull.node) && from <= pull.to && pull.from <= to + recovery,
@@ -161,7 +182,7 @@ function* extraOrders({ orders, faults }: History, { lifetime, lease }: Bounds):
   for (const { host, at } of orders.toSorted((a, b) => a.at - b.at)) {
     const before = lastOf.get(host);
     lastOf.set(host, at);
-    if (before === undefined || at - before >= lifetime / 2) continue;
+    if (before === undefined || at - before >= lifetime / 3) continue;
     const reason = stops.find(({ from, used }) => !used.has(host) && from >= before - lease && from <= at);
     if (reason === undefined)
       yield `${host} was ordered again at ${stamp(at)}, ${at - before} ms after ${stamp(before)}`;
@@ -184,14 +205,15 @@ function* staleCertificates({ handshakes }: History): Iterable<string> {
   }
 }
 
-/** The registry sends a blob once, and again only what no node that was left held when one was lost; without the database each fetches for itself. */
-function* fetchedAgain({ fetches, faults, nodes }: History, { recovery }: Bounds): Iterable<string> {
-  for (const { digest, size, sent, from, to, missingAtTakeOver } of fetches) {
-    const apart = faults.some(
-      (fault) =>
-        (fault.kind === 'database' || fault.kind === 'network') && fault.from <= to && from <= fault.to + recovery,
-    );
-    const allowed = size * (apart ? nodes.length : 1) + missingAtTakeOver.reduce((sum, bytes) => sum + bytes, 0);
+/** While nodes cannot find what others hold, each may fetch for itself. */
+const APART: readonly NodeFault['kind'][] = ['database', 'network', 'store'];
+
+/** The registry sends a blob once, and again only what no node that was left held when one was lost. */
+function* fetchedAgain({ fetches, faults, nodes }: History, { recovery, onTheWay }: Bounds): Iterable<string> {
+  for (const { digest, size, sent, from, to, missingAtTakeOver, brokenOff } of fetches) {
+    const apart = faults.some((fault) => APART.includes(fault.kind) && fault.from <= to && from <= fault.to + recovery);
+    const allowed =
+      size * (apart ? nodes.length : 1) + missingAtTakeOver.reduce((sum, bytes) => sum + bytes, brokenOff * onTheWay);
     if (sent > allowed)
       yield `the registry sent ${sent} bytes of ${digest}, which has ${size}; ${allowed} were allowed`;
   }

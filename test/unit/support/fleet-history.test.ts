@@ -8,7 +8,7 @@ import {
   violations,
 } from '../../support/fleet-history.ts';
 
-const BOUNDS: Bounds = { lifetime: 60_000, lease: 15_000, recovery: 5_000 };
+const BOUNDS: Bounds = { lifetime: 60_000, lease: 15_000, recovery: 5_000, onTheWay: 10 };
 const NODES = ['node 1', 'node 2', 'node 3'];
 const MIB = 1024 * 1024;
 
@@ -57,7 +57,7 @@ const RIGHT: History = {
     { at: 40_000, host: 'a.gw.test' },
   ],
   handshakes: [shown(), shown({ at: 60_000, serial: '2', issuedAt: 50_000, notAfter: 110_000 })],
-  fetches: [{ digest: 'sha256:1', size: MIB, sent: MIB, from: 9_000, to: 11_000, missingAtTakeOver: [] }],
+  fetches: [{ digest: 'sha256:1', size: MIB, sent: MIB, from: 9_000, to: 11_000, brokenOff: 0, missingAtTakeOver: [] }],
   quota: { limit: 10 * MIB, slice: MIB },
   final: all({ aliases: ['a'], users: ['ci'] }),
 };
@@ -83,6 +83,19 @@ describe('the judge of a history', () => {
       expect.stringContaining('who was removed'),
     ]);
     expect(judge({ pulls: [pull({ user: 'nobody' })] })).toHaveLength(1);
+    // A node that was stopped when it was changed knows nothing of it yet, for a moment.
+    const pause = { from: 4_000, to: 9_000, node: 'node 1', kind: 'pause' } as const;
+    expect(judge({ changes, pulls: [pull({ user: 'ci' })], faults: [pause], final: all() })).toEqual([]);
+    for (const fault of [
+      { ...pause, node: 'node 2' },
+      { ...pause, to: 4_500 },
+      { ...pause, from: 7_000 },
+    ]) {
+      expect(judge({ changes, pulls: [pull({ user: 'ci' })], faults: [fault], final: all() })).toHaveLength(1);
+    }
+    expect(
+      judge({ changes, pulls: [pull({ user: 'ci', from: 15_000, to: 16_000 })], faults: [pause], final: all() }),
+    ).toHaveLength(1);
     // While the removal runs, or at a node that it named, either is right.
     const running = [change(), change({ from: 5_000, to: 12_000, state: 'gone' })];
     expect(judge({ changes: running, pulls: [pull({ user: 'ci' })], final: all() })).toEqual([]);
@@ -118,13 +131,23 @@ describe('the judge of a history', () => {
   });
 
   test('finds bytes fetched again that some node still held', () => {
-    const fetched = { digest: 'sha256:1', size: MIB, sent: MIB + 1, from: 9_000, to: 11_000, missingAtTakeOver: [] };
+    const fetched = {
+      digest: 'sha256:1',
+      size: MIB,
+      sent: MIB + 1,
+      from: 9_000,
+      to: 11_000,
+      brokenOff: 0,
+      missingAtTakeOver: [],
+    };
     expect(judge({ fetches: [fetched] })).toEqual([expect.stringContaining('were allowed')]);
     expect(judge({ fetches: [{ ...fetched, missingAtTakeOver: [1] }] })).toEqual([]);
     expect(judge({ fetches: [{ ...fetched, sent: MIB + 2, missingAtTakeOver: [1] }] })).toHaveLength(1);
+    expect(judge({ fetches: [{ ...fetched, sent: MIB + 10, brokenOff: 1 }] })).toEqual([]);
+    expect(judge({ fetches: [{ ...fetched, sent: MIB + 11, brokenOff: 1 }] })).toHaveLength(1);
     const fault = { from: 10_000, to: 10_500, node: null, kind: 'database' } as const;
     expect(judge({ fetches: [{ ...fetched, sent: 3 * MIB }], faults: [fault] })).toEqual([]);
-    expect(judge({ fetches: [{ ...fetched, sent: 3 * MIB }], faults: [{ ...fault, kind: 'store' }] })).toHaveLength(1);
+    expect(judge({ fetches: [{ ...fetched, sent: 3 * MIB }], faults: [{ ...fault, kind: 'pause' }] })).toHaveLength(1);
     expect(judge({ fetches: [{ ...fetched, sent: 3 * MIB + 1 }], faults: [fault] })).toHaveLength(1);
   });
 
