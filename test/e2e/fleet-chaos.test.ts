@@ -12,8 +12,11 @@ import { RealFleet } from '../support/real-fleet.ts';
 
 /** How long there is harm. A long run: GATEWAY_TEST_CHAOS=600. */
 const SECONDS = Number(process.env.GATEWAY_TEST_CHAOS ?? 60);
-/** What happens follows from it, but for how fast the machine is: GATEWAY_TEST_SEED repeats a run that failed. */
-const SEED = Number(process.env.GATEWAY_TEST_SEED ?? randomInt(2 ** 31));
+/**
+ * What happens follows from it, but for how fast the machine is: GATEWAY_TEST_SEED repeats a run that failed. The short run, which is that of a pipeline, has
+ * always the same; a longer one is for finding what nobody has thought of.
+ */
+const SEED = Number(process.env.GATEWAY_TEST_SEED ?? (SECONDS > 60 ? randomInt(2 ** 31) : 4));
 
 const MIB = 1024 * 1024;
 const LIFETIME = 60_000;

@@ -270,7 +270,7 @@ async function startCa(
 }
 
 /** Gives connections to the given places in turn, to the next where one does not answer within a second. */
-export async function startBalancer(
+async function startBalancer(
   places: readonly { readonly host: string; readonly port: number }[],
 ): Promise<{ readonly server: Server; readonly close: () => Promise<void> }> {
   const open = new Set<Socket>();
