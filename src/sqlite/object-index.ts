@@ -1,10 +1,12 @@
 import type { Statement } from 'better-sqlite3';
 import type { FoundObject, Giver, ObjectIndex, StoredObject } from '../cache/object-index.ts';
 import { MAX_GIVERS } from '../cache/object-index.ts';
+import type { Fence } from '../kit/locks.ts';
 import { steadyNow } from '../kit/time.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
 import { type Database, durable, prepareAll } from './database.ts';
 import { fromBytes, toBytes } from './digest-bytes.ts';
+import { checkFence } from './locks.ts';
 
 const OBJECT = 'digest, kind, size, last_use AS lastUse, condemned_at AS condemnedAt';
 
@@ -100,8 +102,9 @@ export class SqliteObjectIndex implements ObjectIndex {
     return (this.#run.after.all(from, limit) as RawObject[]).map(objectOf);
   }
 
-  async condemn(bytes: number, limit: number): Promise<number> {
+  async condemn(bytes: number, limit: number, under?: Fence): Promise<number> {
     return this.#change(() => {
+      checkFence(this.#database, under);
       let over = (this.#run.bytes.get() as number) - bytes;
       let count = 0;
       for (const { digest, size } of this.#run.oldest.all(limit) as { digest: Buffer; size: number }[]) {
@@ -118,8 +121,11 @@ export class SqliteObjectIndex implements ObjectIndex {
     return (this.#run.doomed.all(this.#time() - graceMs, limit) as RawObject[]).map(objectOf);
   }
 
-  async forget(digests: readonly Digest[]): Promise<readonly Digest[]> {
-    return this.#change(() => digests.filter((digest) => this.#run.forget.run(toBytes(digest)).changes > 0));
+  async forget(digests: readonly Digest[], under?: Fence): Promise<readonly Digest[]> {
+    return this.#change(() => {
+      checkFence(this.#database, under);
+      return digests.filter((digest) => this.#run.forget.run(toBytes(digest)).changes > 0);
+    });
   }
 
   /** Of the index's clock, in whole ms. */

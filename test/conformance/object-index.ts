@@ -1,10 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { MAX_GIVERS, type ObjectIndex } from '../../src/cache/object-index.ts';
+import { FencedError, type Locks } from '../../src/kit/locks.ts';
 import { contentOf } from '../support/cache-rig.ts';
 
 /** A store of the index; its clock is the test's where `advance` can move it. */
 export interface ObjectIndexHarness {
   readonly index: ObjectIndex;
+  /** Whose fences the index knows. */
+  readonly locks: Locks;
   /** Another holder of the same rows. */
   another(): ObjectIndex | Promise<ObjectIndex>;
   /** Lets so many ms pass. */
@@ -100,6 +103,26 @@ export function objectIndexConformance(name: string, open: () => Promise<ObjectI
       expect((await index.find(three.digest))?.givers).toHaveLength(2);
       expect(await index.bytes()).toBe(25);
       expect(await index.doomed(0, 10)).toEqual([]);
+    });
+
+    test('what only the holder of a lock may do is refused, and nothing done, once another was granted it', async () => {
+      const { index, another, locks } = await open();
+      const [one, two] = [object('one'), object('two')];
+      for (const each of [one, two]) await index.put(each, [giver('docker.io', 'library/app')]);
+      const name = 'evict store';
+      const first = await locks.acquire(name, { leaseMs: 60_000 });
+      expect(await index.condemn(10, 10, first)).toBe(1);
+      const [doomed] = await index.doomed(0, 10);
+      await first.release();
+      const second = await locks.acquire(name, { leaseMs: 60_000 });
+      for (const holder of [index, await another()]) {
+        await expect(holder.condemn(0, 10, first)).rejects.toThrow(FencedError);
+        await expect(holder.forget(doomed === undefined ? [] : [doomed.digest], first)).rejects.toThrow(FencedError);
+      }
+      expect([await index.bytes(), (await index.doomed(0, 10)).length]).toEqual([10, 1]);
+      expect(await index.forget(doomed === undefined ? [] : [doomed.digest], second)).toHaveLength(1);
+      expect(await index.condemn(0, 10, second)).toBe(1);
+      await second.release();
     });
 
     test('is walked through in the order of digests', async () => {

@@ -35,8 +35,14 @@ describeWith(POSTGRES, 'over PostgreSQL', () => {
   userStoreConformance('PostgresUserStore', () => nodes(({ users }) => users));
   objectIndexConformance('PostgresObjectIndex', async () => {
     const url = await server.createDatabase();
-    const open = async () => new PostgresObjectIndex((await openNode(url)).database);
-    return { index: await open(), another: open, pass: (ms) => new Promise((resolve) => setTimeout(resolve, ms)) };
+    const { database, locks } = await openNode(url);
+    const another = async () => new PostgresObjectIndex((await openNode(url)).database);
+    return {
+      index: new PostgresObjectIndex(database),
+      locks,
+      another,
+      pass: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+    };
   });
   counterStoreConformance('PostgresCounterStore', () => nodes(({ counters }) => counters));
 

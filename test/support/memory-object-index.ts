@@ -5,7 +5,9 @@ import {
   type ObjectIndex,
   type StoredObject,
 } from '../../src/cache/object-index.ts';
+import type { Fence } from '../../src/kit/locks.ts';
 import { type Digest, type RepositoryKey, repositoryId } from '../../src/oci/names.ts';
+import { LockTable } from './locks.ts';
 
 interface Entry {
   object: StoredObject;
@@ -16,15 +18,18 @@ interface Entry {
 export class MemoryObjectIndex implements ObjectIndex {
   readonly #entries: Map<Digest, Entry>;
   readonly #now: () => number;
+  readonly #locks: LockTable;
 
-  constructor(now: () => number = Date.now, entries = new Map<Digest, Entry>()) {
+  /** @param locks whose fences it knows */
+  constructor(now: () => number = Date.now, locks = new LockTable(), entries = new Map<Digest, Entry>()) {
     this.#now = now;
+    this.#locks = locks;
     this.#entries = entries;
   }
 
   /** Another holder of the same. */
   another(): MemoryObjectIndex {
-    return new MemoryObjectIndex(this.#now, this.#entries);
+    return new MemoryObjectIndex(this.#now, this.#locks, this.#entries);
   }
 
   async find(digest: Digest): Promise<FoundObject | null> {
@@ -75,7 +80,8 @@ export class MemoryObjectIndex implements ObjectIndex {
       .slice(0, limit);
   }
 
-  async condemn(bytes: number, limit: number): Promise<number> {
+  async condemn(bytes: number, limit: number, under?: Fence): Promise<number> {
+    this.#locks.check(under);
     let over = (await this.bytes()) - bytes;
     let count = 0;
     for (const { digest, size } of this.#living().toSorted((a, b) => a.lastUse - b.lastUse)) {
@@ -95,7 +101,8 @@ export class MemoryObjectIndex implements ObjectIndex {
       .slice(0, limit);
   }
 
-  async forget(digests: readonly Digest[]): Promise<Digest[]> {
+  async forget(digests: readonly Digest[], under?: Fence): Promise<Digest[]> {
+    this.#locks.check(under);
     return digests.filter((digest) => {
       const entry = this.#entries.get(digest);
       return entry !== undefined && entry.object.condemnedAt !== null && this.#entries.delete(digest);

@@ -5,6 +5,7 @@ import { afterEach } from 'vitest';
 import { SqliteAliasStore } from '../../../src/sqlite/alias-store.ts';
 import { SqliteCounterStore } from '../../../src/sqlite/counter-store.ts';
 import { type Database, openDatabase } from '../../../src/sqlite/database.ts';
+import { SqliteLocks } from '../../../src/sqlite/locks.ts';
 import { gatewayMigrations } from '../../../src/sqlite/migrations/gateway.ts';
 import { SqliteObjectIndex } from '../../../src/sqlite/object-index.ts';
 import { SqliteUserStore } from '../../../src/sqlite/user-store.ts';
@@ -12,6 +13,7 @@ import { aliasStoreConformance } from '../../conformance/alias-store.ts';
 import { counterStoreConformance } from '../../conformance/counter-store.ts';
 import { objectIndexConformance } from '../../conformance/object-index.ts';
 import { userStoreConformance } from '../../conformance/user-store.ts';
+import { LockTable, MemoryLocks } from '../../support/locks.ts';
 import { MemoryObjectIndex } from '../../support/memory-object-index.ts';
 import type { StoreHarness } from '../../support/store-harness.ts';
 
@@ -49,10 +51,13 @@ counterStoreConformance(
 );
 objectIndexConformance('SqliteObjectIndex', async () => {
   let now = 1_000_000;
-  const { store, another } = await onDisk((database) => new SqliteObjectIndex(database, () => now))();
+  const { store, another } = onDisk((database) => ({
+    index: new SqliteObjectIndex(database, () => now),
+    locks: new SqliteLocks(database),
+  }))();
   return {
-    index: store,
-    another,
+    ...store,
+    another: async () => (await another()).index,
     pass: async (ms) => {
       now += ms;
     },
@@ -60,9 +65,11 @@ objectIndexConformance('SqliteObjectIndex', async () => {
 });
 objectIndexConformance('MemoryObjectIndex', async () => {
   let now = 1_000_000;
-  const index = new MemoryObjectIndex(() => now);
+  const table = new LockTable();
+  const index = new MemoryObjectIndex(() => now, table);
   return {
     index,
+    locks: new MemoryLocks(table),
     another: () => index.another(),
     pass: async (ms) => {
       now += ms;
