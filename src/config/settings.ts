@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { parseAuthorities } from '../kit/authorities.ts';
 import { didYouMean } from '../kit/did-you-mean.ts';
 import { isGlobalIP } from '../kit/networks.ts';
+import { SecretKeys } from '../kit/sealed.ts';
 import {
   type Config,
   DEFAULT_DOMAIN,
@@ -239,7 +240,7 @@ function valuesOf(keys: KeyTree, settings: Tree | undefined, facts: Facts): Tree
 }
 
 function notesOn(config: Config, settings: Settings): string[] {
-  const { domain, tls, listen, acme, database, databasePasswordFile } = config;
+  const { domain, tls, listen, acme, database, databasePasswordFile, secretFile } = config;
   const notes: string[] = [];
   if (database !== null && new URL(database).password !== '') {
     notes.push('database has a password in it; a file is a better place: name it by GATEWAY_DATABASE_PASSWORD_FILE');
@@ -247,6 +248,8 @@ function notesOn(config: Config, settings: Settings): string[] {
   if (database === null && databasePasswordFile !== null) {
     notes.push('GATEWAY_DATABASE_PASSWORD_FILE is set and not used: no database is configured');
   }
+  const open = secretFile === null ? null : SecretKeys.warningOf(secretFile);
+  if (open !== null) notes.push(open);
   if (tls.mode === 'off' && settings.listen?.https)
     notes.push('tls.mode is off, so listen.https is not used; the registry is served on listen.http');
   if (tls.mode !== 'acme') return notes;

@@ -49,14 +49,11 @@ interface SealingKey {
 export class SecretKeys implements Sealer {
   /** Where they are from, for messages. */
   readonly file: string;
-  /** What is to be mended about the file although it is used, a whole sentence; null where nothing is. */
-  readonly warning: string | null;
   readonly #keys: readonly [SealingKey, ...SealingKey[]];
 
   /** @throws {OperatorError} `SECRET_FILE_INVALID` where the text has no keys, or a line that is none; no part of a line is repeated */
-  constructor(content: string | Buffer, file: string, warning: string | null = null) {
+  constructor(content: string | Buffer, file: string) {
     this.file = file;
-    this.warning = warning;
     if (typeof content !== 'string' && content.length === KEY_BYTES && !isText(content)) {
       this.#keys = [sealingKey(content)];
       return;
@@ -82,14 +79,20 @@ export class SecretKeys implements Sealer {
   static read(file: string): SecretKeys {
     try {
       const { mode } = statSync(file);
-      const shown = `(mode ${(mode & 0o777).toString(8)})`;
-      if ((mode & FORBIDDEN_MODE) !== 0) throw invalid(file, `everybody may write it ${shown}`, `chmod 600 ${file}`);
-      const open = `everybody on this machine may read the keys in ${file} ${shown}: chmod 600 ${file}`;
-      return new SecretKeys(readFileSync(file), file, (mode & OPEN_MODE) === 0 ? null : open);
+      if ((mode & FORBIDDEN_MODE) !== 0)
+        throw invalid(file, `everybody may write it ${shown(mode)}`, `chmod 600 ${file}`);
+      return new SecretKeys(readFileSync(file), file);
     } catch (error) {
       if (error instanceof OperatorError) throw error;
       throw invalid(file, (error as Error).message.split(',')[0] ?? '', undefined, error);
     }
+  }
+
+  /** What is to be mended about a file although it is used, a whole sentence; null where nothing is, or it cannot be looked at. */
+  static warningOf(file: string): string | null {
+    const mode = statSync(file, { throwIfNoEntry: false })?.mode ?? 0;
+    if ((mode & OPEN_MODE) === 0) return null;
+    return `everybody on this machine may read the keys in ${file} ${shown(mode)}: chmod 600 ${file}`;
   }
 
   /** Identifiers, that of the key that seals first. */
@@ -151,6 +154,10 @@ function parseKey(line: string): SealingKey | null {
 
 function sealingKey(key: Buffer): SealingKey {
   return { id: createHmac('sha256', key).update(ID_LABEL).digest('hex').slice(0, 16), key };
+}
+
+function shown(mode: number): string {
+  return `(mode ${(mode & 0o777).toString(8)})`;
 }
 
 function isText(bytes: Buffer): boolean {

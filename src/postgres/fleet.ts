@@ -39,6 +39,8 @@ export interface Fleet {
   readonly nodes: PostgresNodes;
   /** The secret of that name, by whichever node it was put first; null where a node that serves cannot ask, since the database is away. */
   shared(name: string, make: () => string): Promise<string | null>;
+  /** The secret of that name; null where none was put. */
+  find(name: string): Promise<string | null>;
   readonly database: PostgresStores['database'];
   /** All state that must not be lost, at one moment, secrets opened. */
   whole(): Promise<WholeState>;
@@ -132,6 +134,7 @@ function fleetOf(
     nodes,
     database,
     feed,
+    find: async (name) => (await new FleetSecrets({ database, sealer }).find(name))?.value ?? null,
     measure: () => measure(database),
     whole: () => readWhole(database, sealer),
     reseal: () => reseal(database, sealer),

@@ -206,6 +206,8 @@ export class PostgresNodes implements Nodes, TrustedNodes {
       // After the database was away the others, too, have just come back, or are about to.
       if (rows[0]?.overdue === true && !wasAway) await this.#bury();
       this.#beatAt = performance.now();
+      // What could not be said when it was taken into use is said now.
+      if (this.#reported === null) void this.#report();
     } catch (error) {
       log.debug({ err: error }, 'no heartbeat');
       const alone = [this.#self];
@@ -321,7 +323,7 @@ export class PostgresNodes implements Nodes, TrustedNodes {
         ]);
         if (rowCount === 1) this.#reported = taken;
       } catch (error) {
-        // The next heartbeat that finds the database puts the whole row, or the next change does.
+        // The next heartbeat that finds the database says it.
         this.#reported = null;
         log.debug({ err: error }, 'the other nodes could not be told what this one serves by');
       }

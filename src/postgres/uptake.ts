@@ -15,7 +15,7 @@ export class Uptake {
   readonly #feed: Pick<PostgresFeed, 'revision'>;
   readonly #topics = new Map<
     Topic,
-    { running: number; from: number; loaded: number; readonly watchers: Set<() => void> }
+    { running: number; from: number | null; loaded: number; readonly watchers: Set<() => void> }
   >();
   readonly #listeners = new Set<() => void>();
 
@@ -32,14 +32,15 @@ export class Uptake {
     state.running++;
     try {
       const value = await read();
-      if (state.running === 1 && state.from > state.loaded) {
+      // Less than before where the database was put back to an older state.
+      if (state.running === 1 && state.from !== null && state.from !== state.loaded) {
         state.loaded = state.from;
         for (const listener of this.#listeners) listener();
       }
       return value;
     } catch (error) {
       // Its part of what is loaded together is missing.
-      state.from = 0;
+      state.from = null;
       throw error;
     } finally {
       state.running--;
@@ -61,12 +62,12 @@ export class Uptake {
     for (const listener of [...this.#of(topic).watchers]) listener();
   }
 
-  /** Has all that is older than what was heard of loaded anew: the database is back, and a load may have failed meanwhile. */
+  /** Has all that is not what was heard of last loaded anew: the database is back, and a load may have failed meanwhile. */
   catchUp(): void {
-    for (const topic of TOPICS) if (this.#of(topic).loaded < this.#feed.revision(topic)) this.changed(topic);
+    for (const topic of TOPICS) if (this.#of(topic).loaded !== this.#feed.revision(topic)) this.changed(topic);
   }
 
-  /** Calls `listener` after something newer was loaded. */
+  /** Calls `listener` after another revision was loaded. */
   onLoad(listener: () => void): void {
     this.#listeners.add(listener);
   }

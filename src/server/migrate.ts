@@ -79,6 +79,9 @@ async function intoDataDirectory(config: Config, log: Logger): Promise<Migrated>
       });
     }
     const state = await places.readShared();
+    // What a gateway that was killed has left in the log beside the file is in the file after it, and nothing of it meets the new one.
+    places.closeSqlite();
+    await places.takeInternalRoot();
     const aside = isUsed ? join(dataDir, `gateway-moved-${iso(Date.now()).replace(/[-:.]/g, '')}.db`) : null;
     if (aside !== null) copyFileSync(file, aside);
     const draft = `${file}.new`;

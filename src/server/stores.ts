@@ -8,7 +8,7 @@ import type { CacheIndex } from '../cache/index-port.ts';
 import type { ObjectIndex } from '../cache/object-index.ts';
 import type { SharedStoreParts } from '../cache/shared-store.ts';
 import type { Challenges } from '../certs/challenges.ts';
-import { giveInternalRoot } from '../certs/internal-ca.ts';
+import { giveInternalRoot, shareInternalRoot } from '../certs/internal-ca.ts';
 import type { CertStore } from '../certs/store.ts';
 import { type Nodes, SingleNode } from '../cluster/nodes.ts';
 import type { Config } from '../config/config.ts';
@@ -178,6 +178,10 @@ export interface MigrationPlaces {
   /** Null where the data directory has no state of its own. */
   readSqlite(): Promise<WholeState | null>;
   readShared(): Promise<WholeState>;
+  /** Makes the files of the data directory whole and lets go of them, so that they can be copied and replaced; it stays held. */
+  closeSqlite(): void;
+  /** Brings the local CA of the gateways into the data directory, where they have one. */
+  takeInternalRoot(): Promise<void>;
   /** All or nothing; the local CA goes with it. @throws {OperatorError} `MIGRATE_REFUSED` */
   writeShared(state: WholeState): Promise<void>;
   close(): Promise<void>;
@@ -195,7 +199,12 @@ export async function openForMigration(config: StoresConfig, log: Logger): Promi
     lifecycle.defer('the lock of the data directory', () => lock.release());
     await completeRestore(dataDir);
     const local = openLocal(dataDir);
-    lifecycle.defer('gateway.db', () => closeDatabase(local));
+    let isOpen = true;
+    const closeSqlite = () => {
+      if (isOpen) closeDatabase(local);
+      isOpen = false;
+    };
+    lifecycle.defer('gateway.db', closeSqlite);
     const { openFleet, readWhole: readShared, writeWhole: writeShared } = await import('../postgres/fleet.ts');
     const nodeId = readIdentity(local);
     const fleet = await openFleet(
@@ -217,6 +226,11 @@ export async function openForMigration(config: StoresConfig, log: Logger): Promi
       where: database.where,
       readSqlite: async () => (isUnused(local) ? null : readWhole(local)),
       readShared: () => readShared(database, keys),
+      closeSqlite,
+      async takeInternalRoot() {
+        const root = await fleet.find(INTERNAL_CA);
+        await shareInternalRoot(dataDir, async () => root);
+      },
       async writeShared(state) {
         await writeShared(database, keys, state);
         await giveInternalRoot(dataDir, (own) => fleet.shared(INTERNAL_CA, () => own));

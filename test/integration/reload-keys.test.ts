@@ -224,8 +224,12 @@ const CASES: Readonly<
   ],
 };
 
-/** Seen by the test named: it takes two minutes of a real reader. */
-const ELSEWHERE = { 'limits.minRate': 'test/unit/edge/slow-readers.test.ts' };
+/** Seen by the tests named: by one that has a shared store, or two minutes of a real reader. */
+const ELSEWHERE = {
+  'cache.s3.maxSize': 'test/unit/cache/store-keeper.test.ts',
+  'cache.s3.redirect': 'test/e2e/s3-store.test.ts',
+  'limits.minRate': 'test/unit/edge/slow-readers.test.ts',
+};
 
 test('every key that takes effect at once has its case', () => {
   const named = [...Object.keys(CASES), ...Object.keys(ELSEWHERE)].sort();

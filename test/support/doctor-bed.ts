@@ -133,6 +133,7 @@ function certificatesOf({
     info: (host) => rows.find((row) => row.host === host) ?? null,
     warnings: () => [],
     root: () => null,
+    dnsProvider: () => null,
     issuers: () =>
       issuers.map(({ name, directory, detail }) => ({
         name,

@@ -1,4 +1,4 @@
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -37,6 +37,18 @@ describe('a shared database', () => {
     expect(settingTexts(config).find(({ key }) => key === 'database')?.value).toBe('postgres://***@db.example/gateway');
     expect(warnings).toEqual([expect.stringContaining('GATEWAY_DATABASE_PASSWORD_FILE')]);
     expect(JSON.stringify(warnings)).not.toContain('geheim');
+  });
+
+  it('says where everybody may read its keys', () => {
+    const keys = join(mkdtempSync(join(tmpdir(), 'keys-')), 'keys');
+    for (const [mode, warnings] of [
+      [0o600, []],
+      [0o644, [expect.stringContaining(`everybody on this machine may read the keys in ${keys}`)]],
+    ] as const) {
+      writeFileSync(keys, 'x');
+      chmodSync(keys, mode);
+      expect(load({ ...SHARED, GATEWAY_SECRET_FILE: keys }).warnings).toEqual(warnings);
+    }
   });
 
   it('takes its password from a file that a variable names', () => {

@@ -20,7 +20,9 @@ const STANDING: Readonly<Record<string, string>> = {
   'src/proxy/a.ts': "import '../cache/a.ts';\nimport '../upstream/a.ts';\n",
   'src/sqlite/a.ts': "import 'better-sqlite3';\n",
   'src/postgres/a.ts': "import 'pg';\n",
+  'src/s3/a.ts': "import '@aws-sdk/client-s3';\n",
   'src/acme/a.ts': "import 'acme-client';\n",
+  'src/dns/a.ts': "import '../certs/a.ts';\n",
   'src/edge/a.ts': "import '../proxy/a.ts';\n",
   'src/admin/a.ts': 'export {};\n',
   'src/workers/a.ts': 'export {};\n',
@@ -31,11 +33,11 @@ const STANDING: Readonly<Record<string, string>> = {
   'src/cli/a.ts': "import '../server/a.ts';\n",
   'package.json': JSON.stringify({
     type: 'module',
-    dependencies: { undici: '*', 'better-sqlite3': '*', 'acme-client': '*', pg: '*' },
+    dependencies: { undici: '*', 'better-sqlite3': '*', 'acme-client': '*', pg: '*', '@aws-sdk/client-s3': '*' },
     devDependencies: { vitest: '*' },
   }),
   ...Object.fromEntries(
-    ['undici', 'better-sqlite3', 'acme-client', 'pg', 'vitest'].flatMap((name) => [
+    ['undici', 'better-sqlite3', 'acme-client', 'pg', '@aws-sdk/client-s3', 'vitest'].flatMap((name) => [
       [`node_modules/${name}/package.json`, JSON.stringify({ name, version: '1.0.0', main: 'index.js' })],
       [`node_modules/${name}/index.js`, 'module.exports = {};\n'],
     ]),
@@ -58,6 +60,8 @@ const BREAKING: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'proxy-looks-down-only': { 'src/proxy/b.ts': "import '../edge/b.ts';\n", 'src/edge/b.ts': 'export {};\n' },
   'sqlite-looks-down-only': { 'src/sqlite/b.ts': "import '../acme/a.ts';\n" },
   'postgres-looks-down-only': { 'src/postgres/b.ts': "import '../sqlite/a.ts';\n" },
+  's3-looks-down-only': { 'src/s3/b.ts': "import '../sqlite/a.ts';\n" },
+  'dns-looks-down-only': { 'src/dns/b.ts': "import '../acme/a.ts';\n" },
   'acme-looks-down-only': { 'src/acme/b.ts': "import '../proxy/a.ts';\n" },
   'edge-looks-down-only': { 'src/edge/b.ts': "import '../admin/a.ts';\n" },
   'admin-looks-down-only': { 'src/admin/b.ts': "import '../edge/a.ts';\n" },
@@ -66,6 +70,7 @@ const BREAKING: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'dashboard-looks-down-only': { 'src/dashboard/b.ts': "import '../server/a.ts';\n" },
   'better-sqlite3-only-in-sqlite': { 'src/cache/b.ts': "import 'better-sqlite3';\n" },
   'pg-only-in-postgres': { 'src/sqlite/b.ts': "import 'pg';\n" },
+  '@aws-sdk-only-in-s3': { 'src/cache/b.ts': "import '@aws-sdk/client-s3';\n" },
   'acme-client-only-in-acme': { 'src/certs/b.ts': "import type {} from 'acme-client';\n" },
   'undici-only-in-upstream': { 'src/edge/b.ts': "import 'undici';\n" },
   'stores-are-chosen-in-one-file': { 'src/server/b.ts': "import '../sqlite/a.ts';\n" },
