@@ -70,7 +70,8 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   /** Loads what is stored; nothing is ordered before `start`. */
   static async open(options: AcmeCertificatesOptions): Promise<AcmeCertificates> {
     const hosts = await ManagedHosts.open(options);
-    hosts.useWildcard(options.wildcard);
+    const { zones, settings, wildcard } = options;
+    hosts.useWildcard(wildcard, zones !== null && settings.challenges.includes('dns-01'));
     const challenges = await PendingChallenges.open(options.challenges, options);
     return new AcmeCertificates(options, hosts, challenges);
   }
@@ -122,7 +123,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     this.#zones = zones;
     this.#dns.use(zones);
     this.#dns.sweep();
-    this.#hosts.useWildcard(config.acme.wildcard);
+    this.#hosts.useWildcard(config.acme.wildcard, zones !== null && config.acme.challenges.includes('dns-01'));
     this.#scheduler.look();
   }
 

@@ -72,11 +72,6 @@ function isReady(ready: ReadyContext | undefined, now: number): ready is ReadyCo
   return ready !== undefined && now >= ready.from && now < ready.until;
 }
 
-/** The domain that a wildcard would have to be of to cover this name (RFC 9525 §6.3: it stands for one label). */
-export function wildcardDomain(name: string): string {
-  return name.slice(name.indexOf('.') + 1);
-}
-
 /** What handshakes read: a snapshot of all contexts, which is swapped whole after each change. */
 export class ServedContexts {
   readonly #now: () => number;

@@ -15,10 +15,12 @@ import {
   type HostRecord,
   type StoredCertificate,
 } from './store.ts';
-import { namesOf, wildcardOver } from './wildcard.ts';
+import { namesOf, wildcardDomain } from './wildcard.ts';
 import { coversHost, selfSigned } from './x509.ts';
 
 const HOUR = 3_600_000;
+/** Of one timer, ms: Node's end at 24 days. */
+const LONGEST_SLEEP = 24 * HOUR;
 /** No client trusts the placeholder, so its end matters little; a process is restarted more often than this, ms. */
 const PLACEHOLDER_LIFETIME = 365 * 24 * HOUR;
 
@@ -49,6 +51,10 @@ export class ManagedHosts {
   readonly contexts: ServedContexts['snapshot'];
   #hosts: ReadonlyMap<string, CoveredHost> = new Map();
   #byWildcard = false;
+  /** Whether the wildcard, which is ordered no longer, is renewed: its names can be proved, and hosts that wait for their own are served under it. */
+  #keepsWildcard = false;
+  #provable = false;
+  #cancelExpiry: () => void = () => {};
   #placeholder: ChainAndKey | null = null;
   #reloaded: () => void = () => {};
   #find: (host: string) => Promise<SecureContext | null> = async () => null;
@@ -94,15 +100,16 @@ export class ManagedHosts {
   }
 
   async close(): Promise<void> {
+    this.#cancelExpiry();
     this.#unwatch();
     await this.#reloader.close();
   }
 
   // Hosts
 
-  /** With the wildcard, where one is ordered. */
+  /** With the wildcard, where one is ordered or kept. */
   get hosts(): Iterable<string> {
-    return this.#byWildcard ? [this.#wildcard, ...this.#hosts.keys()] : this.#hosts.keys();
+    return this.#byWildcard || this.#keepsWildcard ? [this.#wildcard, ...this.#hosts.keys()] : this.#hosts.keys();
   }
 
   get covered(): Iterable<CoveredHost> {
@@ -110,20 +117,25 @@ export class ManagedHosts {
   }
 
   find(host: string): CoveredHost | null {
-    if (this.#byWildcard && host === this.#wildcard) return { host, order: true };
+    if (host === this.#wildcard && (this.#byWildcard || this.#keepsWildcard)) return { host, order: true };
     return this.#hosts.get(host) ?? null;
   }
 
-  /** Whether one certificate is ordered for the domain and its labels, in place of one each. What there is serves until the other is there. */
-  useWildcard(on: boolean): void {
-    if (on === this.#byWildcard) return;
+  /**
+   * Whether one certificate is ordered for the domain and its labels, in place of one each. What there is serves until the other is there: the
+   * limits of a CA can hold back the orders of thousands of hosts for longer than a wildcard lasts, so it is renewed as long as one needs it.
+   * `provable`: whether a wildcard can be had at all, which takes dns-01.
+   */
+  useWildcard(on: boolean, provable: boolean): void {
+    if (on === this.#byWildcard && provable === this.#provable) return;
     this.#byWildcard = on;
+    this.#provable = provable;
     this.#publish();
   }
 
   /** What is ordered for a host: the wildcard that is to cover it, else the host itself. */
   orderFor(host: string): string {
-    const below = host === this.domain || wildcardOver(host) === this.#wildcard;
+    const below = host === this.domain || wildcardDomain(host) === this.domain;
     return this.#byWildcard && below ? this.#wildcard : host;
   }
 
@@ -132,10 +144,13 @@ export class ManagedHosts {
     this.#publish();
   }
 
-  /** Whether the host's certificate is ordered at its first use, and nobody has used it yet: there is none, nor has one been tried. */
+  /**
+   * Whether the host's certificate is ordered at its first use, and nobody has used it yet: there is none of its own, nor has one been tried.
+   * What is left of a wildcard covers it until then.
+   */
   isOnDemand(host: string): boolean {
     const covered = this.find(host);
-    if (covered?.onDemand !== true || !covered.order || this.#bestIssued(host) !== null) return false;
+    if (covered?.onDemand !== true || !covered.order || this.issued(host) !== null) return false;
     if (this.#imported.find(host) !== null || this.orderFor(host) !== host) return false;
     const record = this.findRecord(host);
     return record === null || (record.lastError === null && record.nextAttempt === null);
@@ -173,7 +188,11 @@ export class ManagedHosts {
     const own = this.issued(host);
     const wide = this.issued(this.#wildcard);
     if (wide === null || own === wide || !coversHost(wide.names, host)) return own;
-    if (own === null) return wide;
+    if (own === null) {
+      // Better than what has run out is an order at the first use.
+      const isLeft = this.orderFor(host) === host && this.#hosts.get(host)?.onDemand === true;
+      return isLeft && wide.notAfter <= this.#clock.now() ? null : wide;
+    }
     const [wanted, other] = this.orderFor(host) === host ? [own, wide] : [wide, own];
     if (wanted.notAfter > this.#clock.now()) return wanted;
     return other.notAfter > wanted.notAfter ? other : wanted;
@@ -299,17 +318,21 @@ export class ManagedHosts {
     const served = new Map<string, StoredCertificate>();
     const waiting = new Set<string>();
     const wide = this.served(this.#wildcard);
-    for (const { host, order } of this.#hosts.values()) {
+    let isNeeded = false;
+    for (const { host, order, onDemand } of this.#hosts.values()) {
       const certificate = this.served(host);
+      isNeeded ||= certificate === wide && order && onDemand !== true;
       if (certificate === null) {
         if (order) waiting.add(host);
         continue;
       }
       // Found by its domain, as those are that are in no table.
       const isInWide =
-        certificate === wide && wildcardOver(host) === this.#wildcard && wide.notAfter > this.#clock.now();
+        certificate === wide && wildcardDomain(host) === this.domain && wide.notAfter > this.#clock.now();
       if (!isInWide) served.set(host, certificate);
     }
+    this.#keepsWildcard = !this.#byWildcard && this.#provable && wide?.source === 'acme' && isNeeded;
+    this.#publishAt(wide?.notAfter ?? 0);
     const make = (host: string) => {
       const certificate = served.get(host);
       return certificate === undefined ? undefined : always(contextOf(certificate));
@@ -329,6 +352,13 @@ export class ManagedHosts {
     const find = async (host: string) => (waiting.has(host) ? await this.#find(host) : null);
     const fallback = () => make(this.domain) ?? always(contextOf(this.#ownPlaceholder()));
     this.#served.swap(served, make, fallback, { wildcards: new Set(wildcards.keys()), wildcard, waiting, find });
+  }
+
+  /** What is served changes once the wildcard has run out. */
+  #publishAt(end: number): void {
+    this.#cancelExpiry();
+    const left = end - this.#clock.now();
+    if (left > 0) this.#cancelExpiry = this.#clock.after(Math.min(left, LONGEST_SLEEP), () => this.#publish());
   }
 
   /** For clients without SNI until the domain has its certificate: self-signed, so that health checks by address get an answer. */

@@ -1,8 +1,8 @@
 import type { SecureContext } from 'node:tls';
 import { sleep } from '../kit/time.ts';
-import { wildcardDomain } from './contexts.ts';
 import type { ManagedHosts } from './managed-hosts.ts';
 import type { RunningOrder } from './order-manager.ts';
+import { wildcardDomain } from './wildcard.ts';
 
 /** A client that asks for a name waits so long for its certificate, ms: an order takes a few seconds, and a handshake may take ten. */
 const FIRST_USE_WAIT = 8_000;

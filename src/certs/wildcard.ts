@@ -12,8 +12,7 @@ export function namesOf(order: string): string[] {
   return isWildcard(order) ? [order.slice(2), order] : [order];
 }
 
-/** The one wildcard that a host may be covered by; null for a name of one label. */
-export function wildcardOver(host: string): string | null {
-  const dot = host.indexOf('.');
-  return dot > 0 ? `*${host.slice(dot)}` : null;
+/** The domain that a wildcard would have to be of to cover this name (RFC 9525 §6.3: it stands for one label). */
+export function wildcardDomain(name: string): string {
+  return name.slice(name.indexOf('.') + 1);
 }

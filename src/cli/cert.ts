@@ -19,6 +19,15 @@ export function stateCell(state: string): Cell {
   return { text: state, tone: TONES[state] ?? 'plain' };
 }
 
+/** A wildcard stands for the hosts under it, which have no rows of their own. */
+function hostCell({ host, covers }: CertificateInfo): string {
+  return covers === undefined ? host : `${host} (${hosts(covers)})`;
+}
+
+function hosts(count: number): string {
+  return `${count} host${count === 1 ? '' : 's'}`;
+}
+
 /** Between two columns. */
 const GAP = 2;
 /** What is left of the widest cells that can be cut: an issuer's beginning, a host's first labels. */
@@ -64,7 +73,7 @@ export function certCommands(session: Session): Command {
         ['host', 'state', 'issuer', 'expires', 'next attempt', 'last error'],
         fitted(
           rows.map((row) => [
-            row.host,
+            hostCell(row),
             stateCell(row.state),
             row.issuer ?? '-',
             formatWhen(row.notAfter),
@@ -90,6 +99,8 @@ export function certCommands(session: Session): Command {
       output.facts([
         ['host', row.host],
         ['state', stateCell(row.state)],
+        ...(row.covers === undefined ? [] : [['covers', `${hosts(row.covers)} of this gateway`] as const]),
+        ...(row.coveredBy === undefined ? [] : [['covered by', row.coveredBy] as const]),
         ['issuer', row.issuer ?? '-'],
         ['serial', row.serial ?? '-'],
         ['not before', row.notBefore ?? '-'],

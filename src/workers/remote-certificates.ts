@@ -1,7 +1,8 @@
 import type { SecureContext } from 'node:tls';
 import { LRUCache } from 'lru-cache';
-import { contextOf, MAX_READY, wildcardDomain } from '../certs/contexts.ts';
+import { contextOf, MAX_READY } from '../certs/contexts.ts';
 import type { ContextSnapshot } from '../certs/service.ts';
+import { wildcardDomain } from '../certs/wildcard.ts';
 import { SingleFlight } from '../kit/async.ts';
 import type { Channel } from './channel.ts';
 import type { CertificateMessage, StateMessage } from './protocol.ts';

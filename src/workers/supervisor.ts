@@ -2,8 +2,9 @@ import type { Server } from 'node:net';
 import type { SecureContext } from 'node:tls';
 import type { UserSnapshot } from '../access/user-snapshot.ts';
 import type { TableSnapshot } from '../aliases/table.ts';
-import { materialOf, wildcardDomain } from '../certs/contexts.ts';
+import { materialOf } from '../certs/contexts.ts';
 import type { ContextSnapshot } from '../certs/service.ts';
+import { isWildcard, wildcardDomain } from '../certs/wildcard.ts';
 import type { Config } from '../config/config.ts';
 import { Mutex } from '../kit/async.ts';
 import { steadyClock } from '../kit/time.ts';
@@ -261,12 +262,12 @@ export class WorkerSupervisor {
   /** A host's certificate for the worker that is first asked for it, once it is ordered where that is on demand; null as host for clients that name none. */
   async #certificate(host: string | null): Promise<CertificateMessage | null> {
     const certificates = this.#options.state.certificates();
-    const isWildcard = host?.startsWith('*.') === true;
+    const isWide = host !== null && isWildcard(host);
     const known = host === null ? certificates?.fallback : certificates?.byHost.get(host);
     // A worker may ask for what was swapped meanwhile: for a host that a wildcard covers by now.
     const wide = host === null ? null : certificates?.wildcard?.(wildcardDomain(host));
-    const ready = isWildcard ? wide : (known ?? wide);
-    const context = ready ?? (host === null || isWildcard ? null : await certificates?.find?.(host));
+    const ready = isWide ? wide : (known ?? wide);
+    const context = ready ?? (host === null || isWide ? null : await certificates?.find?.(host));
     return context === undefined || context === null ? null : certificateOf(context);
   }
 

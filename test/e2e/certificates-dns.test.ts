@@ -1,4 +1,5 @@
 import { expect, it, onTestFinished } from 'vitest';
+import type { AliasRow } from '../../src/admin/contract.ts';
 import { type AcmeGateway, DOMAIN, importAliases, listenerPorts, prepareAcmeGateway } from '../support/acme-gateway.ts';
 import { eventually } from '../support/eventually.ts';
 import { showLogOfFailures } from '../support/gateway.ts';
@@ -64,6 +65,17 @@ describeWith(['named', 'pebble', 'root'], 'a gateway whose names are proved in D
     expect(await gateway.ok('cert', 'explain', `hub2.${DOMAIN}`)).toContain(
       `the certificate for ${DOMAIN} and ${WILDCARD}`,
     );
+    const aliases = JSON.parse(await gateway.ok('alias', 'ls', '--json')) as AliasRow[];
+    expect(aliases.find(({ name }) => name === 'hub2')?.certificate).toEqual({
+      state: 'valid',
+      notAfter: row?.notAfter,
+    });
+    expect(await gateway.ok('cert', 'show', `hub2.${DOMAIN}`)).toMatch(/^covered by: +\*\.gw\.test$/m);
+    expect(await gateway.ok('cert', 'show', WILDCARD)).toMatch(/^covers: +\d+ hosts of this gateway$/m);
+    expect(await gateway.ok('cert', 'ls')).toMatch(/^\*\.gw\.test \(\d+ hosts\) +valid/m);
+    expect(await gateway.ok('cert', 'explain', WILDCARD)).toMatch(/^\d+ hosts are served under the certificate/);
+    expect(await gateway.ok('cert', 'export', WILDCARD)).toContain('PRIVATE KEY');
+    expect(await gateway.ok('cert', 'renew', WILDCARD)).toContain(`${WILDCARD} has a certificate of`);
     const told = await gateway.cli(['doctor']);
     expect(told.stdout).toContain(`may put records at ${NAME} in the zone ${DOMAIN}`);
     expect(told.stdout).not.toContain(key.secret);

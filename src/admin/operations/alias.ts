@@ -32,11 +32,11 @@ export function aliasOperations(deps: OperationsDeps): Record<string, Operation>
     },
 
     'alias.ls': async () => {
-      // Asked for all at once: one by one the internal CA would sign thousands of leaves.
+      // Asked for all at once: one by one the internal CA would sign thousands of leaves. Those under a wildcard have no row there.
       const held = new Map(deps.certificates?.list().map((info) => [info.host, info]));
       return [...table.snapshot().aliases.values()]
         .sort(byName)
-        .map((alias) => aliasRow(deps, alias, held.get(alias.host) ?? null));
+        .map((alias) => aliasRow(deps, alias, held.get(alias.host)));
     },
 
     'alias.show': async (input): Promise<AliasDetails> => {

@@ -1,4 +1,5 @@
 import type { CertificateInfo } from '../../certs/service.ts';
+import { isWildcard, wildcardDomain } from '../../certs/wildcard.ts';
 import { type CertificateMaterial, coversHost, readMaterial, requireKnownIssuer } from '../../certs/x509.ts';
 import { didYouMean } from '../../kit/did-you-mean.ts';
 import { normaliseHostName } from '../../kit/host-name.ts';
@@ -123,7 +124,8 @@ async function renew(
     });
   }
   const info = await certificates.renew(host, ({ step, message }) => context.step(step, message), context.signal);
-  await waitUntilServed(live, host, info, context);
+  // A wildcard is seen under a name that it covers: the domain, which is in its certificate, too.
+  await waitUntilServed(live, isWildcard(host) ? wildcardDomain(host) : host, info, context);
   return info;
 }
 
@@ -140,20 +142,21 @@ function unknown(host: string): OperatorError {
   });
 }
 
-/** The host that a certificate command means: an alias by its name, else a host or an address as it is. @throws {OperatorError} usage; `HOST_UNKNOWN` where another is near */
+/** The host that a certificate command means: an alias by its name, else a host, a wildcard or an address as it is. @throws {OperatorError} usage; `HOST_UNKNOWN` where another is near */
 function certificateHost({ table, certificates, config }: OperationsDeps, given: string): string {
   const { aliases, hosts } = table.snapshot();
   const alias = aliases.get(given.toLowerCase());
   if (alias !== undefined) return alias.host;
   const address = parseAddress(given.replace(/^\[|\]$/g, ''));
   if (address !== null) return address.toString();
-  const result = normaliseHostName(given);
+  const wildcard = isWildcard(given);
+  const result = normaliseHostName(wildcard ? wildcardDomain(given) : given);
   if (!('host' in result)) {
     throw new OperatorError('HOST_INVALID', `"${given}" ${result.problem}`, {
       next: 'give a host name or an alias; gateway cert ls lists those there are',
     });
   }
-  const { host } = result;
+  const host = wildcard ? `*.${result.host}` : result.host;
   const known = [...aliases.keys(), ...hosts.keys(), config.domain];
   const near = known.includes(host) || certificates?.info(host) != null ? undefined : didYouMean(given, known);
   if (near === undefined) return host;
