@@ -79,12 +79,13 @@ export class Alidns implements DnsProvider {
     const { status, body } = await this.#api.call({ method: 'POST', url: `${url.origin}/?${query}`, headers }, signal);
     if (status < 300) return body;
     if (accept !== undefined && body.Code === accept) return {};
-    throw this.#api.refused(`it answered ${action} with ${status}: ${body.Message} (${body.Code})`);
+    const words = typeof body.Code === 'string' ? `: ${body.Message} (${body.Code})` : '';
+    throw this.#api.refused(`it answered ${action} with ${status}${words}`);
   }
 }
 
 /** The header `authorization` of a request without a body, whose headers are lower-case and in the order of their names. */
-function signedBy(
+export function signedBy(
   keyId: string,
   secret: string,
   request: { readonly method: string; readonly query: string; readonly headers: Readonly<Record<string, string>> },

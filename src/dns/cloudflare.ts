@@ -5,6 +5,8 @@ import { type DnsProvider, type Secret, TTL } from './provider.ts';
 const ENDPOINT = 'https://api.cloudflare.com/client/v4';
 /** Error codes of `POST …/dns_records` where the very record is there. */
 const EXISTS = new Set([81057, 81058]);
+/** …of `DELETE` where another has removed it meanwhile. */
+const GONE = new Set([81044]);
 /** The most that one page of records may have; a name with more TXT values than this is no `_acme-challenge`. */
 const PAGE = 100;
 
@@ -31,7 +33,7 @@ export class Cloudflare implements DnsProvider {
     const id = await this.#zone(zone, signal);
     for (const record of await this.#records(id, name, signal)) {
       if (String(record.content).replace(/^"|"$/g, '') !== value) continue;
-      await this.#call('DELETE', `zones/${id}/dns_records/${record.id}`, signal);
+      await this.#call('DELETE', `zones/${id}/dns_records/${record.id}`, signal, { accept: GONE });
     }
   }
 
@@ -40,7 +42,9 @@ export class Cloudflare implements DnsProvider {
   }
 
   async #zone(zone: string, signal: AbortSignal): Promise<string> {
-    const [found] = await this.#call('GET', `zones?${new URLSearchParams({ name: zone })}`, signal);
+    const all = await this.#call('GET', `zones?${new URLSearchParams({ name: zone })}`, signal);
+    // Several accounts may have begun with one zone; the registrar's name servers lead to one of them.
+    const found = all.find(({ status }) => status === 'active') ?? all[0];
     if (typeof found?.id === 'string') return encodeURIComponent(found.id);
     throw this.#api.refused(`the token sees no zone ${zone}: it needs Zone.Zone:Read and Zone.DNS:Edit for it`);
   }
@@ -64,7 +68,10 @@ export class Cloudflare implements DnsProvider {
     if (success === true) return Array.isArray(result) ? objects(result) : objects([result]);
     const problems = objects(errors);
     if (problems.length > 0 && problems.every(({ code }) => accept?.has(code) === true)) return [];
-    const words = problems.map(({ code, message }) => `${message} (${code})`).join('; ');
+    const words = problems
+      .flatMap((problem) => [problem, ...objects(problem.error_chain)])
+      .map(({ code, message }) => `${message} (${code})`)
+      .join('; ');
     throw this.#api.refused(`it answered ${answer.status}${words === '' ? '' : `: ${words}`}`);
   }
 }

@@ -7,6 +7,7 @@ const ENDPOINT = 'https://dnsapi.cn';
 const DONE = '1';
 const NO_RECORDS = '10';
 const EXISTS = '104';
+const NO_SUCH_RECORD = '8';
 /** DNSPod refuses programs that do not name themselves. */
 const USER_AGENT = 'registry-gateway/1.0';
 
@@ -35,7 +36,7 @@ export class Dnspod implements DnsProvider {
   async remove({ zone, name, value }: DnsRecord, signal: AbortSignal): Promise<void> {
     for (const record of await this.#records(zone, name, signal)) {
       if (record.value !== value) continue;
-      await this.#call('Record.Remove', { domain: zone, record_id: String(record.id) }, signal);
+      await this.#call('Record.Remove', { domain: zone, record_id: String(record.id) }, signal, NO_SUCH_RECORD);
     }
   }
 
