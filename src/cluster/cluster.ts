@@ -10,10 +10,10 @@ import { PeerClient, type PeerLimits } from './peer-client.ts';
 import { type BlobGiver, PeerServer } from './peer-server.ts';
 import { ownerOf } from './rendezvous.ts';
 
-/** A node that is ending has given what it had for the others once it has sent nothing for so long, ms … */
-const QUIET_MS = 250;
-/** … and waits no longer than this for slow ones, ms. */
+/** How long a node that is ending keeps the leases of what it fetched for others that read slowly what it has of it, ms … */
 const CATCH_UP_MS = 5_000;
+/** … and how long it gives to their end blobs of which it has all, ms: with the rest of its end less than what service managers wait (90 s). */
+const FINISH_MS = 15_000;
 
 export interface ClusterOptions {
   readonly nodes: Nodes;
@@ -84,7 +84,9 @@ export class Cluster {
   /** Lets the others go on with what this node fetches, and gives nothing more. */
   async close(): Promise<void> {
     const server = this.#server;
-    await this.downloads.handOver(async () => server?.caughtUp(QUIET_MS, CATCH_UP_MS));
+    await this.downloads.handOver(async () => server?.caughtUp(CATCH_UP_MS));
+    // Blobs that had come whole before: whoever lost them in the middle would fetch the rest of them from their registries.
+    await server?.caughtUp(FINISH_MS);
     await server?.close();
     this.#peers.close();
   }

@@ -181,7 +181,7 @@ export class FleetFetch {
 
   /**
    * Ends what is fetched from registries, whose leases are free then, so that others can go on at once.
-   * @param caughtUp resolves when the others have what this node has
+   * @param caughtUp resolves when the others have what this node has of it
    */
   async handOver(caughtUp: () => Promise<void>): Promise<void> {
     this.#ending = true;

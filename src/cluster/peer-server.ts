@@ -44,6 +44,10 @@ const GIVING: PoolLimits = {
 /** A node that waits longer than this, ms, does better to ask another, or the registry. */
 const MAX_WAIT_MS = 2_000;
 const BUFFER = 64 * 1024;
+/** A transfer that waits for bytes has what there is, once it has waited at so many looks in a row … */
+const IDLE_LOOKS = 4;
+/** … so far apart, ms. Looks are counted, not time: a busy machine may leave a process none of it, and what it lies in wait for is not late then. */
+const LOOK_MS = 60;
 
 /** A blob that this node has, or is just bringing. */
 export interface GivenBlob {
@@ -96,9 +100,7 @@ export class PeerServer {
   readonly #unwatch: () => void;
   /** Ids of nodes by the fingerprint of their certificate. */
   #nodes: ReadonlyMap<string, string>;
-  /** Transfers under way, and when one of them last sent something, by `performance.now()`. */
-  #giving = 0;
-  #lastSent = 0;
+  readonly #transfers = new Set<Transfer>();
 
   private constructor(options: PeerServerOptions) {
     const { identity, trusted, metrics } = options;
@@ -148,11 +150,14 @@ export class PeerServer {
     return this.#server.address() as AddressInfo;
   }
 
-  /** Resolves once nothing was sent for `quietMs`, or after `mostMs`: the others have what this node had for them. */
-  async caughtUp(quietMs: number, mostMs: number): Promise<void> {
+  /** Resolves when the others have what this node has for them: each transfer has ended, or waits for bytes that are not here. @param mostMs at the latest */
+  async caughtUp(mostMs: number): Promise<void> {
     const until = performance.now() + mostMs;
-    while (this.#giving > 0 && performance.now() < until && performance.now() - this.#lastSent < quietMs) {
-      await new Promise((resolve) => setTimeout(resolve, quietMs / 4));
+    for (const transfer of this.#transfers) transfer.idleLooks = 0;
+    while (performance.now() < until && [...this.#transfers].some(({ idleLooks }) => idleLooks < IDLE_LOOKS)) {
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      for (const transfer of this.#transfers)
+        if (transfer.pulling && transfer.response.writableLength === 0) transfer.idleLooks++;
     }
   }
 
@@ -227,8 +232,8 @@ export class PeerServer {
 
   async #send(given: GivenBlob, { range }: BlobRequest, response: ServerResponse): Promise<void> {
     const { size, through, counts, source } = given;
-    this.#giving++;
-    this.#lastSent = performance.now();
+    const transfer: Transfer = { response, pulling: false, idleLooks: 0 };
+    this.#transfers.add(transfer);
     const left = response.destroyed;
     // A source that waits for bytes ends its wait when it is closed.
     response.once('close', () => void source.close());
@@ -243,37 +248,50 @@ export class PeerServer {
         ...(counts ? { [COUNTS_HEADER]: '1' } : {}),
       });
       response.flushHeaders();
-      await this.#pump(source, response);
+      await this.#pump(source, transfer);
       response.end();
+      await hasGone(response, 'finish');
     } finally {
-      this.#giving--;
+      this.#transfers.delete(transfer);
       await source.close();
     }
   }
 
-  async #pump(source: ByteSource, response: ServerResponse): Promise<void> {
+  async #pump(source: ByteSource, transfer: Transfer): Promise<void> {
+    const { response } = transfer;
     for (;;) {
       // Given to the socket, which has no copy of it: each has to be another one.
       const buffer = Buffer.allocUnsafe(BUFFER);
+      transfer.pulling = true;
       const count = await source.pull(buffer);
+      Object.assign(transfer, { pulling: false, idleLooks: 0 });
       if (count === 0) return;
-      this.#lastSent = performance.now();
       this.#sent.inc(count);
-      if (!response.write(buffer.subarray(0, count)) && !response.destroyed) await takesMore(response);
+      if (!response.write(buffer.subarray(0, count))) await hasGone(response, 'drain');
       if (response.destroyed) return;
     }
   }
 }
 
+/** One blob on its way to another node. */
+interface Transfer {
+  readonly response: ServerResponse;
+  /** It waits for bytes of its source, and for nothing else. */
+  pulling: boolean;
+  /** How often in a row it was seen to, while somebody waits for that. */
+  idleLooks: number;
+}
+
 /** Resolves when what was written has gone out, or never will. */
-function takesMore(response: ServerResponse): Promise<void> {
+function hasGone(response: ServerResponse, event: 'drain' | 'finish'): Promise<void> {
+  if (response.destroyed || (event === 'finish' && response.writableFinished)) return Promise.resolve();
   return new Promise((resolve) => {
     const end = (): void => {
-      response.off('drain', end);
+      response.off(event, end);
       response.off('close', end);
       resolve();
     };
-    response.on('drain', end);
+    response.on(event, end);
     response.on('close', end);
   });
 }

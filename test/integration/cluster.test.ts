@@ -148,14 +148,21 @@ describe('what a registry refuses', () => {
 });
 
 describe('when the leader is gone in the middle', () => {
+  /** So slow that its followers are in the middle of a blob when the leader is, however busy the machine is. */
+  const slow = (fake: FakeRegistry) => {
+    fake.faults = ({ kind }) => (kind === 'blob' ? { bytesPerSecond: MIB } : undefined);
+  };
+
   test('the follower that holds most goes on, and nothing is fetched twice that one of them has', async () => {
-    const { repository, three, fetched, fake } = await start({ bytesPerSecond: 4 * MIB });
+    const { repository, three, fetched, fake } = await start();
+    slow(fake);
     const blob = repository.addBlob(generated(8 * MIB));
     const [leader, second, third] = three(blob.digest);
     const pulls = [second, third].map((node) => pull(node, blob.digest));
     await eventually('the followers have 2 MiB', () => Math.min(held(second), held(third)) > 2 * MIB);
     const before = fake.log.count({ kind: 'blob', method: 'GET' });
     await leader.kill();
+    fake.faults = () => undefined;
     const most = Math.max(held(second), held(third));
     for (const { body, truncated } of await Promise.all(pulls)) {
       expect([truncated, sha256(body)]).toEqual([false, blob.digest]);
@@ -169,16 +176,35 @@ describe('when the leader is gone in the middle', () => {
   });
 
   test('because it ends, its lease is free at once, and what it had is with the others', async () => {
-    const { repository, three, fetched } = await start({ bytesPerSecond: 4 * MIB }, { limits: { lease: 60_000 } });
+    const { repository, three, fetched, fake } = await start({}, { limits: { lease: 60_000 } });
+    slow(fake);
     const blob = repository.addBlob(generated(8 * MIB));
     const [leader, second, third] = three(blob.digest);
     const pulls = [second, third].map((node) => pull(node, blob.digest));
     await eventually('the followers have 2 MiB', () => Math.min(held(second), held(third)) > 2 * MIB);
-    await leader.stop();
+    const stopped = leader.stop();
+    fake.faults = () => undefined;
+    await stopped;
     for (const { body } of await Promise.all(pulls)) expect(sha256(body)).toBe(blob.digest);
     expect((await takeovers(second)) + (await takeovers(third))).toBe(1);
     // What was on its way from the registry when it was told to end.
     expect(fetched() - blob.size).toBeLessThan(MIB);
+  });
+
+  test('because it ends, after all of the blob has come to it: it gives it to their end to those that read it more slowly', async () => {
+    const { repository, fleet, three, fetched } = await start({ bytesPerSecond: 24 * MIB });
+    const blob = repository.addBlob(generated(32 * MIB));
+    const [leader, second, third] = three(blob.digest);
+    const pulls = [second, third].map((node) => pull(node, blob.digest));
+    await eventually('the followers have some of it', () => Math.min(held(second), held(third)) > 0);
+    const goOn = leader.hold();
+    await eventually('the leader has all of it', () => leader.bed.core.forNodes.keeps(digestOf(blob.digest)));
+    const stopped = leader.stop();
+    await eventually('it is ending', () => !fleet.shared.nodes.has(leader.id));
+    goOn();
+    for (const { body } of await Promise.all(pulls)) expect(sha256(body)).toBe(blob.digest);
+    await stopped;
+    expect([fetched(), await takeovers(second), await takeovers(third)]).toEqual([blob.size, 0, 0]);
   });
 
   test('a node that is ending is asked for nothing new, and a node that joins takes its share', async () => {

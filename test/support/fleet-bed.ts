@@ -106,6 +106,8 @@ class NodesView implements Nodes {
 class Relay {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  /** From the node to who asks it. */
+  readonly #ways = new Map<Socket, Socket>();
   /** Connections that were made by it. */
   made = 0;
 
@@ -121,10 +123,13 @@ class Relay {
         socket.on('error', () => {});
         socket.on('close', () => {
           this.#sockets.delete(socket);
-          other.destroy();
+          // After its end the pipe brings the rest, and ends the other.
+          if (!socket.readableEnded) other.destroy();
         });
         socket.pipe(other);
       }
+      this.#ways.set(towards, from);
+      towards.on('close', () => this.#ways.delete(towards));
     });
   }
 
@@ -137,6 +142,15 @@ class Relay {
 
   get port(): number {
     return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** What the node sends waits until the function is called that is returned. */
+  hold(): () => void {
+    const ways = [...this.#ways];
+    for (const [node, other] of ways) node.unpipe(other);
+    return () => {
+      for (const [node, other] of ways) node.pipe(other);
+    };
   }
 
   cut(): void {
@@ -162,6 +176,8 @@ export interface FleetNode {
   readonly view: NodesView;
   /** Connections that others have made to it. */
   connections(): number;
+  /** What it sends to other nodes waits until the function is called that is returned. */
+  hold(): () => void;
   /** No other node reaches it any more; it reaches those that are not cut off. */
   cut(): void;
   /** Gone from one moment to the next: its connections break, its leases are renewed no more. */
@@ -225,6 +241,7 @@ export class FleetBed {
       locks,
       view,
       connections: () => relay.made,
+      hold: () => relay.hold(),
       cut: () => relay.cut(),
       stop: async () => {
         await cluster.drain();
