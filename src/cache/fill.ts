@@ -9,6 +9,7 @@ import { CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import type { FillKey, PartialName, SharedFile } from './files.ts';
 import type { FillContext, FillState } from './fill-context.ts';
 import { FillFile } from './fill-file.ts';
+import { keepFill } from './fill-keep.ts';
 import type { Lent } from './fresh-bytes.ts';
 import { lacksRoom } from './room.ts';
 import { type FileView, type Outcome, readableFrom } from './shared-read.ts';
@@ -147,7 +148,7 @@ export class Fill implements FileView, FillState {
       await this.#open();
       await this.#fetchWanted(fetch);
       await this.#verify();
-      await this.#keep();
+      this.kept = await keepFill(this, this.#file, this.#context);
     } catch (error) {
       this.#fail(error instanceof Error ? error : new Error(String(error)));
       // One that failed before its upstream answered knows no more than the earlier fills did.
@@ -395,26 +396,6 @@ export class Fill implements FileView, FillState {
     this.#answered.resolve();
     if (!this.#usedTier) this.#options.gave?.();
     this.#end({ kind: 'complete' });
-  }
-
-  /** Readers have everything by now, whether the blob can be kept or not. */
-  async #keep(): Promise<void> {
-    const { isKept, kept, diskFailed, layout } = this.#context;
-    const { size = 0 } = this;
-    if (await isKept(this, size)) {
-      await this.#file.drop();
-      this.#file.path = layout.blob(this.digest);
-      this.kept = true;
-      return;
-    }
-    try {
-      await this.#file.promote(size);
-      await kept(this, size);
-      this.kept = true;
-    } catch (error) {
-      diskFailed(new CacheError('disk', `cannot keep ${this.digest}: ${(error as Error).message}`, error));
-      await this.#file.drop({ promoted: !(await isKept(this, size)) });
-    }
   }
 
   /** The bytes or the size are not the blob's. */

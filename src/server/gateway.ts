@@ -12,10 +12,10 @@ import { type Cache, createCache } from '../cache/cache.ts';
 import { StoreKeeper } from '../cache/store-keeper.ts';
 import { baseUrl, gatherFacts } from '../clients/facts.ts';
 import type { Cluster } from '../cluster/cluster.ts';
-import type { Config, ListenAddress } from '../config/config.ts';
+import type { Config } from '../config/config.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import { Edge } from '../edge/edge.ts';
-import type { BoundAddress, EdgeAddresses } from '../edge/listeners.ts';
+import type { EdgeAddresses } from '../edge/listeners.ts';
 import { EDGE_LIMITS } from '../edge/servers.ts';
 import { TicketKeys } from '../edge/tls.ts';
 import { Lifecycle, version } from '../kit/process.ts';
@@ -32,6 +32,7 @@ import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream, type ManagedUpstream } from '../upstream/registry-upstream.ts';
 import { ConnectionShare, ConnectionTotals } from '../workers/connection-totals.ts';
 import { WorkerSupervisor } from '../workers/supervisor.ts';
+import { type AddressTexts, asText, boundConfig, ownListener } from './addresses.ts';
 import { announceEnd, joinCluster, serveNodes } from './cluster.ts';
 import { measureFleet, remarkOn, sharedState } from './fleet.ts';
 import { measureGateway, sampleOf } from './own-metrics.ts';
@@ -44,11 +45,7 @@ const GRACE = 60_000;
 
 export interface RunningGateway {
   /** As they were bound, `host:port`. */
-  readonly addresses: {
-    readonly https: readonly string[];
-    readonly http: readonly string[];
-    readonly metrics: string | null;
-  };
+  readonly addresses: AddressTexts;
   /** What helps whoever has started it. */
   readonly hints: StartHints;
   /** Reads the configuration again and takes what can change of it. @throws {OperatorError} where it has problems; nothing has changed then */
@@ -331,7 +328,7 @@ function startWorkers(
           pseudonym: state.pseudonym,
           core,
           state: {
-            config: boundConfig(base, bound),
+            config: boundConfig(base.reloader, bound),
             table: state.table.snapshot,
             users: () => state.users.snapshot(),
             certificates: () => state.certificates?.contexts() ?? null,
@@ -354,19 +351,6 @@ function startWorkers(
   base.workers = workers;
   metrics.include(() => workers.metrics());
   workers.start().catch((error: unknown) => log.error({ err: error }, 'a worker did not start; the others serve'));
-}
-
-/** The configuration as it is now, with the ports as they were bound; the same object until it changes. */
-function boundConfig({ reloader }: Base, { https, http }: EdgeAddresses): () => Config {
-  const bind = (config: Config) => ({
-    ...config,
-    listen: { ...config.listen, https: asListen(https), http: asListen(http) },
-  });
-  let [from, bound] = [reloader.config, bind(reloader.config)];
-  return () => {
-    if (from !== reloader.config) [from, bound] = [reloader.config, bind(reloader.config)];
-    return bound;
-  };
 }
 
 async function startHints({ config }: Base, { state, bound }: Pick<Parts, 'state' | 'bound'>): Promise<StartHints> {
@@ -430,26 +414,4 @@ async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state
   if (wellKnown.length === 0) return;
   const place = await announceGateway({ directories: wellKnown, dataDir: config.dataDir, accept: admin.accept, log });
   lifecycle.defer('the well-known socket', () => place.close());
-}
-
-/** The listener that `alias add` asks whether it serves the alias. */
-function ownListener({ https, http }: EdgeAddresses): { host: string; port: number; tls: boolean } {
-  const at = https ?? http;
-  if (at === null) throw new Error('nothing listens');
-  // A listener bound to all addresses of this machine is reached at any of them.
-  const host = at.address === '::' || at.address === '0.0.0.0' ? '127.0.0.1' : at.address;
-  return { host, port: at.port, tls: https !== null };
-}
-
-function asListen(bound: BoundAddress | null): ListenAddress | null {
-  return bound === null ? null : { host: bound.address, port: bound.port };
-}
-
-function asText({ https, http, metrics }: EdgeAddresses): RunningGateway['addresses'] {
-  const text = ({ address, port }: BoundAddress) => `${address.includes(':') ? `[${address}]` : address}:${port}`;
-  return {
-    https: https === null ? [] : [text(https)],
-    http: http === null ? [] : [text(http)],
-    metrics: metrics === null ? null : text(metrics),
-  };
 }
