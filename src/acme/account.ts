@@ -8,6 +8,8 @@ import type { Fence, Locks } from '../kit/locks.ts';
 
 /** How long the lock of an account outlives a node that vanished while it registered, ms. */
 const LEASE = { leaseMs: 60_000 };
+/** An account that was made in the place of a closed one is itself replaced no sooner than this, ms: a CA that closes each wants none, and counts them. */
+const REPLACED_AGAIN = 24 * 3_600_000;
 
 /**
  * The account at one CA. Its key is kept before the CA hears of it, so that a kill in between loses nothing: registering again with the
@@ -20,6 +22,7 @@ export class Account {
   readonly #store: CertStore;
   readonly #locks: Locks;
   readonly #registering = new SingleFlight<AccountRecord>();
+  #replacedAt = Number.NEGATIVE_INFINITY;
 
   constructor(config: IssuerConfig, email: string | null, store: CertStore, locks: Locks) {
     this.#config = config;
@@ -51,6 +54,27 @@ export class Account {
       if (held !== null) await this.#store.putAccount({ ...held, url: null }, under);
       return this.#register(under);
     });
+  }
+
+  /**
+   * The account was deactivated, which its holder asks for and nobody can take back (RFC 8555 §7.3.6): registers another, with a new key.
+   * @param closed its URL @returns false where this has been done lately, so that it is for a person to look
+   */
+  async replace(closed: string, signal: AbortSignal): Promise<boolean> {
+    let done = true;
+    await this.#alone(signal, async (under) => {
+      const { directory } = this.#config;
+      const held = await this.#store.account(directory);
+      // Another host's order, or another node, has replaced it already.
+      if (held?.url != null && held.url !== closed) return held;
+      const now = performance.now();
+      done = now - this.#replacedAt >= REPLACED_AGAIN;
+      if (!done && held !== null) return held;
+      this.#replacedAt = now;
+      await this.#store.putAccount({ directory, key: newKeyPair().pem, url: null }, under);
+      return this.#register(under);
+    });
+    return done;
   }
 
   #alone(signal: AbortSignal, task: (under: Fence) => Promise<AccountRecord>): Promise<AccountRecord> {
@@ -100,6 +124,19 @@ function urlOf(client: acme.Client): string | null {
   } catch {
     return null;
   }
+}
+
+/**
+ * Whether the CA says that the account was deactivated: by its holder, as RFC 8555 §7.1.2 has it; what a CA closes itself is `revoked`, and stays closed.
+ * What a validation met is not the CA's own word.
+ */
+export function accountIsDeactivated(error: unknown): boolean {
+  return (
+    error instanceof IssuerError &&
+    !error.challengeFailed &&
+    error.is('unauthorized') &&
+    /\baccount\b.*\bdeactivated\b/i.test(error.detail)
+  );
 }
 
 /** Whether the CA says that it does not know the account. */

@@ -4,7 +4,7 @@ import type { CertStore } from '../certs/store.ts';
 import type { CertificateMaterial } from '../certs/x509.ts';
 import type { IssuerConfig } from '../config/config.ts';
 import { FencedError, type Locks } from '../kit/locks.ts';
-import { Account, accountIsUnknown } from './account.ts';
+import { Account, accountIsDeactivated, accountIsUnknown } from './account.ts';
 import { certificateId, DirectoryReader, parseRenewalInfo } from './directory.ts';
 import { OrderRun } from './order.ts';
 import { type Terms, Transport } from './transport.ts';
@@ -38,17 +38,30 @@ export class AcmeIssuer implements Issuer {
       try {
         return await this.#orderOnce(request, terms);
       } catch (error) {
+        const url = (await this.#store.account(this.directory))?.url ?? '';
+        if (accountIsDeactivated(error)) return await this.#orderAnew(request, terms, url, error);
         if (!accountIsUnknown(error)) throw this.#own(error);
-        const unknown = (await this.#store.account(this.directory))?.url ?? '';
         request.onStep({ step: 'account', message: `${this.name} no longer knows our account: registering again` });
         try {
-          await this.#account.recover(unknown, terms.signal);
+          await this.#account.recover(url, terms.signal);
           return await this.#orderOnce(request, terms);
         } catch (again) {
           throw this.#own(again);
         }
       }
     });
+  }
+
+  /** By another account, since this one was deactivated. The certificate that is to be replaced is the old account's, so the order does not name it. */
+  async #orderAnew(request: IssueRequest, terms: Terms, closed: string, why: unknown): Promise<CertificateMaterial> {
+    try {
+      if (!(await this.#account.replace(closed, terms.signal))) throw why;
+      const message = `warning: our account at ${this.name} was deactivated, which only somebody who has its key can ask for: a new one is registered; if it was not you, look who can read the data directory and its backups`;
+      request.onStep({ step: 'account', message });
+      return await this.#orderOnce({ ...request, replaces: null }, terms);
+    } catch (error) {
+      throw this.#own(error);
+    }
   }
 
   /** To whom the CA writes from now on. @throws where the CA does not take it; accounts that it gives later have it all the same */

@@ -169,7 +169,7 @@ function inputShapes({ z }: typeof import('zod')) {
       force: z.boolean().default(false),
     }),
     'cert.export': HostInput,
-    'cert.rm': HostInput,
+    'cert.rm': HostInput.extend({ now: z.boolean().default(false) }),
     client: z.strictObject({ client: z.enum(CLIENT_KINDS) }),
     'cache.prune': z.strictObject({ olderThan: duration.optional(), registry: text.optional() }),
     'user.add': z.strictObject({ name: text, expires: expiry.optional() }),

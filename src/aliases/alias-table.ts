@@ -48,8 +48,10 @@ export interface AddAlias {
 export interface AddedAlias {
   readonly alias: AliasEntry;
   readonly registry: RegistryEntry;
-  /** False: it stood for this registry already. */
+  /** False: it stood for this registry already, or (a label without a host) stands for another and keeps doing so. */
   readonly aliasAdded: boolean;
+  /** The registry that the name stands for in the table. */
+  readonly standsFor: string;
   readonly registryAdded: boolean;
   readonly endpointsChanged: boolean;
   /** It was there with `--no-cert` and is to have a certificate from now on. */
@@ -174,6 +176,7 @@ export class AliasTable {
           alias,
           registry,
           aliasAdded: held === undefined,
+          standsFor: held?.registry ?? registryHost,
           registryAdded: known === undefined,
           endpointsChanged,
           certificateTurnedOn,

@@ -25,6 +25,7 @@ import type {
   CertificateService,
   CoveredHost,
   Explanation,
+  RemovedImport,
   StepListener,
 } from './service.ts';
 import { type CertStore, emptyRecord } from './store.ts';
@@ -220,15 +221,27 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
     return { names: stored.names, notAfter };
   }
 
-  async removeImported(host: string): Promise<{ names: readonly string[]; hosts: readonly string[] }> {
-    const removed = await this.#hosts.removeImported(host);
-    if (removed === null) throw nothingImported(host, this.#hosts.issued(host)?.issuer ?? null);
-    const hosts = [...this.#hosts.hosts].filter((one) => coversHost(removed.names, one));
-    for (const one of hosts)
-      await this.#hosts.addEvent(one, `the imported certificate of ${removed.issuer} was removed`);
-    this.#log.info({ names: removed.names, hosts }, 'an imported certificate was removed; its hosts are ordered again');
+  async removeImported(host: string, now: boolean): Promise<RemovedImport> {
+    const removed = await this.#hosts.removeImported(host, now);
+    if (removed === null) {
+      throw nothingImported(host, this.#hosts.issued(host)?.issuer ?? null, this.#hosts.released(host) !== null);
+    }
+    const hosts = [...this.#hosts.covered].filter(({ host: one, order }) => order && coversHost(removed.names, one));
+    const names = hosts.map((one) => one.host);
+    const how = now ? 'removed, and is shown no more' : 'removed; it is shown until another is there';
+    for (const one of names)
+      await this.#hosts.addEvent(one, `the imported certificate of ${removed.issuer} was ${how}`);
+    this.#log.info(
+      { names: removed.names, hosts: names, now },
+      'an imported certificate was removed; its hosts are ordered again',
+    );
     this.#scheduler.look();
-    return { names: removed.names, hosts };
+    return {
+      names: removed.names,
+      hosts: names,
+      bare: names.filter((one) => this.#hosts.served(one) === null),
+      stays: this.#hosts.released(host) !== null,
+    };
   }
 
   exportCertificate(host: string): { certificate: string; key: string } {

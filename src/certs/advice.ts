@@ -100,8 +100,10 @@ function specialCase(type: string, detail: string, host: string): string | null 
     if (link !== null)
       return `the CA has paused this name after many failures, and waits for a person: mend what failed, open ${link}, then: gateway cert renew ${host}`;
   }
-  if (type === 'unauthorized' && /account.*(deactivated|revoked|not valid|not active)/i.test(detail))
-    return 'the CA has closed our account: ask it why, or name another CA in acme.issuers[]; what is in use is served until it runs out';
+  if (type === 'unauthorized' && /account.*deactivated/i.test(detail))
+    return 'our account at the CA was deactivated, and so was the one that this gateway made in its place within a day: somebody with access to the data directory or a backup may be doing that, or the CA wants no account of ours; what is in use is served until it runs out; another CA in acme.issuers[] is asked meanwhile';
+  if (type === 'unauthorized' && /account.*(revoked|not valid|not active)/i.test(detail))
+    return 'the CA has closed our account, and this gateway does not go round that with a new one: ask the CA why, or name another CA in acme.issuers[]; what is in use is served until it runs out';
   if (type === 'network' && /expired|not yet valid/i.test(detail))
     return "the CA's certificate looks out of date from here: set this machine's clock by NTP; where that is right, the CA (or a proxy that opens TLS) has let its own run out";
   return null;

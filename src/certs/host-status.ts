@@ -4,7 +4,7 @@ import { isOrderable, type ManagedHosts } from './managed-hosts.ts';
 import { UNCHECKED_INTERVAL } from './order-attempt.ts';
 import { renewalTime } from './schedule.ts';
 import type { CertificateInfo, Explanation } from './service.ts';
-import type { CertificateEvent, HostRecord, StoredCertificate } from './store.ts';
+import type { CertificateEvent, HostRecord, Refusal, StoredCertificate } from './store.ts';
 import { isWildcard, namesOf } from './wildcard.ts';
 import { coversHost } from './x509.ts';
 
@@ -52,18 +52,24 @@ export class HostStatus {
     const now = this.#clock.now();
     const served = this.#hosts.served(host);
     const subject = this.#subjectOf(host);
-    const { lastError } = this.#hosts.record(subject);
+    const { lastError, refused } = this.#hosts.record(subject);
     const at = this.dueAt(subject);
     const none = this.#hosts.isOnDemand(host) ? 'on demand' : at === null ? 'failed' : 'pending';
     return {
       host,
-      state: served === null ? none : served.notAfter > now ? 'valid' : 'expired',
+      state:
+        served === null || (none === 'on demand' && served.releasedAt !== undefined)
+          ? none
+          : served.notAfter > now
+            ? 'valid'
+            : 'expired',
       issuer: served?.issuer ?? null,
       serial: served?.serial ?? null,
       notBefore: served === null ? null : iso(served.notBefore),
       notAfter: served === null ? null : iso(served.notAfter),
       lastError: lastError === null ? null : { type: lastError.type, detail: lastError.detail, at: iso(lastError.at) },
       nextAttempt: at === null ? null : iso(Math.max(at, now)),
+      ...(refused === undefined ? {} : { refused: refused.map(printRefusal) }),
       ...(served !== null && served.source === 'acme' && served.name !== host ? { coveredBy: served.name } : {}),
       ...(isWildcard(host) ? { covers: this.#hostsUnder(served) } : {}),
     };
@@ -113,11 +119,23 @@ export class HostStatus {
       summary: summarise(facts),
       events: events.map(({ at, event }) => ({ at: iso(at), event })),
       // What this machine sees of itself comes first: a clock that is wrong explains much of what follows.
-      advice: [...warnings, ...(lastError === null ? [] : adviceOn(lastError, host))],
+      advice: [
+        ...warnings,
+        ...(lastError === null ? [] : adviceOn(lastError, host)),
+        ...(facts.record?.refused ?? []).flatMap((refusal) => {
+          const { issuer, type, detail } = printRefusal(refusal);
+          return [`${issuer}, which is asked first, refused: ${type}: ${detail}`, ...adviceOn(refusal, host)];
+        }),
+      ],
       nextAttempt: facts.info?.nextAttempt ?? null,
       next: nextStep(facts),
     };
   }
+}
+
+/** A CA is named by the host of its directory. */
+function printRefusal({ directory, type, detail, at }: Refusal): NonNullable<CertificateInfo['refused']>[number] {
+  return { issuer: new URL(directory).host, type, detail, at: iso(at) };
 }
 
 interface Facts {
@@ -134,15 +152,17 @@ function summarise({ host, info, record, served, now }: Facts): string {
     record?.lastError == null
       ? ''
       : `; since ${iso(record.failingSince ?? record.lastError.at)} ${record.failures} attempt${record.failures === 1 ? ' has' : 's have'} failed, the last with ${record.lastError.type}: ${record.lastError.detail}`;
-  if (info.state === 'on demand')
+  if (info.state === 'on demand' && served === null)
     return `${host} has no certificate yet: it is ordered when a client first asks for this host`;
   if (served === null) return `${host} has no certificate yet${trouble}`;
   const from =
-    served.source === 'import'
-      ? 'an imported certificate'
-      : isWildcard(served.name)
-        ? `the certificate for ${namesOf(served.name).join(' and ')}`
-        : 'a certificate';
+    served.releasedAt !== undefined
+      ? 'the imported certificate that was taken back, until it has another,'
+      : served.source === 'import'
+        ? 'an imported certificate'
+        : isWildcard(served.name)
+          ? `the certificate for ${namesOf(served.name).join(' and ')}`
+          : 'a certificate';
   const until = iso(served.notAfter);
   if (isWildcard(host) && served.notAfter > now) {
     return `${info.covers} host${info.covers === 1 ? ' is' : 's are'} served under ${from} from ${served.issuer}, valid until ${until}${trouble}`;
@@ -166,13 +186,13 @@ export function triesAgain(record: Pick<HostRecord, 'lastError' | 'uncheckedAt'>
 function nextStep({ host, info, record, served }: Facts): string {
   if (info === null) return `order one with: gateway cert renew ${host}`;
   if (info.state === 'on demand') return `order it at once with: gateway cert renew ${host}`;
-  if (served?.source === 'import')
+  if (served?.source === 'import' && served.releasedAt === undefined)
     return 'import its successor in time (gateway cert import), or an own one is ordered';
   if (info.nextAttempt === null) return `nothing is planned; try with: gateway cert renew ${host}`;
   if (record?.lastError != null) {
     return `${triesAgain(record, info.nextAttempt)}; at once with: gateway cert renew ${host}`;
   }
-  if (served === null) return `the gateway orders it at ${info.nextAttempt}`;
+  if (served === null || served.source === 'import') return `the gateway orders it at ${info.nextAttempt}`;
   const asked = record?.renewal?.fingerprint === served.fingerprint ? ', the time that the CA suggests' : '';
   return `it is renewed at ${info.nextAttempt}${asked}; nothing needs to be done`;
 }

@@ -9,7 +9,7 @@ export class ImportedCertificates {
   readonly #store: CertStore;
   readonly #now: () => number;
   #held: readonly StoredCertificate[] = [];
-  /** Taken back by the operator: each is shown until its hosts have others, and lasts no longer than this process. */
+  /** Taken back by the operator: each is shown where a host has no other, until all its hosts have one, or it runs out. */
   #released: readonly StoredCertificate[] = [];
 
   /** Empty until `replace` brings what is stored. */
@@ -24,13 +24,13 @@ export class ImportedCertificates {
 
   /** Takes what the store holds; certificates of other sources are left out. */
   replace(stored: readonly StoredCertificate[]): void {
-    const before = this.#held;
-    this.#held = stored
+    const before = [...this.#held, ...this.#released];
+    const imported = stored
       .filter(({ source }) => source === 'import')
       // One that has not changed stays the same object, and so keeps its ready TLS context.
-      .map(
-        (one) => before.find(({ name, fingerprint }) => name === one.name && fingerprint === one.fingerprint) ?? one,
-      );
+      .map((one) => before.find((other) => isSame(one, other)) ?? one);
+    this.#held = imported.filter(({ releasedAt }) => releasedAt === undefined);
+    this.#released = imported.filter(({ releasedAt }) => releasedAt !== undefined);
   }
 
   /** Checks and keeps a certificate; one for the same names is replaced. @param force takes a chain whose last issuer is not known here. @throws {OperatorError} */
@@ -57,14 +57,36 @@ export class ImportedCertificates {
     return stored;
   }
 
-  /** Takes the certificate by which the host is covered out of the store. @returns it; null where none covers the host */
-  async remove(host: string): Promise<StoredCertificate | null> {
+  /** Takes back the certificate by which the host is covered; it stays to be shown where there is no other. @returns it; null where none covers the host */
+  async release(host: string): Promise<StoredCertificate | null> {
     const found = this.find(host);
     if (found === null) return null;
-    await this.#store.removeCertificate('import', found.name);
+    const released = { ...found, releasedAt: this.#now() };
+    await this.#store.putCertificate(released);
     this.#held = this.#held.filter((one) => one !== found);
-    this.#released = [...this.#released, found];
+    this.#released = [...this.#released.filter(({ name }) => name !== found.name), released];
+    return released;
+  }
+
+  /** Takes out of the store, with its key, the certificate by which the host is covered, one that was taken back before, too. @returns it; null where none covers the host */
+  async remove(host: string): Promise<StoredCertificate | null> {
+    const found = this.find(host) ?? this.findReleased(host);
+    if (found === null) return null;
+    await this.#drop(found);
     return found;
+  }
+
+  /** Those that were taken back and are shown to nobody any more leave the store. @param needed whether it is still shown for one of its hosts. @returns whether there were any */
+  async dropReleased(needed: (certificate: StoredCertificate) => boolean): Promise<boolean> {
+    const done = this.#released.filter((one) => one.notAfter <= this.#now() || !needed(one));
+    for (const one of done) await this.#drop(one);
+    return done.length > 0;
+  }
+
+  async #drop({ name }: StoredCertificate): Promise<void> {
+    await this.#store.removeCertificate('import', name);
+    this.#held = this.#held.filter((one) => one.name !== name);
+    this.#released = this.#released.filter((one) => one.name !== name);
   }
 
   /** Of those that cover the host, the one that lasts longest; it may have run out. */
@@ -78,6 +100,10 @@ export class ImportedCertificates {
   }
 }
 
+function isSame(one: StoredCertificate, other: StoredCertificate): boolean {
+  return one.name === other.name && one.fingerprint === other.fingerprint && one.releasedAt === other.releasedAt;
+}
+
 function longestFor(certificates: readonly StoredCertificate[], host: string): StoredCertificate | null {
   let best: StoredCertificate | null = null;
   for (const certificate of certificates) {
@@ -87,7 +113,15 @@ function longestFor(certificates: readonly StoredCertificate[], host: string): S
   return best;
 }
 
-export function nothingImported(host: string, issuer: string | null): OperatorError {
+/** @param released whether one was taken back that is still shown */
+export function nothingImported(host: string, issuer: string | null, released = false): OperatorError {
+  if (released) {
+    return new OperatorError(
+      'CERTIFICATE_NOT_IMPORTED',
+      `the imported certificate of ${host} is taken back already, and shown until the host has another`,
+      { next: `to have it shown to nobody from now on: gateway cert rm ${host} --now` },
+    );
+  }
   const held = issuer === null ? 'it has none' : `its certificate is of ${issuer}`;
   return new OperatorError('CERTIFICATE_NOT_IMPORTED', `no imported certificate covers ${host}: ${held}`, {
     next: `for a new one of the CA: gateway cert renew ${host}`,

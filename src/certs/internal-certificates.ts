@@ -15,6 +15,7 @@ import type {
   CertificateService,
   CoveredHost,
   Explanation,
+  RemovedImport,
   StepListener,
 } from './service.ts';
 import type { CertStore } from './store.ts';
@@ -168,7 +169,8 @@ export class InternalCertificates implements CertificateService, CertificateOper
     return { names: stored.names, notAfter: iso(stored.notAfter) };
   }
 
-  async removeImported(host: string): Promise<{ names: readonly string[]; hosts: readonly string[] }> {
+  /** It is shown no more at once: the local CA has another. */
+  async removeImported(host: string): Promise<RemovedImport> {
     const removed = await this.#mutex.run(() => this.#imports.remove(host));
     if (removed === null) throw nothingImported(host, this.#ca.root.commonName);
     this.#publish();
@@ -177,7 +179,7 @@ export class InternalCertificates implements CertificateService, CertificateOper
       { names: removed.names, hosts },
       'an imported certificate was removed; the local CA signs for its hosts',
     );
-    return { names: removed.names, hosts };
+    return { names: removed.names, hosts, bare: [], stays: false };
   }
 
   exportCertificate(host: string): { certificate: string; key: string } {

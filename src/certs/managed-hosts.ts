@@ -183,6 +183,12 @@ export class ManagedHosts {
     return issued.notAfter >= imported.notAfter ? issued : imported;
   }
 
+  /** The context of an imported certificate that was taken back, for a host that has no other yet. */
+  released(host: string): SecureContext | null {
+    const certificate = this.served(host);
+    return certificate?.releasedAt === undefined ? null : contextOf(certificate);
+  }
+
   /** The kind that is ordered now while it is valid, else the other: a change from one to the other leaves no host without. */
   #bestIssued(host: string): StoredCertificate | null {
     const own = this.issued(host);
@@ -206,7 +212,20 @@ export class ManagedHosts {
       await this.#store.putCertificate(certificate, under);
       this.#issued.set(certificate.name, certificate);
       this.#publish();
+      await this.#dropReleased();
     });
+  }
+
+  /** A certificate that was taken back is kept until each host of its names that is to have another has it. Never rejects: the next one that is issued brings this again. */
+  async #dropReleased(): Promise<void> {
+    try {
+      const dropped = await this.#imported.dropReleased((certificate) =>
+        [...this.#hosts.values()].some(({ host, order }) => order && this.served(host) === certificate),
+      );
+      if (dropped) this.#publish();
+    } catch (error) {
+      this.#log.error({ err: error }, 'a certificate that was taken back could not be removed from the store');
+    }
   }
 
   /** Stores an operator's certificate, and serves every host that it covers under it. @throws {OperatorError} */
@@ -218,11 +237,15 @@ export class ManagedHosts {
     });
   }
 
-  /** Gives every host that the imported certificate of this one covers back to the CA; it is shown until each has its own. @returns what was removed; null where none covers the host */
-  removeImported(host: string): Promise<StoredCertificate | null> {
+  /**
+   * Gives every host that the imported certificate of this one covers back to the CA; it is shown until each has its own, and where `now`, not once more.
+   * @returns what was removed; null where none covers the host
+   */
+  removeImported(host: string, now: boolean): Promise<StoredCertificate | null> {
     return this.#mutex.run(async () => {
-      const removed = await this.#imported.remove(host);
+      const removed = now ? await this.#imported.remove(host) : await this.#imported.release(host);
       this.#publish();
+      if (!now) await this.#dropReleased();
       return removed;
     });
   }
@@ -322,7 +345,8 @@ export class ManagedHosts {
     for (const { host, order, onDemand } of this.#hosts.values()) {
       const certificate = this.served(host);
       isNeeded ||= certificate === wide && order && onDemand !== true;
-      if (certificate === null) {
+      const isReleased = certificate?.releasedAt !== undefined;
+      if (certificate === null || (isReleased && this.isOnDemand(host))) {
         if (order) waiting.add(host);
         continue;
       }

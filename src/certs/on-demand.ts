@@ -8,7 +8,7 @@ import { wildcardDomain } from './wildcard.ts';
 const FIRST_USE_WAIT = 8_000;
 
 export interface OnDemandParts {
-  readonly hosts: Pick<ManagedHosts, 'isOnDemand' | 'contexts'>;
+  readonly hosts: Pick<ManagedHosts, 'isOnDemand' | 'contexts' | 'released'>;
   readonly orders: { startOrJoin(host: string): Pick<RunningOrder, 'done'> };
   /** Ends every wait. */
   readonly signal: AbortSignal;
@@ -40,7 +40,7 @@ export class OnDemandOrders {
       over.abort();
     }
     const { byHost, wildcard } = hosts.contexts();
-    return byHost.get(host) ?? wildcard?.(wildcardDomain(host)) ?? null;
+    return byHost.get(host) ?? wildcard?.(wildcardDomain(host)) ?? hosts.released(host);
   };
 
   #enqueue(host: string): Promise<void> {

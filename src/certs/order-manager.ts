@@ -104,7 +104,7 @@ export class OrderManager {
           notes,
         );
         await Promise.all(events);
-        await this.#succeeded(host, certificate, notes, lock);
+        await this.#succeeded(host, certificate, { notes, refused }, lock);
         for (const problem of refused) await this.#tellRefusal(host, problem, notes);
         // It is kept and in use here, whatever becomes of another process; one that is not told asks for it.
         await this.#parts.published().catch(() => {});
@@ -134,11 +134,16 @@ export class OrderManager {
     return { granted: await locks.acquire(name, { ...ORDER_LEASE, signal }), waited: true };
   }
 
-  async #succeeded(host: string, certificate: StoredCertificate, notes: AttemptNotes, under: Fence): Promise<void> {
+  async #succeeded(
+    host: string,
+    certificate: StoredCertificate,
+    { notes, refused }: { readonly notes: AttemptNotes; readonly refused: readonly IssuerError[] },
+    under: Fence,
+  ): Promise<void> {
     const { hosts, log, clock } = this.#parts;
     const { issuer, serial } = certificate;
     const notAfter = iso(certificate.notAfter);
-    await this.#remember(recordSuccess(host, notes, clock.now()), under);
+    await this.#remember(recordSuccess(host, notes, refused, clock.now()), under);
     await hosts.addEvent(host, `${issuer} issued a certificate (by ${notes.challenge}), valid until ${notAfter}`);
     log.info({ host, issuer, serial, notAfter }, 'a new certificate is in use');
   }
@@ -255,8 +260,16 @@ export class RunningOrder {
 }
 
 /** What is left to remember of a host whose certificate has just come. */
-function recordSuccess(host: string, notes: AttemptNotes, now: number): HostRecord {
-  return { ...emptyRecord(host), holds: stillOn(notes.holds, now), challenge: notes.challenge };
+function recordSuccess(host: string, notes: AttemptNotes, problems: readonly IssuerError[], now: number): HostRecord {
+  const refused = problems.flatMap(({ type, detail, directory }) =>
+    type === 'waiting' || directory === null ? [] : [{ directory, type, detail, at: now }],
+  );
+  return {
+    ...emptyRecord(host),
+    ...(refused.length === 0 ? {} : { refused }),
+    holds: stillOn(notes.holds, now),
+    challenge: notes.challenge,
+  };
 }
 
 /** A host's record after a failure: counted, explained, and the next attempt set. Waiting for a CA's limit is no failure. */

@@ -33,6 +33,13 @@ export interface CertificateInfo {
   readonly notAfter: string | null;
   readonly lastError: { readonly type: string; readonly detail: string; readonly at: string } | null;
   readonly nextAttempt: string | null;
+  /** CAs that were asked first and refused, before another issued what there is; left out where none did. */
+  readonly refused?: readonly {
+    readonly issuer: string;
+    readonly type: string;
+    readonly detail: string;
+    readonly at: string;
+  }[];
   /** Where it was not issued for this very host: the wildcard that it is kept under, `*.cr.example`. */
   readonly coveredBy?: string;
   /** Of a wildcard: how many hosts of the table are served under it. */
@@ -89,6 +96,17 @@ export interface AskedDnsProvider {
   check(host: string, signal: AbortSignal): Promise<{ readonly zone: string; readonly name: string }>;
 }
 
+export interface RemovedImport {
+  /** That it was for. */
+  readonly names: readonly string[];
+  /** That are given back to the CA. */
+  readonly hosts: readonly string[];
+  /** Those of them that have no certificate until the CA has issued one. */
+  readonly bare: readonly string[];
+  /** Whether it is shown until each of them has another. */
+  readonly stays: boolean;
+}
+
 /** The commands of an operator, beside the service; both modes have them. */
 export interface CertificateOperations {
   explain(host: string): Promise<Explanation>;
@@ -98,8 +116,11 @@ export interface CertificateOperations {
     key: string,
     force?: boolean,
   ): Promise<{ readonly names: readonly string[]; readonly notAfter: string }>;
-  /** Takes the imported certificate that covers the host back out: every host that it covers is given back to the CA, local or not. @throws {OperatorError} where none covers it */
-  removeImported(host: string): Promise<{ readonly names: readonly string[]; readonly hosts: readonly string[] }>;
+  /**
+   * Takes the imported certificate that covers the host back out: every host that it covers is given back to the CA, local or not. It is shown until
+   * each has another, over restarts, too; `now`: to nobody from now on. @throws {OperatorError} where none covers it
+   */
+  removeImported(host: string, now: boolean): Promise<RemovedImport>;
   /** What is served for the host: chain and key, PEM. @throws {OperatorError} where none is held. */
   exportCertificate(host: string): { readonly certificate: string; readonly key: string };
   /** A new certificate now, with a new key. @throws {OperatorError} */

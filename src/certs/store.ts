@@ -55,6 +55,16 @@ export interface StoredCertificate extends CertificateMaterial {
   /** The CA's directory URL; null for an imported one. */
   readonly directory: string | null;
   readonly obtainedAt: number;
+  /** Of an imported one that the operator has taken back: since then it is shown only where there is no other. Left out of all others. */
+  readonly releasedAt?: number;
+}
+
+/** What a CA said that was asked before the one that issued. */
+export interface Refusal {
+  readonly directory: string;
+  readonly type: string;
+  readonly detail: string;
+  readonly at: number;
 }
 
 /** What the self-check saw: a sentence, and what to do about it. */
@@ -88,6 +98,8 @@ export interface HostRecord {
   /** The challenge that worked last. */
   readonly challenge: ChallengeType | null;
   readonly renewal: RenewalRecord | null;
+  /** By whom the certificate there is was refused before another CA issued it; left out where by none. */
+  readonly refused?: readonly Refusal[];
 }
 
 /** What the CA last said about the renewal of one certificate (RFC 9773). */

@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { shortType } from '../certs/issuer.ts';
-import type { CertificateInfo, Explanation } from '../certs/service.ts';
+import type { CertificateInfo, Explanation, RemovedImport } from '../certs/service.ts';
 import { cutDisplay, displayWidth } from '../kit/text.ts';
 import { type Cell, formatWhen, type Output, type Tone } from './output.ts';
 import { readGiven, type Session } from './session.ts';
@@ -111,6 +111,10 @@ export function certCommands(session: Session): Command {
             ? '-'
             : [`${row.lastError.type} (${formatWhen(row.lastError.at)})`, row.lastError.detail],
         ],
+        ...(row.refused ?? []).map(({ issuer, type, detail, at }): [string, string[]] => [
+          'refused before',
+          [`by ${issuer}: ${shortType(type)} (${formatWhen(at)})`, detail],
+        ]),
         ['next attempt', row.nextAttempt === null ? '-' : `${row.nextAttempt} (${formatWhen(row.nextAttempt)})`],
       ]);
     });
@@ -169,9 +173,10 @@ export function certCommands(session: Session): Command {
       'take an imported certificate out; its hosts are given back to the CA, and it is shown until each has its own',
     )
     .argument('<host>', 'a host that it covers')
+    .option('--now', 'show it to nobody from now on and forget its key, which others may have')
     .option('--json', 'print JSON')
-    .action(async (host: string, options: { json?: boolean }) => {
-      const removed = (await session.act('cert.rm', { host })) as { names: string[]; hosts: string[] };
+    .action(async (host: string, options: { now?: boolean; json?: boolean }) => {
+      const removed = (await session.act('cert.rm', { host, now: options.now === true })) as RemovedImport;
       if (options.json === true) return output.json(removed);
       output.line(`the imported certificate for ${removed.names.join(', ')} is removed`);
       const hosts =
@@ -179,6 +184,12 @@ export function certCommands(session: Session): Command {
           ? 'no host was'
           : `${removed.hosts.join(', ')} ${removed.hosts.length === 1 ? 'is' : 'are'}`;
       output.line(`${hosts} given back to the CA: gateway cert ls`);
+      if (removed.bare.length > 0) {
+        output.line(`clients of ${removed.bare.join(', ')} are refused until the CA has issued a new one`);
+      } else if (removed.stays) {
+        output.line('it is shown until each of them has its own, after a restart, too');
+        output.line(`if others have its key: gateway cert rm ${host} --now, and have its CA revoke it`);
+      }
     });
 
   group

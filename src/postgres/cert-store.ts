@@ -17,9 +17,9 @@ import type { PostgresFeed } from './feed.ts';
 const TOPIC = 'certificates';
 
 const CERTIFICATE = `source, name, directory, obtained_at AS "obtainedAt", names, not_before AS "notBefore", not_after AS "notAfter", serial, issuer,
-  fingerprint, chain, sealed_key AS key`;
+  fingerprint, chain, sealed_key AS key, released_at AS "releasedAt"`;
 const RECORD = `host, failures, failing_since AS "failingSince", next_attempt AS "nextAttempt", last_error AS "lastError", holds,
-  unchecked_at AS "uncheckedAt", challenge, renewal`;
+  unchecked_at AS "uncheckedAt", challenge, renewal, refused`;
 
 /** Certificates, accounts and orders in PostgreSQL; their private keys are sealed. */
 export class PostgresCertStore implements CertStore {
@@ -38,14 +38,14 @@ export class PostgresCertStore implements CertStore {
   }
 
   async certificates(): Promise<StoredCertificate[]> {
-    const { rows } = await this.#database.query<StoredCertificate>(
+    const { rows } = await this.#database.query<CertificateRow>(
       `SELECT ${CERTIFICATE} FROM certificates ORDER BY source, name`,
     );
     return rows.map((row) => this.#opened(row));
   }
 
   async certificate(source: StoredCertificate['source'], name: string): Promise<StoredCertificate | null> {
-    const { rows } = await this.#database.query<StoredCertificate>(
+    const { rows } = await this.#database.query<CertificateRow>(
       `SELECT ${CERTIFICATE} FROM certificates WHERE source = $1 AND name = $2`,
       [source, name],
     );
@@ -57,14 +57,28 @@ export class PostgresCertStore implements CertStore {
       certificate;
     const sealed = this.#sealer.seal(key, keyOf('certificates', source, name));
     const times = [obtainedAt, notBefore, notAfter];
+    const releasedAt = certificate.releasedAt ?? null;
     return this.#change(under, async (query) => {
       await query(
-        `INSERT INTO certificates (source, name, directory, obtained_at, not_before, not_after, names, serial, issuer, fingerprint, chain, sealed_key)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        `INSERT INTO certificates (source, name, directory, obtained_at, not_before, not_after, names, serial, issuer, fingerprint, chain, sealed_key, released_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          ON CONFLICT (source, name) DO UPDATE SET directory = excluded.directory, obtained_at = excluded.obtained_at,
            not_before = excluded.not_before, not_after = excluded.not_after, names = excluded.names, serial = excluded.serial,
-           issuer = excluded.issuer, fingerprint = excluded.fingerprint, chain = excluded.chain, sealed_key = excluded.sealed_key`,
-        [source, name, directory, ...times, JSON.stringify(names), serial, issuer, fingerprint, chain, sealed],
+           issuer = excluded.issuer, fingerprint = excluded.fingerprint, chain = excluded.chain, sealed_key = excluded.sealed_key,
+           released_at = excluded.released_at`,
+        [
+          source,
+          name,
+          directory,
+          ...times,
+          JSON.stringify(names),
+          serial,
+          issuer,
+          fingerprint,
+          chain,
+          sealed,
+          releasedAt,
+        ],
       );
       if (source === 'acme') await query('DELETE FROM acme_orders WHERE host = $1', [name]);
     });
@@ -77,28 +91,29 @@ export class PostgresCertStore implements CertStore {
   }
 
   async records(): Promise<HostRecord[]> {
-    return (await this.#database.query<HostRecord>(`SELECT ${RECORD} FROM certificate_hosts`)).rows;
+    return (await this.#database.query<RecordRow>(`SELECT ${RECORD} FROM certificate_hosts`)).rows.map(toRecord);
   }
 
   async record(host: string): Promise<HostRecord | null> {
-    const found = await this.#database.query<HostRecord>(`SELECT ${RECORD} FROM certificate_hosts WHERE host = $1`, [
+    const found = await this.#database.query<RecordRow>(`SELECT ${RECORD} FROM certificate_hosts WHERE host = $1`, [
       host,
     ]);
-    return found.rows[0] ?? null;
+    return found.rows[0] === undefined ? null : toRecord(found.rows[0]);
   }
 
   putRecord(record: HostRecord, under?: Fence): Promise<void> {
     const { host, failures, failingSince, nextAttempt, lastError, holds, uncheckedAt, challenge, renewal } = record;
     return this.#change(under, (query) =>
       query(
-        `INSERT INTO certificate_hosts (host, failures, failing_since, next_attempt, last_error, holds, unchecked_at, challenge, renewal)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        `INSERT INTO certificate_hosts (host, failures, failing_since, next_attempt, last_error, holds, unchecked_at, challenge, renewal, refused)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
          ON CONFLICT (host) DO UPDATE SET failures = excluded.failures, failing_since = excluded.failing_since,
            next_attempt = excluded.next_attempt, last_error = excluded.last_error, holds = excluded.holds,
-           unchecked_at = excluded.unchecked_at, challenge = excluded.challenge, renewal = excluded.renewal`,
+           unchecked_at = excluded.unchecked_at, challenge = excluded.challenge, renewal = excluded.renewal,
+           refused = excluded.refused`,
         [
           ...[host, failures, failingSince, nextAttempt, print(lastError)],
-          ...[JSON.stringify(holds), uncheckedAt, challenge, print(renewal)],
+          ...[JSON.stringify(holds), uncheckedAt, challenge, print(renewal), print(record.refused ?? null)],
         ],
       ),
     );
@@ -209,9 +224,21 @@ export class PostgresCertStore implements CertStore {
     });
   }
 
-  #opened(row: StoredCertificate): StoredCertificate {
-    return { ...row, key: this.#sealer.open(row.key, keyOf('certificates', row.source, row.name)) };
+  #opened({ releasedAt, ...row }: CertificateRow): StoredCertificate {
+    return {
+      ...row,
+      ...(releasedAt === null ? {} : { releasedAt }),
+      key: this.#sealer.open(row.key, keyOf('certificates', row.source, row.name)),
+    };
   }
+}
+
+type CertificateRow = Omit<StoredCertificate, 'releasedAt'> & { readonly releasedAt: number | null };
+/** As SELECT gives it. */
+export type RecordRow = Omit<HostRecord, 'refused'> & { readonly refused: HostRecord['refused'] | null };
+
+export function toRecord({ refused, ...row }: RecordRow): HostRecord {
+  return { ...row, ...(refused == null ? {} : { refused }) };
 }
 
 /** Where a private key is sealed for: see `Sealer`. */

@@ -13,6 +13,7 @@ import type {
 import { OperatorError } from '../kit/operator-error.ts';
 import type { SecretKeys } from '../kit/sealed.ts';
 import { iso } from '../kit/time.ts';
+import { type RecordRow, toRecord } from './cert-store.ts';
 import type { PostgresDatabase, Query } from './database.ts';
 import { SEALED_COLUMNS } from './sealed-columns.ts';
 
@@ -78,10 +79,12 @@ export function readWhole(database: PostgresDatabase, keys: SecretKeys): Promise
       ),
       counters: await rows('SELECT period, client, bytes FROM counters'),
       certificates: (await opened('certificates')).map(toCertificate),
-      records: await rows(
-        `SELECT host, failures, failing_since AS "failingSince", next_attempt AS "nextAttempt", last_error AS "lastError", holds,
-           unchecked_at AS "uncheckedAt", challenge, renewal FROM certificate_hosts`,
-      ),
+      records: (
+        await rows<RecordRow>(
+          `SELECT host, failures, failing_since AS "failingSince", next_attempt AS "nextAttempt", last_error AS "lastError", holds,
+             unchecked_at AS "uncheckedAt", challenge, renewal, refused FROM certificate_hosts`,
+        )
+      ).map(toRecord),
       events: await rows('SELECT host, at, event FROM certificate_events ORDER BY id'),
       accounts: (await opened('acme_accounts')).map(
         ({ directory, sealed_key: key, url }) => ({ directory, key, url }) as AccountRecord,
@@ -154,7 +157,7 @@ function rowsOf(state: WholeState): [table: string, rows: Row[]][] {
       state.records.map((one) => ({
         ...{ host: one.host, failures: one.failures, failing_since: one.failingSince, next_attempt: one.nextAttempt },
         ...{ last_error: one.lastError, holds: one.holds, unchecked_at: one.uncheckedAt },
-        ...{ challenge: one.challenge, renewal: one.renewal },
+        ...{ challenge: one.challenge, renewal: one.renewal, refused: one.refused ?? null },
       })),
     ],
     ['certificate_events', [...state.events] as unknown as Row[]],
@@ -249,6 +252,7 @@ function toCertificate(row: Row): StoredCertificate {
   return {
     ...{ source, name, directory, names, serial, issuer, fingerprint, chain, key: row.sealed_key },
     ...{ obtainedAt: row.obtained_at, notBefore: row.not_before, notAfter: row.not_after },
+    ...(row.released_at === null ? {} : { releasedAt: row.released_at }),
   } as StoredCertificate;
 }
 
@@ -257,5 +261,6 @@ function fromCertificate(one: StoredCertificate): Row {
   return {
     ...{ source, name, directory, names, serial, issuer, fingerprint, chain, sealed_key: one.key },
     ...{ obtained_at: one.obtainedAt, not_before: one.notBefore, not_after: one.notAfter },
+    released_at: one.releasedAt ?? null,
   };
 }

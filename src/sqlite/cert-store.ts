@@ -45,9 +45,9 @@ export class SqliteCertStore implements CertStore {
       checkFence(this.#database, under);
       this.#run(
         `INSERT OR REPLACE INTO certificates
-         (source, name, directory, obtained_at, names, not_before, not_after, serial, issuer, fingerprint, chain, private_key)
-         VALUES (@source, @name, @directory, @obtainedAt, @names, @notBefore, @notAfter, @serial, @issuer, @fingerprint, @chain, @key)`,
-        { ...certificate, names: JSON.stringify(certificate.names) },
+         (source, name, directory, obtained_at, names, not_before, not_after, serial, issuer, fingerprint, chain, private_key, released_at)
+         VALUES (@source, @name, @directory, @obtainedAt, @names, @notBefore, @notAfter, @serial, @issuer, @fingerprint, @chain, @key, @releasedAt)`,
+        { releasedAt: null, ...certificate, names: JSON.stringify(certificate.names) },
       );
       if (certificate.source === 'acme') this.#run('DELETE FROM acme_orders WHERE host = @name', certificate);
     })();
@@ -74,13 +74,14 @@ export class SqliteCertStore implements CertStore {
     checkFence(this.#database, under);
     this.#run(
       `INSERT OR REPLACE INTO certificate_hosts
-       (host, failures, failing_since, next_attempt, last_error, holds, unchecked_at, challenge, renewal)
-       VALUES (@host, @failures, @failingSince, @nextAttempt, @lastError, @holds, @uncheckedAt, @challenge, @renewal)`,
+       (host, failures, failing_since, next_attempt, last_error, holds, unchecked_at, challenge, renewal, refused)
+       VALUES (@host, @failures, @failingSince, @nextAttempt, @lastError, @holds, @uncheckedAt, @challenge, @renewal, @refused)`,
       {
         ...record,
         lastError: print(record.lastError),
         holds: JSON.stringify(record.holds),
         renewal: print(record.renewal),
+        refused: print(record.refused ?? null),
       },
     );
     await durable(this.#database);
@@ -196,6 +197,7 @@ function toCertificate(row: Row): StoredCertificate {
     fingerprint: row.fingerprint,
     chain: row.chain,
     key: row.private_key,
+    ...(row.released_at === null ? {} : { releasedAt: row.released_at }),
   } as StoredCertificate;
 }
 
@@ -210,6 +212,7 @@ function toRecord(row: Row): HostRecord {
     uncheckedAt: row.unchecked_at,
     challenge: row.challenge,
     renewal: parse(row.renewal),
+    ...(row.refused === null ? {} : { refused: parse(row.refused) }),
   } as HostRecord;
 }
 

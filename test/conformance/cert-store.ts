@@ -71,6 +71,26 @@ export function certStoreConformance(name: string, open: () => CertStoreHarness 
       expect(await store.certificate('import', 'a.example.com')).toBeNull();
     });
 
+    it('keeps since when a certificate is taken back, until it is put again without', async () => {
+      const own = certificate({ source: 'import', directory: null });
+      await store.putCertificate({ ...own, releasedAt: 1_700_000_000_001 });
+      const [held] = await (await harness.reopen()).certificates();
+      expect(held).toEqual({ ...own, releasedAt: 1_700_000_000_001 });
+      await store.putCertificate(own);
+      expect(await store.certificates()).toStrictEqual([own]);
+    });
+
+    it('keeps who refused a host before it had its certificate', async () => {
+      const refused = [{ directory: 'https://ca.example/dir', type: 'caa', detail: 'not here', at: 1_700_000_000_000 }];
+      await store.putRecord({ ...emptyRecord('a.example.com'), refused });
+      expect(await (await harness.reopen()).record('a.example.com')).toEqual({
+        ...emptyRecord('a.example.com'),
+        refused,
+      });
+      await store.putRecord(emptyRecord('a.example.com'));
+      expect(await store.records()).toStrictEqual([emptyRecord('a.example.com')]);
+    });
+
     it('removes a certificate by source and name, and no other', async () => {
       await store.putCertificate(certificate());
       await store.putCertificate(certificate({ source: 'import', directory: null }));

@@ -134,6 +134,10 @@ describeWith(NEEDS, 'a gateway that has no domain', () => {
       expect(added).toContain(`its images are pulled as ${host}/registry.corp.example/NAME`);
       const taken = await gateway.ok('alias', 'add', 'k8s', 'k8s.gcr.io');
       expect(taken).toContain(`${host}/k8s.gcr.io/NAME`);
+      expect(taken).toContain('k8s still stands for registry.k8s.io; k8s.gcr.io is in the table');
+      const labelled = await gateway.cli(['cert', 'explain', 'k8s']);
+      expect(labelled.code).toBe(1);
+      expect(labelled.stderr).toContain(`k8s has no host of its own, since the domain is the address ${address}`);
       // The bare address is what is shown without a server name, and where a client sends an address as one.
       expect(await shown(space, address, null)).toContain('Pebble Intermediate CA');
       expect(await shown(space, address, 'unknown.example')).toContain('unrecognized name');

@@ -117,8 +117,8 @@ const CASES: Readonly<Record<string, Plan & { readonly says: RegExp; readonly or
     says: /^a limit of the CA is reached: nothing to do but wait/,
   },
   'an account that the CA has closed': {
-    fault: refusal('unauthorized', 'Account is not valid, has status "deactivated"'),
-    says: /^the CA has closed our account: ask it why, or name another CA in acme\.issuers\[\]/,
+    fault: refusal('unauthorized', 'Account is not valid, has status "revoked"'),
+    says: /^the CA has closed our account, and this gateway does not go round that with a new one: ask the CA why, or name another CA in acme\.issuers\[\]/,
   },
 };
 
@@ -151,6 +151,28 @@ it('registers again, and tells it, where the CA has lost the account', async () 
   expect(steps.find(({ step }) => step === 'account')?.message).toContain('registering again');
 });
 
+it('registers another account, once, where somebody has deactivated ours; one that the CA has closed stays closed', async () => {
+  const { ca, rig } = await plant({});
+  const registered = ca.registrations;
+  ca.closeAccounts('deactivated');
+  const { error, steps } = await rig.obtain(HOST, true);
+  expect(error).toBeNull();
+  expect(steps.find(({ step }) => step === 'account')?.message).toMatch(
+    /^warning: .* was deactivated, .*a new one is registered/,
+  );
+  expect(ca.registrations).toBe(registered + 1);
+  // The certificate that is replaced is of another account by now.
+  expect(ca.orders.at(-1)?.replaces).toBeUndefined();
+  const { events } = await rig.service.explain(HOST);
+  expect(events.map(({ event }) => event).join()).toContain('was deactivated');
+  ca.closeAccounts('deactivated');
+  const again = await rig.obtain(HOST, true);
+  expect(again.error?.next).toMatch(/was deactivated, and so was the one/);
+  ca.closeAccounts('revoked');
+  expect((await rig.obtain(HOST, true)).error?.next).toMatch(/^the CA has closed our account/);
+  expect(ca.registrations).toBe(registered + 1);
+});
+
 it('tells of a first CA that refuses although the second issues', async () => {
   const listeners = await openListeners();
   const clock = new TestClock();
@@ -167,4 +189,14 @@ it('tells of a first CA that refuses although the second issues', async () => {
   expect(steps.find(({ step }) => step === 'refused')?.message).toMatch(/not by our policy; the next CA is asked/);
   const { events } = await rig.service.explain(HOST);
   expect(events.map(({ event }) => event).join('\n')).toMatch(/had refused it before: .*not by our policy; .*policy/);
+  // As long as that certificate is in use, over restarts, too.
+  await rig.restart(HOST);
+  const { host: issuer } = new URL(one.directory);
+  expect(rig.service.info(HOST)?.refused).toMatchObject([{ issuer, detail: 'not by our policy' }]);
+  expect((await rig.service.explain(HOST)).advice.join('\n')).toMatch(
+    /asked first, refused: .*not by our policy\n.*policy/,
+  );
+  one.faults.splice(0);
+  await rig.obtain(HOST, true);
+  expect(rig.service.info(HOST)?.refused).toBeUndefined();
 });

@@ -170,7 +170,7 @@ export class CertificateRig {
   }
 
   /** As after a kill: nothing of the old process is left but the database. */
-  async restart(...hosts: string[]): Promise<void> {
+  async restart(...hosts: (string | CoveredHost)[]): Promise<void> {
     await this.stop();
     await this.#open();
     await this.start(...hosts);

@@ -150,6 +150,14 @@ function inTable(added: AddedAlias, domain: string): string {
   const { alias, registry } = added;
   const called = isHostless(alias.name, domain) ? alias.name : `${alias.name} (${alias.host})`;
   const from = `fetched from ${registry.endpoints.join(', ')}`;
+  if (added.standsFor !== registry.host) {
+    const known = added.registryAdded
+      ? `new, and ${from}`
+      : added.endpointsChanged
+        ? `from now on ${from}`
+        : 'in the table';
+    return `${called} still stands for ${added.standsFor}; ${registry.host} is ${known}`;
+  }
   const stands = added.aliasAdded
     ? `${called} stands for ${registry.host}`
     : `${called} stood for ${registry.host} already`;

@@ -1,3 +1,4 @@
+import { isHostless } from '../../aliases/names.ts';
 import type { CertificateInfo } from '../../certs/service.ts';
 import { isWildcard, wildcardDomain } from '../../certs/wildcard.ts';
 import { type CertificateMaterial, coversHost, readMaterial, requireKnownIssuer } from '../../certs/x509.ts';
@@ -66,8 +67,8 @@ export function certOperations(deps: OperationsDeps): Record<string, Operation> 
     },
 
     'cert.rm': async (input) => {
-      const { host } = await parseInput('cert.rm', input);
-      const removed = await required(deps).removeImported(certificateHost(deps, host));
+      const { host, now } = await parseInput('cert.rm', input);
+      const removed = await required(deps).removeImported(certificateHost(deps, host), now);
       await deps.live?.settled();
       return removed;
     },
@@ -146,7 +147,16 @@ function unknown(host: string): OperatorError {
 function certificateHost({ table, certificates, config }: OperationsDeps, given: string): string {
   const { aliases, hosts } = table.snapshot();
   const alias = aliases.get(given.toLowerCase());
-  if (alias !== undefined) return alias.host;
+  if (alias !== undefined) {
+    if (!isHostless(alias.name, config.domain)) return alias.host;
+    throw new OperatorError(
+      'HOST_UNKNOWN',
+      `${alias.name} has no host of its own, since the domain is the address ${config.domain}`,
+      {
+        next: `its images are pulled by prefix, under the certificate of that: ${config.domain}`,
+      },
+    );
+  }
   const address = parseAddress(given.replace(/^\[|\]$/g, ''));
   if (address !== null) return address.toString();
   const wildcard = isWildcard(given);

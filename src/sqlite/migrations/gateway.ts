@@ -10,6 +10,7 @@ import { identity } from './008-identity.ts';
 import { tokens } from './009-tokens.ts';
 import { dnsChallenges } from './010-dns-challenges.ts';
 import { objects } from './011-objects.ts';
+import { released } from './012-released.ts';
 
 /** Schema of `gateway.db`: what must never be lost. */
 export const gatewayMigrations: readonly Migration[] = [
@@ -24,4 +25,5 @@ export const gatewayMigrations: readonly Migration[] = [
   tokens,
   dnsChallenges,
   objects,
+  released,
 ];

@@ -106,6 +106,8 @@ export class FakeCa {
   readonly #server = createServer((request, response) => void this.#serve(request, response));
   readonly #nonces = new Set<string>();
   readonly #accounts = new Map<string, JsonWebKey>();
+  /** URLs of accounts, and what has become of them. */
+  readonly #closed = new Map<string, 'deactivated' | 'revoked'>();
   readonly #orders: Order[] = [];
   readonly #replaced = new Set<string>();
   readonly #ca;
@@ -156,6 +158,11 @@ export class FakeCa {
   /** As after a disaster at the CA: it knows no account any more. */
   forgetAccounts(): void {
     this.#accounts.clear();
+  }
+
+  /** Every account that there is now is refused from now on: at its holder's wish, or by the CA's own decision (RFC 8555 §7.1.2). */
+  closeAccounts(status: 'deactivated' | 'revoked'): void {
+    for (const url of this.#accounts.keys()) this.#closed.set(url, status);
   }
 
   /** Someone else has replaced this certificate. */
@@ -225,6 +232,10 @@ export class FakeCa {
     const key = this.#accounts.get(account);
     if (key === undefined) return this.#problem(response, 400, 'accountDoesNotExist', `unknown account ${account}`);
     if (!jws.signedBy(key)) return this.#problem(response, 403, 'unauthorized', 'the signature is wrong');
+    const closed = this.#closed.get(account);
+    if (closed !== undefined) {
+      return this.#problem(response, 403, 'unauthorized', `Account is not valid, has status "${closed}"`);
+    }
     if (resource === 'account') {
       this.#noteContact(jws.payload);
       return this.#json(response, 200, { status: 'valid' });
@@ -250,6 +261,8 @@ export class FakeCa {
     this.#noteContact(jws.payload);
     this.externalAccounts.push(jws.payload?.externalAccountBinding);
     const url = `${this.#base}/account/${thumbprint(jwk)}`;
+    const closed = this.#closed.get(url);
+    if (closed !== undefined) return this.#problem(response, 403, 'unauthorized', `this account is ${closed}`);
     const known = this.#accounts.has(url);
     if (!known) this.registrations++;
     this.#accounts.set(url, jwk);

@@ -10,6 +10,7 @@ const HOSTS = ['a.gw.test', 'b.gw.test', 'c.gw.test'];
 /** Hosts on demand, and orders that end when the test says so. */
 function open(wait = 60_000) {
   const byHost = new Map<string, SecureContext>();
+  const released = new Map<string, SecureContext>();
   const failed = new Set<string>();
   const running: { host: string; end: (works: boolean) => void }[] = [];
   const begun: string[] = [];
@@ -18,6 +19,7 @@ function open(wait = 60_000) {
     hosts: {
       isOnDemand: (host) => HOSTS.includes(host) && !byHost.has(host) && !failed.has(host),
       contexts: () => ({ byHost, fallback: null }),
+      released: (host) => released.get(host) ?? null,
     },
     orders: {
       startOrJoin: (host) => {
