@@ -35,6 +35,9 @@ const CORP = 'registry.corp.example:5000';
 const NOT_RUN: Readonly<Record<string, string>> = {
   'docker pull localhost:8443/quay.io/prometheus/busybox':
     'needs a Docker daemon beside it; three-ways-to-pull.test.ts has one',
+  'GATEWAY_DOMAIN=203.0.113.10 ./scripts/gateway serve':
+    'in place of the gateway with a domain, which the lines below go on with; certificates-address.test.ts starts one',
+  'docker pull 203.0.113.10/quay.io/prometheus/busybox:latest': 'needs that gateway, and a Docker daemon beside it',
   'gateway client docker --gateway https://cr.example.com --apply':
     'asks on a terminal, and writes to /etc/docker; client-apply.test.ts answers it',
   'npm test': 'this is one of those tests',
@@ -138,12 +141,12 @@ describeWith(
     const before: Readonly<Record<string, () => Promise<unknown>>> = {
       // Whoever goes from one to the other ends the first.
       'GATEWAY_DOMAIN=cr.example.com GATEWAY_ACME_EMAIL': stop,
-      // All names of the first table, which are ordered one after the other.
+      // The domain at once, and the names of the first table when somebody asks for them.
       './scripts/gateway doctor': () =>
-        eventually('each name to have a certificate', async () => {
+        eventually('the domain to have a certificate', async () => {
           const { stdout } = await runOk(shell('gateway cert ls --json'));
           const rows = JSON.parse(stdout) as CertificateInfo[];
-          return rows.every(({ state, host }) => state === 'valid' || !host.endsWith('.cr.example.com'));
+          return rows.some(({ state, host }) => state === 'valid' && host === 'cr.example.com');
         }),
       'gateway restore': async () => {
         await stop();

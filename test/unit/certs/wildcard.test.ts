@@ -103,6 +103,6 @@ it('gives way to an imported one, and comes back when that is removed', async ()
   expect(status.info(WILDCARD)).toMatchObject({ state: 'valid', issuer: 'Corp', covers: 3 });
   expect(status.info(HUB)).toMatchObject({ issuer: 'Corp' });
   expect(status.info(HUB)).not.toHaveProperty('coveredBy');
-  await hosts.removeImported(HUB);
+  await hosts.removeImported(HUB, false);
   expect(status.info(HUB)).toMatchObject({ issuer: 'CA', coveredBy: WILDCARD });
 });
