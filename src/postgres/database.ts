@@ -145,15 +145,7 @@ export class PostgresDatabase {
   /** A connection of its own, connected: for `LISTEN`. Its errors are the caller's. @param timeout of a statement, ms */
   async connect(timeout: number): Promise<Client> {
     await this.#ready();
-    const client = new Client(this.#config(this.#speaksTls, timeout));
-    // Of a client that is not connected yet; whoever uses it adds a listener.
-    client.on('error', () => {});
-    try {
-      await client.connect();
-      return client;
-    } catch (error) {
-      throw this.explain(error);
-    }
+    return this.#explained(() => this.#client(this.#speaksTls, timeout));
   }
 
   /** See `explainFailure`. */
@@ -204,19 +196,27 @@ export class PostgresDatabase {
   /** With `prefer`, without TLS where the server speaks none. */
   async #firstClient(): Promise<Client> {
     this.#speaksTls = true;
-    const client = new Client(this.#config(true, MIGRATION_TIMEOUT));
+    try {
+      return await this.#client(true, MIGRATION_TIMEOUT);
+    } catch (error) {
+      if (!(error instanceof Error) || error.message !== NO_TLS || !mayBePlain(this.#target)) throw error;
+    }
+    this.#speaksTls = false;
+    return this.#client(false, MIGRATION_TIMEOUT);
+  }
+
+  async #client(withTls: boolean, timeout: number): Promise<Client> {
+    const client = new Client(this.#config(withTls, timeout));
+    // Of a client that is not connected yet; whoever uses it adds a listener.
     client.on('error', () => {});
     try {
       await client.connect();
       return client;
     } catch (error) {
-      if (!(error instanceof Error) || error.message !== NO_TLS || !mayBePlain(this.#target)) throw error;
+      // The server waits for a minute for what this client has no answer to, and this process for the server.
+      client.end().catch(() => {});
+      throw error;
     }
-    this.#speaksTls = false;
-    const plain = new Client(this.#config(false, MIGRATION_TIMEOUT));
-    plain.on('error', () => {});
-    await plain.connect();
-    return plain;
   }
 
   #config(withTls: boolean, timeout: number): ClientConfig {

@@ -11,6 +11,11 @@ const REFUSED: ReadonlySet<string> = new Set(['28', '3D', '3F', '42501', '0A']);
 /** Two transactions met, and one of them was rolled back: the same once more may succeed. */
 const RETRIED: ReadonlySet<string> = new Set(['40001', '40P01']);
 
+/** `too_many_connections`, and what to do about it. */
+const TOO_MANY = '53300';
+const MORE =
+  'raise max_connections of the server, or put PgBouncer (pool_mode = transaction) before it: each gateway holds up to five connections';
+
 /** What Node says of a connection that could not be made or broke. */
 const NETWORK: ReadonlySet<string> = new Set([
   ...['ECONNREFUSED', 'ECONNRESET', 'ECONNABORTED', 'EPIPE', 'ETIMEDOUT', 'ENOENT', 'ENETDOWN', 'ENETUNREACH'],
@@ -49,6 +54,7 @@ export function explainFailure(error: unknown, where: string): unknown {
   const { message } = error;
   if (error instanceof DatabaseError) {
     const code = error.code ?? '';
+    if (code === TOO_MANY) return away(where, `it has as many connections as it takes (${message})`, error, MORE);
     if (has(AWAY, code)) return away(where, message, error);
     if (has(REFUSED, code)) return refused(where, message, adviceFor(code), error);
     // `detail` and `where` quote whole rows.
@@ -84,8 +90,9 @@ function adviceFor(code: string): string {
   return 'check the URL of the database, and the rights of its user';
 }
 
-function away(where: string, reason: string, cause: unknown): OperatorError {
+function away(where: string, reason: string, cause: unknown, next?: string): OperatorError {
   return new OperatorError('DATABASE_UNREACHABLE', `the database ${where} cannot be reached: ${reason}`, {
+    next,
     cause: quiet(cause),
   });
 }

@@ -67,7 +67,7 @@ export async function openFleet(options: FleetOptions, lifecycle: Lifecycle): Pr
   const postgres = await openPostgres({ ...options, sealer: options.keys });
   lifecycle.defer('the connections to the database', () => postgres.close());
   const secrets = new FleetSecrets({ database: postgres.database, sealer: options.keys });
-  await proveKeys(secrets);
+  await proveKeys(secrets, postgres.database.where);
   const fleet = fleetOf(postgres, postgres, new Uptake(postgres.feed), await postgres.identity(), options);
   lifecycle.defer('the list of nodes', () => fleet.nodes.close());
   await fleet.nodes.observe();
@@ -97,7 +97,7 @@ export async function openServingFleet(options: ServingOptions, lifecycle: Lifec
   lifecycle.defer('the connections to the database', () => postgres.close());
   const { database, feed, locks } = postgres;
   const secrets = new FleetSecrets({ database, sealer: keys });
-  await unlessAway(() => proveKeys(secrets));
+  await unlessAway(() => proveKeys(secrets, database.where));
   const identity = (await unlessAway(() => postgres.identity())) ?? kept.before('identity');
   if (identity === undefined) throw new Error(`${keptFile} has no identity of the fleet`);
   kept.put('identity', identity);
@@ -153,8 +153,15 @@ async function measure(database: PostgresStores['database']) {
 }
 
 /** @throws {OperatorError} `SECRET_KEY_MISSING` */
-async function proveKeys(secrets: FleetSecrets): Promise<void> {
-  await secrets.shared(PROOF, () => 'the keys are those of this fleet');
+async function proveKeys(secrets: FleetSecrets, where: string): Promise<void> {
+  try {
+    await secrets.shared(PROOF, () => 'the keys are those of this fleet');
+  } catch (error) {
+    if (!(error instanceof OperatorError) || error.code !== 'SECRET_KEY_MISSING') throw error;
+    const { code, message, next } = error;
+    const others = `the keys of this gateway are not those of the database ${where}: ${message}`;
+    throw new OperatorError(code, others, { next, cause: error });
+  }
 }
 
 /** @throws as `ask`, unless the database is away */

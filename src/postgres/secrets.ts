@@ -96,7 +96,11 @@ export class FleetTicketKeys {
     this.#current = kept === undefined ? randomBytes(TICKET_KEY_BYTES) : Buffer.from(kept, 'base64');
     this.#reloader = new Reloader(
       () => this.#load(),
-      (error) => options.log.warn({ err: error }, 'the keys of session tickets could not be read; it is tried again'),
+      (error) => {
+        // That it is away was said, and this is tried for as long.
+        const level = isAway(error) ? 'debug' : 'warn';
+        options.log[level]({ err: error }, 'the keys of session tickets could not be read; it is tried again');
+      },
     );
     this.#unwatch = options.feed.watch(TOPIC, this, this.#reloader.request);
     this.#timer = setInterval(() => this.#look(), Math.min(LOOK, options.everyMs / 4)).unref();

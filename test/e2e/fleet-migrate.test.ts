@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
@@ -133,10 +133,12 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     expect((await gateway.cli(['restore', archive])).stderr).toContain('is in a database that several share');
     expect((await gateway.cli(['migrate', '--to', 'sqlite'])).stderr).toContain('is in use by');
     await gateway.stop();
+    leaveLog(join(gateway.dataDir, 'gateway.db'));
     const moved = JSON.parse(await gateway.ok('migrate', '--to', 'sqlite', '--json'));
     expect(moved).toMatchObject({ to: gateway.dataDir, aside: expect.stringContaining('gateway-moved-') });
     gateway.configure({});
     expect(await state()).toEqual(before);
+    expect([moved.aside, join(gateway.dataDir, 'gateway.db')].map(countLeft)).toEqual([1, 0]);
     const local = new Database(join(gateway.dataDir, 'gateway.db'), { readonly: true });
     expect(local.prepare('SELECT size, last_use FROM objects JOIN object_givers USING (digest)').all()).toEqual([
       { size: 42, last_use: 1_764_000_000_123 },
@@ -146,3 +148,20 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     expect(await state()).toEqual(before);
   });
 });
+
+/** As a process that was killed leaves a database: its last change is in the log beside the file alone. */
+function leaveLog(file: string): void {
+  const database = new Database(file);
+  database.prepare("INSERT INTO counters VALUES ('left', 'client', 1)").run();
+  const files = [file, `${file}-wal`];
+  for (const one of files) copyFileSync(one, `${one}.killed`);
+  database.close();
+  for (const one of files) renameSync(`${one}.killed`, one);
+}
+
+function countLeft(file: string): number {
+  const database = new Database(file, { readonly: true });
+  const rows = database.prepare("SELECT 1 FROM counters WHERE period = 'left'").all();
+  database.close();
+  return rows.length;
+}

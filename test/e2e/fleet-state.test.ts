@@ -13,6 +13,8 @@ import { describeWith } from '../support/programs.ts';
 describeWith([...POSTGRES], 'two gateways with one PostgreSQL', () => {
   let server: PostgresServer;
   let folder: string;
+  /** Without the password. */
+  let url: string;
   let one: TestGateway;
   let other: TestGateway;
   showLogOfFailures(() => one);
@@ -24,9 +26,10 @@ describeWith([...POSTGRES], 'two gateways with one PostgreSQL', () => {
     const [secretFile, passwordFile] = [join(folder, 'keys'), join(folder, 'password')];
     writeFileSync(secretFile, randomBytes(32).toString('base64'), { mode: 0o600 });
     writeFileSync(passwordFile, server.password, { mode: 0o600 });
-    const url = new URL(await server.createDatabase());
-    url.password = '';
-    const config = { database: url.href, secretFile, listen: { workers: 2 } };
+    const whole = new URL(await server.createDatabase());
+    whole.password = '';
+    url = whole.href;
+    const config = { database: url, secretFile, listen: { workers: 2 } };
     const env = { GATEWAY_DATABASE_PASSWORD_FILE: passwordFile };
     one = await prepareGateway({ config, env });
     other = await prepareGateway({ config, env });
@@ -68,6 +71,16 @@ describeWith([...POSTGRES], 'two gateways with one PostgreSQL', () => {
       expect(await ping(other, 'corp.localhost')).toBe(200);
       await other.ok('alias', 'rm', 'corp');
       await expect(ping(one, 'corp.localhost').catch((error: Error) => error.message)).resolves.not.toBe(200);
+    }
+  });
+
+  it('say what is wrong with a password, and end', async () => {
+    const stranger = await prepareGateway({ config: { database: url, secretFile: join(folder, 'keys') } });
+    try {
+      const ran = await stranger.cli(['alias', 'ls'], { ms: 40_000 });
+      expect([ran.code, ran.stderr]).toEqual([1, expect.stringContaining('the password is missing or wrong')]);
+    } finally {
+      await stranger.close();
     }
   });
 

@@ -1,9 +1,13 @@
-import { randomBytes } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { randomBytes, X509Certificate } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { SecretKeys } from '../../src/kit/sealed.ts';
+import { KeptState } from '../../src/postgres/kept-state.ts';
 import { PostgresNodes } from '../../src/postgres/nodes.ts';
 import { openPostgres } from '../../src/postgres/open.ts';
-import { FleetSecrets } from '../../src/postgres/secrets.ts';
+import { FleetSecrets, FleetTicketKeys } from '../../src/postgres/secrets.ts';
 import { Uptake } from '../../src/postgres/uptake.ts';
 import { silentLog } from '../../src/telemetry/log.ts';
 import { nodesConformance } from '../conformance/nodes.ts';
@@ -13,6 +17,9 @@ import { describeWith } from '../support/programs.ts';
 
 /** Nodes live by tenths of their times: a second without a heartbeat is a death. */
 const HASTE = 10;
+const DAY = 24 * 3_600_000;
+/** How long keys of session tickets are used, ms. */
+const TICKETS_FOR = 1_500;
 const KEY = randomBytes(32).toString('base64');
 
 describeWith([...POSTGRES], 'nodes of a fleet', () => {
@@ -112,6 +119,52 @@ describeWith([...POSTGRES], 'nodes of a fleet', () => {
       expect([...one.certificates().keys()].sort()).toEqual([one.self.id, other.self.id].sort());
       expect(one.certificates().get(other.self.id)).toBe(other.identity.certificate);
       expect([...stranger.certificates().keys()]).toEqual([stranger.self.id]);
+      await all.close();
+    });
+
+    it('takes another certificate long before its own is over, and the others know it', async () => {
+      const all = await fleet();
+      const [one, other] = [await all.join(), await all.join()];
+      await eventually('both to be known', () => one.live().length === 2 && other.live().length === 2);
+      const first = one.identity.certificate;
+      vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 21 * DAY });
+      try {
+        await eventually('the other to know the new one', () => {
+          const known = other.certificates().get(one.self.id);
+          return known !== first && known === one.identity.certificate;
+        });
+      } finally {
+        vi.useRealTimers();
+      }
+      expect(Date.parse(new X509Certificate(first).validTo)).toBeGreaterThan(Date.now() + 21 * DAY);
+      expect(one.live()).toHaveLength(2);
+      await all.close();
+    });
+
+    it('has the keys of session tickets of the others, over each change of them', async () => {
+      const all = await fleet();
+      const folder = mkdtempSync(join(tmpdir(), 'ticket-keys-'));
+      const log = silentLog();
+      const nodes = [await all.join(), await all.join()];
+      const keys = await Promise.all(
+        nodes.map(async ({ secrets, postgres: { locks, feed } }, index) => {
+          const kept = KeptState.open(join(folder, `${index}`), new SecretKeys(KEY, 'keys'), log);
+          const opened = await FleetTicketKeys.open({ secrets, locks, feed, kept, log, everyMs: TICKETS_FOR });
+          return { opened, kept };
+        }),
+      );
+      const seen = new Set<string>();
+      await eventually('three that both have', () => {
+        const [one, other] = keys.map(({ opened }) => opened.current().toString('hex'));
+        if (one !== undefined && one === other) seen.add(one);
+        return seen.size === 3;
+      });
+      // One of them has made each: no more than there was time for.
+      const [revision] = await server.query("SELECT revision FROM revisions WHERE topic = 'secrets'", all.url);
+      expect(Number(revision)).toBeLessThanOrEqual(seen.size + 1);
+      await Promise.all(keys.map(({ opened }) => opened.close()));
+      await Promise.all(keys.map(({ kept }) => kept.close()));
+      rmSync(folder, { recursive: true });
       await all.close();
     });
 
