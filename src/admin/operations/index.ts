@@ -37,7 +37,16 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
   return new Map(
     Object.entries(operations).map(([name, operation]): [string, Operation] => [
       name,
-      (input, context) => operation(input, context).finally(() => takenIntoUse(deps, name, context)),
+      async (input, context) => {
+        let result: unknown;
+        let behind: Behind = [];
+        try {
+          result = await operation(input, context);
+        } finally {
+          behind = await takenIntoUse(deps, name, context);
+        }
+        return behind.length > 0 && isObject(result) ? { ...result, behind } : result;
+      },
     ]),
   );
 }
@@ -48,17 +57,26 @@ const SHARED_CHANGES: ReadonlySet<string> = new Set([
   ...['registry.set', 'registry.rm', 'user.add', 'user.rotate', 'user.rm', 'cert.import', 'cert.renew', 'cert.rm'],
 ]);
 
+/** Gateways that do not serve by a change yet: beside its result, for programs; left out there where all do. */
+type Behind = readonly { readonly id: string; readonly address: string | null }[];
+
 /** Waits until every process of this gateway, and every other gateway that shares its state, serves by what was changed; says which do not. */
-async function takenIntoUse({ live, nodes }: OperationsDeps, name: string, context: OperationContext): Promise<void> {
+async function takenIntoUse({ live, nodes }: OperationsDeps, name: string, context: OperationContext): Promise<Behind> {
   await live?.settled();
-  if (!SHARED_CHANGES.has(name)) return;
-  for (const { id, address } of (await nodes.settled(context.signal)).nodes) {
+  if (!SHARED_CHANGES.has(name)) return [];
+  const behind = (await nodes.settled(context.signal)).nodes.map(({ id, address }) => ({ id, address }));
+  for (const { id, address } of behind) {
     const who = address === null ? id : `${id} (${address})`;
     context.step(
       'node',
       `the gateway ${who} does not serve by it yet; it will as soon as it has read it, or at its next start`,
     );
   }
+  return behind;
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function reloadOperations({ live, config }: OperationsDeps): Record<string, Operation> {
