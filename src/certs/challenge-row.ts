@@ -21,8 +21,8 @@ export function challengeRow(challenge: Challenge): ChallengeRow {
       return { type, id: host, answer: JSON.stringify({ chain, key }), expires_at: expiresAt };
     }
     case 'dns-01': {
-      const { host, zone, name, value } = challenge;
-      return { type, id: `${name} ${value}`, answer: JSON.stringify({ host, zone }), expires_at: expiresAt };
+      const { host, zone, provider, name, value } = challenge;
+      return { type, id: `${name} ${value}`, answer: JSON.stringify({ host, zone, provider }), expires_at: expiresAt };
     }
   }
 }
@@ -36,8 +36,8 @@ export function challengeOf({ type, id, answer, expires_at: expiresAt }: Challen
       return { type, host: id, ...(JSON.parse(answer) as Pick<AlpnChallenge, 'chain' | 'key'>), expiresAt };
     case 'dns-01': {
       const space = id.indexOf(' ');
-      const { host, zone } = JSON.parse(answer) as Pick<DnsChallenge, 'host' | 'zone'>;
-      return { type, host, zone, name: id.slice(0, space), value: id.slice(space + 1), expiresAt };
+      const parts = JSON.parse(answer) as Pick<DnsChallenge, 'host' | 'zone' | 'provider'>;
+      return { type, ...parts, name: id.slice(0, space), value: id.slice(space + 1), expiresAt };
     }
   }
 }

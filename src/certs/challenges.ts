@@ -50,6 +50,8 @@ export interface DnsChallenge {
   /** Whose order it is for: while one runs, the record is that order's to remove. */
   readonly host: string;
   readonly zone: string;
+  /** What put it there, as `DnsZones.kind`; no other can remove it. Records of before this was kept have none, and whoever there is tries. */
+  readonly provider?: string;
   /** Of the TXT record, without a dot at the end; several values may stand side by side. */
   readonly name: string;
   readonly value: string;

@@ -8,6 +8,8 @@ import { hostLock, ORDER_LEASE } from './order-manager.ts';
 
 /** Port: the zones of DNS in which this gateway may put records, through one provider. src/dns/ implements it. */
 export interface DnsZones {
+  /** What puts records there, as `acme.dns.provider` has it. */
+  readonly kind: string;
   /** For people: `rfc2136 (192.0.2.53:53)`. */
   readonly provider: string;
   /** Where the answers for a host have to stand: the CNAMEs of `_acme-challenge` followed, its zone found. @throws {IssuerError} `dnsZone` */
@@ -64,6 +66,8 @@ export class DnsChallenges {
   readonly #mutex = new Mutex();
   #zones: DnsZones | null;
   #sweeping: Promise<void> = Promise.resolve();
+  /** Records of other providers that were told of. */
+  readonly #told = new Set<string>();
 
   constructor(parts: DnsChallengesParts) {
     this.#parts = parts;
@@ -81,7 +85,8 @@ export class DnsChallenges {
     if (zones === null) throw new IssuerError('challengeUnavailable', 'acme.dns names no provider');
     const { zone, name, via } = await zones.find(host, signal);
     const expiresAt = this.#parts.clock.now() + REMEMBERED;
-    const challenge: DnsChallenge = { type: 'dns-01', host: order, zone, name, value, expiresAt };
+    const provider = zones.kind;
+    const challenge: DnsChallenge = { type: 'dns-01', host: order, zone, provider, name, value, expiresAt };
     await this.#parts.challenges.put(challenge, under);
     const withdraw = () => this.#withdraw(zones, challenge);
     try {
@@ -99,8 +104,9 @@ export class DnsChallenges {
 
   /** Removes what an earlier run left of this order. To be called by the holder of its lock, before it puts up answers. */
   async clear(order: string): Promise<void> {
+    const zones = this.#zones;
     for (const challenge of await this.#left()) {
-      if (challenge.host === order && this.#zones !== null) await this.#withdraw(this.#zones, challenge);
+      if (challenge.host === order && zones !== null && isOf(zones, challenge)) await this.#withdraw(zones, challenge);
     }
   }
 
@@ -118,8 +124,10 @@ export class DnsChallenges {
   async #sweep(): Promise<void> {
     const { locks, signal, log } = this.#parts;
     const zones = this.#zones;
+    const left = await this.#left();
+    for (const challenge of left) if (zones === null || !isOf(zones, challenge)) this.#tellOfAnothers(challenge);
     if (zones === null) return;
-    for (const order of new Set((await this.#left()).map(({ host }) => host))) {
+    for (const order of new Set(left.filter((one) => isOf(zones, one)).map(({ host }) => host))) {
       if (signal.aborted) return;
       // Held: the order runs, here or on another node, and removes its own.
       const lock = await locks.tryAcquire(hostLock(order), ORDER_LEASE);
@@ -153,9 +161,24 @@ export class DnsChallenges {
     }
   }
 
+  /** Once: whoever knows the other provider's credentials has to decide. */
+  #tellOfAnothers({ zone, name, value, provider }: DnsChallenge): void {
+    const key = `${name} ${value}`;
+    if (this.#told.has(key)) return;
+    this.#told.add(key);
+    this.#parts.log.warn(
+      { zone, name, value, provider },
+      'a record that an earlier run put into DNS stands there still, and acme.dns.provider is another now: remove it by hand',
+    );
+  }
+
   #change(task: () => Promise<void>): Promise<void> {
     return this.#mutex.run(task);
   }
+}
+
+function isOf(zones: DnsZones, { provider }: DnsChallenge): boolean {
+  return provider === undefined || provider === zones.kind;
 }
 
 function within(signal: AbortSignal): AbortSignal {

@@ -11,6 +11,7 @@ const PAGE = 500;
 
 /** Alibaba Cloud DNS, signed by an AccessKey (request signature V3). https://help.aliyun.com/zh/dns/api-alidns-2015-01-09-overview */
 export class Alidns implements DnsProvider {
+  readonly kind = 'alidns';
   readonly name: string;
   readonly #endpoint: string;
   readonly #keyId: string;

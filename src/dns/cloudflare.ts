@@ -12,6 +12,7 @@ const PAGE = 100;
 
 /** Cloudflare's API v4, with an API token that may edit DNS of the zone. https://developers.cloudflare.com/api/resources/dns/ */
 export class Cloudflare implements DnsProvider {
+  readonly kind = 'cloudflare';
   readonly name = 'cloudflare';
   readonly #endpoint: string;
   readonly #token: Secret;

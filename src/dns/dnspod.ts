@@ -13,6 +13,7 @@ const USER_AGENT = 'registry-gateway/1.0';
 
 /** DNSPod (Tencent Cloud), by a DNSPod token. https://docs.dnspod.cn/api/ ; accounts of DNSPod International have an API of their own. */
 export class Dnspod implements DnsProvider {
+  readonly kind = 'dnspod';
   readonly name: string;
   readonly #endpoint: string;
   readonly #tokenId: string;

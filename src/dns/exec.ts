@@ -18,6 +18,7 @@ const PIPES_AFTER_EXIT = 1_000;
  * of it. The program has this gateway's environment but for its own variables, in which there are secrets.
  */
 export class Exec implements DnsProvider {
+  readonly kind = 'exec';
   readonly name: string;
   readonly #program: string;
   readonly #timeout: number;

@@ -1,7 +1,10 @@
 import type { DnsPlace, DnsRecord } from '../certs/dns-01.ts';
+import type { DnsProviderName } from '../config/config.ts';
 
 /** How records get into zones. @throws {IssuerError} `dnsProvider`, all of them, in the provider's own words where it has any */
 export interface DnsProvider {
+  /** As `acme.dns.provider` has it. */
+  readonly kind: DnsProviderName;
   /** For people; no secret is in it. */
   readonly name: string;
   /** Does nothing where the value is there; leaves the others of the name alone. */

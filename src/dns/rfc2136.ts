@@ -38,6 +38,7 @@ export interface Rfc2136Options {
 
 /** Dynamic updates (RFC 2136) over TCP, signed with a TSIG key (RFC 8945). BIND, Knot, PowerDNS and Windows take them. */
 export class Rfc2136 implements DnsProvider {
+  readonly kind = 'rfc2136';
   readonly name: string;
   readonly #options: Rfc2136Options;
   readonly #server: string;

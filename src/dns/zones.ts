@@ -31,6 +31,10 @@ export class ProviderZones implements DnsZones {
     this.#port = options.port;
   }
 
+  get kind(): string {
+    return this.#provider.kind;
+  }
+
   get provider(): string {
     return this.#provider.name;
   }

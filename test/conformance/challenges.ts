@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import type { Challenge, Challenges } from '../../src/certs/challenges.ts';
+import type { Challenge, Challenges, DnsChallenge } from '../../src/certs/challenges.ts';
 import { FencedError, type Locks } from '../../src/kit/locks.ts';
 
 export interface ChallengesHarness {
@@ -36,6 +36,7 @@ const dns = (change: Partial<Challenge> = {}) =>
     type: 'dns-01',
     host: '*.example.com',
     zone: 'example.com',
+    provider: 'cloudflare',
     name: '_acme-challenge.example.com',
     value: 'digest-1',
     expiresAt: NOW + 60_000,
@@ -83,6 +84,13 @@ export function challengesConformance(name: string, open: () => ChallengesHarnes
       expect(await harness.other.list(NOW)).toEqual(expect.arrayContaining(both));
       await harness.other.remove(dns());
       expect(await store.list(NOW)).toEqual([dns({ value: 'digest-2' })]);
+      const { provider, ...older } = dns({ value: 'digest-2' }) as DnsChallenge;
+      await store.put(older);
+      expect(await harness.other.list(NOW)).toEqual([older]);
+      await harness.other.remove({ ...older, provider: 'exec' });
+      expect(await store.list(NOW)).toEqual([older]);
+      await harness.other.remove(older);
+      expect([await store.list(NOW), provider]).toEqual([[], 'cloudflare']);
     });
 
     it('removes from any node, and never what has taken the place', async () => {

@@ -11,7 +11,10 @@ function partsOf(challenge: Challenge): { id: string; answer: string } {
     case 'tls-alpn-01':
       return { id: challenge.host, answer: challenge.chain + challenge.key };
     case 'dns-01':
-      return { id: `${challenge.name} ${challenge.value}`, answer: `${challenge.zone} ${challenge.host}` };
+      return {
+        id: `${challenge.name} ${challenge.value}`,
+        answer: `${challenge.zone} ${challenge.provider} ${challenge.host}`,
+      };
   }
 }
 const idOf = (challenge: Challenge) => `${challenge.type} ${partsOf(challenge).id}`;
