@@ -148,6 +148,13 @@ describeWith(
           const rows = JSON.parse(stdout) as CertificateInfo[];
           return rows.some(({ state, host }) => state === 'valid' && host === 'cr.example.com');
         }),
+      // Looking at a name orders nothing for it.
+      './scripts/gateway alias add': async () => {
+        const quay = JSON.parse(
+          (await runOk(shell('gateway cert show quay.cr.example.com --json'))).stdout,
+        ) as CertificateInfo;
+        expect(quay.state).toBe('on demand');
+      },
       'gateway restore': async () => {
         await stop();
         cwd = join(bed.folder, 'home');

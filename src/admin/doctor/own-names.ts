@@ -130,10 +130,12 @@ async function reach(
   if (isIPv6(address) && !own.some((one) => isIPv6(one) && one !== '::1'))
     return { problem: 'this machine has no IPv6 address', sure: true };
   const path = '/.well-known/acme-challenge/doctor';
+  // A look is no use: where a certificate is ordered at the first one, the domain's name shows who answers, too.
+  const named = deps.certificates?.info(host)?.state === 'on demand' ? deps.config.domain : host;
   const ask = (port: number, tls: boolean) => {
     // One answer for all names at an address, where the name does not matter: of plain HTTP.
-    const key = `${address} ${port} ${tls ? host : ''}`;
-    const known = asked.get(key) ?? whoAnswers(address, port, { host, tls, path, pseudonym }, signal);
+    const key = `${address} ${port} ${tls ? named : ''}`;
+    const known = asked.get(key) ?? whoAnswers(address, port, { host: named, tls, path, pseudonym }, signal);
     asked.set(key, known);
     return known;
   };
