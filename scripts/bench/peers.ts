@@ -226,7 +226,12 @@ export interface GatewayOptions {
 export const ORIGIN_HOST = 'origin.test';
 
 /** The program as people run it from a checkout. */
-export const GATEWAY = join(import.meta.dirname, '../gateway');
+export const GATEWAY = gatewayOf(join(import.meta.dirname, '../..'));
+
+/** That of another checkout. */
+export function gatewayOf(checkout: string): string {
+  return join(checkout, 'scripts/gateway');
+}
 
 /** Where the gateway keeps its data and listens, and how it runs in every scenario: in one process, on no other ports, with its access log. */
 export function gatewaySettings(

@@ -4,10 +4,12 @@ import { coldBlob, coldCrowd } from './scenarios/cold.ts';
 import { coldFast, coldStarts } from './scenarios/cold-fast.ts';
 import { coldImage } from './scenarios/cold-image.ts';
 import { fairness } from './scenarios/fairness.ts';
+import { fleet } from './scenarios/fleet.ts';
 import { handshakes } from './scenarios/handshakes.ts';
 import { indexCost } from './scenarios/index-cost.ts';
 import { memory } from './scenarios/memory.ts';
 import { rangeStorms } from './scenarios/range-storms.ts';
+import { single } from './scenarios/single.ts';
 import { coldOverSlowLink } from './scenarios/slow-link.ts';
 import { smallMachine } from './scenarios/small-machine.ts';
 import { start } from './scenarios/start.ts';
@@ -31,6 +33,8 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   13: rangeStorms,
   14: coldOverBadLink,
   fairness,
+  fleet,
+  single,
   15: smallMachine,
   slow: coldOverSlowLink,
   workers,

@@ -24,7 +24,7 @@ function named(name: Program | GoProgram | OptionalClient): string {
 }
 
 /** What is missing, each in words; empty where the tests can run. */
-function missing(needs: readonly Need[]): string[] {
+export function missing(needs: readonly Need[]): string[] {
   return needs.flatMap((need) => {
     if (need === 'linux') return process.platform === 'linux' ? [] : ['Linux'];
     if (need === 'root') return process.getuid?.() === 0 ? [] : ['root'];
