@@ -26,8 +26,11 @@ export interface Denial extends RepositoryKey {
 
 /** Port: denials among gateways that share their table. What registries deny to one counts for all. */
 export interface SharedDenials {
-  /** Tells the others; at once, or when they can be told again. */
-  announce(denial: Denial): void;
+  /**
+   * Tells the others; at once, or when they can be told again.
+   * @param known something was known here of what is denied; where not, a client may have made the name up, and the others may hear of it later
+   */
+  announce(denial: Denial, known: boolean): void;
   /** Calls `listener` with what other gateways were denied, in order, what was missed first. The function returned ends that. */
   watch(listener: (denial: Denial) => void): () => void;
 }

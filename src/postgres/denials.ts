@@ -10,8 +10,15 @@ const TOPIC = 'denials';
 /** What was told a moment ago is not told again, ms: whoever asks for what is denied can make the database write no more than this. */
 const TOLD_FOR = 60_000;
 const MAX_TOLD = 10_000;
-/** Denials that wait for the database; beyond them the oldest are told by whichever node is denied next. */
+/** Denials that wait for the database, of each kind; beyond them the oldest are told by whichever node is denied next. */
 const MAX_WAITING = 10_000;
+/**
+ * Denials of what this node knew nothing of that it tells in a minute, of one registry; the rest waits. Clients can make names up without end, and each
+ * is a row that lies for long. A registry that closes repositories closes few in a minute; and another node that hears of one late gives meanwhile only
+ * what it would have given if nobody had asked here.
+ */
+const UNKNOWN_IN_MINUTE = 60;
+const MINUTE = 60_000;
 /** Read in one go. */
 const BATCH = 1_000;
 /** How long one is kept, days: a node that was away for longer is to be started with an empty cache. */
@@ -38,6 +45,11 @@ export class PostgresDenials implements SharedDenials {
   readonly #options: PostgresDenialsOptions;
   readonly #told = new LRUCache<string, true>({ max: MAX_TOLD, ttl: TOLD_FOR });
   readonly #waiting = new Map<string, Denial>();
+  /** The same, of what this node knew nothing of. */
+  readonly #unknown = new Map<string, Denial>();
+  /** By registry: how many of those were told in this minute. */
+  readonly #toldUnknown = new Map<string, number>();
+  #minute: NodeJS.Timeout | undefined;
   readonly #listeners = new Set<(denial: Denial) => void>();
   readonly #reloader: Reloader;
   readonly #ends: readonly (() => void)[];
@@ -57,14 +69,16 @@ export class PostgresDenials implements SharedDenials {
     ];
   }
 
-  announce(denial: Denial): void {
+  announce(denial: Denial, known: boolean): void {
     const { digest } = denial;
     const id = digest === undefined ? repositoryId(denial) : contentId(denial, digest);
-    if (this.#told.has(id)) return;
+    // One that waits its turn may turn out to be of something known.
+    if (this.#told.has(id) && !(known && this.#unknown.delete(id))) return;
     this.#told.set(id, true);
-    const [oldest] = this.#waiting.keys();
-    if (this.#waiting.size >= MAX_WAITING && oldest !== undefined) this.#waiting.delete(oldest);
-    this.#waiting.set(id, denial);
+    const waiting = known ? this.#waiting : this.#unknown;
+    const [oldest] = waiting.keys();
+    if (waiting.size >= MAX_WAITING && oldest !== undefined) waiting.delete(oldest);
+    waiting.set(id, denial);
     this.#reloader.request();
   }
 
@@ -81,6 +95,7 @@ export class PostgresDenials implements SharedDenials {
 
   async close(): Promise<void> {
     for (const end of this.#ends) end();
+    clearTimeout(this.#minute);
     await this.#reloader.close();
   }
 
@@ -89,8 +104,22 @@ export class PostgresDenials implements SharedDenials {
       await this.#tell(denial);
       this.#waiting.delete(id);
     }
+    for (const [id, denial] of [...this.#unknown]) {
+      const told = this.#toldUnknown.get(denial.registry) ?? 0;
+      if (told >= UNKNOWN_IN_MINUTE) continue;
+      await this.#tell(denial);
+      this.#unknown.delete(id);
+      this.#toldUnknown.set(denial.registry, told + 1);
+      this.#minute ??= setTimeout(() => this.#nextMinute(), MINUTE).unref();
+    }
     // What nobody here would hear of is left for whoever listens.
     if (this.#listeners.size > 0) await this.#hear();
+  }
+
+  #nextMinute(): void {
+    this.#minute = undefined;
+    this.#toldUnknown.clear();
+    if (this.#unknown.size > 0) this.#reloader.request();
   }
 
   #tell({ registry, repository, digest = '' as Digest }: Denial): Promise<void> {

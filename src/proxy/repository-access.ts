@@ -62,7 +62,7 @@ export class RepositoryAccess {
 
   /** From now on what other gateways of this table were denied counts here too, and what this one is denied there. The function returned ends the first. */
   shareDenials(shared: SharedDenials): () => void {
-    this.#announce = (denial) => shared.announce(denial);
+    this.#announce = (denial, known) => shared.announce(denial, known);
     return shared.watch(({ digest, ...repository }) => {
       const known = this.#facts?.deny(repository, digest) ?? true;
       if (known) this.denials.add(repositoryId(repository));
@@ -190,7 +190,7 @@ export class RepositoryAccess {
     if (known) this.#shared?.denied(asked, digest);
     if (known) this.denials.add(repositoryId(asked));
     // Whether the others know something of it or not, which each finds out for itself.
-    this.#announce({ registry: asked.registry, repository: asked.repository, digest });
+    this.#announce({ registry: asked.registry, repository: asked.repository, digest }, known);
   }
 
   /** This repository brought what is not the blob: what it said of it before is void, and so is what it gave. */

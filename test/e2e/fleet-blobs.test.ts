@@ -122,4 +122,20 @@ describeWith([...POSTGRES], 'blobs through three gateways with one PostgreSQL', 
     await ended;
     expect(fetched() - other.size).toBeLessThan(MIB);
   });
+
+  it('are given by none of them any more once the registry has denied the repository to one, also not by one that was away', async () => {
+    const blob = add(300_000);
+    for (const gateway of gateways) expect(await pull(gateway, blob.digest)).toEqual([200, blob.digest]);
+    const [one, other, away] = gateways as [TestGateway, TestGateway, TestGateway];
+    await away.stop();
+    upstream.faults = () => ({ status: 403 });
+    const path = `/v2/docker.io/${REPOSITORY}/manifests/new`;
+    expect((await fetch(`http://127.0.0.1:${one.httpPort}${path}`)).status).toBeGreaterThan(400);
+    const refused = async (gateway: TestGateway) => ((await pull(gateway, blob.digest))[0] as number) > 400;
+    expect(await refused(one)).toBe(true);
+    await eventually('the other to hear of it', () => refused(other));
+    await Promise.all([other.stop().then(() => other.start()), away.start()]);
+    await eventually('the one that was away to hear of it', () => refused(away));
+    expect(await Promise.all([one, other, away].map(refused))).toEqual([true, true, true]);
+  });
 });
