@@ -124,6 +124,8 @@ describeWith([...POSTGRES], 'blobs through three gateways with one PostgreSQL', 
   });
 
   it('are given by none of them any more once the registry has denied the repository to one, also not by one that was away', async () => {
+    await Promise.all(gateways.filter((gateway) => !gateway.running()).map((gateway) => gateway.start()));
+    await together(3);
     const blob = add(300_000);
     for (const gateway of gateways) expect(await pull(gateway, blob.digest)).toEqual([200, blob.digest]);
     const [one, other, away] = gateways as [TestGateway, TestGateway, TestGateway];
