@@ -1,7 +1,8 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { LRUCache } from 'lru-cache';
 import type { ByteSource } from '../kit/byte-source.ts';
 import type { Extent } from '../kit/interval-set.ts';
-import { contentId, type Digest, type RepositoryKey } from '../oci/names.ts';
+import { contentId, type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import { isManifestDigest } from '../oci/schema1.ts';
 import type { BlobSink } from '../oci/transfer.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -27,6 +28,11 @@ const MAX_TOUCHED = 10_000;
 /** Denials that the index could not be told yet are tried again so often, ms; more than these are not waited for. */
 const DENIAL_RETRY = 5_000;
 const MAX_DENIALS = 10_000;
+/**
+ * A giver that was denied is not believed for so long, ms, whatever the index says: another gateway may be slower to tell the index of a denial than the
+ * others, and what the index said a moment before may still be on its way. What it gives again here this gateway knows by itself.
+ */
+const VOID_FOR = 2 * 60_000;
 /** How long a client may wait before it follows a redirect, seconds: the time of a queue of downloads. */
 const LINK_SECONDS = 15 * 60;
 
@@ -47,6 +53,8 @@ export class SecondLevel {
   readonly #wrong = new LRUCache<Digest, true>({ max: MAX_WRONG });
   readonly #found = new LRUCache<Digest, { readonly found: FoundObject | null }>({ max: MAX_FOUND, ttl: FOUND_FOR });
   readonly #seen = new LRUCache<Digest, number>({ max: MAX_FOUND, ttl: SEEN_FOR });
+  /** Givers, and digests of them, that were denied a moment ago. */
+  readonly #void = new LRUCache<string, true>({ max: MAX_DENIALS, ttl: VOID_FOR });
   readonly #closing = new AbortController();
   readonly #bytesRead;
   readonly #requests;
@@ -86,8 +94,14 @@ export class SecondLevel {
     return this.store.works && this.#index.works;
   }
 
-  /** Null where the store does not have it, or cannot be asked. */
+  /** Null where the store does not have it, or cannot be asked. Its givers are those that nobody is known to have denied. */
   async find(digest: Digest): Promise<FoundObject | null> {
+    const found = await this.#find(digest);
+    if (found === null || (this.#void.size === 0 && this.#denials.size === 0)) return found;
+    return { ...found, givers: found.givers.filter(({ repository }) => !this.#isVoid(repository, digest)) };
+  }
+
+  async #find(digest: Digest): Promise<FoundObject | null> {
     if (this.#wrong.has(digest)) return null;
     const known = this.#found.get(digest);
     if (known !== undefined) return known.found;
@@ -221,13 +235,19 @@ export class SecondLevel {
 
   /** See `SharedContent.denied`. */
   denied(repository: RepositoryKey, digest?: Digest): void {
-    this.#found.clear();
+    this.disbelieve(repository, digest);
     if (this.#denials.size >= MAX_DENIALS) return;
-    const id = digest === undefined ? `${repository.registry}/${repository.repository}` : contentId(repository, digest);
+    const id = digest === undefined ? repositoryId(repository) : contentId(repository, digest);
     this.#denials.set(id, { repository, digest });
     this.#denying ??= this.#deny().finally(() => {
       this.#denying = null;
     });
+  }
+
+  /** See `SharedContent.deniedElsewhere`. */
+  disbelieve(repository: RepositoryKey, digest?: Digest): void {
+    this.#found.clear();
+    this.#void.set(digest === undefined ? repositoryId(repository) : contentId(repository, digest), true);
   }
 
   used(digest: Digest): void {
@@ -256,6 +276,11 @@ export class SecondLevel {
     this.tier.close();
   }
 
+  #isVoid(repository: RepositoryKey, digest: Digest): boolean {
+    const ids = [repositoryId(repository), contentId(repository, digest)];
+    return ids.some((id) => this.#void.has(id) || this.#denials.has(id));
+  }
+
   #forget(digest: Digest): void {
     this.#found.delete(digest);
     this.#seen.delete(digest);
@@ -274,7 +299,7 @@ export class SecondLevel {
           break;
         } catch (error) {
           this.#log.warn({ err: error }, "the shared store's index did not take a denial; it is tried again");
-          await new Promise((resolve) => setTimeout(resolve, DENIAL_RETRY).unref());
+          await delay(DENIAL_RETRY, undefined, { signal: this.#closing.signal, ref: false }).catch(() => {});
         }
       }
       this.#denials.delete(id);

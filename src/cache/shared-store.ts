@@ -21,6 +21,8 @@ export interface SharedContent {
   link(digest: Digest): Promise<{ readonly url: string; readonly size: number } | null>;
   /** The registry has denied this repository, or one digest of it. */
   denied(repository: RepositoryKey, digest?: Digest): void;
+  /** The same, to another gateway, which tells the index of the store. */
+  deniedElsewhere(repository: RepositoryKey, digest?: Digest): void;
 }
 
 /** A store that several gateways share, and the index of it. */
@@ -67,6 +69,10 @@ export class SharedStore implements SharedContent {
 
   denied(repository: RepositoryKey, digest?: Digest): void {
     this.secondLevel.denied(repository, digest);
+  }
+
+  deniedElsewhere(repository: RepositoryKey, digest?: Digest): void {
+    this.secondLevel.disbelieve(repository, digest);
   }
 
   async close(): Promise<void> {

@@ -65,6 +65,7 @@ export class RepositoryAccess {
     this.#announce = (denial, known) => shared.announce(denial, known);
     return shared.watch(({ digest, ...repository }) => {
       const known = this.#facts?.deny(repository, digest) ?? true;
+      this.#shared?.deniedElsewhere(repository, digest);
       if (known) this.denials.add(repositoryId(repository));
     });
   }

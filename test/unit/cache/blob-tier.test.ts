@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Fetch } from '../../../src/cache/blob-cache.ts';
+import type { SharedContent } from '../../../src/cache/shared-store.ts';
 import { TruncatedError } from '../../../src/kit/byte-source.ts';
 import {
   type Content,
@@ -97,6 +98,35 @@ describe('the second level of the cache', () => {
     await isKept(content);
     expect([tier.calls, rig.cache.admin.stats().bytesFetched, gave]).toEqual([[], SIZE, 1]);
   });
+
+  it.each([
+    ['here', 'of the repository', (shared: SharedContent, { key }: Content) => shared.denied(key)],
+    ['here', 'of the digest', (shared: SharedContent, { key, digest }: Content) => shared.denied(key, digest)],
+    ['elsewhere', 'of the repository', (shared: SharedContent, { key }: Content) => shared.deniedElsewhere(key)],
+    [
+      'elsewhere',
+      'of the digest',
+      (shared: SharedContent, { key, digest }: Content) => shared.deniedElsewhere(key, digest),
+    ],
+  ])(
+    'a denial %s, %s, counts at once: what the index says, or has said, of that giver is not believed',
+    async (_, __, deny) => {
+      const content = someContent();
+      await tier.holds(content.digest, content.bytes, 'other.example');
+      await tier.objects.put({ digest: content.digest, kind: 'blob', size: SIZE }, [
+        { repository: content.key, open: true },
+      ]);
+      const { shared } = rig.cache;
+      if (shared === null) throw new Error('no shared store');
+      expect(await shared.givers(content.digest)).toHaveLength(2);
+      // The index is away: nobody can tell it.
+      tier.objects.deny = () => Promise.reject(new Error('the index is away'));
+      deny(shared, content);
+      const left = [{ repository: { registry: 'other.example', repository: 'another/one' }, open: true }];
+      expect(await shared.givers(content.digest)).toEqual(left);
+      expect((await tier.objects.find(content.digest))?.givers).toHaveLength(2);
+    },
+  );
 
   it('brings only what an earlier fill did not', async () => {
     const content = someContent();
