@@ -20,8 +20,8 @@ import { imagePaths, MiB, url } from './stage.ts';
 
 const NODES = ['node-1', 'node-2', 'node-3'] as const;
 const CLIENTS = 30;
-/** Of the image that they all pull: 160 MiB. */
-const LAYERS = [64, 48, 24, 16, 8].map((size) => size * MiB);
+/** Of the image that they all pull: 80 MiB, which the clients take together 30 times. */
+const LAYERS = [32, 24, 12, 8, 4].map((size) => size * MiB);
 const SIZE = LAYERS.reduce((sum, layer) => sum + layer, 0);
 /** How long an idle fleet is watched for what it costs the database, ms. */
 const IDLE = 20_000;
