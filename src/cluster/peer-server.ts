@@ -124,7 +124,15 @@ export class PeerServer {
         response.destroy();
       });
     });
-    this.#server.on('tlsClientError', (error, socket) => {
+    this.#server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
+      // It left before it had shown who it is: a node may that has been ended, or gave up waiting.
+      if (error.code === 'ECONNRESET') {
+        options.log.debug(
+          { address: socket.remoteAddress },
+          'somebody left cluster.listen in the middle of a handshake',
+        );
+        return;
+      }
       options.log.warn(
         { address: socket.remoteAddress, reason: error.message },
         'somebody that is no node of this fleet was refused on cluster.listen',

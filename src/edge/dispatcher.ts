@@ -5,6 +5,7 @@ import type { Grant } from '../access/access.ts';
 import type { Reservation } from '../access/quotas.ts';
 import { andThen } from '../kit/async.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
+import type { Freshness } from '../kit/freshness.ts';
 import { elapsed, steadyNow } from '../kit/time.ts';
 import { gatewaysIn, MAX_GATEWAYS } from '../kit/via.ts';
 import { RegistryError } from '../oci/errors.ts';
@@ -37,6 +38,8 @@ export interface DispatcherDeps {
   readonly app: EdgeApp;
   readonly routes: Routes;
   readonly pulls: PullDeps;
+  /** Null where nobody else changes what requests are decided by. */
+  readonly freshness: Freshness | null;
   /** As `Via` names this gateway. */
   readonly pseudonym: string;
   readonly forwarded: ForwardedHeaders;
@@ -48,7 +51,21 @@ export interface DispatcherDeps {
 const CLIENT_CLOSED_REQUEST = 499;
 /** Sees every request of every port first: refuses methods, serves pulls straight to Node's response, and gives the rest to Hono. */
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
-  const { routes, pulls, pseudonym, forwarded, accessLog, log } = deps;
+  const { routes, pulls, freshness, pseudonym, forwarded, accessLog, log } = deps;
+  const decide = (context: RequestContext, request: IncomingMessage, response: ServerResponse): void => {
+    try {
+      if (request.headers.via !== undefined) context.via = requireForward(request.headers.via, pseudonym);
+      const route = context.service === 'registry' ? routes.resolve(context) : null;
+      if (route !== null) {
+        servePull(pulls, context, route, request, response);
+        return;
+      }
+      response.setHeader('x-request-id', context.id);
+      void answerByApp(deps, context)(request, response);
+    } catch (error) {
+      sendAnswer(response, context, errorAnswer(error, context, log));
+    }
+  };
   return (request, response, connection) => {
     // The connection ends with the answer before.
     if (connection.confused) return;
@@ -81,18 +98,14 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       sendAnswer(response, context, requestInvalid(context.fault));
       return;
     }
-    try {
-      if (request.headers.via !== undefined) context.via = requireForward(request.headers.via, pseudonym);
-      const route = context.service === 'registry' ? routes.resolve(context) : null;
-      if (route !== null) {
-        servePull(pulls, context, route, request, response);
-        return;
-      }
-      response.setHeader('x-request-id', context.id);
-      void answerByApp(deps, context)(request, response);
-    } catch (error) {
-      sendAnswer(response, context, errorAnswer(error, context, log));
+    if (freshness?.isOver(context.started) === true && context.service === 'registry') {
+      const go = (): void => {
+        if (!context.left) decide(context, request, response);
+      };
+      freshness.renewed().then(go, go);
+      return;
     }
+    decide(context, request, response);
   };
 }
 

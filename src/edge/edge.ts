@@ -6,6 +6,7 @@ import type { CertificateService } from '../certs/service.ts';
 import { wildcardDomain } from '../certs/wildcard.ts';
 import { gatherFacts } from '../clients/facts.ts';
 import type { Config } from '../config/config.ts';
+import type { Freshness } from '../kit/freshness.ts';
 import { descriptorLimit } from '../kit/process.ts';
 import type { RegistryOutline } from '../proxy/outline.ts';
 import type { ProxyCore } from '../proxy/reply.ts';
@@ -46,6 +47,8 @@ export interface EdgeOptions {
   readonly certificates: EdgeCertificates | null;
   readonly proxy: ProxyCore;
   readonly access: AccessPort;
+  /** Until when requests may be decided by what this process knows; null, or left out, where nobody else changes that. */
+  readonly freshness?: Freshness | null;
   /** The registries of the table as people who pull may know them. */
   readonly outlines: () => readonly RegistryOutline[] | Promise<readonly RegistryOutline[]>;
   /** True, or why the gateway is not ready. */
@@ -163,7 +166,16 @@ export class Edge {
       isFull,
       log,
     };
-    const dispatch = createDispatcher({ app, routes, pulls, pseudonym: options.pseudonym, forwarded, accessLog, log });
+    const dispatch = createDispatcher({
+      app,
+      routes,
+      pulls,
+      freshness: options.freshness ?? null,
+      pseudonym: options.pseudonym,
+      forwarded,
+      accessLog,
+      log,
+    });
     const servers = new HttpServers(dispatch, connections, limits);
     const tls = { connections, servers, ticketKeys, handshakeMs, metrics, log };
     this.#connections = connections;

@@ -1,5 +1,6 @@
 import { setTimeout as timer } from 'node:timers/promises';
 import type { Client } from 'pg';
+import { type Moment, moment } from '../kit/freshness.ts';
 import { jitter } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { CHANNEL, type PostgresDatabase } from './database.ts';
@@ -46,6 +47,9 @@ export class PostgresFeed {
   readonly #known = new Map<string, number>();
   readonly #freed = new Map<string, Set<() => void>>();
   readonly #contactListeners = new Set<(contact: Contact) => void>();
+  readonly #attemptListeners = new Set<(asked: Moment, answered: boolean) => void>();
+  /** When it began to connect, or to read. */
+  #asked = moment();
   #contact: Contact = { reachable: false, since: Date.now(), trouble: UNASKED };
   #running: Promise<void> | null = null;
 
@@ -103,6 +107,12 @@ export class PostgresFeed {
     return () => this.#contactListeners.delete(listener);
   }
 
+  /** Calls `listener` after each reading of the revisions, and each attempt that failed, with when it began. The function returned ends that. */
+  onAttempt(listener: (asked: Moment, answered: boolean) => void): () => void {
+    this.#attemptListeners.add(listener);
+    return () => this.#attemptListeners.delete(listener);
+  }
+
   async close(): Promise<void> {
     this.#ending.abort();
     await this.#running;
@@ -115,10 +125,12 @@ export class PostgresFeed {
         await this.#listen(() => {
           wait = BACK_OFF.least / 2;
           this.#tellContact(null);
+          this.#tellAttempt(true);
         });
       } catch (error) {
         if (signal.aborted) return;
         this.#tellContact(this.#database.explain(error));
+        this.#tellAttempt(false);
       }
       await timer(jitter(wait), undefined, { signal, ref: false }).catch(() => {});
     }
@@ -127,6 +139,7 @@ export class PostgresFeed {
   /** Listens and polls on one connection until that breaks. @param answered after each poll */
   async #listen(answered: () => void): Promise<void> {
     const { signal } = this.#ending;
+    this.#asked = moment();
     const client = await this.#database.connect(POLL_TIMEOUT);
     const broken = new AbortController();
     const over = AbortSignal.any([signal, broken.signal]);
@@ -137,6 +150,7 @@ export class PostgresFeed {
       await client.query(`LISTEN ${CHANNEL}`);
       // After `LISTEN`: what was changed until then is read, and of what follows there is a message.
       while (!over.aborted) {
+        this.#asked = moment();
         await this.#read(client);
         answered();
         await timer(this.#poll, undefined, { signal: over, ref: false }).catch(() => {});
@@ -176,6 +190,10 @@ export class PostgresFeed {
     for (const watcher of [...(this.#watchers.get(topic) ?? [])]) {
       if (others || watcher.store !== by) watcher.listener();
     }
+  }
+
+  #tellAttempt(answered: boolean): void {
+    for (const listener of [...this.#attemptListeners]) listener(this.#asked, answered);
   }
 
   #tellContact(failure: unknown): void {

@@ -1,4 +1,5 @@
 import type { SharedDenials } from '../cache/facts.ts';
+import type { Freshness } from '../kit/freshness.ts';
 import type { Locks } from '../kit/locks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Lifecycle } from '../kit/process.ts';
@@ -9,6 +10,7 @@ import { isAway } from './failures.ts';
 import type { PostgresFeed } from './feed.ts';
 import { type FollowedStores, follow } from './followed-stores.ts';
 import { KeptState } from './kept-state.ts';
+import { KnownUntil } from './known-until.ts';
 import { PostgresNodes } from './nodes.ts';
 import { openPostgres, type PostgresOptions, type PostgresStores } from './open.ts';
 import { type Resealed, reseal } from './sealed-columns.ts';
@@ -57,6 +59,8 @@ export interface ServingFleet extends Fleet {
   readonly ticketKeys: () => Buffer;
   /** What registries deny to one of them. */
   readonly denials: SharedDenials;
+  /** Until when this node may serve by what it knows. */
+  readonly freshness: Freshness;
 }
 
 /**
@@ -79,6 +83,8 @@ export interface ServingOptions extends FleetOptions {
   readonly keptFile: string;
   /** How long the keys of session tickets are used, ms. */
   readonly ticketKeysMs: number;
+  /** Resolves once every process of this gateway serves by what was loaded. */
+  readonly published: () => Promise<void>;
 }
 
 /**
@@ -108,6 +114,8 @@ export async function openServingFleet(options: ServingOptions, lifecycle: Lifec
       if (reachable) uptake.catchUp();
     }),
   );
+  const known = new KnownUntil({ feed, uptake, published: options.published, log });
+  lifecycle.defer('the time until which what is known holds', () => known.close());
   const fleet = fleetOf(postgres, follow(postgres, uptake, kept), uptake, identity, options);
   lifecycle.defer('the place among the nodes', () => fleet.nodes.close());
   const ticketKeys = await FleetTicketKeys.open({ secrets, locks, feed, kept, log, everyMs: options.ticketKeysMs });
@@ -116,7 +124,7 @@ export async function openServingFleet(options: ServingOptions, lifecycle: Lifec
   lifecycle.defer('what registries deny to other nodes', () => denials.close());
   const shared = async (name: string, make: () => string) =>
     (await unlessAway(() => secrets.shared(name, make))) ?? null;
-  return { ...fleet, shared, denials, ticketKeys: ticketKeys.current };
+  return { ...fleet, shared, denials, ticketKeys: ticketKeys.current, freshness: known.freshness };
 }
 
 function fleetOf(

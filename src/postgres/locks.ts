@@ -167,7 +167,7 @@ class Lease implements Lock {
   #confirmed(asked: number): void {
     const { leaseMs } = this.#grant;
     clearTimeout(this.#deadline);
-    const left = asked + leaseMs - performance.now();
+    const left = Math.max(0, asked + leaseMs - performance.now());
     this.#deadline = setTimeout(() => this.#lose('it was not renewed in time'), left).unref();
     this.#renewAfter(leaseMs * RENEW_AFTER - (performance.now() - asked));
   }

@@ -17,6 +17,11 @@ const BEAT = 2_500;
 const LIVES_FOR = 10_000;
 /** A node that has not lived for so long, ms, is forgotten: it may have been a machine that is repaired. */
 const FORGOTTEN_AFTER = 24 * 3_600_000;
+/**
+ * For so long, ms, a node that does not live may come back and serve by what it knew: a command names it. What is silent for longer is a machine that was
+ * given up, or is started anew and reads all.
+ */
+const MAY_COME_BACK = 3_600_000;
 /** How long a command waits for the other nodes, ms: as long as it takes to find that one of them is dead. */
 const SETTLE_WITHIN = 10_000;
 /** How often it looks, ms; it doubles up to the most. Most changes are taken into use within a look or two. */
@@ -63,6 +68,8 @@ export class PostgresNodes implements Nodes, TrustedNodes {
   #identity: NodeIdentity & { readonly renewAt: number };
   #live: readonly Node[];
   #certificates: ReadonlyMap<string, string>;
+  /** Those that lived when the database was asked last. */
+  #lastKnown: readonly Node[] = [];
   /** Last answer of the database to a heartbeat, by the monotonic clock. */
   #beatAt = Number.NEGATIVE_INFINITY;
   #beating: Promise<void> | null = null;
@@ -126,7 +133,7 @@ export class PostgresNodes implements Nodes, TrustedNodes {
 
   async settled(signal?: AbortSignal): Promise<Laggards> {
     const deadline = performance.now() + SETTLE_WITHIN / this.#haste;
-    const others = () => this.#live.filter(({ id }) => id !== this.#self.id);
+    const others = () => this.#lastKnown.filter(({ id }) => id !== this.#self.id);
     try {
       const { query } = this.#options.database;
       const { rows } = await query<{ wanted: string }>(
@@ -134,9 +141,13 @@ export class PostgresNodes implements Nodes, TrustedNodes {
         [TOPICS, '{}'],
       );
       const wanted = rows[0]?.wanted ?? '{}';
-      // Who lives now: one that dies meanwhile has not taken it, and may come back.
-      const living = await query<{ id: string }>('SELECT id FROM nodes WHERE live AND id <> $1', [this.#self.id]);
-      const ids = living.rows.map(({ id }) => id);
+      // One that died has not taken it, and may come back; one that was ending does not.
+      const known = await query<{ id: string }>(
+        `SELECT id FROM nodes WHERE id <> $1
+           AND (live OR NOT draining AND beat_at > clock_timestamp() - $2 * interval '1 ms')`,
+        [this.#self.id, MAY_COME_BACK / this.#haste],
+      );
+      const ids = known.rows.map(({ id }) => id);
       for (let wait = LOOK.least; ids.length > 0; wait = Math.min(LOOK.most, 2 * wait)) {
         const behind = await query<Node & { readonly live: boolean }>(
           `SELECT id, address, version, draining, live FROM nodes WHERE id = ANY ($1) AND EXISTS (
@@ -290,6 +301,7 @@ export class PostgresNodes implements Nodes, TrustedNodes {
     }
     this.#certificates = certificates;
     const found = rows.map(({ id, address, version, draining }) => ({ id, address, version, draining }));
+    this.#lastKnown = found;
     this.#publish(found.map((node) => (node.id === this.#self.id ? this.#self : node)));
   }
 

@@ -72,6 +72,12 @@ export class Uptake {
     this.#listeners.add(listener);
   }
 
+  /** Whether all that was heard of is loaded. */
+  isCurrent(): boolean {
+    const revisions = this.revisions();
+    return TOPICS.every((topic) => revisions[topic] === this.#feed.revision(topic));
+  }
+
   revisions(): Revisions {
     return Object.fromEntries(
       TOPICS.map((topic) => {

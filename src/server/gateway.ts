@@ -191,7 +191,7 @@ export async function startGateway(options: {
 async function startState(base: Base): Promise<State> {
   const { config, log, metrics, lifecycle } = base;
   const published = async () => base.workers?.settled();
-  const serving = { ticketKeysMs: EDGE_LIMITS.ticketKeysMs };
+  const serving = { ticketKeysMs: EDGE_LIMITS.ticketKeysMs, published };
   const state = await openState({ config, log, metrics, activity: 'serve', serving, published });
   lifecycle.defer('the state', () => state.close());
   if (state.ticketKeys !== null) base.ticketKeys = state.ticketKeys;
@@ -295,6 +295,7 @@ function buildEdge(
       rowName: (registry) => rowNameOf(state.table.snapshot(), registry),
     }),
     access,
+    freshness: state.freshness,
     outlines,
     ready: () => base.ready,
     remark: () => remarkOn(state),
@@ -339,6 +340,7 @@ function startWorkers(
             ticketKeys,
           },
           access,
+          freshness: state.freshness,
           outlines,
           activity: base.activity,
           connections: base.connections,

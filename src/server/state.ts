@@ -33,6 +33,7 @@ export interface State {
   /** What they share besides; null for the only one of its database. */
   readonly fleet: Stores['fleet'];
   readonly ticketKeys: Stores['ticketKeys'];
+  readonly freshness: Stores['freshness'];
   readonly denials: Stores['denials'];
   readonly snapshot: Stores['snapshot'];
   /** Null with `tls.mode: off`. */
@@ -142,6 +143,7 @@ export async function openState(options: {
       nodes,
       fleet: stores.fleet,
       ticketKeys: stores.ticketKeys,
+      freshness: stores.freshness,
       denials: stores.denials,
       snapshot: stores.snapshot,
       certificates,

@@ -12,6 +12,7 @@ import { giveInternalRoot, shareInternalRoot } from '../certs/internal-ca.ts';
 import type { CertStore } from '../certs/store.ts';
 import { type Nodes, SingleNode } from '../cluster/nodes.ts';
 import type { Config } from '../config/config.ts';
+import type { Freshness } from '../kit/freshness.ts';
 import type { Locks } from '../kit/locks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { Lifecycle, version } from '../kit/process.ts';
@@ -59,6 +60,8 @@ export interface Stores {
   readonly ticketKeys: (() => Buffer) | null;
   /** What registries deny to one of the fleet, while it serves; null where the gateway is the only one. */
   readonly denials: SharedDenials | null;
+  /** Until when one of the fleet may serve by what it knows; null where the gateway is the only one. */
+  readonly freshness: Freshness | null;
   /** Copies what must not be lost into a new file, consistent, while it is used; resolves to the number of its schema. */
   readonly snapshot: (path: string) => Promise<number>;
 }
@@ -69,7 +72,7 @@ export interface StoresOptions {
   /** What this process does with the data directory, for the message to another one that is refused it meanwhile. */
   readonly activity: string;
   /** It serves, and so goes on while a shared database is away. How long the keys of session tickets are used, ms. */
-  readonly serving: { readonly ticketKeysMs: number } | null;
+  readonly serving: { readonly ticketKeysMs: number; readonly published: () => Promise<void> } | null;
   readonly lifecycle: Lifecycle;
   readonly log: Logger;
 }
@@ -106,6 +109,7 @@ export async function openStores(config: StoresConfig, options: StoresOptions): 
     fleet: null,
     ticketKeys: null,
     denials: null,
+    freshness: null,
     snapshot: (path) => snapshotDatabase(database, path),
   };
 }
@@ -130,12 +134,14 @@ async function openSharedStores(
   let fleet: Fleet;
   let ticketKeys: ServingFleet['ticketKeys'] | null = null;
   let denials: SharedDenials | null = null;
+  let freshness: Freshness | null = null;
   if (serving === null) fleet = await openFleet(options, lifecycle);
   else {
     const opened = await openServingFleet({ ...options, ...serving, keptFile: keptStateFile(dataDir) }, lifecycle);
     fleet = opened;
     ticketKeys = opened.ticketKeys;
     denials = opened.denials;
+    freshness = opened.freshness;
   }
   const { stores, identity, nodes } = fleet;
   const { PostgresObjectIndex } = await import('../postgres/object-index.ts');
@@ -147,6 +153,7 @@ async function openSharedStores(
     fleet,
     ticketKeys,
     denials,
+    freshness,
     snapshot: async (path) => writeSqlite(await fleet.whole(), path),
   };
 }

@@ -10,8 +10,9 @@ import type { Config } from '../config/config.ts';
 import { Edge } from '../edge/edge.ts';
 import type { AccessPort } from '../edge/request-context.ts';
 import { Mutex } from '../kit/async.ts';
+import { Freshness } from '../kit/freshness.ts';
 import { collectAfterStart, ignoreDebuggerSignal } from '../kit/process.ts';
-import { shareSteadyClock } from '../kit/time.ts';
+import { shareSteadyClock, steadyNow } from '../kit/time.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import type { RegistryOutline } from '../proxy/outline.ts';
 import { repliesTally } from '../proxy/reply.ts';
@@ -20,7 +21,7 @@ import { createLog, type Logger, type ProcessLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { Channel } from '../workers/channel.ts';
 import { ConnectionShare } from '../workers/connection-totals.ts';
-import type { StartMessage, StateMessage } from '../workers/protocol.ts';
+import type { FreshMessage, StartMessage, StateMessage } from '../workers/protocol.ts';
 import { RemoteAccess } from '../workers/remote-access.ts';
 import { RemoteCertificates } from '../workers/remote-certificates.ts';
 import { RemoteCore } from '../workers/remote-core.ts';
@@ -72,6 +73,13 @@ class Worker {
   readonly #activity = new Activity();
   readonly #certificates = new RemoteCertificates(channel);
   readonly #updates = new Mutex();
+  readonly #freshness = new Freshness(async () => {
+    const { steady, date } = await channel.call<FreshMessage>('fresh', null);
+    // A state that was sent before is in use by then.
+    await this.#updates.run(async () => {});
+    const until = { steady: performance.now() + steady - steadyNow(), date };
+    this.#freshness.extend(until);
+  });
   readonly #processLog: ProcessLog;
   readonly #access: WorkerAccess;
   readonly #peers: ConnectionShare;
@@ -107,6 +115,7 @@ class Worker {
         maxBytes: MANIFEST_CACHE_BYTES,
       }),
       access: this.#access,
+      freshness: this.#freshness,
       ready: () => this.#state.ready,
       remark: () => this.#state.remark,
       draining: () => this.#state.draining,

@@ -50,6 +50,12 @@ export interface StateMessage {
   readonly challenges: readonly AlpnMessage[];
 }
 
+/** Until when a worker may serve by the state that it was sent last: by `steadyNow`, and by `Date.now`. */
+export interface FreshMessage {
+  readonly steady: number;
+  readonly date: number;
+}
+
 /** A certificate and its key as they cross: PEM. */
 export interface CertificateMessage {
   readonly chain: string;

@@ -7,7 +7,8 @@ import type { ContextSnapshot } from '../certs/service.ts';
 import { isWildcard, wildcardDomain } from '../certs/wildcard.ts';
 import type { Config } from '../config/config.ts';
 import { Mutex } from '../kit/async.ts';
-import { steadyClock } from '../kit/time.ts';
+import type { Freshness } from '../kit/freshness.ts';
+import { steadyClock, steadyNow } from '../kit/time.ts';
 import type { RegistryOutline } from '../proxy/outline.ts';
 import type { VersionedCore } from '../proxy/reply.ts';
 import type { Activity, ActivityDelta } from '../telemetry/activity.ts';
@@ -16,7 +17,7 @@ import { addUp, type Metrics, type MetricValues } from '../telemetry/metrics.ts'
 import { AccessHost, type SharedAccess } from './access-host.ts';
 import type { ClientConnections, ConnectionTotals } from './connection-totals.ts';
 import { CoreHost } from './core-host.ts';
-import type { CertificateMessage, StartMessage, StateMessage } from './protocol.ts';
+import type { CertificateMessage, FreshMessage, StartMessage, StateMessage } from './protocol.ts';
 import { WorkerProcess } from './worker-process.ts';
 
 /** How long a worker may take until it accepts connections, ms. */
@@ -25,6 +26,8 @@ const START_TIMEOUT = 20_000;
 const REPLACE_AFTER = [0, 500, 2_000, 10_000, 30_000];
 /** A worker that has lived this long, ms, did not end because it cannot start. */
 const STABLE_AFTER = 60_000;
+/** A worker that serves asks so often, ms, until when it may go on: one small question. */
+const WORKER_ASKS_AFTER = 2_000;
 /** How long a worker may take to acknowledge the newest state, ms; one that hangs is replaced. */
 const UPDATE_TIMEOUT = 10_000;
 /**
@@ -73,6 +76,8 @@ export interface SupervisorOptions {
   readonly state: WorkerState;
   /** Users, rules and limits, decided here where they must hold for all processes together. */
   readonly access: SharedAccess;
+  /** Until when what workers hold copies of may be served by; null, or left out: for good. */
+  readonly freshness?: Freshness | null;
   /** The registries of the table as people who pull may know them. */
   readonly outlines: () => readonly RegistryOutline[];
   /** Takes what workers saw of clients and troubles. */
@@ -222,7 +227,24 @@ export class WorkerSupervisor {
     new CoreHost(core, channel);
     new AccessHost(access, channel);
     channel.handle('outlines', () => this.#options.outlines());
+    channel.handle('fresh', () => this.#fresh());
     channel.handle('certificate', ({ host }: { host: string | null }) => this.#certificate(host));
+  }
+
+  /** Until when the state that was sent may be served by. */
+  async #fresh(): Promise<FreshMessage> {
+    const { freshness } = this.#options;
+    if (freshness === undefined || freshness === null) {
+      return { steady: Number.POSITIVE_INFINITY, date: Number.POSITIVE_INFINITY };
+    }
+    if (freshness.isOver(performance.now())) await freshness.renewed();
+    // A worker asks again soon: what the owner has learned meanwhile may shorten it.
+    const { steady, date } = freshness.until;
+    const [now, today] = [performance.now(), Date.now()];
+    return {
+      steady: Math.min(steady - now, WORKER_ASKS_AFTER) + steadyNow(),
+      date: Math.min(date, today + WORKER_ASKS_AFTER),
+    };
   }
 
   #message(): StateMessage {

@@ -8,6 +8,7 @@ import type { StatusReport } from '../../src/admin/contract.ts';
 import { eventually } from '../support/eventually.ts';
 import { prepareGateway, showLogOfFailures, type TestGateway } from '../support/gateway.ts';
 import { POSTGRES, PostgresServer } from '../support/postgres.ts';
+import { processTree } from '../support/processes.ts';
 import { describeWith } from '../support/programs.ts';
 
 describeWith([...POSTGRES], 'two gateways with one PostgreSQL', () => {
@@ -44,11 +45,12 @@ describeWith([...POSTGRES], 'two gateways with one PostgreSQL', () => {
   });
 
   const status = async (gateway: TestGateway) => JSON.parse(await gateway.ok('status', '--json')) as StatusReport;
-  const ping = (gateway: TestGateway, host: string) =>
+  const ping = (gateway: TestGateway, host: string, credentials?: string) =>
     new Promise<number>((resolve, reject) => {
       const socket = open(gateway, host);
       socket.on('error', reject);
-      socket.write(`GET /v2/ HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+      const authorization = credentials === undefined ? '' : `Authorization: Basic ${btoa(credentials)}\r\n`;
+      socket.write(`GET /v2/ HTTP/1.1\r\nHost: ${host}\r\n${authorization}Connection: close\r\n\r\n`);
       let text = '';
       socket.on('data', (bytes) => {
         text += bytes;
@@ -134,8 +136,12 @@ describeWith([...POSTGRES], 'two gateways with one PostgreSQL', () => {
     expect(one.log() + other.log()).not.toContain(server.password);
   });
 
-  it('names a gateway that does not serve by a change', async () => {
-    process.kill(other.pid(), 'SIGSTOP');
+  it('names a gateway that does not serve by a change, and that one serves nobody before it has read it', async () => {
+    const { token } = JSON.parse(await one.ok('user', 'add', 'leaver', '--json')) as { token: string };
+    expect(await ping(other, 'quay.localhost', `leaver:${token}`)).toBe(200);
+    const pids = processTree(other.pid());
+    for (const pid of pids) process.kill(pid, 'SIGSTOP');
+    let asked: Promise<number>;
     try {
       const stopped = (await status(one)).nodes.find(({ self }) => !self);
       const ran = await one.cli(['alias', 'add', 'stopped', 'registry.corp.example', '--no-check', '--json']);
@@ -144,10 +150,20 @@ describeWith([...POSTGRES], 'two gateways with one PostgreSQL', () => {
         expect.stringContaining(`the gateway ${stopped?.id} does not serve by it`),
       ]);
       expect(JSON.parse(ran.stdout).behind).toEqual([{ id: stopped?.id, address: null }]);
+      await eventually('it to be taken for dead', async () => (await status(one)).nodes.length === 1);
+      const removed = await one.cli(['user', 'rm', 'leaver']);
+      expect([removed.code, removed.stderr + removed.stdout]).toEqual([
+        0,
+        expect.stringContaining(`the gateway ${stopped?.id}`),
+      ]);
+      // It lies in the socket when the process wakes up.
+      asked = ping(other, 'quay.localhost', `leaver:${token}`);
     } finally {
-      process.kill(other.pid(), 'SIGCONT');
+      for (const pid of pids) process.kill(pid, 'SIGCONT');
     }
-    await eventually('it to catch up', async () => (await ping(other, 'stopped.localhost')) === 401);
+    expect(await asked).toBe(401);
+    expect(await ping(other, 'stopped.localhost')).toBe(401);
+    await eventually('it to live again', async () => (await status(one)).nodes.length === 2);
   });
 
   it('act on the database where no gateway runs, and the others follow', async () => {

@@ -152,12 +152,7 @@ export class Harm {
       pulls: this.#pulls,
       changes: this.#changes,
       faults: this.#faults,
-      // What was ordered and given: an order that the CA answered too late, or never, is tried again by right.
-      orders:
-        ca?.issued.map(({ subjectAltName = '', validFromDate }) => ({
-          host: subjectAltName.replace(/^DNS:/, ''),
-          at: validFromDate.getTime(),
-        })) ?? [],
+      orders: ca?.orders.map(({ at, host }) => ({ at, host })) ?? [],
       handshakes: this.#handshakes,
       fetches: this.#fetches(),
       quota: { limit, slice: limit / 64 },

@@ -131,8 +131,8 @@ function* forbidden({ pulls, changes, faults }: History, { recovery }: Bounds): 
     if (given && !pull.mayHave)
       yield `${pull.node} gave ${pull.what} to ${whoOf(pull)}, who may not have it, at ${stamp(pull.from)}`;
     if (pull.user === null) continue;
-    const right = rightOf(pull, pull.user, changes);
-    if (given && right === 'none' && !isBehind(pull, changes, faults, recovery))
+    const right = rightOf(pull, pull.user, changes, faults, recovery);
+    if (given && right === 'none')
       yield `${pull.node} gave ${pull.what} to ${pull.user}, who was removed, at ${stamp(pull.from)}`;
     if (pull.status === 401 && right === 'certain' && !isExcused(pull, faults, recovery)) {
       yield `${pull.node} refused ${pull.user}, who was added, at ${stamp(pull.from)}`;
@@ -140,29 +140,33 @@ function* forbidden({ pulls, changes, faults }: History, { recovery }: Bounds): 
   }
 }
 
-function rightOf(pull: Pull, user: string, changes: readonly Change[]): 'certain' | 'open' | 'none' {
+function rightOf(
+  pull: Pull,
+  user: string,
+  changes: readonly Change[],
+  faults: readonly NodeFault[],
+  recovery: number,
+): 'certain' | 'open' | 'none' {
   const own = changes.filter(({ kind, name, from }) => kind === 'user' && name === user && from < pull.to);
   const last = own.at(-1);
   if (last === undefined) return 'none';
-  // A change that runs meanwhile, failed, or was not taken everywhere decides nothing here.
-  const settled = last.to < pull.from && last.confirmed && !last.laggards.includes(pull.node);
-  if (!settled) return 'open';
+  // A change that runs meanwhile, or failed, decides nothing here.
+  if (last.to >= pull.from || !last.confirmed || isBehind(pull, last, faults, recovery)) return 'open';
   return last.state === 'there' ? 'certain' : 'none';
 }
 
 /**
- * A node that was stopped or cut off from the database when its user was removed is not waited for by the command, once it is taken for dead: it serves by
- * what it knew until it has read it.
+ * A node that is cut off from the database serves by what it knew, and the command has named it. One that was only stopped reads what has changed before
+ * it serves anybody.
  */
-function isBehind(pull: Pull, changes: readonly Change[], faults: readonly NodeFault[], recovery: number): boolean {
-  const removal = changes.findLast(({ kind, name, from }) => kind === 'user' && name === pull.user && from < pull.to);
-  if (removal === undefined) return false;
+function isBehind(pull: Pull, change: Change, faults: readonly NodeFault[], recovery: number): boolean {
+  if (!change.laggards.includes(pull.node)) return false;
   return faults.some(
     ({ kind, node, from, to }) =>
-      (kind === 'pause' || kind === 'database') &&
+      kind === 'database' &&
       (node === null || node === pull.node) &&
-      from <= removal.to &&
-      removal.from <= to &&
+      from <= pull.from &&
+      change.from <= to &&
       pull.from <= to + recovery,
   );
 }
@@ -206,7 +210,7 @@ function* staleCertificates({ handshakes }: History): Iterable<string> {
 }
 
 /** While nodes cannot find what others hold, each may fetch for itself. */
-const APART: readonly NodeFault['kind'][] = ['database', 'network', 'store'];
+const APART: readonly NodeFault['kind'][] = ['database', 'network'];
 
 /** The registry sends a blob once, and again only what no node that was left held when one was lost. */
 function* fetchedAgain({ fetches, faults, nodes }: History, { recovery, onTheWay }: Bounds): Iterable<string> {

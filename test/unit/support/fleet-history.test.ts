@@ -83,25 +83,29 @@ describe('the judge of a history', () => {
       expect.stringContaining('who was removed'),
     ]);
     expect(judge({ pulls: [pull({ user: 'nobody' })] })).toHaveLength(1);
-    // A node that was stopped when it was changed knows nothing of it yet, for a moment.
+    // A node that was stopped reads what has changed before it serves anybody, whether the command named it or not.
+    const late = [change(), change({ from: 5_000, to: 6_000, state: 'gone', laggards: ['node 1'] })];
     const pause = { from: 4_000, to: 9_000, node: 'node 1', kind: 'pause' } as const;
-    expect(judge({ changes, pulls: [pull({ user: 'ci' })], faults: [pause], final: all() })).toEqual([]);
+    for (const list of [changes, late]) {
+      expect(judge({ changes: list, pulls: [pull({ user: 'ci' })], faults: [pause], final: all() })).toHaveLength(1);
+    }
+    // One that is cut off from the database does not know it, where the command named it.
+    const cut = { ...pause, kind: 'database' } as const;
+    expect(judge({ changes, pulls: [pull({ user: 'ci' })], faults: [cut], final: all() })).toHaveLength(1);
+    expect(judge({ changes: late, pulls: [pull({ user: 'ci' })], faults: [cut], final: all() })).toEqual([]);
     for (const fault of [
-      { ...pause, node: 'node 2' },
-      { ...pause, to: 4_500 },
-      { ...pause, from: 7_000 },
+      { ...cut, node: 'node 2' },
+      { ...cut, to: 4_500 },
+      { ...cut, from: 10_500 },
     ]) {
-      expect(judge({ changes, pulls: [pull({ user: 'ci' })], faults: [fault], final: all() })).toHaveLength(1);
+      expect(judge({ changes: late, pulls: [pull({ user: 'ci' })], faults: [fault], final: all() })).toHaveLength(1);
     }
     expect(
-      judge({ changes, pulls: [pull({ user: 'ci', from: 15_000, to: 16_000 })], faults: [pause], final: all() }),
+      judge({ changes: late, pulls: [pull({ user: 'ci', from: 15_000, to: 16_000 })], faults: [cut], final: all() }),
     ).toHaveLength(1);
-    // While the removal runs, or at a node that it named, either is right.
+    // While the removal runs, either is right.
     const running = [change(), change({ from: 5_000, to: 12_000, state: 'gone' })];
     expect(judge({ changes: running, pulls: [pull({ user: 'ci' })], final: all() })).toEqual([]);
-    const late = [change(), change({ from: 5_000, to: 6_000, state: 'gone', laggards: ['node 1'] })];
-    expect(judge({ changes: late, pulls: [pull({ user: 'ci' })], final: all() })).toEqual([]);
-    expect(judge({ changes: late, pulls: [pull({ user: 'ci', node: 'node 2' })], final: all() })).toHaveLength(1);
   });
 
   test('finds a user who was added and is refused, unless the node was cut off', () => {
