@@ -43,6 +43,11 @@ const FLEET_LIMITS: FleetLimits = { lease: 5_000, avoid: 5_000, avoidLink: 30_00
  * two transactions. Only where nodes see different fleets, for some seconds after one has joined or left, may two of them fetch the same.
  */
 const NO_LEASE_BELOW = 64 * 1024;
+/**
+ * So many others, the best claims first, are asked whether they keep a blob before its registry is: in a large fleet it is one of them that brought it while its
+ * owner was away.
+ */
+const MAY_KEEP = 8;
 /** Failures remembered, for those who ask how it went on. */
 const MAX_FAILURES = 1_000;
 const FAILURE_TTL = 5_000;
@@ -138,6 +143,7 @@ export class FleetFetch {
     try {
       let found = download.forNode ? 'none' : await this.#followOwner(download, running, signal);
       if (found === 'none') found = await this.#askNext(download, running, signal);
+      if (found === 'none' && !this.#needsNoLease(sink)) found = await this.#askKeepers(download, running, signal);
       if (found !== 'done') await this.#leadOrFollow(download, running, found === 'broken', signal);
     } catch (error) {
       // The sink's own failure is no source's.
@@ -217,6 +223,30 @@ export class FleetFetch {
     const next = own === -1 ? undefined : ranked[own + 1];
     if (next === undefined || this.#isAvoided(next, download.key)) return 'none';
     return this.#readFrom(next, false, download, running, signal);
+  }
+
+  /** Asks those that keep it all the same: it was brought while this node, or whose the digest is, was away. */
+  async #askKeepers(
+    download: FleetDownload,
+    running: Running,
+    signal: AbortSignal,
+  ): Promise<'done' | 'none' | 'broken'> {
+    const { nodes, peers } = this.#options;
+    const { key } = download;
+    const others = rankedFor(nodes.live(), key.digest).filter(
+      (node) => node.id !== nodes.self.id && node.address !== null && !this.#isAvoided(node, key),
+    );
+    const asked = others.slice(0, MAY_KEEP);
+    const answers = await Promise.allSettled(asked.map((node) => peers.bid(node, key)));
+    signal.throwIfAborted();
+    for (const [index, node] of asked.entries()) {
+      const answer = answers[index];
+      if (answer?.status === 'rejected') this.#avoid(node.id, this.#limits.avoid);
+      if (answer?.status !== 'fulfilled' || !answer.value.kept) continue;
+      const outcome = await this.#readFrom(node, false, download, running, signal);
+      if (outcome !== 'none') return outcome;
+    }
+    return 'none';
   }
 
   #isAvoided({ id }: Node, { registry }: GrowingKey): boolean {

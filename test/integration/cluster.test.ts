@@ -82,6 +82,19 @@ describe('a blob that all nodes are asked for', () => {
     expect(fetched()).toBe(blob.size);
   });
 
+  test('comes from whichever node keeps it, if that is the last in order', async () => {
+    const { repository, three, fetched, fake } = await start();
+    const blob = repository.addBlob(generated(2 * MIB));
+    const [leader, second, third] = three(blob.digest);
+    // It was brought while the others were away.
+    third.view.sees = () => false;
+    expect(sha256((await pull(third, blob.digest)).body)).toBe(blob.digest);
+    third.view.sees = () => true;
+    fake.cut();
+    for (const node of [leader, second]) expect(sha256((await pull(node, blob.digest)).body)).toBe(blob.digest);
+    expect(fetched()).toBe(blob.size);
+  });
+
   test('goes on to come over the same connection while other nodes join and leave', async () => {
     const { repository, fleet, three, fetched } = await start({ bytesPerSecond: 4 * MIB });
     const blob = repository.addBlob(generated(4 * MIB));
