@@ -8,16 +8,20 @@ const MIB = 1024 * 1024;
 const PART = 16 * MIB;
 /** Requests at a time for one blob: a store far away gives one connection a share of what it can give. */
 const MOST_PARALLEL = 4;
-/** So often, ms, is it looked at whether one more request would help: the store is waited for longer than the disk. */
+/** So often, ms, is it looked at whether one more request would help: the store is waited for longer than the disk … */
 const WIDEN_INTERVAL = 200;
+/** … and gives less than this, bytes a second. What comes from several places has to be read again to be hashed, which costs more than it brings. */
+const FAST = 64 * MIB;
+/** The next request is sent when so many bytes of one are still to come, so that its round trip is not waited for. */
+const AHEAD = 4 * MIB;
 /** Bytes read at once. */
 const CHUNK = 64 * 1024;
 
 type Open = (range: Extent, signal: AbortSignal) => Promise<ByteSource>;
 
 /**
- * Brings to a sink what is wanted of a blob, in the order in which it is wanted: by one ranged read after the other, and by several at a time where the
- * store is what is waited for. Resolves when nothing more is wanted, or all of it is there.
+ * Brings to a sink what is wanted of a blob, in the order in which it is wanted: by one ranged read after the other, each asked for before the one before it
+ * has ended, and by several at a time where the store is slow. Resolves when nothing more is wanted, or all of it is there.
  * @throws the first failure, of a read or of the sink; the other reads are ended
  */
 export function download(open: Open, size: number, sink: BlobSink, signal: AbortSignal): Promise<void> {
@@ -28,13 +32,20 @@ class TierDownload {
   readonly #open: Open;
   readonly #sink: BlobSink;
   readonly #missing: IntervalSet;
+  /** Requests under way: those that are copied, and one that was sent ahead. */
   readonly #running = new Set<Promise<void>>();
   readonly #ending = new AbortController();
   #failure: { readonly error: unknown } | null = null;
   #wake = (): void => {};
-  /** Requests that may run at a time, and what decides that: ms in which the store and the sink were waited for since then. */
+  /** Requests whose answers are copied, and those that wait to be. */
+  #copied = 0;
+  readonly #waiting: (() => void)[] = [];
+  /** What is copied comes to its end. */
+  #mayGoAhead = false;
+  /** How many may be copied at a time, and what decides that: what came, and the ms in which the store and the sink were waited for since then. */
   #parallel = 1;
   #since = performance.now();
+  #came = 0;
   #storeWait = 0;
   #sinkWait = 0;
 
@@ -68,11 +79,13 @@ class TierDownload {
   }
 
   #start(signal: AbortSignal): void {
-    while (this.#running.size < this.#parallel) {
+    while (this.#running.size < this.#parallel + (this.#mayGoAhead ? 1 : 0)) {
       const next = this.#next();
       if (next === null) return;
       this.#missing.remove(next.from, next.to);
-      const part = this.#copy(next, signal)
+      const isAhead = this.#running.size >= this.#parallel;
+      if (isAhead) this.#mayGoAhead = false;
+      const part = this.#copy(next, isAhead, signal)
         .catch((error: unknown) => {
           this.#failure ??= { error };
         })
@@ -90,37 +103,67 @@ class TierDownload {
     return wish === null ? null : { from: wish.from, to: Math.min(wish.to, wish.from + PART) };
   }
 
-  async #copy({ from, to }: Extent, signal: AbortSignal): Promise<void> {
-    let before = performance.now();
-    const source = await this.#open({ from, to }, signal);
+  /** @param isAhead nobody waits for the answer yet */
+  async #copy(extent: Extent, isAhead: boolean, signal: AbortSignal): Promise<void> {
+    const asked = performance.now();
+    const source = await this.#open(extent, signal);
     try {
-      const chunk = Buffer.allocUnsafeSlow(Math.min(CHUNK, to - from));
-      for (let at = from; at < to; ) {
-        signal.throwIfAborted();
-        const count = await source.pull(chunk.subarray(0, Math.min(chunk.length, to - at)));
-        if (count === 0) throw new WrongObject(`the store ended at byte ${at} of ${to}`);
-        const came = performance.now();
-        await this.#sink.write(at, chunk.subarray(0, count));
-        at += count;
-        const written = performance.now();
-        this.#waited(came - before, written - came);
-        before = written;
+      if (!isAhead) this.#storeWait += performance.now() - asked;
+      await this.#turn();
+      try {
+        await this.#write(source, extent, signal);
+      } finally {
+        this.#copied--;
+        this.#waiting.shift()?.();
       }
     } finally {
       await source.close().catch(() => {});
     }
   }
 
-  #waited(store: number, sink: number): void {
-    this.#storeWait += store;
-    this.#sinkWait += sink;
-    const now = performance.now();
-    if (now - this.#since < WIDEN_INTERVAL) return;
-    if (this.#storeWait > this.#sinkWait && this.#parallel < MOST_PARALLEL) {
+  /** Waits until one more may be copied. */
+  async #turn(): Promise<void> {
+    while (this.#copied >= this.#parallel) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    this.#copied++;
+  }
+
+  async #write(source: ByteSource, { from, to }: Extent, signal: AbortSignal): Promise<void> {
+    const chunk = Buffer.allocUnsafeSlow(Math.min(CHUNK, to - from));
+    let goesAhead = false;
+    let before = performance.now();
+    for (let at = from; at < to; ) {
+      signal.throwIfAborted();
+      if (!goesAhead && to - at <= AHEAD) {
+        goesAhead = true;
+        this.#mayGoAhead = true;
+        this.#wake();
+      }
+      const count = await source.pull(chunk.subarray(0, Math.min(chunk.length, to - at)));
+      if (count === 0) throw new WrongObject(`the store ended at byte ${at} of ${to}`);
+      const came = performance.now();
+      await this.#sink.write(at, chunk.subarray(0, count));
+      at += count;
+      const written = performance.now();
+      this.#came += count;
+      this.#storeWait += came - before;
+      this.#sinkWait += written - came;
+      this.#widen(written);
+      before = written;
+    }
+  }
+
+  /** One more request at a time, where the store is what is waited for, and slow. */
+  #widen(now: number): void {
+    const passed = now - this.#since;
+    if (passed < WIDEN_INTERVAL) return;
+    const isSlow = this.#came / passed < FAST / 1_000;
+    if (isSlow && this.#storeWait > this.#sinkWait && this.#parallel < MOST_PARALLEL) {
       this.#parallel++;
+      this.#waiting.shift()?.();
       this.#wake();
     }
     this.#since = now;
+    this.#came = 0;
     this.#storeWait = 0;
     this.#sinkWait = 0;
   }
