@@ -60,8 +60,8 @@ export type Wanted = Readonly<Record<Direction, number>>;
  * rest given back. So all nodes together use no more than the limit, except by what a fill fetches in the moment before the store has answered. What is not
  * used for a while is given back; a node that is killed loses its slices to the period.
  *
- * While the store does not answer, a node goes on with what it has reserved, and with its share of what was left when it
- * asked last: that divided by the number of nodes, so that all together exceed the limit only by what the others had used since then.
+ * While the store does not answer, a node goes on with what it has reserved and one slice more of what was left when it asked last (its share of that, where
+ * there is less), so that all together exceed the limit by a slice each at most, whatever the others have used since then.
  */
 export class SlicedCounters implements Counters {
   readonly day: Period;
@@ -178,7 +178,7 @@ export class SlicedCounters implements Counters {
   /** More was set aside than the store had, and all that it had is used: nothing more may be fetched for this client. */
   isCut(client: string): boolean {
     return this.#of(client, 'fetched').some((tally) => {
-      const allowance = this.#allowance(tally);
+      const allowance = this.#away ? this.#allowance(tally) : this.#share(tally);
       return tally.pending >= allowance && tally.pending + tally.held > allowance;
     });
   }
@@ -297,8 +297,13 @@ export class SlicedCounters implements Counters {
     return Math.max(0, Math.floor(Math.min(limit / SHARE, MAX_SLICE, (limit - tally.stored) / SHARE_OF_REST)));
   }
 
-  /** What may be used here without the store: of what was left when it last answered, this node's share. */
+  /** What may be used here beyond what is reserved, while the store does not answer. */
   #allowance(tally: Tally): number {
+    return Math.min(this.#share(tally), Math.ceil(Math.min(this.#limitOf(tally) / SHARE, MAX_SLICE)));
+  }
+
+  /** This node's part of what was left when the store last answered. */
+  #share(tally: Tally): number {
     return Math.floor(rest(tally, this.#limitOf(tally)) / Math.max(1, this.#nodes()));
   }
 
