@@ -58,6 +58,9 @@ interface User {
 const CLOSED_USER = { name: 'fleet', password: 'of-the-fleet' };
 /** Blobs at the registry come at this pace, so that nodes are lost in the middle of them. */
 const PACE = 3 * 1024 * KIB;
+/** A timer that is later than this, ms, found no processor free: a gateway waits for another no longer than 500. */
+const MOST_LATE = 200;
+const TICK = 50;
 /** A new blob so often, ms. */
 const NEW_BLOB = 1_500;
 
@@ -131,6 +134,7 @@ export class Harm {
     this.#ends = performance.now() + seconds * 1000;
     const dice = (part: number): Dice => new Dice(seed * 31 + part);
     await Promise.all([
+      this.#watchMachine(),
       ...Array.from({ length: 5 }, (_none, index) => this.#pullLoop(dice(index))),
       this.#newBlobs(dice(100)),
       this.#changeLoop(dice(101)),
@@ -387,7 +391,7 @@ export class Harm {
     }
   }
 
-  /** A node is about to be lost: of each blob that is being fetched, what no other has given to anybody has to come again. */
+  /** A node is about to be lost: of each blob that was asked for, what no other has given to anybody may have to come again. */
   #noteLost(node: FleetNode): void {
     const left = new Set(
       this.#bed
@@ -397,14 +401,23 @@ export class Harm {
     );
     for (const { content, mayHave } of this.#known) {
       const registry = this.#closed.log.count({ reference: content.digest }) > 0 ? this.#closed : this.#bed.upstream;
-      const runs = registry.log
-        .of({ kind: 'blob', method: 'GET', reference: content.digest })
-        .some(({ done }) => !done);
-      if (!runs || !mayHave) continue;
+      const asked = registry.log.count({ kind: 'blob', method: 'GET', reference: content.digest }) > 0;
+      if (!asked || !mayHave) continue;
       const given = [...(this.#given.get(content.digest) ?? [])]
         .filter(([name]) => left.has(name))
         .map(([, bytes]) => bytes);
       this.#lost.push({ digest: content.digest, missing: content.size - Math.max(0, ...given) });
+    }
+  }
+
+  /** Notes when this process did not get its turn: then neither did the gateways on the same machine. */
+  async #watchMachine(): Promise<void> {
+    while (this.#goesOn) {
+      const before = performance.now();
+      await this.#rest(TICK);
+      const late = performance.now() - before - TICK;
+      const to = Date.now();
+      if (late > MOST_LATE) this.#faults.push({ node: null, kind: 'starved', from: to - late, to });
     }
   }
 

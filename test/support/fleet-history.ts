@@ -51,7 +51,8 @@ export interface NodeFault {
   readonly to: number;
   /** Null: all of them. */
   readonly node: string | null;
-  readonly kind: 'kill' | 'pause' | 'database' | 'store' | 'network';
+  /** `starved`: the machine gave nobody its time, so that what a gateway waits for may come later than it waits. */
+  readonly kind: 'kill' | 'pause' | 'database' | 'store' | 'network' | 'starved';
 }
 
 export interface Order {
@@ -79,7 +80,7 @@ export interface Fetched {
   readonly brokenOff: number;
   readonly from: number;
   readonly to: number;
-  /** Whenever a node was lost in the middle: bytes that none of those left had given to a client by then. */
+  /** Whenever a node was lost: bytes that none of those left had given to a client by then. */
   readonly missingAtTakeOver: readonly number[];
 }
 
@@ -173,7 +174,8 @@ function isBehind(pull: Pull, change: Change, faults: readonly NodeFault[], reco
 
 function isExcused(pull: Pull, faults: readonly NodeFault[], recovery: number): boolean {
   return faults.some(
-    ({ node, from, to }) => (node === null || node === pull.node) && from <= pull.to && pull.from <= to + recovery,
+    ({ kind, node, from, to }) =>
+      kind !== 'starved' && (node === null || node === pull.node) && from <= pull.to && pull.from <= to + recovery,
   );
 }
 
@@ -209,8 +211,8 @@ function* staleCertificates({ handshakes }: History): Iterable<string> {
   }
 }
 
-/** While nodes cannot find what others hold, each may fetch for itself. */
-const APART: readonly NodeFault['kind'][] = ['database', 'network'];
+/** While nodes cannot find what others hold, or do not hear of it in time, each may fetch for itself. */
+const APART: readonly NodeFault['kind'][] = ['database', 'network', 'starved'];
 
 /** The registry sends a blob once, and again only what no node that was left held when one was lost. */
 function* fetchedAgain({ fetches, faults, nodes }: History, { recovery, onTheWay }: Bounds): Iterable<string> {

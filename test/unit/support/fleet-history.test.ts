@@ -152,6 +152,7 @@ describe('the judge of a history', () => {
     const fault = { from: 10_000, to: 10_500, node: null, kind: 'database' } as const;
     expect(judge({ fetches: [{ ...fetched, sent: 3 * MIB }], faults: [fault] })).toEqual([]);
     expect(judge({ fetches: [{ ...fetched, sent: 3 * MIB }], faults: [{ ...fault, kind: 'pause' }] })).toHaveLength(1);
+    expect(judge({ fetches: [{ ...fetched, sent: 3 * MIB }], faults: [{ ...fault, kind: 'starved' }] })).toEqual([]);
     expect(judge({ fetches: [{ ...fetched, sent: 3 * MIB + 1 }], faults: [fault] })).toHaveLength(1);
   });
 
