@@ -75,10 +75,10 @@ describeWith([...POSTGRES, ...FLEET_NETWORK, 'versitygw', 'faketime'], 'three ga
       expect(violations(history, { lifetime: LIFETIME, lease: LEASE, onTheWay: ON_THE_WAY, recovery: 10_000 })).toEqual(
         [],
       );
-      // Something happened.
-      expect(served.length).toBeGreaterThan(SECONDS / 2);
-      expect(changes.filter(({ confirmed }) => confirmed).length).toBeGreaterThan(SECONDS / 12);
-      expect(faults.length).toBeGreaterThan(SECONDS / 20);
+      // Something happened, on a busy machine too.
+      expect(served.length).toBeGreaterThan(SECONDS / 6);
+      expect(changes.filter(({ confirmed }) => confirmed).length).toBeGreaterThan(SECONDS / 30);
+      expect(faults.length).toBeGreaterThan(SECONDS / 40);
     },
     (SECONDS + 240) * 1000,
   );
