@@ -37,6 +37,7 @@ describeWith(['promtool'], 'promtool', () => {
 
   it('finds nothing against the conventions in what a gateway of several processes tells', async () => {
     const gateway = await prepareGateway({ config: { listen: { workers: 2 } } });
+    onTestFinished(() => gateway.close());
     await gateway.start();
     const text = await (await fetch(`http://127.0.0.1:${gateway.metricsPort}/metrics`)).text();
     // It says what it would have otherwise, and nothing where all is well.
