@@ -17,11 +17,14 @@ export function sharedState({ database, feed, reseal, measure }: Fleet): SharedS
   };
 }
 
-/** What whoever asks whether the gateway is ready should know although it is; null where that is nothing. */
+/**
+ * What whoever asks whether the gateway is ready should know although it is; null where that is nothing. Strangers may ask: where the database is, and what it
+ * said, is for `gateway status` and the log.
+ */
 export function remarkOn({ fleet }: Pick<State, 'fleet'>): string | null {
   const contact = fleet?.feed.contact;
   if (contact === undefined || contact.reachable) return null;
-  return `the database has not been there since ${iso(contact.since)}: pulls go on as things were then (${contact.trouble})`;
+  return `the database has not been there since ${iso(contact.since)}: pulls go on as things were then; why: gateway status`;
 }
 
 /** What a gateway with a shared database has to say of it. */
