@@ -19,6 +19,7 @@ import type {
   StepListener,
 } from './service.ts';
 import type { CertStore } from './store.ts';
+import { widest } from './wildcard.ts';
 import { type CertificateMaterial, coversHost } from './x509.ts';
 
 /** A list signs at most so many leaves that nobody has asked for yet: a quarter of a second, where 10,000 would stop pulls for ten. */
@@ -221,10 +222,16 @@ export class InternalCertificates implements CertificateService, CertificateOper
 
   #publish(): void {
     const [own] = this.#own;
+    const wildcards = widest(this.#imports.held, this.#now());
+    const wildcard = (domain: string) => {
+      const imported = wildcards.get(domain);
+      return imported === undefined || imported.notAfter <= this.#now() ? null : contextOf(imported);
+    };
     this.#served.swap(
       this.#hosts,
       (host) => this.#ready(host),
       () => this.#ready(own),
+      { wildcards: new Set(wildcards.keys()), wildcard },
     );
   }
 

@@ -15,7 +15,7 @@ import {
   type HostRecord,
   type StoredCertificate,
 } from './store.ts';
-import { namesOf, wildcardDomain } from './wildcard.ts';
+import { namesOf, widest, wildcardDomain } from './wildcard.ts';
 import { coversHost, selfSigned } from './x509.ts';
 
 const HOUR = 3_600_000;
@@ -361,14 +361,8 @@ export class ManagedHosts {
       const certificate = served.get(host);
       return certificate === undefined ? undefined : always(contextOf(certificate));
     };
-    const wildcards = new Map<string, StoredCertificate>();
-    for (const certificate of [...served.values(), ...(wide === null ? [] : [wide]), ...this.#imported.held]) {
-      for (const name of certificate.names) {
-        if (!name.startsWith('*.') || certificate.notAfter <= this.#clock.now()) continue;
-        const known = wildcards.get(name.slice(2));
-        if (known === undefined || known.notAfter < certificate.notAfter) wildcards.set(name.slice(2), certificate);
-      }
-    }
+    const certificates = [...served.values(), ...(wide === null ? [] : [wide]), ...this.#imported.held];
+    const wildcards = widest(certificates, this.#clock.now());
     const wildcard = (domain: string) => {
       const certificate = wildcards.get(domain);
       return certificate === undefined ? null : contextOf(certificate);

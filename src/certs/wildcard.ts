@@ -16,3 +16,20 @@ export function namesOf(order: string): string[] {
 export function wildcardDomain(name: string): string {
   return name.slice(name.indexOf('.') + 1);
 }
+
+/** Of certificates that have not run out, the one that lasts longest under each domain that a wildcard among their names is of. */
+export function widest<C extends { readonly names: readonly string[]; readonly notAfter: number }>(
+  certificates: Iterable<C>,
+  now: number,
+): ReadonlyMap<string, C> {
+  const found = new Map<string, C>();
+  for (const certificate of certificates) {
+    for (const name of certificate.names) {
+      if (!isWildcard(name) || certificate.notAfter <= now) continue;
+      const domain = wildcardDomain(name);
+      const known = found.get(domain);
+      if (known === undefined || known.notAfter < certificate.notAfter) found.set(domain, certificate);
+    }
+  }
+  return found;
+}

@@ -194,3 +194,22 @@ it('serves an imported certificate until it runs out, and then one of its own', 
   clock -= 0.2 * DAY;
   expect(served()).toBe(imported);
 });
+
+it('has the imported wildcard for names below its domain that are no host, until it runs out', async () => {
+  const service = await open('gateway.test');
+  service.cover([{ host: 'hub.gateway.test', order: true }]);
+  const wildcard = () => {
+    const { wildcards, wildcard: of } = service.contexts();
+    const context = of?.('gateway.test') ?? null;
+    return { domains: [...(wildcards ?? [])], chain: context === null ? null : materialOf(context)?.chain };
+  };
+  expect(wildcard()).toEqual({ domains: [], chain: null });
+  const { cert, key } = makeTestCa().issue(['*.gateway.test', 'gateway.test']);
+  await service.importCertificate(cert, key);
+  expect(wildcard()).toEqual({
+    domains: ['gateway.test'],
+    chain: service.exportCertificate('hub.gateway.test').certificate,
+  });
+  clock += 1.1 * DAY;
+  expect(wildcard().chain).toBeNull();
+});
