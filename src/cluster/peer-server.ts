@@ -7,7 +7,7 @@ import type { TLSSocket } from 'node:tls';
 import { Askers } from '../kit/askers.ts';
 import type { ByteSource } from '../kit/byte-source.ts';
 import { FairPool, type PoolLimits } from '../kit/fair-pool.ts';
-import { RegistryError } from '../oci/errors.ts';
+import { RegistryError, renderError } from '../oci/errors.ts';
 import type { Digest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -186,6 +186,11 @@ export class PeerServer {
       request.socket.destroy();
       return;
     }
+    const { method = '' } = request;
+    if (method !== 'GET' && method !== 'HEAD') {
+      refuseMethod(method, response);
+      return;
+    }
     const url = new URL(request.url ?? '/', 'https://node');
     switch (request.method === 'GET' ? url.pathname : '') {
       case PING_PATH:
@@ -308,6 +313,14 @@ class BusyError extends Error {}
 
 function fingerprints(trusted: TrustedNodes): Map<string, string> {
   return new Map([...trusted.certificates()].map(([id, pem]) => [new X509Certificate(pem).fingerprint256, id]));
+}
+
+/** As on every other port. A body is not read, so the connection ends behind the answer. */
+function refuseMethod(method: string, response: ServerResponse): void {
+  const { status, headers, body } = renderError(
+    new RegistryError('methodNotAllowed', { facts: { method: method.slice(0, 32) }, headers: { allow: 'GET, HEAD' } }),
+  );
+  response.writeHead(status, { ...headers, connection: 'close' }).end(body);
 }
 
 function refuse(response: ServerResponse, why: Refusal | RegistryError): void {

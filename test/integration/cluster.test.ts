@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { request } from 'node:https';
+import { text } from 'node:stream/consumers';
 import { afterEach, describe, expect, test } from 'vitest';
 import { rankedFor } from '../../src/cluster/rendezvous.ts';
 import { eventually } from '../support/eventually.ts';
@@ -264,5 +265,27 @@ describe('nodes that cannot speak to each other', () => {
     await expect(ping({})).rejects.toThrow();
     fleet.shared.distrust('known');
     await expect(ping(known)).rejects.toThrow();
+  });
+
+  test.each(['POST', 'PUT', 'DELETE', 'OPTIONS'])('a %s is answered 405 as on every other port', async (method) => {
+    const { fleet } = await start({}, {}, 1);
+    const known = makeNodeIdentity('known');
+    fleet.shared.trust(known);
+    const [host = '', port] = (fleet.nodes[0]?.address ?? '').split(':');
+    const { key, certificate: cert } = known;
+    const asking = request({
+      host,
+      port,
+      method,
+      path: '/v1/ping',
+      key,
+      cert,
+      rejectUnauthorized: false,
+      agent: false,
+    });
+    asking.end();
+    const [response] = await once(asking, 'response');
+    expect([response.statusCode, response.headers.allow]).toEqual([405, 'GET, HEAD']);
+    expect(JSON.parse(await text(response)).errors[0].code).toBe('UNSUPPORTED');
   });
 });
