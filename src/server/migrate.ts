@@ -79,6 +79,15 @@ async function intoDataDirectory(config: Config, log: Logger): Promise<Migrated>
       });
     }
     const state = await places.readShared();
+    if (state.table.isNew && !state.users.everAdded && state.certificates.length === 0) {
+      throw new OperatorError(
+        'MIGRATE_REFUSED',
+        `no gateway has ever run on ${places.where}: there is nothing to move`,
+        {
+          next: 'name the database of the gateways that are meant: database, GATEWAY_DATABASE',
+        },
+      );
+    }
     // What a gateway that was killed has left in the log beside the file is in the file after it, and nothing of it meets the new one.
     places.closeSqlite();
     await places.takeInternalRoot();

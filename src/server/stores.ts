@@ -1,3 +1,4 @@
+import { existsSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { CounterStore } from '../access/counters.ts';
 import type { UserStore } from '../access/users.ts';
@@ -205,11 +206,15 @@ export async function openForMigration(config: StoresConfig, log: Logger): Promi
     const lock = acquireInstanceLock(dataDir, 'migrate');
     lifecycle.defer('the lock of the data directory', () => lock.release());
     await completeRestore(dataDir);
+    const isNew = !existsSync(databaseFile(dataDir));
     const local = openLocal(dataDir);
     let isOpen = true;
     const closeSqlite = () => {
-      if (isOpen) closeDatabase(local);
+      if (!isOpen) return;
       isOpen = false;
+      closeDatabase(local);
+      // Where nothing was, nothing is left of a migration that does not come to its end: no command takes it for a gateway's.
+      if (isNew) rmSync(databaseFile(dataDir), { force: true });
     };
     lifecycle.defer('gateway.db', closeSqlite);
     const { openFleet, readWhole: readShared, writeWhole: writeShared } = await import('../postgres/fleet.ts');

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { copyFileSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
@@ -124,6 +124,22 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     await expect(offline.ready()).rejects.toThrow(/is encrypted under the key [0-9a-f]{16}, which is not in/);
     await offline.close();
     writeFileSync(secretFile, key);
+  });
+
+  it('takes nothing from a database that no gateway ever ran on, or that is not there, and leaves no data directory', async () => {
+    const empty = await server.createDatabase();
+    const away = new URL(empty);
+    away.port = '1';
+    const none = await prepareGateway({ config: { secretFile } });
+    const takeFrom = async (database: string) => {
+      none.configure({ database, secretFile });
+      const { code, stdout } = await none.cli(['migrate', '--to', 'sqlite', '--json']);
+      return [code, JSON.parse(stdout).error.code];
+    };
+    expect(await takeFrom(empty)).toEqual([1, 'MIGRATE_REFUSED']);
+    expect(await takeFrom(away.href)).toEqual([1, 'DATABASE_UNREACHABLE']);
+    expect(existsSync(join(none.dataDir, 'gateway.db'))).toBe(false);
+    await none.close();
   });
 
   it('brings it back, from the database and from a backup of it', async () => {
