@@ -7,7 +7,6 @@ import type { BlobKey } from '../oci/names.ts';
 import type { BlobSink } from '../oci/transfer.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { placeAmong } from './bids.ts';
 import { BlobLeases } from './blob-leases.ts';
 import type { Node, Nodes } from './nodes.ts';
 import { type PeerClient, PeerError } from './peer-client.ts';
@@ -22,7 +21,7 @@ import {
 } from './peer-protocol.ts';
 import type { Giving } from './peer-server.ts';
 import { PeerTransfer } from './peer-transfer.ts';
-import { rankedFor } from './rendezvous.ts';
+import { placeAmong, rankedFor } from './rendezvous.ts';
 import { TrackedSink } from './tracked-sink.ts';
 
 export interface FleetLimits {
@@ -154,7 +153,7 @@ export class FleetFetch {
     }
   }
 
-  /** What this node says to those who would go on in a leader's place. `kept`: it has all of it. */
+  /** What this node says to those who look for one that keeps the blob, or would go on in a leader's place. `kept`: it has all of it. */
   bid(key: GrowingKey, kept: boolean): SentBid {
     const id = idOf(key);
     const running = this.#running.get(id);

@@ -23,3 +23,25 @@ export function rankedFor<N extends Node>(nodes: readonly N[], digest: Digest): 
 export function ownerOf(nodes: readonly Node[], digest: Digest): Node | null {
   return rankedFor(nodes, digest)[0] ?? null;
 }
+
+/** What a node has of a blob, as it tells those who ask: where the leader is gone, it says who goes on. */
+export interface Bid {
+  /** `Node.id`. */
+  readonly node: string;
+  /** Bytes of its partial file. */
+  readonly held: number;
+  /** It fetches the blob too, and would go on in the leader's place. */
+  readonly competes: boolean;
+}
+
+/**
+ * How many others come before a node that would go on in a leader's place: whoever holds more bytes, and of those that hold as many, whoever has the
+ * better claim to the digest. All who know the same bids come to the same order, in which no two have the same place.
+ */
+export function placeAmong(own: Bid, others: readonly Bid[], digest: Digest): number {
+  const claim = claimOf(own.node, digest);
+  return others.filter(({ node, held, competes }) => {
+    if (!competes || node === own.node) return false;
+    return held === own.held ? claimOf(node, digest) > claim : held > own.held;
+  }).length;
+}

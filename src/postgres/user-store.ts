@@ -4,7 +4,7 @@ import type { PostgresFeed } from './feed.ts';
 
 const TOPIC = 'users';
 
-interface Row {
+export interface UserRow {
   readonly name: string;
   readonly token_hash: Buffer;
   readonly created_at: string;
@@ -26,11 +26,11 @@ export class PostgresUserStore implements UserStore {
 
   load(): Promise<KeptUsers> {
     return this.#database.read(async (query) => {
-      const users = await query<Row>(
+      const users = await query<UserRow>(
         'SELECT name, token_hash, created_at, issued_at, expires_at, previous_hash, previous_until FROM users',
       );
       const first = await query('SELECT 1 FROM first_user');
-      return { users: users.rows.map(fromRow), everAdded: first.rowCount !== 0 };
+      return { users: users.rows.map(toUser), everAdded: first.rowCount !== 0 };
     });
   }
 
@@ -101,7 +101,7 @@ function valuesOf({ name, tokenHash, createdAt, issuedAt, expiresAt, previous }:
   return [name, Buffer.from(tokenHash), createdAt, issuedAt, expiresAt, hash, previous?.until ?? null];
 }
 
-function fromRow(row: Row): StoredUser {
+export function toUser(row: UserRow): StoredUser {
   const { previous_hash: hash, previous_until: until } = row;
   return {
     name: row.name,

@@ -2,6 +2,7 @@ import type { Counter } from '../access/counters.ts';
 import type { KeptUsers, StoredUser } from '../access/users.ts';
 import type { StoredTable } from '../aliases/store.ts';
 import type { RegistryEntry } from '../aliases/table.ts';
+import type { StoredObject } from '../cache/object-index.ts';
 import type {
   AccountRecord,
   CertificateEvent,
@@ -13,26 +14,11 @@ import type {
 import { OperatorError } from '../kit/operator-error.ts';
 import type { SecretKeys } from '../kit/sealed.ts';
 import { iso } from '../kit/time.ts';
+import type { Digest, RepositoryKey } from '../oci/names.ts';
 import { type RecordRow, toRecord } from './cert-store.ts';
 import type { PostgresDatabase, Query } from './database.ts';
 import { SEALED_COLUMNS } from './sealed-columns.ts';
-
-/** A row of the index of a shared store of content. */
-export interface KeptObject {
-  readonly digest: string;
-  readonly kind: string;
-  readonly size: number;
-  readonly lastUse: number;
-  readonly condemnedAt: number | null;
-}
-
-/** A repository that gave a digest. */
-export interface KeptGiver {
-  readonly digest: string;
-  readonly registry: string;
-  readonly repository: string;
-  readonly open: boolean;
-}
+import { toUser, type UserRow } from './user-store.ts';
 
 /** All state that must not be lost, secrets opened; what lives for minutes (challenges, locks, nodes) is left out. */
 export interface WholeState {
@@ -50,8 +36,9 @@ export interface WholeState {
   readonly orders: readonly OrderRecord[];
   readonly ledger: readonly (LedgerEntry & { readonly directory: string })[];
   /** What lies in a shared store of content. Times in epoch milliseconds. */
-  readonly objects: readonly KeptObject[];
-  readonly givers: readonly KeptGiver[];
+  readonly objects: readonly StoredObject[];
+  /** By whom each of them was given. */
+  readonly givers: readonly (RepositoryKey & { readonly digest: Digest; readonly open: boolean })[];
 }
 
 type Row = Record<string, unknown>;
@@ -64,7 +51,7 @@ export function readWhole(database: PostgresDatabase, keys: SecretKeys): Promise
       (await rows(`SELECT * FROM ${table}`)).map((row) => openRow(keys, table, row));
     const [fleet] = await rows<{ identity: string }>('SELECT identity FROM fleet');
     const [{ version } = { version: 0 }] = await rows<{ version: number }>('SELECT version FROM alias_table');
-    const users = await rows('SELECT * FROM users');
+    const users = await rows<UserRow & { last_used_at: string | null }>('SELECT * FROM users');
     return {
       identity: fleet?.identity ?? '',
       table: {
@@ -74,9 +61,7 @@ export function readWhole(database: PostgresDatabase, keys: SecretKeys): Promise
         aliases: await rows('SELECT name, registry, certificate FROM aliases'),
       },
       users: { users: users.map(toUser), everAdded: (await rows('SELECT 1 FROM first_user')).length > 0 },
-      lastUses: new Map(
-        users.flatMap(({ name, last_used_at: at }) => (at === null ? [] : [[String(name), String(at)] as const])),
-      ),
+      lastUses: new Map(users.flatMap(({ name, last_used_at: at }) => (at === null ? [] : [[name, at] as const]))),
       counters: await rows('SELECT period, client, bytes FROM counters'),
       certificates: (await opened('certificates')).map(toCertificate),
       records: (
@@ -220,18 +205,6 @@ function toRegistry({ sealed_proxy: proxy, sealed_password: password, username, 
 function fromRegistry({ host, endpoints, proxy, credentials, public: open, realms, ca }: RegistryEntry): Row {
   const [username, password] = [credentials?.username ?? null, credentials?.password ?? null];
   return { host, endpoints, sealed_proxy: proxy, username, sealed_password: password, public: open, realms, ca };
-}
-
-function toUser(row: Row): StoredUser {
-  const hash = row.previous_hash as Buffer | null;
-  return {
-    name: row.name as string,
-    tokenHash: new Uint8Array(row.token_hash as Buffer),
-    createdAt: row.created_at as string,
-    issuedAt: row.issued_at as string,
-    expiresAt: row.expires_at as string | null,
-    previous: hash === null ? null : { tokenHash: new Uint8Array(hash), until: row.previous_until as string },
-  };
 }
 
 function fromUser({ name, tokenHash, createdAt, issuedAt, expiresAt, previous }: StoredUser): Row {

@@ -1,6 +1,7 @@
 import type { Counter } from '../access/counters.ts';
 import type { KeptUsers } from '../access/users.ts';
 import type { StoredTable } from '../aliases/store.ts';
+import type { StoredObject } from '../cache/object-index.ts';
 import type {
   AccountRecord,
   CertificateEvent,
@@ -9,7 +10,7 @@ import type {
   OrderRecord,
   StoredCertificate,
 } from '../certs/store.ts';
-import type { Digest } from '../oci/names.ts';
+import type { Digest, RepositoryKey } from '../oci/names.ts';
 import { SqliteAliasStore } from './alias-store.ts';
 import { SqliteCertStore } from './cert-store.ts';
 import { SqliteCounterStore } from './counter-store.ts';
@@ -17,23 +18,6 @@ import { type Database, durable } from './database.ts';
 import { fromBytes, toBytes } from './digest-bytes.ts';
 import { readIdentity } from './identity.ts';
 import { SqliteUserStore } from './user-store.ts';
-
-/** A row of the index of a shared store of content. */
-export interface KeptObject {
-  readonly digest: string;
-  readonly kind: string;
-  readonly size: number;
-  readonly lastUse: number;
-  readonly condemnedAt: number | null;
-}
-
-/** A repository that gave a digest. */
-export interface KeptGiver {
-  readonly digest: string;
-  readonly registry: string;
-  readonly repository: string;
-  readonly open: boolean;
-}
 
 /** All of a gateway's state that must not be lost, secrets opened; what lives for minutes (challenges, locks) is left out. */
 export interface WholeState {
@@ -51,8 +35,9 @@ export interface WholeState {
   readonly orders: readonly OrderRecord[];
   readonly ledger: readonly (LedgerEntry & { readonly directory: string })[];
   /** What lies in a shared store of content. Times in epoch milliseconds. */
-  readonly objects: readonly KeptObject[];
-  readonly givers: readonly KeptGiver[];
+  readonly objects: readonly StoredObject[];
+  /** By whom each of them was given. */
+  readonly givers: readonly (RepositoryKey & { readonly digest: Digest; readonly open: boolean })[];
 }
 
 /** Reads it, as it is at one moment. */
@@ -77,10 +62,10 @@ export async function readWhole(database: Database): Promise<WholeState> {
     ),
     orders: rows('SELECT host, directory, url, private_key AS key, created_at AS createdAt FROM acme_orders'),
     ledger: rows('SELECT directory, at, kind, host FROM acme_ledger ORDER BY at'),
-    objects: rows<Omit<KeptObject, 'digest'> & { digest: Buffer }>(
+    objects: rows<Omit<StoredObject, 'digest'> & { digest: Buffer }>(
       'SELECT digest, kind, size, last_use AS lastUse, condemned_at AS condemnedAt FROM objects',
     ).map((row) => ({ ...row, digest: fromBytes(row.digest) })),
-    givers: rows<Omit<KeptGiver, 'digest' | 'open'> & { digest: Buffer; open: number }>(
+    givers: rows<RepositoryKey & { digest: Buffer; open: number }>(
       'SELECT digest, registry, repository, open FROM object_givers',
     ).map((row) => ({ ...row, digest: fromBytes(row.digest), open: row.open === 1 })),
   };
@@ -125,9 +110,9 @@ export async function writeWhole(database: Database, state: WholeState): Promise
   database.transaction(() => {
     for (const row of state.events) event.run(row);
     for (const row of state.ledger) entry.run(row);
-    for (const row of state.objects) object.run({ ...row, digest: toBytes(row.digest as Digest) });
+    for (const row of state.objects) object.run({ ...row, digest: toBytes(row.digest) });
     for (const row of state.givers) {
-      giver.run({ ...row, digest: toBytes(row.digest as Digest), open: Number(row.open) });
+      giver.run({ ...row, digest: toBytes(row.digest), open: Number(row.open) });
     }
   })();
   await durable(database);

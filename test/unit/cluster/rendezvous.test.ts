@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
-import { placeAmong } from '../../../src/cluster/bids.ts';
 import type { Node } from '../../../src/cluster/nodes.ts';
-import { ownerOf, rankedFor } from '../../../src/cluster/rendezvous.ts';
+import { ownerOf, placeAmong, rankedFor } from '../../../src/cluster/rendezvous.ts';
 import type { Digest } from '../../../src/oci/names.ts';
 
 const digest = (n: number) => `sha256:${createHash('sha256').update(String(n)).digest('hex')}` as Digest;
