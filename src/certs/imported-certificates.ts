@@ -113,7 +113,10 @@ function longestFor(certificates: readonly StoredCertificate[], host: string): S
   return best;
 }
 
-/** @param released whether one was taken back that is still shown */
+/**
+ * @param issuer of the certificate that the host has; null where it has none
+ * @param released whether one was taken back that is still shown
+ */
 export function nothingImported(host: string, issuer: string | null, released = false): OperatorError {
   if (released) {
     return new OperatorError(
@@ -122,8 +125,12 @@ export function nothingImported(host: string, issuer: string | null, released = 
       { next: `to have it shown to nobody from now on: gateway cert rm ${host} --now` },
     );
   }
-  const held = issuer === null ? 'it has none' : `its certificate is of ${issuer}`;
-  return new OperatorError('CERTIFICATE_NOT_IMPORTED', `no imported certificate covers ${host}: ${held}`, {
-    next: `for a new one of the CA: gateway cert renew ${host}`,
-  });
+  if (issuer === null) {
+    return new OperatorError('CERTIFICATE_NOT_IMPORTED', `no imported certificate covers ${host}, and no other one`);
+  }
+  return new OperatorError(
+    'CERTIFICATE_NOT_IMPORTED',
+    `no imported certificate covers ${host}: its certificate is of ${issuer}`,
+    { next: `for a new one of the CA: gateway cert renew ${host}` },
+  );
 }

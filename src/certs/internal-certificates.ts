@@ -173,7 +173,7 @@ export class InternalCertificates implements CertificateService, CertificateOper
   /** It is shown no more at once: the local CA has another. */
   async removeImported(host: string): Promise<RemovedImport> {
     const removed = await this.#mutex.run(() => this.#imports.remove(host));
-    if (removed === null) throw nothingImported(host, this.#ca.root.commonName);
+    if (removed === null) throw nothingImported(host, this.#hosts.has(host) ? this.#ca.root.commonName : null);
     this.#publish();
     const hosts = [...this.#hosts].filter((one) => coversHost(removed.names, one));
     this.#log.info(

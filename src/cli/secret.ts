@@ -22,7 +22,7 @@ export function secretCommands(session: Session): Command {
     .action(async (options: { json?: boolean }) => {
       const done = (await session.act('secret.rotate', {})) as SecretsRotated;
       if (options.json === true) return output.json(done);
-      output.line(`encrypted under the first key: ${done.sealed} values now, ${done.current} before`);
+      output.line(`encrypted under the first key: ${done.sealed} values anew, ${done.current} were already`);
       output.line(
         'the other keys can be taken out of each secretFile, once every gateway was started with the first one',
       );

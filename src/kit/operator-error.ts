@@ -93,7 +93,7 @@ export const OPERATOR_ERRORS = {
   ),
   DATABASE_UNREACHABLE: failure(
     'the shared database cannot be reached just now; what needs it waits or fails, pulls go on',
-    'see that it runs and that this machine reaches it; the gateway tries again by itself',
+    'see that it runs and that this machine reaches it; a gateway that runs tries again by itself',
   ),
   DATABASE_REFUSED: failure(
     'the shared database refuses this gateway; the message has its reason',

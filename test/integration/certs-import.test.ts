@@ -100,8 +100,10 @@ test('`cert rm` gives the hosts back to the CA, and none is without a certificat
   expect(again.stderr).toContain('no imported certificate covers');
 });
 
-test('an unknown host is explained by exit 1', async () => {
+test('an unknown host is explained by exit 1, and there is nothing of it to remove', async () => {
   const unknown = await gateway.cli(['cert', 'explain', 'elsewhere.example.org']);
   expect(unknown.code).toBe(1);
   expect(unknown.stderr).toContain('elsewhere.example.org');
+  const removed = await gateway.cli(['cert', 'rm', 'elsewhere.example.org']);
+  expect([removed.code, removed.stderr]).toEqual([1, expect.stringContaining('gateway cert ls lists')]);
 });

@@ -189,6 +189,11 @@ test('an imported certificate is in use at once', async () => {
   expect((await cli('cert export hub.corp.example')).out).toContain(leaf.toString().trim());
   const other = await cli(['cert', 'import', path.join(home, 'tls.crt'), path.join(home, 'tls.crt')]);
   expect(other.code).not.toBe(0);
+  const stranger = await cli('cert rm nobody.example');
+  expect([stranger.code, stranger.err]).toEqual([
+    1,
+    expect.stringMatching(/no imported certificate covers nobody.example, and no other one\n.*gateway cert ls/),
+  ]);
 });
 
 test('status and the clients know the ports that were bound', async () => {

@@ -39,12 +39,16 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
       name,
       async (input, context) => {
         let result: unknown;
-        let behind: Behind = [];
         try {
           result = await operation(input, context);
-        } finally {
-          behind = await takenIntoUse(deps, name, context);
+        } catch (error) {
+          await deps.live?.settled();
+          // What the database has not taken no other gateway could serve by; what it had taken before it was away each reads once it is back.
+          if (!isUnreachable(error)) await takenIntoUse(deps, name, context);
+          throw error;
         }
+        await deps.live?.settled();
+        const behind = await takenIntoUse(deps, name, context);
         return behind.length > 0 && isObject(result) ? { ...result, behind } : result;
       },
     ]),
@@ -60,9 +64,8 @@ const SHARED_CHANGES: ReadonlySet<string> = new Set([
 /** Gateways that do not serve by a change yet: beside its result, for programs; left out there where all do. */
 type Behind = readonly { readonly id: string; readonly address: string | null }[];
 
-/** Waits until every process of this gateway, and every other gateway that shares its state, serves by what was changed; says which do not. */
-async function takenIntoUse({ live, nodes }: OperationsDeps, name: string, context: OperationContext): Promise<Behind> {
-  await live?.settled();
+/** Waits until every gateway that shares the state serves by what was changed; says which do not. */
+async function takenIntoUse({ nodes }: OperationsDeps, name: string, context: OperationContext): Promise<Behind> {
   if (!SHARED_CHANGES.has(name)) return [];
   const behind = (await nodes.settled(context.signal)).nodes.map(({ id, address }) => ({ id, address }));
   for (const { id, address } of behind) {
@@ -73,6 +76,10 @@ async function takenIntoUse({ live, nodes }: OperationsDeps, name: string, conte
     );
   }
   return behind;
+}
+
+function isUnreachable(error: unknown): boolean {
+  return error instanceof OperatorError && error.code === 'DATABASE_UNREACHABLE';
 }
 
 function isObject(value: unknown): value is object {
