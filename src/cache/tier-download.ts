@@ -14,6 +14,8 @@ const WIDEN_INTERVAL = 200;
 const FAST = 64 * MIB;
 /** The next request is sent when so many bytes of one are still to come, so that its round trip is not waited for. */
 const AHEAD = 4 * MIB;
+/** … and these come within so long, ms: an answer that nobody reads is given up by the store, or by its client. */
+const AHEAD_WITHIN = 1_000;
 /** Bytes read at once. */
 const CHUNK = 64 * 1024;
 
@@ -129,11 +131,13 @@ class TierDownload {
 
   async #write(source: ByteSource, { from, to }: Extent, signal: AbortSignal): Promise<void> {
     const chunk = Buffer.allocUnsafeSlow(Math.min(CHUNK, to - from));
+    const began = performance.now();
     let goesAhead = false;
-    let before = performance.now();
+    let before = began;
     for (let at = from; at < to; ) {
       signal.throwIfAborted();
-      if (!goesAhead && to - at <= AHEAD) {
+      const comesIn = at === from ? Number.POSITIVE_INFINITY : ((before - began) / (at - from)) * (to - at);
+      if (!goesAhead && to - at <= AHEAD && comesIn <= AHEAD_WITHIN) {
         goesAhead = true;
         this.#mayGoAhead = true;
         this.#wake();
