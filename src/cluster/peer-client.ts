@@ -86,18 +86,37 @@ export class PeerClient {
     const headers = { range: rangeHeader(blob.range) };
     const response = await this.#ask(node, blobPath(blob), { headers, signal });
     if (response.statusCode !== 200) {
-      const refused = parseRefusal(await readText(response));
+      const refused = await this.#refusal(node, response, signal);
       if (refused instanceof RegistryError) throw refused;
       throw new PeerError(refused, `node ${node.id} gives nothing: ${refused}`);
     }
     const { [SIZE_HEADER]: size, [THROUGH_HEADER]: through, [COUNTS_HEADER]: counts } = response.headers;
+    if (size !== undefined && !/^\d{1,15}$/.test(String(size))) {
+      response.destroy();
+      throw new PeerError('unreachable', `node ${node.id} says that a blob has ${size} bytes`);
+    }
     return {
-      size: typeof size === 'string' ? Number(size) : undefined,
+      size: size === undefined ? undefined : Number(size),
       through: typeof through === 'string' ? through : null,
       counts: counts === '1',
       chunks: this.#chunks(node, response),
       close: () => void response.destroy(),
     };
+  }
+
+  /** Why it gives nothing. What cannot be understood, from a node of a later version perhaps, says nothing about the blob. */
+  async #refusal(node: Node, response: IncomingMessage, signal: AbortSignal): Promise<Refusal | RegistryError> {
+    const { answer } = this.#limits;
+    const late = setTimeout(() => response.destroy(new Error(`it did not end within ${answer} ms`)), answer);
+    try {
+      return parseRefusal(await readText(response));
+    } catch (error) {
+      signal.throwIfAborted();
+      const { statusCode } = response;
+      throw new PeerError('unreachable', `node ${node.id} answered ${statusCode}, and why is not understood`, error);
+    } finally {
+      clearTimeout(late);
+    }
   }
 
   /** @throws {PeerError} where it does not answer in time */
@@ -161,7 +180,11 @@ export class PeerClient {
     path: string,
     { headers = {}, signal }: { readonly headers?: Record<string, string>; readonly signal: AbortSignal },
   ): Promise<IncomingMessage> {
-    const { hostname, port } = new URL(`https://${node.address}`);
+    // It stands in a database that others write.
+    const address = URL.parse(`https://${node.address}`);
+    if (address === null)
+      return Promise.reject(new PeerError('unreachable', `node ${node.id} has no address: ${node.address}`));
+    const { hostname, port } = address;
     const host = hostname.replace(/^\[|\]$/g, '');
     return new Promise((resolve, reject) => {
       const asking = request({ agent: this.#agent(node.id), host, port, path, headers, signal, servername: node.id });
