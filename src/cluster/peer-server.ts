@@ -2,7 +2,7 @@ import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { Askers } from '../kit/askers.ts';
 import type { ByteSource } from '../kit/byte-source.ts';
@@ -44,6 +44,12 @@ const GIVING: PoolLimits = {
 /** A node that waits longer than this, ms, does better to ask another, or the registry. */
 const MAX_WAIT_MS = 2_000;
 const BUFFER = 64 * 1024;
+/** For a TLS handshake, ms: a node takes some round trips, and gives up long before. */
+const HANDSHAKE_MS = 10_000;
+/** Connections in their handshake at a time: each has a descriptor, which whoever reaches the port could hold. */
+const MAX_HANDSHAKES = 256;
+/** Of those who were refused one is told so often, ms, and how many there were. */
+const TELL_INTERVAL = 60_000;
 /** A transfer that waits for bytes has what there is, once it has waited at so many looks in a row … */
 const IDLE_LOOKS = 4;
 /** … so far apart, ms. Looks are counted, not time: a busy machine may leave a process none of it, and what it lies in wait for is not late then. */
@@ -89,6 +95,7 @@ export interface PeerServerOptions {
   readonly log: Logger;
   readonly metrics: Metrics;
   readonly giving?: PoolLimits;
+  readonly handshakes?: { readonly ms: number; readonly most: number };
 }
 
 /** Gives blobs to the other nodes of the fleet, and to nobody else: over mutual TLS 1.3, to those whose certificates are trusted. */
@@ -101,6 +108,10 @@ export class PeerServer {
   /** Ids of nodes by the fingerprint of their certificate. */
   #nodes: ReadonlyMap<string, string>;
   readonly #transfers = new Set<Transfer>();
+  /** Connections in their handshake, by where they come from. */
+  readonly #handshaking = new Set<string>();
+  #refused = 0;
+  #toldAt = Number.NEGATIVE_INFINITY;
 
   private constructor(options: PeerServerOptions) {
     const { identity, trusted, metrics } = options;
@@ -118,12 +129,25 @@ export class PeerServer {
       ca: [...trusted.certificates().values()],
       minVersion: 'TLSv1.3' as const,
     });
-    this.#server = createServer({ ...context(), requestCert: true, rejectUnauthorized: true }, (request, response) => {
+    const { ms, most } = options.handshakes ?? { ms: HANDSHAKE_MS, most: MAX_HANDSHAKES };
+    const asked = { requestCert: true, rejectUnauthorized: true, handshakeTimeout: ms };
+    this.#server = createServer({ ...context(), ...asked }, (request, response) => {
       this.#answer(request, response).catch((error: unknown) => {
         options.log.warn({ err: error }, 'another node was not answered');
         response.destroy();
       });
     });
+    this.#server.on('connection', (socket: Socket) => {
+      const from = originOf(socket);
+      if (this.#handshaking.size >= most) {
+        this.#refuse(socket.remoteAddress, `more than ${most} connections are in their handshake`);
+        socket.destroy();
+        return;
+      }
+      this.#handshaking.add(from);
+      socket.once('close', () => this.#handshaking.delete(from));
+    });
+    this.#server.on('secureConnection', (socket) => this.#handshaking.delete(originOf(socket)));
     this.#server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
       // It left before it had shown who it is: a node may that has been ended, or gave up waiting.
       if (error.code === 'ECONNRESET') {
@@ -133,10 +157,7 @@ export class PeerServer {
         );
         return;
       }
-      options.log.warn(
-        { address: socket.remoteAddress, reason: error.message },
-        'somebody that is no node of this fleet was refused on cluster.listen',
-      );
+      this.#refuse(socket.remoteAddress, error.message);
     });
     this.#unwatch = trusted.watch(() => {
       this.#nodes = fingerprints(trusted);
@@ -176,6 +197,19 @@ export class PeerServer {
     this.#server.close();
     this.#server.closeAllConnections();
     await closed;
+  }
+
+  /** Whoever reaches the port decides how often: not every time is told of. */
+  #refuse(address: string | undefined, reason: string): void {
+    this.#refused++;
+    const now = performance.now();
+    if (now - this.#toldAt < TELL_INTERVAL) return;
+    this.#options.log.warn(
+      { address, reason, times: this.#refused },
+      'somebody that is no node of this fleet was refused on cluster.listen',
+    );
+    this.#toldAt = now;
+    this.#refused = 0;
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -310,6 +344,10 @@ function hasGone(response: ServerResponse, event: 'drain' | 'finish'): Promise<v
 }
 
 class BusyError extends Error {}
+
+function originOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
+}
 
 function fingerprints(trusted: TrustedNodes): Map<string, string> {
   return new Map([...trusted.certificates()].map(([id, pem]) => [new X509Certificate(pem).fingerprint256, id]));

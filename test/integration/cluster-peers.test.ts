@@ -1,12 +1,15 @@
 import { once } from 'node:events';
 import type { RequestListener } from 'node:http';
 import { createServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
+import pino from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { NodeIdentity, TrustedNodes } from '../../src/cluster/identity.ts';
 import type { Node } from '../../src/cluster/nodes.ts';
 import { PeerClient } from '../../src/cluster/peer-client.ts';
 import type { BlobRequest } from '../../src/cluster/peer-protocol.ts';
+import { PeerServer } from '../../src/cluster/peer-server.ts';
+import { Metrics } from '../../src/telemetry/metrics.ts';
 import { makeNodeIdentity } from '../support/fleet-bed.ts';
 import { digestOf } from '../support/registry-bed.ts';
 
@@ -89,5 +92,40 @@ describe('a node that answers what cannot be understood', () => {
       const asked = client.blob(node, ASKED, new AbortController().signal);
       await expect(asked).rejects.toMatchObject({ name: 'PeerError', reason: 'unreachable' });
     }
+  });
+});
+
+describe('strangers that reach cluster.listen', () => {
+  test('hold no more connections than a few, for no longer than a handshake, and do not fill the log', async () => {
+    const [own, other] = [makeNodeIdentity('own'), makeNodeIdentity('other')];
+    const told: { level: number; msg: string }[] = [];
+    const log = pino({}, { write: (line: string) => void told.push(JSON.parse(line)) });
+    const server = await PeerServer.start({
+      listen: { host: '127.0.0.1', port: 0 },
+      identity: () => other,
+      trusted: trusting(own, other),
+      giver: { give: async () => null, keeps: () => false },
+      may: () => ({ begin: false, growing: false }),
+      bid: ({ digest }) => ({ node: digest, held: 0, competes: false, leads: false, kept: false, failure: null }),
+      log,
+      metrics: new Metrics(),
+      handshakes: { ms: 1_000, most: 8 },
+    });
+    const { port } = server.address;
+    const client = new PeerClient(() => own, trusting(own, other), { connect: 5_000, answer: 5_000 });
+    const node: Node = { id: 'other', address: `127.0.0.1:${port}`, version: '1', draining: false };
+    closers.push(() => {
+      client.close();
+      void server.close();
+    });
+    const strangers = Array.from({ length: 40 }, () => connect(port, '127.0.0.1').on('error', () => {}));
+    const left = strangers.map((socket) => once(socket.resume(), 'close'));
+    await expect.poll(() => strangers.filter(({ closed }) => !closed).length).toBe(8);
+    await Promise.all(left);
+    expect(await client.isThere(node)).toBe(true);
+    for (let n = 0; n < 20; n++) expect(await client.isThere(node)).toBe(true);
+    expect(told.map(({ msg }) => msg)).toEqual([
+      'somebody that is no node of this fleet was refused on cluster.listen',
+    ]);
   });
 });
