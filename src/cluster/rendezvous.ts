@@ -6,7 +6,7 @@ import type { Node } from './nodes.ts';
  * How good a claim a node has to a digest: the highest of all fetches it (rendezvous hashing, Thaler and Ravishankar 1998). Each node reckons it for itself;
  * where one joins or leaves, only what is its own changes hands. 48 bits of SHA-256, so that claims are spread evenly however ids are chosen.
  */
-export function claimOf(node: string, digest: Digest): number {
+function claimOf(node: string, digest: Digest): number {
   return createHash('sha256').update(`${node} ${digest}`).digest().readUIntBE(0, 6);
 }
 

@@ -18,7 +18,7 @@ import type { Locks } from '../kit/locks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { Lifecycle, version } from '../kit/process.ts';
 import { SecretKeys } from '../kit/sealed.ts';
-import type { Fleet, ServingFleet } from '../postgres/fleet.ts';
+import type { Fleet, ServingFleet, ServingOptions } from '../postgres/fleet.ts';
 import { SqliteAliasStore } from '../sqlite/alias-store.ts';
 import { openCacheIndex } from '../sqlite/cache-index.ts';
 import { SqliteCertStore } from '../sqlite/cert-store.ts';
@@ -72,8 +72,8 @@ type StoresConfig = Pick<Config, 'dataDir' | 'database' | 'databasePasswordFile'
 export interface StoresOptions {
   /** What this process does with the data directory, for the message to another one that is refused it meanwhile. */
   readonly activity: string;
-  /** It serves, and so goes on while a shared database is away. How long the keys of session tickets are used, ms. */
-  readonly serving: { readonly ticketKeysMs: number; readonly published: () => Promise<void> } | null;
+  /** Of one that serves, and so goes on while a shared database is away; null for a command. */
+  readonly serving: Pick<ServingOptions, 'ticketKeysMs' | 'published'> | null;
   readonly lifecycle: Lifecycle;
   readonly log: Logger;
 }
