@@ -95,6 +95,13 @@ describeWith(['versitygw'], 'redirects to the bucket', () => {
   const isSigned = ({ status, headers }: Received) =>
     status === 307 && /X-Amz-Signature=/.test(headers.location ?? '') && headers['cache-control'] === 'no-store';
 
+  /** As every answer of the registry API has them. */
+  const REGISTRY_HEADERS = {
+    'docker-distribution-api-version': 'registry/2.0',
+    'x-content-type-options': 'nosniff',
+    'content-security-policy': expect.stringMatching(/^default-src 'none'/),
+  };
+
   async function pull(registry: string, name: string, image: ReturnType<typeof addImage>, headers = {}) {
     expect((await ask(registry, `${name}/manifests/1`, { headers })).status).toBe(200);
     const blobs = [image.config.digest, ...image.layers.map(({ digest }) => digest)];
@@ -152,6 +159,7 @@ describeWith(['versitygw'], 'redirects to the bucket', () => {
         ask('docker.io', blob, { door, headers: { range: `bytes=${9 * MIB}-` } }),
       ]);
       expect([whole, range].map(isSigned)).toEqual([true, true]);
+      for (const { headers } of [whole, range, head, has, nothing]) expect(headers).toMatchObject(REGISTRY_HEADERS);
       expect([head, has, nothing].map(hasNoUrl)).toEqual([true, true, true]);
       expect([head.status, has.status, nothing.status]).toEqual([200, 304, 416]);
       expect((await fetch(whole.headers.location ?? '')).status).toBe(200);
