@@ -118,9 +118,10 @@ export class InternalCertificates implements CertificateService, CertificateOper
   }
 
   list(): CertificateInfo[] {
+    const [domain] = this.#own;
     let signatures = LISTED_SIGNATURES;
     return [...this.#hosts]
-      .filter((host) => isIP(host) === 0)
+      .filter((host) => host === domain || isIP(host) === 0)
       .map((host) => {
         const [name] = this.#names(host);
         if (this.#imports.find(host) === null && this.#ca.made(name) === null && signatures-- <= 0) {

@@ -213,3 +213,12 @@ it('has the imported wildcard for names below its domain that are no host, until
   clock += 1.1 * DAY;
   expect(wildcard().chain).toBeNull();
 });
+
+it.each(['10.0.0.5', 'fd00::5'])(
+  'lists the domain where that is an address (%s), and no other address',
+  async (domain) => {
+    const service = await open(domain);
+    service.cover([{ host: 'hub.corp.example', order: true }]);
+    expect(service.list().map(({ host }) => host)).toEqual([domain, 'localhost', 'hub.corp.example']);
+  },
+);
