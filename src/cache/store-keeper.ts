@@ -125,7 +125,7 @@ export class StoreKeeper {
       );
       await tier.remove(gone, this.#within(ended));
       if (gone.length > 0)
-        log.info({ objects: gone.length }, 'the shared store is full: what was used least was removed');
+        log.info({ objects: gone.length }, 'the shared store is full: what was used longest ago was removed');
       if (doomed.length < BATCH) return;
     }
   }

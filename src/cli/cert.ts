@@ -19,9 +19,9 @@ export function stateCell(state: string): Cell {
   return { text: state, tone: TONES[state] ?? 'plain' };
 }
 
-/** A wildcard stands for the hosts under it, which have no rows of their own. */
-function hostCell({ host, covers }: CertificateInfo): string {
-  return covers === undefined ? host : `${host} (${hosts(covers)})`;
+/** A wildcard stands for the hosts that are served under it, which have no rows of their own; none are before there is a certificate. */
+export function hostCell({ host, covers, notAfter }: Pick<CertificateInfo, 'host' | 'covers' | 'notAfter'>): string {
+  return covers === undefined || notAfter === null ? host : `${host} (${hosts(covers)})`;
 }
 
 function hosts(count: number): string {

@@ -308,7 +308,7 @@ export const KEYS = {
       ),
       maxSize: optional(
         nonEmpty(parseSize, 'leave it out for no limit'),
-        'none: what is used least is removed from the bucket beyond this',
+        'none: what was used longest ago is removed from the bucket beyond this',
       ),
       redirect: plain(
         parseRedirect,

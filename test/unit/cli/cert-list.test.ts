@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { fitted } from '../../../src/cli/cert.ts';
+import { fitted, hostCell } from '../../../src/cli/cert.ts';
 import type { Cell } from '../../../src/cli/output.ts';
 
 const GAPS = 5 * 2;
@@ -24,4 +24,11 @@ test('a list of certificates is as wide as the terminal at most, and whole elsew
   expect(rows[0]?.slice(1)).toEqual(ROWS[0]?.slice(1));
   expect(text(rows[1]?.[0])).toMatch(/^a-.*….*om$/);
   expect(fitted(ROWS, { isTerminal: false, columns: 80 })).toEqual(ROWS);
+});
+
+test('a wildcard says how many hosts it serves, once there is a certificate', () => {
+  const host = '*.cr.example.com';
+  expect(hostCell({ host, covers: 12, notAfter: '2027-02-26T03:22:12.000Z' })).toBe(`${host} (12 hosts)`);
+  expect(hostCell({ host, covers: 0, notAfter: null })).toBe(host);
+  expect(hostCell({ host: 'cr.example.com', notAfter: null })).toBe('cr.example.com');
 });
