@@ -61,6 +61,12 @@ describeWith(['named', 'pebble', 'root'], 'a gateway whose names are proved in D
     const { certificate } = await meet({ port: gateway.httpsPort, host: `quay.${DOMAIN}`, ca: root });
     expect(certificate.subjectAltName?.split(', ').toSorted()).toEqual([`DNS:${WILDCARD}`, `DNS:${DOMAIN}`]);
     await meet({ port: gateway.httpsPort, host: DOMAIN, ca: root });
+    const unknown = `nothing.${DOMAIN}`;
+    const nowhere = await send({
+      ...{ host: '127.0.0.1', port: gateway.httpsPort, servername: unknown, ca: root, agent: false },
+      ...{ path: '/v2/', headers: { host: unknown } },
+    });
+    expect([nowhere.status, JSON.parse(nowhere.text).errors[0].code]).toEqual([404, 'NAME_UNKNOWN']);
     await eventually('the records to be gone', async () => (await named.txt(NAME)).length === 0);
 
     const upstream = await FakeRegistry.start();
