@@ -9,7 +9,7 @@ import { remediation } from './advice.ts';
 import { type Challenges, PendingChallenges } from './challenges.ts';
 import { DnsChallenges, type DnsZones } from './dns-01.ts';
 import { HostStatus } from './host-status.ts';
-import { nothingImported } from './imported-certificates.ts';
+import { coveredByImport, nothingImported } from './imported-certificates.ts';
 import { type ChallengeResponder, ClockSkew, type Issuer, IssuerError, shortType } from './issuer.ts';
 import { isOrderable, ManagedHosts } from './managed-hosts.ts';
 import { OnDemandOrders } from './on-demand.ts';
@@ -179,13 +179,7 @@ export class AcmeCertificates implements CertificateService, CertificateOperatio
   async renew(host: string, onStep: StepListener, signal?: AbortSignal): Promise<CertificateInfo> {
     if (this.#hosts.find(host) === null) throw unknownHost(host);
     const imported = this.#hosts.freshImport(host);
-    if (imported !== null) {
-      throw new OperatorError(
-        'CERTIFICATE_IMPORTED',
-        `${host} is covered by an imported certificate (${imported.names.join(', ')}) until ${iso(imported.notAfter)}`,
-        { next: 'import its successor: gateway cert import CERT KEY' },
-      );
-    }
+    if (imported !== null) throw coveredByImport(host, imported);
     return this.obtain(host, { onStep, force: true, ...(signal === undefined ? {} : { signal }) });
   }
 

@@ -134,3 +134,12 @@ export function nothingImported(host: string, issuer: string | null, released = 
     { next: `for a new one of the CA: gateway cert renew ${host}` },
   );
 }
+
+/** Why no other certificate is obtained for a host. */
+export function coveredByImport(host: string, { names, notAfter }: StoredCertificate): OperatorError {
+  return new OperatorError(
+    'CERTIFICATE_IMPORTED',
+    `${host} is covered by an imported certificate (${names.join(', ')}) until ${iso(notAfter)}`,
+    { next: 'import its successor: gateway cert import CERT KEY' },
+  );
+}

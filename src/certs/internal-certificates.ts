@@ -6,7 +6,7 @@ import { OperatorError } from '../kit/operator-error.ts';
 import { iso } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { contextOf, type ReadyContext, ServedContexts } from './contexts.ts';
-import { ImportedCertificates, nothingImported } from './imported-certificates.ts';
+import { coveredByImport, ImportedCertificates, nothingImported } from './imported-certificates.ts';
 import { InternalCa, openInternalRoot } from './internal-ca.ts';
 import { renewalTime } from './schedule.ts';
 import type {
@@ -18,7 +18,7 @@ import type {
   RemovedImport,
   StepListener,
 } from './service.ts';
-import type { CertStore } from './store.ts';
+import type { CertStore, StoredCertificate } from './store.ts';
 import { widest } from './wildcard.ts';
 import { type CertificateMaterial, coversHost } from './x509.ts';
 
@@ -98,18 +98,26 @@ export class InternalCertificates implements CertificateService, CertificateOper
 
   async obtain(host: string, options: { onStep: StepListener; force?: boolean }): Promise<CertificateInfo> {
     if (!this.#hosts.has(host)) this.cover([...this.#hosts, host].map((name) => ({ host: name, order: true })));
-    if (options.force === true && this.#imports.find(host) === null) {
+    const imported = this.#imported(host);
+    if (options.force === true && imported === null) {
       this.#ca.renew(this.#names(host));
       this.#publish();
     }
     const material = this.#material(host);
     contextOf(material);
-    options.onStep({ step: 'finalise', message: `${material.issuer} signed a certificate for ${host}` });
-    options.onStep({ step: 'in use', message: `until ${iso(material.notAfter)}` });
+    if (imported === null) {
+      options.onStep({ step: 'finalise', message: `${material.issuer} signed a certificate for ${host}` });
+      options.onStep({ step: 'in use', message: `until ${iso(material.notAfter)}` });
+    } else {
+      const message = `an imported certificate from ${imported.issuer} covers it, until ${iso(imported.notAfter)}`;
+      options.onStep({ step: 'in use', message });
+    }
     return this.#describe(host, material);
   }
 
-  renew(host: string, onStep: StepListener): Promise<CertificateInfo> {
+  async renew(host: string, onStep: StepListener): Promise<CertificateInfo> {
+    const imported = this.#imported(host);
+    if (imported !== null) throw coveredByImport(host, imported);
     return this.obtain(host, { onStep, force: true });
   }
 
@@ -247,10 +255,13 @@ export class InternalCertificates implements CertificateService, CertificateOper
   }
 
   #material(host: string): CertificateMaterial {
+    return this.#imported(host) ?? this.#ca.leaf(this.#names(host));
+  }
+
+  /** A local CA is always there, so an imported certificate that ran out need not be served. */
+  #imported(host: string): StoredCertificate | null {
     const imported = this.#imports.find(host);
-    // A local CA is always there, so an imported certificate that ran out need not be served.
-    if (imported !== null && imported.notAfter > this.#now()) return imported;
-    return this.#ca.leaf(this.#names(host));
+    return imported !== null && imported.notAfter > this.#now() ? imported : null;
   }
 
   #names(host: string): readonly [string, ...string[]] {

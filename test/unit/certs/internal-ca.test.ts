@@ -222,3 +222,19 @@ it.each(['10.0.0.5', 'fd00::5'])(
     expect(service.list().map(({ host }) => host)).toEqual([domain, 'localhost', 'hub.corp.example']);
   },
 );
+
+it('renews nothing that an imported certificate covers, and says so', async () => {
+  const service = await open('gateway.test');
+  const host = 'hub.gateway.test';
+  service.cover([{ host, order: true }]);
+  const { cert, key } = makeTestCa().issue([host]);
+  await service.importCertificate(cert, key);
+  await expect(service.renew(host, () => {})).rejects.toThrow(
+    `${host} is covered by an imported certificate (${host})`,
+  );
+  const steps: string[] = [];
+  const obtained = await service.obtain(host, { onStep: ({ step, message }) => steps.push(`${step}: ${message}`) });
+  expect(steps).toEqual([expect.stringMatching(/^in use: an imported certificate from .* covers it, until /)]);
+  clock += 1.1 * DAY;
+  expect((await service.renew(host, () => {})).serial).not.toBe(obtained.serial);
+});
