@@ -62,8 +62,14 @@ export class Breaker {
       withinMs,
     );
     const ended = AbortSignal.any([signal, late.signal]);
+    let onEnd = (): void => {};
+    // Statements of a database that stands still do not end when they are told to.
+    const givenUp = new Promise<never>((_, reject) => {
+      onEnd = () => reject(ended.reason as Error);
+      ended.addEventListener('abort', onEnd, { once: true });
+    });
     try {
-      const answer = await task(ended);
+      const answer = await Promise.race([task(ended), givenUp]);
       this.#worked();
       return answer;
     } catch (error) {
@@ -73,6 +79,7 @@ export class Breaker {
       throw reason;
     } finally {
       clearTimeout(timer);
+      ended.removeEventListener('abort', onEnd);
       if (isTrial) this.#trying = false;
     }
   }

@@ -20,6 +20,8 @@ const SEEN_FOR = 5 * 60_000;
 const MAX_FOUND = 10_000;
 /** A pull waits so long, ms, for an answer of the store or of its index: its registry would mostly have answered by then. */
 const ANSWER_WITHIN = 2_000;
+/** What no pull waits for may take so long, ms. */
+const WRITTEN_WITHIN = 15_000;
 /** Larger manifests than registries take are none. */
 const MAX_MANIFEST = 8 * 1024 * 1024;
 /** Times of use are written so often, ms; a crash loses them. */
@@ -227,7 +229,7 @@ export class SecondLevel {
 
   /** The store has it, whole and verified, as these gave it. @throws the index's errors */
   async stored(object: { digest: Digest; kind: ObjectKind; size: number }, givers: readonly Giver[]): Promise<void> {
-    await this.#index.ask(() => this.objects.put(object, givers), this.#closing.signal, ANSWER_WITHIN);
+    await this.#index.ask(() => this.objects.put(object, givers), this.#closing.signal, WRITTEN_WITHIN);
     this.#forget(object.digest);
     // It has right bytes from now on.
     this.#wrong.delete(object.digest);
@@ -311,7 +313,7 @@ export class SecondLevel {
     const touched = [...this.#touched];
     this.#touched = new Set();
     await this.#index
-      .ask(() => this.objects.touch(touched), this.#closing.signal, ANSWER_WITHIN)
+      .ask(() => this.objects.touch(touched), this.#closing.signal, WRITTEN_WITHIN)
       .catch((error: unknown) => {
         if (!(error instanceof LeftAlone)) this.#log.debug({ err: error }, 'times of use were not written');
       });
