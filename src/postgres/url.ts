@@ -43,7 +43,6 @@ export function parseTarget(text: string): Target {
   }
   const sslMode = (parameters.get('sslmode') ?? 'prefer') as SslMode;
   if (!SSL_MODES.includes(sslMode)) throw invalid(`sslmode is one of ${SSL_MODES.join(', ')}`);
-  const decode = (part: string) => decodeURIComponent(part);
   const user = parameters.get('user') ?? decode(url.username);
   if (user === '') throw invalid('it names no user: postgres://USER@HOST/DATABASE');
   const host = parameters.get('host') ?? decode(url.hostname).replace(/^\[(.*)\]$/, '$1');
@@ -112,6 +111,14 @@ export function tlsOf(target: Target): TlsOptions | false {
 /** Whether what is unencrypted will do where the server has no TLS. */
 export function mayBePlain({ sslMode }: Target): boolean {
   return sslMode === 'allow' || sslMode === 'prefer';
+}
+
+function decode(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw invalid('a % in it is not followed by two hex digits; the sign itself is written %25');
+  }
 }
 
 function parseRoots(path: string, pem: string): string {
