@@ -1,11 +1,14 @@
 import { IssuerError } from '../certs/issuer.ts';
 import { readBounded, TooLargeError } from '../kit/http.ts';
+import { printable } from '../kit/text.ts';
 import { NodeRequests } from '../upstream/net/node-requests.ts';
 
 /** A page of a hundred records is some tens of KiB. */
 const ANSWER_MAX = 1024 * 1024;
 /** For one call of an API, ms: those that are well answer in a second. */
 const ANSWER_TIMEOUT = 20_000;
+/** Of what it says of a failure, characters: it is kept, logged and shown. */
+const QUOTED = 500;
 
 export interface ApiCall {
   readonly method: 'GET' | 'POST' | 'DELETE';
@@ -52,7 +55,7 @@ export class Api {
   }
 
   refused(detail: string, cause?: unknown): IssuerError {
-    return new IssuerError('dnsProvider', `${this.#name}: ${detail}`, { cause });
+    return new IssuerError('dnsProvider', `${this.#name}: ${printable(detail, QUOTED)}`, { cause });
   }
 }
 

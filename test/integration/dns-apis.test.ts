@@ -163,6 +163,12 @@ describe.each(KINDS)('$name', ({ open, wrong, unknownZone, limit, limited }) => 
     await refusal(zones.add({ ...place, zone: 'nowhere.test', value: 'x' }, signal), [keys.secret]);
     api.next = limit;
     expect(await refusal(zones.add({ ...place, value: 'x' }, signal), [keys.secret])).toMatch(limited);
+    const flood = (field: string, value: unknown) =>
+      field.toLowerCase() === 'message' ? `\u001b[2J\n${'no '.repeat(200_000)}` : value;
+    api.next = { ...limit, body: JSON.parse(JSON.stringify(limit.body, flood)) };
+    const flooded = await refusal(zones.add({ ...place, value: 'x' }, signal), [keys.secret]);
+    expect(flooded).toContain('no no no');
+    expect([flooded.length <= 600, flooded.includes('\u001b'), flooded.includes('\n')]).toEqual([true, false, false]);
     for (const body of [[], 'text', null, {}]) {
       api.next = { status: 502, body };
       const words = await refusal(zones.add({ ...place, value: 'x' }, signal), [keys.secret]);
