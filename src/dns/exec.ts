@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { access, constants } from 'node:fs/promises';
 import type { DnsRecord } from '../certs/dns-01.ts';
 import { IssuerError } from '../certs/issuer.ts';
+import { printable } from '../kit/text.ts';
 import type { DnsProvider } from './provider.ts';
 
 /** What a hook says is read so far, bytes: enough for the error of any API. */
@@ -51,7 +52,8 @@ export class Exec implements DnsProvider {
     const { code, signal, said } = await this.#spawned(args, AbortSignal.any([stop, timeout]));
     stop.throwIfAborted();
     const what = `${args[0]} ${args[1]}`;
-    const words = said === '' ? '' : `: ${said.length > QUOTED ? `…${said.slice(-QUOTED)}` : said}`;
+    const quoted = printable(said.slice(-QUOTED), QUOTED);
+    const words = quoted === '' ? '' : `: ${said.length > QUOTED ? '…' : ''}${quoted}`;
     if (timeout.aborted)
       throw this.#failed(`${what} was not done within ${this.#timeout / 1000} s and was killed${words}`);
     if (code === 0) return;
