@@ -109,7 +109,7 @@ export const OPERATOR_ERRORS = {
     'a state was not moved; the message says why, and nothing was changed',
     'stop the gateways that run on it, and give a place that has no state of its own',
   ),
-  SECRET_FILE_INVALID: failure(
+  SECRET_FILE_INVALID: usage(
     'the file of keys that a shared database needs (secretFile) cannot be read, may be written by everybody, or has a line that is no key',
     'write one key a line, 32 bytes in base64 or hex (openssl rand -base64 32) or a passphrase of 16 characters at least, in a file that nobody else can read: chmod 600 FILE',
   ),

@@ -74,7 +74,7 @@ describe('a file of keys', () => {
 
   it('is refused where everybody can write it, and used with a warning where everybody can read it', () => {
     const file = join(mkdtempSync(join(tmpdir(), 'keys-')), 'keys');
-    expect(() => SecretKeys.read(file)).toThrow(expect.objectContaining({ code: 'SECRET_FILE_INVALID' }));
+    expect(() => SecretKeys.read(file)).toThrow(expect.objectContaining({ code: 'SECRET_FILE_INVALID', usage: true }));
     writeFileSync(file, key());
     for (const mode of [0o606, 0o666]) {
       chmodSync(file, mode);
