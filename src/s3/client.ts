@@ -1,5 +1,6 @@
 import { S3Client } from '@aws-sdk/client-s3';
 import type { Config } from '../config/config.ts';
+import { withoutAnswer } from './errors.ts';
 
 export type S3Config = Config['cache']['s3'] & { readonly bucket: string };
 
@@ -47,6 +48,16 @@ export function createClient({
       return next(args);
     },
     { step: 'build', name: 'unsignedPayload', priority: 'low' },
+  );
+  client.middlewareStack.add(
+    (next) => async (args) => {
+      try {
+        return await next(args);
+      } catch (error) {
+        throw withoutAnswer(error);
+      }
+    },
+    { step: 'initialize', name: 'withoutAnswer', priority: 'high' },
   );
   return client;
 }

@@ -1,5 +1,25 @@
 import { S3ServiceException } from '@aws-sdk/client-s3';
 import type { StoreTrouble } from '../cache/blob-tier.ts';
+import { printable } from '../kit/text.ts';
+
+/** Of a store's own words, characters. */
+const MAX_WORDS = 500;
+/** What is kept of an error of the SDK. */
+const KEPT: ReadonlySet<string> = new Set(['name', 'message', 'stack', 'code', '$fault', '$metadata']);
+
+/**
+ * The same error without what else the store has answered: with a signature that does not match that is the whole signed request, the token of a
+ * session among its headers, and logs write down all that an error has.
+ */
+export function withoutAnswer(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  for (const name of Object.keys(error)) if (!KEPT.has(name)) Reflect.deleteProperty(error, name);
+  const { message, stack = '' } = error;
+  const words = printable(message, MAX_WORDS);
+  Object.defineProperty(error, 'message', { value: words });
+  Object.defineProperty(error, 'stack', { value: stack.replace(message, () => words) });
+  return error;
+}
 
 /** The object is not there: a miss, whoever removed it. */
 export function isMissing(error: unknown): boolean {
