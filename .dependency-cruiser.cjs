@@ -6,7 +6,7 @@
 const FLOORS = [
   ['kit'],
   ['oci', 'config', 'telemetry'],
-  ['aliases', 'certs', 'cache', 'upstream', 'access', 'clients', 'cluster'],
+  ['aliases', 'certs', 'cache', 'upstream', 'access', 'policy', 'images', 'clients', 'cluster'],
   ['proxy', 'sqlite', 'postgres', 's3', 'acme', 'dns'],
   ['edge', 'admin', 'workers'],
   ['server', 'dashboard'],

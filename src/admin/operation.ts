@@ -12,6 +12,7 @@ import { CLIENT_KINDS } from '../clients/facts.ts';
 import type { Nodes } from '../cluster/nodes.ts';
 import type { Config } from '../config/config.ts';
 import { parseDuration } from '../config/values.ts';
+import type { ImageSource } from '../images/image-source.ts';
 import { redactUrl } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Activity } from '../telemetry/activity.ts';
@@ -72,6 +73,8 @@ export interface OperationsDeps {
   readonly certificates: (CertificateService & CertificateOperations) | null;
   /** Opened when it is first asked for: most commands need no cache. */
   readonly cache: () => CacheAdmin;
+  /** Images as the gateway would give them; opened when it is first asked for. */
+  readonly images: () => ImageSource;
   /** Copies the database into a new file, consistent, while it is used; resolves to the number of its schema. */
   readonly snapshot: (path: string) => Promise<number>;
   /** The gateways that share this state; this one alone where it has it for itself. */

@@ -3,10 +3,12 @@ import { lstat, unlink } from 'node:fs/promises';
 import http from 'node:http';
 import type net from 'node:net';
 import path from 'node:path';
+import type { ImageSource } from '../images/image-source.ts';
 import { readBounded, TooLargeError } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { AdminLine, Operation, OperationContext } from './contract.ts';
+import { isImageRequest, serveImage } from './pulls.ts';
 import { isAnswered, listenPrivately, openSocketPath, SOCKET_NAME, type SocketPath } from './socket-path.ts';
 
 /** The largest input, bytes: enough for a certificate chain or a table of ten thousand aliases. */
@@ -33,20 +35,26 @@ export interface AdminServer {
 }
 
 /**
- * The operator's interface: `POST /v1/<operation>` on `<dataDir>/admin.sock`, JSON in, JSON lines out (`AdminLine`).
+ * The operator's interface: `POST /v1/<operation>` on `<dataDir>/admin.sock`, JSON in, JSON lines out (`AdminLine`); `GET /v2/…` for images.
  * The socket has mode 0600 from its first moment: every process that may open it may call every operation.
  * @throws {OperatorError} `DATA_DIR_HELD` where another process answers on it
  */
 export async function startAdminServer(options: {
   readonly dataDir: string;
   readonly operations: ReadonlyMap<string, Operation>;
+  /** Left out where there are none to be had. */
+  readonly images?: ImageSource;
   readonly log: Logger;
 }): Promise<AdminServer> {
-  const { dataDir, operations, log } = options;
+  const { dataDir, operations, images, log } = options;
   const running = new Set<AbortController>();
   const server = http.createServer((request, response) => {
     response.setHeader(DATA_DIR_HEADER, encodeURI(dataDir));
     response.setHeader(PID_HEADER, process.pid);
+    if (images !== undefined && isImageRequest(request)) {
+      void serveImage(images, request, response);
+      return;
+    }
     serveRequest(request, response, operations, running, log).catch((error: unknown) => {
       log.error({ err: error }, 'the admin socket failed on a request');
       response.destroy();
@@ -214,21 +222,26 @@ export async function callAdmin(
     throw gatewayGone(operation);
   } catch (error) {
     context.signal.throwIfAborted();
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code !== undefined && NOT_LISTENING.has(code)) throw new NotRunningError(`nothing runs on ${directory}`);
-    if (code === 'EACCES' || code === 'EPERM') {
-      throw new OperatorError('ADMIN_DENIED', `the admin socket in ${directory} belongs to another user`, {
-        next: 'run this as the user that the gateway runs as, or as root',
-      });
-    }
-    if (code === 'ECONNRESET' || code === 'EPIPE') throw gatewayGone(operation);
-    throw error;
+    throw unreached(error, directory, operation);
   } finally {
     await socket?.close();
   }
 }
 
-function identityIn(headers: http.IncomingHttpHeaders): GatewayIdentity | null {
+/** What a failure to reach the gateway in a directory means. */
+export function unreached(error: unknown, directory: string, operation: string): unknown {
+  const code = (error as NodeJS.ErrnoException).code;
+  if (code !== undefined && NOT_LISTENING.has(code)) return new NotRunningError(`nothing runs on ${directory}`);
+  if (code === 'EACCES' || code === 'EPERM') {
+    return new OperatorError('ADMIN_DENIED', `the admin socket in ${directory} belongs to another user`, {
+      next: 'run this as the user that the gateway runs as, or as root',
+    });
+  }
+  return code === 'ECONNRESET' || code === 'EPIPE' ? gatewayGone(operation) : error;
+}
+
+/** Which gateway gives an answer; null where it is too old to say. */
+export function identityIn(headers: http.IncomingHttpHeaders): GatewayIdentity | null {
   const dataDir = headers[DATA_DIR_HEADER];
   return typeof dataDir === 'string' ? { dataDir: decodeURI(dataDir), pid: Number(headers[PID_HEADER]) } : null;
 }

@@ -2,10 +2,11 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import type { AdminLine, OperationContext } from '../admin/contract.ts';
 import type { LoadedConfig } from '../config/load.ts';
+import type { ImageSource } from '../images/image-source.ts';
 import { readBounded } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Output } from './output.ts';
-import { actOnGateway, askRunning } from './reach.ts';
+import { actOnGateway, askRunning, withImages } from './reach.ts';
 
 /** More than any password or token, so that a wrong pipe is noticed. */
 const MAX_SECRET = 64 * 1024;
@@ -36,6 +37,11 @@ export interface Session {
     /** Ends the waiting too, beside the session's own. */
     within?: AbortSignal,
   ): Promise<unknown>;
+  /**
+   * Lets `use` have images as the gateway gives them, from what it keeps or through it; `activity` is the command, for whoever is refused the data
+   * directory meanwhile. @throws {OperatorError}
+   */
+  images<T>(activity: string, use: (images: ImageSource) => Promise<T>): Promise<T>;
   /** Runs an operation on the gateway that runs; null where none does. `quiet`: which one that is, is not said. @throws {OperatorError} */
   ask(operation: string, input: unknown, options?: { quiet: boolean }): Promise<unknown>;
 }
@@ -85,6 +91,11 @@ export function createSession(options: {
         told.add(sentence);
       };
       return actOnGateway({ loaded, env: options.env, context, note }, operation, input);
+    },
+    async images(activity, use) {
+      const note = (sentence: string): void => output.note(sentence);
+      const reach = { loaded: await config(), env: options.env, context: { signal, step: () => {} }, note };
+      return await withImages(reach, activity, use);
     },
     async ask(operation, input, { quiet } = { quiet: false }) {
       const reach = {

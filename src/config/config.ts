@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { type ImageRule, parseImagePatterns, parseImageRules } from './images.ts';
 import {
   type ListenAddress,
   nonEmpty,
@@ -289,6 +290,11 @@ export const KEYS = {
       (set) => (set === undefined ? parseScrub('30d') : set),
       '`30d`: in so long all that is kept is read again, to find damage; `off` looks at nothing',
     ),
+    prefetch: plain(
+      parseChoice(['off', 'manifest']),
+      'off',
+      "; `manifest`: an image's layers begin to come when its manifest is asked for",
+    ),
     /** A store that several gateways share; none where `bucket` is null. */
     s3: {
       bucket: optional(
@@ -389,6 +395,24 @@ export const KEYS = {
       nonEmpty(parseSize, 'write bytes a second, like 1KiB'),
       '1KiB',
       ' a second: a reader that takes less over two minutes is ended where it holds others up',
+    ),
+  },
+  policy: {
+    /** What may pass, in order. */
+    images: new Key<ImageRule[], readonly ImageRule[]>(
+      parseImageRules,
+      (set) => set ?? [],
+      'none: patterns of images that may pass, like `docker.io/library/*`; `!` before one refuses; the last that matches decides, see *What may pass* below',
+    ),
+    cooldown: optional(
+      nonEmpty(parseDuration, 'leave it out for none'),
+      'none; `3d`: so old must a manifest be, by the first time this gateway saw it, before it passes',
+    ),
+    /** To which images the cooldown applies, in order; to all where it is empty. */
+    cooldownImages: new Key<ImageRule[], readonly ImageRule[]>(
+      parseImagePatterns,
+      (set) => set ?? [],
+      'all: patterns of images to which `policy.cooldown` applies; `!` before one excepts it',
     ),
   },
   metrics: {

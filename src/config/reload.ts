@@ -47,6 +47,7 @@ export const RELOADING: ReloadingOf<typeof KEYS> = {
     tagTtl: 'live',
     staleFor: 'live',
     scrub: 'live',
+    prefetch: 'live',
     s3: {
       bucket: 'restart',
       prefix: 'restart',
@@ -69,6 +70,7 @@ export const RELOADING: ReloadingOf<typeof KEYS> = {
     connections: 'live',
     minRate: 'live',
   },
+  policy: { images: 'live', cooldown: 'live', cooldownImages: 'live' },
   metrics: { listen: 'restart' },
   log: { level: 'live', format: 'live' },
 };

@@ -1,5 +1,6 @@
 import { redactUrl } from '../kit/http.ts';
 import { Key, type KeyList } from './config.ts';
+import { imageRulesText, parseImagePatterns, parseImageRules } from './images.ts';
 import {
   type ListenAddress,
   parseDatabase,
@@ -39,6 +40,8 @@ const WRITERS: ReadonlyMap<unknown, (value: never) => string> = new Map<unknown,
   [parseProxy, redactUrl],
   [parseDatabase, redactUrl],
   [parseSecret, () => HIDDEN],
+  [parseImageRules, imageRulesText],
+  [parseImagePatterns, imageRulesText],
 ]);
 
 /** A value in use, as the configuration file writes it: `20GiB`, `1m`, `off`; `none` where nothing is set. No secret is in it. */

@@ -207,6 +207,18 @@ export const OPERATOR_ERRORS = {
     'the gateway that --gateway names does not answer as one',
     'check the address; where its certificate is signed by its own authority, give that with --ca FILE',
   ),
+  IMAGE_INVALID: usage(
+    'what was given is no name of an image',
+    'write it as docker pull takes it: quay.io/org/app:1.2, or with @sha256:… in place of the tag',
+  ),
+  PLATFORM_INVALID: usage(
+    'what was given is no platform',
+    'write operating system and architecture: linux/amd64, linux/arm64, linux/arm/v7',
+  ),
+  IMAGE_UNAVAILABLE: failure(
+    'an image, or a part of it, cannot be had from here; the message has the reason that a client would be given',
+    'gateway doctor looks at the registries; gateway drill says what is missing',
+  ),
   FILE_UNREADABLE: usage('a file that was given cannot be read', 'check the path and its permissions'),
   USERNAME_MISSING: usage('a password was given without a user name', 'add --username NAME'),
   PASSWORD_MISSING: usage('a user name was given without a password', 'pipe the password in, with --password-stdin'),

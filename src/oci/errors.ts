@@ -83,6 +83,18 @@ export const CATALOGUE = {
     '{registry} does not give {repository} to this gateway',
     'check the name; if it is private, its operator sets credentials: gateway registry set {registry} --username …',
   ),
+  imageRefused: entry(
+    403,
+    'DENIED',
+    'this gateway does not let {image} through',
+    'ask its operator, whose policy.images says what may pass; gateway config show has it',
+  ),
+  imageTooYoung: entry(
+    403,
+    'DENIED',
+    '{image} is too young for this gateway: it may pass from {time} on',
+    'wait, or ask its operator to except it: policy.cooldownImages',
+  ),
   hostUnknown: entry(
     404,
     'NAME_UNKNOWN',

@@ -17,6 +17,8 @@ export interface Pull {
   readonly ifNoneMatch?: string | undefined;
   /** True where the client showed credentials that the gateway knows. */
   readonly authenticated: boolean;
+  /** Equal for clients to whom the operator's policy lets the same images through: `ImagePolicy.audience`. Left out where it names nobody. */
+  readonly audience?: string | undefined;
   /** Who shares limits, allowances and turns with whom: `Grant.client`. No answer's content depends on it. */
   readonly client: string;
   /** What the client calls the repository, where `base` and target make another name: without `library/`, or by another name of the registry. */

@@ -22,6 +22,7 @@ import { Lifecycle, version } from '../kit/process.ts';
 import { steadyNow } from '../kit/time.ts';
 import type { Digest } from '../oci/names.ts';
 import { createProxyCore } from '../proxy/core.ts';
+import { CoreSource } from '../proxy/core-source.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { type RegistryOutline, registryOutlines } from '../proxy/outline.ts';
 import { type RepliesTally, repliesTally } from '../proxy/reply.ts';
@@ -157,7 +158,7 @@ export async function startGateway(options: {
     startWorkers(base, { state, core, access, outlines, edge, bound });
     const live = liveGateway(base, { upstream, cache, core, access, bound });
     reloader.add(processLog, upstream, state, access, cache, core, edge);
-    await startAdmin(base, { state, cache, live });
+    await startAdmin(base, { state, cache, core, live });
 
     base.ready = true;
     await live.settled();
@@ -393,9 +394,13 @@ function liveGateway(
   };
 }
 
-async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state' | 'cache' | 'live'>): Promise<void> {
+async function startAdmin(
+  base: Base,
+  { state, cache, core, live }: Pick<Parts, 'state' | 'cache' | 'core' | 'live'>,
+): Promise<void> {
   const { config, reloader, log, lifecycle, wellKnown } = base;
   const { table, users, certificates, pseudonym, nodes, fleet } = state;
+  const images = new CoreSource(core);
   const operations = createOperations({
     get config() {
       return reloader.config;
@@ -406,12 +411,13 @@ async function startAdmin(base: Base, { state, cache, live }: Pick<Parts, 'state
     users,
     certificates,
     cache: () => cache.admin,
+    images: () => images,
     snapshot: state.snapshot,
     nodes,
     shared: fleet === null ? null : sharedState(fleet),
     live,
   });
-  const admin = await startAdminServer({ dataDir: config.dataDir, operations, log });
+  const admin = await startAdminServer({ dataDir: config.dataDir, operations, images, log });
   lifecycle.defer('the admin socket', () => admin.close());
   if (wellKnown.length === 0) return;
   const place = await announceGateway({ directories: wellKnown, dataDir: config.dataDir, accept: admin.accept, log });

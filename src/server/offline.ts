@@ -1,13 +1,19 @@
 import type { OperationContext } from '../admin/contract.ts';
 import { createOperations } from '../admin/operations/index.ts';
+import { registryOf } from '../aliases/lookup.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
 import type { Config } from '../config/config.ts';
+import type { ImageSource } from '../images/image-source.ts';
 import { OperatorError } from '../kit/operator-error.ts';
-import { version } from '../kit/process.ts';
+import { Lifecycle, version } from '../kit/process.ts';
+import { createProxyCore } from '../proxy/core.ts';
+import { CoreSource } from '../proxy/core-source.ts';
+import { repliesTally } from '../proxy/reply.ts';
 import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
+import { createUpstream } from '../upstream/registry-upstream.ts';
 import { sharedState } from './fleet.ts';
-import { openState } from './state.ts';
+import { openState, type State } from './state.ts';
 import { holderOf, openIndex } from './stores.ts';
 
 /** Whether a process works on the data directory, a gateway or a command. */
@@ -15,53 +21,125 @@ export function isHeld(dataDir: string): boolean {
   return holderOf(dataDir) !== null;
 }
 
-/**
- * Runs one operation on a data directory that no gateway works on: the same operations on the same stores, without listeners and
- * without orders. The directory is held meanwhile, so that no gateway starts on half a change;
- * `opened` is told when it is.
- * @throws {OperatorError} `DATA_DIR_IN_USE` where a gateway or another command holds it
- */
-export async function runOffline(
-  config: Config,
-  name: string,
-  input: unknown,
-  context: OperationContext & { readonly opened?: () => void },
-): Promise<unknown> {
-  const log = silentLog();
-  const metrics = new Metrics();
-  const state = await openState({ config, log, metrics, activity: `gateway ${name.replace('.', ' ')}` });
-  context.opened?.();
-  let cache: Cache | undefined;
-  const openCache = (): Cache => {
-    const { dataDir, cache: settings } = config;
-    const index = openIndex(dataDir, log);
-    return createCache({ dataDir, config: settings, index, log, metrics, maintain: false });
-  };
-  try {
-    const { table, users, certificates, fleet } = state;
+/** A data directory that no gateway works on, opened for one command. What it does not need is not opened. */
+class Offline {
+  readonly #config: Config;
+  readonly #state: State;
+  readonly #lifecycle: Lifecycle;
+  readonly #log = silentLog();
+  readonly #metrics = new Metrics();
+  #cache: Cache | null = null;
+  #images: ImageSource | null = null;
+
+  constructor(config: Config, state: State, lifecycle: Lifecycle) {
+    this.#config = config;
+    this.#state = state;
+    this.#lifecycle = lifecycle;
+  }
+
+  get cache(): Cache {
+    if (this.#cache !== null) return this.#cache;
+    const { dataDir, cache: settings } = this.#config;
+    const index = openIndex(dataDir, this.#log);
+    const options = { dataDir, config: settings, index, log: this.#log, metrics: this.#metrics, maintain: false };
+    const cache = createCache(options);
+    this.#cache = cache;
+    this.#lifecycle.defer('the cache', () => cache.close());
+    return cache;
+  }
+
+  /** Images from the cache or through it, as the gateway would give them. */
+  get images(): ImageSource {
+    if (this.#images !== null) return this.#images;
+    const { table, pseudonym } = this.#state;
+    const { cache } = this;
+    const upstream = createUpstream({
+      route: (registry) => registryOf(table.snapshot(), registry),
+      pseudonym,
+      config: this.#config.upstream,
+      log: this.#log,
+      metrics: this.#metrics,
+    });
+    this.#lifecycle.defer('the upstream connections', () => upstream.close());
+    const core = createProxyCore({
+      upstream,
+      blobs: () => (this.#config.cache.maxSize === 0 ? null : cache),
+      facts: cache.facts,
+      manifests: cache.manifests,
+      lists: cache.lists,
+      table: table.snapshot,
+      config: this.#config.cache,
+      metrics: this.#metrics,
+      replies: repliesTally(this.#metrics),
+    });
+    this.#lifecycle.defer('the proxy core', () => core.close());
+    this.#images = new CoreSource(core);
+    return this.#images;
+  }
+
+  async run(name: string, input: unknown, context: OperationContext): Promise<unknown> {
+    const { table, users, certificates, fleet, pseudonym, snapshot, nodes } = this.#state;
     // Not started: it knows its hosts and what is stored, and orders nothing.
-    certificates?.cover(state.coveredHosts());
+    certificates?.cover(this.#state.coveredHosts());
     const operations = createOperations({
-      config,
+      config: this.#config,
       version: version(),
-      pseudonym: state.pseudonym,
+      pseudonym,
       table,
       certificates,
       users,
-      cache: () => {
-        cache ??= openCache();
-        return cache.admin;
-      },
-      snapshot: state.snapshot,
-      nodes: state.nodes,
+      cache: () => this.cache.admin,
+      images: () => this.images,
+      snapshot,
+      nodes,
       shared: fleet === null ? null : sharedState(fleet),
       live: null,
     });
     const operation = operations.get(name);
     if (operation === undefined) throw new OperatorError('OPERATION_UNKNOWN', `there is no operation ${name}`);
     return await operation(input, context);
-  } finally {
-    await cache?.close();
-    await state.close();
   }
+}
+
+/**
+ * Opens a data directory that no gateway works on for one command, without listeners and without orders. It is held meanwhile, so that no gateway
+ * starts on half a change; `opened` is told when it is.
+ * @throws {OperatorError} `DATA_DIR_IN_USE` where a gateway or another command holds it
+ */
+async function offline<T>(
+  config: Config,
+  activity: string,
+  opened: (() => void) | undefined,
+  work: (directory: Offline) => Promise<T>,
+): Promise<T> {
+  const lifecycle = new Lifecycle();
+  const state = await openState({ config, log: silentLog(), metrics: new Metrics(), activity: `gateway ${activity}` });
+  lifecycle.defer('the state', () => state.close());
+  opened?.();
+  try {
+    return await work(new Offline(config, state, lifecycle));
+  } finally {
+    await lifecycle.end(() => {});
+  }
+}
+
+/** Runs one operation on a data directory that no gateway works on: the same operations on the same stores. For what it throws see {@link offline}. */
+export async function runOffline(
+  config: Config,
+  name: string,
+  input: unknown,
+  context: OperationContext & { readonly opened?: () => void },
+): Promise<unknown> {
+  const run = (directory: Offline) => directory.run(name, input, context);
+  return await offline(config, name.replace('.', ' '), context.opened, run);
+}
+
+/** Lets `use` have images from a data directory that no gateway works on. For what it throws see {@link offline}. */
+export async function withImagesOffline<T>(
+  config: Config,
+  activity: string,
+  opened: () => void,
+  use: (images: ImageSource) => Promise<T>,
+): Promise<T> {
+  return await offline(config, activity, opened, (directory) => use(directory.images));
 }

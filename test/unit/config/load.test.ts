@@ -67,6 +67,7 @@ describe('defaults', () => {
           tagTtl: 60_000,
           staleFor: 7 * 86_400_000,
           scrub: 30 * 86_400_000,
+          prefetch: 'off',
           s3: {
             bucket: null,
             prefix: null,
@@ -90,6 +91,7 @@ describe('defaults', () => {
           connections: 1024,
           minRate: 1024,
         },
+        policy: { images: [], cooldown: null, cooldownImages: [] },
         metrics: { listen: { host: '127.0.0.1', port: 9464 } },
         log: { level: 'info', format: 'json' },
       },
@@ -135,13 +137,17 @@ acme:
   wildcard: true
   selfCheck: false
   resolvers: [127.0.0.1:8053]
-cache: {maxSize: 0, minFree: 10MiB, tagTtl: 0, staleFor: 1h, scrub: off, s3: {bucket: shared, prefix: gw/, region: eu-1, endpoint: "https://s3.example:9000", pathStyle: true, maxSize: 1TiB, redirect: all}}
+cache: {maxSize: 0, minFree: 10MiB, tagTtl: 0, staleFor: 1h, scrub: off, prefetch: manifest, s3: {bucket: shared, prefix: gw/, region: eu-1, endpoint: "https://s3.example:9000", pathStyle: true, maxSize: 1TiB, redirect: all}}
 upstream: {proxy: "socks5h://u:p@127.0.0.1:1080", caFile: ca.pem, stallTimeout: 500ms, connections: 1}
 database: postgres://gateway@db.example/gateway?sslmode=verify-full
 secretFile: keys
 cluster: {listen: "10.0.0.5:7443", address: "gw1.internal:7443"}
 access: {anonymous: true, allow: [10.0.0.0/8], deny: [10.1.0.0/16]}
 limits: {requestsPerMinute: 60, bytesPerDay: 1GiB, bytesPerMonth: 1TiB, connections: 64, minRate: 4KiB}
+policy:
+  images: [docker.io/library/*, '!*/*:latest', {image: '*', users: [ci], networks: [10.0.0.0/8]}]
+  cooldown: 3d
+  cooldownImages: ['!*@*']
 metrics: {listen: off}
 log: {level: debug, format: pretty}
 `);
@@ -190,6 +196,7 @@ log: {level: debug, format: pretty}
         tagTtl: 0,
         staleFor: 3_600_000,
         scrub: null,
+        prefetch: 'manifest',
         s3: {
           bucket: 'shared',
           prefix: 'gw/',
@@ -212,6 +219,15 @@ log: {level: debug, format: pretty}
       cluster: { listen: { host: '10.0.0.5', port: 7443 }, address: 'gw1.internal:7443' },
       access: { anonymous: true, allow: ['10.0.0.0/8'], deny: ['10.1.0.0/16'] },
       limits: { requestsPerMinute: 60, bytesPerDay: 2 ** 30, bytesPerMonth: 2 ** 40, connections: 64, minRate: 4096 },
+      policy: {
+        images: [
+          { pattern: 'docker.io/library/*', allows: true, users: [], networks: [] },
+          { pattern: '*/*:latest', allows: false, users: [], networks: [] },
+          { pattern: '*', allows: true, users: ['ci'], networks: ['10.0.0.0/8'] },
+        ],
+        cooldown: 3 * 86_400_000,
+        cooldownImages: [{ pattern: '*@*', allows: false, users: [], networks: [] }],
+      },
       metrics: { listen: null },
       log: { level: 'debug', format: 'pretty' },
     },
@@ -237,7 +253,7 @@ test('every key has its variable', () => {
         (key) => `ACME_DNS_${key}`,
       ),
       ...['ACME_DNS_PROPAGATION_TIMEOUT', 'ACME_WILDCARD'],
-      ...['CACHE_MAX_SIZE', 'CACHE_MIN_FREE', 'CACHE_TAG_TTL', 'CACHE_STALE_FOR', 'CACHE_SCRUB'],
+      ...['CACHE_MAX_SIZE', 'CACHE_MIN_FREE', 'CACHE_TAG_TTL', 'CACHE_STALE_FOR', 'CACHE_SCRUB', 'CACHE_PREFETCH'],
       ...['BUCKET', 'PREFIX', 'REGION', 'ENDPOINT', 'PATH_STYLE', 'MAX_SIZE', 'REDIRECT'].map(
         (name) => `CACHE_S3_${name}`,
       ),
@@ -251,6 +267,7 @@ test('every key has its variable', () => {
         'LIMITS_CONNECTIONS',
         'LIMITS_MIN_RATE',
       ],
+      ...['POLICY_IMAGES', 'POLICY_COOLDOWN', 'POLICY_COOLDOWN_IMAGES'],
     ]
       .map((name) => `GATEWAY_${name}`)
       .sort(),

@@ -1,0 +1,108 @@
+import { once } from 'node:events';
+import type http from 'node:http';
+import { type ImageSource, SourceError } from '../images/image-source.ts';
+import type { ByteSource } from '../kit/byte-source.ts';
+import { parseDigest, parseReference, type RepositoryKey } from '../oci/names.ts';
+
+// Images for commands of the operator (`save`, `relay`), by the socket that only the operator may open: their bytes go past no port of the network.
+
+/** Bytes that are read at a time. */
+const CHUNK = 256 * 1024;
+
+/** What of an image is asked for: `/v2/<registry>/<repository>/manifests/<tag or digest>`, and so on. */
+const PATH = /^\/v2\/([^/]+)\/(.+)\/(manifests|blobs|referrers|tags)\/([^/]+)$/;
+
+/** Whether a request is for an image, and no operation. */
+export function isImageRequest({ method, url = '' }: http.IncomingMessage): boolean {
+  return method === 'GET' && url.startsWith('/v2/');
+}
+
+/** Answers one request for a part of an image; never rejects. */
+export async function serveImage(
+  source: ImageSource,
+  request: http.IncomingMessage,
+  response: http.ServerResponse,
+): Promise<void> {
+  const leaving = new AbortController();
+  response.once('close', () => leaving.abort(new Error('whoever asked has left')));
+  try {
+    await answer(source, request, response, leaving.signal);
+  } catch (error) {
+    if (response.headersSent) {
+      response.destroy();
+      return;
+    }
+    const known = error instanceof SourceError ? error : new SourceError(500, 'UNKNOWN', (error as Error).message);
+    const { status, code, message, retryAfter } = known;
+    response.writeHead(status, {
+      'content-type': 'application/json',
+      ...(retryAfter === undefined ? {} : { 'retry-after': String(Math.ceil(retryAfter)) }),
+    });
+    response.end(JSON.stringify({ errors: [{ code, message }] }));
+  }
+}
+
+async function answer(
+  source: ImageSource,
+  request: http.IncomingMessage,
+  response: http.ServerResponse,
+  signal: AbortSignal,
+): Promise<void> {
+  if (request.url === '/v2/') {
+    response.end('{}');
+    return;
+  }
+  const parts =
+    PATH.exec(request.url ?? '')
+      ?.slice(1)
+      .map(decodeURIComponent) ?? [];
+  const [registry = '', repository = '', kind = '', reference = ''] = parts;
+  const key: RepositoryKey = { registry, repository };
+  if (kind === 'tags') {
+    response.writeHead(200, { 'content-type': 'application/x-ndjson' });
+    for await (const page of source.tags(key, signal)) response.write(`${JSON.stringify(page)}\n`);
+    response.end();
+    return;
+  }
+  if (kind === 'manifests') {
+    const named = parseReference(reference);
+    if (named === null) throw new SourceError(404, 'MANIFEST_UNKNOWN', `${reference} is no tag that can exist`);
+    const { digest, mediaType, body, warning } = await source.manifest(key, named, signal);
+    const headers = {
+      'content-type': mediaType,
+      'docker-content-digest': digest,
+      ...(warning === null ? {} : { warning }),
+    };
+    response.writeHead(200, { ...headers, 'content-length': body.length });
+    response.end(body);
+    return;
+  }
+  const digest = parseDigest(reference);
+  if (digest === null) throw new SourceError(404, 'UNSUPPORTED', `nothing is at ${request.url ?? ''}`);
+  if (kind === 'referrers') {
+    response.end(await source.referrers(key, digest, signal));
+    return;
+  }
+  const from = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0);
+  const { size, body } = await source.blob({ ...key, digest }, from, signal);
+  response.writeHead(from === 0 ? 200 : 206, {
+    'content-type': 'application/octet-stream',
+    ...(size === undefined ? {} : { 'content-length': size - from }),
+    ...(size === undefined || from === 0 ? {} : { 'content-range': `bytes ${from}-${size - 1}/${size}` }),
+  });
+  await send(body, response, signal);
+}
+
+async function send(body: ByteSource, response: http.ServerResponse, signal: AbortSignal): Promise<void> {
+  try {
+    for (;;) {
+      const chunk = Buffer.allocUnsafe(CHUNK);
+      const count = await body.pull(chunk);
+      if (count === 0) break;
+      if (!response.write(chunk.subarray(0, count))) await once(response, 'drain', { signal });
+    }
+    response.end();
+  } finally {
+    await body.close();
+  }
+}
