@@ -177,7 +177,8 @@ export class Edge {
       log,
     });
     const servers = new HttpServers(dispatch, connections, limits);
-    const tls = { connections, servers, ticketKeys, handshakeMs, metrics, log };
+    const freshness = options.freshness ?? null;
+    const tls = { connections, servers, freshness, ticketKeys, handshakeMs, metrics, log };
     this.#connections = connections;
     this.#servers = servers;
     this.#acceptRegistry =

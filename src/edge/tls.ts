@@ -6,6 +6,7 @@ import { ACME_TLS, type ClientHello, HELLO_MAX, peekClientHello } from '../certs
 import { materialOf, PROTOCOL } from '../certs/contexts.ts';
 import type { CertificateService, ContextSnapshot } from '../certs/service.ts';
 import { wildcardDomain } from '../certs/wildcard.ts';
+import type { Freshness } from '../kit/freshness.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Connection, Connections } from './connections.ts';
@@ -74,6 +75,8 @@ export interface TlsOptions {
   readonly certificates: Pick<CertificateService, 'contexts' | 'alpnChallenges'>;
   readonly connections: Connections;
   readonly servers: HttpServers;
+  /** Until when this process may decide by what it knows of names; null where nobody else changes that. */
+  readonly freshness: Freshness | null;
   /** 48 bytes, shared by all processes of one gateway; another buffer after each change. */
   readonly ticketKeys: () => Buffer;
   readonly handshakeMs: number;
@@ -119,13 +122,7 @@ export class TlsTerminator {
     this.#server = createServer({
       ...this.#startingContext(null),
       ALPNProtocols: PROTOCOLS,
-      SNICallback: (serverName, callback) => {
-        lookUp(serverName, certificates.contexts(), (error, context) => {
-          if (context !== null) callback(null, context);
-          else if (error !== null) callback(error);
-          else this.#refuseName(callback);
-        });
-      },
+      SNICallback: (serverName, callback) => this.#chooseContext(serverName, callback, options.freshness),
     });
     this.#server.on('secureConnection', (socket) => this.#established(socket));
     this.#server.on('tlsClientError', (error) => this.#clientFailed(error));
@@ -146,6 +143,23 @@ export class TlsTerminator {
       socket.destroySoon();
     });
     this.#challenges.on('tlsClientError', (error) => this.#clientFailed(error));
+  }
+
+  /** @param freshness of what is known of names; null where nobody is to be asked, now that it was just read */
+  #chooseContext(
+    serverName: string,
+    callback: (error: Error | null, context?: SecureContext) => void,
+    freshness: Freshness | null,
+  ): void {
+    lookUp(serverName, this.#options.certificates.contexts(), (error, context) => {
+      if (context !== null) callback(null, context);
+      else if (error !== null) callback(error);
+      else if (freshness?.isOver(performance.now()) === true) {
+        // Another gateway may have added the name while this one stood still.
+        const again = () => this.#chooseContext(serverName, callback, null);
+        freshness.renewed().then(again, again);
+      } else this.#refuseName(callback);
+    });
   }
 
   readonly accept = (raw: Socket): void => {

@@ -5,6 +5,7 @@ import { connect as connectTcp } from 'node:net';
 import { Duplex } from 'node:stream';
 import { connect as connectTls } from 'node:tls';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { Freshness } from '../../src/kit/freshness.ts';
 import { type EdgeBed, startEdgeBed } from '../support/edge-bed.ts';
 import { eventually } from '../support/eventually.ts';
 import { handshake, parseAnswer, rawExchange, tlsClient } from '../support/raw-client.ts';
@@ -52,6 +53,28 @@ describe('certificates by SNI', () => {
       expect(await shown()).toBe(after);
     } finally {
       bed.certificates.fallback = fallback;
+    }
+  });
+
+  test('a name that another gateway added while this one stood still is looked up again, once it was read', async () => {
+    let asked = 0;
+    const freshness: Freshness = new Freshness(async () => {
+      asked++;
+      late.certificates.cover(['added.localhost']);
+      freshness.extend({ steady: performance.now() + 60_000, date: Date.now() + 60_000 });
+    });
+    const late = await startEdgeBed({ freshness });
+    try {
+      const trusted = { port: late.httpsPort, ca: late.certificates.root };
+      const socket = await tlsClient({ ...trusted, servername: 'added.localhost' });
+      expect(socket.getPeerCertificate().subjectaltname).toBe('DNS:added.localhost');
+      socket.destroy();
+      await expect(tlsClient({ ...trusted, servername: 'nope.localhost' })).rejects.toMatchObject({
+        code: 'ERR_SSL_TLSV1_UNRECOGNIZED_NAME',
+      });
+      expect(asked).toBe(1);
+    } finally {
+      await late.stop();
     }
   });
 
