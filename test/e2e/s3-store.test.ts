@@ -1,11 +1,18 @@
+import { randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { StoreKeeper } from '../../src/cache/store-keeper.ts';
 import { S3Tier } from '../../src/s3/tier.ts';
+import { silentLog } from '../../src/telemetry/log.ts';
 import { blobTierConformance } from '../conformance/blob-tier.ts';
+import { sourceOf } from '../support/byte-source.ts';
+import { contentOf } from '../support/cache-rig.ts';
 import { type DockerRegistry, startDockerRegistry } from '../support/docker-registry.ts';
 import { eventually } from '../support/eventually.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
 import { type GatewayClient, openClient } from '../support/http-client.ts';
+import { LockTable, MemoryLocks } from '../support/locks.ts';
+import { MemoryObjectIndex } from '../support/memory-object-index.ts';
 import { buildImage } from '../support/oci-image.ts';
 import { describeWith } from '../support/programs.ts';
 import { S3Server } from '../support/s3-server.ts';
@@ -23,6 +30,43 @@ describeWith(['versitygw'], 'an S3 server', () => {
 
   let made = 0;
   blobTierConformance('S3Tier', async () => new S3Tier(server.config(`suite-${made++}/`)));
+
+  it('is kept within its bound: what was used longest ago goes, in two steps, whoever else cleans it', async () => {
+    const prefix = 'kept/';
+    const tier = new S3Tier(server.config(prefix));
+    const objects = new MemoryObjectIndex();
+    const repository = { registry: 'registry.example', repository: 'team/app' };
+    const contents = Array.from({ length: 5 }, () => contentOf(randomBytes(MIB)));
+    for (const { digest, bytes } of contents) {
+      await tier.store(digest, sourceOf(bytes), signal);
+      await objects.put({ digest, kind: 'blob', size: MIB }, [{ repository, open: true }]);
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    const [oldest, old, third, ...newest] = contents.map(({ digest }) => digest);
+    if (oldest === undefined || old === undefined || third === undefined) throw new Error('fewer than made');
+    // Rules of the bucket have removed one that is in use, and somebody has put what nobody knows.
+    await tier.remove([third], signal);
+    const stray = contentOf(randomBytes(10));
+    await tier.store(stray.digest, sourceOf(stray.bytes), signal);
+    const keeper = (maxSize: number | null, grace: number) =>
+      new StoreKeeper({
+        ...{ tier, objects, locks: new MemoryLocks(new LockTable()), maxSize: () => maxSize, log: silentLog() },
+        times: { grace, leftAfter: -60_000, walkPause: 0 },
+      });
+    const under = { name: 'evict store', fence: 1 };
+    const visible = () => server.objects(prefix).toSorted();
+    const hex = (...digests: readonly string[]) => digests.map((digest) => digest.slice('sha256:'.length)).toSorted();
+
+    await keeper(3 * MIB, 60_000).keepWithin(under, signal);
+    expect([await objects.find(oldest), await objects.find(old)]).toEqual([null, null]);
+    expect(visible()).toEqual(hex(oldest, old, ...newest, stray.digest));
+    await keeper(3 * MIB, 0).keepWithin(under, signal);
+    expect(visible()).toEqual(hex(...newest, stray.digest));
+    await keeper(null, 0).walk(signal);
+    expect(visible()).toEqual(hex(...newest));
+    expect([await objects.find(third), await objects.bytes()]).toEqual([null, 2 * MIB]);
+    tier.close();
+  });
 });
 
 describeWith(['versitygw', 'docker-registry'], 'a gateway with a bucket behind its disk', () => {
