@@ -114,6 +114,23 @@ export function rewriteReference(reference: string, facts: RewriteFacts): Rewrit
 }
 
 /**
+ * What a name that goes through this gateway is upstream: `quay.cr.example.com/org/app` and `cr.example.com/quay.io/org/app` are `quay.io/org/app`. Null for
+ * one that does not begin with a host of this gateway's.
+ */
+export function upstreamReference(reference: string, facts: RewriteFacts): string | null {
+  const name = reference.replace(TRANSPORT, '');
+  const slash = name.indexOf('/');
+  const host = name.slice(0, Math.max(0, slash)).toLowerCase();
+  if (!isRegistryHost(host) || registryIn(host, facts) !== undefined || !isOwn(host, facts)) return null;
+  const rest = name.slice(slash + 1);
+  const bare = host.replace(/:\d+$/, '');
+  const alias = facts.aliases.find((one) => bare === one.host || host === one.host);
+  if (alias !== undefined) return `${alias.registry}/${withLibrary(alias.registry, rest)}`;
+  const first = rest.slice(0, Math.max(0, rest.indexOf('/')));
+  return isRegistryHost(first) ? rest : `${DOCKER_HUB}/${withLibrary(DOCKER_HUB, rest)}`;
+}
+
+/**
  * What stands before a registry's repositories in names through this gateway: `quay.cr.example.com`, else `cr.example.com/quay.io`. Null where there is
  * no such name.
  */
