@@ -68,6 +68,15 @@ export interface TagRow {
   readonly checkedAt: number;
 }
 
+/** One row of a tag: what its registry last answered to one class of `Accept` headers. */
+export interface KeptTag extends RepositoryKey, TagRow {
+  readonly tag: string;
+  readonly variant: string;
+}
+
+/** A place in the walk over all rows of tags. */
+export type TagPlace = Omit<KeptTag, keyof TagRow>;
+
 /** How far the last list that a repository gave to a question is a proof, and when it came or was confirmed, ms since 1970. */
 export interface ListState {
   readonly shown: Shown;
@@ -215,6 +224,8 @@ export interface CacheIndex {
   tag(repository: RepositoryKey, tag: string, variant: string): TagRow | null;
   putTag(repository: RepositoryKey, tag: string, variant: string, row: TagRow): void;
   dropTag(repository: RepositoryKey, tag: string, variant: string): void;
+  /** Rows of tags behind this one, in the order of registry, repository, tag and variant; for walks over everything. */
+  tagsAfter(place: TagPlace | null, limit: number): KeptTag[];
   /** Drops tags last asked before `before`; no more than `limit` at once. Returns whether there may be more. */
   dropStaleTags(before: number, limit: number): boolean;
   /** Drops the tags asked for longest ago until at most `rows` are left; no more than `limit` at once. */

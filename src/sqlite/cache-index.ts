@@ -9,11 +9,13 @@ import type {
   Fact,
   Givers,
   IndexTotals,
+  KeptTag,
   KnownFact,
   ManifestRow,
   NewBlob,
   NewManifest,
   Scrubbed,
+  TagPlace,
   TagRow,
   UsedBlob,
 } from '../cache/index-port.ts';
@@ -25,11 +27,12 @@ import { fromBytes, toBytes } from './digest-bytes.ts';
 import { FactTable, type Repositories } from './fact-table.ts';
 import { ListTable } from './list-table.ts';
 import { cacheMigrations } from './migrations/cache.ts';
+import { TagTable } from './tag-table.ts';
 import { UploadTable } from './upload-table.ts';
 import { START, UseLog, type UsePlace } from './use-log.ts';
 
 /**
- * The statements of the cache's index (facts, lists and the log of uses have their own, in fact-table.ts, list-table.ts and use-log.ts). They find their rows by a key,
+ * The statements of the cache's index (facts, lists, tags and the log of uses have their own, in fact-table.ts, list-table.ts, tag-table.ts and use-log.ts). They find their rows by a key,
  * whatever the number of rows; a test asks SQLite for their plans.
  */
 export const CACHE_SQL = {
@@ -57,20 +60,8 @@ export const CACHE_SQL = {
   manifestsBefore: 'SELECT digest FROM manifests WHERE last_use < ? ORDER BY last_use, digest LIMIT ?',
   manifestsToCome: `UPDATE manifests SET last_use = 0 WHERE id IN
     (SELECT id FROM manifests WHERE last_use > ? ORDER BY last_use, digest LIMIT ?)`,
-  tagsToCome: `UPDATE tags SET checked_at = 0 WHERE (repository, tag, variant) IN
-    (SELECT repository, tag, variant FROM tags WHERE checked_at > ? ORDER BY checked_at LIMIT ?)`,
   removeManifest: 'DELETE FROM manifests WHERE digest = ?',
   manifestsAfter: 'SELECT digest, body, came FROM manifests WHERE digest > ? ORDER BY digest LIMIT ?',
-  tag: 'SELECT digest, checked_at AS checkedAt FROM tags WHERE repository = ? AND tag = ? AND variant = ?',
-  putTag: `INSERT INTO tags (repository, tag, variant, digest, checked_at) VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET digest = excluded.digest, checked_at = excluded.checked_at`,
-  dropTag: 'DELETE FROM tags WHERE repository = ? AND tag = ? AND variant = ?',
-  dropStaleTags: `DELETE FROM tags WHERE (repository, tag, variant) IN
-    (SELECT repository, tag, variant FROM tags WHERE checked_at < ? ORDER BY checked_at LIMIT ?)`,
-  shrinkTags: `DELETE FROM tags WHERE (repository, tag, variant) IN
-    (SELECT repository, tag, variant FROM tags ORDER BY checked_at LIMIT ?)`,
-  forgetTags: `DELETE FROM tags WHERE (repository, tag, variant) IN (SELECT tags.repository, tags.tag, tags.variant
-    FROM repositories JOIN tags ON tags.repository = repositories.id WHERE repositories.registry = ? LIMIT ?)`,
   count: `INSERT INTO counters (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value`,
   counters: 'SELECT name, value FROM counters',
 } as const;
@@ -122,6 +113,7 @@ export class SqliteCacheIndex implements CacheIndex {
   readonly #uses: UseLog;
   readonly #facts: FactTable;
   readonly #repositories: Repositories;
+  readonly #tags: TagTable;
   readonly #lossListeners: (() => void)[] = [];
   /** A blob is looked up before it is used, so a batch of uses finds the numbers here and reads no pages from all over the table. */
   readonly #numbers = new LRUCache<Digest, number>({ max: MAX_NUMBERS });
@@ -137,6 +129,7 @@ export class SqliteCacheIndex implements CacheIndex {
     const { facts, repositories } = FactTable.open(database);
     this.#facts = facts;
     this.#repositories = repositories;
+    this.#tags = new TagTable(database, repositories);
     this.lists = new ListTable(database, repositories);
     this.uploads = new UploadTable(database);
     onLoss(database, () => {
@@ -245,7 +238,7 @@ export class SqliteCacheIndex implements CacheIndex {
     let more = false;
     this.#transaction(() => {
       const manifests = this.#run.manifestsToCome.run(now, limit).changes;
-      const tags = this.#run.tagsToCome.run(now, limit).changes;
+      const tags = this.#tags.settle(now, limit);
       const lists = this.lists.settle(now, limit);
       more = manifests === limit || tags === limit || lists === limit;
     });
@@ -345,30 +338,28 @@ export class SqliteCacheIndex implements CacheIndex {
   }
 
   tag(repository: RepositoryKey, tag: string, variant: string): TagRow | null {
-    const known = this.#repositories.find(repository);
-    if (known === undefined) return null;
-    const row = this.#run.tag.get(known.id, tag, variant) as { digest: Buffer; checkedAt: number } | undefined;
-    return row === undefined ? null : { digest: fromBytes(row.digest), checkedAt: row.checkedAt };
+    return this.#tags.get(repository, tag, variant);
   }
 
   putTag(repository: RepositoryKey, tag: string, variant: string, row: TagRow): void {
-    this.#transaction(() => {
-      this.#run.putTag.run(this.#repositories.ensure(repository).id, tag, variant, toBytes(row.digest), row.checkedAt);
-    });
+    this.#transaction(() => this.#tags.put(repository, tag, variant, row));
   }
 
   dropTag(repository: RepositoryKey, tag: string, variant: string): void {
-    const known = this.#repositories.find(repository);
-    if (known !== undefined) this.#run.dropTag.run(known.id, tag, variant);
+    this.#tags.drop(repository, tag, variant);
+  }
+
+  tagsAfter(place: TagPlace | null, limit: number): KeptTag[] {
+    return this.#tags.after(place, limit);
   }
 
   dropStaleTags(before: number, limit: number): boolean {
-    return this.#run.dropStaleTags.run(before, limit).changes === limit;
+    return this.#tags.dropStale(before, limit);
   }
 
   shrinkTags(rows: number, limit: number): void {
     const over = this.totals().tags - rows;
-    if (over > 0) this.#run.shrinkTags.run(Math.min(over, limit));
+    if (over > 0) this.#tags.dropOldest(Math.min(over, limit));
   }
 
   onlyOf(registry: string, after: Digest | null, limit: number): Digest[] {
@@ -378,7 +369,7 @@ export class SqliteCacheIndex implements CacheIndex {
   forgetRegistry(registry: string, limit: number): boolean {
     return this.#transaction(() => {
       const facts = this.#facts.forget(registry, limit);
-      const tags = this.#run.forgetTags.run(registry, limit).changes;
+      const tags = this.#tags.forget(registry, limit);
       const lists = this.lists.forget(registry, limit);
       return facts === limit || tags === limit || lists === limit;
     });

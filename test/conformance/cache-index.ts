@@ -351,6 +351,30 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       expect(index.tag(APP, '1', 'oci')?.checkedAt).toBe(40);
     });
 
+    it('walks over all tags, and over the rows of one', () => {
+      const names = [
+        ['quay.io', 'b/c', '1', 'oci'],
+        ['docker.io', 'library/app', '2', 'oci/3'],
+        ['docker.io', 'library/app', '1', 'oci'],
+        ['docker.io', 'library/app', '1', 'docker'],
+        ['docker.io', 'library/zoo', '1', '*'],
+      ] as const;
+      for (const [at, [registry, repository, tag, variant]] of names.entries())
+        index.putTag({ registry, repository }, tag, variant, { digest: digestOf(at), checkedAt: at });
+      // Known without a tag.
+      index.addFacts([factOf({ registry: 'docker.io', repository: 'library/none' }, 1, { gave: 'anyone' })], 0);
+      const all = index.tagsAfter(null, 10);
+      expect(all.map(({ registry, repository, tag, variant }) => [registry, repository, tag, variant])).toEqual(
+        [3, 2, 1, 4, 0].map((at) => names[at]),
+      );
+      expect(all.map(({ checkedAt }) => checkedAt)).toEqual([3, 2, 1, 4, 0]);
+      expect(all[0]?.digest).toBe(digestOf(3));
+      for (const [at, place] of all.entries()) expect(index.tagsAfter(place, 2)).toEqual(all.slice(at + 1, at + 3));
+      const place = { registry: 'docker.io', repository: 'library/app', tag: '1', variant: '' };
+      expect(index.tagsAfter(place, 2)).toEqual(all.slice(0, 2));
+      expect(index.tagsAfter({ ...place, repository: 'library/nowhere' }, 1)).toEqual(all.slice(3, 4));
+    });
+
     it('drops the tags asked for longest ago where there are too many', () => {
       for (let seed = 0; seed < 6; seed++) {
         index.putTag(APP, `${seed}`, 'oci', { digest: digestOf(1), checkedAt: (seed * 7) % 6 });

@@ -5,12 +5,14 @@ import type {
   Fact,
   Givers,
   IndexTotals,
+  KeptTag,
   KnownFact,
   ManifestRow,
   NewBlob,
   NewManifest,
   Scrubbed,
   Shown,
+  TagPlace,
   TagRow,
   UsedBlob,
 } from '../../src/cache/index-port.ts';
@@ -30,7 +32,7 @@ export class MemoryCacheIndex implements CacheIndex {
   readonly #facts = new Map<string, Fact & { seen: number }>();
   readonly #denied = new Set<string>();
   readonly #manifests = new Map<Digest, ManifestRow & { lastUse: number }>();
-  readonly #tags = new Map<string, TagRow>();
+  readonly #tags = new Map<string, KeptTag>();
   readonly #counters: Record<CacheCounter, number> = { hits: 0, misses: 0, fetched: 0, served: 0, evictions: 0 };
 
   blob(digest: Digest): BlobRow | null {
@@ -227,15 +229,29 @@ export class MemoryCacheIndex implements CacheIndex {
   }
 
   tag(repository: RepositoryKey, tag: string, variant: string): TagRow | null {
-    return this.#tags.get(tagKey(repository, tag, variant)) ?? null;
+    const row = this.#tags.get(tagKey(repository, tag, variant));
+    return row === undefined ? null : { digest: row.digest, checkedAt: row.checkedAt };
   }
 
   putTag(repository: RepositoryKey, tag: string, variant: string, row: TagRow): void {
-    this.#tags.set(tagKey(repository, tag, variant), row);
+    const { registry, repository: name } = repository;
+    this.#tags.set(tagKey(repository, tag, variant), { registry, repository: name, tag, variant, ...row });
   }
 
   dropTag(repository: RepositoryKey, tag: string, variant: string): void {
     this.#tags.delete(tagKey(repository, tag, variant));
+  }
+
+  tagsAfter(place: TagPlace | null, limit: number): KeptTag[] {
+    const byPlace = (a: TagPlace, b: TagPlace) =>
+      compare(a.registry, b.registry) ||
+      compare(a.repository, b.repository) ||
+      compare(a.tag, b.tag) ||
+      compare(a.variant, b.variant);
+    return [...this.#tags.values()]
+      .filter((row) => place === null || byPlace(row, place) > 0)
+      .sort(byPlace)
+      .slice(0, limit);
   }
 
   dropStaleTags(before: number, limit: number): boolean {

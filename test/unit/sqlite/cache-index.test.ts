@@ -9,6 +9,7 @@ import { toBytes } from '../../../src/sqlite/digest-bytes.ts';
 import { FACT_SQL } from '../../../src/sqlite/fact-table.ts';
 import { LIST_SQL } from '../../../src/sqlite/list-table.ts';
 import { cacheMigrations } from '../../../src/sqlite/migrations/cache.ts';
+import { TAG_SQL } from '../../../src/sqlite/tag-table.ts';
 import { USE_SQL } from '../../../src/sqlite/use-log.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { cacheIndexConformance, digestOf, inOrder } from '../../conformance/cache-index.ts';
@@ -28,7 +29,7 @@ cacheIndexConformance('memory', () => new MemoryCacheIndex());
 describe('the cache index in SQLite', () => {
   it('finds rows by a key in every statement on the path of a pull or of eviction', () => {
     const database = open();
-    for (const [name, sql] of Object.entries({ ...CACHE_SQL, ...FACT_SQL, ...LIST_SQL, ...USE_SQL })) {
+    for (const [name, sql] of Object.entries({ ...CACHE_SQL, ...FACT_SQL, ...LIST_SQL, ...TAG_SQL, ...USE_SQL })) {
       // For commands and the start.
       if (['onlyOf', 'counters', 'removals'].includes(name)) continue;
       const blanks = Array(sql.split('?').length - 1).fill(null);
