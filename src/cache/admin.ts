@@ -3,6 +3,7 @@ import type { Digest } from '../oci/names.ts';
 import type { BlobRow } from './index-port.ts';
 import { CacheIntake, type Intake } from './intake.ts';
 import { type MaintenanceContext, reconcile } from './maintenance.ts';
+import { MOST_PINNED, type Pins } from './pins.ts';
 import type { FillProgress, RunningFills } from './running-fills.ts';
 import { checkBlob, checkManifests } from './scrub.ts';
 import type { CacheCounters } from './write-behind.ts';
@@ -18,6 +19,9 @@ export interface CacheStats {
   readonly blobs: number;
   readonly manifests: number;
   readonly manifestBytes: number;
+  /** Of the images that operators have pinned: each blob once. */
+  readonly pinnedBytes: number;
+  readonly pins: number;
   /** Fills under way now, and the partial files of earlier ones that can be resumed. */
   readonly fills: number;
   readonly partials: number;
@@ -47,6 +51,20 @@ export interface Pruned {
   readonly manifests: number;
   /** Selected, but kept because they are being read. */
   readonly inUse: number;
+  /** Blobs and manifests that were selected, but kept because an image is pinned that they belong to. */
+  readonly pinned: number;
+}
+
+/** What the cache may still take. Bytes. */
+export interface CacheRoom {
+  /** `cache.maxSize`. */
+  readonly maxBytes: number;
+  /** What pins may hold of it at most. */
+  readonly mostPinned: number;
+  /** What the cache takes now, running fills included. */
+  readonly used: number;
+  /** What the disk has beyond `cache.minFree`; less than nothing where it has not so much. */
+  readonly spare: number;
 }
 
 export interface Verified {
@@ -76,10 +94,16 @@ export interface CacheAdmin {
   verify(onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Verified>;
   /** Takes in what another program has kept. */
   readonly intake: Intake;
+  /** What operators have pinned here. */
+  readonly pins: Pins;
+  /** The size of a whole blob that is here; null for one that is not. */
+  sizeOf(digest: Digest): number | null;
+  room(): CacheRoom;
 }
 
 export class CacheAdministration implements CacheAdmin {
   readonly intake: Intake;
+  readonly pins: Pins;
   readonly #context: MaintenanceContext;
   readonly #counters: CacheCounters;
   readonly #maxBytes: () => number;
@@ -92,6 +116,7 @@ export class CacheAdministration implements CacheAdmin {
     fills: Pick<RunningFills, 'count' | 'progress'>,
   ) {
     this.intake = new CacheIntake(context);
+    this.pins = context.pins;
     this.#context = context;
     this.#counters = counters;
     this.#maxBytes = maxBytes;
@@ -102,12 +127,15 @@ export class CacheAdministration implements CacheAdmin {
     const { blobs, bytes, manifests, manifestBytes } = this.#context.index.totals();
     const { hits, misses, served, fetched, evictions } = this.#counters.totals();
     const { partials } = this.#context.eviction;
+    const { pins, bytes: pinnedBytes } = this.pins.totals;
     return {
       bytes,
       maxBytes: this.#maxBytes(),
       blobs,
       manifests,
       manifestBytes,
+      pins,
+      pinnedBytes,
       fills: this.#fills.count,
       partials: partials.count,
       partialBytes: partials.bytes,
@@ -124,10 +152,20 @@ export class CacheAdministration implements CacheAdmin {
     return this.#fills.progress();
   }
 
+  sizeOf(digest: Digest): number | null {
+    return this.#context.index.blob(digest)?.size ?? null;
+  }
+
+  room(): CacheRoom {
+    const maxBytes = this.#maxBytes();
+    const { used, spare } = this.#context.eviction;
+    return { maxBytes, mostPinned: Math.floor(MOST_PINNED * maxBytes), used, spare };
+  }
+
   async prune(what: PruneSelection, onProgress: (progress: Progress) => void, signal: AbortSignal): Promise<Pruned> {
     const { eviction, flush, invalidate } = this.#context;
     flush();
-    const result = { blobs: 0, bytes: 0, manifests: 0, inUse: 0 };
+    const result = { blobs: 0, bytes: 0, manifests: 0, inUse: 0, pinned: 0 };
     if (what.all || (what.olderThan === undefined && what.registry === undefined)) {
       result.bytes += await eviction.dropPartials();
     }
@@ -184,8 +222,13 @@ export class CacheAdministration implements CacheAdmin {
       await sleep(PAUSE, signal);
     }
     while (index.lists.dropBefore(before, BATCH)) await sleep(PAUSE, signal);
+    const spare = (digest: Digest): boolean => {
+      const pinned = this.pins.has(digest);
+      if (pinned) result.pinned++;
+      return pinned;
+    };
     for (;;) {
-      const gone = index.dropManifestsBefore(before, BATCH);
+      const gone = index.dropManifestsBefore(before, BATCH, spare);
       result.manifests += gone.length;
       if (gone.length < BATCH) return;
       await sleep(PAUSE, signal);
@@ -207,7 +250,9 @@ export class CacheAdministration implements CacheAdmin {
       const old = ({ digest }: BlobRow): boolean => (index.lastUse(digest) ?? 0) < before;
       await this.#drop(before === Number.MAX_SAFE_INTEGER ? rows : rows.filter(old), result);
       const blobs = new Set(rows.map(({ digest }) => digest));
-      const manifests = digests.filter((digest) => !blobs.has(digest));
+      const others = digests.filter((digest) => !blobs.has(digest));
+      const manifests = others.filter((digest) => !this.pins.has(digest));
+      result.pinned += others.length - manifests.length;
       index.removeManifests(manifests);
       result.manifests += manifests.length;
       report();
@@ -215,13 +260,17 @@ export class CacheAdministration implements CacheAdmin {
       last = digests.at(-1) ?? null;
       await sleep(PAUSE, signal);
     }
-    while (before === Number.MAX_SAFE_INTEGER && index.forgetRegistry(registry, BATCH)) await sleep(PAUSE, signal);
+    // What its repositories said and gave is what pinned images are given by.
+    if (before !== Number.MAX_SAFE_INTEGER || this.pins.hasRegistry(registry)) return;
+    while (index.forgetRegistry(registry, BATCH)) await sleep(PAUSE, signal);
   }
 
   async #drop(rows: readonly BlobRow[], result: Counts): Promise<void> {
     const { busy, eviction } = this.#context;
-    const free = rows.filter(({ digest }) => !busy(digest));
-    result.inUse += rows.length - free.length;
+    const loose = rows.filter(({ digest }) => !this.pins.has(digest));
+    result.pinned += rows.length - loose.length;
+    const free = loose.filter(({ digest }) => !busy(digest));
+    result.inUse += loose.length - free.length;
     result.blobs += free.length;
     result.bytes += free.reduce((sum, { size }) => sum + size, 0);
     await eviction.dropBlobs(free);
@@ -229,6 +278,7 @@ export class CacheAdministration implements CacheAdmin {
 }
 
 interface Counts {
+  pinned: number;
   blobs: number;
   bytes: number;
   manifests: number;

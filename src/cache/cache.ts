@@ -22,6 +22,7 @@ import { Maintenance, type MaintenanceContext } from './maintenance.ts';
 import { IndexedManifestStore, type ManifestStore } from './manifest-store.ts';
 import { type OpenBlob, OpenBlobHandle, OpenBlobs } from './open-blobs.ts';
 import { dropPartial } from './partial-files.ts';
+import { Pins } from './pins.ts';
 import { BlobReader } from './reader.ts';
 import { isForWantOfRoom } from './room.ts';
 import { RunningFills } from './running-fills.ts';
@@ -77,6 +78,7 @@ export class Cache implements BlobCache {
   readonly #uses: Uses;
   readonly #owns: (digest: Digest) => boolean;
   readonly #facts: Facts;
+  readonly #pins: Pins;
   readonly #manifests: IndexedManifestStore;
   readonly #counters: CacheCounters;
   readonly #disk: DiskHealth;
@@ -106,8 +108,10 @@ export class Cache implements BlobCache {
     ]);
     const writeErrors = metrics.counter('cache_write_errors_total', 'Failed writes to the cache, by code', ['code']);
     this.#disk = new DiskHealth(log, (code) => writeErrors.inc({ code }));
+    this.#pins = new Pins(index, (error) => this.#diskFailed('the index', error));
     this.#manifests = new IndexedManifestStore(index, {
       maxSize: () => this.#config.maxSize,
+      pins: this.#pins,
       failed: (error) => this.#diskFailed('the index', error),
       damaged: (digests) => this.#manifestsDamaged(digests),
     });
@@ -223,6 +227,7 @@ export class Cache implements BlobCache {
       layout: this.#layout,
       index: this.#index,
       inUse: (digest) => this.#openBlobs.isOpen(digest),
+      pins: this.#pins,
       flush: () => this.#flush(),
       dropped: (digest, removed) => this.#openBlobs.removing(digest, removed),
       evicted: (count) => this.#counters.add('evictions', count),
@@ -374,6 +379,7 @@ export class Cache implements BlobCache {
       layout: this.#layout,
       index: this.#index,
       eviction: this.#eviction,
+      pins: this.#pins,
       log: this.#options.log,
       busy: (id) => this.#openBlobs.isBusy(id),
       dropDamaged: (row, reason) => this.#dropDamaged(row, reason),

@@ -7,6 +7,7 @@ import type { Digest } from '../oci/names.ts';
 import { CacheError } from './blob-cache.ts';
 import type { Layout } from './files.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
+import type { Pins } from './pins.ts';
 import { freeOf, isForWantOfRoom, type Room, sum, UNKNOWN } from './room.ts';
 
 /** What the cache has promised to a fill, and the room that the fill has taken of it. */
@@ -66,6 +67,8 @@ export interface EvictionOptions {
   readonly index: CacheIndex;
   /** The blob is in use now. */
   readonly inUse: (digest: Digest) => boolean;
+  /** What operators have pinned stays, whatever room is needed. */
+  readonly pins: Pins;
   /** Writes times of use to the index before the least recently used are picked. */
   readonly flush: () => void;
   /** A blob is dropped; `removed` resolves when its file and its row are gone. Until then nobody may find it. */
@@ -117,6 +120,12 @@ export class Eviction implements SpaceReserver {
     return this.#keptBytes() + this.#partialBytes + this.#taken - this.#unlinkedBytes;
   }
 
+  /** Bytes that the disk has beyond `minFree`, what running fills have room for taken off. Unknown where the disk does not say at once: nothing is wrong then. */
+  get spare(): number {
+    const free = this.#free();
+    return free instanceof Promise ? Number.POSITIVE_INFINITY : -this.#shortage(free).bytes;
+  }
+
   get partials(): { readonly count: number; readonly bytes: number } {
     return { count: this.#partials.size, bytes: this.#partialBytes };
   }
@@ -129,6 +138,12 @@ export class Eviction implements SpaceReserver {
       throw new CacheError('too-large', `a blob of ${expected} bytes is larger than the whole cache`);
     if (this.#promised + expected > maxSize)
       throw new CacheError('no-room', 'the whole cache is promised to running fills');
+    const pinned = this.#options.pins.totals.heldBytes;
+    if (pinned > 0 && pinned + this.#promised + expected > maxSize)
+      throw new CacheError(
+        'no-room',
+        `${pinned} bytes of the cache are pinned, and it has no room for ${expected} besides`,
+      );
     this.#checkDisk(expected - held);
     this.#forgetPartial(partial);
     const state = { promised: 0, taken: 0, unwritten: 0, released: false };
@@ -235,6 +250,7 @@ export class Eviction implements SpaceReserver {
   added(digest: Digest): void {
     this.#unlinkedBytes -= this.#unlinked.get(digest) ?? 0;
     this.#unlinked.delete(digest);
+    this.#options.pins.isHere(digest, true);
   }
 
   /** Drops partial files of ended fills, the oldest first, until so many bytes are free. Returns how many are. */
@@ -287,6 +303,7 @@ export class Eviction implements SpaceReserver {
 
   #removeRows(rows: readonly BlobRow[]): void {
     for (const { digest, size } of rows) {
+      this.#options.pins.isHere(digest, false);
       if (!this.#unlinked.has(digest)) this.#unlinkedBytes += size;
       this.#unlinked.set(digest, size);
     }
@@ -334,7 +351,7 @@ export class Eviction implements SpaceReserver {
     if (this.used > maxSize) await this.#evict({ bytes: this.used - LOW_SHARE * maxSize, files: 0 });
     // What the index cannot say or do now is no reason to end a fill; it is made good at the next eviction.
     if (this.used > maxSize && failures === this.#indexFailures)
-      throw new CacheError('no-room', 'everything in the cache is in use');
+      throw new CacheError('no-room', 'everything in the cache is in use or pinned');
     const short = this.#shortage(await this.#free());
     if (short.bytes <= 0 && short.files <= 0) return;
     await this.#evict(short);
@@ -345,7 +362,7 @@ export class Eviction implements SpaceReserver {
   #checkDisk(promised: number): void {
     const free = this.#free();
     if (free instanceof Promise) return;
-    const evictable = this.#keptBytes() + this.#partialBytes;
+    const evictable = this.#keptBytes() - this.#options.pins.totals.heldBytes + this.#partialBytes;
     const toCome = this.#promised - this.#taken + promised;
     if (this.#shortage(free).bytes + toCome > evictable) throw this.#minFree();
   }
@@ -375,6 +392,7 @@ export class Eviction implements SpaceReserver {
         ? bytes >= wanted.bytes && files >= wanted.files
         : bytes >= wanted.bytes || files >= wanted.files;
     let freed: Room = { bytes: 0, files: 0 };
+    const spared = new Map<Digest, number>();
     const dropPartials = async (before: number): Promise<void> => {
       const more = await this.#dropPartials((bySoFar) => enough(sum(freed, bySoFar)), before);
       freed = sum(freed, more);
@@ -388,6 +406,10 @@ export class Eviction implements SpaceReserver {
         for (const row of rows) {
           if (enough(hoped)) break;
           if (this.#options.inUse(row.digest) || this.#unlinked.has(row.digest)) continue;
+          if (this.#options.pins.hasBlob(row.digest)) {
+            spared.set(row.digest, steadyNow());
+            continue;
+          }
           victims.push(row);
           hoped = { bytes: hoped.bytes + row.size, files: hoped.files + 1 };
         }
@@ -397,6 +419,8 @@ export class Eviction implements SpaceReserver {
         if (enough(freed)) break;
         await turn();
       }
+      // The next one does not come by them first. Not before the walk has ended, which finds what is used meanwhile again.
+      if (spared.size > 0) this.#options.index.touchBlobs(spared);
     } catch (error) {
       this.#failed(error);
     }

@@ -137,6 +137,33 @@ export interface UploadIndex {
   count(): number;
 }
 
+/** An image that operators have pinned, as it is held here. */
+export interface PinRow extends RepositoryKey {
+  /** Whoever pinned it names it so. */
+  readonly id: string;
+  /** By which it is pulled; null for one that was named by its digest. */
+  readonly tag: string | null;
+  /** Of the tag, as `variantOf` has it. */
+  readonly variant: string;
+  /** The manifest that the tag stood for. */
+  readonly root: Digest;
+  /** When its registry said so, ms since 1970. */
+  readonly checkedAt: number;
+  /** All that it holds, the root among them. */
+  readonly manifests: readonly Digest[];
+  /** `size` in bytes. */
+  readonly blobs: readonly { readonly digest: Digest; readonly size: number }[];
+}
+
+/** The part of the index that has what operators have pinned. */
+export interface PinIndex {
+  /** Each of them, by id. */
+  all(): readonly PinRow[];
+  /** Adds, or replaces the one of that id. */
+  put(row: PinRow): void;
+  remove(id: string): void;
+}
+
 export interface IndexTotals {
   readonly blobs: number;
   readonly bytes: number;
@@ -156,6 +183,7 @@ export type CacheCounter = 'hits' | 'misses' | 'fetched' | 'served' | 'evictions
 export interface CacheIndex {
   readonly lists: ListIndex;
   readonly uploads: UploadIndex;
+  readonly pins: PinIndex;
   blob(digest: Digest): BlobRow | null;
   /** Adds, or replaces size and times. */
   addBlob(row: NewBlob): void;
@@ -214,10 +242,13 @@ export interface CacheIndex {
   manifest(digest: Digest): ManifestRow | null;
   addManifest(row: NewManifest, at: number): void;
   touchManifests(uses: ReadonlyMap<Digest, number>): void;
-  /** Drops the least recently used ones until at most `bytes` are left, no more than `limit` at once. Returns those that went. */
-  shrinkManifests(bytes: number, limit: number): Digest[];
-  /** Drops manifests not used since `before`, no more than `limit` at once. Returns those that went. */
-  dropManifestsBefore(before: number, limit: number): Digest[];
+  /**
+   * Drops the least recently used ones until at most `bytes` are left, no more than `limit` at once. Those that `spare` names count as used now. Returns
+   * those that went.
+   */
+  shrinkManifests(bytes: number, limit: number, spare?: (digest: Digest) => boolean): Digest[];
+  /** Drops manifests not used since `before`, no more than `limit` at once, and spares as `shrinkManifests` does. Returns those that went. */
+  dropManifestsBefore(before: number, limit: number, spare?: (digest: Digest) => boolean): Digest[];
   removeManifests(digests: readonly Digest[]): void;
   manifestsAfter(digest: Digest | null, limit: number): ManifestRow[];
 

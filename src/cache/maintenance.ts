@@ -7,6 +7,7 @@ import type { Eviction } from './eviction.ts';
 import { hashFile, type Layout, type PartialName, partialNameOf } from './files.ts';
 import type { BlobRow, CacheIndex } from './index-port.ts';
 import { parseHeld } from './partial-files.ts';
+import type { Pins } from './pins.ts';
 
 /** Maintenance begins so long after the start, ms: readiness and the first pulls come first. */
 const FIRST_AFTER = 2_000;
@@ -30,6 +31,8 @@ export interface MaintenanceContext {
   readonly layout: Layout;
   readonly index: CacheIndex;
   readonly eviction: Eviction;
+  /** What operators have pinned, which prune leaves alone. */
+  readonly pins: Pins;
   readonly log: Logger;
   /** Read, filled or being removed now: its file must be left alone. */
   readonly busy: (id: Digest | PartialName) => boolean;

@@ -3,6 +3,7 @@ import { steadyNow } from '../kit/time.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
 import { isManifestDigest } from '../oci/schema1.ts';
 import type { CacheIndex, ManifestRow, NewManifest, TagRow } from './index-port.ts';
+import type { Pins } from './pins.ts';
 
 /**
  * Manifests, and the digest that each tag had when its registry was last asked, as the proxy core keeps them. Every answer is synchronous.
@@ -18,6 +19,8 @@ export interface ManifestStore {
   getTag(repository: RepositoryKey, tag: string, variant: string): TagRow | null;
   putTag(repository: RepositoryKey, tag: string, variant: string, row: TagRow): void;
   dropTag(repository: RepositoryKey, tag: string, variant: string): void;
+  /** An operator has pinned it: what is kept of it may be given however long its registry is away. */
+  isPinned(repository: RepositoryKey, tag: string): boolean;
 }
 
 /** Bytes of manifests in the index, where the cache is large. At a few KiB each this is a hundred thousand images. */
@@ -39,6 +42,7 @@ const CHECKED_KEPT = 10_000;
 export interface ManifestStoreOptions {
   /** `cache.maxSize`, as it is now. */
   readonly maxSize: () => number;
+  readonly pins: Pins;
   /** Called with every error of the index. */
   readonly failed: (error: unknown) => void;
   /** The bytes of these were wrong; they have left the index. */
@@ -84,11 +88,17 @@ export class IndexedManifestStore implements ManifestStore {
   }
 
   getTag(repository: RepositoryKey, tag: string, variant: string): TagRow | null {
-    return this.#try(() => this.#index.tag(repository, tag, variant), null);
+    const row = this.#try(() => this.#index.tag(repository, tag, variant), null);
+    return row ?? this.#options.pins.tag(repository, tag, variant);
   }
 
   putTag(repository: RepositoryKey, tag: string, variant: string, row: TagRow): void {
     this.#try(() => this.#index.putTag(repository, tag, variant, row), undefined);
+    this.#options.pins.saw(repository, tag, variant, row.digest);
+  }
+
+  isPinned(repository: RepositoryKey, tag: string): boolean {
+    return this.#options.pins.tag(repository, tag) !== null;
   }
 
   dropTag(repository: RepositoryKey, tag: string, variant: string): void {
@@ -106,7 +116,7 @@ export class IndexedManifestStore implements ManifestStore {
     const most = maxSize === 0 ? BYTES_ALONE : Math.min(MOST_BYTES, SHARE * maxSize);
     // As many as may have come since the last flush, and the rest at the next.
     for (const until = performance.now() + SHRINK_TIME; ; ) {
-      const gone = this.#index.shrinkManifests(most, SHRINK_BATCH);
+      const gone = this.#index.shrinkManifests(most, SHRINK_BATCH, (digest) => this.#options.pins.has(digest));
       if (gone.length < SHRINK_BATCH || performance.now() > until) return;
     }
   }

@@ -87,7 +87,7 @@ export class ManifestsByTag {
   async #revalidate(request: TagRequest, kept: TagAnswer | null): Promise<Found> {
     const { entry, id, method, client, asker } = request;
     this.#missing.check(id);
-    const fallback = kept !== null && this.#age(kept) <= this.#options.config.staleFor ? kept : null;
+    const fallback = kept !== null && this.#mayBeStale(request, kept) ? kept : null;
     if (fallback !== null && this.#staleIfError.isFailing(id)) return this.#stale(request, fallback);
     const flight = this.#flights.do(
       flightId(entry, `${method} ${id} ${client.header}`),
@@ -204,6 +204,12 @@ export class ManifestsByTag {
     const trouble = this.#staleIfError.trouble(id, `${key.registry} cannot be connected to`);
     const stale = staleness(trouble, answer.checkedAt, this.#options.now());
     return { manifest: answer, from: 'stale', since: answer.checkedAt, stale };
+  }
+
+  /** What is pinned is there for the very time when its registry is not. */
+  #mayBeStale({ key, tag }: TagRequest, kept: TagAnswer): boolean {
+    const { config, store } = this.#options;
+    return this.#age(kept) <= config.staleFor || store.isPinned(key, tag);
   }
 
   /** Milliseconds since the upstream was asked. */

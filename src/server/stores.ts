@@ -20,7 +20,6 @@ import { Lifecycle, version } from '../kit/process.ts';
 import { SecretKeys } from '../kit/sealed.ts';
 import type { Fleet, ServingFleet, ServingOptions } from '../postgres/fleet.ts';
 import { SqliteAliasStore } from '../sqlite/alias-store.ts';
-import { openCacheIndex } from '../sqlite/cache-index.ts';
 import { SqliteCertStore } from '../sqlite/cert-store.ts';
 import { SqliteChallenges } from '../sqlite/challenge-store.ts';
 import { SqliteCounterStore } from '../sqlite/counter-store.ts';
@@ -35,6 +34,7 @@ import {
 import { SqliteLocks } from '../sqlite/locks.ts';
 import { gatewayMigrations } from '../sqlite/migrations/gateway.ts';
 import { SqliteObjectIndex } from '../sqlite/object-index.ts';
+import { openCacheIndex } from '../sqlite/open-cache-index.ts';
 import { inspectDatabase, snapshotDatabase } from '../sqlite/snapshot.ts';
 import { SqliteUserStore } from '../sqlite/user-store.ts';
 import { isUnused, readWhole, type WholeState, writeWhole } from '../sqlite/whole-state.ts';

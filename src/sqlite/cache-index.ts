@@ -1,5 +1,3 @@
-import { renameSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Statement } from 'better-sqlite3';
 import { LRUCache } from 'lru-cache';
 import type {
@@ -19,14 +17,13 @@ import type {
   TagRow,
   UsedBlob,
 } from '../cache/index-port.ts';
-import { OperatorError } from '../kit/operator-error.ts';
+import { steadyNow } from '../kit/time.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
-import type { Logger } from '../telemetry/log.ts';
-import { closeDatabase, type Database, onLoss, openDatabase, prepareAll } from './database.ts';
+import { closeDatabase, type Database, onLoss, prepareAll } from './database.ts';
 import { fromBytes, toBytes } from './digest-bytes.ts';
 import { FactTable, type Repositories } from './fact-table.ts';
 import { ListTable } from './list-table.ts';
-import { cacheMigrations } from './migrations/cache.ts';
+import { PinTable } from './pin-table.ts';
 import { TagTable } from './tag-table.ts';
 import { UploadTable } from './upload-table.ts';
 import { START, UseLog, type UsePlace } from './use-log.ts';
@@ -76,38 +73,11 @@ const PAGES_KIB = 8 * 1024;
 /** Numbers of blobs kept in memory: more than are looked up between two batches of uses. A few hundred bytes each. */
 const MAX_NUMBERS = 10_000;
 
-/** Why an index is put aside, by the code of the error that opening it ends with: the end of its new name, and what the log says. */
-const PUT_ASIDE: Readonly<Record<string, { readonly as: string; readonly reason: string }>> = {
-  DATABASE_DAMAGED: { as: 'damaged', reason: 'the index of the cache is damaged' },
-  // Whoever goes back to an earlier version gets along without what the later one remembered.
-  DATABASE_NEWER: { as: 'newer', reason: 'the index of the cache was written by a newer version of this program' },
-};
-
-/**
- * Opens the cache's index, `<dataDir>/cache.db`. One that is damaged, or a newer version's, is put aside and made anew: maintenance finds the
- * files again, and the rest is fetched again.
- * @throws {OperatorError} `DATABASE_UNUSABLE` …
- */
-export function openCacheIndex(dataDir: string, log: Logger): CacheIndex {
-  const path = join(dataDir, 'cache.db');
-  const open = () =>
-    new SqliteCacheIndex(openDatabase(path, cacheMigrations, { durability: 'normal', exclusive: true }));
-  try {
-    return open();
-  } catch (error) {
-    const aside = error instanceof OperatorError ? PUT_ASIDE[error.code] : undefined;
-    if (aside === undefined) throw error;
-    log.error({ err: error }, `${aside.reason}; it is put aside as cache.db.${aside.as} and made anew`);
-    renameSync(path, `${path}.${aside.as}`);
-    for (const rest of ['-wal', '-shm']) rmSync(path + rest, { force: true });
-    return open();
-  }
-}
-
 /** The cache's index in SQLite. Every statement is prepared once and finds its rows by a key. */
 export class SqliteCacheIndex implements CacheIndex {
   readonly lists: ListTable;
   readonly uploads: UploadTable;
+  readonly pins: PinTable;
   readonly #database: Database;
   readonly #run: CacheStatements;
   readonly #uses: UseLog;
@@ -132,6 +102,7 @@ export class SqliteCacheIndex implements CacheIndex {
     this.#tags = new TagTable(database, repositories);
     this.lists = new ListTable(database, repositories);
     this.uploads = new UploadTable(database);
+    this.pins = new PinTable(database);
     onLoss(database, () => {
       this.#uses.forget();
       this.#numbers.clear();
@@ -305,13 +276,14 @@ export class SqliteCacheIndex implements CacheIndex {
     });
   }
 
-  shrinkManifests(bytes: number, limit: number): Digest[] {
+  shrinkManifests(bytes: number, limit: number, spare?: Spare): Digest[] {
     let over = this.totals().manifestBytes - bytes;
     if (over <= 0) return [];
     const dropped: Digest[] = [];
     this.#transaction(() => {
       for (const row of this.#run.oldestManifests.all(limit) as { digest: Buffer; size: number }[]) {
         if (over <= 0) break;
+        if (this.#isSpared(row.digest, spare)) continue;
         this.#run.removeManifest.run(row.digest);
         over -= row.size;
         dropped.push(fromBytes(row.digest));
@@ -320,11 +292,24 @@ export class SqliteCacheIndex implements CacheIndex {
     return dropped;
   }
 
-  dropManifestsBefore(before: number, limit: number): Digest[] {
-    const rows = this.#run.manifestsBefore.all(before, limit) as { digest: Buffer }[];
-    const digests = rows.map(({ digest }) => fromBytes(digest));
-    this.removeManifests(digests);
-    return digests;
+  dropManifestsBefore(before: number, limit: number, spare?: Spare): Digest[] {
+    // What counts as used from now on is not found again.
+    const end = Math.min(before, steadyNow() + 1);
+    return this.#transaction(() => {
+      for (;;) {
+        const rows = this.#run.manifestsBefore.all(end, limit) as { digest: Buffer }[];
+        const going = rows.filter(({ digest }) => !this.#isSpared(digest, spare, end));
+        for (const { digest } of going) this.#run.removeManifest.run(digest);
+        if (going.length > 0 || rows.length === 0) return going.map(({ digest }) => fromBytes(digest));
+      }
+    });
+  }
+
+  #isSpared(digest: Buffer, spare: Spare | undefined, atLeast = 0): boolean {
+    if (spare?.(fromBytes(digest)) !== true) return false;
+    const used = Math.max(atLeast, steadyNow());
+    this.#run.touchManifest.run(used, digest, used);
+    return true;
   }
 
   removeManifests(digests: readonly Digest[]): void {
@@ -413,6 +398,9 @@ export class SqliteCacheIndex implements CacheIndex {
     return number;
   }
 }
+
+/** Manifests that may not be dropped. */
+type Spare = (digest: Digest) => boolean;
 
 interface RawBlob {
   readonly digest: Buffer;

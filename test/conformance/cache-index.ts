@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { BlobRow, CacheIndex, Fact, KnownFact, NewBlob, UsedBlob } from '../../src/cache/index-port.ts';
+import type { BlobRow, CacheIndex, Fact, KnownFact, NewBlob, PinRow, UsedBlob } from '../../src/cache/index-port.ts';
 import { type Digest, parseDigest, type RepositoryKey } from '../../src/oci/names.ts';
 
 const DAY = 86_400_000;
@@ -320,6 +320,44 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       expect(index.dropManifestsBefore(3, 2)).toEqual([digestOf(2)]);
       expect(index.dropManifestsBefore(3, 2)).toEqual([]);
       expect(index.totals()).toMatchObject({ manifests: 2, manifestBytes: 20 });
+    });
+
+    it('spares manifests that may not go, and does not come by them again first', () => {
+      for (let seed = 0; seed < 6; seed++) {
+        index.addManifest({ digest: digestOf(seed), body: Buffer.alloc(10) }, seed);
+      }
+      const spared = new Set([digestOf(0), digestOf(1)]);
+      const spare = (digest: Digest) => spared.has(digest);
+      const gone = [1, 2, 3].flatMap(() => index.shrinkManifests(40, 3, spare));
+      expect(gone).toEqual([digestOf(2), digestOf(3)]);
+      expect(index.dropManifestsBefore(Number.MAX_SAFE_INTEGER, 10, spare).sort()).toEqual(
+        [digestOf(4), digestOf(5)].sort(),
+      );
+      expect(index.dropManifestsBefore(Number.MAX_SAFE_INTEGER, 10, spare)).toEqual([]);
+      expect(index.shrinkManifests(0, 10, spare)).toEqual([]);
+      expect(index.totals()).toMatchObject({ manifests: 2 });
+    });
+
+    it('keeps what was pinned, whole', () => {
+      const pin: PinRow = {
+        ...APP,
+        id: 'docker.io/library/app:1',
+        tag: '1',
+        variant: 'oci',
+        root: digestOf(1),
+        checkedAt: 5,
+        manifests: [digestOf(1), digestOf(2)],
+        blobs: [{ digest: digestOf(3, 'sha512'), size: 7 }],
+      };
+      const other: PinRow = { ...pin, ...TWIN, id: 'another', tag: null, manifests: [digestOf(1)], blobs: [] };
+      index.pins.put(pin);
+      index.pins.put(other);
+      expect(index.pins.all()).toEqual([other, pin]);
+      index.pins.put({ ...pin, root: digestOf(2), checkedAt: 6 });
+      expect(index.pins.all()[1]).toMatchObject({ root: digestOf(2), checkedAt: 6 });
+      index.pins.remove('another');
+      index.pins.remove('nobody');
+      expect(index.pins.all()).toHaveLength(1);
     });
 
     it('forgets a registry', () => {

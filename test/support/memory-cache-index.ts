@@ -16,8 +16,10 @@ import type {
   TagRow,
   UsedBlob,
 } from '../../src/cache/index-port.ts';
+import { steadyNow } from '../../src/kit/time.ts';
 import { type Digest, type RepositoryKey, repositoryId } from '../../src/oci/names.ts';
 import { MemoryLists } from './memory-lists.ts';
+import { MemoryPins } from './memory-pins.ts';
 import { MemoryUploads } from './memory-uploads.ts';
 
 const DAY = 86_400_000;
@@ -26,6 +28,7 @@ const DAY = 86_400_000;
 export class MemoryCacheIndex implements CacheIndex {
   readonly lists = new MemoryLists();
   readonly uploads = new MemoryUploads();
+  readonly pins = new MemoryPins();
   readonly #removals = new Set<Digest>();
   readonly #blobs = new Map<Digest, UsedBlob>();
   readonly #places = new Map<Scrubbed, Digest | null>();
@@ -200,22 +203,30 @@ export class MemoryCacheIndex implements CacheIndex {
     }
   }
 
-  shrinkManifests(bytes: number, limit: number): Digest[] {
+  shrinkManifests(bytes: number, limit: number, spare?: (digest: Digest) => boolean): Digest[] {
     const dropped: Digest[] = [];
     const order = [...this.#manifests.values()].sort((a, b) => a.lastUse - b.lastUse || compare(a.digest, b.digest));
     for (const { digest } of order) {
       if (this.totals().manifestBytes <= bytes || dropped.length >= limit) break;
+      if (this.#isSpared(digest, spare)) continue;
       this.#manifests.delete(digest);
       dropped.push(digest);
     }
     return dropped;
   }
 
-  dropManifestsBefore(before: number, limit: number): Digest[] {
-    const old = [...this.#manifests.values()].filter(({ lastUse }) => lastUse < before).slice(0, limit);
-    const digests = old.map(({ digest }) => digest);
+  dropManifestsBefore(before: number, limit: number, spare?: (digest: Digest) => boolean): Digest[] {
+    const old = [...this.#manifests.values()].filter(({ lastUse }) => lastUse < before);
+    const going = old.map(({ digest }) => digest).filter((digest) => !this.#isSpared(digest, spare));
+    const digests = going.slice(0, limit);
     this.removeManifests(digests);
     return digests;
+  }
+
+  #isSpared(digest: Digest, spare?: (digest: Digest) => boolean): boolean {
+    if (spare?.(digest) !== true) return false;
+    this.touchManifests(new Map([[digest, steadyNow()]]));
+    return true;
   }
 
   removeManifests(digests: readonly Digest[]): void {

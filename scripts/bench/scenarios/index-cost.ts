@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import type { CacheIndex, UsedBlob } from '../../../src/cache/index-port.ts';
 import { type Digest, parseDigest } from '../../../src/oci/names.ts';
-import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
+import { openCacheIndex } from '../../../src/sqlite/open-cache-index.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { runOver } from '../process.ts';
 import type { Result } from '../report.ts';

@@ -4,7 +4,7 @@ import { linkSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { parseDigest } from '../../../src/oci/names.ts';
-import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
+import { openCacheIndex } from '../../../src/sqlite/open-cache-index.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { addAliases } from '../aliases-file.ts';
 import { type Image, layOut } from '../content.ts';

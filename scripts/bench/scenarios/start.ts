@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { join } from 'node:path';
 import { parseDigest } from '../../../src/oci/names.ts';
-import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
+import { openCacheIndex } from '../../../src/sqlite/open-cache-index.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { addAliases } from '../aliases-file.ts';
 import { GATEWAY, gatewaySettings } from '../peers.ts';

@@ -269,6 +269,24 @@ const uploads: Migration = {
   `,
 };
 
+/** Images that operators have pinned. Digests are in JSON, since a pin is read and written whole. */
+const pins: Migration = {
+  name: 'pinned images',
+  sql: `
+    CREATE TABLE pins (
+      id TEXT PRIMARY KEY,
+      registry TEXT NOT NULL,
+      repository TEXT NOT NULL,
+      tag TEXT,
+      variant TEXT NOT NULL,
+      root TEXT NOT NULL,
+      checked_at INTEGER NOT NULL,
+      manifests TEXT NOT NULL,
+      blobs TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+  `,
+};
+
 /** Schema of `cache.db`: what the cache directory holds. It has a file of its own, since losing it loses nothing and it is written to often. */
 export const cacheMigrations: readonly Migration[] = [
   inventory,
@@ -279,4 +297,5 @@ export const cacheMigrations: readonly Migration[] = [
   removals,
   lists,
   uploads,
+  pins,
 ];

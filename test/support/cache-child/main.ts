@@ -2,7 +2,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { createCache } from '../../../src/cache/cache.ts';
-import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
+import { openCacheIndex } from '../../../src/sqlite/open-cache-index.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { Metrics } from '../../../src/telemetry/metrics.ts';
 import { sourceOf } from '../byte-source.ts';

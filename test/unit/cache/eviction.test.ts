@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { Eviction } from '../../../src/cache/eviction.ts';
 import { Layout } from '../../../src/cache/files.ts';
 import type { UsedBlob } from '../../../src/cache/index-port.ts';
+import { Pins } from '../../../src/cache/pins.ts';
 import type { RegistryError } from '../../../src/oci/errors.ts';
 import type { Digest } from '../../../src/oci/names.ts';
 import { sourceOf } from '../../support/byte-source.ts';
@@ -118,6 +119,7 @@ describe('a cache at its limit', () => {
       layout: new Layout(rig.dataDir),
       index: new MemoryCacheIndex(),
       inUse: () => false,
+      pins: new Pins(new MemoryCacheIndex(), () => {}),
       flush: () => {},
       dropped: () => {},
       evicted: () => {},

@@ -459,7 +459,7 @@ describe('prune', () => {
     rig.cache.manifests.putManifest({ digest: contents[0]!.digest, body: Buffer.from('{}') });
     const handle = rig.cache.kept(contents[0]!.digest)!;
     const done = await rig.cache.admin.prune({ all: true }, () => {}, signal);
-    expect(done).toEqual({ blobs: 4, bytes: 80_000, manifests: 1, inUse: 1 });
+    expect(done).toEqual({ blobs: 4, bytes: 80_000, manifests: 1, inUse: 1, pinned: 0 });
     expect(rig.cache.manifests.getManifest(contents[0]!.digest)).toBeNull();
     handle.release();
     expect(rig.cache.admin.stats()).toMatchObject({ blobs: 1, bytes: 20_000, manifests: 0 });

@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { OperatorError } from '../../../src/kit/operator-error.ts';
-import { openCacheIndex } from '../../../src/sqlite/cache-index.ts';
 import { closeDatabase, openDatabase } from '../../../src/sqlite/database.ts';
 import { cacheMigrations } from '../../../src/sqlite/migrations/cache.ts';
 import { gatewayMigrations } from '../../../src/sqlite/migrations/gateway.ts';
+import { openCacheIndex } from '../../../src/sqlite/open-cache-index.ts';
 import { type Logger, silentLog } from '../../../src/telemetry/log.ts';
 
 const canMount = spawnSync('unshare', ['--mount', 'true']).status === 0;

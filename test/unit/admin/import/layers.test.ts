@@ -10,7 +10,7 @@ import { fromRows } from '../../../../src/aliases/snapshot.ts';
 import { type Cache, createCache } from '../../../../src/cache/cache.ts';
 import { acceptClass, OCI_MANIFEST } from '../../../../src/oci/media-types.ts';
 import type { Digest } from '../../../../src/oci/names.ts';
-import { openCacheIndex } from '../../../../src/sqlite/cache-index.ts';
+import { openCacheIndex } from '../../../../src/sqlite/open-cache-index.ts';
 import { silentLog } from '../../../../src/telemetry/log.ts';
 import { Metrics } from '../../../../src/telemetry/metrics.ts';
 
