@@ -11,6 +11,7 @@ import type {
   OrderRecord,
   StoredCertificate,
 } from '../certs/store.ts';
+import type { KeptWarm } from '../images/warm-store.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { SecretKeys } from '../kit/sealed.ts';
 import { iso } from '../kit/time.ts';
@@ -19,6 +20,7 @@ import { type RecordRow, toRecord } from './cert-store.ts';
 import type { PostgresDatabase, Query } from './database.ts';
 import { SEALED_COLUMNS } from './sealed-columns.ts';
 import { toUser, type UserRow } from './user-store.ts';
+import { readWarm } from './warm-store.ts';
 
 /** All state that must not be lost, secrets opened; what lives for minutes (challenges, locks, nodes) is left out. */
 export interface WholeState {
@@ -39,6 +41,7 @@ export interface WholeState {
   readonly objects: readonly StoredObject[];
   /** By whom each of them was given. */
   readonly givers: readonly (RepositoryKey & { readonly digest: Digest; readonly open: boolean })[];
+  readonly warm: KeptWarm;
 }
 
 type Row = Record<string, unknown>;
@@ -84,6 +87,7 @@ export function readWhole(database: PostgresDatabase, keys: SecretKeys): Promise
            floor(extract(epoch FROM condemned_at) * 1000)::bigint AS "condemnedAt" FROM objects`,
       ),
       givers: await rows('SELECT digest, registry, repository, open FROM object_givers'),
+      warm: await readWarm(query),
     };
   });
 }
@@ -162,6 +166,14 @@ function rowsOf(state: WholeState): [table: string, rows: Row[]][] {
       })),
     ],
     ['object_givers', [...state.givers] as unknown as Row[]],
+    ['warm_images', state.warm.rows.map(({ createdAt, ...row }) => ({ ...row, created_at: createdAt }))],
+    [
+      'warm_runs',
+      state.warm.runs.map(({ startedAt, endedAt, retryAt, succeededAt, ...run }) => ({
+        ...run,
+        ...{ started_at: startedAt, ended_at: endedAt, retry_at: retryAt, succeeded_at: succeededAt },
+      })),
+    ],
   ];
 }
 

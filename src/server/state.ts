@@ -26,6 +26,7 @@ export interface State {
   readonly counters: CounterStore;
   readonly locks: Stores['locks'];
   readonly objects: Stores['objects'];
+  readonly warm: Stores['warm'];
   /** As `Via` names this gateway, or all of its fleet. */
   readonly pseudonym: string;
   /** The gateways that share this state. */
@@ -139,6 +140,7 @@ export async function openState(options: {
       counters: stores.counters,
       locks,
       objects: stores.objects,
+      warm: stores.warm,
       pseudonym,
       nodes,
       fleet: stores.fleet,

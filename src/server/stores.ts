@@ -13,6 +13,7 @@ import { giveInternalRoot, shareInternalRoot } from '../certs/internal-ca.ts';
 import type { CertStore } from '../certs/store.ts';
 import { type Nodes, SingleNode } from '../cluster/nodes.ts';
 import type { Config } from '../config/config.ts';
+import type { WarmStore } from '../images/warm-store.ts';
 import type { Freshness } from '../kit/freshness.ts';
 import type { Locks } from '../kit/locks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
@@ -37,6 +38,7 @@ import { SqliteObjectIndex } from '../sqlite/object-index.ts';
 import { openCacheIndex } from '../sqlite/open-cache-index.ts';
 import { inspectDatabase, snapshotDatabase } from '../sqlite/snapshot.ts';
 import { SqliteUserStore } from '../sqlite/user-store.ts';
+import { SqliteWarmStore } from '../sqlite/warm-store.ts';
 import { isUnused, readWhole, type WholeState, writeWhole } from '../sqlite/whole-state.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { databaseFile, keptStateFile, refuseMoved } from './data-directory.ts';
@@ -51,6 +53,8 @@ export interface Stores {
   readonly counters: CounterStore;
   /** What lies in a shared store of content, where there is one. */
   readonly objects: ObjectIndex;
+  /** What is kept at hand, and how that goes. */
+  readonly warm: WarmStore;
   /** What the gateway, or its whole fleet, calls itself to others: 16 random hex digits, made with the database. */
   readonly identity: string;
   /** The gateways that share these stores. */
@@ -105,6 +109,7 @@ export async function openStores(config: StoresConfig, options: StoresOptions): 
     users: new SqliteUserStore(database),
     counters: new SqliteCounterStore(database),
     objects: new SqliteObjectIndex(database),
+    warm: new SqliteWarmStore(database),
     identity,
     nodes: new SingleNode({ id: identity, address: null, version: version(), draining: false }),
     fleet: null,
@@ -146,9 +151,11 @@ async function openSharedStores(
   }
   const { stores, identity, nodes } = fleet;
   const { PostgresObjectIndex } = await import('../postgres/object-index.ts');
+  const { PostgresWarmStore } = await import('../postgres/warm-store.ts');
   return {
     ...stores,
     objects: new PostgresObjectIndex(fleet.database),
+    warm: new PostgresWarmStore(fleet.database, fleet.feed),
     identity,
     nodes,
     fleet,

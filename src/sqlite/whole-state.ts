@@ -10,6 +10,7 @@ import type {
   OrderRecord,
   StoredCertificate,
 } from '../certs/store.ts';
+import type { KeptWarm } from '../images/warm-store.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
 import { SqliteAliasStore } from './alias-store.ts';
 import { SqliteCertStore } from './cert-store.ts';
@@ -18,6 +19,7 @@ import { type Database, durable } from './database.ts';
 import { fromBytes, toBytes } from './digest-bytes.ts';
 import { readIdentity } from './identity.ts';
 import { SqliteUserStore } from './user-store.ts';
+import { SqliteWarmStore } from './warm-store.ts';
 
 /** All of a gateway's state that must not be lost, secrets opened; what lives for minutes (challenges, locks) is left out. */
 export interface WholeState {
@@ -38,6 +40,7 @@ export interface WholeState {
   readonly objects: readonly StoredObject[];
   /** By whom each of them was given. */
   readonly givers: readonly (RepositoryKey & { readonly digest: Digest; readonly open: boolean })[];
+  readonly warm: KeptWarm;
 }
 
 /** Reads it, as it is at one moment. */
@@ -68,6 +71,7 @@ export async function readWhole(database: Database): Promise<WholeState> {
     givers: rows<RepositoryKey & { digest: Buffer; open: number }>(
       'SELECT digest, registry, repository, open FROM object_givers',
     ).map((row) => ({ ...row, digest: fromBytes(row.digest), open: row.open === 1 })),
+    warm: await new SqliteWarmStore(database).load(),
   };
 }
 
@@ -97,6 +101,9 @@ export async function writeWhole(database: Database, state: WholeState): Promise
   for (const record of state.records) await certificates.putRecord(record);
   for (const account of state.accounts) await certificates.putAccount(account);
   for (const order of state.orders) await certificates.putOrder(order);
+  const warm = new SqliteWarmStore(database);
+  for (const row of state.warm.rows) await warm.put(row);
+  for (const run of state.warm.runs) await warm.noteRun(run);
   const event = database.prepare('INSERT INTO certificate_events (host, at, event) VALUES (:host, :at, :event)');
   const entry = database.prepare(
     'INSERT INTO acme_ledger (directory, at, kind, host) VALUES (:directory, :at, :kind, :host)',

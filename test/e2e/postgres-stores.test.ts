@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
 import type { Locks } from '../../src/kit/locks.ts';
 import { PostgresObjectIndex } from '../../src/postgres/object-index.ts';
 import type { PostgresStores } from '../../src/postgres/open.ts';
+import { PostgresWarmStore } from '../../src/postgres/warm-store.ts';
 import { aliasStoreConformance } from '../conformance/alias-store.ts';
 import { certStoreConformance } from '../conformance/cert-store.ts';
 import { challengesConformance } from '../conformance/challenges.ts';
@@ -9,6 +10,7 @@ import { counterStoreConformance } from '../conformance/counter-store.ts';
 import { locksConformance } from '../conformance/locks.ts';
 import { objectIndexConformance } from '../conformance/object-index.ts';
 import { userStoreConformance } from '../conformance/user-store.ts';
+import { warmStoreConformance } from '../conformance/warm-store.ts';
 import { POSTGRES, PostgresServer } from '../support/postgres.ts';
 import { openNode } from '../support/postgres-stores.ts';
 import { describeWith } from '../support/programs.ts';
@@ -45,6 +47,7 @@ describeWith(POSTGRES, 'over PostgreSQL', () => {
     };
   });
   counterStoreConformance('PostgresCounterStore', () => nodes(({ counters }) => counters));
+  warmStoreConformance('PostgresWarmStore', () => nodes(({ database, feed }) => new PostgresWarmStore(database, feed)));
 
   async function twoNodes<T>(pick: (stores: PostgresStores) => T) {
     await server.empty(url);

@@ -6,9 +6,19 @@ import { nodes } from './004-nodes.ts';
 import { objects } from './005-objects.ts';
 import { denials } from './006-denials.ts';
 import { released } from './007-released.ts';
+import { warm } from './010-warm.ts';
 
 /**
  * The schema of the database that a fleet shares. While nodes are updated one after the other, those of the version before go on with the schema of the
  * next: a step adds, and what it replaces is removed a release later.
  */
-export const gatewayMigrations: readonly Migration[] = [state, certificates, access, nodes, objects, denials, released];
+export const gatewayMigrations: readonly Migration[] = [
+  state,
+  certificates,
+  access,
+  nodes,
+  objects,
+  denials,
+  released,
+  warm,
+];

@@ -9,12 +9,15 @@ import { SqliteLocks } from '../../../src/sqlite/locks.ts';
 import { gatewayMigrations } from '../../../src/sqlite/migrations/gateway.ts';
 import { SqliteObjectIndex } from '../../../src/sqlite/object-index.ts';
 import { SqliteUserStore } from '../../../src/sqlite/user-store.ts';
+import { SqliteWarmStore } from '../../../src/sqlite/warm-store.ts';
 import { aliasStoreConformance } from '../../conformance/alias-store.ts';
 import { counterStoreConformance } from '../../conformance/counter-store.ts';
 import { objectIndexConformance } from '../../conformance/object-index.ts';
 import { userStoreConformance } from '../../conformance/user-store.ts';
+import { warmStoreConformance } from '../../conformance/warm-store.ts';
 import { LockTable, MemoryLocks } from '../../support/locks.ts';
 import { MemoryObjectIndex } from '../../support/memory-object-index.ts';
+import { MemoryWarmStore } from '../../support/memory-warm-store.ts';
 import type { StoreHarness } from '../../support/store-harness.ts';
 
 const cleanups: (() => void)[] = [];
@@ -49,6 +52,14 @@ counterStoreConformance(
   'SqliteCounterStore',
   onDisk((database) => new SqliteCounterStore(database)),
 );
+warmStoreConformance(
+  'SqliteWarmStore',
+  onDisk((database) => new SqliteWarmStore(database)),
+);
+warmStoreConformance('MemoryWarmStore', () => {
+  const store = new MemoryWarmStore();
+  return { store, another: () => store.another(), reopen: () => store.another() };
+});
 objectIndexConformance('SqliteObjectIndex', async () => {
   let now = 1_000_000;
   const { store, another } = onDisk((database) => ({
