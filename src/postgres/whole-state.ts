@@ -16,8 +16,10 @@ import { OperatorError } from '../kit/operator-error.ts';
 import type { SecretKeys } from '../kit/sealed.ts';
 import { iso } from '../kit/time.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
+import type { WholeHistory } from '../policy/history-store.ts';
 import { type RecordRow, toRecord } from './cert-store.ts';
 import type { PostgresDatabase, Query } from './database.ts';
+import { readHistory, writeHistory } from './history-store.ts';
 import { SEALED_COLUMNS } from './sealed-columns.ts';
 import { toUser, type UserRow } from './user-store.ts';
 import { readWarm } from './warm-store.ts';
@@ -41,6 +43,8 @@ export interface WholeState {
   readonly objects: readonly StoredObject[];
   /** By whom each of them was given. */
   readonly givers: readonly (RepositoryKey & { readonly digest: Digest; readonly open: boolean })[];
+  /** What was seen of images. */
+  readonly history: WholeHistory;
   readonly warm: KeptWarm;
 }
 
@@ -87,6 +91,7 @@ export function readWhole(database: PostgresDatabase, keys: SecretKeys): Promise
            floor(extract(epoch FROM condemned_at) * 1000)::bigint AS "condemnedAt" FROM objects`,
       ),
       givers: await rows('SELECT digest, registry, repository, open FROM object_givers'),
+      history: await readHistory(query),
       warm: await readWarm(query),
     };
   });
@@ -124,6 +129,7 @@ export async function writeWhole(
         table,
         list.map((row) => sealRow(keys, table, row)),
       );
+    await writeHistory(query, state.history);
     await query('UPDATE alias_table SET version = $1', [state.table.version]);
     if (state.users.everAdded) {
       await query('INSERT INTO first_user (created_at) VALUES ($1)', [new Date().toISOString()]);

@@ -26,6 +26,7 @@ export interface State {
   readonly counters: CounterStore;
   readonly locks: Stores['locks'];
   readonly objects: Stores['objects'];
+  readonly history: Stores['history'];
   readonly warm: Stores['warm'];
   /** As `Via` names this gateway, or all of its fleet. */
   readonly pseudonym: string;
@@ -140,6 +141,7 @@ export async function openState(options: {
       counters: stores.counters,
       locks,
       objects: stores.objects,
+      history: stores.history,
       warm: stores.warm,
       pseudonym,
       nodes,

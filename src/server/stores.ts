@@ -19,12 +19,14 @@ import type { Locks } from '../kit/locks.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { Lifecycle, version } from '../kit/process.ts';
 import { SecretKeys } from '../kit/sealed.ts';
+import type { HistoryStore } from '../policy/history-store.ts';
 import type { Fleet, ServingFleet, ServingOptions } from '../postgres/fleet.ts';
 import { SqliteAliasStore } from '../sqlite/alias-store.ts';
 import { SqliteCertStore } from '../sqlite/cert-store.ts';
 import { SqliteChallenges } from '../sqlite/challenge-store.ts';
 import { SqliteCounterStore } from '../sqlite/counter-store.ts';
 import { closeDatabase, openDatabase } from '../sqlite/database.ts';
+import { SqliteHistoryStore } from '../sqlite/history-store.ts';
 import { readIdentity } from '../sqlite/identity.ts';
 import {
   acquireInstanceLock,
@@ -53,6 +55,8 @@ export interface Stores {
   readonly counters: CounterStore;
   /** What lies in a shared store of content, where there is one. */
   readonly objects: ObjectIndex;
+  /** What was seen of images. */
+  readonly history: HistoryStore;
   /** What is kept at hand, and how that goes. */
   readonly warm: WarmStore;
   /** What the gateway, or its whole fleet, calls itself to others: 16 random hex digits, made with the database. */
@@ -109,6 +113,7 @@ export async function openStores(config: StoresConfig, options: StoresOptions): 
     users: new SqliteUserStore(database),
     counters: new SqliteCounterStore(database),
     objects: new SqliteObjectIndex(database),
+    history: new SqliteHistoryStore(database),
     warm: new SqliteWarmStore(database),
     identity,
     nodes: new SingleNode({ id: identity, address: null, version: version(), draining: false }),
@@ -150,11 +155,13 @@ async function openSharedStores(
     freshness = opened.freshness;
   }
   const { stores, identity, nodes } = fleet;
+  const { PostgresHistoryStore } = await import('../postgres/history-store.ts');
   const { PostgresObjectIndex } = await import('../postgres/object-index.ts');
   const { PostgresWarmStore } = await import('../postgres/warm-store.ts');
   return {
     ...stores,
     objects: new PostgresObjectIndex(fleet.database),
+    history: new PostgresHistoryStore(fleet.database),
     warm: new PostgresWarmStore(fleet.database, fleet.feed),
     identity,
     nodes,

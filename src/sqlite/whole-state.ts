@@ -12,11 +12,13 @@ import type {
 } from '../certs/store.ts';
 import type { KeptWarm } from '../images/warm-store.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
+import type { WholeHistory } from '../policy/history-store.ts';
 import { SqliteAliasStore } from './alias-store.ts';
 import { SqliteCertStore } from './cert-store.ts';
 import { SqliteCounterStore } from './counter-store.ts';
 import { type Database, durable } from './database.ts';
 import { fromBytes, toBytes } from './digest-bytes.ts';
+import { readHistory, writeHistory } from './history-store.ts';
 import { readIdentity } from './identity.ts';
 import { SqliteUserStore } from './user-store.ts';
 import { SqliteWarmStore } from './warm-store.ts';
@@ -40,6 +42,8 @@ export interface WholeState {
   readonly objects: readonly StoredObject[];
   /** By whom each of them was given. */
   readonly givers: readonly (RepositoryKey & { readonly digest: Digest; readonly open: boolean })[];
+  /** What was seen of images. */
+  readonly history: WholeHistory;
   readonly warm: KeptWarm;
 }
 
@@ -71,6 +75,7 @@ export async function readWhole(database: Database): Promise<WholeState> {
     givers: rows<RepositoryKey & { digest: Buffer; open: number }>(
       'SELECT digest, registry, repository, open FROM object_givers',
     ).map((row) => ({ ...row, digest: fromBytes(row.digest), open: row.open === 1 })),
+    history: readHistory(database),
     warm: await new SqliteWarmStore(database).load(),
   };
 }
@@ -122,5 +127,6 @@ export async function writeWhole(database: Database, state: WholeState): Promise
       giver.run({ ...row, digest: toBytes(row.digest), open: Number(row.open) });
     }
   })();
+  writeHistory(database, state.history);
   await durable(database);
 }

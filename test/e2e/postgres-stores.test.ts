@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
 import type { Locks } from '../../src/kit/locks.ts';
+import { PostgresHistoryStore } from '../../src/postgres/history-store.ts';
 import { PostgresObjectIndex } from '../../src/postgres/object-index.ts';
 import type { PostgresStores } from '../../src/postgres/open.ts';
 import { PostgresWarmStore } from '../../src/postgres/warm-store.ts';
@@ -7,6 +8,7 @@ import { aliasStoreConformance } from '../conformance/alias-store.ts';
 import { certStoreConformance } from '../conformance/cert-store.ts';
 import { challengesConformance } from '../conformance/challenges.ts';
 import { counterStoreConformance } from '../conformance/counter-store.ts';
+import { historyStoreConformance } from '../conformance/history-store.ts';
 import { locksConformance } from '../conformance/locks.ts';
 import { objectIndexConformance } from '../conformance/object-index.ts';
 import { userStoreConformance } from '../conformance/user-store.ts';
@@ -45,6 +47,12 @@ describeWith(POSTGRES, 'over PostgreSQL', () => {
       another,
       pass: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
     };
+  });
+  historyStoreConformance('PostgresHistoryStore', async () => {
+    const url = await server.createDatabase();
+    const { database, locks } = await openNode(url);
+    const another = async () => new PostgresHistoryStore((await openNode(url)).database);
+    return { store: new PostgresHistoryStore(database), locks, another };
   });
   counterStoreConformance('PostgresCounterStore', () => nodes(({ counters }) => counters));
   warmStoreConformance('PostgresWarmStore', () => nodes(({ database, feed }) => new PostgresWarmStore(database, feed)));

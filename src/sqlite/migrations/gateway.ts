@@ -11,6 +11,7 @@ import { tokens } from './009-tokens.ts';
 import { dnsChallenges } from './010-dns-challenges.ts';
 import { objects } from './011-objects.ts';
 import { released } from './012-released.ts';
+import { history } from './014-history.ts';
 import { warm } from './015-warm.ts';
 
 /** Schema of `gateway.db`: what must never be lost. */
@@ -27,5 +28,6 @@ export const gatewayMigrations: readonly Migration[] = [
   dnsChallenges,
   objects,
   released,
+  history,
   warm,
 ];

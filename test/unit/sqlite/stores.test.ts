@@ -5,6 +5,7 @@ import { afterEach } from 'vitest';
 import { SqliteAliasStore } from '../../../src/sqlite/alias-store.ts';
 import { SqliteCounterStore } from '../../../src/sqlite/counter-store.ts';
 import { type Database, openDatabase } from '../../../src/sqlite/database.ts';
+import { SqliteHistoryStore } from '../../../src/sqlite/history-store.ts';
 import { SqliteLocks } from '../../../src/sqlite/locks.ts';
 import { gatewayMigrations } from '../../../src/sqlite/migrations/gateway.ts';
 import { SqliteObjectIndex } from '../../../src/sqlite/object-index.ts';
@@ -12,10 +13,12 @@ import { SqliteUserStore } from '../../../src/sqlite/user-store.ts';
 import { SqliteWarmStore } from '../../../src/sqlite/warm-store.ts';
 import { aliasStoreConformance } from '../../conformance/alias-store.ts';
 import { counterStoreConformance } from '../../conformance/counter-store.ts';
+import { historyStoreConformance } from '../../conformance/history-store.ts';
 import { objectIndexConformance } from '../../conformance/object-index.ts';
 import { userStoreConformance } from '../../conformance/user-store.ts';
 import { warmStoreConformance } from '../../conformance/warm-store.ts';
 import { LockTable, MemoryLocks } from '../../support/locks.ts';
+import { MemoryHistoryStore } from '../../support/memory-history.ts';
 import { MemoryObjectIndex } from '../../support/memory-object-index.ts';
 import { MemoryWarmStore } from '../../support/memory-warm-store.ts';
 import type { StoreHarness } from '../../support/store-harness.ts';
@@ -86,4 +89,16 @@ objectIndexConformance('MemoryObjectIndex', async () => {
       now += ms;
     },
   };
+});
+historyStoreConformance('SqliteHistoryStore', async () => {
+  const { store, another } = onDisk((database) => ({
+    store: new SqliteHistoryStore(database),
+    locks: new SqliteLocks(database),
+  }))();
+  return { ...store, another: async () => (await another()).store };
+});
+historyStoreConformance('MemoryHistoryStore', () => {
+  const table = new LockTable();
+  const store = new MemoryHistoryStore(table);
+  return { store, locks: new MemoryLocks(table), another: () => store.another() };
 });
