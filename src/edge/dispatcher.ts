@@ -137,6 +137,8 @@ function answerByApp({ app, log }: DispatcherDeps, context: RequestContext): Ret
 interface PullDeps {
   readonly proxy: ProxyCore;
   readonly access: AccessPort;
+  /** `Pull.audience` of a client: see `Audiences.of`. */
+  readonly audience: (user: string | null, address: string) => string;
   readonly reads: Reads;
   readonly bodies: Bodies;
   readonly stallMs: number;
@@ -158,6 +160,7 @@ class ClientPull implements Pull {
   readonly ifRange: string | undefined;
   readonly ifNoneMatch: string | undefined;
   readonly authenticated: boolean;
+  readonly audience: string;
   readonly client: string;
   readonly name: string | undefined;
   readonly base: string;
@@ -165,7 +168,7 @@ class ClientPull implements Pull {
   readonly via: readonly string[];
   readonly #context: RequestContext;
 
-  constructor(context: RequestContext, route: PullRoute, headers: IncomingHttpHeaders, grant: Grant) {
+  constructor(context: RequestContext, route: PullRoute, headers: IncomingHttpHeaders, grant: Grant, audience: string) {
     this.target = route.target;
     this.method = context.method === 'HEAD' ? 'HEAD' : 'GET';
     this.accept = headers.accept;
@@ -173,6 +176,7 @@ class ClientPull implements Pull {
     this.ifRange = headers['if-range'] as string | undefined;
     this.ifNoneMatch = headers['if-none-match'];
     this.authenticated = grant.authenticated;
+    this.audience = audience;
     this.client = grant.client;
     this.name = route.name;
     this.base = route.base;
@@ -204,7 +208,8 @@ function servePull(
   const serve = (grant: Grant) => {
     context.user = grant.user;
     context.client = grant.client;
-    const reply = deps.proxy.serve(new ClientPull(context, route, headers, grant));
+    const audience = deps.audience(grant.user, context.clientAddress);
+    const reply = deps.proxy.serve(new ClientPull(context, route, headers, grant, audience));
     return andThen(reply, (ready) => sendReply(deps, context, route, ready, response, grant));
   };
   const fail = (error: unknown): void => {

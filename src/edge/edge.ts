@@ -47,6 +47,8 @@ export interface EdgeOptions {
   readonly certificates: EdgeCertificates | null;
   readonly proxy: ProxyCore;
   readonly access: AccessPort;
+  /** `Pull.audience` of a client; left out where the policy names nobody. */
+  readonly audience?: (user: string | null, address: string) => string;
   /** Until when requests may be decided by what this process knows; null, or left out, where nobody else changes that. */
   readonly freshness?: Freshness | null;
   /** The registries of the table as people who pull may know them. */
@@ -159,6 +161,7 @@ export class Edge {
     const pulls = {
       proxy,
       access,
+      audience: options.audience ?? (() => ''),
       reads: new Reads(new BufferPool()),
       bodies: new Bodies(limits.bodies),
       stallMs,

@@ -1,3 +1,4 @@
+import { Glob } from '../kit/glob.ts';
 import { isObject, parseJsonObject } from '../kit/json.ts';
 import { markOf } from './link-trail.ts';
 import {
@@ -174,6 +175,25 @@ function isOrdered(tags: readonly string[]): boolean {
   return inOrder(tags) || inOrder(tags.map((tag) => tag.toLowerCase()));
 }
 
+/** Which tags of a list are shown. */
+export interface TagsFilter {
+  /** Of those whose pattern a tag matches, the first one says. */
+  readonly rules: readonly { readonly tag: string; readonly allows: boolean }[];
+  /** Of a tag that matches none. */
+  readonly otherwise: boolean;
+  /** Capitals make no difference. */
+  readonly anyCase: boolean;
+}
+
+/** The tags of a page (the `body` of a {@link TagsReading}) that are shown, as an array again. */
+function chooseTags(bytes: Uint8Array, { rules, otherwise, anyCase }: TagsFilter): Pick<ListReading, 'body'> {
+  const fold = (text: string) => (anyCase ? text.toLowerCase() : text);
+  const globs = rules.map(({ tag, allows }) => ({ glob: new Glob(fold(tag)), allows }));
+  const tags = JSON.parse(Buffer.from(bytes).toString()) as string[];
+  const shown = tags.filter((tag) => globs.find(({ glob }) => glob.matches(fold(tag)))?.allows ?? otherwise);
+  return { body: Buffer.from(JSON.stringify(shown)) };
+}
+
 export interface ReferrersQuestion {
   /** Only descriptors of this type are wanted, where the upstream has not chosen them. */
   readonly artifactType: string | undefined;
@@ -237,7 +257,12 @@ function textsOf(value: unknown): Record<string, string> | undefined {
 }
 
 /** The readings there are, by name. */
-export const READINGS = { manifest: readManifest, tags: readTags, referrers: readReferrers } as const;
+export const READINGS = {
+  manifest: readManifest,
+  tags: readTags,
+  chosenTags: chooseTags,
+  referrers: readReferrers,
+} as const;
 
 export type ReadingName = keyof typeof READINGS;
 export type Question<N extends ReadingName> = Parameters<(typeof READINGS)[N]>[1];

@@ -5,6 +5,7 @@ import { isObject, parseJsonObject } from '../kit/json.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { acceptClass } from '../oci/media-types.ts';
 import { type BlobKey, type Digest, parseDigest, type Reference, type RepositoryKey, type What } from '../oci/names.ts';
+import { OPERATOR_AUDIENCE } from '../policy/audiences.ts';
 import type { ProxyCore, Reply } from './reply.ts';
 
 /** As whom the gateway's own commands pull: no user and no network is called so. */
@@ -72,6 +73,7 @@ export class CoreSource implements ImageSource {
         accept: acceptClass(undefined).header,
         ...(range === undefined ? {} : { range }),
         authenticated: true,
+        audience: OPERATOR_AUDIENCE,
         client: this.#client,
         base: '/v2/',
         signal,

@@ -13,6 +13,7 @@ import { passedThrough } from '../kit/via.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { acceptClass } from '../oci/media-types.ts';
 import type { Reference, What } from '../oci/names.ts';
+import type { ImagePolicy } from '../policy/image-policy.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { reasonClass } from '../upstream/failures.ts';
 import { rowOf, type Upstream } from '../upstream/upstream.ts';
@@ -53,6 +54,8 @@ export interface ProxyCoreOptions {
   /** What a store has that several gateways share; left out or null where there is none. */
   readonly content?: SharedContent | null;
   readonly table: () => TableSnapshot;
+  /** Which images may pass; left out where all may. */
+  readonly policy?: ImagePolicy;
   readonly config: CoreConfig;
   readonly metrics: Metrics;
   readonly replies: RepliesTally;
@@ -75,7 +78,7 @@ export interface ManagedProxyCore extends VersionedCore {
   /** To be called after a registry was changed or the cache was pruned: raises the generation and forgets what failed a moment ago. */
   invalidate(): void;
   /** Answers that are ready in memory are made anew. */
-  reconfigure(config: Pick<Config, 'cache'>): void;
+  reconfigure(config: Pick<Config, 'cache' | 'policy'>): void;
   /** Ends upstream requests that no client waits for. */
   close(): void;
 }
@@ -89,6 +92,7 @@ class Core implements ManagedProxyCore {
   readonly #upstream: Upstream;
   readonly #store: ManifestStore;
   readonly #access: RepositoryAccess;
+  readonly #policy: ImagePolicy | null;
   readonly #byTag: ManifestsByTag;
   readonly #byDigest: ManifestsByDigest;
   readonly #blobs: Blobs;
@@ -113,6 +117,7 @@ class Core implements ManagedProxyCore {
     this.#upstream = upstream;
     this.#store = store;
     this.#access = access;
+    this.#policy = options.policy ?? null;
     this.#byTag = new ManifestsByTag({
       fetcher,
       store,
@@ -131,7 +136,7 @@ class Core implements ManagedProxyCore {
     const fills = new BlobFills({ upstream, access, sizes, lifetime, shared: options.shared ?? null });
     const redirects = new Redirects({ content, access, redirect: () => this.#config.redirect ?? false });
     this.#blobs = new Blobs({ upstream, blobs, access, redirects, fills, sizes, now, onPassthrough, fetched, budget });
-    this.forNodes = new NodeBlobs({ blobs, access, fills, table });
+    this.forNodes = new NodeBlobs({ blobs, access, policy: this.#policy, fills, table });
     this.#replies = options.replies;
     this.#errors = metrics.counter(
       'registry_errors_total',
@@ -159,9 +164,7 @@ class Core implements ManagedProxyCore {
     try {
       const entry = this.#access.admit(pull);
       registry = rowOf(entry);
-      const { via = [] } = pull;
-      const answered =
-        via.length === 0 ? this.#dispatch(pull, entry) : passedThrough(via, () => this.#watched(pull, entry));
+      const answered = andThen(this.#policy?.admit(pull.target, pull.audience), () => this.#answer(pull, entry));
       if (answered instanceof Promise) return this.#counted(kind, registry, answered);
       this.#replies.add(1, kind, answered.from, registry);
       return answered;
@@ -170,7 +173,8 @@ class Core implements ManagedProxyCore {
     }
   }
 
-  reconfigure({ cache: { tagTtl, staleFor, s3 } }: Pick<Config, 'cache'>): void {
+  reconfigure({ cache: { tagTtl, staleFor, s3 }, policy }: Pick<Config, 'cache' | 'policy'>): void {
+    this.#policy?.reconfigure({ policy });
     Object.assign(this.#config, { tagTtl, staleFor, redirect: s3.redirect });
     this.invalidate();
   }
@@ -204,6 +208,12 @@ class Core implements ManagedProxyCore {
     return error;
   }
 
+  /** What may pass. */
+  #answer(pull: Pull, entry: RegistryEntry): Promise<Reply> | Reply {
+    const { via = [] } = pull;
+    return via.length === 0 ? this.#dispatch(pull, entry) : passedThrough(via, () => this.#watched(pull, entry));
+  }
+
   #dispatch(pull: Pull, entry: RegistryEntry): Promise<Reply> | Reply {
     const { registry, repository, what } = pull.target;
     switch (what.kind) {
@@ -218,7 +228,7 @@ class Core implements ManagedProxyCore {
         });
       // A registry that refuses a list may still give every image: that closes nothing.
       case 'tags':
-        return this.#list(pull, entry, tagsQuestion(this.#upstream, pull, what));
+        return this.#list(pull, entry, this.#tags(pull, entry, what));
       case 'referrers':
         return this.#list(pull, entry, this.#referrers(pull, entry, what));
     }
@@ -246,6 +256,11 @@ class Core implements ManagedProxyCore {
     );
   }
 
+  #tags(pull: Pull, entry: RegistryEntry, what: What & { kind: 'tags' }): ListQuestion {
+    const filter = this.#policy?.tagsFilter(pull.target, pull.audience) ?? null;
+    return tagsQuestion(this.#upstream, pull, entry, what, filter);
+  }
+
   #referrers(pull: Pull, entry: RegistryEntry, what: What & { kind: 'referrers' }): ListQuestion {
     const isKnown = () => this.#access.knows(entry, pull.target, what.digest);
     return referrersQuestion({ upstream: this.#upstream, manifests: this.#byTag, isKnown }, pull, entry, what);
@@ -263,7 +278,11 @@ class Core implements ManagedProxyCore {
       reference.kind === 'tag'
         ? this.#byTag.find(entry, target, reference.tag, acceptClass(pull.accept), method, client)
         : this.#byDigest.find(entry, target, reference.digest, method, client);
-    return andThen(found, (known) => this.#render(pull, entry, known));
+    return andThen(found, (known) => {
+      if (reference.kind === 'tag')
+        this.#policy?.admitTagged(target, reference.tag, known.manifest.digest, pull.audience);
+      return this.#render(pull, entry, known);
+    });
   }
 
   #render(pull: Pull, entry: RegistryEntry, { manifest, from, since, freshUntil, stale }: Found): Reply {

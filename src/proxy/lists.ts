@@ -1,10 +1,13 @@
 import type { RegistryEntry } from '../aliases/table.ts';
 import { Askers } from '../kit/askers.ts';
 import { readDocument } from '../oci/document-reader.ts';
+import type { TagsFilter } from '../oci/documents.ts';
+import { busyError } from '../oci/errors.ts';
 import { nameIn, type Page, queryOfNext, renderNext, TRAIL_MARK, TYPE_MARK } from '../oci/link.ts';
 import { isOnTrail, markOf, type Trail, withMark } from '../oci/link-trail.ts';
 import { OCI_INDEX, parseAccept } from '../oci/media-types.ts';
-import { type Digest, digestAlgorithm, digestHex, type RepositoryKey, type What } from '../oci/names.ts';
+import type { Digest, RepositoryKey, What } from '../oci/names.ts';
+import { fallbackTag } from '../oci/referrers-tag.ts';
 import type { ListPage, Upstream } from '../upstream/upstream.ts';
 import type { ManifestsByTag } from './by-tag.ts';
 import { listHeaders, type Pull, type Reply, withWarning } from './reply.ts';
@@ -24,7 +27,7 @@ export interface ListQuestion {
   /** Asks the registry. */
   ask(): Promise<ListAnswer>;
   /** The answer as this client gets it: with the repository's name and links in the shape that it used. */
-  render(answer: ListAnswer): Reply;
+  render(answer: ListAnswer): Promise<Reply> | Reply;
 }
 
 /** The list itself, in a `Page`. */
@@ -33,8 +36,15 @@ const TAGS_LIST = 'list';
 /**
  * A page of tags, with the upstream's link in the shape that the client used. What a client asks for itself is made good where the upstream does
  * not page; what a link says is the upstream's own, and goes back to it unchanged.
+ * @param filter which of them are shown; a page may come short, its link leads on all the same. Null: all.
  */
-export function tagsQuestion(upstream: Upstream, pull: Pull, what: What & { kind: 'tags' }): ListQuestion {
+export function tagsQuestion(
+  upstream: Upstream,
+  pull: Pull,
+  entry: RegistryEntry,
+  what: What & { kind: 'tags' },
+  filter: TagsFilter | null,
+): ListQuestion {
   const key: RepositoryKey = pull.target;
   // Clients look for no other name in the answer than the one that they asked for.
   const { name = nameIn(pull.base, key) } = pull;
@@ -52,12 +62,12 @@ export function tagsQuestion(upstream: Upstream, pull: Pull, what: What & { kind
     async ask() {
       return { list: await upstream.tags(key, request, pull.signal, new Askers(pull.client)), from: 'upstream' };
     },
-    render(answer) {
+    async render(answer) {
       const { list } = answer;
       const isEnd = isNone || isOnTrail(trail, list.mark);
       const body = Buffer.concat([
         Buffer.from(`{"name":${JSON.stringify(name)},"tags":`),
-        isEnd ? Buffer.from('[]') : list.body,
+        isEnd ? Buffer.from('[]') : await shownOf(list, entry, pull, filter),
         Buffer.from('}'),
       ]);
       let query: string | null = null;
@@ -67,6 +77,18 @@ export function tagsQuestion(upstream: Upstream, pull: Pull, what: What & { kind
       return replyOf(pull, answer, 'application/json', body, { path: `tags/${TAGS_LIST}`, query });
     },
   };
+}
+
+async function shownOf(
+  { body }: ListPage,
+  { host: registry }: RegistryEntry,
+  { client, signal }: Pull,
+  filter: TagsFilter | null,
+): Promise<Uint8Array> {
+  if (filter === null) return body;
+  const chosen = await readDocument('chosenTags', body, filter, { registry, askers: new Askers(client), signal });
+  if (chosen === null) throw busyError(`large documents from ${registry} that take long`);
+  return chosen.body;
 }
 
 /** Which it is, whatever a client calls the registry and the repository. A registry's own link may read as another client's question, and is none. */
@@ -182,9 +204,4 @@ async function fromTag(
     if (!isMissing(error)) throw error;
   }
   return { list: NOTHING, from: 'upstream' };
-}
-
-/** distribution-spec, *Referrers Tag Schema*: algorithm cut to 32, hash to 64 characters. */
-export function fallbackTag(digest: Digest): string {
-  return `${digestAlgorithm(digest).slice(0, 32)}-${digestHex(digest).slice(0, 64)}`;
 }

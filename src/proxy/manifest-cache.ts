@@ -145,14 +145,14 @@ function keyOf(pull: Pull, reference: Reference): string {
     reference.kind === 'tag'
       ? `${acceptClass(pull.accept).key} ${registry}/${repository}:${reference.tag}`
       : `${registry}/${repository}@${reference.digest}`;
-  return `${pull.authenticated ? 'user' : 'anyone'} ${name}`;
+  return `${pull.authenticated ? 'user' : 'anyone'} ${pull.audience ?? ''} ${name}`;
 }
 
 /** The whole reply is asked for, so that it can be kept for clients that do not have it. */
 function withoutCondition(pull: Pull): Pull {
   if (pull.ifNoneMatch === undefined) return pull;
-  const { target, method, accept, authenticated, client, name, base, ns, signal } = pull;
-  return { target, method, accept, authenticated, client, name, base, ns, signal };
+  const { target, method, accept, authenticated, audience, client, name, base, ns, via, signal } = pull;
+  return { target, method, accept, authenticated, audience, client, name, base, ns, via, signal };
 }
 
 /** A body that is a part of a larger buffer (a message of another process, Node's pool) would keep that whole buffer in memory: it is copied. */

@@ -6,6 +6,7 @@ import { CacheError } from '../cache/blob-cache.ts';
 import type { ByteSource } from '../kit/byte-source.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, Digest } from '../oci/names.ts';
+import type { ImagePolicy } from '../policy/image-policy.ts';
 import type { BlobFills, HeldBlobKey } from './blob-fills.ts';
 import type { RepositoryAccess } from './repository-access.ts';
 
@@ -48,6 +49,8 @@ export interface NodeBlobsOptions {
   /** As it is now; null where nothing is kept. */
   readonly blobs: () => BlobCache | null;
   readonly access: RepositoryAccess;
+  /** Null where every image may pass. */
+  readonly policy: ImagePolicy | null;
   readonly fills: BlobFills;
   readonly table: () => TableSnapshot;
 }
@@ -77,10 +80,12 @@ export class NodeBlobs {
    * @throws {RegistryError} the registry's own; registryUnknown
    */
   async give(ask: NodeAsk, may: NodeMay): Promise<NodeBlob | null> {
-    const { access } = this.#options;
+    const { access, policy } = this.#options;
     const { registry } = ask.key;
     const entry = registryOf(this.#options.table(), registry);
     if (entry === undefined) throw new RegistryError('registryUnknown', { facts: { registry } });
+    // The other gateway has judged for its client; what nobody may have here, it fetches itself where it may.
+    if (policy?.mayPassForSomebody(ask.key, ask.key.digest) === false) return null;
     const key: HeldBlobKey = { ...ask.key, closed: entry.credentials !== null };
     const blobs = this.#options.blobs();
     if (blobs === null) return null;

@@ -17,7 +17,7 @@ export interface Pull {
   readonly ifNoneMatch?: string | undefined;
   /** True where the client showed credentials that the gateway knows. */
   readonly authenticated: boolean;
-  /** Equal for clients to whom the operator's policy lets the same images through: `ImagePolicy.audience`. Left out where it names nobody. */
+  /** Equal for clients to whom the operator's policy lets the same images through: `Audiences.of`. Left out or empty where it names nobody. */
   readonly audience?: string | undefined;
   /** Who shares limits, allowances and turns with whom: `Grant.client`. No answer's content depends on it. */
   readonly client: string;
@@ -52,7 +52,7 @@ export interface Reply {
   /** Why this is stale, as the operator may know it; left out of every other answer. */
   readonly reason?: string;
   /**
-   * Until when, ms since 1970, this answer may be given again to the same question (target, method, class of Accept, authenticated or not)
+   * Until when, ms since 1970, this answer may be given again to the same question (target, method, class of Accept, authenticated or not, audience)
    * without asking the core, as long as the core's generation stays the same and it is not denied. Left out where it may not.
    */
   readonly freshUntil?: number;

@@ -21,6 +21,7 @@ import { TicketKeys } from '../edge/tls.ts';
 import { Lifecycle, version } from '../kit/process.ts';
 import { steadyNow } from '../kit/time.ts';
 import type { Digest } from '../oci/names.ts';
+import type { ImagePolicy } from '../policy/image-policy.ts';
 import { createProxyCore } from '../proxy/core.ts';
 import { CoreSource } from '../proxy/core-source.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
@@ -37,6 +38,7 @@ import { type AddressTexts, asText, boundConfig, ownListener } from './addresses
 import { announceEnd, joinCluster, serveNodes } from './cluster.ts';
 import { measureFleet, remarkOn, sharedState } from './fleet.ts';
 import { measureGateway, sampleOf } from './own-metrics.ts';
+import { openPolicy } from './policy.ts';
 import { Reloader } from './reload.ts';
 import { openState, type State } from './state.ts';
 import { openIndex, openSharedStore } from './stores.ts';
@@ -98,6 +100,8 @@ interface Parts {
   readonly cache: Cache;
   /** Null for the only gateway of its database. */
   readonly cluster: Cluster | null;
+  /** What may pass, asked by the core; it takes its rules with the core's configuration. */
+  readonly policy: ImagePolicy;
   readonly core: ReturnType<typeof createProxyCore>;
   /** The registries of the table as people who pull may know them. */
   readonly outlines: () => readonly RegistryOutline[];
@@ -149,10 +153,11 @@ export async function startGateway(options: {
     const access = await startAccess(base, { state });
     const cluster = await joinCluster(state, base);
     const cache = await startCache(base, { state, cluster, access });
-    const core = startProxyCore(base, { state, upstream, cache, cluster, access });
+    const policy = openPolicy(config, state, base);
+    const core = startProxyCore(base, { state, upstream, cache, cluster, access, policy });
     if (cluster !== null) await serveNodes(cluster, config.cluster.listen, core, base.lifecycle);
     const outlines = registryOutlines(state.table.snapshot, upstream);
-    const edge = buildEdge(base, { state, core, access, outlines });
+    const edge = buildEdge(base, { state, core, access, policy, outlines });
     await state.certificates?.start(state.coveredHosts());
     const bound = await edge.listen();
     startWorkers(base, { state, core, access, outlines, edge, bound });
@@ -240,7 +245,7 @@ async function startCache(
 
 function startProxyCore(
   base: Base,
-  parts: Pick<Parts, 'state' | 'upstream' | 'cache' | 'cluster' | 'access'>,
+  parts: Pick<Parts, 'state' | 'upstream' | 'cache' | 'cluster' | 'access' | 'policy'>,
 ): Parts['core'] {
   const { config, metrics, lifecycle } = base;
   const { cache, upstream, cluster, access } = parts;
@@ -253,6 +258,7 @@ function startProxyCore(
     lists: cache.lists,
     content: cache.shared,
     table: table.snapshot,
+    policy: parts.policy,
     config: { ...config.cache, redirect: config.cache.s3.redirect },
     metrics,
     replies: base.replies,
@@ -279,7 +285,7 @@ async function startAccess(base: Base, { state }: Pick<Parts, 'state'>): Promise
 
 function buildEdge(
   base: Base,
-  { state, core, access, outlines }: Pick<Parts, 'state' | 'core' | 'access' | 'outlines'>,
+  { state, core, access, policy, outlines }: Pick<Parts, 'state' | 'core' | 'access' | 'policy' | 'outlines'>,
 ): Edge {
   const { config, log, metrics, ticketKeys } = base;
   const processes = config.listen.workers;
@@ -296,6 +302,7 @@ function buildEdge(
       rowName: (registry) => rowNameOf(state.table.snapshot(), registry),
     }),
     access,
+    audience: (user, address) => policy.audience(user, address),
     freshness: state.freshness,
     outlines,
     ready: () => base.ready,

@@ -13,6 +13,7 @@ import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream } from '../upstream/registry-upstream.ts';
 import { sharedState } from './fleet.ts';
+import { openPolicy } from './policy.ts';
 import { openState, type State } from './state.ts';
 import { holderOf, openIndex } from './stores.ts';
 
@@ -68,6 +69,7 @@ class Offline {
       manifests: cache.manifests,
       lists: cache.lists,
       table: table.snapshot,
+      policy: openPolicy(this.#config, this.#state, { metrics: this.#metrics, log: this.#log }),
       config: this.#config.cache,
       metrics: this.#metrics,
       replies: repliesTally(this.#metrics),

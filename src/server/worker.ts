@@ -13,6 +13,7 @@ import { Mutex } from '../kit/async.ts';
 import { Freshness } from '../kit/freshness.ts';
 import { collectAfterStart, ignoreDebuggerSignal } from '../kit/process.ts';
 import { shareSteadyClock, steadyNow } from '../kit/time.ts';
+import { Audiences } from '../policy/audiences.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import type { RegistryOutline } from '../proxy/outline.ts';
 import { repliesTally } from '../proxy/reply.ts';
@@ -83,6 +84,7 @@ class Worker {
   readonly #processLog: ProcessLog;
   readonly #access: WorkerAccess;
   readonly #peers: ConnectionShare;
+  #audiences: Audiences;
   #state: StateMessage;
   #ticketKeys: Buffer;
   #table;
@@ -101,6 +103,7 @@ class Worker {
     const log = this.#processLog.log.child({ worker: process.pid });
     this.#access = new WorkerAccess(config, () => this.#users, log);
     this.#core = new RemoteCore(channel);
+    this.#audiences = new Audiences(config.policy.images);
     const { connections } = config.limits;
     this.#peers = new ConnectionShare(connections, config.listen.workers, (own) => channel.tell('connections', own));
     channel.on('connections', this.#peers.hear);
@@ -115,6 +118,7 @@ class Worker {
         maxBytes: MANIFEST_CACHE_BYTES,
       }),
       access: this.#access,
+      audience: (user, address) => this.#audiences.of(user, address),
       freshness: this.#freshness,
       ready: () => this.#state.ready,
       remark: () => this.#state.remark,
@@ -152,6 +156,7 @@ class Worker {
   async #reconfigure(config: Config): Promise<void> {
     this.#processLog.reconfigure(config);
     await this.#access.reconfigure(config);
+    this.#audiences = new Audiences(config.policy.images);
     this.#peers.reconfigure(config.limits.connections);
     this.edge.reconfigure({ ...config, metrics: { listen: null } });
   }

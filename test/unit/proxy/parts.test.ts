@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { RegistryError } from '../../../src/oci/errors.ts';
 import type { Digest } from '../../../src/oci/names.ts';
-import { fallbackTag } from '../../../src/proxy/lists.ts';
+import { fallbackTag } from '../../../src/oci/referrers-tag.ts';
 import { exceeds } from '../../../src/proxy/ranges.ts';
 import { matchesNone, rangeApplies } from '../../../src/proxy/reply.ts';
 import { NEGATIVE_TTL, NegativeCache } from '../../../src/proxy/repository-access.ts';
