@@ -4,8 +4,10 @@ import { parseProxy } from '../config/values.ts';
 import { parseAuthorities } from '../kit/authorities.ts';
 import { normaliseHostName } from '../kit/host-name.ts';
 import { OperatorError } from '../kit/operator-error.ts';
+import type { Credentials } from '../oci/credentials.ts';
 import { canonicalRegistry, isDockerHubSite } from '../oci/known-registries.ts';
 import { isPattern, isRepositoryName } from '../oci/names.ts';
+import { applyNamed, type NamedCredentialsChange, parseCredentials, sameNamed } from './registry-credentials.ts';
 import type { RegistryEntry, TableSnapshot } from './table.ts';
 
 /** RFC 1035 §2.3.4, without the final dot. */
@@ -187,24 +189,6 @@ export function parseRegistryProxy(text: string): string {
   }
 }
 
-/** RFC 7617: a user name has no colon and no control character. @throws {OperatorError} usage, `CREDENTIALS_INVALID` */
-export function parseCredentials(given: {
-  username: string;
-  password: string;
-}): NonNullable<RegistryEntry['credentials']> {
-  const refuse = (problem: string) =>
-    new OperatorError('CREDENTIALS_INVALID', problem, {
-      next: 'give the user name with --username and the password or token on standard input with --password-stdin',
-    });
-  const { username, password } = given;
-  if (username === '') throw refuse('the user name is empty');
-  if (username.includes(':')) throw refuse('the user name has a colon');
-  if (password === '') throw refuse('the password is empty');
-  if (/\p{Cc}/u.test(username)) throw refuse('the user name has a control character');
-  // The password may have line breaks: Google's `_json_key` is a key file of several lines, and goes out in base64 like every other.
-  return { username, password };
-}
-
 /** The certificates of a PEM text alone. @throws {OperatorError} usage, `CA_INVALID` */
 export function parseCa(text: string): string {
   try {
@@ -225,7 +209,9 @@ function shown(text: string): string {
 export interface RegistrySettings {
   readonly endpoints?: readonly string[] | undefined;
   readonly proxy?: string | null | undefined;
-  readonly credentials?: { readonly username: string; readonly password: string } | null | undefined;
+  readonly credentials?: Credentials | null | undefined;
+  /** One of those for some of its repositories. */
+  readonly named?: NamedCredentialsChange | undefined;
   readonly public?: boolean | undefined;
   readonly realms?: readonly string[] | undefined;
   readonly ca?: string | null | undefined;
@@ -237,6 +223,7 @@ export function newRegistry(host: string): RegistryEntry {
     endpoints: defaultEndpoints(host),
     proxy: null,
     credentials: null,
+    named: [],
     public: false,
     realms: [],
     ca: null,
@@ -244,9 +231,9 @@ export function newRegistry(host: string): RegistryEntry {
 }
 
 export function applySettings(entry: RegistryEntry, settings: RegistrySettings): RegistryEntry {
-  const { endpoints, proxy, credentials, public: open, realms, ca } = settings;
+  const { endpoints, proxy, credentials, named, public: open, realms, ca } = settings;
   const { host } = entry;
-  if (isPattern(host) && credentials) {
+  if (isPattern(host) && (credentials || named)) {
     throw new OperatorError(
       'CREDENTIALS_INVALID',
       `${host} is a pattern: whoever owns a host that matches it would be sent them`,
@@ -262,6 +249,7 @@ export function applySettings(entry: RegistryEntry, settings: RegistrySettings):
     proxy: proxy === undefined ? entry.proxy : proxy === null ? null : parseRegistryProxy(proxy),
     credentials:
       credentials === undefined ? entry.credentials : credentials === null ? null : parseCredentials(credentials),
+    named: named === undefined ? entry.named : applyNamed(entry, named),
     public: open ?? entry.public,
     realms: realms === undefined ? entry.realms : parseRealms(realms),
     ca: ca === undefined ? entry.ca : ca === null ? null : parseCa(ca),
@@ -299,7 +287,8 @@ export function sameRegistry(one: RegistryEntry, other: RegistryEntry | undefine
     sameList(one.realms, other.realms) &&
     one.ca === other.ca &&
     one.credentials?.username === other.credentials?.username &&
-    one.credentials?.password === other.credentials?.password
+    one.credentials?.password === other.credentials?.password &&
+    sameNamed(one.named, other.named)
   );
 }
 

@@ -53,7 +53,8 @@ function withoutChosen(preset: RegistryDeclaration, snapshot: TableSnapshot, kep
   const wanted = preset.endpoints ?? defaultEndpoints(key);
   // Credentials are for the endpoints that they were given with: no other host gets to see them.
   const isChosen =
-    known !== undefined && (known.credentials !== null || !sameList(known.endpoints, defaultEndpoints(key)));
+    known !== undefined &&
+    (known.credentials !== null || known.named.length > 0 || !sameList(known.endpoints, defaultEndpoints(key)));
   if (isChosen && !sameList(known.endpoints, wanted)) {
     kept.push(`${key} stays at ${known.endpoints.join(', ')}; this version has ${wanted.join(', ')}`);
   }

@@ -1,5 +1,7 @@
+import type { HasCredentials } from '../oci/credentials.ts';
+
 /** A registry of the table: a host that image names start with, and where its content is fetched. */
-export interface RegistryEntry {
+export interface RegistryEntry extends HasCredentials {
   /** `docker.io`, `localhost:5000`; in the table also a pattern, `*.pkg.dev`: each host that matches is a registry of its own (`registryOf`). */
   readonly host: string;
   /** Of a registry that has no row of its own: the pattern whose row it is. */
@@ -7,7 +9,6 @@ export interface RegistryEntry {
   /** URLs, tried in order; never empty (default: `https://<host>`, for docker.io `https://registry-1.docker.io`). */
   readonly endpoints: readonly string[];
   readonly proxy: string | null;
-  readonly credentials: { readonly username: string; readonly password: string } | null;
   /** What the credentials open is served to anonymous clients too. */
   readonly public: boolean;
   /** Hosts outside its own domain that may be sent its credentials: `auth.example.com`, or with a port that must match. */

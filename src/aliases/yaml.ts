@@ -6,19 +6,13 @@ import { isObject } from '../kit/json.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { parseYaml, yamlLibrary } from '../kit/yaml-text.ts';
 import type { AliasDeclaration, RegistryDeclaration } from './import-export.ts';
-import {
-  parseAliasName,
-  parseCa,
-  parseCredentials,
-  parseEndpoint,
-  parseRealm,
-  parseRegistryHost,
-  parseRegistryProxy,
-} from './names.ts';
+import { parseAliasName, parseCa, parseEndpoint, parseRealm, parseRegistryHost, parseRegistryProxy } from './names.ts';
+import { parseCredentials } from './registry-credentials.ts';
 
 const HEADER = ` Registries and the aliases that stand for them. The format is described in aliases/registries.yaml of the program.
  Passwords are not exported: neither a registry's credentials nor the password of a proxy. Set them again with
    gateway registry set HOST --username U --password-stdin
+   gateway registry set HOST --credential NAME --for PATTERN --username U --password-stdin
    gateway registry set HOST --proxy URL`;
 
 /** The alias table as a YAML file. Rows have no secrets (`AliasTable.exportRows`), and none is written. */

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import { steadyNow } from '../kit/time.ts';
 import { contentId, type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
-import type { CacheIndex, Fact, Givers, KnownFact, Shown } from './index-port.ts';
+import type { CacheIndex, Fact, Givers, KnownFact, RegistryCredential, Shown } from './index-port.ts';
 
 /**
  * What repositories said and gave, as the proxy core keeps it. Every answer is synchronous. What follows from it for a client is decided by
@@ -105,13 +105,17 @@ export class Facts implements FactStore {
     if (known !== undefined) return known;
     const kept = this.#hasUnwrittenDenials ? null : this.#try(() => this.#index.giversOf(digest), null);
     let { open } = kept ?? NOBODY;
-    const closedTo = new Set(kept?.closedTo);
+    const closedTo = new Map((kept?.closedTo ?? []).map((one) => [credentialKey(one), one]));
     for (const key of this.#given.get(digest) ?? []) {
       const fact = this.#pending.get(key);
-      if (fact?.gave === 'anyone') open = true;
-      else if (fact?.gave === 'credential') closedTo.add(fact.repository.registry);
+      if (fact === undefined || fact.gave === null) continue;
+      if (fact.gave === 'anyone') open = true;
+      else {
+        const giver = { registry: fact.repository.registry, credential: fact.gave };
+        closedTo.set(credentialKey(giver), giver);
+      }
     }
-    const givers = { open, closedTo: [...closedTo] };
+    const givers = { open, closedTo: [...closedTo.values()] };
     // Where the index could not be asked, it is asked the next time.
     if (kept !== null) this.#givers.set(digest, givers);
     return givers;
@@ -264,7 +268,11 @@ export class Facts implements FactStore {
   }
 }
 
-/** Of two proofs the one without a credential counts; the type of what was given is not changed by what is only said. */
+function credentialKey({ registry, credential }: RegistryCredential): string {
+  return `${registry} ${credential}`;
+}
+
+/** Of two proofs the one without a credential counts, of two with one the newer; the type of what was given is not changed by what is only said. */
 function merge(known: KnownFact, added: KnownFact): KnownFact {
   const addedFirst = added.gave !== null || known.gave === null;
   return {
@@ -279,6 +287,6 @@ function addsNothing(known: KnownFact, added: KnownFact): boolean {
   return said === known.said && gave === known.gave && mediaType === known.mediaType;
 }
 
-function further(one: Shown | null, other: Shown | null): Shown | null {
-  return one === 'anyone' || other === 'anyone' ? 'anyone' : (one ?? other);
+function further(known: Shown | null, added: Shown | null): Shown | null {
+  return known === 'anyone' || added === 'anyone' ? 'anyone' : (added ?? known);
 }

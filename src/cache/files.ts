@@ -1,14 +1,16 @@
 import { createHash } from 'node:crypto';
 import { close, constants, fdatasync, fstatSync, fsync, ftruncate, openSync, read, writev, writevSync } from 'node:fs';
 import { join } from 'node:path';
+import { type CredentialId, DEFAULT_CREDENTIAL } from '../oci/credentials.ts';
 import { type BlobKey, type Digest, digestAlgorithm, digestHex, parseDigest } from '../oci/names.ts';
 
 /**
- * Whose bytes a growing or partial file holds: until its digest has proved right, it is one registry's word. Where the registry's row has credentials
- * they may have opened it (`closed`): who comes when the row has none gets nothing of it.
+ * Whose bytes a growing or partial file holds: until its digest has proved right, it is one registry's word. Where its repository has
+ * credentials, they may have opened it (`opener`): who comes by others, or by none, gets nothing of it.
  */
 export interface FillKey extends Pick<BlobKey, 'registry' | 'digest'> {
-  readonly closed?: boolean;
+  /** Left out, or null: none. */
+  readonly opener?: CredentialId | null;
 }
 
 /** The name of a partial file: of a digest and of the registry that its bytes come from. */
@@ -45,9 +47,10 @@ export class Layout {
   }
 }
 
-export function partialName({ registry, digest, closed = false }: FillKey): PartialName {
-  // No host has a space.
-  const source = closed ? `${registry} closed` : registry;
+export function partialName({ registry, digest, opener = null }: FillKey): PartialName {
+  // No host has a space. The registry's own credentials have the name of files from when there were no others.
+  const source =
+    opener === null ? registry : opener === DEFAULT_CREDENTIAL ? `${registry} closed` : `${registry} closed ${opener}`;
   const hash = createHash('sha256').update(source).digest('hex').slice(0, REGISTRY_DIGITS);
   return `${digestAlgorithm(digest)}-${digestHex(digest)}-${hash}` as PartialName;
 }

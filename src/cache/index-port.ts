@@ -1,3 +1,4 @@
+import type { CredentialId } from '../oci/credentials.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
 import type { ObjectKind } from './object-index.ts';
 
@@ -20,8 +21,14 @@ export type NewBlob = Omit<UsedBlob, 'checkedAt'>;
 /** What the scrub walks over. */
 export type Scrubbed = 'blobs' | 'manifests';
 
-/** How far a proof reaches: what was shown without credentials, to anyone, or only to the operator's credentials. */
-export type Shown = 'anyone' | 'credential';
+/** How far a proof reaches: what was shown without credentials, to anyone, or only to these credentials of the operator's. */
+export type Shown = 'anyone' | CredentialId;
+
+/** Credentials of one registry. */
+export interface RegistryCredential {
+  readonly registry: string;
+  readonly credential: CredentialId;
+}
 
 /** What a repository said and gave of one digest, as it counts now. */
 export interface KnownFact {
@@ -43,8 +50,8 @@ export interface Fact extends KnownFact {
 export interface Givers {
   /** Some repository gave it without a credential. */
   readonly open: boolean;
-  /** Hosts of registries that gave it to the operator's credentials. */
-  readonly closedTo: readonly string[];
+  /** To which of the operator's credentials registries gave it. */
+  readonly closedTo: readonly RegistryCredential[];
 }
 
 export interface ManifestRow {
@@ -218,7 +225,7 @@ export interface CacheIndex {
   putScrubPlace(what: Scrubbed, place: Digest | null): void;
 
   /**
-   * Adds to what is known: of two proofs the one without a credential counts, and the media type of what was given is not changed by what is
+   * Adds to what is known: of two proofs the one without a credential counts, of two with one the newer; and the media type of what was given is not changed by what is
    * only said. What was known before the repository was last denied is replaced.
    */
   addFacts(facts: readonly Fact[], at: number): void;

@@ -1,5 +1,6 @@
 import type { Fence } from '../kit/locks.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
+import type { Shown } from './index-port.ts';
 
 export type ObjectKind = 'blob' | 'manifest';
 
@@ -14,10 +15,10 @@ export interface StoredObject {
   readonly condemnedAt: number | null;
 }
 
-/** A repository that gave a digest, and how far that proof reaches: to anyone, or only to the operator's credentials. */
+/** A repository that gave a digest, and how far that proof reaches. */
 export interface Giver {
   readonly repository: RepositoryKey;
-  readonly open: boolean;
+  readonly shown: Shown;
 }
 
 export interface FoundObject {

@@ -167,7 +167,7 @@ export class Uploads {
 
   #givers({ digest, repository }: UploadRow): Giver[] {
     const gave = this.#options.facts.of(repository, digest)?.gave ?? null;
-    return gave === null ? [] : [{ repository, open: gave === 'anyone' }];
+    return gave === null ? [] : [{ repository, shown: gave }];
   }
 
   #done(digest: Digest, outcome: string): void {

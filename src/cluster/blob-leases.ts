@@ -1,5 +1,5 @@
 import type { Lock, Locks } from '../kit/locks.ts';
-import type { GrowingKey } from './peer-protocol.ts';
+import { type GrowingKey, growingId } from './peer-protocol.ts';
 
 /** The longest that a blob waits for the database, ms; then it counts as away … */
 const MAX_WAIT = 1_000;
@@ -22,7 +22,7 @@ export class BlobLeases {
   /** The lease; or the id of the node that has it, empty where that one has just given it back; `away` where the database does not answer. */
   async take(key: GrowingKey): Promise<Lock | string | 'away'> {
     return this.#ask(async () => {
-      const name = nameOf(key);
+      const name = `blob ${growingId(key)}`;
       const lock = await this.#locks.tryAcquire(name, { leaseMs: this.#leaseMs, note: this.#node });
       return lock ?? (await this.#locks.holder(name)) ?? '';
     });
@@ -30,7 +30,7 @@ export class BlobLeases {
 
   /** Whether another node is known to have it. */
   async isAnothers(key: GrowingKey): Promise<boolean> {
-    const holder = await this.#ask(() => this.#locks.holder(nameOf(key)));
+    const holder = await this.#ask(() => this.#locks.holder(`blob ${growingId(key)}`));
     return holder !== null && holder !== 'away' && holder !== this.#node;
   }
 
@@ -56,10 +56,6 @@ export class BlobLeases {
       clearTimeout(late);
     }
   }
-}
-
-function nameOf({ registry, digest, closed }: GrowingKey): string {
-  return `blob ${registry} ${digest}${closed ? ' closed' : ''}`;
 }
 
 function releaseLate(answer: unknown): void {

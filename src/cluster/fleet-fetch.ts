@@ -15,6 +15,7 @@ import {
   decodeFailure,
   encodeFailure,
   type GrowingKey,
+  growingId,
   isOfRegistry,
   mayBeOfLink,
   type SentBid,
@@ -135,7 +136,7 @@ export class FleetFetch {
   /** @throws {RegistryError} the registry's own, whichever node it was told */
   async fetch(download: FleetDownload, inner: BlobSink, signal: AbortSignal): Promise<void> {
     const { key } = download;
-    const id = idOf(key);
+    const id = growingId(key);
     const sink = new TrackedSink(inner);
     const running: Running = { key, sink, leads: false, competes: false, handOver: new AbortController() };
     this.#running.set(id, running);
@@ -155,7 +156,7 @@ export class FleetFetch {
 
   /** What this node says to those who look for one that keeps the blob, or would go on in a leader's place. `kept`: it has all of it. */
   bid(key: GrowingKey, kept: boolean): SentBid {
-    const id = idOf(key);
+    const id = growingId(key);
     const running = this.#running.get(id);
     const failure = this.#failures.get(id);
     return {
@@ -170,7 +171,7 @@ export class FleetFetch {
 
   /** Whether this node fetches the blob from its registry just now. */
   #leads(key: GrowingKey): boolean {
-    return this.#running.get(idOf(key))?.leads === true;
+    return this.#running.get(growingId(key))?.leads === true;
   }
 
   /** What another node that asks for this may be given. */
@@ -413,12 +414,12 @@ export class FleetFetch {
     const { handOver, sink } = running;
     running.leads = true;
     running.competes = false;
-    this.#failures.delete(idOf(download.key));
+    this.#failures.delete(growingId(download.key));
     try {
       await download.fromRegistry(sink, AbortSignal.any([signal, handOver.signal]));
     } catch (error) {
       const { repository } = download.key;
-      if (isOfRegistry(error)) this.#failures.set(idOf(download.key), { repository, error });
+      if (isOfRegistry(error)) this.#failures.set(growingId(download.key), { repository, error });
       // Whoever reads from here reads on until then; the lease is free right after.
       if (handOver.signal.aborted) await this.#handingOver;
       throw error;
@@ -433,8 +434,4 @@ export class FleetFetch {
     if (id === nodes.self.id) return null;
     return nodes.live().find((node) => node.id === id && node.address !== null) ?? null;
   }
-}
-
-function idOf({ registry, digest, closed }: GrowingKey): string {
-  return `${registry} ${digest}${closed ? ' closed' : ''}`;
 }

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { type CredentialId, DEFAULT_CREDENTIAL } from '../oci/credentials.ts';
 import { CATALOGUE, type ErrorName, RegistryError } from '../oci/errors.ts';
 import { type BlobKey, isRepositoryName, parseDigest } from '../oci/names.ts';
 
@@ -21,8 +22,8 @@ export const COUNTS_HEADER = 'gateway-counts';
 
 /** Which growing blob: as the cache's `FillKey`. */
 export interface GrowingKey extends Pick<BlobKey, 'registry' | 'digest'> {
-  /** Its registry's row has credentials. */
-  readonly closed: boolean;
+  /** Which of its registry's credentials its repository has; null where none. */
+  readonly opener: CredentialId | null;
 }
 
 /** One node asks another for a blob. */
@@ -56,8 +57,14 @@ export function bidPath(key: GrowingKey): string {
   return `${BID_PATH}?${new URLSearchParams(growingQuery(key))}`;
 }
 
-function growingQuery({ registry, digest, closed }: GrowingKey): Record<string, string> {
-  return { registry, digest, ...(closed ? { closed: '1' } : {}) };
+/** One text for a growing blob, to be used as a key. Nodes of the version before know of one set of credentials a registry. */
+export function growingId({ registry, digest, opener }: GrowingKey): string {
+  const by = opener === null ? '' : opener === DEFAULT_CREDENTIAL ? ' closed' : ` closed ${opener}`;
+  return `${registry} ${digest}${by}`;
+}
+
+function growingQuery({ registry, digest, opener }: GrowingKey): Record<string, string> {
+  return { registry, digest, ...(opener === null ? {} : { closed: String(opener) }) };
 }
 
 /** Null where the request is none of these. */
@@ -80,7 +87,9 @@ export function parseBlobRequest(query: URLSearchParams, range: string | undefin
 export function parseGrowing(query: URLSearchParams): GrowingKey | null {
   const registry = query.get('registry') ?? '';
   const digest = parseDigest(query.get('digest') ?? '');
-  return registry === '' || digest === null ? null : { registry, digest, closed: query.has('closed') };
+  const closed = query.get('closed');
+  if (registry === '' || digest === null || (closed !== null && !/^\d{1,10}$/.test(closed))) return null;
+  return { registry, digest, opener: closed === null ? null : Number(closed) };
 }
 
 export function rangeHeader({ from, to }: BlobRequest['range']): string {

@@ -285,6 +285,14 @@ export const OPERATOR_ERRORS = {
     'the credentials for a registry are not valid',
     'give the user name with --username and the password or token on standard input with --password-stdin',
   ),
+  CREDENTIALS_UNKNOWN: failure(
+    'the registry has no credentials of that name',
+    'see what it has: gateway registry show HOST',
+  ),
+  CREDENTIALS_CONFLICT: failure(
+    'two credentials of a registry would be for the same repositories',
+    'one pattern has one account: take it from the other, or write a more exact one',
+  ),
   USER_INVALID: usage(
     'the name of a user is not valid',
     'use up to 64 letters, digits and . _ @ -, starting with a letter or digit',

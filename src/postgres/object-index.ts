@@ -7,6 +7,7 @@ import {
   type StoredObject,
 } from '../cache/object-index.ts';
 import type { Fence } from '../kit/locks.ts';
+import { type CredentialId, DEFAULT_CREDENTIAL } from '../oci/credentials.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
 import type { PostgresDatabase } from './database.ts';
 
@@ -23,6 +24,7 @@ interface ObjectRow {
 
 interface GiverRow extends RepositoryKey {
   readonly open: boolean;
+  readonly credential: CredentialId;
 }
 
 /** The objects of a store that the nodes of a fleet share, in their database. Each method is one transaction; times are the database's. */
@@ -35,7 +37,8 @@ export class PostgresObjectIndex implements ObjectIndex {
 
   async find(digest: Digest): Promise<FoundObject | null> {
     const { rows } = await this.#database.query<ObjectRow & { readonly givers: readonly GiverRow[] }>(
-      `SELECT ${OBJECT}, (SELECT coalesce(jsonb_agg(jsonb_build_object('registry', registry, 'repository', repository, 'open', open)), '[]')
+      `SELECT ${OBJECT}, (SELECT coalesce(jsonb_agg(
+           jsonb_build_object('registry', registry, 'repository', repository, 'open', open, 'credential', credential)), '[]')
          FROM object_givers WHERE object_givers.digest = objects.digest) AS givers
        FROM objects WHERE digest = $1 AND condemned_at IS NULL`,
       [digest],
@@ -44,7 +47,10 @@ export class PostgresObjectIndex implements ObjectIndex {
     if (row === undefined) return null;
     return {
       object: objectOf(row),
-      givers: row.givers.map(({ open, ...repository }) => ({ repository, open })),
+      givers: row.givers.map(({ open, credential, ...repository }) => ({
+        repository,
+        shown: open ? 'anyone' : credential,
+      })),
     };
   }
 
@@ -58,13 +64,18 @@ export class PostgresObjectIndex implements ObjectIndex {
          ON CONFLICT (digest) DO UPDATE SET kind = excluded.kind, size = excluded.size, last_use = clock_timestamp(), condemned_at = NULL`,
         [digest, kind, size],
       );
-      const rows = givers.map(({ repository, open }) => ({ ...repository, open }));
+      const rows = givers.map(({ repository, shown }): GiverRow => {
+        const open = shown === 'anyone';
+        return { ...repository, open, credential: open ? DEFAULT_CREDENTIAL : shown };
+      });
       if (rows.length > 0) {
         await query(
-          `INSERT INTO object_givers (digest, registry, repository, open)
-           SELECT $1, registry, repository, open FROM jsonb_to_recordset($2) AS given (registry text, repository text, open boolean)
+          `INSERT INTO object_givers (digest, registry, repository, open, credential)
+           SELECT $1, registry, repository, open, credential
+           FROM jsonb_to_recordset($2) AS given (registry text, repository text, open boolean, credential integer)
            WHERE (SELECT count(*) FROM object_givers WHERE digest = $1) < $3
-           ON CONFLICT (digest, registry, repository) DO UPDATE SET open = object_givers.open OR excluded.open`,
+           ON CONFLICT (digest, registry, repository) DO UPDATE SET
+             open = object_givers.open OR excluded.open, credential = excluded.credential`,
           [digest, JSON.stringify(rows), MAX_GIVERS],
         );
       }

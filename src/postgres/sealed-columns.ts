@@ -14,6 +14,12 @@ interface SealedColumn {
 export const SEALED_COLUMNS: readonly SealedColumn[] = [
   { table: 'registries', column: 'sealed_proxy', key: ['host'], context: (host) => `registries.proxy ${host}` },
   { table: 'registries', column: 'sealed_password', key: ['host'], context: (host) => `registries.password ${host}` },
+  {
+    table: 'registry_credentials',
+    column: 'sealed_password',
+    key: ['registry', 'name'],
+    context: (registry, name) => `registry_credentials.sealed_password ${registry} ${name}`,
+  },
   sealedKey('certificates', 'source', 'name'),
   sealedKey('acme_accounts', 'directory'),
   sealedKey('acme_orders', 'host', 'directory'),

@@ -15,6 +15,7 @@ import type { KeptWarm } from '../images/warm-store.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { SecretKeys } from '../kit/sealed.ts';
 import { iso } from '../kit/time.ts';
+import type { CredentialId, NamedCredentials } from '../oci/credentials.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
 import type { WholeHistory } from '../policy/history-store.ts';
 import { type RecordRow, toRecord } from './cert-store.ts';
@@ -42,11 +43,17 @@ export interface WholeState {
   /** What lies in a shared store of content. Times in epoch milliseconds. */
   readonly objects: readonly StoredObject[];
   /** By whom each of them was given. */
-  readonly givers: readonly (RepositoryKey & { readonly digest: Digest; readonly open: boolean })[];
+  readonly givers: readonly GiverRow[];
   /** What was seen of images. */
   readonly history: WholeHistory;
   readonly warm: KeptWarm;
 }
+
+type GiverRow = RepositoryKey & {
+  readonly digest: Digest;
+  readonly open: boolean;
+  readonly credential: CredentialId;
+};
 
 type Row = Record<string, unknown>;
 
@@ -58,13 +65,14 @@ export function readWhole(database: PostgresDatabase, keys: SecretKeys): Promise
       (await rows(`SELECT * FROM ${table}`)).map((row) => openRow(keys, table, row));
     const [fleet] = await rows<{ identity: string }>('SELECT identity FROM fleet');
     const [{ version } = { version: 0 }] = await rows<{ version: number }>('SELECT version FROM alias_table');
+    const named = Map.groupBy(await opened('registry_credentials'), ({ registry }) => registry);
     const users = await rows<UserRow & { last_used_at: string | null }>('SELECT * FROM users');
     return {
       identity: fleet?.identity ?? '',
       table: {
         version,
         isNew: version === 0,
-        registries: (await opened('registries')).map(toRegistry),
+        registries: (await opened('registries')).map((row) => toRegistry(row, named.get(row.host) ?? [])),
         aliases: await rows('SELECT name, registry, certificate FROM aliases'),
       },
       users: { users: users.map(toUser), everAdded: (await rows('SELECT 1 FROM first_user')).length > 0 },
@@ -90,7 +98,7 @@ export function readWhole(database: PostgresDatabase, keys: SecretKeys): Promise
         `SELECT digest, kind, size, floor(extract(epoch FROM last_use) * 1000)::bigint AS "lastUse",
            floor(extract(epoch FROM condemned_at) * 1000)::bigint AS "condemnedAt" FROM objects`,
       ),
-      givers: await rows('SELECT digest, registry, repository, open FROM object_givers'),
+      givers: await rows('SELECT digest, registry, repository, open, credential FROM object_givers'),
       history: await readHistory(query),
       warm: await readWarm(query),
     };
@@ -143,6 +151,7 @@ function rowsOf(state: WholeState): [table: string, rows: Row[]][] {
   const { table, users, lastUses } = state;
   return [
     ['registries', table.registries.map(fromRegistry)],
+    ['registry_credentials', table.registries.flatMap(({ host, named }) => named.map((one) => fromNamed(host, one)))],
     ['aliases', [...table.aliases] as unknown as Row[]],
     ['users', users.users.map((user) => ({ ...fromUser(user), last_used_at: lastUses.get(user.name) ?? null }))],
     ['counters', [...state.counters] as unknown as Row[]],
@@ -215,14 +224,29 @@ function withSecrets(table: string, row: Row, change: (text: string, context: st
   return changed;
 }
 
-function toRegistry({ sealed_proxy: proxy, sealed_password: password, username, ...row }: Row): RegistryEntry {
+function toRegistry(
+  { sealed_proxy: proxy, sealed_password: password, username, ...row }: Row,
+  credentialsRows: readonly Row[],
+): RegistryEntry {
   const credentials = username === null ? null : { username, password };
-  return { ...row, proxy, credentials } as unknown as RegistryEntry;
+  const named = credentialsRows.map(({ name, id, repositories, username: user, sealed_password: secret }) => ({
+    ...{ name, id, for: repositories, username: user, password: secret },
+  }));
+  return {
+    ...row,
+    proxy,
+    credentials,
+    named: named.sort((a, b) => (String(a.name) < String(b.name) ? -1 : 1)),
+  } as unknown as RegistryEntry;
 }
 
 function fromRegistry({ host, endpoints, proxy, credentials, public: open, realms, ca }: RegistryEntry): Row {
   const [username, password] = [credentials?.username ?? null, credentials?.password ?? null];
   return { host, endpoints, sealed_proxy: proxy, username, sealed_password: password, public: open, realms, ca };
+}
+
+function fromNamed(registry: string, { name, id, for: patterns, username, password }: NamedCredentials): Row {
+  return { registry, name, id, repositories: patterns, username, sealed_password: password };
 }
 
 function fromUser({ name, tokenHash, createdAt, issuedAt, expiresAt, previous }: StoredUser): Row {

@@ -82,7 +82,7 @@ export class BlobFills {
       isOwn = true;
       return this.#start(blobs, { client, askers, ...by }, entry, key);
     };
-    const prove = () => this.#proofs.do(flightId(entry, contentId(key, key.digest)), start, client);
+    const prove = () => this.#proofs.do(flightId(entry, key, contentId(key, key.digest)), start, client);
     // That the one who began it has no quota left is nobody else's trouble: the next one begins it.
     for (let proved = false; !proved; ) {
       proved = await prove().then(
@@ -101,7 +101,7 @@ export class BlobFills {
    */
   prove(entry: RegistryEntry, key: HeldBlobKey, client: string, right?: number): Promise<void> {
     const stat = async (askers: Askers) => void (await this.stat(entry, key, askers, right));
-    return this.#proofs.do(flightId(entry, contentId(key, key.digest)), stat, client);
+    return this.#proofs.do(flightId(entry, key, contentId(key, key.digest)), stat, client);
   }
 
   /** @param right the size of the verified blob, where it is here: a registry that claims another has not shown that it holds it */
@@ -116,7 +116,7 @@ export class BlobFills {
       access.said(entry, key, [key.digest], asked);
       return size;
     };
-    return this.#stats.do(flightId(entry, contentId(key, key.digest)), stat, by);
+    return this.#stats.do(flightId(entry, key, contentId(key, key.digest)), stat, by);
   }
 
   /** To be called when a repository has given the blob: unless its registry has closed it since it was asked. */

@@ -66,7 +66,7 @@ export class ManifestsByDigest {
         throw error;
       }
     };
-    return this.#flights.do(flightId(entry, `${method} ${id}`), task, asker);
+    return this.#flights.do(flightId(entry, key, `${method} ${id}`), task, asker);
   }
 
   async #ask(entry: RegistryEntry, key: RepositoryKey, digest: Digest, method: Method, askers: Askers): Promise<Found> {

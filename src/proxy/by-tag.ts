@@ -85,17 +85,17 @@ export class ManifestsByTag {
   }
 
   async #revalidate(request: TagRequest, kept: TagAnswer | null): Promise<Found> {
-    const { entry, id, method, client, asker } = request;
+    const { entry, key, id, method, client, asker } = request;
     this.#missing.check(id);
     const fallback = kept !== null && this.#mayBeStale(request, kept) ? kept : null;
     if (fallback !== null && this.#staleIfError.isFailing(id)) return this.#stale(request, fallback);
     const flight = this.#flights.do(
-      flightId(entry, `${method} ${id} ${client.header}`),
+      flightId(entry, key, `${method} ${id} ${client.header}`),
       (askers) => this.#ask(request, kept, askers),
       asker,
     );
     if (fallback === null) return this.#reusable(await flight, 'upstream', client);
-    const { registry } = request.key;
+    const { registry } = key;
     if (this.#options.outOfReach(registry)) {
       // The request finds out whether that is still so; the next one has its answer.
       flight.catch(() => {});

@@ -10,6 +10,7 @@ import { Askers } from '../kit/askers.ts';
 import { andThen, Lifetime } from '../kit/async.ts';
 import { steadyNow } from '../kit/time.ts';
 import { passedThrough } from '../kit/via.ts';
+import { openerOf } from '../oci/credentials.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { acceptClass } from '../oci/media-types.ts';
 import type { Reference, What } from '../oci/names.ts';
@@ -224,7 +225,7 @@ class Core implements ManagedProxyCore {
           registry,
           repository,
           digest: what.digest,
-          closed: entry.credentials !== null,
+          opener: openerOf(entry, repository),
         });
       // A registry that refuses a list may still give every image: that closes nothing.
       case 'tags':

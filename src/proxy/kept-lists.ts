@@ -2,7 +2,7 @@ import type { RegistryEntry } from '../aliases/table.ts';
 import type { Shown } from '../cache/index-port.ts';
 import type { KeptList, ListStore } from '../cache/list-store.ts';
 import { elapsed } from '../kit/time.ts';
-import { repositoryId } from '../oci/names.ts';
+import { type RepositoryKey, repositoryId } from '../oci/names.ts';
 import { rowOf } from '../upstream/upstream.ts';
 import type { ListAnswer, ListQuestion } from './lists.ts';
 import type { Pull, Reply } from './reply.ts';
@@ -22,7 +22,7 @@ export interface KeptListsOptions {
  * referrers as they pull (Docker from 29 on, for images with attestations) could not pull what is kept.
  *
  * A list is its registry's and repository's alone, whoever asked for it. It may be given while the repository was not denied since, and one that
- * was given to credentials only through a row that has some (whose clients `admit` has checked).
+ * was given to credentials only while they are the repository's (whose clients `admit` has checked).
  */
 export class KeptLists {
   readonly #options: KeptListsOptions;
@@ -47,7 +47,7 @@ export class KeptLists {
   }
 
   async #answer(pull: Pull, entry: RegistryEntry, question: ListQuestion): Promise<ListAnswer> {
-    const id = flightId(entry, `${repositoryId(pull.target)} ${question.id}`);
+    const id = flightId(entry, pull.target, `${repositoryId(pull.target)} ${question.id}`);
     if (this.#staleIfError.isFailing(id)) {
       const kept = this.#usable(entry, pull, question);
       if (kept !== null) return this.#stale(id, pull, kept);
@@ -91,17 +91,21 @@ export class KeptLists {
   /** What is kept, not too old, and may be given through this row. */
   #usable(entry: RegistryEntry, { target }: Pull, { id }: ListQuestion): KeptList | null {
     const kept = this.#options.store.get(target, id);
-    return kept !== null && this.#mayServe(entry, kept) ? kept : null;
+    return kept !== null && this.#mayServe(entry, target, kept) ? kept : null;
   }
 
   #isUsable(entry: RegistryEntry, { target }: Pull, { id }: ListQuestion): boolean {
     const state = this.#options.store.state(target, id);
-    return state !== null && this.#mayServe(entry, state);
+    return state !== null && this.#mayServe(entry, target, state);
   }
 
-  #mayServe(entry: RegistryEntry, { shown, checkedAt }: { shown: Shown; checkedAt: number }): boolean {
+  #mayServe(
+    entry: RegistryEntry,
+    key: RepositoryKey,
+    { shown, checkedAt }: { shown: Shown; checkedAt: number },
+  ): boolean {
     const { access, config, now } = this.#options;
-    return access.counts(shown, entry) && elapsed(checkedAt, now()) <= config.staleFor;
+    return access.counts(shown, entry, key) && elapsed(checkedAt, now()) <= config.staleFor;
   }
 
   #stale(id: string, { target }: Pull, { checkedAt, ...list }: KeptList): ListAnswer {

@@ -4,8 +4,9 @@ import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import type { BlobCache, BlobHandle } from '../cache/blob-cache.ts';
 import { CacheError } from '../cache/blob-cache.ts';
 import type { ByteSource } from '../kit/byte-source.ts';
+import { openerOf } from '../oci/credentials.ts';
 import { RegistryError } from '../oci/errors.ts';
-import type { BlobKey, Digest } from '../oci/names.ts';
+import type { Digest } from '../oci/names.ts';
 import type { ImagePolicy } from '../policy/image-policy.ts';
 import type { BlobFills, HeldBlobKey } from './blob-fills.ts';
 import type { RepositoryAccess } from './repository-access.ts';
@@ -17,7 +18,8 @@ const MAX_BEGUN = 10_000;
 export interface NodeAsk {
   /** Who asks: the gateway's id. */
   readonly node: string;
-  readonly key: BlobKey;
+  /** With the credentials that its table has for the repository. */
+  readonly key: HeldBlobKey;
   /** Its client, for whom this gateway does it. */
   readonly client: string;
   /** The registry said to that gateway that this repository holds the blob. */
@@ -86,9 +88,10 @@ export class NodeBlobs {
     if (entry === undefined) throw new RegistryError('registryUnknown', { facts: { registry } });
     // The other gateway has judged for its client; what nobody may have here, it fetches itself where it may.
     if (policy?.mayPassForSomebody(ask.key, ask.key.digest) === false) return null;
-    const key: HeldBlobKey = { ...ask.key, closed: entry.credentials !== null };
+    const { key } = ask;
     const blobs = this.#options.blobs();
-    if (blobs === null) return null;
+    // Tables that differ for a moment: what these credentials open here is not what that gateway asks for.
+    if (blobs === null || key.opener !== openerOf(entry, key.repository)) return null;
     try {
       return await this.#find(blobs, ask, may, entry, key);
     } catch (error) {
@@ -172,6 +175,6 @@ export class NodeBlobs {
   }
 }
 
-function growingId({ registry, digest, closed }: HeldBlobKey): string {
-  return `${registry} ${digest} ${closed}`;
+function growingId({ registry, digest, opener }: HeldBlobKey): string {
+  return `${registry} ${digest} ${opener}`;
 }

@@ -4,6 +4,7 @@ import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import type { FactStore, SharedDenials } from '../cache/facts.ts';
 import type { Shown } from '../cache/index-port.ts';
 import type { SharedContent } from '../cache/shared-store.ts';
+import { type CredentialId, hasCredential, openerOf } from '../oci/credentials.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import { Denials } from './denials.ts';
@@ -37,12 +38,13 @@ export interface Claim {
  * Which client may be given what, by what registries said and gave. What a registry says is proof for that registry alone:
  *
  * - Content is *open* while some repository gave it without a credential, or a registry that is `--public` now gave it; else it is closed to the
- *   registries that gave it.
- * - A repository gets kept content if it said or gave it itself, and it is open or its own registry gave it.
- * - What was said or given to credentials counts for a registry only while its row has credentials.
+ *   credentials of registries that it was given to.
+ * - A repository gets kept content if it said or gave it itself, and it is open or its own registry gave it to the credentials that this repository has.
+ * - What was said or given to credentials counts for a repository only while it has the very same (`CredentialId`): where others took their place,
+ *   or none, it is opened anew.
  * - A denial voids what the repository said and gave before; a denial by digest, what it said and gave of that digest.
  *
- * Clients that show no credentials of the gateway get nothing of registries with credentials that are not `--public`: see {@link admit}.
+ * Clients that show no credentials of the gateway get nothing of repositories with credentials, unless the registry is `--public`: see {@link admit}.
  */
 export class RepositoryAccess {
   /** What was denied, for those who keep replies in memory. */
@@ -89,7 +91,7 @@ export class RepositoryAccess {
     const { registry, repository } = pull.target;
     const entry = registryOf(this.#table(), registry);
     if (entry === undefined) throw new RegistryError('registryUnknown', { facts: { registry } });
-    if (entry.credentials !== null && !entry.public && !pull.authenticated) {
+    if (!entry.public && !pull.authenticated && openerOf(entry, repository) !== null) {
       throw new RegistryError('privateContent', { facts: { registry, repository } });
     }
     return entry;
@@ -102,8 +104,9 @@ export class RepositoryAccess {
   mayServe(entry: RegistryEntry, key: RepositoryKey, digest: Digest, said = false): boolean {
     const fact = this.#facts?.of(key, digest) ?? null;
     if (fact === null && !said) return false;
-    if (counts(fact?.gave ?? null, entry)) return true;
-    return (said || counts(fact?.said ?? null, entry)) && this.#isOpenTo(entry, digest);
+    const opener = openerOf(entry, key.repository);
+    if (counts(fact?.gave ?? null, opener)) return true;
+    return (said || counts(fact?.said ?? null, opener)) && this.#isOpenTo(entry, opener, digest);
   }
 
   /**
@@ -118,13 +121,7 @@ export class RepositoryAccess {
     this.#facts?.add(
       givers
         .filter(({ repository }) => !this.denials.since(asked, repositoryId(repository)))
-        .map(({ repository, open }) => ({
-          repository,
-          digest,
-          said: null,
-          gave: open ? ('anyone' as const) : ('credential' as const),
-          mediaType: null,
-        })),
+        .map(({ repository, shown }) => ({ repository, digest, said: null, gave: shown, mediaType: null })),
     );
     return this.mayServe(entry, key, digest);
   }
@@ -136,16 +133,17 @@ export class RepositoryAccess {
 
   /**
    * Whether this repository is known to hold the content: it *said* or *gave* it. Enough to be given what its own registry is just bringing
-   * (a growing file is one registry's); kept content asks {@link mayServe}.
+   * (a growing file is one registry's, by one of its credentials); kept content asks {@link mayServe}.
    */
   knows(entry: RegistryEntry, key: RepositoryKey, digest: Digest): boolean {
     const fact = this.#facts?.of(key, digest) ?? null;
-    return fact !== null && (counts(fact.said, entry) || counts(fact.gave, entry));
+    const opener = openerOf(entry, key.repository);
+    return fact !== null && (counts(fact.said, opener) || counts(fact.gave, opener));
   }
 
   /** Whether a GET of this repository has brought it. */
   hasGiven(entry: RegistryEntry, key: RepositoryKey, digest: Digest): boolean {
-    return counts(this.#facts?.of(key, digest)?.gave ?? null, entry);
+    return counts(this.#facts?.of(key, digest)?.gave ?? null, openerOf(entry, key.repository));
   }
 
   /** What this repository calls the type of a manifest; null where it never said. No other registry's word counts. */
@@ -202,40 +200,45 @@ export class RepositoryAccess {
 
   /**
    * How far an answer that has just come is a proof; null where the repository was denied since the moment when it was asked. Where credentials
-   * came into the row, or left it, since then, nobody knows whether they were used.
+   * came to the repository, or left it, since then, nobody knows whether they were used; where it had first these and then those, which.
    */
-  shownTo({ credentials }: RegistryEntry, key: RepositoryKey, asked: number): Shown | null {
+  shownTo(entry: RegistryEntry, key: RepositoryKey, asked: number): Shown | null {
     if (asked !== this.denials.now && this.denials.since(asked, repositoryId(key))) return null;
-    const now = registryOf(this.#table(), key.registry);
-    return credentials === null && now?.credentials === null ? 'anyone' : 'credential';
+    const before = openerOf(entry, key.repository);
+    const row = registryOf(this.#table(), key.registry);
+    const now = row === undefined ? null : openerOf(row, key.repository);
+    if (before !== null && now !== null && before !== now) return null;
+    return before ?? now ?? (row === undefined ? null : 'anyone');
   }
 
-  /** Whether a proof counts for the registry as its row is: see above. */
-  counts(shown: Shown, entry: RegistryEntry): boolean {
-    return counts(shown, entry);
+  /** Whether a proof counts for the repository as its registry's row is: see above. */
+  counts(shown: Shown, entry: RegistryEntry, { repository }: RepositoryKey): boolean {
+    return counts(shown, openerOf(entry, repository));
   }
 
-  #isOpenTo(entry: RegistryEntry, digest: Digest): boolean {
+  #isOpenTo(entry: RegistryEntry, opener: CredentialId | null, digest: Digest): boolean {
     const { open, closedTo } = this.#facts?.giversOf(digest) ?? { open: false, closedTo: [] };
     if (open) return true;
-    return closedTo.some((host) => {
-      const giver = registryOf(this.#table(), host);
-      return giver !== undefined && giver.credentials !== null && (giver.public || giver.host === entry.host);
+    return closedTo.some(({ registry, credential }) => {
+      const giver = registryOf(this.#table(), registry);
+      if (giver === undefined || !hasCredential(giver, credential)) return false;
+      return giver.public || (giver.host === entry.host && credential === opener);
     });
   }
 }
 
 /**
- * Names one question to a registry, for those who ask it at the same moment and may share its answer: who comes when the row has no credentials
- * any more gets no answer that they opened. `question`: names it among those of the same row.
+ * Names one question to a registry, for those who ask it at the same moment and may share its answer: who comes when the repository has other
+ * credentials, or none any more, gets no answer that those opened. `question`: names it among those of the same row.
  */
-export function flightId({ credentials }: RegistryEntry, question: string): string {
-  return credentials === null ? question : `closed ${question}`;
+export function flightId(entry: RegistryEntry, { repository }: RepositoryKey, question: string): string {
+  const opener = openerOf(entry, repository);
+  return opener === null ? question : `${opener} ${question}`;
 }
 
-/** What only credentials opened must be opened without them first, once the registry's row has none any more. */
-function counts(shown: Shown | null, entry: RegistryEntry): boolean {
-  return shown === 'anyone' || (shown === 'credential' && entry.credentials !== null);
+/** What only some credentials opened has to be opened by those that the repository has now, or by none. */
+function counts(shown: Shown | null, opener: CredentialId | null): boolean {
+  return shown !== null && (shown === 'anyone' || shown === opener);
 }
 
 /** The registry itself refused a GET of this, wherever it was asked: what it gave before is closed. */

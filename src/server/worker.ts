@@ -227,7 +227,7 @@ function tableOf(state: StateMessage): TableSnapshot {
   const registries = new Map(
     state.registries.map((host): [string, RegistryEntry] => [
       host,
-      { host, endpoints: [], proxy: null, credentials: null, public: false, realms: [], ca: null },
+      { host, endpoints: [], proxy: null, credentials: null, public: false, realms: [], named: [], ca: null },
     ]),
   );
   const aliases = new Map<string, AliasEntry>();

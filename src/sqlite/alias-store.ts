@@ -1,5 +1,6 @@
 import type { AliasStore, StoredTable, TableChange } from '../aliases/store.ts';
 import type { RegistryEntry } from '../aliases/table.ts';
+import type { NamedCredentials } from '../oci/credentials.ts';
 import { changeFeed, type Database, durable } from './database.ts';
 
 const TOPIC = 'aliases';
@@ -13,6 +14,15 @@ interface RegistryRecord {
   public: number;
   realms: string;
   ca: string | null;
+}
+
+interface CredentialsRecord {
+  registry: string;
+  name: string;
+  id: number;
+  repositories: string;
+  username: string;
+  password: string;
 }
 
 /** The alias table in `gateway.db`. A change is one transaction, so kill -9 leaves all of it or nothing. */
@@ -29,6 +39,15 @@ export class SqliteAliasStore implements AliasStore {
       ON CONFLICT (host) DO UPDATE SET endpoints = excluded.endpoints, proxy = excluded.proxy,
         username = excluded.username, password = excluded.password, public = excluded.public,
         realms = excluded.realms, ca = excluded.ca`);
+    const dropCredentials = database.prepare('DELETE FROM registry_credentials WHERE registry = ?');
+    const putCredentials = database.prepare(`
+      INSERT INTO registry_credentials (registry, name, id, repositories, username, password)
+      VALUES (:registry, :name, :id, :repositories, :username, :password)`);
+    const putRow = (entry: RegistryEntry) => {
+      putRegistry.run(toRecord(entry));
+      dropCredentials.run(entry.host);
+      for (const one of entry.named) putCredentials.run(toCredentialsRecord(entry.host, one));
+    };
     const putAlias = database.prepare(`
       INSERT INTO aliases (name, registry, certificate) VALUES (?, ?, ?)
       ON CONFLICT (name) DO UPDATE SET registry = excluded.registry, certificate = excluded.certificate`);
@@ -43,7 +62,7 @@ export class SqliteAliasStore implements AliasStore {
       if ((readVersion.get() ?? 0) !== basedOn) return null;
       // In this order no alias is ever without its registry.
       for (const name of change.removeAliases ?? []) removeAlias.run(name);
-      for (const one of change.putRegistries ?? []) putRegistry.run(toRecord(one));
+      for (const one of change.putRegistries ?? []) putRow(one);
       for (const one of change.putAliases ?? []) putAlias.run(one.name, one.registry, Number(one.certificate));
       for (const host of change.removeRegistries ?? []) removeRegistry.run(host);
       const version = basedOn + 1;
@@ -53,16 +72,18 @@ export class SqliteAliasStore implements AliasStore {
     this.#apply = (change, basedOn) => transaction.immediate(change, basedOn);
 
     const readRegistries = database.prepare<[], RegistryRecord>('SELECT * FROM registries');
+    const readCredentials = database.prepare<[], CredentialsRecord>('SELECT * FROM registry_credentials ORDER BY name');
     const readAliases = database.prepare<[], { name: string; registry: string; certificate: number }>(
       'SELECT name, registry, certificate FROM aliases',
     );
     // One transaction: rows and version belong together.
     this.#load = database.transaction((): StoredTable => {
       const version = readVersion.get();
+      const named = Map.groupBy(readCredentials.all(), ({ registry }) => registry);
       return {
         version: version ?? 0,
         isNew: version === undefined,
-        registries: readRegistries.all().map(fromRecord),
+        registries: readRegistries.all().map((record) => fromRecord(record, named.get(record.host) ?? [])),
         aliases: readAliases.all().map((row) => ({ ...row, certificate: row.certificate === 1 })),
       };
     });
@@ -98,13 +119,21 @@ function toRecord(entry: RegistryEntry): RegistryRecord {
   };
 }
 
-function fromRecord(record: RegistryRecord): RegistryEntry {
+function toCredentialsRecord(registry: string, { for: patterns, ...row }: NamedCredentials): CredentialsRecord {
+  return { registry, ...row, repositories: JSON.stringify(patterns) };
+}
+
+function fromRecord(record: RegistryRecord, named: readonly CredentialsRecord[]): RegistryEntry {
   const { host, proxy, username, password } = record;
   return {
     host,
     endpoints: JSON.parse(record.endpoints) as string[],
     proxy,
     credentials: username === null || password === null ? null : { username, password },
+    named: named.map(({ registry: _, repositories, ...row }) => ({
+      ...row,
+      for: JSON.parse(repositories) as string[],
+    })),
     public: record.public === 1,
     realms: JSON.parse(record.realms) as string[],
     ca: record.ca,

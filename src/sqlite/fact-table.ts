@@ -1,6 +1,7 @@
 import type { Statement } from 'better-sqlite3';
 import { LRUCache } from 'lru-cache';
-import type { Fact, Givers, KnownFact, Shown } from '../cache/index-port.ts';
+import type { Fact, Givers, KnownFact, RegistryCredential, Shown } from '../cache/index-port.ts';
+import { type CredentialId, DEFAULT_CREDENTIAL } from '../oci/credentials.ts';
 import { type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import { type Database, prepareAll } from './database.ts';
 import { toBytes } from './digest-bytes.ts';
@@ -18,21 +19,25 @@ export const FACT_SQL = {
         OR EXISTS (SELECT 1 FROM lists WHERE lists.repository = repositories.id) AS used
     FROM repositories WHERE id > ? ORDER BY id LIMIT ?`,
   removeRepository: 'DELETE FROM repositories WHERE id = ?',
-  addFact: `INSERT INTO facts (repository, digest, said, gave, generation, seen, media_type) VALUES (?, ?, ?, ?, ?, ?, ?)
+  addFact: `INSERT INTO facts (repository, digest, said, said_by, gave, gave_by, generation, seen, media_type)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET
       said = CASE generation WHEN excluded.generation THEN max(said, excluded.said) ELSE excluded.said END,
       gave = CASE generation WHEN excluded.generation THEN max(gave, excluded.gave) ELSE excluded.gave END,
+      said_by = CASE WHEN generation <> excluded.generation OR excluded.said > 0 THEN excluded.said_by ELSE said_by END,
+      gave_by = CASE WHEN generation <> excluded.generation OR excluded.gave > 0 THEN excluded.gave_by ELSE gave_by END,
       media_type = CASE
         WHEN generation <> excluded.generation THEN excluded.media_type
         WHEN excluded.gave > 0 OR gave = 0 THEN coalesce(excluded.media_type, media_type)
         ELSE coalesce(media_type, excluded.media_type) END,
       generation = excluded.generation, seen = max(seen, excluded.seen)`,
-  fact: `SELECT said, gave, media_type AS mediaType FROM facts WHERE repository = ? AND digest = ? AND generation = ?`,
+  fact: `SELECT said, said_by AS saidBy, gave, gave_by AS gaveBy, media_type AS mediaType FROM facts
+    WHERE repository = ? AND digest = ? AND generation = ?`,
   removeFact: 'DELETE FROM facts WHERE repository = ? AND digest = ?',
   openGiver: `SELECT 1 FROM (SELECT repository, generation FROM facts
       WHERE digest = ? AND gave > 0 AND gave = 2 ORDER BY seen DESC LIMIT ?) AS given
     JOIN repositories ON repositories.id = given.repository AND repositories.generation = given.generation LIMIT 1`,
-  closedGivers: `SELECT repositories.registry FROM (SELECT repository, generation FROM facts
+  closedGivers: `SELECT repositories.registry, given.gave_by AS credential FROM (SELECT repository, generation, gave_by FROM facts
       WHERE digest = ? AND gave > 0 AND gave = 1 ORDER BY seen DESC LIMIT ?) AS given
     JOIN repositories ON repositories.id = given.repository AND repositories.generation = given.generation`,
   factsAfter: `SELECT repository, digest, seen,
@@ -57,9 +62,9 @@ const DAY = 24 * 60 * 60 * 1000;
 /** Givers of a digest that are looked at: an empty layer is in every other repository, and some of those may be void. */
 const GIVERS_SEEN = 64;
 
-/** How the tables hold what a proof reaches, and back: the one without a credential is the greater. */
-const NUMBER: Readonly<Record<Shown, number>> = { credential: 1, anyone: 2 };
-export const SHOWN: readonly (Shown | null)[] = [null, 'credential', 'anyone'];
+/** How the tables hold how far a proof reaches: with a credential or, the greater, without one. */
+const WITH_CREDENTIAL = 1;
+const ANYONE = 2;
 
 /** What repositories said and gave. Its callers make the transactions. */
 export class FactTable {
@@ -75,7 +80,7 @@ export class FactTable {
 
   static open(database: Database): { facts: FactTable; repositories: Repositories } {
     const run = prepareAll(database, FACT_SQL);
-    for (const statement of [run.openGiver, run.closedGivers]) statement.pluck();
+    run.openGiver.pluck();
     const repositories = new Repositories(database, run);
     return { facts: new FactTable(run, repositories), repositories };
   }
@@ -87,7 +92,8 @@ export class FactTable {
       const name = repositoryId(repository);
       const { id, generation } = revived.get(name) ?? this.#repositories.revived(repository);
       revived.set(name, { id, generation });
-      this.#run.addFact.run(id, toBytes(digest), toNumber(said), toNumber(gave), generation, day, mediaType);
+      const shown = [...toColumns(said), ...toColumns(gave)];
+      this.#run.addFact.run(id, toBytes(digest), ...shown, generation, day, mediaType);
     }
   }
 
@@ -96,15 +102,16 @@ export class FactTable {
     if (repository === undefined) return null;
     const row = this.#run.fact.get(repository.id, toBytes(digest), repository.generation) as RawFact | undefined;
     if (row === undefined) return null;
-    return { said: SHOWN[row.said] ?? null, gave: SHOWN[row.gave] ?? null, mediaType: row.mediaType };
+    const { said, saidBy, gave, gaveBy, mediaType } = row;
+    return { said: fromColumns(said, saidBy), gave: fromColumns(gave, gaveBy), mediaType };
   }
 
   giversOf(digest: Digest): Givers {
     const bytes = toBytes(digest);
-    const closedTo = this.#run.closedGivers.all(bytes, GIVERS_SEEN) as string[];
+    const closedTo = this.#run.closedGivers.all(bytes, GIVERS_SEEN) as RegistryCredential[];
     return {
       open: this.#run.openGiver.get(bytes, GIVERS_SEEN) !== undefined,
-      closedTo: closedTo.length > 1 ? [...new Set(closedTo)] : closedTo,
+      closedTo: closedTo.length > 1 ? distinct(closedTo) : closedTo,
     };
   }
 
@@ -148,7 +155,9 @@ export class FactTable {
 
 interface RawFact {
   readonly said: number;
+  readonly saidBy: CredentialId;
   readonly gave: number;
+  readonly gaveBy: CredentialId;
   readonly mediaType: string | null;
 }
 
@@ -160,8 +169,18 @@ interface RawSeen {
   readonly here: number;
 }
 
-export function toNumber(shown: Shown | null): number {
-  return shown === null ? 0 : NUMBER[shown];
+function distinct(given: readonly RegistryCredential[]): RegistryCredential[] {
+  return [...new Map(given.map((one) => [`${one.registry} ${one.credential}`, one])).values()];
+}
+
+/** How far a proof reaches, and by which credentials where it was by any, as the two columns have them. */
+export function toColumns(shown: Shown | null): [reach: number, by: CredentialId] {
+  if (shown === null) return [0, DEFAULT_CREDENTIAL];
+  return shown === 'anyone' ? [ANYONE, DEFAULT_CREDENTIAL] : [WITH_CREDENTIAL, shown];
+}
+
+export function fromColumns(reach: number, by: CredentialId): Shown | null {
+  return reach === 0 ? null : reach === ANYONE ? 'anyone' : by;
 }
 
 /** Repositories kept in memory. */

@@ -1,23 +1,24 @@
 import { createHash } from 'node:crypto';
 import type { Statement } from 'better-sqlite3';
 import type { ListIndex, ListLimits, ListOwners, ListRow, ListState } from '../cache/index-port.ts';
+import type { CredentialId } from '../oci/credentials.ts';
 import type { RepositoryKey } from '../oci/names.ts';
 import { type Database, prepareAll } from './database.ts';
-import { type Repositories, SHOWN, toNumber } from './fact-table.ts';
+import { fromColumns, type Repositories, toColumns } from './fact-table.ts';
 
 /** The statements of lists. All of them find their rows by a key, whatever the number of rows; a test asks SQLite for their plans. */
 export const LIST_SQL = {
-  listState: `SELECT checked_at AS checkedAt, shown FROM lists
+  listState: `SELECT checked_at AS checkedAt, shown, shown_by AS shownBy FROM lists
     WHERE repository = ? AND question = ? AND generation = ?`,
-  list: `SELECT checked_at AS checkedAt, shown, mark, next, cut_after AS cutAfter, body FROM lists
+  list: `SELECT checked_at AS checkedAt, shown, shown_by AS shownBy, mark, next, cut_after AS cutAfter, body FROM lists
     WHERE repository = ? AND question = ? AND generation = ?`,
-  confirmList: `UPDATE lists SET checked_at = ?, shown = ?
+  confirmList: `UPDATE lists SET checked_at = ?, shown = ?, shown_by = ?
     WHERE repository = ? AND question = ? AND generation = ? AND sum = ?`,
   putList: `INSERT INTO lists
-      (repository, question, generation, checked_at, shown, registry, client, size, sum, mark, next, cut_after, body)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+      (repository, question, generation, checked_at, shown, shown_by, registry, client, size, sum, mark, next, cut_after, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (repository, question) DO UPDATE SET generation = excluded.generation, checked_at = excluded.checked_at,
-      shown = excluded.shown, size = excluded.size, sum = excluded.sum, mark = excluded.mark, next = excluded.next,
+      shown = excluded.shown, shown_by = excluded.shown_by, size = excluded.size, sum = excluded.sum, mark = excluded.mark, next = excluded.next,
       cut_after = excluded.cut_after, body = excluded.body`,
   dropList: 'DELETE FROM lists WHERE repository = ? AND question = ?',
   dropLists: 'DELETE FROM lists WHERE repository = ?',
@@ -41,6 +42,7 @@ const OVERHEAD = 512;
 interface RawState {
   readonly checkedAt: number;
   readonly shown: number;
+  readonly shownBy: CredentialId;
 }
 
 /** The last list that a repository gave to each question, and in whose share of the room it counts. */
@@ -68,13 +70,13 @@ export class ListTable implements ListIndex {
     if (repository === undefined) return null;
     const row = this.#run.list.get(repository.id, hash(question), repository.generation);
     if (row === undefined) return null;
-    const { checkedAt: _, shown: __, ...list } = row as RawState & Omit<ListRow, keyof ListState>;
+    const { checkedAt: _, shown: __, shownBy: ___, ...list } = row as RawState & Omit<ListRow, keyof ListState>;
     return { ...list, ...stateOf(row as RawState) };
   }
 
   put(key: RepositoryKey, question: string, list: ListRow, owners: ListOwners, limits: ListLimits): void {
     const { body, mark, next, cutAfter, checkedAt } = list;
-    const shown = toNumber(list.shown);
+    const shown = toColumns(list.shown);
     const size = body.length + (next?.length ?? 0) + OVERHEAD;
     // It would push out all others of its client, and itself.
     if (size > limits.client) return;
@@ -86,9 +88,9 @@ export class ListTable implements ListIndex {
       .transaction(() => {
         const { id, generation } = this.#repositories.revived(key);
         const name = hash(question);
-        if (this.#run.confirmList.run(checkedAt, shown, id, name, generation, sum).changes > 0) return;
+        if (this.#run.confirmList.run(checkedAt, ...shown, id, name, generation, sum).changes > 0) return;
         const { registry, client } = owners;
-        const state = [generation, checkedAt, shown, registry, client, size, sum];
+        const state = [generation, checkedAt, ...shown, registry, client, size, sum];
         this.#run.putList.run(id, name, ...state, mark, next, cutAfter, body);
         this.#shrink('client', client, limits.client, () => this.#run.oldestOfClient.run(client).changes);
         this.#shrink('registry', registry, limits.registry, () => this.#run.oldestOfRegistry.run(registry).changes);
@@ -139,6 +141,6 @@ function hash(question: string): Buffer {
   return createHash('sha256').update(question).digest();
 }
 
-function stateOf({ checkedAt, shown }: RawState): ListState {
-  return { checkedAt, shown: SHOWN[shown] ?? 'credential' };
+function stateOf({ checkedAt, shown, shownBy }: RawState): ListState {
+  return { checkedAt, shown: fromColumns(shown, shownBy) ?? shownBy };
 }

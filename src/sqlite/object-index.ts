@@ -3,6 +3,8 @@ import type { FoundObject, Giver, ObjectIndex, StoredObject } from '../cache/obj
 import { MAX_GIVERS } from '../cache/object-index.ts';
 import type { Fence } from '../kit/locks.ts';
 import { steadyNow } from '../kit/time.ts';
+import type { CredentialId } from '../oci/credentials.ts';
+import { DEFAULT_CREDENTIAL } from '../oci/credentials.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
 import { type Database, durable, prepareAll } from './database.ts';
 import { fromBytes, toBytes } from './digest-bytes.ts';
@@ -12,13 +14,14 @@ const OBJECT = 'digest, kind, size, last_use AS lastUse, condemned_at AS condemn
 
 const SQL = {
   find: `SELECT ${OBJECT} FROM objects WHERE digest = ? AND condemned_at IS NULL`,
-  givers: 'SELECT registry, repository, open FROM object_givers WHERE digest = ?',
+  givers: 'SELECT registry, repository, open, credential FROM object_givers WHERE digest = ?',
   put: `INSERT INTO objects (digest, kind, size, last_use, condemned_at) VALUES (?, ?, ?, ?, NULL)
     ON CONFLICT (digest) DO UPDATE SET kind = excluded.kind, size = excluded.size,
       last_use = max(last_use, excluded.last_use), condemned_at = NULL`,
   giverCount: 'SELECT count(*) FROM object_givers WHERE digest = ?',
-  giver: `INSERT INTO object_givers (digest, registry, repository, open) VALUES (?, ?, ?, ?)
-    ON CONFLICT (digest, registry, repository) DO UPDATE SET open = max(open, excluded.open)`,
+  giver: `INSERT INTO object_givers (digest, registry, repository, open, credential) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (digest, registry, repository) DO UPDATE SET
+      open = max(open, excluded.open), credential = excluded.credential`,
   denyRepository: 'DELETE FROM object_givers WHERE registry = ? AND repository = ?',
   denyDigest: 'DELETE FROM object_givers WHERE registry = ? AND repository = ? AND digest = ?',
   touch: 'UPDATE objects SET last_use = max(last_use, ?) WHERE digest = ?',
@@ -32,7 +35,7 @@ const SQL = {
 } as const;
 
 type RawObject = Omit<StoredObject, 'digest'> & { readonly digest: Buffer };
-type RawGiver = RepositoryKey & { readonly open: 0 | 1 };
+type RawGiver = RepositoryKey & { readonly open: 0 | 1; readonly credential: CredentialId };
 
 /** The objects of a shared store in `gateway.db`, for a single machine. */
 export class SqliteObjectIndex implements ObjectIndex {
@@ -55,7 +58,10 @@ export class SqliteObjectIndex implements ObjectIndex {
     const givers = this.#run.givers.all(key) as RawGiver[];
     return {
       object: objectOf(row),
-      givers: givers.map(({ open, ...repository }) => ({ repository, open: open === 1 })),
+      givers: givers.map(({ open, credential, ...repository }) => ({
+        repository,
+        shown: open === 1 ? 'anyone' : credential,
+      })),
     };
   }
 
@@ -66,9 +72,11 @@ export class SqliteObjectIndex implements ObjectIndex {
     const key = toBytes(digest);
     await this.#change(() => {
       this.#run.put.run(key, kind, size, this.#time());
-      for (const { repository, open } of givers) {
+      for (const { repository, shown } of givers) {
         if ((this.#run.giverCount.get(key) as number) >= MAX_GIVERS) break;
-        this.#run.giver.run(key, repository.registry, repository.repository, open ? 1 : 0);
+        const open = shown === 'anyone';
+        const credential = open ? DEFAULT_CREDENTIAL : shown;
+        this.#run.giver.run(key, repository.registry, repository.repository, open ? 1 : 0, credential);
       }
     });
   }

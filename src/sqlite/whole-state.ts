@@ -11,6 +11,7 @@ import type {
   StoredCertificate,
 } from '../certs/store.ts';
 import type { KeptWarm } from '../images/warm-store.ts';
+import type { CredentialId } from '../oci/credentials.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
 import type { WholeHistory } from '../policy/history-store.ts';
 import { SqliteAliasStore } from './alias-store.ts';
@@ -41,11 +42,17 @@ export interface WholeState {
   /** What lies in a shared store of content. Times in epoch milliseconds. */
   readonly objects: readonly StoredObject[];
   /** By whom each of them was given. */
-  readonly givers: readonly (RepositoryKey & { readonly digest: Digest; readonly open: boolean })[];
+  readonly givers: readonly GiverRow[];
   /** What was seen of images. */
   readonly history: WholeHistory;
   readonly warm: KeptWarm;
 }
+
+type GiverRow = RepositoryKey & {
+  readonly digest: Digest;
+  readonly open: boolean;
+  readonly credential: CredentialId;
+};
 
 /** Reads it, as it is at one moment. */
 export async function readWhole(database: Database): Promise<WholeState> {
@@ -72,8 +79,8 @@ export async function readWhole(database: Database): Promise<WholeState> {
     objects: rows<Omit<StoredObject, 'digest'> & { digest: Buffer }>(
       'SELECT digest, kind, size, last_use AS lastUse, condemned_at AS condemnedAt FROM objects',
     ).map((row) => ({ ...row, digest: fromBytes(row.digest) })),
-    givers: rows<RepositoryKey & { digest: Buffer; open: number }>(
-      'SELECT digest, registry, repository, open FROM object_givers',
+    givers: rows<Omit<GiverRow, 'digest' | 'open'> & { digest: Buffer; open: number }>(
+      'SELECT digest, registry, repository, open, credential FROM object_givers',
     ).map((row) => ({ ...row, digest: fromBytes(row.digest), open: row.open === 1 })),
     history: readHistory(database),
     warm: await new SqliteWarmStore(database).load(),
@@ -117,7 +124,8 @@ export async function writeWhole(database: Database, state: WholeState): Promise
     'INSERT INTO objects (digest, kind, size, last_use, condemned_at) VALUES (:digest, :kind, :size, :lastUse, :condemnedAt)',
   );
   const giver = database.prepare(
-    'INSERT INTO object_givers (digest, registry, repository, open) VALUES (:digest, :registry, :repository, :open)',
+    `INSERT INTO object_givers (digest, registry, repository, open, credential)
+     VALUES (:digest, :registry, :repository, :open, :credential)`,
   );
   database.transaction(() => {
     for (const row of state.events) event.run(row);

@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { Askers } from '../kit/askers.ts';
 import { SingleFlight } from '../kit/async.ts';
 import { parseJsonObject } from '../kit/json.ts';
+import type { Credentials } from '../oci/credentials.ts';
 import { readPlain } from './content-encoding.ts';
 import { authoritiesFor, type CredentialScope, isOwnRealm } from './credential-scope.ts';
 import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-deadline.ts';
@@ -74,12 +75,6 @@ export function parseChallenges(header: string): AuthChallenge[] {
     found.at(-1)?.params.set(name.toLowerCase(), value);
   }
   return found;
-}
-
-/** The operator's user name and password at a registry. */
-export interface Credentials {
-  readonly username: string;
-  readonly password: string;
 }
 
 /** What a Bearer challenge asks for; together with the credentials it identifies a token. */

@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import { unlessAborted } from '../kit/async.ts';
 import { iso, jitter, sleep } from '../kit/time.ts';
+import { forRepository } from '../oci/credentials.ts';
 import { isPattern } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import {
@@ -210,7 +211,7 @@ export class Endpoints {
       const endpoint = new URL(text);
       const state = this.#states.peek(keyOf(route, endpoint));
       const failing = [...this.#paths.values()]
-        .filter(({ repository, key }) => key === pathKey(route, endpoint, repository))
+        .filter(({ repository, key }) => key === pathKey(forRepository(route, repository), endpoint, repository))
         .sort((a, b) => b.at - a.at)
         .slice(0, SHOWN_PATHS)
         .map(({ repository, reason, at }) => ({ repository, reason, at: iso(Date.now() + at - now) }));

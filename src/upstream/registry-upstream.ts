@@ -1,6 +1,7 @@
 import type { Config } from '../config/config.ts';
 import type { Askers } from '../kit/askers.ts';
 import type { PoolLimits } from '../kit/fair-pool.ts';
+import { allCredentials, type Credentials, forRepository } from '../oci/credentials.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, Digest, Reference, RepositoryKey } from '../oci/names.ts';
 import type { BlobSink, BlobStream } from '../oci/transfer.ts';
@@ -188,14 +189,14 @@ class RegistryUpstream implements ManagedUpstream {
 
   async download(key: BlobKey, sink: BlobSink, signal: AbortSignal, askers?: Askers): Promise<void> {
     const subject = subjectOf(key, 'blobUnknown', key.digest);
-    const route = this.#route(key.registry);
+    const route = this.#route(key);
     try {
       await download(this.#context, route, key, sink, signal, askers);
     } catch (error) {
       // The owner of the sink gets its own error back.
       if (error instanceof SinkError) throw error.cause;
       signal.throwIfAborted();
-      throw toRegistryError(error, { ...subject, hidden: hiddenOf(route) });
+      throw toRegistryError(error, { ...subject, hidden: this.#hidden(key.registry, route) });
     }
   }
 
@@ -224,7 +225,7 @@ class RegistryUpstream implements ManagedUpstream {
     const subject = subjectOf(key, 'manifestUnknown', digest);
     const { referrersApi } = this.#context;
     const skips = (endpoint: URL) => referrersApi.isMissing(endpoint);
-    if (this.#route(key.registry).endpoints.every((text) => skips(new URL(text)))) return null;
+    if (this.#route(key).endpoints.every((text) => skips(new URL(text)))) return null;
     try {
       return await this.#document(
         subject,
@@ -326,24 +327,31 @@ class RegistryUpstream implements ManagedUpstream {
 
   /** Makes errors for clients of what went wrong. */
   async #reporting<T>(subject: RequestSubject, signal: AbortSignal, run: (route: Route) => Promise<T>): Promise<T> {
+    const route = this.#route(subject);
     try {
-      return await run(this.#route(subject.registry));
+      return await run(route);
     } catch (error) {
       signal.throwIfAborted();
       // Some registries distinguish a repository that they do not know from a missing manifest.
       const unknown = error instanceof StatusError && error.status === 404 && error.said.code === 'NAME_UNKNOWN';
       throw toRegistryError(error, {
         ...subject,
-        hidden: hiddenOf(this.#find(subject.registry)),
+        hidden: this.#hidden(subject.registry, route),
         ...(unknown ? { missing: 'nameUnknown' } : {}),
       });
     }
   }
 
-  #route(registry: string): Route {
+  /** What clients are not to read: of what was asked, and of the row as it is now. */
+  #hidden(registry: string, asked: Route): string[] {
+    return [...new Set([...hiddenOf(asked), ...hiddenOf(this.#find(registry))])];
+  }
+
+  /** As the table has it now, with the credentials of this repository. */
+  #route({ registry, repository }: RepositoryKey): Route {
     const route = this.#find(registry);
     if (route === undefined) throw new RegistryError('registryUnknown', { facts: { registry } });
-    return route;
+    return forRepository(route, repository);
   }
 }
 
@@ -364,10 +372,17 @@ function hiddenOf(route: Route | undefined): string[] {
   const endpoints = route.endpoints.map((endpoint) => new URL(endpoint));
   const projects = endpoints.map(projectOf).filter((project) => project !== null);
   const hosts = [...endpoints.map(({ hostname }) => hostname).filter((host) => host !== route.host), ...projects];
-  if (route.credentials === null) return hosts;
-  const { password } = route.credentials;
-  const basic = basicAuthorization(route.credentials).slice('Basic '.length);
-  // As a token endpoint may repeat them from what it was sent: the form of a POST, or a URL.
-  const encoded = [encodeURIComponent(password), new URLSearchParams({ p: password }).toString().slice('p='.length)];
-  return [...hosts, password, basic, ...encoded];
+  return [...hosts, ...allCredentials(route).flatMap(secretsOf)];
+}
+
+/** As a token endpoint may repeat them from what it was sent: a header, the form of a POST, or a URL. */
+function secretsOf(credentials: Credentials): string[] {
+  const { password } = credentials;
+  const basic = basicAuthorization(credentials).slice('Basic '.length);
+  return [
+    password,
+    basic,
+    encodeURIComponent(password),
+    new URLSearchParams({ p: password }).toString().slice('p='.length),
+  ];
 }

@@ -1,13 +1,13 @@
 import { LRUCache } from 'lru-cache';
 import { unlessAborted } from '../kit/async.ts';
 import type { AcquireOptions } from '../kit/fair-pool.ts';
+import type { Credentials } from '../oci/credentials.ts';
 import { parseAccept } from '../oci/media-types.ts';
 import type { BlobKey } from '../oci/names.ts';
 import {
   type AuthChallenge,
   type AuthScheme,
   basicAuthorization,
-  type Credentials,
   chooseScheme,
   parseChallenges,
   requireOwnRealm,

@@ -1,17 +1,17 @@
 import type { Askers } from '../kit/askers.ts';
+import type { HasCredentials } from '../oci/credentials.ts';
 import type { NamedContent } from '../oci/documents.ts';
 import type { Page } from '../oci/link.ts';
 import type { BlobKey, Digest, Reference, RepositoryKey } from '../oci/names.ts';
 import type { BlobSink, BlobStream } from '../oci/transfer.ts';
 
-/** What is needed to fetch from a registry; a `RegistryEntry` of the alias table has it. */
-export interface Route {
+/** What is needed to fetch from a registry; a `RegistryEntry` of the alias table has it. Requests go out with what `forRepository` makes of it. */
+export interface Route extends HasCredentials {
   readonly host: string;
   /** The pattern of the row that it comes from, where it has none of its own. */
   readonly pattern?: string;
   readonly endpoints: readonly string[];
   readonly proxy: string | null;
-  readonly credentials: { readonly username: string; readonly password: string } | null;
   /** Hosts outside its own domain that may be sent its credentials. */
   readonly realms: readonly string[];
   /** PEM of authorities that its own hosts' certificates may be signed by, besides those that the machine trusts; null for none. */

@@ -8,6 +8,10 @@ const quay: RegistryEntry = {
   endpoints: ['https://quay.io', 'http://10.0.0.5:5000/mirror'],
   proxy: 'socks5h://127.0.0.1:1080',
   credentials: { username: 'bot', password: 'sécret:"\'' },
+  named: [
+    { name: 'team-a', id: 2, for: ['team-a/*'], username: 'robot+a', password: 'sécret of a' },
+    { name: 'team-b', id: 2_147_483_646, for: ['team-b/app', 'team-b/*/x'], username: 'bot', password: 'of b' },
+  ],
   public: true,
   realms: ['auth.example.com', '[::1]:8443'],
   ca: '-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n',
@@ -19,6 +23,7 @@ const plain: RegistryEntry = {
   credentials: null,
   public: false,
   realms: [],
+  named: [],
   ca: null,
 };
 const alias = (name: string, registry: string, certificate = true): StoredAlias => ({ name, registry, certificate });
@@ -70,7 +75,7 @@ export function aliasStoreConformance(
     test('replaces by key, also a registry that aliases stand for', async () => {
       const { store } = await open();
       await apply(store, { putRegistries: [quay, plain], putAliases: [alias('a', 'quay.io')] });
-      const changed = { ...quay, credentials: null, proxy: null, public: false, realms: [], ca: null };
+      const changed = { ...quay, credentials: null, proxy: null, public: false, realms: [], named: [], ca: null };
       await apply(store, { putRegistries: [changed], putAliases: [alias('a', 'localhost:5000', false)] });
       expect((await store.load()).registries).toContainEqual(changed);
       expect((await store.load()).aliases).toEqual([alias('a', 'localhost:5000', false)]);

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { BlobRow, CacheIndex, Fact, KnownFact, NewBlob, PinRow, UsedBlob } from '../../src/cache/index-port.ts';
+import { DEFAULT_CREDENTIAL } from '../../src/oci/credentials.ts';
 import { type Digest, parseDigest, type RepositoryKey } from '../../src/oci/names.ts';
 
 const DAY = 86_400_000;
@@ -186,14 +187,14 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
     it('remembers what each repository said and gave; of two proofs the one without a credential counts', () => {
       const known = (fact: Partial<KnownFact>) => ({ said: null, gave: null, mediaType: null, ...fact });
       expect(index.factOf(APP, digestOf(1))).toBeNull();
-      index.addFacts([factOf(APP, 1, { said: 'credential' })], 0);
-      expect(index.factOf(APP, digestOf(1))).toEqual(known({ said: 'credential' }));
+      index.addFacts([factOf(APP, 1, { said: DEFAULT_CREDENTIAL })], 0);
+      expect(index.factOf(APP, digestOf(1))).toEqual(known({ said: DEFAULT_CREDENTIAL }));
       expect(index.factOf(TWIN, digestOf(1))).toBeNull();
       expect(index.factOf({ ...APP, repository: 'library/other' }, digestOf(1))).toBeNull();
-      index.addFacts([factOf(APP, 1, { gave: 'credential' }), factOf(APP, 1, { said: 'anyone' })], 0);
-      expect(index.factOf(APP, digestOf(1))).toEqual(known({ said: 'anyone', gave: 'credential' }));
+      index.addFacts([factOf(APP, 1, { gave: DEFAULT_CREDENTIAL }), factOf(APP, 1, { said: 'anyone' })], 0);
+      expect(index.factOf(APP, digestOf(1))).toEqual(known({ said: 'anyone', gave: DEFAULT_CREDENTIAL }));
       index.addFacts(
-        [factOf(APP, 1, { said: 'credential', gave: 'anyone' }), factOf(APP, 1, { gave: 'credential' })],
+        [factOf(APP, 1, { said: DEFAULT_CREDENTIAL, gave: 'anyone' }), factOf(APP, 1, { gave: DEFAULT_CREDENTIAL })],
         0,
       );
       expect(index.factOf(APP, digestOf(1))).toEqual(known({ said: 'anyone', gave: 'anyone' }));
@@ -213,11 +214,17 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
 
     it('tells who gave a digest; nobody by only saying it', () => {
       expect(index.giversOf(digestOf(1))).toEqual({ open: false, closedTo: [] });
-      index.addFacts([factOf(APP, 1, { said: 'anyone' }), factOf(TWIN, 1, { gave: 'credential' })], 0);
-      index.addFacts([factOf({ ...TWIN, repository: 'b' }, 1, { gave: 'credential' })], 0);
-      expect(index.giversOf(digestOf(1))).toEqual({ open: false, closedTo: ['ghcr.io'] });
+      index.addFacts([factOf(APP, 1, { said: 'anyone' }), factOf(TWIN, 1, { gave: DEFAULT_CREDENTIAL })], 0);
+      index.addFacts([factOf({ ...TWIN, repository: 'b' }, 1, { gave: DEFAULT_CREDENTIAL })], 0);
+      expect(index.giversOf(digestOf(1))).toEqual({
+        open: false,
+        closedTo: [{ registry: 'ghcr.io', credential: DEFAULT_CREDENTIAL }],
+      });
       index.addFacts([factOf(APP, 1, { gave: 'anyone' })], 0);
-      expect(index.giversOf(digestOf(1))).toEqual({ open: true, closedTo: ['ghcr.io'] });
+      expect(index.giversOf(digestOf(1))).toEqual({
+        open: true,
+        closedTo: [{ registry: 'ghcr.io', credential: DEFAULT_CREDENTIAL }],
+      });
       expect(index.giversOf(digestOf(2))).toEqual({ open: false, closedTo: [] });
     });
 
@@ -231,8 +238,8 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       expect(index.denyRepository(TWIN)).toBe(true);
       expect(index.giversOf(digestOf(1)).open).toBe(false);
       // Nothing of before comes back with what is said after.
-      index.addFacts([factOf(APP, 1, { said: 'credential' })], 0);
-      expect(index.factOf(APP, digestOf(1))).toEqual({ said: 'credential', gave: null, mediaType: null });
+      index.addFacts([factOf(APP, 1, { said: DEFAULT_CREDENTIAL })], 0);
+      expect(index.factOf(APP, digestOf(1))).toEqual({ said: DEFAULT_CREDENTIAL, gave: null, mediaType: null });
       expect(index.giversOf(digestOf(1)).open).toBe(false);
       expect(index.denyRepository(APP)).toBe(true);
       expect(index.factOf(APP, digestOf(1))).toBeNull();
@@ -443,11 +450,11 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
 
     it('keeps the last list that a repository gave to a question', () => {
       expect([index.lists.state(APP, 'tags'), kept(APP, 'tags'), index.lists.bytes()]).toEqual([null, null, 0]);
-      const whole = { ...listOf('["a"]', 10), next: null, cutAfter: 'a', shown: 'credential' as const };
+      const whole = { ...listOf('["a"]', 10), next: null, cutAfter: 'a', shown: DEFAULT_CREDENTIAL };
       index.lists.put(APP, 'tags', whole, owners, room);
       index.lists.put(TWIN, 'tags', listOf('["b"]', 20), owners, room);
       expect(kept(APP, 'tags')).toEqual(whole);
-      expect(index.lists.state(APP, 'tags')).toEqual({ shown: 'credential', checkedAt: 10 });
+      expect(index.lists.state(APP, 'tags')).toEqual({ shown: DEFAULT_CREDENTIAL, checkedAt: 10 });
       expect(kept(TWIN, 'tags')).toEqual(listOf('["b"]', 20));
       expect(kept(APP, 'referrers')).toBeNull();
       const bytes = index.lists.bytes();
@@ -455,7 +462,11 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       index.lists.put(APP, 'tags', { ...whole, checkedAt: 30, shown: 'anyone' }, owners, room);
       expect(kept(APP, 'tags')).toEqual({ ...whole, checkedAt: 30, shown: 'anyone' });
       index.lists.put(APP, 'tags', { ...whole, body: Buffer.from('["a","b"]'), cutAfter: null }, owners, room);
-      expect(kept(APP, 'tags')).toMatchObject({ body: Buffer.from('["a","b"]'), cutAfter: null, shown: 'credential' });
+      expect(kept(APP, 'tags')).toMatchObject({
+        body: Buffer.from('["a","b"]'),
+        cutAfter: null,
+        shown: DEFAULT_CREDENTIAL,
+      });
       expect(index.lists.bytes()).toBe(bytes + 4);
       index.lists.drop(APP, 'tags');
       index.lists.drop({ ...APP, repository: 'none' }, 'tags');

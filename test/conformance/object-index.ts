@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { MAX_GIVERS, type ObjectIndex } from '../../src/cache/object-index.ts';
+import { type Giver, MAX_GIVERS, type ObjectIndex } from '../../src/cache/object-index.ts';
 import { FencedError, type Locks } from '../../src/kit/locks.ts';
+import { DEFAULT_CREDENTIAL } from '../../src/oci/credentials.ts';
 import { contentOf } from '../support/cache-rig.ts';
 
 /** A store of the index; its clock is the test's where `advance` can move it. */
@@ -19,7 +20,10 @@ const object = (name: string, size = 10) => ({
   kind: 'blob' as const,
   size,
 });
-const giver = (registry: string, repository: string, open = true) => ({ repository: { registry, repository }, open });
+const giver = (registry: string, repository: string, open = true, credential = DEFAULT_CREDENTIAL): Giver => ({
+  repository: { registry, repository },
+  shown: open ? 'anyone' : credential,
+});
 
 /** What every `ObjectIndex` keeps to. */
 export function objectIndexConformance(name: string, open: () => Promise<ObjectIndexHarness>): void {

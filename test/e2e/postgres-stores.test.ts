@@ -90,7 +90,7 @@ describeWith(POSTGRES, 'over PostgreSQL', () => {
     const url = await server.createDatabase();
     const { aliases, certificates, challenges } = await openNode(url);
     const [at, host, directory, key] = [Date.now(), 'hub.example.com', 'https://ca.example/directory', 'geheim'];
-    const registry = { endpoints: ['https://quay.io'], public: false, realms: [], ca: null };
+    const registry = { endpoints: ['https://quay.io'], public: false, realms: [], named: [], ca: null };
     const proxy = 'socks5://me:geheim@10.0.0.1:1080';
     const credentials = { username: 'me', password: 'geheim' };
     await aliases.apply({ putRegistries: [{ ...registry, host: 'quay.io', proxy, credentials }] }, 0);

@@ -13,7 +13,7 @@ import { makeTestCa } from '../support/test-ca.ts';
 
 const WAIT = { timeout: 40_000, interval: 20 };
 const registry = (host: string): RegistryEntry => ({
-  ...{ host, endpoints: [`https://${host}`], proxy: null, public: false, realms: [], ca: null },
+  ...{ host, endpoints: [`https://${host}`], proxy: null, public: false, realms: [], named: [], ca: null },
   credentials: { username: 'bot', password: 'quite secret' },
 });
 

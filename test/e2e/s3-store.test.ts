@@ -39,7 +39,7 @@ describeWith(['versitygw'], 'an S3 server', () => {
     const contents = Array.from({ length: 5 }, () => contentOf(randomBytes(MIB)));
     for (const { digest, bytes } of contents) {
       await tier.store(digest, sourceOf(bytes), signal);
-      await objects.put({ digest, kind: 'blob', size: MIB }, [{ repository, open: true }]);
+      await objects.put({ digest, kind: 'blob', size: MIB }, [{ repository, shown: 'anyone' }]);
       await new Promise((resolve) => setTimeout(resolve, 2));
     }
     const [oldest, old, third, ...newest] = contents.map(({ digest }) => digest);

@@ -195,6 +195,7 @@ describe('aliases and registries', () => {
       credentials: false,
       public: false,
       realms: [],
+      named: [],
     });
     const [certificate] = await json('cert ls --json');
     expect(Object.keys(certificate)).toEqual(

@@ -23,7 +23,7 @@ const ASKED: BlobRequest = {
     registry: 'docker.io',
     repository: 'library/app',
     digest: digestOf(`sha256:${'a'.repeat(64)}`),
-    closed: false,
+    opener: null,
   },
   client: '192.0.2.7',
   begin: true,

@@ -21,7 +21,7 @@ async function checks(...rows: (Partial<RegistryEntry> & { host: string; endpoin
   const registries = new Map(
     rows.map((row): [string, RegistryEntry] => [
       row.host,
-      { proxy: null, credentials: null, public: false, realms: [], ca: null, ...row },
+      { proxy: null, credentials: null, public: false, realms: [], named: [], ca: null, ...row },
     ]),
   );
   const deps = {

@@ -39,7 +39,16 @@ const https = (fake: FakeRegistry) => `https://localhost:${portOf(fake.url)}`;
 async function tried(endpoint: string, row: Partial<RegistryEntry> = {}): Promise<EndpointVerdict> {
   const config = { upstream: { proxy: null, caFile: null } } as unknown as Config;
   const pseudonym = 'registry-gateway-0123456789abcdef';
-  const route = { host: 'r.test', proxy: null, credentials: null, public: false, realms: [], ca: null, ...row };
+  const route = {
+    host: 'r.test',
+    proxy: null,
+    credentials: null,
+    public: false,
+    realms: [],
+    named: [],
+    ca: null,
+    ...row,
+  };
   const known = ['quay.io', 'ghcr.io', 'registry.k8s.io'];
   const entry = { ...route, endpoints: [endpoint] };
   const [verdict] = await tryRegistry({ config, pseudonym }, entry, known, new AbortController().signal);
@@ -241,6 +250,7 @@ describe('a proxy', () => {
       credentials: null,
       public: false,
       realms: [],
+      named: [],
       ca: null,
     };
     const answer: RegistryAnswer = {

@@ -260,6 +260,7 @@ describe('credentials', () => {
       proxy: null,
       credentials,
       realms: [],
+      named: [],
       ca: null,
     });
     expect((await failure(get(upstream))).kind).toBe('credentialsWithheld');
@@ -313,6 +314,7 @@ describe('credentials', () => {
       proxy: null,
       credentials,
       realms: [],
+      named: [],
       ca: null,
     });
     await get(upstream);
@@ -322,6 +324,7 @@ describe('credentials', () => {
       proxy: null,
       credentials: null,
       realms: [],
+      named: [],
       ca: null,
     });
     await failure(get(upstream));

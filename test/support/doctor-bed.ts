@@ -71,7 +71,7 @@ export async function plant(faults: Plant): Promise<Check[]> {
   const registries = faults.registries ?? [];
   const rows = registries.map((row): [string, RegistryEntry] => [
     row.host,
-    { proxy: null, credentials: null, public: false, realms: [], ca: null, ...row },
+    { proxy: null, credentials: null, public: false, realms: [], named: [], ca: null, ...row },
   ]);
   const hosts = new Map<string, AliasEntry>([
     [ALIAS, { name: 'hub', host: ALIAS, registry: 'docker.io', certificate: true }],

@@ -39,7 +39,16 @@ export function snapshotOf(
 }
 
 function registryEntry(host: string): RegistryEntry {
-  return { host, endpoints: [`https://${host}`], proxy: null, credentials: null, public: false, realms: [], ca: null };
+  return {
+    host,
+    endpoints: [`https://${host}`],
+    proxy: null,
+    credentials: null,
+    public: false,
+    realms: [],
+    named: [],
+    ca: null,
+  };
 }
 
 /** Certificates of a local CA, with everything that the edge reads in a test's hands. */

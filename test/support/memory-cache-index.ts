@@ -10,6 +10,7 @@ import type {
   ManifestRow,
   NewBlob,
   NewManifest,
+  RegistryCredential,
   Scrubbed,
   Shown,
   TagPlace,
@@ -135,8 +136,8 @@ export class MemoryCacheIndex implements CacheIndex {
       const wins = fact.gave !== null || known?.gave == null;
       this.#facts.set(key, {
         ...fact,
-        said: further(fact.said, known?.said),
-        gave: further(fact.gave, known?.gave),
+        said: further(known?.said, fact.said),
+        gave: further(known?.gave, fact.gave),
         mediaType: (wins ? (fact.mediaType ?? known?.mediaType) : (known?.mediaType ?? fact.mediaType)) ?? null,
         seen: Math.max(known?.seen ?? 0, Math.floor(at / DAY)),
       });
@@ -150,8 +151,12 @@ export class MemoryCacheIndex implements CacheIndex {
 
   giversOf(digest: Digest): Givers {
     const given = [...this.#facts.values()].filter((fact) => fact.digest === digest && fact.gave !== null);
-    const closed = given.filter(({ gave }) => gave === 'credential').map(({ repository }) => repository.registry);
-    return { open: given.some(({ gave }) => gave === 'anyone'), closedTo: [...new Set(closed)] };
+    const closed = new Map<string, RegistryCredential>();
+    for (const { gave, repository } of given) {
+      if (gave === null || gave === 'anyone') continue;
+      closed.set(`${repository.registry} ${gave}`, { registry: repository.registry, credential: gave });
+    }
+    return { open: given.some(({ gave }) => gave === 'anyone'), closedTo: [...closed.values()] };
   }
 
   denyRepository(repository: RepositoryKey): boolean {
@@ -331,8 +336,8 @@ function unused({ digest, size, created, checkedAt }: UsedBlob): BlobRow {
   return { digest, size, created, checkedAt };
 }
 
-function further(one: Shown | null, other: Shown | null | undefined): Shown | null {
-  return one === 'anyone' || other === 'anyone' ? 'anyone' : (one ?? other ?? null);
+function further(known: Shown | null | undefined, added: Shown | null): Shown | null {
+  return known === 'anyone' || added === 'anyone' ? 'anyone' : (added ?? known ?? null);
 }
 
 function sortedAfter<T extends { readonly digest: Digest }>(rows: Map<Digest, T>, after: Digest | null): T[] {

@@ -45,8 +45,8 @@ export class MemoryObjectIndex implements ObjectIndex {
     const known = this.#entries.get(digest)?.givers ?? new Map<string, Giver>();
     for (const giver of givers) {
       const id = repositoryId(giver.repository);
-      const open = giver.open || known.get(id)?.open === true;
-      if (known.size < MAX_GIVERS || known.has(id)) known.set(id, { repository: giver.repository, open });
+      const shown = known.get(id)?.shown === 'anyone' ? 'anyone' : giver.shown;
+      if (known.size < MAX_GIVERS || known.has(id)) known.set(id, { repository: giver.repository, shown });
     }
     this.#entries.set(digest, {
       object: { digest, kind, size, lastUse: this.#now(), condemnedAt: null },

@@ -1,6 +1,7 @@
 import { type BlobTier, type ListedObject, MissingObject } from '../../src/cache/blob-tier.ts';
 import type { ByteSource } from '../../src/kit/byte-source.ts';
 import type { Extent } from '../../src/kit/interval-set.ts';
+import { DEFAULT_CREDENTIAL } from '../../src/oci/credentials.ts';
 import type { Digest } from '../../src/oci/names.ts';
 import { sourceOf } from './byte-source.ts';
 import { readAll } from './cache-rig.ts';
@@ -29,7 +30,9 @@ export class MemoryTier implements BlobTier {
   ): Promise<void> {
     this.blobs.set(digest, bytes);
     const repository = { registry, repository: 'another/one' };
-    await this.objects.put({ digest, kind: 'blob', size }, [{ repository, open }]);
+    await this.objects.put({ digest, kind: 'blob', size }, [
+      { repository, shown: open ? 'anyone' : DEFAULT_CREDENTIAL },
+    ]);
   }
 
   async stat(digest: Digest): Promise<{ size: number } | null> {

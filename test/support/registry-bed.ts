@@ -1,4 +1,5 @@
 import type { RegistryEntry, TableSnapshot } from '../../src/aliases/table.ts';
+import type { NamedCredentials } from '../../src/oci/credentials.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
 import { type Digest, parseDigest, parseReference, type Reference, type What } from '../../src/oci/names.ts';
 import type { SharedDownloads } from '../../src/proxy/blob-fills.ts';
@@ -16,6 +17,7 @@ export interface BedRegistry {
   /** Default: the fake alone. */
   readonly endpoints?: readonly string[];
   readonly credentials?: { readonly username: string; readonly password: string };
+  readonly named?: readonly NamedCredentials[];
   readonly public?: boolean;
   readonly realms?: readonly string[];
   readonly ca?: string;
@@ -118,6 +120,7 @@ export class RegistryBed {
       endpoints: row.endpoints ?? [row.fake.url],
       proxy: null,
       credentials: row.credentials ?? null,
+      named: row.named ?? [],
       public: row.public ?? false,
       realms: row.realms ?? [],
       ca: row.ca ?? null,

@@ -27,7 +27,7 @@ export function startUpstream(
 ): TestUpstream {
   const table = new Map<string, Route>();
   for (const [host, route] of Object.entries(routes))
-    table.set(host, { host, proxy: null, credentials: null, realms: [], ca: null, ...route });
+    table.set(host, { host, proxy: null, credentials: null, realms: [], named: [], ca: null, ...route });
   const upstream = createUpstream({
     route: (registry) => table.get(registry),
     pseudonym: 'registry-gateway-0123456789abcdef',

@@ -20,8 +20,8 @@ export interface LayersOptions {
   readonly storage: DistributionStorage;
   /** Whose content it is; null where the first part of each repository's name says so. */
   readonly registry: string | null;
-  /** Registries to which the pull-through cache showed credentials: what they gave is theirs alone. */
-  readonly closed: (registry: string) => boolean;
+  /** How far what a repository gave to the pull-through cache is a proof: with the credentials that it showed, or without. */
+  readonly shown: (repository: RepositoryKey) => Shown;
   readonly link: boolean;
   readonly table: () => TableSnapshot;
   readonly intake: Intake;
@@ -119,8 +119,8 @@ class LayersImport {
 
   /** False where there is no room for more. */
   async #repository({ name, key, tags }: Found): Promise<boolean> {
-    const { storage, intake, closed } = this.#options;
-    const shown: Shown = closed(key.registry) ? 'credential' : 'anyone';
+    const { storage, intake } = this.#options;
+    const shown = this.#options.shown(key);
     const taken = new Set<Digest>();
     let room = true;
     for (const digest of await storage.manifests(name)) {

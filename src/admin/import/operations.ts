@@ -3,6 +3,7 @@ import type { RegistryDeclaration } from '../../aliases/import-export.ts';
 import { registryOf } from '../../aliases/lookup.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
 import { steadyNow } from '../../kit/time.ts';
+import { DEFAULT_CREDENTIAL, openerOf } from '../../oci/credentials.ts';
 import type { LayersImported, Operation } from '../contract.ts';
 import { type OperationsDeps, parseInput } from '../operation.ts';
 import { DistributionStorage } from './distribution-storage.ts';
@@ -46,8 +47,11 @@ export function importOperations(deps: OperationsDeps): Record<string, Operation
           storage: await DistributionStorage.open(root),
           registry: own?.host ?? null,
           // Of the table, credentials that another program had are those of the row; of a registry alone, as its configuration says.
-          closed: (host) =>
-            own === null ? (registryOf(table.snapshot(), host)?.credentials ?? null) !== null : closed,
+          shown: (key) => {
+            if (own !== null) return closed ? DEFAULT_CREDENTIAL : 'anyone';
+            const row = registryOf(table.snapshot(), key.registry);
+            return (row === undefined ? null : openerOf(row, key.repository)) ?? 'anyone';
+          },
           link,
           table: table.snapshot,
           intake: deps.cache().intake,

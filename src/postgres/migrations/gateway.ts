@@ -6,6 +6,7 @@ import { nodes } from './004-nodes.ts';
 import { objects } from './005-objects.ts';
 import { denials } from './006-denials.ts';
 import { released } from './007-released.ts';
+import { credentials } from './008-credentials.ts';
 import { history } from './009-history.ts';
 import { warm } from './010-warm.ts';
 
@@ -21,6 +22,7 @@ export const gatewayMigrations: readonly Migration[] = [
   objects,
   denials,
   released,
+  credentials,
   history,
   warm,
 ];

@@ -287,6 +287,16 @@ const pins: Migration = {
   `,
 };
 
+/** Which of a registry's credentials `said`, `gave` and `shown` were with, where they were: until now its only ones. */
+const credentials: Migration = {
+  name: 'which credentials opened it',
+  sql: `
+    ALTER TABLE facts ADD COLUMN said_by INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE facts ADD COLUMN gave_by INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE lists ADD COLUMN shown_by INTEGER NOT NULL DEFAULT 1;
+  `,
+};
+
 /** Schema of `cache.db`: what the cache directory holds. It has a file of its own, since losing it loses nothing and it is written to often. */
 export const cacheMigrations: readonly Migration[] = [
   inventory,
@@ -298,4 +308,5 @@ export const cacheMigrations: readonly Migration[] = [
   lists,
   uploads,
   pins,
+  credentials,
 ];

@@ -11,6 +11,7 @@ import { tokens } from './009-tokens.ts';
 import { dnsChallenges } from './010-dns-challenges.ts';
 import { objects } from './011-objects.ts';
 import { released } from './012-released.ts';
+import { credentials } from './013-credentials.ts';
 import { history } from './014-history.ts';
 import { warm } from './015-warm.ts';
 
@@ -28,6 +29,7 @@ export const gatewayMigrations: readonly Migration[] = [
   dnsChallenges,
   objects,
   released,
+  credentials,
   history,
   warm,
 ];

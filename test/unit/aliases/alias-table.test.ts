@@ -156,6 +156,7 @@ describe('changes', () => {
       credentials,
       public: true,
       realms: [],
+      named: [],
       ca: null,
     });
     const realms = ['Auth.Example.com', 'auth.example.com', '10.0.0.9:8443'];

@@ -2,13 +2,13 @@ import { describe, expect, test } from 'vitest';
 import {
   defaultEndpoints,
   parseAliasName,
-  parseCredentials,
   parseEndpoint,
   parseEndpoints,
   parseRealm,
   parseRegistryHost,
   parseRegistryProxy,
 } from '../../../src/aliases/names.ts';
+import { parseCredentials } from '../../../src/aliases/registry-credentials.ts';
 import { refusal } from '../../support/refusal.ts';
 
 const DOMAIN = 'cr.example.com';

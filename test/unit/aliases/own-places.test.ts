@@ -65,7 +65,7 @@ test('an import, with all other rows', async () => {
 
 test('a row of an earlier version is no reason to refuse another change', async () => {
   const store = new MemoryAliasStore();
-  const row = { proxy: null, credentials: null, public: false, realms: [], ca: null };
+  const row = { proxy: null, credentials: null, public: false, realms: [], named: [], ca: null };
   const self = { host: 'cr.example.com', endpoints: ['https://cr.example.com'], ...row };
   await store.apply({ putRegistries: [self] }, 0);
   const one = await table('cr.example.com', store);

@@ -44,6 +44,7 @@ describe('Docker Hub is one registry, whichever of its names it is given', () =>
       credentials: null,
       public: false,
       realms: [],
+      named: [],
       ca: null,
     };
     await store.apply(
@@ -95,6 +96,7 @@ describe('patterns', () => {
       credentials: null,
       public: false,
       realms: [],
+      named: [],
       ca: null,
     });
     for (const other of [

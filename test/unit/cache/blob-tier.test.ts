@@ -74,7 +74,7 @@ describe('the second level of the cache', () => {
     expect(tier.blobs.get(content.digest)?.equals(content.bytes)).toBe(true);
     expect(tier.calls).toEqual([`store ${SIZE}`]);
     expect((await tier.objects.find(content.digest))?.givers).toEqual([
-      { repository: { registry: content.key.registry, repository: content.key.repository }, open: true },
+      { repository: { registry: content.key.registry, repository: content.key.repository }, shown: 'anyone' },
     ]);
     expect(rig.cache.admin.stats()).toMatchObject({ bytesFetched: SIZE, bytesServed: SIZE });
 
@@ -114,7 +114,7 @@ describe('the second level of the cache', () => {
       const content = someContent();
       await tier.holds(content.digest, content.bytes, 'other.example');
       await tier.objects.put({ digest: content.digest, kind: 'blob', size: SIZE }, [
-        { repository: content.key, open: true },
+        { repository: content.key, shown: 'anyone' },
       ]);
       const { shared } = rig.cache;
       if (shared === null) throw new Error('no shared store');
@@ -122,7 +122,7 @@ describe('the second level of the cache', () => {
       // The index is away: nobody can tell it.
       tier.objects.deny = () => Promise.reject(new Error('the index is away'));
       deny(shared, content);
-      const left = [{ repository: { registry: 'other.example', repository: 'another/one' }, open: true }];
+      const left = [{ repository: { registry: 'other.example', repository: 'another/one' }, shown: 'anyone' }];
       expect(await shared.givers(content.digest)).toEqual(left);
       expect((await tier.objects.find(content.digest))?.givers).toHaveLength(2);
     },

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { Facts } from '../../../src/cache/facts.ts';
 import type { Fact, KnownFact } from '../../../src/cache/index-port.ts';
+import { DEFAULT_CREDENTIAL } from '../../../src/oci/credentials.ts';
 import type { RepositoryKey } from '../../../src/oci/names.ts';
 import { digestOf } from '../../conformance/cache-index.ts';
 import { MemoryCacheIndex } from '../../support/memory-cache-index.ts';
@@ -44,16 +45,16 @@ describe('what repositories said and gave', () => {
   it('is known at once, before and after it is written, by registry and repository', () => {
     const { index, facts } = make();
     expect(facts.of(APP, digestOf(1))).toBeNull();
-    facts.add([factOf(APP, 1, { said: 'credential' })]);
-    expect(facts.of(APP, digestOf(1))).toEqual({ said: 'credential', gave: null, mediaType: null });
+    facts.add([factOf(APP, 1, { said: DEFAULT_CREDENTIAL })]);
+    expect(facts.of(APP, digestOf(1))).toEqual({ said: DEFAULT_CREDENTIAL, gave: null, mediaType: null });
     expect(facts.of(TWIN, digestOf(1))).toBeNull();
     facts.add([factOf(APP, 1, { gave: 'anyone', mediaType: 'a/b' })]);
-    const known = { said: 'credential', gave: 'anyone', mediaType: 'a/b' };
+    const known = { said: DEFAULT_CREDENTIAL, gave: 'anyone', mediaType: 'a/b' };
     expect(facts.of(APP, digestOf(1))).toEqual(known);
     expect(index.factOf(APP, digestOf(1))).toBeNull();
     facts.flushAll();
     expect([index.factOf(APP, digestOf(1)), facts.of(APP, digestOf(1))]).toEqual([known, known]);
-    facts.add([factOf(APP, 1, { said: 'credential', mediaType: 'a/lie' })]);
+    facts.add([factOf(APP, 1, { said: DEFAULT_CREDENTIAL, mediaType: 'a/lie' })]);
     facts.flushAll();
     expect(facts.of(APP, digestOf(1))).toEqual(known);
     // Nothing new is not written.
@@ -63,11 +64,17 @@ describe('what repositories said and gave', () => {
   it('makes givers known at once', () => {
     const { facts } = make();
     expect(facts.giversOf(digestOf(1))).toEqual({ open: false, closedTo: [] });
-    facts.add([factOf(APP, 1, { said: 'anyone' }), factOf(TWIN, 1, { gave: 'credential' })]);
-    expect(facts.giversOf(digestOf(1))).toEqual({ open: false, closedTo: ['ghcr.io'] });
+    facts.add([factOf(APP, 1, { said: 'anyone' }), factOf(TWIN, 1, { gave: DEFAULT_CREDENTIAL })]);
+    expect(facts.giversOf(digestOf(1))).toEqual({
+      open: false,
+      closedTo: [{ registry: 'ghcr.io', credential: DEFAULT_CREDENTIAL }],
+    });
     facts.flushAll();
     facts.add([factOf(APP, 1, { gave: 'anyone' })]);
-    expect(facts.giversOf(digestOf(1))).toEqual({ open: true, closedTo: ['ghcr.io'] });
+    expect(facts.giversOf(digestOf(1))).toEqual({
+      open: true,
+      closedTo: [{ registry: 'ghcr.io', credential: DEFAULT_CREDENTIAL }],
+    });
   });
 
   it('is written a few hundred at a time, the rest by itself', async () => {
@@ -90,16 +97,16 @@ describe('what repositories said and gave', () => {
 
   it('waits where the index cannot be written, and is written once it can', () => {
     const { index, facts } = make();
-    facts.add([factOf(APP, 1, { gave: 'credential' })]);
+    facts.add([factOf(APP, 1, { gave: DEFAULT_CREDENTIAL })]);
     index.failing = true;
     for (const write of [() => facts.flush(), () => facts.flushAll()]) expect(write).toThrow('the disk is full');
     expect([facts.of(APP, digestOf(1))?.gave, facts.giversOf(digestOf(1)).closedTo]).toEqual([
-      'credential',
-      ['docker.io'],
+      DEFAULT_CREDENTIAL,
+      [{ registry: 'docker.io', credential: DEFAULT_CREDENTIAL }],
     ]);
     index.failing = false;
     facts.flush();
-    expect(index.factOf(APP, digestOf(1))?.gave).toBe('credential');
+    expect(index.factOf(APP, digestOf(1))?.gave).toBe(DEFAULT_CREDENTIAL);
   });
 });
 

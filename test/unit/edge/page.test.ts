@@ -6,7 +6,16 @@ import { TEXTS } from '../../../src/edge/page/texts.ts';
 import { forStrangers, isStranger } from '../../../src/edge/page/visible.ts';
 
 describe('what a stranger is told', () => {
-  const entry = { host: 'quay.io', endpoints: [], proxy: null, credentials: null, public: false, realms: [], ca: null };
+  const entry = {
+    host: 'quay.io',
+    endpoints: [],
+    proxy: null,
+    credentials: null,
+    public: false,
+    realms: [],
+    named: [],
+    ca: null,
+  };
   const credentials = { username: 'ada', password: 'secret' };
 
   test.each([

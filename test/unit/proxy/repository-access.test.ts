@@ -15,7 +15,16 @@ const X = digestOf('x');
 function make() {
   const registries = new Map<string, RegistryEntry>();
   const put = (host: string, more: Partial<RegistryEntry> = {}): RegistryEntry => {
-    const entry = { host, endpoints: [], proxy: null, credentials: null, realms: [], public: false, ...more };
+    const entry = {
+      host,
+      endpoints: [],
+      proxy: null,
+      credentials: null,
+      realms: [],
+      named: [],
+      public: false,
+      ...more,
+    };
     registries.set(host, entry as RegistryEntry);
     return entry as RegistryEntry;
   };

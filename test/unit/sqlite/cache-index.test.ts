@@ -2,6 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { DEFAULT_CREDENTIAL } from '../../../src/oci/credentials.ts';
 import type { Digest, RepositoryKey } from '../../../src/oci/names.ts';
 import { CACHE_SQL, SqliteCacheIndex } from '../../../src/sqlite/cache-index.ts';
 import { openDatabase } from '../../../src/sqlite/database.ts';
@@ -261,10 +262,13 @@ describe('the cache index in SQLite', () => {
     expect(fact(open_, 'manifest')).toEqual({ said: 'anyone', gave: 'anyone', mediaType: 'a/b' });
     expect(fact(open_, 'absent')).toEqual({ said: 'anyone', gave: null, mediaType: null });
     expect(fact(evil, 'secret')).toEqual({ said: 'anyone', gave: null, mediaType: null });
-    expect(fact(closed, 'secret')).toEqual({ said: 'credential', gave: 'credential', mediaType: null });
-    expect(fact(closed, 'private absent')).toEqual({ said: 'credential', gave: null, mediaType: null });
+    expect(fact(closed, 'secret')).toEqual({ said: DEFAULT_CREDENTIAL, gave: DEFAULT_CREDENTIAL, mediaType: null });
+    expect(fact(closed, 'private absent')).toEqual({ said: DEFAULT_CREDENTIAL, gave: null, mediaType: null });
     expect(index.giversOf(digestOf('open'))).toEqual({ open: true, closedTo: [] });
-    expect(index.giversOf(digestOf('secret'))).toEqual({ open: false, closedTo: ['private.example'] });
+    expect(index.giversOf(digestOf('secret'))).toEqual({
+      open: false,
+      closedTo: [{ registry: 'private.example', credential: DEFAULT_CREDENTIAL }],
+    });
     expect(index.totals()).toMatchObject({ facts: 6, tags: 1, manifests: 1 });
     expect(index.tag(open_!, '1', 'oci')?.digest).toBe(digestOf('manifest'));
     expect(index.denyRepository(open_!)).toBe(true);

@@ -12,7 +12,7 @@ const [FIRST, SECOND] = [new URL('https://first.test'), new URL('https://second.
 
 function route(...endpoints: URL[]): Route {
   const urls = (endpoints.length === 0 ? [FIRST] : endpoints).map(({ href }) => href);
-  return { host: 'r.test', endpoints: urls, proxy: null, credentials: null, realms: [], ca: null };
+  return { host: 'r.test', endpoints: urls, proxy: null, credentials: null, realms: [], named: [], ca: null };
 }
 
 function refused(endpoint = FIRST): ConnectError {

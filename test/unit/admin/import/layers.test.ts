@@ -8,6 +8,7 @@ import { importLayers } from '../../../../src/admin/import/layers.ts';
 import { newRegistry } from '../../../../src/aliases/names.ts';
 import { fromRows } from '../../../../src/aliases/snapshot.ts';
 import { type Cache, createCache } from '../../../../src/cache/cache.ts';
+import { DEFAULT_CREDENTIAL } from '../../../../src/oci/credentials.ts';
 import { acceptClass, OCI_MANIFEST } from '../../../../src/oci/media-types.ts';
 import type { Digest } from '../../../../src/oci/names.ts';
 import { openCacheIndex } from '../../../../src/sqlite/open-cache-index.ts';
@@ -100,7 +101,7 @@ async function importing(registry: string | null = 'quay.io', closed = false) {
   return importLayers({
     storage: await DistributionStorage.open(root),
     registry,
-    closed: () => closed,
+    shown: () => (closed ? DEFAULT_CREDENTIAL : 'anyone'),
     link: false,
     table,
     intake: cache.admin.intake,
@@ -133,8 +134,11 @@ describe('whose the layers are', () => {
   test('what credentials opened is closed', async () => {
     const { layer } = putImage('org/app', '1');
     await importing('quay.io', true);
-    expect(cache.facts.of(at('org/app'), layer)).toMatchObject({ gave: 'credential' });
-    expect(cache.facts.giversOf(layer)).toEqual({ open: false, closedTo: ['quay.io'] });
+    expect(cache.facts.of(at('org/app'), layer)).toMatchObject({ gave: DEFAULT_CREDENTIAL });
+    expect(cache.facts.giversOf(layer)).toEqual({
+      open: false,
+      closedTo: [{ registry: 'quay.io', credential: DEFAULT_CREDENTIAL }],
+    });
   });
 
   test('a layer that the repository has no link to was not given through it', async () => {
