@@ -1,5 +1,11 @@
 import http from 'node:http';
-import { type ImageSource, type SourceBlob, SourceError, type SourceManifest } from '../images/image-source.ts';
+import {
+  GATEWAY_GONE,
+  type ImageSource,
+  type SourceBlob,
+  SourceError,
+  type SourceManifest,
+} from '../images/image-source.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { readBounded } from '../kit/http.ts';
 import { isObject, parseJsonObject } from '../kit/json.ts';
@@ -39,7 +45,7 @@ export class SocketSource implements ImageSource {
     const response = await this.#get(repository, `manifests/${text}`, signal);
     const digest = parseDigest(String(response.headers['docker-content-digest']));
     if (digest === null) throw new TypeError('a manifest without its digest');
-    const body = await readBounded(response, MAX_DOCUMENT);
+    const body = await readWhole(response, signal);
     const { 'content-type': mediaType = '', warning } = response.headers;
     return { digest, mediaType, body, warning: typeof warning === 'string' ? warning : null };
   }
@@ -50,22 +56,26 @@ export class SocketSource implements ImageSource {
     const length = response.headers['content-length'];
     return {
       size: length === undefined ? undefined : from + Number(length),
-      body: new ResponseSource(response, length === undefined ? undefined : Number(length)),
+      body: new ResponseSource(response, length === undefined ? undefined : Number(length), signal),
     };
   }
 
   async referrers(repository: RepositoryKey, digest: Digest, signal: AbortSignal): Promise<Uint8Array> {
-    return await readBounded(await this.#get(repository, `referrers/${digest}`, signal), MAX_DOCUMENT);
+    return await readWhole(await this.#get(repository, `referrers/${digest}`, signal), signal);
   }
 
   async *tags(repository: RepositoryKey, signal: AbortSignal): AsyncIterable<readonly string[]> {
     const response = await this.#get(repository, 'tags/list', signal);
     let rest = '';
     response.setEncoding('utf8');
-    for await (const chunk of response) {
-      const lines = (rest + String(chunk)).split('\n');
-      rest = lines.pop() ?? '';
-      for (const line of lines) yield JSON.parse(line) as string[];
+    try {
+      for await (const chunk of response) {
+        const lines = (rest + String(chunk)).split('\n');
+        rest = lines.pop() ?? '';
+        for (const line of lines) yield JSON.parse(line) as string[];
+      }
+    } catch (error) {
+      throw brokenOff(error, signal);
     }
   }
 
@@ -80,10 +90,12 @@ export class SocketSource implements ImageSource {
     headers: http.OutgoingHttpHeaders = {},
   ): Promise<http.IncomingMessage> {
     const path = `/v2/${encodeURIComponent(registry)}/${repository}/${what}`;
-    const response = await this.#send(path, signal, headers);
+    const response = await this.#send(path, signal, headers).catch((error: unknown) => {
+      throw brokenOff(error, signal);
+    });
     const { statusCode = 500 } = response;
     if (statusCode === 200 || statusCode === 206) return response;
-    throw refusal(statusCode, response.headers['retry-after'], await readBounded(response, MAX_DOCUMENT));
+    throw refusal(statusCode, response.headers['retry-after'], await readWhole(response, signal));
   }
 
   async #send(
@@ -97,7 +109,8 @@ export class SocketSource implements ImageSource {
       const to = { socketPath: socket.path, path, agent: this.#agent };
       const sent = http.get({ ...to, signal, headers: { host: 'admin', ...headers } });
       sent.once('response', resolve);
-      sent.once('error', reject);
+      // Later ones are told by the answer's body too, and are for nobody here.
+      sent.on('error', reject);
       return await promise;
     } finally {
       await socket.close();
@@ -105,17 +118,29 @@ export class SocketSource implements ImageSource {
   }
 }
 
+/** @throws {SourceError} where the gateway ends meanwhile */
+async function readWhole(response: http.IncomingMessage, signal: AbortSignal): Promise<Buffer> {
+  try {
+    return await readBounded(response, MAX_DOCUMENT);
+  } catch (error) {
+    throw brokenOff(error, signal);
+  }
+}
+
+/** The gateway is gone, for now: whoever asks for the same once more, when it is up again, is answered. */
+function brokenOff(error: unknown, signal: AbortSignal): unknown {
+  signal.throwIfAborted();
+  if ((error as NodeJS.ErrnoException).code === undefined) return error;
+  return new SourceError(503, GATEWAY_GONE, 'the gateway ended while images were read from it');
+}
+
 function refusal(status: number, retryAfter: string | undefined, body: Uint8Array): SourceError {
   const errors = parseJsonObject(body)?.errors;
   const first: unknown = Array.isArray(errors) ? errors[0] : null;
   const { code, message } = isObject(first) ? first : {};
   const said = typeof message === 'string' ? message : `the gateway answered ${status}`;
-  return new SourceError(
-    status,
-    String(code ?? 'UNKNOWN'),
-    said,
-    retryAfter === undefined ? undefined : Number(retryAfter),
-  );
+  const wait = retryAfter === undefined ? undefined : Number(retryAfter);
+  return new SourceError(status, String(code ?? 'UNKNOWN'), said, wait);
 }
 
 /** The body of an answer; one that broke off is never taken for a whole one. */
@@ -123,17 +148,20 @@ class ResponseSource implements ByteSource {
   readonly length: number | undefined;
   readonly #response: http.IncomingMessage;
   readonly #chunks: AsyncIterator<Buffer>;
+  readonly #signal: AbortSignal;
   #rest: Buffer = Buffer.alloc(0);
 
-  constructor(response: http.IncomingMessage, length: number | undefined) {
+  constructor(response: http.IncomingMessage, length: number | undefined, signal: AbortSignal) {
     this.#response = response;
     this.length = length;
+    this.#signal = signal;
     this.#chunks = response[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
   }
 
   async pull(into: Uint8Array): Promise<number> {
     while (this.#rest.length === 0) {
       const next = await this.#chunks.next().catch((cause: unknown) => {
+        this.#signal.throwIfAborted();
         throw new TruncatedError('the gateway could not bring the rest', { cause });
       });
       if (next.done === true) return 0;

@@ -52,6 +52,11 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'import crproxy': ['gateway import crproxy /opt/crproxy --dry-run'],
   'import nginx': ['gateway import nginx /etc/nginx/nginx.conf'],
   migrate: ['gateway migrate --to postgres://gateway@db.example/gateway', 'gateway migrate --to sqlite'],
+  save: [
+    'gateway save alpine:3.20 quay.io/org/app:1.2 -o images.tar',
+    'gateway save alpine:3.20 --format oci --platform linux/amd64,linux/arm64 -o alpine.tar',
+    'gateway save alpine:3.20 -o - | docker load',
+  ],
   secret: ['gateway secret new > keys', 'gateway secret rotate'],
   'secret new': ['gateway secret new > keys'],
   'secret rotate': ['gateway secret rotate'],

@@ -19,6 +19,7 @@ import { Output, type Stream } from './output.ts';
 import { registryCommands } from './registry.ts';
 import { reloadCommand } from './reload.ts';
 import { rewriteCommand } from './rewrite.ts';
+import { saveCommand } from './save.ts';
 import { secretCommands } from './secret.ts';
 import { serveCommand } from './serve.ts';
 import { createSession, type Exit, type Session } from './session.ts';
@@ -151,6 +152,7 @@ export function buildProgram(session: Session, exit: Exit): Command {
     restoreCommand(session),
     importCommands(session, exit),
     migrateCommand(session),
+    saveCommand(session, exit),
     secretCommands(session),
   ]) {
     program.addCommand(command);

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import type { AdminLine, OperationContext } from '../admin/contract.ts';
 import type { LoadedConfig } from '../config/load.ts';
-import type { ImageSource } from '../images/image-source.ts';
+import { GATEWAY_GONE, type ImageSource, SourceError } from '../images/image-source.ts';
 import { readBounded } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { Output } from './output.ts';
@@ -39,7 +39,7 @@ export interface Session {
   ): Promise<unknown>;
   /**
    * Lets `use` have images as the gateway gives them, from what it keeps or through it; `activity` is the command, for whoever is refused the data
-   * directory meanwhile. @throws {OperatorError}
+   * directory meanwhile. @throws {OperatorError} `IMAGE_UNAVAILABLE` for a `SourceError` that `use` has not dealt with
    */
   images<T>(activity: string, use: (images: ImageSource) => Promise<T>): Promise<T>;
   /** Runs an operation on the gateway that runs; null where none does. `quiet`: which one that is, is not said. @throws {OperatorError} */
@@ -63,6 +63,10 @@ export function createSession(options: {
   let loading: Promise<LoadedConfig> | undefined;
   /** A command of several operations says once where it acts. */
   const told = new Set<string>();
+  const note = (sentence: string): void => {
+    if (!told.has(sentence)) output.note(sentence);
+    told.add(sentence);
+  };
   const config = ({ quiet } = { quiet: false }): Promise<LoadedConfig> => {
     loading ??= options.load().then((loaded) => {
       if (!quiet) for (const warning of loaded.warnings) output.note(warning);
@@ -86,16 +90,16 @@ export function createSession(options: {
         step: (step: string, message: string, data?: unknown) => tell({ type: 'step', step, message, data }),
         ...(drained === undefined ? {} : { drained }),
       };
-      const note = (sentence: string): void => {
-        if (!told.has(sentence)) output.note(sentence);
-        told.add(sentence);
-      };
       return actOnGateway({ loaded, env: options.env, context, note }, operation, input);
     },
     async images(activity, use) {
-      const note = (sentence: string): void => output.note(sentence);
       const reach = { loaded: await config(), env: options.env, context: { signal, step: () => {} }, note };
-      return await withImages(reach, activity, use);
+      try {
+        return await withImages(reach, activity, use);
+      } catch (error) {
+        signal.throwIfAborted();
+        throw error instanceof SourceError ? unavailable(error) : error;
+      }
     },
     async ask(operation, input, { quiet } = { quiet: false }) {
       const reach = {
@@ -107,6 +111,11 @@ export function createSession(options: {
       return (await askRunning(reach, operation, input))?.result ?? null;
     },
   };
+}
+
+/** In the words that a client would be told. */
+function unavailable({ code, message }: SourceError): OperatorError {
+  return new OperatorError(code === GATEWAY_GONE ? 'GATEWAY_GONE' : 'IMAGE_UNAVAILABLE', message);
 }
 
 /** Collects an option that may be given several times. */

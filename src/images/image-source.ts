@@ -33,6 +33,9 @@ export interface ImageSource {
   tags(repository: RepositoryKey, signal: AbortSignal): AsyncIterable<readonly string[]>;
 }
 
+/** Code of a {@link SourceError} that comes from no registry: the gateway that was asked does not answer, or has ended meanwhile. */
+export const GATEWAY_GONE = 'GATEWAY_GONE';
+
 /** Why an image, or a part of it, cannot be had: what a client of the gateway would be told. */
 export class SourceError extends Error {
   override readonly name = 'SourceError';

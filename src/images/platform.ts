@@ -46,6 +46,11 @@ export function isPlatform(has: Platform, wanted: Platform): boolean {
   return wanted.variant === '' || variantOf(has) === wanted.variant;
 }
 
+/** Whether it is what an architecture means where no variant is named. */
+export function isUsualVariant({ architecture, variant }: Platform): boolean {
+  return variant === '' || variant === DEFAULT_VARIANTS[architecture];
+}
+
 function variantOf({ architecture, variant }: Platform): string {
   return variant === '' ? (DEFAULT_VARIANTS[architecture] ?? '') : variant;
 }

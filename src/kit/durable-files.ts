@@ -42,29 +42,37 @@ export class PrivateDraft {
   async keep({ replace }: { readonly replace: boolean }): Promise<void> {
     await this.#file.sync();
     await this.#file.close();
-    if (replace) await rename(this.#draft, this.#path);
-    else await this.#appear();
-    await syncDirectory(dirname(this.#path));
+    await appear(this.#draft, this.#path, { replace });
   }
 
   async drop(): Promise<void> {
     await this.#file.close().catch(() => {});
     await rm(this.#draft, { force: true }).catch(() => {});
   }
+}
 
-  async #appear(): Promise<void> {
-    try {
-      await link(this.#draft, this.#path);
-      await rm(this.#draft);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw error;
-      // A file system without hard links: somebody who takes the name in this very moment loses it.
-      const taken = await stat(this.#path).then(
-        () => true,
-        () => false,
-      );
-      if (taken) throw Object.assign(new Error(`${this.#path} exists`), { code: 'EEXIST' });
-      await rename(this.#draft, this.#path);
-    }
+/**
+ * Gives a file its name, for good.
+ * @param replace what has the name already; where it is false, that stays. @throws the system's error; `EEXIST`
+ */
+export async function appear(draft: string, path: string, { replace }: { readonly replace: boolean }): Promise<void> {
+  if (replace) await rename(draft, path);
+  else await takeFreeName(draft, path);
+  await syncDirectory(dirname(path));
+}
+
+async function takeFreeName(draft: string, path: string): Promise<void> {
+  try {
+    await link(draft, path);
+    await rm(draft);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw error;
+    // A file system without hard links: somebody who takes the name in this very moment loses it.
+    const taken = await stat(path).then(
+      () => true,
+      () => false,
+    );
+    if (taken) throw Object.assign(new Error(`${path} exists`), { code: 'EEXIST' });
+    await rename(draft, path);
   }
 }

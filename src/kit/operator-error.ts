@@ -219,6 +219,22 @@ export const OPERATOR_ERRORS = {
     'an image, or a part of it, cannot be had from here; the message has the reason that a client would be given',
     'gateway doctor looks at the registries; gateway drill says what is missing',
   ),
+  IMAGE_UNSUITABLE: failure(
+    'an image cannot be kept in the form that was asked for; the message says why',
+    'gateway save IMAGE -o FILE --format oci keeps whatever registries hold, except schema 1',
+  ),
+  IMAGE_DAMAGED: failure(
+    'the content of an image is not what its manifest says: another digest, another size, or another number of layers',
+    'ask whoever publishes it; where a registry was changed underway, gateway cache verify drops what is wrong here',
+  ),
+  SAVE_EXISTS: failure(
+    'a file of that name is there already, and was left as it is',
+    'give another name, or replace it with --force',
+  ),
+  SAVE_UNWRITABLE: failure(
+    'the archive cannot be written where it was to go; what is there of it, as FILE.partial, is gone on with by the next run',
+    'check that the directory is there, is writable by this user and has room, and run the same command again',
+  ),
   FILE_UNREADABLE: usage('a file that was given cannot be read', 'check the path and its permissions'),
   USERNAME_MISSING: usage('a password was given without a user name', 'add --username NAME'),
   PASSWORD_MISSING: usage('a user name was given without a password', 'pipe the password in, with --password-stdin'),

@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { gzipSync } from 'node:zlib';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import { generatedLayer, sha256 } from './content.ts';
 
 /** An image of the test's own, the same bytes for the same seed and sizes. */
@@ -23,23 +23,33 @@ const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 const CONFIG = 'application/vnd.oci.image.config.v1+json';
 const LAYER = 'application/vnd.oci.image.layer.v1.tar+gzip';
 
-/** Builds an image with one layer for each size (bytes of its one file, which do not compress). */
-export function buildImage(seed: string, layerSizes: readonly number[]): TestImage {
+/**
+ * Builds an image with one layer for each size (bytes of its one file, which do not compress).
+ * @param options.base what it is built on: its layers come first, and are the same
+ */
+export function buildImage(
+  seed: string,
+  layerSizes: readonly number[],
+  options: { readonly base?: TestImage; readonly architecture?: string } = {},
+): TestImage {
   const tars = layerSizes.map((size, index) => {
     const layer = generatedLayer(size, `${seed}-${index}`);
     return layer.read(0, layer.size);
   });
+  const { base, architecture = 'amd64' } = options;
   // Level 1: the content does not compress, and the tests have better things to do.
-  const layers = tars.map((tar) => blob(LAYER, gzipSync(tar, { level: 1 })));
+  const own = tars.map((tar) => blob(LAYER, gzipSync(tar, { level: 1 })));
+  const layers = [...(base?.layers ?? []), ...own];
+  const below = (base?.layers ?? []).map(({ bytes }) => gunzipSync(bytes));
   const config = blob(
     CONFIG,
     Buffer.from(
       JSON.stringify({
-        architecture: 'amd64',
+        architecture,
         os: 'linux',
         created: '2024-01-01T00:00:00Z',
         config: { Cmd: [`/${seed}`], Labels: { seed } },
-        rootfs: { type: 'layers', diff_ids: tars.map((tar) => sha256(tar)) },
+        rootfs: { type: 'layers', diff_ids: [...below, ...tars].map((tar) => sha256(tar)) },
         history: layers.map((_, index) => ({ created: '2024-01-01T00:00:00Z', created_by: `layer ${index}` })),
       }),
     ),
@@ -56,6 +66,18 @@ export function buildImage(seed: string, layerSizes: readonly number[]): TestIma
     ),
   );
   return { manifest, config, layers };
+}
+
+/** An index of images, by their architectures; the first one is the image itself. */
+export function withPlatforms(images: Readonly<Record<string, TestImage>>): TestImage {
+  const [[, first], ...others] = Object.entries(images) as [[string, TestImage], ...[string, TestImage][]];
+  const manifests = Object.entries(images).map(([architecture, image]) => ({
+    ...descriptor(image.manifest),
+    platform: { architecture, os: 'linux' },
+  }));
+  const index = blob(INDEX, Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: INDEX, manifests })));
+  const blobs = others.flatMap(([, { manifest, config, layers }]) => [manifest, config, ...layers]);
+  return { ...first, index: { manifest: index, others: blobs } };
 }
 
 /**
