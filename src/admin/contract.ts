@@ -57,11 +57,20 @@ export interface RegistryRow {
   readonly endpoints: readonly string[];
   /** Without its credentials. */
   readonly proxy: string | null;
-  /** Whether there are any; what they are is never shown. */
+  /** Whether it has some of its own, for every repository without others; what they are is never shown. */
   readonly credentials: boolean;
+  /** Those for some of its repositories. */
+  readonly named: readonly NamedCredentialsRow[];
   readonly public: boolean;
   /** Hosts outside its own domain that may be sent its credentials. */
   readonly realms: readonly string[];
+}
+
+/** Credentials of a registry for the repositories that match its patterns; the password is never shown. */
+export interface NamedCredentialsRow {
+  readonly name: string;
+  readonly for: readonly string[];
+  readonly username: string;
 }
 
 /** How an endpoint of a registry answers, as `alias add`, `registry set` and `doctor` say it. */

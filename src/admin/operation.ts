@@ -106,6 +106,7 @@ export function registryRow(entry: RegistryEntry): RegistryRow {
     endpoints: entry.endpoints,
     proxy: entry.proxy === null ? null : redactUrl(entry.proxy),
     credentials: entry.credentials !== null,
+    named: entry.named.map(({ name, for: patterns, username }) => ({ name, for: patterns, username })),
     public: entry.public,
     realms: entry.realms,
   };
@@ -115,6 +116,8 @@ export function registryRow(entry: RegistryEntry): RegistryRow {
 const MAX_TEXT = 2048;
 /** Hosts that may be sent one registry's credentials; a registry has one token service, seldom two. */
 const MAX_REALMS = 100;
+/** Patterns given at once; how many may be kept is the table's to say. */
+const MAX_PATTERNS = 1_000;
 
 /** What each operation takes, by its name; those that are not here take nothing. */
 function inputShapes({ z }: typeof import('zod')) {
@@ -156,6 +159,16 @@ function inputShapes({ z }: typeof import('zod')) {
       credentials: z
         .strictObject({ username: text, password: z.string().min(1) })
         .nullable()
+        .optional(),
+      named: z
+        .strictObject({
+          name: text,
+          for: z.array(text).min(1).max(MAX_PATTERNS).optional(),
+          credentials: z
+            .strictObject({ username: text, password: z.string().min(1) })
+            .nullable()
+            .optional(),
+        })
         .optional(),
       public: z.boolean().optional(),
       realms: z.array(z.string().max(MAX_TEXT)).max(MAX_REALMS).optional(),

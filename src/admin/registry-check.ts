@@ -2,6 +2,7 @@ import { seedRows } from '../aliases/yaml.ts';
 import { describeAuthorities } from '../kit/authorities.ts';
 import { didYouMean } from '../kit/did-you-mean.ts';
 import { iso } from '../kit/time.ts';
+import type { NamedCredentials } from '../oci/credentials.ts';
 import { shutDownIn } from '../oci/known-registries.ts';
 import { isPattern } from '../oci/names.ts';
 import {
@@ -24,6 +25,8 @@ export interface JudgeContext {
   readonly known: Iterable<string>;
   /** ms since 1970. */
   readonly now: number;
+  /** The credentials that it was asked with, where they are for some of its repositories. */
+  readonly named?: NamedCredentials | undefined;
 }
 
 /**
@@ -35,6 +38,7 @@ export async function tryRegistry(
   route: Route,
   known: Iterable<string>,
   signal: AbortSignal,
+  named?: NamedCredentials,
 ): Promise<readonly EndpointVerdict[]> {
   if (isPattern(route.host)) return [];
   const check = new RegistryCheck(deps.config.upstream, deps.pseudonym);
@@ -46,7 +50,8 @@ export async function tryRegistry(
           const message = `${endpoint} was shut down in ${ended}: what is kept of it is served, and nothing new comes`;
           return { endpoint, level: 'ok', message, next: null, because: '' };
         }
-        return judgeAnswer(route, endpoint, await check.ask(route, endpoint, signal), { known, now: Date.now() });
+        const answer = await check.ask(askedWith(route, named), endpoint, signal);
+        return judgeAnswer(route, endpoint, answer, { known, now: Date.now(), named });
       }),
     );
   } finally {
@@ -54,15 +59,26 @@ export async function tryRegistry(
   }
 }
 
-/** Tries a registry of the table and tells what was seen, a step for each endpoint. */
+/** The registry as it is asked with some of its credentials; left out: with its own. */
+export function askedWith(route: Route, named: NamedCredentials | undefined): Route {
+  return named === undefined ? route : { ...route, credentials: named };
+}
+
+/**
+ * Tries a registry of the table and tells what was seen, a step for each endpoint.
+ * @param name of the credentials to try it with; left out, or of some that are not there: its own
+ */
 export async function tryInTable(
   deps: OperationsDeps,
   host: string,
   { step, signal }: OperationContext,
+  name?: string,
 ): Promise<readonly EndpointVerdict[]> {
   const { registries } = deps.table.snapshot();
   const others = [...registries.keys(), ...seedRows().map((row) => row.host)].filter((one) => one !== host);
-  const verdicts = await tryRegistry(deps, deps.table.registry(host), others, signal);
+  const route = deps.table.registry(host);
+  const named = route.named.find((one) => one.name === name);
+  const verdicts = await tryRegistry(deps, route, others, signal, named);
   for (const { level, message } of verdicts) step(level === 'ok' ? 'reach' : level, message);
   return verdicts;
 }
@@ -75,7 +91,7 @@ export function judgeAnswer(
   context: JudgeContext,
 ): EndpointVerdict {
   const where = answer.proxy === null ? endpoint : `${endpoint} through ${answer.proxy.host}:${answer.proxy.port}`;
-  const { level, says, next = null, because = '' } = judge(route, new URL(endpoint), answer, context.now);
+  const { level, says, next = null, because = '' } = judge(route, new URL(endpoint), answer, context);
   const advice =
     level === 'fail' && MISTYPED.has(because) ? orMeant(new URL(endpoint).host, next, context.known) : next;
   return { endpoint, level, message: `${where} ${says}`, next: advice, because };
@@ -97,7 +113,7 @@ interface Judgement extends Pick<EndpointVerdict, 'level'> {
   readonly because?: string;
 }
 
-function judge(route: Route, endpoint: URL, answer: RegistryAnswer, now: number): Judgement {
+function judge(route: Route, endpoint: URL, answer: RegistryAnswer, { now, named }: JudgeContext): Judgement {
   const { host } = route;
   const set = (rest: string) => `gateway registry set ${host} ${rest}`;
   const elsewhere = `give it the endpoint of the registry itself: ${set('--endpoint URL')}`;
@@ -137,7 +153,7 @@ function judge(route: Route, endpoint: URL, answer: RegistryAnswer, now: number)
       because: 'no registry',
     };
   }
-  const refused = refusedLogin(route, answer, elsewhere);
+  const refused = refusedLogin(route, answer, elsewhere, named);
   if (refused !== null) return refused;
   if (status >= 300 && status !== 401 && answer.looksLike !== 'registry') {
     return {
@@ -151,7 +167,10 @@ function judge(route: Route, endpoint: URL, answer: RegistryAnswer, now: number)
     };
   }
   const login = {
-    accepted: ', and takes the credentials',
+    accepted:
+      named === undefined
+        ? ', and takes the credentials'
+        : `, and takes the credentials ${named.name}; whether they open ${listed(named.for)} the first pull shows`,
     anonymous: status === 401 ? ', and gives everybody a token' : '',
     refused: '',
     wanted: '',
@@ -162,11 +181,14 @@ function judge(route: Route, endpoint: URL, answer: RegistryAnswer, now: number)
 
 /** What is wrong with the credentials; null where nothing is. */
 function refusedLogin(
-  { host, credentials }: Route,
+  route: Route,
   { failure, login, status }: RegistryAnswer,
   elsewhere: string,
+  named: NamedCredentials | undefined,
 ): Judgement | null {
-  const logIn = `gateway registry set ${host} --username U --password-stdin`;
+  const { host } = route;
+  const { credentials } = askedWith(route, named);
+  const logIn = `gateway registry set ${host} ${named === undefined ? '' : `--credential ${named.name} `}--username U --password-stdin`;
   if (failure instanceof CredentialsWithheldError) {
     return {
       level: 'fail',
@@ -177,8 +199,12 @@ function refusedLogin(
   }
   const isRefused = failure instanceof TokenRefusedError && credentials !== null;
   if (isRefused || login === 'refused') {
-    const says = `refuses the credentials${failure === null ? ` (${status})` : `: ${reasonOf(failure)}`}`;
+    const says = `refuses the credentials${named === undefined ? '' : ` ${named.name}`}${failure === null ? ` (${status})` : `: ${reasonOf(failure)}`}`;
     return { level: 'fail', says, next: `check user and password, then: ${logIn}`, because: 'credentials' };
+  }
+  if (login === 'wanted' && route.named.length > 0) {
+    const has = listed(route.named.flatMap((one) => one.for));
+    return { level: 'ok', says: `answers (${status}) and wants a login, which only ${has} have here` };
   }
   if (login === 'wanted') {
     return {
@@ -197,6 +223,13 @@ function refusedLogin(
       : 'check the way from here to the host that gives its tokens',
     because: reasonClass(failure),
   };
+}
+
+/** Patterns in a sentence, the first few of many. */
+function listed(patterns: readonly string[]): string {
+  const MOST = 5;
+  const more = patterns.length - MOST;
+  return `${patterns.slice(0, MOST).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
 }
 
 /** Whether the registry sends for its tokens where nothing may be sent: an address inside, or without TLS. */

@@ -18,6 +18,7 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'registry set': [
     'gateway registry set docker.io --endpoint https://mirror.example --endpoint https://registry-1.docker.io',
     'echo "$PASSWORD" | gateway registry set ghcr.io --username bob --password-stdin',
+    `echo "$PASSWORD" | gateway registry set docker.io --credential team-a --for 'team-a/*' --username bob --password-stdin`,
     'gateway registry set registry.corp.example --ca corp-ca.pem',
   ],
   'registry rm': ['gateway registry rm registry.corp.example'],

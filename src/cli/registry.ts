@@ -8,6 +8,8 @@ import { conclude } from './verdicts.ts';
 interface SetOptions {
   endpoint?: string[];
   proxy?: string;
+  credential?: string;
+  for?: string[];
   username?: string;
   passwordStdin?: boolean;
   public?: boolean;
@@ -15,6 +17,12 @@ interface SetOptions {
   ca?: string;
   check: boolean;
   json?: boolean;
+}
+
+/** As the list of registries has them in a column. */
+function credentialsCell({ credentials, named }: RegistryRow): string {
+  const some = named.length === 0 ? [] : [`${named.length} by repository`];
+  return [...(credentials ? ['yes'] : []), ...some].join(', ') || '-';
 }
 
 export function registryCommands(session: Session, exit: Exit): Command {
@@ -34,7 +42,7 @@ export function registryCommands(session: Session, exit: Exit): Command {
           row.host,
           row.endpoints.join(' '),
           row.proxy ?? '-',
-          row.credentials ? 'yes' : '-',
+          credentialsCell(row),
           row.public ? 'yes' : '-',
         ]),
       );
@@ -69,6 +77,14 @@ export function registryCommands(session: Session, exit: Exit): Command {
         ],
         ['proxy', row.proxy ?? 'none of its own'],
         ['credentials', row.credentials ? 'yes' : 'none'],
+        ...(row.named.length === 0
+          ? []
+          : [
+              [
+                'for repositories',
+                row.named.map((one) => `${one.for.join(', ')}: ${one.name} (user ${one.username})`),
+              ] as const,
+            ]),
         ['public', row.public ? 'yes' : 'no'],
         ['realms', row.realms.length === 0 ? 'none beside its own domain' : row.realms],
         [
@@ -91,7 +107,16 @@ export function registryCommands(session: Session, exit: Exit): Command {
       collect,
     )
     .option('--proxy <url>', 'http://, https://, socks5:// or socks5h://; "none" removes it')
-    .option('--username <name>', 'credentials for the registry; "" removes them')
+    .option(
+      '--credential <name>',
+      'credentials for some of its repositories, beside its own: what --for and --username are about',
+    )
+    .option(
+      '--for <pattern>',
+      'repositories that they are for, as team/*; the most exact pattern decides; several replace the old ones',
+      collect,
+    )
+    .option('--username <name>', 'credentials for the registry, or for --credential; "" removes them')
     .option('--password-stdin', 'read the password from standard input')
     .option('--public', 'what its credentials open is served to anonymous clients too')
     .option('--no-public', 'what its credentials open is served to logged-in clients only')
@@ -107,6 +132,26 @@ export function registryCommands(session: Session, exit: Exit): Command {
     .option('--no-check', 'do not try whether it answers')
     .option('--json', 'print JSON')
     .action(async (host: string, options: SetOptions) => {
+      const { credential: name } = options;
+      if (options.for !== undefined && name === undefined) {
+        throw new OperatorError('CREDENTIALS_INVALID', '--for says which repositories a --credential is for', {
+          next: `gateway registry set ${host} --credential NAME ${options.for.map((one) => `--for '${one}'`).join(' ')} --username U --password-stdin`,
+        });
+      }
+      if (name !== undefined && options.for === undefined && options.username === undefined) {
+        throw new OperatorError('CREDENTIALS_INVALID', `what is to change of the credentials ${name} is not given`, {
+          next: `give --for PATTERN, --username U --password-stdin, or --username "" to remove them`,
+        });
+      }
+      if (name !== undefined && options.for !== undefined && options.username === '') {
+        throw new OperatorError(
+          'CREDENTIALS_INVALID',
+          '--username "" removes the credentials, and --for says what they are for',
+          {
+            next: 'give one of both',
+          },
+        );
+      }
       if (options.passwordStdin === true && options.username === undefined) {
         throw new OperatorError('USERNAME_MISSING', '--password-stdin needs --username', {
           next: `echo "$PASSWORD" | gateway registry set ${host} --username NAME --password-stdin`,
@@ -118,13 +163,17 @@ export function registryCommands(session: Session, exit: Exit): Command {
         });
       }
       const password = options.passwordStdin === true ? await readSecret(session) : undefined;
+      const login =
+        options.username === undefined
+          ? {}
+          : { credentials: options.username === '' ? null : { username: options.username, password } };
       const row = (await session.act('registry.set', {
         host,
         ...(options.endpoint === undefined ? {} : { endpoints: options.endpoint }),
         ...(options.proxy === undefined ? {} : { proxy: options.proxy === 'none' ? null : options.proxy }),
-        ...(options.username === undefined
-          ? {}
-          : { credentials: options.username === '' ? null : { username: options.username, password } }),
+        ...(name === undefined
+          ? login
+          : { named: { name, ...(options.for === undefined ? {} : { for: options.for }), ...login } }),
         ...(options.public === undefined ? {} : { public: options.public }),
         ...(options.ca === undefined ? {} : { ca: options.ca === 'none' ? null : await readGiven(options.ca) }),
         ...(options.realm === undefined ? {} : { realms: options.realm.filter((one) => one !== 'none') }),
@@ -132,6 +181,14 @@ export function registryCommands(session: Session, exit: Exit): Command {
       })) as RegistrySet;
       if (options.json === true) output.json(row);
       else output.line(`${row.host} is fetched from ${row.endpoints.join(', ')}`);
+      if (options.json !== true && name !== undefined) {
+        const named = row.named.find((one) => one.name === name);
+        output.line(
+          named === undefined
+            ? `it has no credentials ${name} any more`
+            : `${named.for.join(', ')} ${named.for.length === 1 ? 'is' : 'are'} asked for as ${named.username} (${name})`,
+        );
+      }
       if (options.json !== true && options.realm !== undefined) {
         output.line(`its credentials may be sent to ${['its own domain', ...row.realms].join(', ')}`);
       }

@@ -68,6 +68,13 @@ export function hasCredential(row: HasCredentials, id: CredentialId): boolean {
   return id === DEFAULT_CREDENTIAL ? row.credentials !== null : row.named.some((one) => one.id === id);
 }
 
+/** Whether every repository has the same credentials in both rows, whatever their passwords; left out: a row without any. */
+export function haveSameOpeners(one: HasCredentials | undefined, other: HasCredentials | undefined): boolean {
+  const openers = (row: HasCredentials | undefined) =>
+    JSON.stringify([row?.credentials != null, row?.named.map((each) => [each.id, each.for]) ?? []]);
+  return openers(one) === openers(other);
+}
+
 /** All that a registry's row has. */
 export function allCredentials({ credentials, named }: HasCredentials): readonly Credentials[] {
   return credentials === null ? named : [credentials, ...named];

@@ -22,6 +22,11 @@ export class Denials {
     return this.#now;
   }
 
+  /** A moment of its own, for something else that happened. */
+  tick(): number {
+    return ++this.#now;
+  }
+
   /** @param repository as `repositoryId` names it */
   add(repository: string): void {
     this.#now++;

@@ -4,7 +4,7 @@ import type { RegistryEntry, TableSnapshot } from '../aliases/table.ts';
 import type { FactStore, SharedDenials } from '../cache/facts.ts';
 import type { Shown } from '../cache/index-port.ts';
 import type { SharedContent } from '../cache/shared-store.ts';
-import { type CredentialId, hasCredential, openerOf } from '../oci/credentials.ts';
+import { type CredentialId, hasCredential, haveSameOpeners, openerOf } from '../oci/credentials.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { type BlobKey, type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import { Denials } from './denials.ts';
@@ -54,12 +54,16 @@ export class RepositoryAccess {
   readonly #shared: SharedContent | null;
   #announce: SharedDenials['announce'] = () => {};
   #generation = 0;
+  /** The rows when the table was last looked at, and the moments when their credentials were last others, by host. */
+  #rows: TableSnapshot['registries'];
+  readonly #changed = new Map<string, number>();
 
   /** `facts`: null where nothing is kept. `shared`: what other gateways know of who gave what; null where there are none. */
   constructor(table: () => TableSnapshot, facts: FactStore | null, shared: SharedContent | null = null) {
     this.#table = table;
     this.#facts = facts;
     this.#shared = shared;
+    this.#rows = table().registries;
   }
 
   /** From now on what other gateways of this table were denied counts here too, and what this one is denied there. The function returned ends the first. */
@@ -77,8 +81,17 @@ export class RepositoryAccess {
     return this.#generation;
   }
 
+  /** The table has changed, or what is kept. */
   invalidate(): void {
     this.#generation++;
+    const rows = this.#table().registries;
+    const before = this.#rows;
+    if (rows === before) return;
+    this.#rows = rows;
+    for (const host of new Set([...before.keys(), ...rows.keys()])) {
+      const [one, other] = [before.get(host), rows.get(host)];
+      if (one !== other && !haveSameOpeners(one, other)) this.#changed.set(host, this.denials.tick());
+    }
   }
 
   /**
@@ -200,7 +213,8 @@ export class RepositoryAccess {
 
   /**
    * How far an answer that has just come is a proof; null where the repository was denied since the moment when it was asked. Where credentials
-   * came to the repository, or left it, since then, nobody knows whether they were used; where it had first these and then those, which.
+   * came to the repository, or left it, since then, nobody knows whether they were used; where it had first these and then those, which, the more so
+   * where the first are back.
    */
   shownTo(entry: RegistryEntry, key: RepositoryKey, asked: number): Shown | null {
     if (asked !== this.denials.now && this.denials.since(asked, repositoryId(key))) return null;
@@ -208,6 +222,7 @@ export class RepositoryAccess {
     const row = registryOf(this.#table(), key.registry);
     const now = row === undefined ? null : openerOf(row, key.repository);
     if (before !== null && now !== null && before !== now) return null;
+    if (before === now && (this.#changed.get(key.registry) ?? 0) > asked) return null;
     return before ?? now ?? (row === undefined ? null : 'anyone');
   }
 

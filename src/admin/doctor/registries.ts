@@ -1,11 +1,12 @@
 import type { RegistryEntry } from '../../aliases/table.ts';
 import { seedRows } from '../../aliases/yaml.ts';
+import type { NamedCredentials } from '../../oci/credentials.ts';
 import { shutDownIn } from '../../oci/known-registries.ts';
 import { isPattern } from '../../oci/names.ts';
 import { ConnectError } from '../../upstream/failures.ts';
 import { NO_ANSWER, type RegistryAnswer, RegistryCheck } from '../../upstream/registry-check.ts';
 import type { OperationsDeps } from '../operation.ts';
-import { judgeAnswer } from '../registry-check.ts';
+import { askedWith, judgeAnswer } from '../registry-check.ts';
 import { isPublic } from './certificates.ts';
 import type { Finding } from './finding.ts';
 import type { Names } from './resolver.ts';
@@ -18,12 +19,24 @@ const ASK_TIMEOUT = 5_000;
 
 type RegistriesDeps = Pick<OperationsDeps, 'config' | 'pseudonym' | 'table'>;
 
-/** Endpoints of the table that can be asked: a pattern is no host, and there is nobody to ask. */
-function endpointsOf({ table }: RegistriesDeps): { readonly route: RegistryEntry; readonly endpoint: string }[] {
+interface Asked {
+  readonly route: RegistryEntry;
+  readonly endpoint: string;
+  /** With which of its credentials; left out: its own. */
+  readonly named?: NamedCredentials;
+}
+
+/** Endpoints of the table that can be asked, with each login that there is for them: a pattern is no host, and there is nobody to ask. */
+function endpointsOf({ table }: RegistriesDeps): Asked[] {
   const registries = [...table.snapshot().registries.values()].filter(({ host }) => !isPattern(host));
   return registries
     .sort((a, b) => (a.host < b.host ? -1 : 1))
-    .flatMap((route) => route.endpoints.map((endpoint) => ({ route, endpoint })));
+    .flatMap((route) =>
+      route.endpoints.flatMap((endpoint): Asked[] => [
+        { route, endpoint },
+        ...route.named.map((named) => ({ route, endpoint, named })),
+      ]),
+    );
 }
 
 /** Hosts of endpoints, for the check of the DNS servers. */
@@ -45,8 +58,8 @@ export async function checkRegistries(
   const known = [...deps.table.snapshot().registries.keys(), ...seedRows().map(({ host }) => host)];
   const skews: number[] = [];
   try {
-    const ask = async ({ route, endpoint }: ReturnType<typeof endpointsOf>[number]): Promise<Finding> => {
-      const name = `registry ${route.host}`;
+    const ask = async ({ route, endpoint, named }: Asked): Promise<Finding> => {
+      const name = `registry ${route.host}${named === undefined ? '' : ` (${named.name})`}`;
       const ended = shutDownIn(new URL(endpoint).host);
       // That it does not answer is no fault of this gateway or of its network.
       if (ended !== null)
@@ -58,7 +71,9 @@ export async function checkRegistries(
       const first = check.proxyFor(route, endpoint)?.host ?? hostOf(endpoint);
       const outward = isPublic(first);
       if (!names.canResolve(first)) return { ...unnamed(name, endpoint), outward };
-      const asked = names.exists(first).then((exists) => (exists ? check.ask(route, endpoint, signal) : noName(first)));
+      const asked = names
+        .exists(first)
+        .then((exists) => (exists ? check.ask(askedWith(route, named), endpoint, signal) : noName(first)));
       const answer = await inTime(asked, signal, () => null);
       if (answer === null) return { ...unanswered(name, endpoint), outward };
       // The answer was made about half a round trip ago, and a Date header leaves out half a second on average (whole seconds, RFC 9110 §5.6.7).
@@ -67,6 +82,7 @@ export async function checkRegistries(
       const { level, message, next, because } = judgeAnswer(route, endpoint, answer, {
         known: known.filter((one) => one !== route.host),
         now,
+        named,
       });
       const finding = { name, level, message, outward, because: causeOf(answer, because, now) };
       return next === null ? finding : { ...finding, next };

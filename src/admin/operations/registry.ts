@@ -26,7 +26,10 @@ export function registryOperations(deps: OperationsDeps): Record<string, Operati
       const { host, check, ...settings } = await parseInput('registry.set', input);
       const { registry } = await table.setRegistry(host, settings);
       await deps.live?.settled();
-      return { ...registryRow(registry), check: check ? await tryInTable(deps, registry.host, context) : null };
+      return {
+        ...registryRow(registry),
+        check: check ? await tryInTable(deps, registry.host, context, settings.named?.name) : null,
+      };
     },
 
     'registry.rm': async (input) => {
