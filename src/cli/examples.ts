@@ -48,6 +48,11 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'user rm': ['gateway user rm ci'],
   backup: ['gateway backup gateway.tar', 'gateway backup - | ssh backups "cat > gateway.tar"'],
   restore: ['gateway restore gateway.tar'],
+  relay: [
+    'gateway relay docker.io/library/alpine:3.20 registry.corp.example/mirror/alpine',
+    "gateway relay quay.io/org/app registry.corp.example/org/app --tags 'v1.*' --referrers",
+    'echo "$PASSWORD" | gateway relay alpine ghcr.io/org/alpine --username bob --password-stdin',
+  ],
   import: ['gateway import registry /etc/docker/registry/config.yml --dry-run'],
   'import registry': ['gateway import registry /etc/docker/registry/config.yml'],
   'import crproxy': ['gateway import crproxy /opt/crproxy --dry-run'],

@@ -17,6 +17,7 @@ import { importCommands } from './import.ts';
 import { migrateCommand } from './migrate.ts';
 import { Output, type Stream } from './output.ts';
 import { registryCommands } from './registry.ts';
+import { relayCommand } from './relay.ts';
 import { reloadCommand } from './reload.ts';
 import { rewriteCommand } from './rewrite.ts';
 import { saveCommand } from './save.ts';
@@ -150,6 +151,7 @@ export function buildProgram(session: Session, exit: Exit): Command {
     userCommands(session),
     backupCommand(session),
     restoreCommand(session),
+    relayCommand(session, exit),
     importCommands(session, exit),
     migrateCommand(session),
     saveCommand(session, exit),

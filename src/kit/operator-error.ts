@@ -235,6 +235,22 @@ export const OPERATOR_ERRORS = {
     'the archive cannot be written where it was to go; what is there of it, as FILE.partial, is gone on with by the next run',
     'check that the directory is there, is writable by this user and has room, and run the same command again',
   ),
+  PUSH_REFUSED: failure(
+    'the registry that is pushed to does not let this user push there; the message quotes its reason',
+    'log in as one who may: docker login HOST, or --username NAME --password-stdin',
+  ),
+  PUSH_UNSUPPORTED: failure(
+    'what is pushed to takes no pushes: it is no registry, or one that is read only',
+    'name a registry that takes pushes; this gateway itself is none',
+  ),
+  PUSH_FAILED: failure(
+    'the registry that is pushed to cannot be reached, or failed; the message has its reason',
+    'run the command again: what has arrived there whole is not sent twice',
+  ),
+  LOGIN_UNREADABLE: failure(
+    "the files of docker login or podman login, or one of their credential helpers, do not give a registry's credentials",
+    'log in again, or give them: --username NAME --password-stdin',
+  ),
   FILE_UNREADABLE: usage('a file that was given cannot be read', 'check the path and its permissions'),
   USERNAME_MISSING: usage('a password was given without a user name', 'add --username NAME'),
   PASSWORD_MISSING: usage('a user name was given without a password', 'pipe the password in, with --password-stdin'),

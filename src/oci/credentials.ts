@@ -4,6 +4,8 @@ import { Glob } from '../kit/glob.ts';
 export interface Credentials {
   readonly username: string;
   readonly password: string;
+  /** A refresh token that a login has brought in place of a password, which is empty then (distribution, *OAuth2 Token Authentication*). */
+  readonly identityToken?: string;
 }
 
 /**

@@ -220,7 +220,8 @@ export class Tokens {
     const limits = { ms, what: "its token endpoint's answer", askers };
     return await asDocument(context.registry, null, limits, async (work) => {
       const ask = (question: TokenQuestion) => this.#follow(question, credentials !== null, context, work);
-      if (this.#wantsPost.has(demand.realm)) return await ask(byPost(url, demand, credentials));
+      const post = this.#wantsPost.has(demand.realm) || credentials?.identityToken !== undefined;
+      if (post) return await ask(byPost(url, demand, credentials));
       try {
         return await ask(byGet(url, demand, credentials));
       } catch (error) {
@@ -301,8 +302,15 @@ function byGet(realm: URL, { service, scope }: TokenDemand, credentials: Credent
 /** distribution, *OAuth2 Token Authentication*: for endpoints that take no GET. Without credentials: RFC 6749 §4.4, as a client that has no secret. */
 function byPost(url: URL, { service, scope }: TokenDemand, credentials: Credentials | null): TokenQuestion {
   const form = new URLSearchParams({ service, scope, client_id: CLIENT_ID });
-  form.set('grant_type', credentials === null ? 'client_credentials' : 'password');
-  for (const [name, value] of Object.entries(credentials ?? {})) form.set(name, value);
+  if (credentials === null) form.set('grant_type', 'client_credentials');
+  else if (credentials.identityToken !== undefined) {
+    form.set('grant_type', 'refresh_token');
+    form.set('refresh_token', credentials.identityToken);
+  } else {
+    form.set('grant_type', 'password');
+    form.set('username', credentials.username);
+    form.set('password', credentials.password);
+  }
   const headers = { ...TOKEN_HEADERS, 'content-type': 'application/x-www-form-urlencoded' };
   return { method: 'POST', url, headers, body: form.toString() };
 }
@@ -326,7 +334,8 @@ function realmError(
 }
 
 function keyOf(demand: TokenDemand, credentials: Credentials | null): string {
-  return JSON.stringify([demand.realm, demand.service, demand.scope, credentials?.username, credentials?.password]);
+  const { username, password, identityToken } = credentials ?? {};
+  return JSON.stringify([demand.realm, demand.service, demand.scope, username, password, identityToken]);
 }
 
 function readToken(body: Buffer, url: URL, where: Where): { token: string; lifetime: number } {

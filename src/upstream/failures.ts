@@ -348,7 +348,7 @@ export function trustAdvice(error: unknown, registry: string): string | null {
   return `its operator names the authority that signed it: gateway registry set ${registry} --ca FILE, upstream.caFile for all registries, or the store of the gateway's machine`;
 }
 
-function isCertificateError(error: unknown): boolean {
+export function isCertificateError(error: unknown): boolean {
   const code = codeOf(error) ?? '';
   return WORDS[code]?.includes('certificate') ?? code.startsWith('ERR_TLS');
 }

@@ -35,10 +35,11 @@ export interface RawResponse {
 }
 
 export interface RawRequest {
-  /** POST for a token, where its endpoint takes nothing else. */
-  readonly method: 'GET' | 'HEAD' | 'POST';
+  /** POST for a token, where its endpoint takes nothing else; what changes something is for pushes alone. */
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   readonly headers: Readonly<Record<string, string>>;
-  readonly body?: string | undefined;
+  /** A stream goes out as it is read; where its length is known, the headers have it. */
+  readonly body?: string | Uint8Array | Readable | undefined;
   readonly reach: Reach;
   /** What the host is to the request, for its errors. */
   readonly where: Where;
