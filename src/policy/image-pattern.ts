@@ -34,8 +34,8 @@ export class ImagePattern {
   readonly name: string;
   /** What tags it is for; null where it names none. */
   readonly tag: string | null;
-  /** It is for some digests. Where it is not for tags either, it is for all of a repository. */
-  readonly forDigests: boolean;
+  /** What digests; where it names none of these either, it is for all of a repository. */
+  readonly digest: string | null;
   readonly #name: Glob;
   readonly #tag: Glob;
   readonly #tagInAnyCase: Glob;
@@ -47,7 +47,7 @@ export class ImagePattern {
     const slash = name.indexOf('/');
     this.name = slash < 0 ? name : `${plainRegistry(name.slice(0, slash))}${name.slice(slash)}`;
     this.tag = tag;
-    this.forDigests = digest !== null;
+    this.digest = digest;
     this.#name = new Glob(this.name);
     this.#tag = new Glob(tag ?? '*');
     this.#tagInAnyCase = new Glob((tag ?? '*').toLowerCase());
@@ -56,6 +56,10 @@ export class ImagePattern {
 
   get forTags(): boolean {
     return this.tag !== null;
+  }
+
+  get forDigests(): boolean {
+    return this.digest !== null;
   }
 
   isFor({ names }: NamedRepository): boolean {
@@ -70,8 +74,10 @@ export class ImagePattern {
     return this.forDigests && this.#digest.matches(digest);
   }
 
-  /** Whether it is for all that the other one is for: then the other one, before it, never decides. */
+  /** Whether it is for all that the other one is for, so that the other one, before it, never decides. */
   covers(other: ImagePattern): boolean {
-    return !this.forTags && !this.forDigests && this.#name.covers(other.name);
+    if (!this.#name.covers(other.name)) return false;
+    if (this.tag !== null) return other.tag !== null && this.#tag.covers(other.tag);
+    return this.digest === null || (other.digest !== null && this.#digest.covers(other.digest));
   }
 }

@@ -25,20 +25,24 @@ export interface Ruling {
  */
 export class RepositoryRules {
   readonly #repository: NamedRepository;
-  /** The last pattern for all of the repository, or what holds where there is none. */
+  /** All of them, the last first. */
+  readonly #rules: readonly HeldRule[];
+  /** What holds where none of them matches. */
+  readonly #otherwise: Ruling;
+  /** The last pattern for all of the repository, else the same. */
   readonly #base: Ruling;
   /** Those behind it, the last first. */
   readonly #later: readonly HeldRule[];
 
   /** @param isClosed what no pattern matches does not pass */
   constructor(repository: NamedRepository, rules: readonly HeldRule[], isClosed: boolean) {
-    const own = rules.filter(({ pattern }) => pattern.isFor(repository));
-    const last = own.findLastIndex(({ pattern }) => !pattern.forTags && !pattern.forDigests);
-    const base = own[last];
     this.#repository = repository;
-    this.#base =
-      base === undefined ? { passes: !isClosed, ground: 'unlisted' } : { passes: base.allows, ground: 'repository' };
-    this.#later = own.slice(last + 1).reverse();
+    this.#rules = rules.filter(({ pattern }) => pattern.isFor(repository)).reverse();
+    this.#otherwise = { passes: !isClosed, ground: 'unlisted' };
+    const last = this.#rules.findIndex(({ pattern }) => isForAll(pattern));
+    const base = this.#rules[last];
+    this.#base = base === undefined ? this.#otherwise : { passes: base.allows, ground: 'repository' };
+    this.#later = last < 0 ? this.#rules : this.#rules.slice(0, last);
   }
 
   /** The tag, before anybody knows what it stands for. */
@@ -56,20 +60,28 @@ export class RepositoryRules {
     return this.#base;
   }
 
-  /** What is asked for by its digest; null where it depends on which tags stood for it. */
+  /**
+   * What is asked for by its digest; null where it depends on which tags stood for it. A pattern that allows digests opens them whatever patterns say of tags, unless
+   * one behind it refuses the repository or the digest.
+   */
   ofDigest(digest: Digest): Ruling | null {
     const tagRules: HeldRule[] = [];
-    let base = this.#base;
-    for (const rule of this.#later) {
+    let base: Ruling | null = null;
+    for (const rule of this.#rules) {
       const { pattern, allows } = rule;
-      if (pattern.forTags) tagRules.push(rule);
-      else if (pattern.isForDigest(digest)) {
-        if (allows) return { passes: true, ground: 'digest' };
-        base = { passes: false, ground: 'digest' };
-        break;
+      if (pattern.forTags) {
+        if (base === null) tagRules.push(rule);
+        continue;
       }
+      if (pattern.forDigests) {
+        if (!pattern.isForDigest(digest)) continue;
+        if (allows) return { passes: true, ground: 'digest' };
+      }
+      base ??= { passes: allows, ground: pattern.forDigests ? 'digest' : 'repository' };
+      if (!allows) break;
     }
-    return tagRules.every(({ allows }) => allows === base.passes) ? base : null;
+    const ruling = base ?? this.#otherwise;
+    return tagRules.every(({ allows }) => allows === ruling.passes) ? ruling : null;
   }
 
   /** Its tags as a whole: refused where none of them can pass. */
@@ -92,4 +104,8 @@ export class RepositoryRules {
   get passesAnything(): boolean {
     return this.#base.passes || this.#later.some(({ allows }) => allows);
   }
+}
+
+function isForAll(pattern: ImagePattern): boolean {
+  return !pattern.forTags && !pattern.forDigests;
 }

@@ -198,6 +198,10 @@ const CASES: Readonly<
       return areSeveral;
     },
   ],
+  'policy.images': [
+    { policy: { images: ['!docker.io/library/app'] } },
+    async () => statuses(await everywhere(gateway, newBlob())).join() === '403',
+  ],
   'log.level': [
     { log: { level: 'warn' } },
     async () => {

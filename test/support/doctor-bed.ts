@@ -92,6 +92,7 @@ export async function plant(faults: Plant): Promise<Check[]> {
       trustedProxies: [],
       acme: { resolvers: [], challenges: ['http-01'], issuers: [] },
       cache: { minFree: 0 },
+      policy: { images: [], cooldown: null, cooldownImages: [] },
       access: { anonymous: null, allow: [], deny: [] },
       limits: { connections: 1024 },
       upstream: { proxy: null, caFile: null, stallTimeout: 2_000, connections: 1 },

@@ -2,6 +2,7 @@ import type { RegistryEntry, TableSnapshot } from '../../src/aliases/table.ts';
 import type { NamedCredentials } from '../../src/oci/credentials.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
 import { type Digest, parseDigest, parseReference, type Reference, type What } from '../../src/oci/names.ts';
+import type { ImagePolicy } from '../../src/policy/image-policy.ts';
 import type { SharedDownloads } from '../../src/proxy/blob-fills.ts';
 import { createProxyCore, type ManagedProxyCore } from '../../src/proxy/core.ts';
 import { ManifestCache } from '../../src/proxy/manifest-cache.ts';
@@ -33,6 +34,8 @@ export interface BedOptions {
   readonly connections?: number;
   /** The gateways that it shares its downloads with. */
   readonly shared?: SharedDownloads;
+  /** Which images may pass. */
+  readonly policy?: ImagePolicy;
   /** Stands in front of the real one. */
   readonly wrapUpstream?: (upstream: Upstream) => Upstream;
 }
@@ -84,7 +87,7 @@ export class RegistryBed {
   }
 
   #makeCore(metrics: Metrics): [ManagedProxyCore, ProxyCore] {
-    const { keepNothing, tagTtl = 60_000, staleFor = 7 * 86_400_000, shared } = this.#options;
+    const { keepNothing, tagTtl = 60_000, staleFor = 7 * 86_400_000, shared, policy } = this.#options;
     const { cache } = this.rig;
     const replies = repliesTally(metrics);
     const core = createProxyCore({
@@ -100,6 +103,7 @@ export class RegistryBed {
       replies,
       now: () => this.clock,
       ...(shared === undefined ? {} : { shared }),
+      ...(policy === undefined ? {} : { policy }),
     });
     return [core, new ManifestCache({ core, replies, rowName: (host) => host, now: () => this.clock })];
   }

@@ -8,6 +8,7 @@ import { checkClock } from './clock.ts';
 import { type Finding, judge } from './finding.ts';
 import { checkMachine } from './machine.ts';
 import { checkOwnNames, ownNames } from './own-names.ts';
+import { checkPolicy } from './policy.ts';
 import { checkPorts } from './ports.ts';
 import { checkPublicUrl } from './public-url.ts';
 import { checkRegistries, endpointHosts } from './registries.ts';
@@ -41,6 +42,7 @@ export async function examine(deps: OperationsDeps, around: Surroundings, stop: 
   found.push(...checkCertificates(deps, around));
   for (const warning of await accessWarnings(deps.users, config.access.anonymous))
     found.push({ name: 'users', level: 'warn', ...warning });
+  found.push(...(await checkPolicy(deps)));
 
   const { names, others } = await openNames(deps, around);
   found.push(...names.findings, ...(others === names ? [] : others.findings));

@@ -39,6 +39,7 @@ const ORDER = [
   'certificate',
   'certificates',
   'users',
+  'policy',
   'registry',
 ];
 

@@ -104,6 +104,10 @@ describe('patterns', () => {
     [['*', '!*:latest'], `docker.io/library/nginx@${A}`, false],
     [['docker.io/nginx:1.*'], `docker.io/library/nginx@${A}`, false],
     [['*', '!*:latest', '*@*'], `docker.io/library/nginx@${A}`, true],
+    [['*@*', '*', '!*:latest'], `docker.io/library/nginx@${A}`, true],
+    [['*@*', '!docker.io/*'], `docker.io/library/nginx@${A}`, false],
+    [['*@*', `!*@${A}`], `docker.io/library/nginx@${A}`, false],
+    [['*@*', '!docker.io/*', 'docker.io/library/*', '!*:latest'], `docker.io/library/nginx@${A}`, false],
     // What belongs to an image is judged as the image.
     [['*', '!*:latest'], `docker.io/library/nginx:sha256-${'a'.repeat(64)}`, false],
     [['*', '!*:latest'], `docker.io/library/nginx:SHA256-${'A'.repeat(64)}.sig`, false],
