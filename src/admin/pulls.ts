@@ -60,7 +60,8 @@ async function answer(
   const key: RepositoryKey = { registry, repository };
   if (kind === 'tags') {
     response.writeHead(200, { 'content-type': 'application/x-ndjson' });
-    for await (const page of source.tags(key, signal)) response.write(`${JSON.stringify(page)}\n`);
+    for await (const page of source.tags(key, signal))
+      if (!response.write(`${JSON.stringify(page)}\n`)) await once(response, 'drain', { signal });
     response.end();
     return;
   }
@@ -93,16 +94,30 @@ async function answer(
   await send(body, response, signal);
 }
 
+/**
+ * Sends a body as fast as it is taken, one part while the next is read. Whoever leaves frees what it comes from at once, also while no byte comes.
+ */
 async function send(body: ByteSource, response: http.ServerResponse, signal: AbortSignal): Promise<void> {
+  const free = (): void => void body.close();
+  signal.addEventListener('abort', free, { once: true });
   try {
-    for (;;) {
-      const chunk = Buffer.allocUnsafe(CHUNK);
-      const count = await body.pull(chunk);
+    const parts = [CHUNK, CHUNK].map((size) => ({ bytes: Buffer.allocUnsafe(size), sent: Promise.resolve() }));
+    let left = body.length ?? Number.POSITIVE_INFINITY;
+    for (let turn = 0; ; turn += 1) {
+      const part = parts[turn % parts.length] as (typeof parts)[number];
+      await part.sent;
+      signal.throwIfAborted();
+      const count = await body.pull(part.bytes);
       if (count === 0) break;
-      if (!response.write(chunk.subarray(0, count))) await once(response, 'drain', { signal });
+      left -= count;
+      // Node calls back for every write, also where the connection is gone.
+      part.sent = new Promise((resolve) => response.write(part.bytes.subarray(0, count), () => resolve()));
     }
-    response.end();
+    // One that is shorter than was announced would keep its reader waiting.
+    if (left > 0 && Number.isFinite(left)) response.destroy();
+    else response.end();
   } finally {
+    signal.removeEventListener('abort', free);
     await body.close();
   }
 }
