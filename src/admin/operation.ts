@@ -15,6 +15,7 @@ import { parseDuration } from '../config/values.ts';
 import type { ImageSource } from '../images/image-source.ts';
 import { redactUrl } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
+import type { ImageHistory } from '../policy/history.ts';
 import type { Activity } from '../telemetry/activity.ts';
 import type { History } from '../telemetry/history.ts';
 import type { Reading } from '../telemetry/metrics.ts';
@@ -75,6 +76,8 @@ export interface OperationsDeps {
   readonly cache: () => CacheAdmin;
   /** Images as the gateway would give them; opened when it is first asked for. */
   readonly images: () => ImageSource;
+  /** What was seen of images; opened when it is first asked for. */
+  readonly history: () => Pick<ImageHistory, 'spans' | 'tags'>;
   /** Copies the database into a new file, consistent, while it is used; resolves to the number of its schema. */
   readonly snapshot: (path: string) => Promise<number>;
   /** The gateways that share this state; this one alone where it has it for itself. */

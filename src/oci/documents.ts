@@ -25,6 +25,8 @@ export interface NamedContent {
   readonly kind: 'blob' | 'manifest';
   /** Of a manifest, where the descriptor says one; a blob is never served with a type of its own. */
   readonly mediaType?: string;
+  /** It is what this manifest is about (image-spec, *subject*), and no part of it; left out of every part. */
+  readonly isSubject?: true;
 }
 
 export interface ManifestReading {
@@ -40,6 +42,7 @@ const MAX_NAMED = 1_000;
 interface NamingFields {
   readonly blobs: readonly string[];
   readonly manifests: readonly string[];
+  readonly subject: boolean;
 }
 
 /**
@@ -47,15 +50,15 @@ interface NamingFields {
  * artifact manifest that ORAS wrote). A field that a type does not define is one that its registry does not check.
  */
 const NAMES_IN: ReadonlyMap<string, NamingFields> = new Map([
-  [OCI_MANIFEST, { blobs: ['config', 'layers'], manifests: ['subject'] }],
-  [OCI_INDEX, { blobs: [], manifests: ['manifests', 'subject'] }],
-  [OCI_ARTIFACT, { blobs: ['blobs'], manifests: ['subject'] }],
-  [DOCKER_MANIFEST, { blobs: ['config', 'layers'], manifests: [] }],
-  [DOCKER_LIST, { blobs: [], manifests: ['manifests'] }],
-  [DOCKER_SCHEMA1, { blobs: ['fsLayers'], manifests: [] }],
-  [DOCKER_SCHEMA1_SIGNED, { blobs: ['fsLayers'], manifests: [] }],
+  [OCI_MANIFEST, { blobs: ['config', 'layers'], manifests: [], subject: true }],
+  [OCI_INDEX, { blobs: [], manifests: ['manifests'], subject: true }],
+  [OCI_ARTIFACT, { blobs: ['blobs'], manifests: [], subject: true }],
+  [DOCKER_MANIFEST, { blobs: ['config', 'layers'], manifests: [], subject: false }],
+  [DOCKER_LIST, { blobs: [], manifests: ['manifests'], subject: false }],
+  [DOCKER_SCHEMA1, { blobs: ['fsLayers'], manifests: [], subject: false }],
+  [DOCKER_SCHEMA1_SIGNED, { blobs: ['fsLayers'], manifests: [], subject: false }],
 ]);
-const NOWHERE: NamingFields = { blobs: [], manifests: [] };
+const NOWHERE: NamingFields = { blobs: [], manifests: [], subject: false };
 
 export interface ManifestQuestion {
   /** The media type that the registry gave it, in lower case without parameters; empty or any general one where the manifest's own counts. */
@@ -66,17 +69,22 @@ function readManifest(bytes: Uint8Array, { mediaType }: ManifestQuestion): Manif
   const manifest = parseJsonObject(bytes);
   if (manifest === null) return null;
   const own = typeof manifest.mediaType === 'string' ? essence(manifest.mediaType) : '';
-  const { blobs, manifests } = NAMES_IN.get(mediaType) ?? NAMES_IN.get(own) ?? NOWHERE;
+  const { blobs, manifests, subject } = NAMES_IN.get(mediaType) ?? NAMES_IN.get(own) ?? NOWHERE;
   const named = new Map<Digest, NamedContent>();
-  const take = (fields: readonly string[], kind: NamedContent['kind']): void => {
+  const take = (
+    fields: readonly string[],
+    kind: NamedContent['kind'],
+    of: Pick<NamedContent, 'isSubject'> = {},
+  ): void => {
     for (const descriptor of fields.flatMap((field) => manifest[field] ?? [])) {
       if (named.size === MAX_NAMED) return;
       const found = isObject(descriptor) ? namedBy(descriptor, kind) : null;
-      if (found !== null && !named.has(found.digest)) named.set(found.digest, found);
+      if (found !== null && !named.has(found.digest)) named.set(found.digest, { ...found, ...of });
     }
   };
   take(blobs, 'blob');
   take(manifests, 'manifest');
+  if (subject) take(['subject'], 'manifest', { isSubject: true });
   return { mediaType: isMediaType(own) ? own : '', named: [...named.values()] };
 }
 

@@ -107,11 +107,12 @@ export class ImageHistory {
   /**
    * This repository has shown now that it holds this content. Told of what is kept as it is given again, too: that it is in use keeps its row, and
    * what was shown at a time that nobody knows counts as seen now.
+   * @param anew it is not known, or from a time that is still to come: it is written though it was told lately
    */
-  seen(key: RepositoryKey, digest: Digest): void {
+  seen(key: RepositoryKey, digest: Digest, anew = false): void {
     const id = contentId(key, digest);
     const at = this.#now();
-    if (at - (this.#told.get(id) ?? Number.NEGATIVE_INFINITY) < SEEN_EVERY) return;
+    if (!anew && at - (this.#told.get(id) ?? Number.NEGATIVE_INFINITY) < SEEN_EVERY) return;
     this.#told.set(id, at);
     this.#pending.addSeen(id, key, digest, at);
     this.#flushSoon();

@@ -84,6 +84,12 @@ export class RepositoryRules {
     return tagRules.every(({ allows }) => allows === ruling.passes) ? ruling : null;
   }
 
+  /** What is asked for by its digest, where that depends on its tags and none is known. */
+  ofUntagged(digest: Digest): Ruling {
+    const isRefused = this.#later.some(({ pattern, allows }) => !allows && pattern.isForDigest(digest));
+    return isRefused ? { passes: false, ground: 'digest' } : this.#base;
+  }
+
   /** Its tags as a whole: refused where none of them can pass. */
   ofTags(): Ruling {
     if (this.#later.some(({ pattern, allows }) => allows && pattern.forTags)) return { passes: true, ground: 'tag' };

@@ -4,6 +4,7 @@ import type { Askers } from '../kit/askers.ts';
 import { SingleFlight } from '../kit/async.ts';
 import { acceptClass } from '../oci/media-types.ts';
 import { contentId, type Digest, type RepositoryKey } from '../oci/names.ts';
+import type { ImageHistory } from '../policy/history.ts';
 import { type Found, type KnownManifest, type ManifestFetcher, type Method, REPLY_TTL } from './manifest-fetcher.ts';
 import { flightId, NegativeCache, type RepositoryAccess } from './repository-access.ts';
 
@@ -11,6 +12,8 @@ export interface ManifestsByDigestOptions {
   readonly fetcher: ManifestFetcher;
   readonly store: ManifestStore;
   readonly access: RepositoryAccess;
+  /** Is told what repositories show; null where nothing is remembered. */
+  readonly history: ImageHistory | null;
   readonly now: () => number;
 }
 
@@ -44,6 +47,8 @@ export class ManifestsByDigest {
     asker: string,
   ): Promise<Found> | Found {
     const kept = this.#options.fetcher.kept(entry, key, digest);
+    // It was shown once, and is in use still.
+    if (kept !== null) this.#options.history?.seen(key, digest);
     return kept === null ? this.#fetch(entry, key, digest, method, asker) : this.#reusable(kept, 'cache');
   }
 
@@ -82,7 +87,10 @@ export class ManifestsByDigest {
       const { mediaType, size, body, asked } = head;
       if (body !== null) return this.#reusable({ digest, mediaType, body, size: body.length }, 'upstream');
       if (row === null || size === undefined || size === row.body.length) {
-        if (head.digest !== undefined) access.said(entry, key, [{ digest, mediaType }], asked);
+        if (head.digest !== undefined) {
+          access.said(entry, key, [{ digest, mediaType }], asked);
+          this.#options.history?.seen(key, digest);
+        }
         const kept = fetcher.kept(entry, key, digest);
         if (kept !== null) return this.#reusable(kept, 'upstream');
         if (method === 'HEAD' && size !== undefined) {

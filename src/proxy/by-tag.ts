@@ -5,6 +5,7 @@ import { SingleFlight } from '../kit/async.ts';
 import { elapsed } from '../kit/time.ts';
 import { type AcceptClass, isSharedByClass, mayHave, variantOf } from '../oci/media-types.ts';
 import { type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
+import type { ImageHistory } from '../policy/history.ts';
 import {
   type Found,
   type KnownManifest,
@@ -20,6 +21,8 @@ export interface ManifestsByTagOptions {
   readonly fetcher: ManifestFetcher;
   readonly store: ManifestStore;
   readonly access: RepositoryAccess;
+  /** Is told what tags stand for; null where nothing is remembered. */
+  readonly history: ImageHistory | null;
   /** Read at each use. */
   readonly config: { readonly tagTtl: number; readonly staleFor: number };
   readonly now: () => number;
@@ -184,6 +187,8 @@ export class ManifestsByTag {
     const checkedAt = this.#options.now();
     const variant = variantOf(client, manifest.mediaType);
     this.#options.store.putTag(key, tag, variant, { digest: manifest.digest, checkedAt });
+    const { registry, repository } = key;
+    this.#options.history?.tagSeen({ registry, repository, tag, variant }, manifest.digest);
     return { ...manifest, checkedAt };
   }
 

@@ -7,22 +7,25 @@ import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { SharedContent } from '../cache/shared-store.ts';
 import type { Config } from '../config/config.ts';
 import { Askers } from '../kit/askers.ts';
-import { andThen, Lifetime } from '../kit/async.ts';
+import { andThen, Lifetime, type MaybePromise } from '../kit/async.ts';
 import { steadyNow } from '../kit/time.ts';
 import { passedThrough } from '../kit/via.ts';
 import { openerOf } from '../oci/credentials.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { acceptClass } from '../oci/media-types.ts';
-import type { Reference, What } from '../oci/names.ts';
+import type { Digest, Reference, What } from '../oci/names.ts';
+import type { Cooldown } from '../policy/cooldown.ts';
+import type { ImageHistory } from '../policy/history.ts';
 import type { ImagePolicy } from '../policy/image-policy.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { reasonClass } from '../upstream/failures.ts';
 import { rowOf, type Upstream } from '../upstream/upstream.ts';
-import { BlobFills, type SharedDownloads } from './blob-fills.ts';
+import { BlobFills, type HeldBlobKey, type SharedDownloads } from './blob-fills.ts';
 import { BlobSizes } from './blob-sizes.ts';
 import { Blobs } from './blobs.ts';
 import { ManifestsByDigest } from './by-digest.ts';
 import { ManifestsByTag } from './by-tag.ts';
+import { CooldownGate } from './cooldown-gate.ts';
 import type { Denials } from './denials.ts';
 import { KeptLists } from './kept-lists.ts';
 import { type ListQuestion, referrersQuestion, tagsQuestion } from './lists.ts';
@@ -58,6 +61,10 @@ export interface ProxyCoreOptions {
   /** Which images may pass; left out where all may. */
   readonly policy?: ImagePolicy;
   readonly config: CoreConfig;
+  /** Is told what registries show of images; left out where nothing is remembered. */
+  readonly history?: ImageHistory;
+  /** How old images have to be to pass; left out where nothing is remembered. It takes its configuration with the core's. */
+  readonly cooldown?: Cooldown;
   readonly metrics: Metrics;
   readonly replies: RepliesTally;
   /** Called for bytes that were fetched for a client by a reply which does not say so (`Reply.from`); left out where nobody counts them. */
@@ -94,6 +101,9 @@ class Core implements ManagedProxyCore {
   readonly #store: ManifestStore;
   readonly #access: RepositoryAccess;
   readonly #policy: ImagePolicy | null;
+  readonly #fetcher: ManifestFetcher;
+  readonly #cooldown: Cooldown | null;
+  readonly #gate: CooldownGate | null;
   readonly #byTag: ManifestsByTag;
   readonly #byDigest: ManifestsByDigest;
   readonly #blobs: Blobs;
@@ -108,13 +118,16 @@ class Core implements ManagedProxyCore {
 
   constructor(options: ProxyCoreOptions) {
     const { upstream, blobs, manifests: store, lists, content = null, table, metrics, now = steadyNow } = options;
+    const { history = null, cooldown = null } = options;
     const config = { ...options.config };
     this.#config = config;
     const lifetime = this.#lifetime;
     const access = new RepositoryAccess(table, options.facts, content);
     this.#ignoreDenials = options.denials === undefined ? null : access.shareDenials(options.denials);
     const sizes = new BlobSizes();
-    const fetcher = new ManifestFetcher({ upstream, store, access, sizes, shared: content, lifetime });
+    const fetcher = new ManifestFetcher({ upstream, store, access, sizes, history, shared: content, lifetime });
+    this.#fetcher = fetcher;
+    this.#cooldown = cooldown;
     this.#upstream = upstream;
     this.#store = store;
     this.#access = access;
@@ -123,18 +136,21 @@ class Core implements ManagedProxyCore {
       fetcher,
       store,
       access,
+      history,
       config,
       now,
       outOfReach: (registry) => upstream.outOfReach(registry),
     });
     this.#lists = new KeptLists({ store: lists, access, config, now });
-    this.#byDigest = new ManifestsByDigest({ fetcher, store, access, now });
+    this.#byDigest = new ManifestsByDigest({ fetcher, store, access, history, now });
     const passed = metrics.counter('registry_blobs_passed_total', 'Blob replies that went past the cache, by reason', [
       'why',
     ]);
     const onPassthrough = (why: string) => passed.inc({ why });
     const { fetched, budget } = options;
     const fills = new BlobFills({ upstream, access, sizes, lifetime, shared: options.shared ?? null });
+    this.#gate =
+      cooldown === null ? null : new CooldownGate({ cooldown, byDigest: this.#byDigest, fills, access, now });
     const redirects = new Redirects({ content, access, redirect: () => this.#config.redirect ?? false });
     this.#blobs = new Blobs({ upstream, blobs, access, redirects, fills, sizes, now, onPassthrough, fetched, budget });
     this.forNodes = new NodeBlobs({ blobs, access, policy: this.#policy, fills, table });
@@ -176,6 +192,7 @@ class Core implements ManagedProxyCore {
 
   reconfigure({ cache: { tagTtl, staleFor, s3 }, policy }: Pick<Config, 'cache' | 'policy'>): void {
     this.#policy?.reconfigure({ policy });
+    this.#cooldown?.reconfigure(policy);
     Object.assign(this.#config, { tagTtl, staleFor, redirect: s3.redirect });
     this.invalidate();
   }
@@ -186,6 +203,7 @@ class Core implements ManagedProxyCore {
     this.#byDigest.clear();
     this.#lists.clear();
     this.#blobs.clear();
+    this.#gate?.clear();
   }
 
   close(): void {
@@ -221,7 +239,7 @@ class Core implements ManagedProxyCore {
       case 'manifest':
         return this.#manifest(pull, entry, what.reference);
       case 'blob':
-        return this.#blobs.serve(pull, entry, {
+        return this.#blob(pull, entry, {
           registry,
           repository,
           digest: what.digest,
@@ -274,19 +292,38 @@ class Core implements ManagedProxyCore {
   }
 
   #manifest(pull: Pull, entry: RegistryEntry, reference: Reference): Promise<Reply> | Reply {
-    const { target, method, client } = pull;
+    const { target } = pull;
     const found =
       reference.kind === 'tag'
-        ? this.#byTag.find(entry, target, reference.tag, acceptClass(pull.accept), method, client)
-        : this.#byDigest.find(entry, target, reference.digest, method, client);
+        ? this.#byTagNow(pull, entry, reference.tag)
+        : this.#byDigestNow(pull, entry, reference.digest);
     return andThen(found, (known) => {
       if (reference.kind === 'tag')
         this.#policy?.admitTagged(target, reference.tag, known.manifest.digest, pull.audience);
-      return this.#render(pull, entry, known);
+      // Whoever has it asks for what it names the next moment.
+      return andThen(this.#fetcher.learnt(target, known.manifest), () => this.#render(pull, entry, known));
     });
   }
 
-  #render(pull: Pull, entry: RegistryEntry, { manifest, from, since, freshUntil, stale }: Found): Reply {
+  #byTagNow({ target, method, client: asker, accept }: Pull, entry: RegistryEntry, tag: string): MaybePromise<Found> {
+    const client = acceptClass(accept);
+    const found = this.#byTag.find(entry, target, tag, client, method, asker);
+    const gate = this.#gate;
+    if (gate === null || gate.isOpen) return found;
+    return andThen(found, (known) => gate.byTag({ entry, key: target, method, asker }, tag, client, known));
+  }
+
+  #byDigestNow({ target, method, client: asker }: Pull, entry: RegistryEntry, digest: Digest): MaybePromise<Found> {
+    if (this.#gate === null || this.#gate.isOpen) return this.#byDigest.find(entry, target, digest, method, asker);
+    return this.#gate.byDigest({ entry, key: target, method, asker }, digest);
+  }
+
+  #blob(pull: Pull, entry: RegistryEntry, key: HeldBlobKey): MaybePromise<Reply> {
+    if (this.#gate === null || this.#gate.isOpen) return this.#blobs.serve(pull, entry, key);
+    return andThen(this.#gate.blob(entry, key, pull.client), () => this.#blobs.serve(pull, entry, key));
+  }
+
+  #render(pull: Pull, entry: RegistryEntry, { manifest, from, since, freshUntil, stale, warning }: Found): Reply {
     const { mediaType, size, digest, body } = manifest;
     // What another repository's word opens is looked up each time: that word may be void by the next.
     const isOwn = body === null || this.#access.hasGiven(entry, pull.target, digest);
@@ -295,7 +332,7 @@ class Core implements ManagedProxyCore {
     if (from === 'stale') this.#staleServed.inc({ registry: rowOf(entry) });
     return withCondition(pull, {
       status: 200,
-      headers: withWarning(headers, stale?.warning),
+      headers: withWarning(headers, stale?.warning ?? warning),
       body: pull.method === 'HEAD' ? null : body,
       from,
       ...(since === undefined ? {} : { since }),

@@ -4,11 +4,12 @@ import type { ManifestRow } from '../cache/index-port.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { SharedContent } from '../cache/shared-store.ts';
 import type { Askers } from '../kit/askers.ts';
-import type { Lifetime } from '../kit/async.ts';
+import { andThen, type Lifetime } from '../kit/async.ts';
 import { readDocument } from '../oci/document-reader.ts';
 import type { NamedContent } from '../oci/documents.ts';
 import { isWebPage } from '../oci/media-types.ts';
 import { contentId, type Digest, type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
+import type { ImageHistory } from '../policy/history.ts';
 import type { Upstream, UpstreamManifest } from '../upstream/upstream.ts';
 import type { BlobSizes } from './blob-sizes.ts';
 import type { Reply } from './reply.ts';
@@ -35,6 +36,8 @@ export interface Found {
   readonly since?: number;
   /** What is said of it where it is stale. */
   readonly stale?: Staleness;
+  /** The value of `Warning`, where something else is to be said of it. */
+  readonly warning?: string;
   /** See {@link Reply.freshUntil}. */
   readonly freshUntil?: number;
 }
@@ -50,6 +53,8 @@ export interface ManifestFetcherOptions {
   readonly store: ManifestStore;
   readonly access: RepositoryAccess;
   readonly sizes: BlobSizes;
+  /** Is told what registries show; null where nothing is remembered. */
+  readonly history: ImageHistory | null;
   /** What other gateways have fetched; null where there are none. */
   readonly shared: SharedContent | null;
   /** Ends what no client waits for any more when the gateway stops. */
@@ -123,6 +128,17 @@ export class ManifestFetcher {
     return this.#keep(entry, key, await this.#ask(key, reference, 'GET', by), asked);
   }
 
+  /**
+   * What this manifest names is known to the history then, where a rule needs that.
+   * @throws {RegistryError} gatewayBusy where it is large and cannot be read now
+   */
+  learnt(key: RepositoryKey, { digest, mediaType, body }: KnownManifest): Promise<void> | void {
+    const { history } = this.#options;
+    if (history === null || body === null || !history.wantsNames(key, digest)) return;
+    const reading = readDocument('manifest', body, { mediaType }, { registry: key.registry });
+    return andThen(reading, (known) => history.named(key, digest, partsIn(known?.named ?? [])));
+  }
+
   /** The sizes that a manifest gives, which are in memory only, from one that was kept before this start, or forgotten since. */
   async #learnSizes(key: RepositoryKey, mediaType: string, { digest, body }: ManifestRow): Promise<void> {
     const id = contentId(key, digest);
@@ -152,6 +168,8 @@ export class ManifestFetcher {
     const { digest, mediaType, body, named } = answer;
     if (digest === undefined || body === null) throw new TypeError('a GET without body or digest');
     const manifest = { digest, mediaType, body, size: body.length };
+    this.#options.history?.seen(key, digest);
+    this.#options.history?.named(key, digest, partsIn(named));
     // What was asked before a denial proves nothing after it.
     if (access.denials.since(asked, repositoryId(key))) return manifest;
     store.putManifest({ digest, body });
@@ -164,4 +182,9 @@ export class ManifestFetcher {
     this.#options.shared?.keepManifest(key, digest);
     return manifest;
   }
+}
+
+/** What is part of a manifest; what it is about was there before it, and may be anything. */
+function partsIn(named: readonly NamedContent[]): Digest[] {
+  return named.filter(({ isSubject }) => isSubject !== true).map(({ digest }) => digest);
 }

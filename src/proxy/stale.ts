@@ -111,6 +111,11 @@ export function staleWarning({ what, since }: Pick<Trouble, 'what' | 'since'>, c
   return `299 - "${quotable(what)}, since ${began}; this answer is ${age} old"`;
 }
 
+/** The value of `Warning` for these words: code 299 and agent `-` are the only ones that clients show. */
+export function warningOf(text: string): string {
+  return `299 - "${quotable(text)}"`;
+}
+
 /**
  * In a quoted string (RFC 9110 §5.6.4), without anything that would have to be escaped there, that terminals obey, or that a client might
  * decode: containerd takes `%22` for a quote within the string, and drops the whole warning.

@@ -21,7 +21,7 @@ import { TicketKeys } from '../edge/tls.ts';
 import { Lifecycle, version } from '../kit/process.ts';
 import { steadyNow } from '../kit/time.ts';
 import type { Digest } from '../oci/names.ts';
-import type { ImagePolicy } from '../policy/image-policy.ts';
+import { HistoryKeeper } from '../policy/history-keeper.ts';
 import { createProxyCore } from '../proxy/core.ts';
 import { CoreSource } from '../proxy/core-source.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
@@ -38,7 +38,7 @@ import { type AddressTexts, asText, boundConfig, ownListener } from './addresses
 import { announceEnd, joinCluster, serveNodes } from './cluster.ts';
 import { measureFleet, remarkOn, sharedState } from './fleet.ts';
 import { measureGateway, sampleOf } from './own-metrics.ts';
-import { openPolicy } from './policy.ts';
+import { openPassage, type Passage } from './policy.ts';
 import { Reloader } from './reload.ts';
 import { openState, type State } from './state.ts';
 import { openIndex, openSharedStore } from './stores.ts';
@@ -101,7 +101,7 @@ interface Parts {
   /** Null for the only gateway of its database. */
   readonly cluster: Cluster | null;
   /** What may pass, asked by the core; it takes its rules with the core's configuration. */
-  readonly policy: ImagePolicy;
+  readonly passage: Passage;
   readonly core: ReturnType<typeof createProxyCore>;
   /** The registries of the table as people who pull may know them. */
   readonly outlines: () => readonly RegistryOutline[];
@@ -153,17 +153,17 @@ export async function startGateway(options: {
     const access = await startAccess(base, { state });
     const cluster = await joinCluster(state, base);
     const cache = await startCache(base, { state, cluster, access });
-    const policy = openPolicy(config, state, base);
-    const core = startProxyCore(base, { state, upstream, cache, cluster, access, policy });
+    const passage = startPassage(base, { state });
+    const core = startProxyCore(base, { state, upstream, cache, cluster, access, passage });
     if (cluster !== null) await serveNodes(cluster, config.cluster.listen, core, base.lifecycle);
     const outlines = registryOutlines(state.table.snapshot, upstream);
-    const edge = buildEdge(base, { state, core, access, policy, outlines });
+    const edge = buildEdge(base, { state, core, access, passage, outlines });
     await state.certificates?.start(state.coveredHosts());
     const bound = await edge.listen();
     startWorkers(base, { state, core, access, outlines, edge, bound });
     const live = liveGateway(base, { upstream, cache, core, access, bound });
     reloader.add(processLog, upstream, state, access, cache, core, edge);
-    await startAdmin(base, { state, cache, core, live });
+    await startAdmin(base, { state, cache, core, passage, live });
 
     base.ready = true;
     await live.settled();
@@ -243,9 +243,19 @@ async function startCache(
   return cache;
 }
 
+function startPassage(base: Base, { state }: Pick<Parts, 'state'>): Passage {
+  const { log, lifecycle, reloader } = base;
+  const config = () => reloader.config;
+  const passage = openPassage(config, state, base);
+  const { history: store, locks } = state;
+  const keeper = HistoryKeeper.start({ store, locks, config: () => config().policy, log });
+  lifecycle.defer('the care of what was seen of images', () => keeper.close());
+  return passage;
+}
+
 function startProxyCore(
   base: Base,
-  parts: Pick<Parts, 'state' | 'upstream' | 'cache' | 'cluster' | 'access' | 'policy'>,
+  parts: Pick<Parts, 'state' | 'upstream' | 'cache' | 'cluster' | 'access' | 'passage'>,
 ): Parts['core'] {
   const { config, metrics, lifecycle } = base;
   const { cache, upstream, cluster, access } = parts;
@@ -258,7 +268,7 @@ function startProxyCore(
     lists: cache.lists,
     content: cache.shared,
     table: table.snapshot,
-    policy: parts.policy,
+    ...parts.passage,
     config: { ...config.cache, redirect: config.cache.s3.redirect },
     metrics,
     replies: base.replies,
@@ -285,7 +295,7 @@ async function startAccess(base: Base, { state }: Pick<Parts, 'state'>): Promise
 
 function buildEdge(
   base: Base,
-  { state, core, access, policy, outlines }: Pick<Parts, 'state' | 'core' | 'access' | 'policy' | 'outlines'>,
+  { state, core, access, passage, outlines }: Pick<Parts, 'state' | 'core' | 'access' | 'passage' | 'outlines'>,
 ): Edge {
   const { config, log, metrics, ticketKeys } = base;
   const processes = config.listen.workers;
@@ -302,7 +312,7 @@ function buildEdge(
       rowName: (registry) => rowNameOf(state.table.snapshot(), registry),
     }),
     access,
-    audience: (user, address) => policy.audience(user, address),
+    audience: (user, address) => passage.policy.audience(user, address),
     freshness: state.freshness,
     outlines,
     ready: () => base.ready,
@@ -403,7 +413,7 @@ function liveGateway(
 
 async function startAdmin(
   base: Base,
-  { state, cache, core, live }: Pick<Parts, 'state' | 'cache' | 'core' | 'live'>,
+  { state, cache, core, passage, live }: Pick<Parts, 'state' | 'cache' | 'core' | 'passage' | 'live'>,
 ): Promise<void> {
   const { config, reloader, log, lifecycle, wellKnown } = base;
   const { table, users, certificates, pseudonym, nodes, fleet } = state;
@@ -419,6 +429,7 @@ async function startAdmin(
     certificates,
     cache: () => cache.admin,
     images: () => images,
+    history: () => passage.history,
     snapshot: state.snapshot,
     nodes,
     shared: fleet === null ? null : sharedState(fleet),

@@ -13,7 +13,7 @@ import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream } from '../upstream/registry-upstream.ts';
 import { sharedState } from './fleet.ts';
-import { openPolicy } from './policy.ts';
+import { openPassage, type Passage } from './policy.ts';
 import { openState, type State } from './state.ts';
 import { holderOf, openIndex } from './stores.ts';
 
@@ -30,6 +30,7 @@ class Offline {
   readonly #log = silentLog();
   readonly #metrics = new Metrics();
   #cache: Cache | null = null;
+  #passage: Passage | null = null;
   #images: ImageSource | null = null;
 
   constructor(config: Config, state: State, lifecycle: Lifecycle) {
@@ -47,6 +48,12 @@ class Offline {
     this.#cache = cache;
     this.#lifecycle.defer('the cache', () => cache.close());
     return cache;
+  }
+
+  get passage(): Passage {
+    const by = { metrics: this.#metrics, log: this.#log, lifecycle: this.#lifecycle };
+    this.#passage ??= openPassage(() => this.#config, this.#state, by);
+    return this.#passage;
   }
 
   /** Images from the cache or through it, as the gateway would give them. */
@@ -69,7 +76,7 @@ class Offline {
       manifests: cache.manifests,
       lists: cache.lists,
       table: table.snapshot,
-      policy: openPolicy(this.#config, this.#state, { metrics: this.#metrics, log: this.#log }),
+      ...this.passage,
       config: this.#config.cache,
       metrics: this.#metrics,
       replies: repliesTally(this.#metrics),
@@ -92,6 +99,7 @@ class Offline {
       users,
       cache: () => this.cache.admin,
       images: () => this.images,
+      history: () => this.passage.history,
       snapshot,
       nodes,
       shared: fleet === null ? null : sharedState(fleet),

@@ -1,0 +1,80 @@
+import type { Config } from '../config/config.ts';
+import type { Lock, Locks } from '../kit/locks.ts';
+import { sleep, steadyNow } from '../kit/time.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { HistoryStore } from './history-store.ts';
+
+const HOUR = 60 * 60_000;
+const DAY = 24 * HOUR;
+/**
+ * What was not seen for so long is dropped, ms: an image that is pulled once a year is known then. In any case it is longer than what has to be old may take
+ * to be so, with what was dropped seen again as if for the first time.
+ */
+const KEPT_FOR = 400 * DAY;
+/** How often it is looked for, ms. */
+const INTERVAL = 6 * HOUR;
+/** Rows dropped at once, and the pause after them, ms: nobody waits for it, and nobody is to wait for a database that does it. */
+const BATCH = 500;
+const PAUSE = 200;
+const LEASE = 2 * 60_000;
+
+export interface HistoryKeeperOptions {
+  readonly store: Pick<HistoryStore, 'dropBefore'>;
+  readonly locks: Pick<Locks, 'tryAcquire'>;
+  /** As it is now. */
+  readonly config: () => Pick<Config['policy'], 'cooldown'>;
+  readonly log: Pick<Logger, 'warn'>;
+  readonly now?: () => number;
+}
+
+/** Drops what was not seen of images for long, by one gateway of a fleet at a time. */
+export class HistoryKeeper {
+  readonly #options: HistoryKeeperOptions;
+  readonly #closing = new AbortController();
+  #running: Promise<void> = Promise.resolve();
+
+  constructor(options: HistoryKeeperOptions) {
+    this.#options = options;
+  }
+
+  static start(options: HistoryKeeperOptions): HistoryKeeper {
+    const keeper = new HistoryKeeper(options);
+    keeper.#running = keeper.#run();
+    return keeper;
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#running;
+  }
+
+  /** Drops all that is old enough, in small steps. @throws the store's errors */
+  async drop(under: Lock, ended: AbortSignal): Promise<void> {
+    const { store, config, now = steadyNow } = this.#options;
+    const before = now() - Math.max(KEPT_FOR, 2 * (config().cooldown ?? 0));
+    while (!ended.aborted && (await store.dropBefore(before, BATCH, under))) {
+      await sleep(PAUSE, ended, { ref: false }).catch(() => {});
+    }
+  }
+
+  async #run(): Promise<void> {
+    const { locks, log } = this.#options;
+    const { signal } = this.#closing;
+    for (;;) {
+      await sleep(INTERVAL, signal, { ref: false }).catch(() => {});
+      if (signal.aborted) return;
+      try {
+        const lock = await locks.tryAcquire('drop history', { leaseMs: LEASE });
+        if (lock === null) continue;
+        try {
+          await this.drop(lock, AbortSignal.any([signal, lock.lost]));
+        } finally {
+          await lock.release();
+        }
+      } catch (error) {
+        if (!signal.aborted)
+          log.warn({ err: error }, 'what was seen of images long ago was not dropped; it is tried again');
+      }
+    }
+  }
+}
