@@ -59,6 +59,8 @@ export class RegistryBed {
   proxy: ProxyCore;
   /** Rows may be replaced while the test runs. */
   readonly rows = new Map<string, RegistryEntry>();
+  /** As the core has them: other rows are another map, as the table's are. */
+  #published: TableSnapshot['registries'] = new Map();
   /** Milliseconds; moved by the test. */
   clock = Date.now();
   readonly #upstream: Upstream;
@@ -129,6 +131,7 @@ export class RegistryBed {
       realms: row.realms ?? [],
       ca: row.ca ?? null,
     });
+    this.#published = new Map(this.rows);
   }
 
   manifest(registry: string, repository: string, reference: string, options: AskOptions = {}): Promise<Answered> {
@@ -168,7 +171,7 @@ export class RegistryBed {
   }
 
   #table(): TableSnapshot {
-    return { domain: 'localhost', registries: this.rows, aliases: new Map(), hosts: new Map() };
+    return { domain: 'localhost', registries: this.#published, aliases: new Map(), hosts: new Map() };
   }
 }
 

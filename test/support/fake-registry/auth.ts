@@ -41,7 +41,7 @@ export class FakeAuth {
     const token = this.#tokens.get(text);
     if (token !== undefined && token.expires > Date.now()) {
       if (repository === undefined || token.scopes.includes(scope)) {
-        return repository !== undefined && isPrivate(auth, repository) && token.user === undefined
+        return repository !== undefined && isPrivate(auth, repository) && !opens(auth, token.user, repository)
           ? { status: 401, headers: this.#challenge(auth, origin, scope) }
           : null;
       }
@@ -96,6 +96,11 @@ export class FakeAuth {
 
 function isPrivate(auth: BearerAuth, repository: string): boolean {
   return auth.private === true || (auth.private?.includes(repository) ?? false);
+}
+
+function opens({ owners }: BearerAuth, user: string | undefined, repository: string): boolean {
+  const owner = owners?.[repository.split('/')[0] ?? ''];
+  return owner === undefined ? user !== undefined : user === owner;
 }
 
 function userOf(header: string, users: Readonly<Record<string, string>>): string | undefined {

@@ -44,6 +44,8 @@ export interface BearerAuth {
   readonly users?: Readonly<Record<string, string>>;
   /** Repositories that an anonymous token does not open; `true`: all of them. */
   readonly private?: readonly string[] | true;
+  /** By the first part of a private repository's name: whose token alone opens it; others' are answered 401, as Docker Hub does. */
+  readonly owners?: Readonly<Record<string, string>>;
   readonly tokenField?: 'token' | 'access_token' | 'both';
   /** Seconds that a token is really good for; default 300. */
   readonly lifetime?: number;
