@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { generated, sha256 } from '../support/content.ts';
 import { FactsModel } from '../support/facts-model/model.ts';
 import { blobItem, type Item, type Lie, type Repository, ScriptedRegistry } from '../support/facts-model/registry.ts';
+import type { ModelCredentials } from '../support/facts-model/rows.ts';
 import { startGateway, type TestGateway } from '../support/gateway.ts';
 import { caOf, type Received, send } from '../support/http-client.ts';
 
@@ -23,7 +24,11 @@ const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
 const INDEX = 'application/vnd.oci.image.index.v1+json';
 const ACCEPT = [MANIFEST, DOCKER_MANIFEST, INDEX].join(', ');
 const REPOSITORIES = ['team/one', 'team/two'];
-const CREDENTIALS = { username: 'operator', password: 'secret' };
+const USERS = { operator: 'secret', alice: 'secret of alice', bob: 'secret of bob' };
+/** Patterns that an operator gives a registry's credentials; which decides differs from one to the next. */
+const PATTERNS = ['team/*', 'team/one', 'team/two', 'team/t*', '*'];
+/** Steps between two changes of credentials, which take some half a second. */
+const CHANGE_EVERY = 40;
 
 /** Random numbers that follow from a seed (mulberry32). */
 function random(seed: number): () => number {
@@ -44,7 +49,12 @@ const registries: ScriptedRegistry[] = [];
 
 beforeAll(async () => {
   registries.push(
-    await ScriptedRegistry.start('hidden.example', REPOSITORIES, CREDENTIALS),
+    await ScriptedRegistry.start('hidden.example', REPOSITORIES, { users: USERS, opens: () => true }),
+    // Its repositories have two owners, and who operates the registry.
+    await ScriptedRegistry.start('owned.example', REPOSITORIES, {
+      users: USERS,
+      opens: (user, repository) => user === 'operator' || (user === 'alice') === (repository === 'team/one'),
+    }),
     await ScriptedRegistry.start('open.example', REPOSITORIES),
     await ScriptedRegistry.start('evil.example', REPOSITORIES),
   );
@@ -52,13 +62,7 @@ beforeAll(async () => {
   gateway = await startGateway({
     config: { access: { anonymous: true }, listen: { workers: 2 }, cache: { tagTtl: '1ms' } },
   });
-  for (const { host, url, credentials } of registries) {
-    await gateway.ok('alias', 'add', nameOf(host), host, '--endpoint', url);
-    if (credentials === null) continue;
-    const set = ['registry', 'set', host, '--username', credentials.username, '--password-stdin'];
-    const ran = await gateway.cli(set, { input: credentials.password });
-    expect(ran.code, ran.stderr).toBe(0);
-  }
+  for (const { host, url } of registries) await gateway.ok('alias', 'add', nameOf(host), host, '--endpoint', url);
   token = (await gateway.ok('user', 'add', 'ci')).trim();
   ca = caOf(gateway);
   agents = Array.from({ length: 4 }, () => new Agent({ keepAlive: true, maxSockets: 1, ca }));
@@ -69,6 +73,21 @@ afterAll(async () => {
   await gateway?.close();
   await Promise.all(registries.map((registry) => registry.close()));
 });
+
+/** @param user whose credentials; null removes them */
+async function setCredentials(
+  host: string,
+  name: string | null,
+  user: keyof typeof USERS | null,
+  patterns: string[] = [],
+) {
+  const args = ['registry', 'set', host, '--no-check', ...(name === null ? [] : ['--credential', name])];
+  args.push(...patterns.flatMap((pattern) => ['--for', pattern]), '--username', user ?? '');
+  const ran = await gateway.cli(user === null ? args : [...args, '--password-stdin'], {
+    input: user === null ? '' : USERS[user],
+  });
+  expect(ran.code, ran.stderr).toBe(0);
+}
 
 function nameOf(host: string): string {
   return host.slice(0, host.indexOf('.'));
@@ -147,10 +166,42 @@ class World {
 
   /** The operator opens to everybody what their credentials open, or closes it again. */
   async turnPublic(): Promise<void> {
-    const isPublic = this.model.public.delete('hidden.example');
-    await gateway.ok('registry', 'set', 'hidden.example', isPublic ? '--no-public' : '--public');
-    if (!isPublic) this.model.public.add('hidden.example');
+    const host = this.#pick(['hidden.example', 'owned.example']);
+    const isPublic = this.model.public.delete(host);
+    await gateway.ok('registry', 'set', host, isPublic ? '--no-public' : '--public', '--no-check');
+    if (!isPublic) this.model.public.add(host);
     this.learn();
+  }
+
+  /** What the registries have from the start. */
+  async begin(): Promise<void> {
+    await this.#give('hidden.example', null, 'operator');
+    await this.#give('owned.example', 'a', 'alice', ['team/one']);
+    await this.#give('owned.example', 'b', 'bob', ['team/two']);
+  }
+
+  /** The operator gives credentials to other repositories or another owner, adds some, or takes them away. */
+  async changeCredentials(): Promise<void> {
+    const host = 'owned.example';
+    const name = this.#pick(['a', 'b', null]);
+    const has = this.model.rows.of(host).some((one) => one.name === name);
+    if (has && this.#random() < 0.3) {
+      await setCredentials(host, name, null);
+      this.learn();
+      this.model.rows.remove(host, name);
+      return;
+    }
+    const user = this.#pick(['alice', 'bob', 'operator'] as const);
+    if (name === null) return this.#give(host, name, user);
+    const taken = this.model.rows.of(host).flatMap((one) => (one.name === name ? [] : one.for));
+    await this.#give(host, name, user, [this.#pick(PATTERNS.filter((pattern) => !taken.includes(pattern)))]);
+  }
+
+  async #give(host: string, name: string | null, user: keyof typeof USERS, patterns: string[] = []): Promise<void> {
+    await setCredentials(host, name, user, patterns);
+    // What still came by those before.
+    this.learn();
+    this.model.rows.set(host, name, user, patterns);
   }
 
   learn(): void {
@@ -174,7 +225,9 @@ class World {
     const { registry, name, repository } = this.#place();
     const blobs = [this.#pick(this.#blobs), this.#pick(this.#blobs)];
     const evil = registry.host === 'evil.example' && this.#random() < 0.7;
-    const named = evil ? [this.#pick(this.#blobs)] : blobs;
+    // An owner can name another's content too; the registry takes any digest.
+    const steals = registry.host === 'owned.example' && this.#random() < 0.3;
+    const named = evil || steals ? [this.#pick(this.#blobs)] : blobs;
     const descriptor = ({ digest, bytes }: Item) => ({
       mediaType: 'application/octet-stream',
       digest,
@@ -193,13 +246,14 @@ class World {
     const bytes = Buffer.from(JSON.stringify(body));
     const names = named.map(({ digest }) => digest);
     const manifest: Item = { digest: sha256(bytes), bytes, manifest: { mediaType: MANIFEST, names } };
-    if (!evil) for (const blob of blobs) repository.items.set(blob.digest, blob);
+    if (!evil && !steals) for (const blob of blobs) repository.items.set(blob.digest, blob);
     this.#put(registry, name, repository, manifest);
     repository.tags.set(this.#pick(['1', '2']), manifest.digest);
     // The same manifest elsewhere, as another type says: each registry's word is for itself alone.
-    if (registry.host !== 'hidden.example' && this.#random() < 0.3) {
+    const isPrivate = (host: string) => ['hidden.example', 'owned.example'].includes(host);
+    if (!isPrivate(registry.host) && this.#random() < 0.3) {
       const other = this.#place();
-      if (other.registry.host === 'hidden.example') return;
+      if (isPrivate(other.registry.host)) return;
       if (other.registry.host === 'evil.example') other.repository.types.set(manifest.digest, DOCKER_MANIFEST);
       this.#put(other.registry, other.name, other.repository, manifest);
       for (const digest of names) {
@@ -292,7 +346,8 @@ class World {
       status,
       text: received.text.slice(0, 300),
     });
-    const admitted = user || registry.credentials === null || this.model.public.has(registry.host);
+    const opener = this.model.rows.opener(registry.host, name);
+    const admitted = user || opener === null || this.model.public.has(registry.host);
     const served = status === 200 || status === 206;
     if (!admitted) {
       expect(status, facts).toBe(403);
@@ -322,6 +377,7 @@ class World {
     }
     const gives =
       !registry.off &&
+      isOpened(registry, name, opener) &&
       repository.closed === null &&
       !repository.closedDigests.has(digest) &&
       repository.items.has(digest);
@@ -346,7 +402,9 @@ class World {
     const repository = registry.repository(name);
     const digest = reference.startsWith('sha256:') ? reference : repository.tags.get(reference);
     if (digest === undefined) return;
-    const open = repository.closed === null && !repository.closedDigests.has(digest);
+    const opener = this.model.rows.opener(registry.host, name);
+    const open =
+      isOpened(registry, name, opener) && repository.closed === null && !repository.closedDigests.has(digest);
     const gives = !registry.off && open && repository.items.has(digest);
     expect(
       gives && range === null,
@@ -355,10 +413,16 @@ class World {
   }
 }
 
+/** Whether the account that a repository is asked for with opens it at its registry. */
+function isOpened({ login }: ScriptedRegistry, repository: string, opener: ModelCredentials | null): boolean {
+  return login === null || (opener !== null && login.opens(opener.username, repository));
+}
+
 test(
   `who may have what, in ${STEPS} random steps of seed ${SEED}`,
   async () => {
     const world = new World(SEED);
+    await world.begin();
     const every = Math.ceil(STEPS / (RESTARTS + 1));
     for (let step = 1; step <= STEPS; step++) {
       try {
@@ -366,6 +430,7 @@ test(
       } catch (error) {
         throw new Error(`step ${step} of seed ${SEED}`, { cause: error });
       }
+      if (step % CHANGE_EVERY === 0) await world.changeCredentials();
       if (step % every !== 0) continue;
       await gateway.stop();
       await gateway.start();

@@ -29,17 +29,24 @@ export class Repository {
 
 /** What a registry has done, in its order: the model learns from it what the gateway may know. */
 export type Event =
-  /** A GET brought right bytes of it; `credential`: it was asked with the operator's. */
-  | { readonly kind: 'gave'; readonly repository: string; readonly item: Item; readonly credential: boolean }
+  /** A GET brought right bytes of it; `user`: as whom it was asked, null for nobody. */
+  | { readonly kind: 'gave'; readonly repository: string; readonly item: Item; readonly user: string | null }
   /** A HEAD claimed that it is there. */
-  | { readonly kind: 'claimed'; readonly repository: string; readonly digest: string }
+  | { readonly kind: 'claimed'; readonly repository: string; readonly digest: string; readonly user: string | null }
   /** A GET was denied; `digest` where it asked by digest. */
   | { readonly kind: 'denied'; readonly repository: string; readonly digest: string | null };
 
-/** A registry of a few repositories whose every answer is one event. It wants `credentials` by Basic where they are given. */
+/** Who may log in at a registry, and what each may open there. */
+export interface Login {
+  /** Passwords by name. */
+  readonly users: Readonly<Record<string, string>>;
+  readonly opens: (user: string, repository: string) => boolean;
+}
+
+/** A registry of a few repositories whose every answer is one event. It wants a login by Basic where there are users. */
 export class ScriptedRegistry {
   readonly host: string;
-  readonly credentials: { readonly username: string; readonly password: string } | null;
+  readonly login: Login | null;
   readonly repositories = new Map<string, Repository>();
   /** Events since they were taken last. */
   #events: Event[] = [];
@@ -48,9 +55,9 @@ export class ScriptedRegistry {
   off = false;
   readonly #server: Server;
 
-  private constructor(host: string, credentials: ScriptedRegistry['credentials'], repositories: readonly string[]) {
+  private constructor(host: string, login: Login | null, repositories: readonly string[]) {
     this.host = host;
-    this.credentials = credentials;
+    this.login = login;
     for (const name of repositories) this.repositories.set(name, new Repository());
     this.#server = createServer((request, response) => this.#serve(request, response));
   }
@@ -58,9 +65,9 @@ export class ScriptedRegistry {
   static async start(
     host: string,
     repositories: readonly string[],
-    credentials: ScriptedRegistry['credentials'] = null,
+    login: Login | null = null,
   ): Promise<ScriptedRegistry> {
-    const registry = new ScriptedRegistry(host, credentials, repositories);
+    const registry = new ScriptedRegistry(host, login, repositories);
     await new Promise<void>((resolve) => registry.#server.listen(0, '127.0.0.1', resolve));
     return registry;
   }
@@ -103,13 +110,20 @@ export class ScriptedRegistry {
       return;
     }
     const [, name = '', what = '', reference = ''] = match;
-    if (this.credentials !== null && request.headers.authorization !== basic(this.credentials)) {
+    const user = userOf(request.headers.authorization ?? '', this.login?.users ?? {});
+    if (this.login !== null && user === null) {
       refuse(response, 401, 'UNAUTHORIZED', { 'www-authenticate': `Basic realm="${this.host}"` });
       return;
     }
     const repository = this.repositories.get(name);
     const byDigest = reference.startsWith('sha256:') ? reference : null;
     const digest = byDigest ?? repository?.tags.get(reference) ?? null;
+    if (user !== null && this.login?.opens(user, name) === false) {
+      const pull = what === 'manifests' || what === 'blobs';
+      if (request.method === 'GET' && pull) this.#events.push({ kind: 'denied', repository: name, digest: byDigest });
+      refuse(response, 403, 'DENIED');
+      return;
+    }
     if (repository?.closed != null || (byDigest !== null && repository?.closedDigests.has(byDigest))) {
       const pull = what === 'manifests' || what === 'blobs';
       if (request.method === 'GET' && pull) this.#events.push({ kind: 'denied', repository: name, digest: byDigest });
@@ -118,13 +132,21 @@ export class ScriptedRegistry {
     }
     const item = digest === null ? undefined : repository?.items.get(digest);
     const fits = item !== undefined && (item.manifest !== null) === (what === 'manifests');
-    if (item !== undefined && fits && repository !== undefined) this.#give(request, response, name, repository, item);
+    if (item !== undefined && fits && repository !== undefined)
+      this.#give(request, response, name, repository, item, user);
     else if (this.lie === 'heads' && request.method === 'HEAD' && byDigest !== null)
-      this.#claim(response, name, byDigest, what);
+      this.#claim(response, name, byDigest, what, user);
     else refuse(response, 404, what === 'manifests' ? 'MANIFEST_UNKNOWN' : 'BLOB_UNKNOWN');
   }
 
-  #give(request: IncomingMessage, response: ServerResponse, name: string, repository: Repository, item: Item): void {
+  #give(
+    request: IncomingMessage,
+    response: ServerResponse,
+    name: string,
+    repository: Repository,
+    item: Item,
+    user: string | null,
+  ): void {
     const headers: Record<string, string | number> = {
       'content-type': repository.types.get(item.digest) ?? item.manifest?.mediaType ?? 'application/octet-stream',
       'docker-content-digest': item.digest,
@@ -142,18 +164,18 @@ export class ScriptedRegistry {
     headers['content-length'] = to - from;
     response.writeHead(range === null ? 200 : 206, headers);
     if (request.method === 'HEAD') {
-      this.#events.push({ kind: 'claimed', repository: name, digest: item.digest });
+      this.#events.push({ kind: 'claimed', repository: name, digest: item.digest, user });
       response.end();
       return;
     }
     const body = Buffer.from(item.bytes.subarray(from, to));
     if (this.lie === 'wrong' && item.manifest === null) body[body.length - 1] = (body.at(-1) ?? 0) ^ 0xff;
-    else this.#events.push({ kind: 'gave', repository: name, item, credential: this.credentials !== null });
+    else this.#events.push({ kind: 'gave', repository: name, item, user });
     response.end(body);
   }
 
-  #claim(response: ServerResponse, name: string, digest: string, what: string): void {
-    this.#events.push({ kind: 'claimed', repository: name, digest });
+  #claim(response: ServerResponse, name: string, digest: string, what: string, user: string | null): void {
+    this.#events.push({ kind: 'claimed', repository: name, digest, user });
     response.writeHead(200, {
       'content-type': what === 'manifests' ? 'application/vnd.oci.image.manifest.v1+json' : 'application/octet-stream',
       'docker-content-digest': digest,
@@ -163,8 +185,10 @@ export class ScriptedRegistry {
   }
 }
 
-function basic({ username, password }: { username: string; password: string }): string {
-  return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
+function userOf(authorization: string, users: Login['users']): string | null {
+  const text = Buffer.from(authorization.replace(/^Basic /, ''), 'base64').toString();
+  const name = text.slice(0, text.indexOf(':'));
+  return Object.hasOwn(users, name) && text === `${name}:${users[name]}` ? name : null;
 }
 
 function refuse(response: ServerResponse, status: number, code: string, headers: Record<string, string> = {}): void {
