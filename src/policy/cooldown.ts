@@ -91,7 +91,7 @@ export class Cooldown {
    * @throws {RegistryError} unavailable where the history cannot be read
    */
   ofTag(key: RepositoryKey, tag: string, digest: Digest): MaybePromise<Youth | null> {
-    if (this.#span === null || !this.#rules.of(key).ofTagged(tag, digest).passes) return null;
+    if (this.#span === null || !this.#rules.of(key).ofTag(tag).passes) return null;
     return andThen(this.#youth(key, digest), (youth) => (youth === UNSEEN ? this.seenNow(key, digest) : youth));
   }
 
@@ -187,7 +187,7 @@ export class Cooldown {
       throw unreadable(error);
     }
     if (tags.length === 0) return rules.ofUntagged(digest).passes ? found : null;
-    return tags.every((tag) => rules.ofTagged(tag, digest).passes) ? found : null;
+    return tags.every((tag) => rules.ofTag(tag).passes) ? found : null;
   }
 }
 

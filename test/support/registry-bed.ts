@@ -1,16 +1,22 @@
 import type { RegistryEntry, TableSnapshot } from '../../src/aliases/table.ts';
+import type { Config } from '../../src/config/config.ts';
 import type { NamedCredentials } from '../../src/oci/credentials.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
 import { type Digest, parseDigest, parseReference, type Reference, type What } from '../../src/oci/names.ts';
-import type { ImagePolicy } from '../../src/policy/image-policy.ts';
+import { Cooldown } from '../../src/policy/cooldown.ts';
+import { ImageHistory, namesNeeded } from '../../src/policy/history.ts';
+import type { HistoryStore } from '../../src/policy/history-store.ts';
+import { ImagePolicy } from '../../src/policy/image-policy.ts';
 import type { SharedDownloads } from '../../src/proxy/blob-fills.ts';
-import { createProxyCore, type ManagedProxyCore } from '../../src/proxy/core.ts';
+import { createProxyCore, type ManagedProxyCore, type ProxyCoreOptions } from '../../src/proxy/core.ts';
 import { ManifestCache } from '../../src/proxy/manifest-cache.ts';
 import { type ProxyCore, type Pull, type Reply, repliesTally } from '../../src/proxy/reply.ts';
+import { silentLog } from '../../src/telemetry/log.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
 import type { Upstream } from '../../src/upstream/upstream.ts';
 import { endRig, makeRig, type Rig, type RigOptions, readUntilEnd } from './cache-rig.ts';
 import type { FakeRegistry } from './fake-registry/index.ts';
+import { MemoryHistoryStore } from './memory-history.ts';
 import { startUpstream } from './upstream.ts';
 
 export interface BedRegistry {
@@ -36,6 +42,10 @@ export interface BedOptions {
   readonly shared?: SharedDownloads;
   /** Which images may pass. */
   readonly policy?: ImagePolicy;
+  /** The same as rules, with a cooldown, and what was seen is remembered for them; left out: nothing is. */
+  readonly rules?: Partial<Config['policy']>;
+  /** Where that is remembered; left out: in memory. */
+  readonly history?: HistoryStore;
   /** Stands in front of the real one. */
   readonly wrapUpstream?: (upstream: Upstream) => Upstream;
 }
@@ -63,12 +73,18 @@ export class RegistryBed {
   #published: TableSnapshot['registries'] = new Map();
   /** Milliseconds; moved by the test. */
   clock = Date.now();
+  /** Null without `rules`. */
+  history: ImageHistory | null = null;
+  #policy: Config['policy'];
+  readonly #historyStore: HistoryStore;
   readonly #upstream: Upstream;
   readonly #options: BedOptions;
 
   private constructor(options: BedOptions, rig: Rig) {
     this.rig = rig;
     this.#options = options;
+    this.#policy = { images: [], cooldown: null, cooldownImages: [], ...options.rules };
+    this.#historyStore = options.history ?? new MemoryHistoryStore();
     for (const [host, row] of Object.entries(options.registries)) this.put(host, row);
     const upstream = startUpstream({}, { connections: options.connections ?? 1 });
     for (const [host, row] of this.rows) upstream.routes.set(host, row);
@@ -88,6 +104,14 @@ export class RegistryBed {
     [this.core, this.proxy] = this.#makeCore(new Metrics());
   }
 
+  /** As `reload` does. */
+  setRules(rules: Partial<Config['policy']>): void {
+    this.#policy = { ...this.#policy, ...rules };
+    const { tagTtl = 60_000, staleFor = 7 * 86_400_000 } = this.#options;
+    const s3 = { redirect: false } as Config['cache']['s3'];
+    this.core.reconfigure({ cache: { tagTtl, staleFor, s3 } as Config['cache'], policy: this.#policy });
+  }
+
   #makeCore(metrics: Metrics): [ManagedProxyCore, ProxyCore] {
     const { keepNothing, tagTtl = 60_000, staleFor = 7 * 86_400_000, shared, policy } = this.#options;
     const { cache } = this.rig;
@@ -105,9 +129,23 @@ export class RegistryBed {
       replies,
       now: () => this.clock,
       ...(shared === undefined ? {} : { shared }),
+      ...this.#makePassage(),
       ...(policy === undefined ? {} : { policy }),
     });
     return [core, new ManifestCache({ core, replies, rowName: (host) => host, now: () => this.clock })];
+  }
+
+  #makePassage(): Pick<ProxyCoreOptions, 'history' | 'policy' | 'cooldown'> {
+    if (this.#options.rules === undefined) return {};
+    const now = () => this.clock;
+    const needsNames = () => namesNeeded(this.#policy);
+    const history = new ImageHistory({ store: this.#historyStore, needsNames, log: silentLog(), now });
+    this.history = history;
+    return {
+      history,
+      policy: new ImagePolicy({ rules: this.#policy.images, history }),
+      cooldown: new Cooldown({ history, config: this.#policy, now }),
+    };
   }
 
   static async start(options: BedOptions): Promise<RegistryBed> {
@@ -116,6 +154,7 @@ export class RegistryBed {
 
   async stop(): Promise<void> {
     this.core.close();
+    await this.history?.close();
     await endRig(this.rig);
     await this.#upstream.close();
   }
