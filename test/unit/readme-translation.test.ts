@@ -14,6 +14,7 @@ const SECTIONS: Readonly<Record<string, string>> = {
   Clients: '客户端',
   Routes: '路由',
   Configuration: '配置',
+  'What may pass': '哪些镜像可以通过',
   'DNS-01': '用 DNS-01 证明域名',
   Commands: '命令',
   Errors: '错误',
