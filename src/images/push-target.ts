@@ -1,16 +1,16 @@
 import type { Digest, Reference } from '../oci/names.ts';
 
-/** The bytes of a blob that is to be pushed: read in order, and once more from where a registry says that it stands. */
+/** The bytes of a blob that is to be pushed: read in order, and once more from where a registry says that it stands. By one reader at a time. */
 export interface BlobContent {
   readonly digest: Digest;
-  /** Bytes; undefined where nobody says. */
-  readonly size: number | undefined;
+  /** Bytes. */
+  readonly size: number;
   /** The next byte that is read is the one at `offset`. @throws {SourceError} */
-  seek(offset: number, signal: AbortSignal): Promise<void>;
-  /** Copies the next bytes into `into`; resolves to their count, 0 at the end. @throws {SourceError} */
-  pull(into: Uint8Array, signal: AbortSignal): Promise<number>;
-  /** To be called before the blob is committed: reads what is left. @throws {SourceError} where these are not the bytes of the digest */
-  verify(signal: AbortSignal): Promise<void>;
+  seek(offset: number): Promise<void>;
+  /** Copies the next bytes into `into`; resolves to their count, 0 at the end. @throws {SourceError}; {OperatorError} `IMAGE_DAMAGED` */
+  pull(into: Uint8Array): Promise<number>;
+  /** To be called before the blob is committed: reads what is left. @throws {OperatorError} `IMAGE_DAMAGED` where these are not the bytes of the digest */
+  verify(): Promise<void>;
 }
 
 export interface PushBlobOptions {

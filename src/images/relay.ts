@@ -7,7 +7,7 @@ import type { Descriptor } from './manifest.ts';
 import type { PushTarget } from './push-target.ts';
 import { type RelayPlan, relayPlan, subjectOf } from './reduce.ts';
 import { noteReferrers } from './referrers-tag.ts';
-import { SourceContent } from './source-content.ts';
+import { SourceContent, sizeOf } from './source-content.ts';
 
 /** Where an image goes in the registry of the target. */
 export interface Destination {
@@ -187,20 +187,21 @@ export class Relay {
 
   async #push(image: ImageName, repository: string, blob: Descriptor, signal: AbortSignal): Promise<Outcome> {
     const { source, target, onBlob } = this.#options;
-    const { digest, size } = blob;
+    const { digest } = blob;
     signal.throwIfAborted();
     if (await target.hasBlob(repository, digest, signal)) {
-      onBlob({ digest, size, state: 'there', bytes: size ?? 0 });
+      onBlob({ digest, size: blob.size, state: 'there', bytes: blob.size ?? 0 });
       return { how: 'there', bytes: 0 };
     }
     const isSameRegistry = image.registry === target.registry && image.repository !== repository;
     const key = { registry: image.registry, repository: image.repository, digest };
-    const content = new SourceContent(source, key, size);
+    const size = blob.size ?? (await sizeOf(source, key, signal));
+    const content = new SourceContent({ source, key, size, signal });
     try {
       const progress = (bytes: number) => onBlob({ digest, size, state: 'sending', bytes });
       const mountFrom = isSameRegistry ? [image.repository] : [];
       const done = await target.pushBlob(repository, content, { mountFrom, progress }, signal);
-      onBlob({ digest, size, state: done.how, bytes: size ?? done.bytes });
+      onBlob({ digest, size, state: done.how, bytes: size });
       return done;
     } finally {
       await content.close();

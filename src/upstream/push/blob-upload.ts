@@ -17,10 +17,10 @@ import {
 /** The bytes that go out; images/push-target.ts has the same as a port. */
 export interface UploadContent {
   readonly digest: Digest;
-  readonly size: number | undefined;
-  seek(offset: number, signal: AbortSignal): Promise<void>;
-  pull(into: Uint8Array, signal: AbortSignal): Promise<number>;
-  verify(signal: AbortSignal): Promise<void>;
+  readonly size: number;
+  seek(offset: number): Promise<void>;
+  pull(into: Uint8Array): Promise<number>;
+  verify(): Promise<void>;
 }
 
 /**
@@ -91,6 +91,8 @@ export class BlobUpload {
   readonly #content: UploadContent;
   #session: UploadSession | null = null;
   #step: Step = 'begin';
+  /** In which this session is sent. */
+  #way: UploadWay = 'chunks';
   /** Small blobs go in one request, unless the registry has refused that. */
   #isOneRequest: boolean;
   /** The most that was ever confirmed: more of it is progress. */
@@ -99,12 +101,14 @@ export class BlobUpload {
   #contentFailure: unknown = null;
   /** What is being read of the content. */
   #reading: Promise<unknown> = Promise.resolve();
+  /** Of the request whose body may read. */
+  #turn = 0;
   #wrongDigests = 0;
 
   constructor(content: UploadContent, options: UploadOptions) {
     this.#content = content;
     this.#options = options;
-    this.#isOneRequest = content.size !== undefined && content.size <= options.chunk;
+    this.#isOneRequest = content.size <= options.chunk;
   }
 
   /**
@@ -155,15 +159,12 @@ export class BlobUpload {
   async #push(signal: AbortSignal): Promise<void> {
     const { size } = this.#content;
     this.#session ??= await this.#begin(signal);
-    const { way } = this.#options.manners;
     const isUntouched = this.#session.offset === 0 && this.#step === 'first';
-    if (isUntouched && (way === 'whole' || this.#isOneRequest)) return await this.#commitWhole(signal);
-    if (isUntouched && (way === 'stream' || size === undefined)) await this.#patch(size, signal, false);
-    else {
-      const whole = size ?? 0;
-      while (this.#session.offset < whole)
-        await this.#patch(chunkLength(this.#session, whole, this.#options.chunk), signal, true);
-    }
+    if (isUntouched) this.#way = this.#options.manners.way;
+    if (isUntouched && (this.#way === 'whole' || this.#isOneRequest)) return await this.#commitWhole(signal);
+    if (isUntouched && this.#way === 'stream') await this.#patch(size, signal, false);
+    while (this.#session.offset < size)
+      await this.#patch(chunkLength(this.#session, size, this.#options.chunk), signal, true);
     await this.#commit(signal);
   }
 
@@ -178,16 +179,15 @@ export class BlobUpload {
     return session;
   }
 
-  /** One PATCH from where the session stands. `length` undefined: to the end, which nobody knows. */
-  async #patch(length: number | undefined, signal: AbortSignal, isChunk: boolean): Promise<void> {
+  /** One PATCH from where the session stands. */
+  async #patch(length: number, signal: AbortSignal, isChunk: boolean): Promise<void> {
     const { location, offset } = this.#session as UploadSession;
-    const before = this.#sent;
-    const range = isChunk && length !== undefined ? { 'content-range': `${offset}-${offset + length - 1}` } : {};
+    const end = offset + length;
+    const range = isChunk ? { 'content-range': `${offset}-${end - 1}` } : {};
     const answer = await this.#sendBody({ method: 'PATCH', url: location, headers: range }, offset, length, signal);
     // 201 and 204 are what some registries answer that keep to an earlier draft.
     if (![201, 202, 204].includes(answer.status)) throw refusal(answer);
     this.#step = 'more';
-    const end = offset + this.#sent - before;
     const confirmed = confirmedBytes(answer.headers) ?? end;
     // What was sent without a range cannot be gone on with.
     const isWrong = confirmed > end || (isChunk ? confirmed <= offset : confirmed !== end);
@@ -198,7 +198,7 @@ export class BlobUpload {
   /** The PUT that commits the session, once what was sent is known to be right. */
   async #commit(signal: AbortSignal): Promise<void> {
     this.#step = 'commit';
-    await this.#content.verify(signal).catch((cause: unknown) => {
+    await this.#content.verify().catch((cause: unknown) => {
       throw new ContentError('the source failed', { cause });
     });
     const url = commitUrl((this.#session as UploadSession).location, this.#content.digest);
@@ -224,18 +224,19 @@ export class BlobUpload {
   async #ask(signal: AbortSignal): Promise<void> {
     const session = this.#session;
     if (session === null) return;
-    this.#session = null;
-    const { size } = this.#content;
     // Only chunks can be put behind what is there.
-    if (size === undefined || this.#options.manners.way !== 'chunks') return;
-    const answer = await this.#send({ method: 'GET', url: session.location }, signal);
-    if (answer.status >= 500 || answer.status === 429 || answer.status === 408) {
-      this.#session = session;
-      throw refusal(answer);
+    if (this.#way !== 'chunks') {
+      this.#session = null;
+      return;
     }
+    const answer = await this.#send({ method: 'GET', url: session.location }, signal);
+    if (answer.status >= 500 || answer.status === 429 || answer.status === 408) throw refusal(answer);
     const confirmed = confirmedBytes(answer.headers);
-    if ((answer.status !== 204 && answer.status !== 200) || confirmed === null || confirmed > size) return;
-    this.#session = session;
+    const stands = (answer.status === 204 || answer.status === 200) && confirmed !== null;
+    if (!stands || confirmed > this.#content.size) {
+      this.#session = null;
+      return;
+    }
     this.#step = 'more';
     await this.#standsAt(answer, confirmed);
   }
@@ -290,12 +291,13 @@ export class BlobUpload {
   #takeNextWay(): boolean {
     const { manners } = this.#options;
     this.#session = null;
-    if (this.#isOneRequest && manners.way !== 'whole') {
+    if (this.#isOneRequest && this.#way !== 'whole') {
       this.#isOneRequest = false;
       return true;
     }
-    const next = NEXT_WAY[manners.way];
-    if (next !== null) manners.way = next;
+    const next = NEXT_WAY[this.#way];
+    // Unless another upload has learnt it meanwhile.
+    if (next !== null && manners.way === this.#way) manners.way = next;
     return next !== null;
   }
 
@@ -318,14 +320,15 @@ export class BlobUpload {
   async #sendBody(
     request: Pick<PushRequest, 'method' | 'url'> & Partial<Pick<PushRequest, 'headers' | 'patience'>>,
     from: number,
-    length: number | undefined,
+    length: number,
     signal: AbortSignal,
   ): Promise<PushAnswer> {
     this.#contentFailure = null;
-    const pieces = this.#pieces(from, length, request.method === 'PUT', signal);
+    this.#turn += 1;
+    const pieces = this.#pieces(this.#turn, from, length, request.method === 'PUT');
     const body = Readable.from(pieces, { objectMode: false });
-    const sized = length === undefined ? {} : { 'content-length': String(length) };
-    const headers = { 'content-type': 'application/octet-stream', ...request.headers, ...sized };
+    const own = { 'content-type': 'application/octet-stream', 'content-length': String(length) };
+    const headers = { ...own, ...request.headers };
     try {
       return await this.#send({ patience: CHUNK_MS, ...request, headers, body }, signal);
     } catch (error) {
@@ -334,23 +337,19 @@ export class BlobUpload {
     } finally {
       body.on('error', () => {}).destroy();
       // The content has one reader at a time.
+      this.#turn += 1;
       await this.#reading;
     }
   }
 
   /** Bytes of the content; where they `commit` it, the last ones come when all are known to be right. */
-  async *#pieces(
-    from: number,
-    length: number | undefined,
-    commits: boolean,
-    signal: AbortSignal,
-  ): AsyncGenerator<Buffer> {
+  async *#pieces(turn: number, from: number, length: number, commits: boolean): AsyncGenerator<Buffer> {
     const content = this.#content;
-    await this.#read(() => content.seek(from, signal));
+    await this.#read(turn, () => content.seek(from));
     let held: Buffer | null = null;
-    for (let at = from, left = length ?? Number.POSITIVE_INFINITY; left > 0; ) {
+    for (let at = from, left = length; left > 0; ) {
       const piece = Buffer.allocUnsafe(Math.min(PIECE, left));
-      const count = await this.#read(() => content.pull(piece, signal));
+      const count = await this.#read(turn, () => content.pull(piece));
       if (count === 0) break;
       left -= count;
       const ready: Buffer | null = commits ? held : piece.subarray(0, count);
@@ -362,13 +361,14 @@ export class BlobUpload {
       yield ready;
     }
     if (!commits) return;
-    await this.#read(() => content.verify(signal));
+    await this.#read(turn, () => content.verify());
     if (held === null) return;
     this.#sent += held.length;
     yield held;
   }
 
-  async #read<T>(run: () => Promise<T>): Promise<T> {
+  async #read<T>(turn: number, run: () => Promise<T>): Promise<T> {
+    if (turn !== this.#turn) throw new Error('the request has ended');
     const reading = run();
     this.#reading = reading.catch((error: unknown) => {
       this.#contentFailure = error;
