@@ -12,10 +12,13 @@ import { CLIENT_KINDS } from '../clients/facts.ts';
 import type { Nodes } from '../cluster/nodes.ts';
 import type { Config } from '../config/config.ts';
 import { parseDuration } from '../config/values.ts';
+import { parseImageName } from '../images/image-name.ts';
 import type { ImageSource } from '../images/image-source.ts';
+import { parsePlatform } from '../images/platform.ts';
 import { redactUrl } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import type { ImageHistory } from '../policy/history.ts';
+import type { Unplugged } from '../proxy/unplugged.ts';
 import type { Activity } from '../telemetry/activity.ts';
 import type { History } from '../telemetry/history.ts';
 import type { Reading } from '../telemetry/metrics.ts';
@@ -78,6 +81,8 @@ export interface OperationsDeps {
   readonly images: () => ImageSource;
   /** What was seen of images; opened when it is first asked for. */
   readonly history: () => Pick<ImageHistory, 'spans' | 'tags'>;
+  /** The gateway as it would be with every registry out of reach: to ask it changes nothing. To be closed afterwards. */
+  readonly unplugged: (signal: AbortSignal) => Promise<Unplugged>;
   /** Copies the database into a new file, consistent, while it is used; resolves to the number of its schema. */
   readonly snapshot: (path: string) => Promise<number>;
   /** The gateways that share this state; this one alone where it has it for itself. */
@@ -121,6 +126,11 @@ const MAX_TEXT = 2048;
 const MAX_REALMS = 100;
 /** Patterns given at once; how many may be kept is the table's to say. */
 const MAX_PATTERNS = 1_000;
+
+/** Images of one command: more than any cluster runs. */
+const MAX_IMAGES = 100_000;
+/** Platforms of one command; images have some twenty. */
+const MAX_PLATFORMS = 100;
 
 /** What each operation takes, by its name; those that are not here take nothing. */
 function inputShapes({ z }: typeof import('zod')) {
@@ -191,6 +201,11 @@ function inputShapes({ z }: typeof import('zod')) {
     'cert.rm': HostInput.extend({ now: z.boolean().default(false) }),
     client: z.strictObject({ client: z.enum(CLIENT_KINDS) }),
     'cache.prune': z.strictObject({ olderThan: duration.optional(), registry: text.optional() }),
+    drill: z.strictObject({
+      images: z.array(read(parseImageName)).max(MAX_IMAGES).optional(),
+      platforms: z.array(read(parsePlatform)).max(MAX_PLATFORMS).optional(),
+      referrers: z.boolean().default(false),
+    }),
     'user.add': z.strictObject({ name: text, expires: expiry.optional() }),
     'user.rotate': z.strictObject({ name: text, expires: expiry.optional(), grace: duration.optional() }),
     'user.rm': NameInput,

@@ -31,6 +31,14 @@ export interface FillBudget {
   close(): void;
 }
 
+/** Port: quotas, as the cache needs them. */
+export interface PayingClients {
+  /** What a fill that this client begins takes of its quotas; null where nobody counts. */
+  fill(client: string): FillBudget | null;
+  /** False where nothing more may be fetched for it. */
+  mayFetch(client: string): boolean;
+}
+
 /** Who bears the cost of fills. */
 export interface FillAccounts {
   /** Asked whether a fill may go on that its readers have left. */

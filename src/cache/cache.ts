@@ -1,4 +1,4 @@
-import { mkdirSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import type { Config } from '../config/config.ts';
 import { type MaybePromise, Mutex } from '../kit/async.ts';
 import type { ByteSource } from '../kit/byte-source.ts';
@@ -8,7 +8,7 @@ import type { BlobKey, Digest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type CacheAdmin, CacheAdministration } from './admin.ts';
-import { ClientAllowance, type FillBudget } from './allowance.ts';
+import { ClientAllowance, type PayingClients } from './allowance.ts';
 import { type BlobCache, type BlobHandle, CacheError, type Fetch, type FillOptions } from './blob-cache.ts';
 import type { BlobTier } from './blob-tier.ts';
 import { DiskHealth } from './disk-health.ts';
@@ -28,18 +28,11 @@ import { isForWantOfRoom } from './room.ts';
 import { RunningFills } from './running-fills.ts';
 import { Scrub } from './scrub.ts';
 import { MemorySource, type SharedContent, SharedStore, type SharedStoreParts } from './shared-store.ts';
+import { UntouchedCache } from './untouched.ts';
 import { CacheCounters, Uses, useNow } from './write-behind.ts';
 
 /** Uses, facts and counters are written to the index this often, ms: off the path of a pull, and little is lost to kill -9. */
 const FLUSH_INTERVAL = 1_000;
-
-/** Port: quotas, as the cache needs them. */
-export interface PayingClients {
-  /** What a fill that this client begins takes of its quotas; null where nobody counts. */
-  fill(client: string): FillBudget | null;
-  /** False where nothing more may be fetched for it. */
-  mayFetch(client: string): boolean;
-}
 
 export interface CacheOptions {
   /** Absolute. */
@@ -136,7 +129,7 @@ export class Cache implements BlobCache {
     metrics.gauge('cache_bytes', 'Bytes of whole blobs in the cache', [], (gauge) => gauge.set(totals()?.bytes ?? 0));
     metrics.gauge('cache_blobs', 'Whole blobs in the cache', [], (gauge) => gauge.set(totals()?.blobs ?? 0));
     metrics.gauge('cache_fills_running', 'Fills under way', [], (gauge) => gauge.set(this.#fills.count));
-    this.#makeDirectories();
+    this.#layout.make((path, error) => this.#diskFailed(path, error));
     this.#eviction.finishEarlier();
     if (options.maintain ?? true) {
       this.#maintenance.start();
@@ -150,6 +143,15 @@ export class Cache implements BlobCache {
   /** Null where there is no second level. */
   get shared(): SharedContent | null {
     return this.#shared;
+  }
+
+  /** All of it as it is now, for whoever only looks: see `UntouchedCache`. @param signal ends what the shared store is asked */
+  untouched(signal: AbortSignal): UntouchedCache {
+    const { facts, manifests, lists } = this;
+    const stores = { index: this.#index, facts, manifests, lists, secondLevel: this.#shared?.secondLevel ?? null };
+    const files = { layout: this.#layout, openBlobs: this.#openBlobs, fills: this.#fills };
+    const { maxSize } = this.#config;
+    return new UntouchedCache({ ...stores, ...files, maxSize, accepts: (key) => this.accepts(key) }, signal);
   }
 
   /** See `BlobTier.check`; null where there is no second level. */
@@ -430,16 +432,6 @@ export class Cache implements BlobCache {
     void this.#makingRoom.then((made) => {
       if (!made) this.#disk.failed(error);
     });
-  }
-
-  #makeDirectories(): void {
-    for (const path of [this.#layout.blobs, this.#layout.partials]) {
-      try {
-        mkdirSync(path, { recursive: true, mode: 0o700 });
-      } catch (error) {
-        this.#diskFailed(path, error);
-      }
-    }
   }
 }
 

@@ -1,5 +1,17 @@
 import { createHash } from 'node:crypto';
-import { close, constants, fdatasync, fstatSync, fsync, ftruncate, openSync, read, writev, writevSync } from 'node:fs';
+import {
+  close,
+  constants,
+  fdatasync,
+  fstatSync,
+  fsync,
+  ftruncate,
+  mkdirSync,
+  openSync,
+  read,
+  writev,
+  writevSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { type CredentialId, DEFAULT_CREDENTIAL } from '../oci/credentials.ts';
 import { type BlobKey, type Digest, digestAlgorithm, digestHex, parseDigest } from '../oci/names.ts';
@@ -31,6 +43,17 @@ export class Layout {
   constructor(dataDir: string) {
     this.blobs = join(dataDir, 'blobs');
     this.partials = join(dataDir, 'partial');
+  }
+
+  /** Makes the directories; `failed` is told of each that cannot be made. */
+  make(failed: (path: string, error: unknown) => void): void {
+    for (const path of [this.blobs, this.partials]) {
+      try {
+        mkdirSync(path, { recursive: true, mode: 0o700 });
+      } catch (error) {
+        failed(path, error);
+      }
+    }
   }
 
   blob(digest: Digest): string {

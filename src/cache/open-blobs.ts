@@ -178,6 +178,12 @@ export class OpenBlobs {
     return this.#open.get(id) ?? null;
   }
 
+  /** One that is whole and in use, and found by its digest; null where there is none. */
+  complete(digest: Digest): { readonly size: number | undefined; readonly since: number } | null {
+    const open = this.#open.get(digest);
+    return open?.blob.outcome?.kind === 'complete' ? { size: open.blob.size, since: open.since } : null;
+  }
+
   isOpen(id: FileId): boolean {
     return this.#open.has(id);
   }

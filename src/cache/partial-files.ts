@@ -21,8 +21,8 @@ export interface Held {
  */
 export function reopenPartial(layout: Layout, key: FillKey): ({ file: SharedFile } & Held) | null {
   const name = partialName(key);
-  const held = parseHeld(readNow(layout.held(name)));
-  if (held === null || held.registry !== key.registry) return null;
+  const held = readHeld(layout, key);
+  if (held === null) return null;
   let file: SharedFile;
   try {
     file = SharedFile.open(layout.partial(name), 'r+');
@@ -33,6 +33,12 @@ export function reopenPartial(layout: Layout, key: FillKey): ({ file: SharedFile
   if (file.stat.size >= end && (held.size === undefined || held.size >= end)) return { file, ...held };
   file.release();
   return null;
+}
+
+/** What the record of a partial file says; null where there is none. */
+export function readHeld(layout: Layout, key: FillKey): Held | null {
+  const held = parseHeld(readNow(layout.held(partialName(key))));
+  return held?.registry === key.registry ? held : null;
 }
 
 function readNow(path: string): string {

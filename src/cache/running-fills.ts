@@ -86,6 +86,12 @@ export class RunningFills {
     return [...this.#running.values()].filter(({ fill }) => fill.outcome === null).map(progressOf);
   }
 
+  /** What a fill under way has of a blob by now; null where none is. */
+  heldBy(key: FillKey): number | null {
+    const running = this.#running.get(partialName(key));
+    return running === undefined || running.fill.outcome !== null ? null : running.fill.bytes;
+  }
+
   /** As large as this registry says; another may be right about the same digest. */
   isTooLarge(key: FillKey): boolean {
     return this.#tooLarge.size > 0 && this.#tooLarge.has(partialName(key));

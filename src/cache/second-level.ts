@@ -98,7 +98,16 @@ export class SecondLevel {
 
   /** Null where the store does not have it, or cannot be asked. Its givers are those that nobody is known to have denied. */
   async find(digest: Digest): Promise<FoundObject | null> {
-    const found = await this.#find(digest);
+    return this.#believed(digest, await this.#find(digest));
+  }
+
+  /** The same for whoever leaves no trace: what the index says now is remembered nowhere. @throws the index's errors */
+  async look(digest: Digest): Promise<FoundObject | null> {
+    return this.#wrong.has(digest) ? null : this.#believed(digest, await this.objects.find(digest));
+  }
+
+  /** Without the givers that were denied a moment ago. */
+  #believed(digest: Digest, found: FoundObject | null): FoundObject | null {
     if (found === null || (this.#void.size === 0 && this.#denials.size === 0)) return found;
     return { ...found, givers: found.givers.filter(({ repository }) => !this.#isVoid(repository, digest)) };
   }
@@ -161,14 +170,12 @@ export class SecondLevel {
 
   async manifest(digest: Digest): Promise<Buffer | null> {
     const found = await this.find(digest);
-    if (found === null || found.object.size > MAX_MANIFEST || found.object.size === 0) return null;
+    if (found === null) return null;
     try {
       const { size } = found.object;
-      const body = await this.store.ask(
-        async (signal) => readAll(await this.tier.open(digest, { from: 0, to: size }, signal), size),
-        this.#closing.signal,
-        ANSWER_WITHIN,
-      );
+      const read = (signal: AbortSignal) => this.readManifest(digest, size, signal);
+      const body = await this.store.ask(read, this.#closing.signal, ANSWER_WITHIN);
+      if (body === null) return null;
       this.#bytesRead.inc(size);
       if (isManifestDigest(body, digest)) {
         this.used(digest);
@@ -182,6 +189,12 @@ export class SecondLevel {
       else this.failed('reading', digest, error);
     }
     return null;
+  }
+
+  /** Its bytes, unchecked; null where it has more than a manifest can have, or none. @throws the store's errors */
+  async readManifest(digest: Digest, size: number, signal: AbortSignal): Promise<Buffer | null> {
+    if (size > MAX_MANIFEST || size === 0) return null;
+    return await readAll(await this.tier.open(digest, { from: 0, to: size }, signal), size);
   }
 
   async link(digest: Digest): Promise<{ readonly url: string; readonly size: number } | null> {

@@ -41,6 +41,11 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'cache stats': ['gateway cache stats'],
   'cache prune': ['gateway cache prune --older-than 30d', 'gateway cache prune --registry quay.io --yes'],
   'cache verify': ['gateway cache verify'],
+  drill: [
+    'gateway drill',
+    'gateway drill alpine:3.20 nginx:1.27 --platform linux/amd64,linux/arm64',
+    'gateway drill --file deployment.yaml --json',
+  ],
   user: ['gateway user add ci', 'gateway user ls'],
   'user add': ['gateway user add ci --expires 90d'],
   'user rotate': ['gateway user rotate ci --grace 24h'],

@@ -12,6 +12,7 @@ import { COMPLETE, completionCommands } from './completion.ts';
 import { configCommands } from './config.ts';
 import { dashboardCommand } from './dashboard.ts';
 import { doctorCommand } from './doctor.ts';
+import { drillCommand } from './drill.ts';
 import { EXAMPLES } from './examples.ts';
 import { importCommands } from './import.ts';
 import { migrateCommand } from './migrate.ts';
@@ -148,6 +149,7 @@ export function buildProgram(session: Session, exit: Exit): Command {
     reloadCommand(session),
     configCommands(session),
     cacheCommands(session, exit),
+    drillCommand(session, exit),
     userCommands(session),
     backupCommand(session),
     restoreCommand(session),

@@ -36,6 +36,7 @@ import { ConnectionShare, ConnectionTotals } from '../workers/connection-totals.
 import { WorkerSupervisor } from '../workers/supervisor.ts';
 import { type AddressTexts, asText, boundConfig, ownListener } from './addresses.ts';
 import { announceEnd, joinCluster, serveNodes } from './cluster.ts';
+import { coreParts, unplug } from './core-parts.ts';
 import { measureFleet, remarkOn, sharedState } from './fleet.ts';
 import { measureGateway, sampleOf } from './own-metrics.ts';
 import { openPassage, type Passage } from './policy.ts';
@@ -257,19 +258,13 @@ function startProxyCore(
   base: Base,
   parts: Pick<Parts, 'state' | 'upstream' | 'cache' | 'cluster' | 'access' | 'passage'>,
 ): Parts['core'] {
-  const { config, metrics, lifecycle } = base;
-  const { cache, upstream, cluster, access } = parts;
+  const { metrics, lifecycle } = base;
+  const { upstream, cluster, access } = parts;
   const { table } = parts.state;
   const core = createProxyCore({
-    upstream,
-    blobs: () => (base.reloader.config.cache.maxSize === 0 ? null : cache),
-    facts: cache.facts,
-    manifests: cache.manifests,
-    lists: cache.lists,
-    content: cache.shared,
-    table: table.snapshot,
+    ...coreParts(() => base.reloader.config, parts.state, parts.cache),
     ...parts.passage,
-    config: { ...config.cache, redirect: config.cache.s3.redirect },
+    upstream,
     metrics,
     replies: base.replies,
     fetched: (client, bytes) => access.fetched(client, bytes),
@@ -430,6 +425,7 @@ async function startAdmin(
     cache: () => cache.admin,
     images: () => images,
     history: () => passage.history,
+    unplugged: (signal) => unplug({ config: () => reloader.config, state, cache, passage }, signal),
     snapshot: state.snapshot,
     nodes,
     shared: fleet === null ? null : sharedState(fleet),

@@ -2,6 +2,7 @@ import type { OperationContext } from '../admin/contract.ts';
 import { createOperations } from '../admin/operations/index.ts';
 import { registryOf } from '../aliases/lookup.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
+import type { SharedStoreParts } from '../cache/shared-store.ts';
 import type { Config } from '../config/config.ts';
 import type { ImageSource } from '../images/image-source.ts';
 import { OperatorError } from '../kit/operator-error.ts';
@@ -9,13 +10,15 @@ import { Lifecycle, version } from '../kit/process.ts';
 import { createProxyCore } from '../proxy/core.ts';
 import { CoreSource } from '../proxy/core-source.ts';
 import { repliesTally } from '../proxy/reply.ts';
+import type { Unplugged } from '../proxy/unplugged.ts';
 import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream } from '../upstream/registry-upstream.ts';
+import { coreParts, unplug } from './core-parts.ts';
 import { sharedState } from './fleet.ts';
 import { openPassage, type Passage } from './policy.ts';
 import { openState, type State } from './state.ts';
-import { holderOf, openIndex } from './stores.ts';
+import { holderOf, openIndex, openSharedStore } from './stores.ts';
 
 /** Whether a process works on the data directory, a gateway or a command. */
 export function isHeld(dataDir: string): boolean {
@@ -27,15 +30,18 @@ class Offline {
   readonly #config: Config;
   readonly #state: State;
   readonly #lifecycle: Lifecycle;
+  readonly #shared: SharedStoreParts | null;
   readonly #log = silentLog();
   readonly #metrics = new Metrics();
   #cache: Cache | null = null;
   #passage: Passage | null = null;
   #images: ImageSource | null = null;
 
-  constructor(config: Config, state: State, lifecycle: Lifecycle) {
+  /** @param shared null where there is none, or it is not needed */
+  constructor(config: Config, state: State, shared: SharedStoreParts | null, lifecycle: Lifecycle) {
     this.#config = config;
     this.#state = state;
+    this.#shared = shared;
     this.#lifecycle = lifecycle;
   }
 
@@ -43,8 +49,8 @@ class Offline {
     if (this.#cache !== null) return this.#cache;
     const { dataDir, cache: settings } = this.#config;
     const index = openIndex(dataDir, this.#log);
-    const options = { dataDir, config: settings, index, log: this.#log, metrics: this.#metrics, maintain: false };
-    const cache = createCache(options);
+    const parts = { index, shared: this.#shared, log: this.#log, metrics: this.#metrics };
+    const cache = createCache({ dataDir, config: settings, ...parts, maintain: false });
     this.#cache = cache;
     this.#lifecycle.defer('the cache', () => cache.close());
     return cache;
@@ -60,7 +66,6 @@ class Offline {
   get images(): ImageSource {
     if (this.#images !== null) return this.#images;
     const { table, pseudonym } = this.#state;
-    const { cache } = this;
     const upstream = createUpstream({
       route: (registry) => registryOf(table.snapshot(), registry),
       pseudonym,
@@ -70,20 +75,21 @@ class Offline {
     });
     this.#lifecycle.defer('the upstream connections', () => upstream.close());
     const core = createProxyCore({
-      upstream,
-      blobs: () => (this.#config.cache.maxSize === 0 ? null : cache),
-      facts: cache.facts,
-      manifests: cache.manifests,
-      lists: cache.lists,
-      table: table.snapshot,
+      ...coreParts(() => this.#config, this.#state, this.cache),
       ...this.passage,
-      config: this.#config.cache,
+      upstream,
       metrics: this.#metrics,
       replies: repliesTally(this.#metrics),
     });
     this.#lifecycle.defer('the proxy core', () => core.close());
     this.#images = new CoreSource(core);
     return this.#images;
+  }
+
+  /** The same with every registry out of reach; see `OperationsDeps.unplugged`. */
+  unplugged(signal: AbortSignal): Promise<Unplugged> {
+    const { cache, passage } = this;
+    return unplug({ config: () => this.#config, state: this.#state, cache, passage }, signal);
   }
 
   async run(name: string, input: unknown, context: OperationContext): Promise<unknown> {
@@ -100,6 +106,7 @@ class Offline {
       cache: () => this.cache.admin,
       images: () => this.images,
       history: () => this.passage.history,
+      unplugged: (signal) => this.unplugged(signal),
       snapshot,
       nodes,
       shared: fleet === null ? null : sharedState(fleet),
@@ -111,15 +118,19 @@ class Offline {
   }
 }
 
+/** Operations that give content, or say what would be given: for the others no shared store is opened. */
+const GIVES_CONTENT: ReadonlySet<string> = new Set(['drill']);
+
 /**
  * Opens a data directory that no gateway works on for one command, without listeners and without orders. It is held meanwhile, so that no gateway
- * starts on half a change; `opened` is told when it is.
+ * starts on half a change; `opened` is told when it is. `content`: what a shared store has is given too.
  * @throws {OperatorError} `DATA_DIR_IN_USE` where a gateway or another command holds it
  */
 async function offline<T>(
   config: Config,
   activity: string,
   opened: (() => void) | undefined,
+  content: boolean,
   work: (directory: Offline) => Promise<T>,
 ): Promise<T> {
   const lifecycle = new Lifecycle();
@@ -127,7 +138,8 @@ async function offline<T>(
   lifecycle.defer('the state', () => state.close());
   opened?.();
   try {
-    return await work(new Offline(config, state, lifecycle));
+    const shared = content ? await openSharedStore(config.cache, state.objects) : null;
+    return await work(new Offline(config, state, shared, lifecycle));
   } finally {
     await lifecycle.end(() => {});
   }
@@ -141,7 +153,7 @@ export async function runOffline(
   context: OperationContext & { readonly opened?: () => void },
 ): Promise<unknown> {
   const run = (directory: Offline) => directory.run(name, input, context);
-  return await offline(config, name.replace('.', ' '), context.opened, run);
+  return await offline(config, name.replace('.', ' '), context.opened, GIVES_CONTENT.has(name), run);
 }
 
 /** Lets `use` have images from a data directory that no gateway works on. For what it throws see {@link offline}. */
@@ -151,5 +163,5 @@ export async function withImagesOffline<T>(
   opened: () => void,
   use: (images: ImageSource) => Promise<T>,
 ): Promise<T> {
-  return await offline(config, activity, opened, (directory) => use(directory.images));
+  return await offline(config, activity, opened, true, (directory) => use(directory.images));
 }

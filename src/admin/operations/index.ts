@@ -9,6 +9,7 @@ import { cacheOperations } from './cache.ts';
 import { certOperations } from './cert.ts';
 import { clientOperations } from './client.ts';
 import { configOperations } from './config.ts';
+import { drillOperations } from './drill.ts';
 import { registryOperations } from './registry.ts';
 import { secretOperations } from './secret.ts';
 import { statusOperations } from './status.ts';
@@ -28,6 +29,7 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
     ...statusOperations(deps),
     ...doctorOperations(deps),
     ...cacheOperations(deps),
+    ...drillOperations(deps),
     ...userOperations(deps),
     ...backupOperations(deps),
     ...importOperations(deps),
