@@ -6,7 +6,7 @@ import type { ConfigChange } from '../config/reload.ts';
 import type { Authority } from '../kit/authorities.ts';
 import type { ClientUse, Trouble } from '../telemetry/activity.ts';
 import type { TimedSample } from '../telemetry/history.ts';
-import type { EndpointHealth } from '../upstream/upstream.ts';
+import type { BudgetRow, EndpointHealth } from '../upstream/upstream.ts';
 import type { BackupManifest } from './backup/archive.ts';
 
 /**
@@ -112,6 +112,8 @@ export interface RegistryDetails extends RegistryRow {
   readonly aliases: readonly string[];
   /** Empty where no gateway runs: only a running one knows. */
   readonly health: readonly EndpointHealth[];
+  /** The same. */
+  readonly budgets: readonly BudgetRow[];
 }
 
 /** One line of `doctor`. */
@@ -184,6 +186,8 @@ export interface StatusReport {
   readonly limits: LimitsRow | null;
   /** Endpoints that are not asked in their turn, since they could not be connected to or failed. */
   readonly setAside: readonly EndpointRow[];
+  /** What registries allow this gateway, as far as they said so since the start. */
+  readonly budgets: readonly BudgetRow[];
   /** What went wrong lately, the latest first. */
   readonly troubles: readonly Trouble[];
   readonly users: number;

@@ -3,6 +3,7 @@ import type { RegistryDetails, RegistryRow, RegistrySet } from '../admin/contrac
 import { OperatorError } from '../kit/operator-error.ts';
 import { formatWhen } from './output.ts';
 import { collect, type Exit, readGiven, readSecret, type Session } from './session.ts';
+import { leftOf } from './status.ts';
 import { conclude } from './verdicts.ts';
 
 interface SetOptions {
@@ -73,6 +74,14 @@ export function registryCommands(session: Session, exit: Exit): Command {
             );
             if (failing.length > 0) return `${url} (in use; failed lately for ${failing.join('; ')})`;
             return `${url} (in use${state.lastError === null ? '' : `; last error: ${state.lastError}`})`;
+          }),
+        ],
+        [
+          'allows',
+          row.budgets.map((budget) => {
+            const cell = leftOf(budget);
+            const whom = budget.account ?? 'this address';
+            return `${typeof cell === 'string' ? cell : cell.text} (${whom}, ${budget.endpoint}; more at ${formatWhen(budget.refillsAt)})`;
           }),
         ],
         ['proxy', row.proxy ?? 'none of its own'],

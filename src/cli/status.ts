@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import type { ClientRow, LimitsRow, StatusReport } from '../admin/contract.ts';
 import { formatBytes, wrapDisplay } from '../kit/text.ts';
 import { formatSpan, sleep } from '../kit/time.ts';
+import type { BudgetRow } from '../upstream/upstream.ts';
 import { type Cell, formatWhen, type Output } from './output.ts';
 import type { Exit, Session } from './session.ts';
 
@@ -14,7 +15,7 @@ export function statusCommand(session: Session, exit: Exit): Command {
   const { output, signal } = session;
   return new Command('status')
     .description(
-      'what is running: certificates, cache, fills, traffic, limits, what went wrong; exit 1 where nothing runs',
+      'what is running: certificates, cache, fills, traffic, budgets, limits, what went wrong; exit 1 where nothing runs',
     )
     .option('--json', 'print JSON')
     .option('--watch', 'show it again every two seconds, until Ctrl-C')
@@ -43,6 +44,7 @@ function showStatus(output: Output, status: StatusReport): void {
     formatBytes(row.bytesSent),
     formatBytes(row.bytesFetched),
   ]);
+  budgets(output, status);
   clients(output, status);
   for (const { registry, url, lastError, retryAt } of status.setAside) {
     section(output, `set aside: ${registry}`);
@@ -143,6 +145,25 @@ function fills(output: Output, { fills: running }: StatusReport): void {
     paragraph(output, `  ${size}, ${pace}, readers: ${fill.readers}, connections: ${fill.connections}${from}`);
   }
   more(output, running.length);
+}
+
+function budgets(output: Output, { budgets: rows }: StatusReport): void {
+  table(output, 'what registries allow', ['registry', 'whom', 'left', 'more at'], rows, (row) => [
+    row.registry,
+    row.account ?? 'this address',
+    leftOf(row),
+    formatWhen(row.refillsAt),
+  ]);
+}
+
+/** `76 of 100 pulls in 6 h`; what rests stands out. */
+export function leftOf({ kind, limit, remaining, windowSeconds, restingUntil }: BudgetRow): Cell {
+  if (kind === 'abuse') return { text: 'nothing: it wants no requests', tone: 'bad' };
+  const whole = limit === null ? '' : ` of ${limit}`;
+  const span = windowSeconds === null ? '' : ` in ${formatSpan(windowSeconds * 1000)}`;
+  const isLow = limit !== null && (remaining ?? 0) < limit / 2;
+  const tone = restingUntil !== null ? 'bad' : isLow ? 'warn' : 'plain';
+  return { text: `${remaining ?? 0}${whole} pulls${span}`, tone };
 }
 
 function clients(output: Output, { byClient, limits }: StatusReport): void {

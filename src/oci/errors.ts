@@ -156,6 +156,12 @@ export const CATALOGUE = {
     "{registry} limits this gateway's requests",
     'try again after the time in Retry-After; credentials raise the limit: gateway registry set {registry} --username …',
   ),
+  upstreamBudgetSpent: entry(
+    429,
+    'TOOMANYREQUESTS',
+    '{registry} limits pulls: {reason}',
+    'try again after the time in Retry-After; credentials raise the limit: gateway registry set {registry} --username …',
+  ),
   internal: entry(
     500,
     'UNKNOWN',

@@ -61,6 +61,11 @@ export function isMediaType(text: string): boolean {
   return /^[!#$&^_.+*\w-]{1,127}\/[!#$&^_.+*\w-]{1,127}$/.test(text);
 }
 
+/** Whether a manifest of this type names others, by platform. */
+export function isIndex(mediaType: string): boolean {
+  return mediaType === OCI_INDEX || mediaType === DOCKER_LIST;
+}
+
 /** What a web server sends to people: a login page, a portal's, an error with status 200. No manifest has such a type. */
 export function isWebPage(mediaType: string): boolean {
   return mediaType === 'text/html' || mediaType === 'application/xhtml+xml';

@@ -98,7 +98,7 @@ export class ManifestsByDigest {
         }
       }
     }
-    return this.#reusable(await fetcher.get(entry, key, reference, by), 'upstream');
+    return this.#reusable(await fetcher.getDigest(entry, key, digest, by), 'upstream');
   }
 
   #reusable(manifest: KnownManifest, from: Found['from']): Found {

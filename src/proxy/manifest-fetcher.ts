@@ -4,16 +4,23 @@ import type { ManifestRow } from '../cache/index-port.ts';
 import type { ManifestStore } from '../cache/manifest-store.ts';
 import type { SharedContent } from '../cache/shared-store.ts';
 import type { Askers } from '../kit/askers.ts';
-import { andThen, type Lifetime } from '../kit/async.ts';
+import { andThen, type Lifetime, SingleFlight } from '../kit/async.ts';
 import { readDocument } from '../oci/document-reader.ts';
 import type { NamedContent } from '../oci/documents.ts';
-import { isWebPage } from '../oci/media-types.ts';
-import { contentId, type Digest, type Reference, type RepositoryKey, repositoryId } from '../oci/names.ts';
+import { acceptClass, isIndex, isWebPage } from '../oci/media-types.ts';
+import {
+  type BlobKey,
+  contentId,
+  type Digest,
+  type Reference,
+  type RepositoryKey,
+  repositoryId,
+} from '../oci/names.ts';
 import type { ImageHistory } from '../policy/history.ts';
 import type { Upstream, UpstreamManifest } from '../upstream/upstream.ts';
 import type { BlobSizes } from './blob-sizes.ts';
 import type { Reply } from './reply.ts';
-import type { RepositoryAccess } from './repository-access.ts';
+import { flightId, type RepositoryAccess } from './repository-access.ts';
 import type { Staleness } from './stale.ts';
 
 export type Method = 'GET' | 'HEAD';
@@ -80,11 +87,17 @@ export interface Asking {
   readonly accept: string;
   /** For whom. */
   readonly askers: Askers;
+  /** See `ManifestOptions.sparing`. */
+  readonly sparing?: boolean;
 }
+
+/** Any manifest: bytes that are asked for by their digest cannot be others for another client. */
+const EVERYTHING = acceptClass(undefined).header;
 
 /** Gets manifests from the upstream, and draws the conclusions from having seen one. */
 export class ManifestFetcher {
   readonly #options: ManifestFetcherOptions;
+  readonly #flights = new SingleFlight<KnownManifest>();
   /** Manifests of repositories whose sizes are known. */
   readonly #learnt = new LRUCache<string, true>({ max: LEARNT_KEPT });
 
@@ -137,6 +150,56 @@ export class ManifestFetcher {
     if (history === null || body === null || !history.wantsNames(key, digest)) return;
     const reading = readDocument('manifest', body, { mediaType }, { registry: key.registry });
     return andThen(reading, (known) => history.named(key, digest, partsIn(known?.named ?? [])));
+  }
+
+  /**
+   * The same by its digest, once for all who ask at the same moment, by whatever tag and whatever they accept.
+   * @throws {RegistryError} the upstream's
+   */
+  getDigest(
+    entry: RegistryEntry,
+    key: RepositoryKey,
+    digest: Digest,
+    by: Omit<Asking, 'accept'>,
+  ): Promise<KnownManifest> {
+    const { askers, sparing = false } = by;
+    const task = (all: Askers) =>
+      this.get(entry, key, { kind: 'digest', digest }, { accept: EVERYTHING, askers: all, sparing });
+    return this.#flights.do(flightId(entry, key, `${sparing} ${contentId(key, digest)}`), task, askers);
+  }
+
+  /** See `Upstream`. */
+  countsPulls(key: RepositoryKey): boolean {
+    return this.#options.upstream.countsPulls(key);
+  }
+
+  /** See `Upstream`. */
+  setAside(key: BlobKey, pulls: number, sparing: boolean): void {
+    this.#options.upstream.setAside(key, pulls, sparing);
+  }
+
+  /**
+   * How many pulls a manifest costs that is about to be fetched: whoever has an index wants a manifest of it next; and where an index was kept
+   * before, as many as of that one were.
+   */
+  async pullsFor(
+    entry: RegistryEntry,
+    key: RepositoryKey,
+    { mediaType }: Pick<KnownManifest, 'mediaType'>,
+    before: KnownManifest | null,
+  ): Promise<number> {
+    if (!isIndex(mediaType)) return 1;
+    if (before === null || before.body === null || !isIndex(before.mediaType)) return 2;
+    const reading = await readDocument(
+      'manifest',
+      before.body,
+      { mediaType: before.mediaType },
+      { registry: key.registry },
+    );
+    const platforms = (reading?.named ?? []).filter(
+      ({ kind, digest }) => kind === 'manifest' && this.#options.access.hasGiven(entry, key, digest),
+    );
+    return 1 + Math.max(1, platforms.length);
   }
 
   /** The sizes that a manifest gives, which are in memory only, from one that was kept before this start, or forgotten since. */

@@ -22,6 +22,7 @@ const TRANSIENT: ReadonlySet<string> = new Set([
   'upstreamLoop',
   'upstreamTimeout',
   'upstreamRateLimited',
+  'upstreamBudgetSpent',
   'upstreamWrong',
   'credentialsWithheld',
   'unavailable',
@@ -270,6 +271,11 @@ export function isTransient(error: unknown): boolean {
   return error instanceof RegistryError && TRANSIENT.has(error.kind);
 }
 
+/** The registry's limit allows no request for it now; it was not sent, or refused. */
+export function isSpent(error: unknown): error is RegistryError {
+  return error instanceof RegistryError && error.kind === 'upstreamBudgetSpent';
+}
+
 export function isMissing(error: unknown): error is RegistryError {
   return error instanceof RegistryError && error.status === 404;
 }
@@ -278,7 +284,7 @@ export function isMissing(error: unknown): error is RegistryError {
 export const NEGATIVE_TTL = 5_000;
 const NEGATIVE_KEPT = 4096;
 
-/** What an upstream did not have a moment ago. Only 404 is remembered: 401, 403 and 429 may change with the next request. */
+/** What an upstream did not have a moment ago. Of its answers only 404 is remembered: 401, 403 and 429 may change with the next request. */
 export class NegativeCache {
   readonly #now: () => number;
   readonly #entries = new LRUCache<string, { readonly error: RegistryError; readonly until: number }>({
@@ -299,6 +305,11 @@ export class NegativeCache {
 
   note(key: string, error: unknown): void {
     if (isMissing(error)) this.#entries.set(key, { error, until: this.#now() + NEGATIVE_TTL });
+  }
+
+  /** That a budget allows none: whoever asks meanwhile is told so, and no HEAD is sent for it. */
+  noteSpent(key: string, error: unknown): void {
+    if (isSpent(error)) this.#entries.set(key, { error, until: this.#now() + NEGATIVE_TTL });
   }
 
   clear(): void {

@@ -1,12 +1,14 @@
 import { LRUCache } from 'lru-cache';
 import { elapsed, formatSpan, iso } from '../kit/time.ts';
 import { RegistryError } from '../oci/errors.ts';
-import { isTransient } from './repository-access.ts';
+import { isSpent, isTransient } from './repository-access.ts';
 
 /** How long a client waits for a revalidation when a kept answer could serve it, ms. Containerd gives up on headers after 30 s. */
 const REVALIDATION_TIMEOUT = 5_000;
 /** After a failure the upstream is left alone so long, ms; every client would otherwise wait for the same failure again. */
 export const FAILURE_PAUSE = 10_000;
+/** … and where its limit allows no pull: HEADs go on as often as tags are asked for in ordinary times. */
+const SPENT_PAUSE = 60_000;
 /** A `Retry-After` is believed up to this, ms. */
 const MAX_FAILURE_PAUSE = 5 * 60_000;
 const FAILING_KEPT = 10_000;
@@ -47,7 +49,8 @@ export class StaleIfError {
   failed(id: string, error: unknown): void {
     if (!isTransient(error) || !(error instanceof RegistryError)) return;
     const retryAfter = (error.options.retryAfter ?? 0) * 1000;
-    this.#note(id, error.message, error.logged, Math.min(MAX_FAILURE_PAUSE, Math.max(FAILURE_PAUSE, retryAfter)));
+    const longest = isSpent(error) ? SPENT_PAUSE : MAX_FAILURE_PAUSE;
+    this.#note(id, error.message, error.logged, Math.min(longest, Math.max(FAILURE_PAUSE, retryAfter)));
   }
 
   succeeded(id: string): void {

@@ -2,6 +2,7 @@ import type { Counter } from 'prom-client';
 import type { Config } from '../config/config.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { Budgets } from './budgets.ts';
 import type { ParallelHosts } from './download/host-parallelism.ts';
 import type { Endpoints } from './endpoints.ts';
 import type { HeadOrGet } from './head-or-get.ts';
@@ -14,6 +15,7 @@ import type { Route } from './upstream.ts';
 export interface UpstreamContext {
   readonly requester: Requester;
   readonly endpoints: Endpoints;
+  readonly budgets: Budgets;
   readonly parallelHosts: ParallelHosts;
   readonly pools: Pools;
   readonly headOrGet: HeadOrGet;

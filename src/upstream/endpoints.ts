@@ -26,8 +26,6 @@ const PAUSE_MS = 1_000;
 const PAUSE_MAX_MS = 30_000;
 /** How long the others go on without it while one request tries whether it works again. */
 const TRIAL_MS = 30_000;
-/** The longest `Retry-After` that is honoured in full. Docker Hub asks for hours, but one request in ten minutes does it no harm. */
-const RATE_LIMIT_MAX_MS = 10 * 60_000;
 
 /** Endpoints, and repositories at endpoints, whose state is kept. */
 const MAX_STATES = 4096;
@@ -72,8 +70,8 @@ export interface EndpointsOptions {
 }
 
 /**
- * What is known of the endpoints of every registry: which cannot be connected to (a circuit breaker), which fail for which repository, and what
- * they asked to be left alone about. A repository that is slow or fails counts for itself: it changes the order in which endpoints are asked
+ * What is known of the endpoints of every registry: which cannot be connected to (a circuit breaker), and which fail for which repository; what
+ * they allow is known to `Budgets`. A repository that is slow or fails counts for itself: it changes the order in which endpoints are asked
  * for it, and nothing else.
  */
 export class Endpoints {
@@ -84,8 +82,6 @@ export class Endpoints {
   readonly #failedInARow = new LRUCache<string, Failing & { readonly repositories: Set<string> }>({ max: MAX_STATES });
   /** When an endpoint last answered. */
   readonly #answers = new LRUCache<string, number>({ max: MAX_STATES });
-  /** What an endpoint limits, and until when. */
-  readonly #limits = new LRUCache<string, { readonly until: number; readonly host: string }>({ max: MAX_PATHS });
 
   constructor(options: EndpointsOptions) {
     this.#options = { random: Math.random, ...options };
@@ -119,16 +115,9 @@ export class Endpoints {
 
   /**
    * To be called before an endpoint is asked. Where it could not be connected to, waits for the attempt that is under way, or makes it.
-   * @param about what the request is about, where it may be limited: see {@link failed}
-   * @throws {ConnectError} where it still cannot be connected to; {StatusError} 429 where it asked to be left alone about this
+   * @throws {ConnectError} where it still cannot be connected to
    */
-  async admit(route: Route, endpoint: URL, about: string | undefined, signal: AbortSignal): Promise<void> {
-    const limit = about === undefined ? undefined : this.#limits.get(pathKey(route, endpoint, about));
-    if (limit !== undefined) {
-      const left = limit.until - performance.now();
-      if (left > 0) throw new StatusError(429, limit.host, left / 1000, 'it asked for fewer requests a while ago');
-      this.#limits.delete(pathKey(route, endpoint, about ?? ''));
-    }
+  async admit(route: Route, endpoint: URL, signal: AbortSignal): Promise<void> {
     const state = this.#states.get(keyOf(route, endpoint));
     if (state?.open === true) await unlessAborted(this.#probe(state, route, endpoint), signal);
   }
@@ -171,11 +160,13 @@ export class Endpoints {
     this.#paths.delete(pathKey(route, endpoint, repository));
   }
 
-  /**
-   * Takes note of a failure where it was: that no connection came about for the endpoint, anything else for the repository.
-   * @param about what a 429 is remembered for; undefined where it says nothing about further requests (the host allows only one connection)
-   */
-  failed(route: Route, endpoint: URL, repository: string, error: unknown, about?: string): void {
+  /** Takes note of a failure where it was: that no connection came about for the endpoint, anything else for the repository. */
+  failed(route: Route, endpoint: URL, repository: string, error: unknown): void {
+    if (error instanceof StatusError && error.status === 429) {
+      // What it allows is no fault of it.
+      if (!error.withheld) this.#answered(route, endpoint);
+      return;
+    }
     if (isOutOfReach(error)) {
       this.#couldNotConnect(route, endpoint, error);
       return;
@@ -185,13 +176,6 @@ export class Endpoints {
       return;
     }
     this.#answered(route, endpoint);
-    if (error instanceof StatusError && error.status === 429) {
-      if (about === undefined || error.retryAfter === undefined || error.where !== 'endpoint') return;
-      const until = performance.now() + Math.min(RATE_LIMIT_MAX_MS, error.retryAfter * 1000);
-      const key = pathKey(route, endpoint, about);
-      if ((this.#limits.get(key)?.until ?? 0) < until) this.#limits.set(key, { until, host: error.host });
-      return;
-    }
     const key = pathKey(route, endpoint, repository);
     const path = this.#paths.get(key) ?? { failures: 0, until: 0, key, repository, reason: '', at: 0 };
     path.reason = reasonOf(error);
@@ -320,8 +304,8 @@ export interface FailoverOptions {
   readonly endpoints: Endpoints;
   readonly log: Logger;
   readonly signal: AbortSignal;
-  /** What the request is about, for which a `Retry-After` is honoured: `GET manifests org/app`; none where it is not to be remembered. */
-  readonly about?: string;
+  /** Whether a failure ends it, whatever other endpoints might answer; default: none does. */
+  readonly isFinal?: (error: unknown) => boolean;
   /** Another order than `Endpoints.candidates`. */
   readonly candidates?: () => Iterable<URL>;
   /** Milliseconds between rounds, in place of the usual ones. */
@@ -336,7 +320,7 @@ export interface FailoverOptions {
  * @throws the {@link verdict} on all their answers
  */
 export async function tryEndpoints<T>(
-  { route, repository, endpoints, log, signal, about, ...options }: FailoverOptions,
+  { route, repository, endpoints, log, signal, ...options }: FailoverOptions,
   attempt: (endpoint: URL) => Promise<T>,
 ): Promise<T> {
   const waits = options.waits ?? ROUND_WAITS_MS;
@@ -347,7 +331,7 @@ export async function tryEndpoints<T>(
       if (failures.has(endpoint.href) && !mayPass(failures.get(endpoint.href))) continue;
       try {
         signal.throwIfAborted();
-        await endpoints.admit(route, endpoint, about, signal);
+        await endpoints.admit(route, endpoint, signal);
         const result = await attempt(endpoint);
         if (options.reportsSuccess !== true) endpoints.succeeded(route, endpoint, repository);
         return result;
@@ -356,8 +340,8 @@ export async function tryEndpoints<T>(
           if (isTimeout(signal.reason)) endpoints.failed(route, endpoint, repository, signal.reason);
           throw signal.reason;
         }
-        if (error instanceof SinkError || isBusy(error)) throw error;
-        endpoints.failed(route, endpoint, repository, error, about);
+        if (error instanceof SinkError || isBusy(error) || options.isFinal?.(error) === true) throw error;
+        endpoints.failed(route, endpoint, repository, error);
         log.debug(
           { registry: route.host, endpoint: endpoint.host, repository, round, reason: reasonOf(error) },
           'an endpoint failed',

@@ -28,6 +28,8 @@ export interface ExchangeOptions {
   readonly counted: RequestMetrics;
   /** Default: {@link HEDGE_AFTER_MS}. */
   readonly hedgeAfter?: number | undefined;
+  /** Whether it may be sent once more beside now; default: always. */
+  readonly mayHedge?: (() => boolean) | undefined;
 }
 
 /**
@@ -37,12 +39,21 @@ export interface ExchangeOptions {
 export async function exchange(
   url: URL,
   request: RawRequest,
-  { connections, pools, registry, purpose, holder, counted, hedgeAfter = HEDGE_AFTER_MS }: ExchangeOptions,
+  {
+    connections,
+    pools,
+    registry,
+    purpose,
+    holder,
+    counted,
+    hedgeAfter = HEDGE_AFTER_MS,
+    mayHedge = () => true,
+  }: ExchangeOptions,
 ): Promise<RawResponse> {
   const { signal, stallTimeout, where } = request;
   const release = purpose === null ? () => {} : await pools.acquire(purpose, registry, signal, holder);
   const start = performance.now();
-  const asked = askHedged({ signal, stallTimeout, hedgeAfter }, async (own, isFirst) => {
+  const asked = askHedged({ signal, stallTimeout, hedgeAfter, mayHedge }, async (own, isFirst) => {
     // The caller's permit, if any, is that of the first.
     const done = isFirst ? release : await pools.acquire(purpose ?? 'segment', registry, own, holder);
     try {
@@ -68,6 +79,7 @@ export async function exchange(
 interface HedgeOptions {
   readonly signal: AbortSignal;
   readonly hedgeAfter: number;
+  readonly mayHedge: () => boolean;
   /** The longest that the first request waits for an answer to begin, ms. */
   readonly stallTimeout: number;
 }
@@ -77,7 +89,7 @@ interface HedgeOptions {
  * whichever is answered is used. One beside that is under way when the first gives up has its time, too.
  */
 function askHedged(
-  { signal, hedgeAfter, stallTimeout }: HedgeOptions,
+  { signal, hedgeAfter, mayHedge, stallTimeout }: HedgeOptions,
   send: (signal: AbortSignal, isFirst: boolean) => Promise<RawResponse>,
 ): Promise<RawResponse> {
   return new Promise((resolve, reject) => {
@@ -127,8 +139,10 @@ function askHedged(
         fail(failure);
         return;
       }
-      beside?.abort(new Error('it had no answer for long'));
-      beside = start(false);
+      if (mayHedge()) {
+        beside?.abort(new Error('it had no answer for long'));
+        beside = start(false);
+      }
       timer = setTimeout(sendBeside, RENEW_MS);
     };
     // Well before the stall timeout, which ends the first.

@@ -1,6 +1,7 @@
 import { isUnknownIssuer } from '../kit/authorities.ts';
 import { TooLargeError } from '../kit/http.ts';
 import { printable } from '../kit/text.ts';
+import { formatSpan, iso } from '../kit/time.ts';
 import { type ErrorName, type QuotedReason, RegistryError } from '../oci/errors.ts';
 import { movedTo } from '../oci/known-registries.ts';
 import { NO_REASON, type OwnReason, quotable } from './own-reason.ts';
@@ -23,6 +24,8 @@ export class StatusError extends Error {
   readonly retryAfter: number | undefined;
   /** The status of the download host (a CDN behind a redirect), where that is what failed. */
   downloadHostStatus: number | undefined;
+  /** It stands for an answer that was not asked for, since the registry said before that it would be this. */
+  withheld = false;
   /** What the registry itself says of it. */
   said: OwnReason = NO_REASON;
   /** What happened, without the host. */
@@ -35,6 +38,43 @@ export class StatusError extends Error {
     this.host = host;
     this.retryAfter = retryAfter;
   }
+}
+
+/** Why no request is sent to a registry now, by what it said before. */
+export interface Spent {
+  /** Of the endpoint. */
+  readonly host: string;
+  /** Whom the registry counts: the user of the credentials; null for this gateway's address. For the operator alone. */
+  readonly account: string | null;
+  /** `reserved`: something is left, for other images. `abuse`: the address sent too many requests of any kind. */
+  readonly kind: 'used up' | 'reserved' | 'abuse';
+  readonly limit: number | null;
+  readonly remaining: number;
+  readonly windowMs: number | null;
+  /** In how many ms that is otherwise. */
+  readonly endsInMs: number;
+}
+
+/** A registry's limit is reached: it said so, or would if it were asked. */
+export class BudgetError extends StatusError {
+  readonly spent: Spent;
+
+  /** @param retryAfter seconds; default: when the limit is new */
+  constructor(spent: Spent, retryAfter = spent.endsInMs / 1000) {
+    super(429, spent.host, retryAfter, wordsOf(spent));
+    this.spent = spent;
+  }
+}
+
+/** Without the name of an account. */
+function wordsOf({ kind, account, limit, remaining, windowMs, endsInMs }: Spent): string {
+  const until = iso(Date.now() + endsInMs).replace(/\.\d+Z$/, 'Z');
+  const whose = account === null ? "this gateway's address" : "this gateway's account";
+  if (kind === 'abuse') return `it has asked ${whose} for a pause until ${until}`;
+  const whole = limit === null ? 'pulls' : `${limit} pulls`;
+  const span = windowMs === null ? '' : ` in ${formatSpan(windowMs)}`;
+  if (kind === 'used up') return `the ${whole}${span} that it allows ${whose} are used up until ${until}`;
+  return `${remaining} of the ${whole}${span} that it allows ${whose} are left until ${until}, and kept for images that are not here yet`;
 }
 
 /** A token endpoint refused a token; ghcr.io does so with 401 or 403 for a repository that is private or missing. */
@@ -292,7 +332,8 @@ export function toRegistryError(error: unknown, subject: RequestSubject): Regist
   const facts = { registry, repository, reference, digest: reference, reason: toldReasonOf(error) };
   const says = saysOf(error, subject);
   const reason = error instanceof ConnectError ? `${error.host}: ${reasonOf(error)}` : reasonOf(error);
-  const operatorReason = says === undefined ? reason : `${reason}, and says: ${says.message}`;
+  const whose = error instanceof BudgetError && error.spent.account !== null ? ` (account ${error.spent.account})` : '';
+  const operatorReason = `${reason}${whose}${says === undefined ? '' : `, and says: ${says.message}`}`;
   const denied = isDenied(error) && error.denied ? { denied: true } : {};
   const make = (kind: ErrorName, retryAfter?: number, next?: string | null): RegistryError =>
     new RegistryError(kind, {
@@ -311,6 +352,7 @@ export function toRegistryError(error: unknown, subject: RequestSubject): Regist
     if (error.status === 401) return make('upstreamUnauthorized', undefined, moved);
     return error.status === 403 ? make('upstreamDenied', undefined, moved) : make('upstreamFailed');
   }
+  if (error instanceof BudgetError) return make('upstreamBudgetSpent', error.retryAfter);
   if (error instanceof StatusError) {
     if (error.status === 401) return make('upstreamUnauthorized', undefined, moved);
     if (error.status === 403) return make('upstreamDenied', undefined, moved);

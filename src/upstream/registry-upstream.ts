@@ -8,6 +8,7 @@ import type { BlobSink, BlobStream } from '../oci/transfer.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { basicAuthorization, Tokens } from './authorization.ts';
+import { Budgets } from './budgets.ts';
 import { type UpstreamContext, upstreamMetrics } from './context.ts';
 import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-deadline.ts';
 import { readManifest, readManifestHead, readReferrers, readTags } from './document-responses.ts';
@@ -16,7 +17,7 @@ import { download } from './download/download.ts';
 import { ParallelHosts } from './download/host-parallelism.ts';
 import { projectOf } from './endpoint-url.ts';
 import { Endpoints, tryEndpoints } from './endpoints.ts';
-import { type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
+import { BudgetError, type RequestSubject, SinkError, StatusError, toRegistryError } from './failures.ts';
 import { HeadOrGet } from './head-or-get.ts';
 import { OutgoingConnections } from './net/connections.ts';
 import { ProxyChoice } from './net/egress.ts';
@@ -27,8 +28,10 @@ import { manifestRequestHeaders, Requester } from './request.ts';
 import { RequestMetrics } from './request-metrics.ts';
 import { discardWhole, type UpstreamResponse } from './responses.ts';
 import {
+  type BudgetRow,
   type EndpointHealth,
   type ListPage,
+  type ManifestOptions,
   type ReferrersRequest,
   type Route,
   rowOf,
@@ -113,9 +116,11 @@ class RegistryUpstream implements ManagedUpstream {
     const counted = new RequestMetrics(metrics);
     const tokens = new Tokens(this.#connections, pools, counted);
     const ownLog = log.child({ room: 'upstream' });
+    const budgets = new Budgets(metrics, ownLog);
     this.#context = {
-      requester: new Requester(this.#connections, tokens, pools, () => this.#config.stallTimeout, counted),
+      requester: new Requester(this.#connections, tokens, pools, () => this.#config.stallTimeout, counted, budgets),
       endpoints,
+      budgets,
       headOrGet: new HeadOrGet(() => this.#config.stallTimeout),
       referrersApi: new ReferrersApi(),
       parallelHosts: new ParallelHosts(ownLog),
@@ -131,24 +136,24 @@ class RegistryUpstream implements ManagedUpstream {
     this.#config = upstream;
   }
 
-  manifest(
-    key: RepositoryKey,
-    reference: Reference,
-    options: Parameters<Upstream['manifest']>[2],
-  ): Promise<UpstreamManifest> {
-    const { method, accept, signal, askers } = options;
+  manifest(key: RepositoryKey, reference: Reference, options: ManifestOptions): Promise<UpstreamManifest> {
+    const { method, accept, signal, askers, sparing = false } = options;
     const text = reference.kind === 'tag' ? reference.tag : reference.digest;
     const path = `/v2/${key.repository}/manifests/${text}`;
     const headers = manifestRequestHeaders(accept);
     const { requester, headOrGet, metrics } = this.#context;
     const subject = subjectOf(key, 'manifestUnknown', text);
-    const work = { about: `${method} manifests`, signal, askers };
+    // Elsewhere the tag may be an older one.
+    const isFinal = (error: unknown) => sparing && reference.kind === 'tag' && error instanceof BudgetError;
+    const work = { signal, askers, isFinal };
     return this.#document(subject, work, async (route, endpoint, { signal: within, holder, origin }) => {
       const request = {
         route,
         endpoint,
         path,
+        what: 'manifests',
         headers,
+        sparing,
         repository: key.repository,
         purpose: 'document',
         holder,
@@ -168,7 +173,7 @@ class RegistryUpstream implements ManagedUpstream {
 
   statBlob(key: BlobKey, signal: AbortSignal, askers?: Askers): Promise<{ readonly size: number | undefined }> {
     const subject = subjectOf(key, 'blobUnknown', key.digest);
-    return this.#document(subject, { about: 'HEAD blobs', signal, askers }, (route, endpoint, work) =>
+    return this.#document(subject, { signal, askers }, (route, endpoint, work) =>
       statBlob(this.#context, route, endpoint, key, work),
     );
   }
@@ -181,7 +186,7 @@ class RegistryUpstream implements ManagedUpstream {
     expectedSize?: number,
   ): Promise<BlobStream> {
     const open = (segment: typeof range, goesOn: boolean): Promise<BlobStream> =>
-      this.#tryEndpoints(subjectOf(key, 'blobUnknown', key.digest), 'GET blobs', signal, (route, endpoint) =>
+      this.#tryEndpoints(subjectOf(key, 'blobUnknown', key.digest), signal, (route, endpoint) =>
         openBlob(this.#context, route, endpoint, key, segment, signal, { askers, goesOn, expectedSize }),
       );
     return resumable(await open(range, false), (rest) => open(rest, true), signal);
@@ -203,12 +208,12 @@ class RegistryUpstream implements ManagedUpstream {
   tags(key: RepositoryKey, request: TagsRequest, signal: AbortSignal, askers?: Askers): Promise<ListPage> {
     const path = `/v2/${key.repository}/tags/${request.page}`;
     const subject = subjectOf(key, 'nameUnknown', 'tags/list');
-    return this.#document(subject, { about: 'GET tags', signal, askers }, async (route, endpoint, work) => {
-      let response = await this.#get(route, endpoint, path, key, work);
+    return this.#document(subject, { signal, askers }, async (route, endpoint, work) => {
+      let response = await this.#get(route, endpoint, { what: 'tags', path }, key, work);
       if (response.status === 400 && request.n !== undefined) {
         // More than it gives at once (distribution: PAGINATION_NUMBER_INVALID): as many as it likes are pages for the client too.
         await discardWhole(response.body);
-        response = await this.#get(route, endpoint, withoutPageSize(path), key, work);
+        response = await this.#get(route, endpoint, { what: 'tags', path: withoutPageSize(path) }, key, work);
       }
       return await readTags(response, endpoint, request, work.origin);
     });
@@ -227,19 +232,18 @@ class RegistryUpstream implements ManagedUpstream {
     const skips = (endpoint: URL) => referrersApi.isMissing(endpoint);
     if (this.#route(key).endpoints.every((text) => skips(new URL(text)))) return null;
     try {
-      return await this.#document(
-        subject,
-        { about: 'GET referrers', signal, askers, skips },
-        (route, endpoint, { signal: within, ...work }) =>
-          referrersApi.list({
-            endpoint,
-            signal: within,
-            isKnown: request.isKnown,
-            ask: async (own, onRedirect) => {
-              const response = await this.#get(route, endpoint, path, key, { ...work, signal: own }, onRedirect);
-              return await readReferrers(response, endpoint, request, work.origin);
-            },
-          }),
+      return await this.#document(subject, { signal, askers, skips }, (route, endpoint, { signal: within, ...work }) =>
+        referrersApi.list({
+          endpoint,
+          signal: within,
+          isKnown: request.isKnown,
+          ask: async (own, onRedirect) => {
+            const within = { ...work, signal: own };
+            const list = { what: 'referrers', path } as const;
+            const response = await this.#get(route, endpoint, list, key, within, onRedirect);
+            return await readReferrers(response, endpoint, request, work.origin);
+          },
+        }),
       );
     } catch (error) {
       // Only where all endpoints said so: one that did not answer may have the API.
@@ -247,6 +251,26 @@ class RegistryUpstream implements ManagedUpstream {
       if (cause instanceof StatusError && cause.status === 404) return null;
       throw error;
     }
+  }
+
+  countsPulls({ registry, repository }: RepositoryKey): boolean {
+    const route = this.#find(registry);
+    return route !== undefined && this.#context.budgets.isScarce(route, repository);
+  }
+
+  setAside({ registry, repository, digest }: BlobKey, pulls: number, sparing: boolean): void {
+    const route = this.#route({ registry, repository });
+    const shortage = this.#context.budgets.setAside(route, { repository, sparing }, digest, pulls);
+    if (shortage === null) return;
+    const subject = { registry, repository, missing: 'manifestUnknown', reference: digest } as const;
+    throw toRegistryError(shortage, { ...subject, hidden: this.#hidden(registry, route) });
+  }
+
+  budgets(registry?: string): BudgetRow[] {
+    const all = this.#context.budgets.rows();
+    if (registry === undefined) return all;
+    const route = this.#find(registry);
+    return route === undefined ? [] : all.filter((row) => row.registry === rowOf(route));
   }
 
   outOfReach(registry: string): boolean {
@@ -271,13 +295,13 @@ class RegistryUpstream implements ManagedUpstream {
   #get(
     route: Route,
     endpoint: URL,
-    path: string,
+    list: { readonly what: 'tags' | 'referrers'; readonly path: string },
     { repository }: RepositoryKey,
     { signal, holder }: DocumentWork,
     onRedirect?: (to: URL) => void,
   ): Promise<UpstreamResponse> {
     const headers = { accept: 'application/json, */*' };
-    const request = { route, endpoint, path, repository, headers, signal, holder, onRedirect };
+    const request = { route, endpoint, ...list, repository, headers, signal, holder, onRedirect };
     return this.#context.requester.send({ ...request, method: 'GET', purpose: 'document' });
   }
 
@@ -285,14 +309,15 @@ class RegistryUpstream implements ManagedUpstream {
   #document<T>(
     subject: RequestSubject,
     {
-      about,
       signal,
       askers,
+      isFinal = () => false,
       skips = () => false,
     }: {
-      about: string;
       signal: AbortSignal;
       askers: Askers | undefined;
+      /** See `FailoverOptions`. */
+      isFinal?: (error: unknown) => boolean;
       /** Endpoints that need not be asked. */
       skips?: (endpoint: URL) => boolean;
     },
@@ -304,8 +329,7 @@ class RegistryUpstream implements ManagedUpstream {
         const { endpoints, log } = this.#context;
         const { repository } = subject;
         const candidates = () => endpoints.candidates(route, repository).filter((endpoint) => !skips(endpoint));
-        const common = { route, repository, endpoints, candidates, log };
-        const options = { ...common, signal: work.signal, about: `${about} ${repository}` };
+        const options = { route, repository, endpoints, candidates, log, isFinal, signal: work.signal };
         return tryEndpoints(options, (endpoint) => attempt(route, endpoint, work));
       }),
     );
@@ -313,14 +337,13 @@ class RegistryUpstream implements ManagedUpstream {
 
   #tryEndpoints<T>(
     subject: RequestSubject,
-    about: string,
     signal: AbortSignal,
     attempt: (route: Route, endpoint: URL) => Promise<T>,
   ): Promise<T> {
     const { endpoints, log } = this.#context;
     const { repository } = subject;
     return this.#reporting(subject, signal, (route) => {
-      const options = { route, repository, endpoints, log, signal, about: `${about} ${repository}` };
+      const options = { route, repository, endpoints, log, signal };
       return tryEndpoints(options, (endpoint) => attempt(route, endpoint));
     });
   }

@@ -15,6 +15,7 @@ import {
   type Tokens,
   USER_AGENT,
 } from './authorization.ts';
+import type { Admission, Budgets, What } from './budgets.ts';
 import { authoritiesFor, isOwnTarget } from './credential-scope.ts';
 import { repositoryAt, urlAt } from './endpoint-url.ts';
 import { exchange } from './exchange.ts';
@@ -23,7 +24,16 @@ import type { OutgoingConnections, RawResponse } from './net/connections.ts';
 import { checkTarget, follow, isRedirect, MAX_REDIRECTS, reachOf } from './net/egress.ts';
 import type { Pools, Purpose } from './pools.ts';
 import type { RequestMetrics } from './request-metrics.ts';
-import { blobContradiction, cutOff, discardWhole, header, headerList, type UpstreamResponse } from './responses.ts';
+import {
+  blobContradiction,
+  cutOff,
+  discardWhole,
+  header,
+  headerList,
+  mediaTypeOf,
+  statusError,
+  type UpstreamResponse,
+} from './responses.ts';
 import { type Route, rowOf } from './upstream.ts';
 
 /** How many pairs of origin and repository have their authorisation scheme remembered. */
@@ -36,9 +46,14 @@ export interface UpstreamRequest {
   readonly path: string;
   /** As the registry calls it, whatever it is called at the endpoint. */
   readonly repository: string;
+  readonly what: What;
   readonly method: 'GET' | 'HEAD';
   readonly headers: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
+  /** See `ManifestOptions.sparing`. */
+  readonly sparing?: boolean | undefined;
+  /** See `Question.isAdditional`. */
+  readonly isAdditional?: boolean | undefined;
   /** The class in which a connection is acquired; null where the caller holds one. */
   readonly purpose: Purpose | null;
   /** Called before a redirect is followed. */
@@ -49,13 +64,19 @@ export interface UpstreamRequest {
   readonly hedgeAfter?: number;
 }
 
-/** Sends a request to one endpoint, and authorises it and follows redirects as needed. No retries. */
+/** A request that its registry's budget allows. */
+interface AdmittedRequest extends UpstreamRequest {
+  readonly admission: Admission;
+}
+
+/** Sends a request to one endpoint where its budget allows that, and authorises it and follows redirects as needed. No retries. */
 export class Requester {
   readonly #connections: OutgoingConnections;
   readonly #tokens: Tokens;
   readonly #pools: Pools;
   readonly #stallTimeout: () => number;
   readonly #counted: RequestMetrics;
+  readonly #budgets: Budgets;
   /** How a repository's requests to one origin are authorised, so that the next one is not refused first. */
   readonly #schemes = new LRUCache<string, AuthScheme>({ max: MAX_SCHEMES });
 
@@ -65,20 +86,42 @@ export class Requester {
     pools: Pools,
     stallTimeout: () => number,
     counted: RequestMetrics,
+    budgets: Budgets,
   ) {
     this.#counted = counted;
+    this.#budgets = budgets;
     this.#connections = connections;
     this.#pools = pools;
     this.#tokens = tokens;
     this.#stallTimeout = stallTimeout;
   }
 
+  /** @throws {BudgetError} {StatusError} 429 where it was not sent, or refused for now by the endpoint itself; see `Budgets` */
   async send(given: UpstreamRequest): Promise<UpstreamResponse> {
-    const request = { ...given, repository: repositoryAt(given.endpoint, given.repository) };
-    let url = urlAt(request.endpoint, request.path);
+    const { sparing = false, isAdditional = false } = given;
+    const admission = await this.#budgets.admit({ ...given, sparing, isAdditional }, given.signal);
+    try {
+      return await this.#sendAdmitted({
+        ...given,
+        repository: repositoryAt(given.endpoint, given.repository),
+        admission,
+      });
+    } finally {
+      admission.close();
+    }
+  }
+
+  async #sendAdmitted(request: AdmittedRequest): Promise<UpstreamResponse> {
+    const { endpoint, admission } = request;
+    let url = urlAt(endpoint, request.path);
     for (let hops = 0; ; hops++) {
-      const response = await this.#authorised(url, request);
-      if (!isRedirect(response.status)) return { ...response, url, redirected: hops > 0 };
+      const answer = await this.#authorised(url, request);
+      const response = { ...answer, url, redirected: hops > 0 };
+      if (hops === 0 && response.status === 429) {
+        const isJson = /[/+]json$/.test(mediaTypeOf(response));
+        throw admission.refused(await statusError(response, endpoint), { headers: response.headers, isJson });
+      }
+      if (!isRedirect(response.status)) return response;
       await discardWhole(response.body);
       if (hops === MAX_REDIRECTS) throw new RedirectError(`more than ${MAX_REDIRECTS} redirects`, url.host);
       url = follow(header(response.headers, 'location'), url, request.endpoint);
@@ -91,7 +134,7 @@ export class Requester {
    * does, or to a CDN) the request carries an anonymous token or nothing.
    * @throws {CredentialsWithheldError} where that is not enough, though there are credentials
    */
-  async #authorised(url: URL, request: UpstreamRequest): Promise<RawResponse> {
+  async #authorised(url: URL, request: AdmittedRequest): Promise<RawResponse> {
     const { route, endpoint } = request;
     const { credentials } = route;
     if (credentials === null || isOwnTarget(url, endpoint, route))
@@ -110,7 +153,7 @@ export class Requester {
     }
   }
 
-  async #authorisedAs(credentials: Credentials | null, url: URL, request: UpstreamRequest): Promise<RawResponse> {
+  async #authorisedAs(credentials: Credentials | null, url: URL, request: AdmittedRequest): Promise<RawResponse> {
     const key = JSON.stringify([url.origin, request.repository, credentials?.username]);
     const context = {
       scope: request.route,
@@ -148,7 +191,7 @@ export class Requester {
   async #authorise(
     scheme: AuthScheme,
     url: URL,
-    request: UpstreamRequest,
+    request: AdmittedRequest,
     key: string,
     credentials: Credentials | null,
     context: TokenContext,
@@ -178,8 +221,10 @@ export class Requester {
   }
 
   /** @param authorization the header's value; null or empty for none */
-  #once(url: URL, request: UpstreamRequest, authorization: string | null): Promise<RawResponse> {
-    const { route, endpoint, repository, purpose, hedgeAfter } = request;
+  async #once(url: URL, request: AdmittedRequest, authorization: string | null): Promise<RawResponse> {
+    const { route, endpoint, repository, purpose, hedgeAfter, admission } = request;
+    // What another host says moves no budget of this one.
+    const isEndpoint = url.origin === endpoint.origin;
     const headers = {
       'user-agent': USER_AGENT,
       // Some registries compress blobs otherwise, and the digest is that of the plain bytes.
@@ -191,13 +236,14 @@ export class Requester {
       method: request.method,
       headers,
       reach: reachOf(url, endpoint, this.#connections),
-      where: url.origin === endpoint.origin ? 'endpoint' : 'target',
+      where: isEndpoint ? 'endpoint' : 'target',
       proxy: route.proxy,
       ca: authoritiesFor(url, route),
       signal: request.signal,
       stallTimeout: this.#stallTimeout(),
     } as const;
-    return exchange(url, raw, {
+    if (isEndpoint) admission.sends();
+    const response = await exchange(url, raw, {
       connections: this.#connections,
       pools: this.#pools,
       registry: rowOf(route),
@@ -205,7 +251,10 @@ export class Requester {
       holder: { item: repository, ...request.holder },
       counted: this.#counted,
       hedgeAfter,
+      mayHedge: () => !isEndpoint || admission.again(),
     });
+    if (isEndpoint) admission.answered(response.status, response.headers);
+    return response;
   }
 }
 
@@ -223,6 +272,7 @@ export interface BlobRequest {
   readonly purpose: UpstreamRequest['purpose'];
   readonly holder?: AcquireOptions;
   readonly hedgeAfter?: number;
+  readonly isAdditional?: boolean;
 }
 
 /**
@@ -239,7 +289,16 @@ export async function requestBlob(
   const headers: Record<string, string> = { accept: '*/*' };
   if (range !== null) headers.range = `bytes=${range.from}-${range.to === undefined ? '' : range.to - 1}`;
   const path = `/v2/${key.repository}/blobs/${key.digest}`;
-  const response = await requester.send({ route, endpoint, path, repository: key.repository, headers, ...request });
+  const what = 'blobs';
+  const response = await requester.send({
+    route,
+    endpoint,
+    path,
+    what,
+    repository: key.repository,
+    headers,
+    ...request,
+  });
   const isSuccess = response.status === 200 || response.status === 206;
   const wrong = request.method === 'GET' && isSuccess ? blobContradiction(response, key.digest) : null;
   if (wrong === null) return response;

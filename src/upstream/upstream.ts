@@ -35,6 +35,18 @@ export interface UpstreamManifest {
   readonly named: readonly NamedContent[];
 }
 
+export interface ManifestOptions {
+  readonly method: 'GET' | 'HEAD';
+  readonly accept: string | undefined;
+  readonly signal: AbortSignal;
+  readonly askers?: Askers | undefined;
+  /**
+   * Something kept can be served in its place: it takes no pull that is kept for other images, and of a tag no other endpoint is asked while the
+   * first must not be, since it may have an older one.
+   */
+  readonly sparing?: boolean;
+}
+
 /** A page of a list as its registry gave it, whoever asked for it and by whatever way: read, and written anew. */
 export interface ListPage {
   /** Of tags the array alone, of referrers the image index; JSON. */
@@ -67,15 +79,11 @@ export interface ReferrersRequest {
 /**
  * Fetches from registries: endpoint order and health, tokens, redirects, proxies, resumption. Nothing else connects to registries.
  * Every method throws `RegistryError` (oci/errors.ts): upstreamUnauthorized, upstreamDenied, nameUnknown, manifestUnknown, blobUnknown,
- * upstreamRateLimited, upstreamFailed, upstreamTimeout, upstreamWrong, credentialsWithheld, gatewayBusy; an aborted `signal` throws its reason.
+ * upstreamRateLimited, upstreamBudgetSpent, upstreamFailed, upstreamTimeout, upstreamWrong, credentialsWithheld, gatewayBusy; an aborted `signal` throws its reason.
  * `askers` are the clients for whom it is done, and whose turn it waits for; left out where none asks.
  */
 export interface Upstream {
-  manifest(
-    key: RepositoryKey,
-    reference: Reference,
-    options: { method: 'GET' | 'HEAD'; accept: string | undefined; signal: AbortSignal; askers?: Askers | undefined },
-  ): Promise<UpstreamManifest>;
+  manifest(key: RepositoryKey, reference: Reference, options: ManifestOptions): Promise<UpstreamManifest>;
   /** HEAD of a blob, by GET of its first byte where HEAD is refused. */
   statBlob(key: BlobKey, signal: AbortSignal, askers?: Askers): Promise<{ readonly size: number | undefined }>;
   /**
@@ -103,6 +111,16 @@ export interface Upstream {
     signal: AbortSignal,
     askers?: Askers,
   ): Promise<ListPage | null>;
+  /** Whether a registry counts GETs of manifests, and allows so few that a HEAD before may be worth its while. */
+  countsPulls(key: RepositoryKey): boolean;
+  /**
+   * Sets so many pulls aside, for a minute, for a manifest and what is asked of its repository next.
+   * @param sparing as for {@link manifest}
+   * @throws {RegistryError} upstreamBudgetSpent where there are not as many
+   */
+  setAside(key: BlobKey, pulls: number, sparing: boolean): void;
+  /** What registries allow, as far as they said; of one registry, or of all. */
+  budgets(registry?: string): BudgetRow[];
   /** Whether no endpoint of a registry could be connected to when it was last tried, so that an answer would be a surprise. */
   outOfReach(registry: string): boolean;
   /** The health of each endpoint, for `registry show` and metrics. */
@@ -130,4 +148,25 @@ export interface EndpointHealth {
   readonly retryAt: string | null;
   /** Repositories that failed there last and have not been answered since, the latest first. */
   readonly failing: readonly { readonly repository: string; readonly reason: string; readonly at: string }[];
+}
+
+/** What a registry allows one account, or this gateway's address. Times in ISO 8601. */
+export interface BudgetRow {
+  /** The row of the table. */
+  readonly registry: string;
+  /** Scheme, host and port. */
+  readonly endpoint: string;
+  /** The user of the credentials; null for this gateway's address. */
+  readonly account: string | null;
+  /** Whom the registry says that it counts (`docker-ratelimit-source`). */
+  readonly source: string | null;
+  readonly limit: number | null;
+  readonly remaining: number | null;
+  readonly windowSeconds: number | null;
+  /** When there is more, at the latest. */
+  readonly refillsAt: string;
+  /** `pulls`: GETs of manifests are counted. `abuse`: this gateway's address sent too many requests of any kind. */
+  readonly kind: 'pulls' | 'abuse';
+  /** Until when nothing is asked that would count; null while something is left. */
+  readonly restingUntil: string | null;
 }

@@ -72,7 +72,7 @@ describeWith(
         const random = randomNumbers(1);
         const fake = await fakeRegistry({
           ...QUIRKS.docker,
-          manifestPulls: 10_000,
+          pullLimit: { limit: 10_000 },
           faults: ({ kind }) => (kind === 'cdn' ? { resetAfter: Math.round((1 + 7 * random()) * MIB) } : undefined),
         });
         const image = fake

@@ -150,6 +150,7 @@ function liveAt({ http: plain, https: secure }: { http: number; https: number })
     pid: process.pid,
     addresses: { https: [`127.0.0.1:${secure}`], http: [`127.0.0.1:${plain}`], metrics: null },
     probe: async () => ({ status: 200, serial: '01' }),
+    upstream: { budgets: () => [] } as unknown as LiveGateway['upstream'],
   };
 }
 

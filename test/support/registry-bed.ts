@@ -64,6 +64,7 @@ export interface Answered {
 /** The proxy core behind its manifest cache, over the real cache and the real upstream room, with fake registries behind it and a clock of the test's own. */
 export class RegistryBed {
   readonly rig: Rig;
+  readonly upstream: Upstream;
   core: ManagedProxyCore;
   /** As the edge has it. */
   proxy: ProxyCore;
@@ -77,7 +78,6 @@ export class RegistryBed {
   history: ImageHistory | null = null;
   #policy: Config['policy'];
   readonly #historyStore: HistoryStore;
-  readonly #upstream: Upstream;
   readonly #options: BedOptions;
 
   private constructor(options: BedOptions, rig: Rig) {
@@ -88,7 +88,7 @@ export class RegistryBed {
     for (const [host, row] of Object.entries(options.registries)) this.put(host, row);
     const upstream = startUpstream({}, { connections: options.connections ?? 1 });
     for (const [host, row] of this.rows) upstream.routes.set(host, row);
-    this.#upstream = options.wrapUpstream?.(upstream) ?? upstream;
+    this.upstream = options.wrapUpstream?.(upstream) ?? upstream;
     this.put = (host, row) => {
       RegistryBed.prototype.put.call(this, host, row);
       const entry = this.rows.get(host);
@@ -117,7 +117,7 @@ export class RegistryBed {
     const { cache } = this.rig;
     const replies = repliesTally(metrics);
     const core = createProxyCore({
-      upstream: this.#upstream,
+      upstream: this.upstream,
       blobs: () => (keepNothing === true ? null : cache),
       facts: keepNothing === true ? null : cache.facts,
       manifests: cache.manifests,
@@ -156,7 +156,7 @@ export class RegistryBed {
     this.core.close();
     await this.history?.close();
     await endRig(this.rig);
-    await this.#upstream.close();
+    await this.upstream.close();
   }
 
   put(host: string, row: BedRegistry): void {

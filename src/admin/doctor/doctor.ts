@@ -3,6 +3,7 @@ import { OperatorError } from '../../kit/operator-error.ts';
 import { accessWarnings } from '../access-warnings.ts';
 import type { Check, DoctorReport, Operation } from '../contract.ts';
 import type { OperationsDeps } from '../operation.ts';
+import { checkBudgets } from './budgets.ts';
 import { checkAuthorities, checkCertificates, checkDnsProvider, checkIssuers } from './certificates.ts';
 import { checkClock } from './clock.ts';
 import { type Finding, judge } from './finding.ts';
@@ -61,7 +62,7 @@ export async function examine(deps: OperationsDeps, around: Surroundings, stop: 
   ]);
   stop.throwIfAborted();
   found.push(...database, ...ports, ...own, ...url, ...authorities, ...store, ...dns);
-  found.push(...issuers.findings, ...registries.findings);
+  found.push(...issuers.findings, ...registries.findings, ...checkBudgets(deps));
   found.push(checkClock([...registries.skews, ...issuers.skews], config.tls.mode === 'internal'));
   return judge(found);
 }

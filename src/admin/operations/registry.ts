@@ -19,6 +19,7 @@ export function registryOperations(deps: OperationsDeps): Record<string, Operati
         ca: entry.ca === null ? [] : describeAuthorities(entry.ca),
         aliases: aliases.map((alias) => alias.name).sort(),
         health: deps.live?.upstream.health(entry.host) ?? [],
+        budgets: deps.live?.upstream.budgets(entry.host) ?? [],
       };
     },
 

@@ -75,6 +75,7 @@ async function statusOf(deps: OperationsDeps): Promise<StatusReport> {
     byClient: live === null || limits === null ? [] : clientsOf(live, limits),
     limits: limits === null ? null : limitsOf(limits),
     setAside: live === null ? [] : endpointsOf(deps, live).filter(({ state }) => state !== 'closed'),
+    budgets: live?.upstream.budgets() ?? [],
     troubles: live?.activity.troubles(MAX_TROUBLES) ?? [],
     users: users.count,
     database: deps.shared?.describe() ?? null,

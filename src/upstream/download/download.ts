@@ -288,15 +288,15 @@ class Download implements RunningTransfer {
         signal,
         candidates: () => this.#endpoints.inOrder(endpoints.candidates(this.#route, this.#key.repository)),
         reportsSuccess: true,
-        // What a host says to an additional connection may be about their number.
-        ...(connection.additional ? { waits: [] } : { about: `GET blobs ${this.#key.repository}` }),
+        ...(connection.additional ? { waits: [] } : {}),
       },
       async (endpoint) => {
         connection.endpoint = endpoint;
         const range = this.#rangeFor(connection, endpoint);
         const hedge = this.#begun ? { hedgeAfter: RESUMING_HEDGE_MS } : {};
         const holder = { askers: this.#askers };
-        const request = { method: 'GET', range, signal, purpose: null, holder, ...hedge } as const;
+        const isAdditional = connection.additional;
+        const request = { method: 'GET', range, signal, purpose: null, holder, isAdditional, ...hedge } as const;
         const response = await requestBlob(this.#context.requester, this.#route, endpoint, this.#key, request);
         try {
           // Empty where another connection's body has brought the bytes meanwhile.

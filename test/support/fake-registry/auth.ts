@@ -52,6 +52,14 @@ export class FakeAuth {
     return { status: 401, headers: this.#challenge(auth, origin, scope) };
   }
 
+  /** Whose token or credentials a request carries; undefined where nobody's. */
+  accountOf(request: IncomingMessage): string | undefined {
+    const { auth } = this.#options;
+    const header = request.headers.authorization ?? '';
+    if (auth?.scheme === 'basic') return userOf(header, auth.users);
+    return this.#tokens.get(header.replace(/^bearer /i, ''))?.user;
+  }
+
   #challenge(auth: BearerAuth, origin: string, scope: string): Record<string, string> {
     if (auth.noChallenge === true) return {};
     const realm = auth.realm ?? `${origin}/token`;

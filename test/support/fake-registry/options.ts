@@ -81,6 +81,15 @@ export interface RedirectOptions {
   readonly manifests?: boolean;
 }
 
+export interface PullLimit {
+  /** Pulls of one account, or of one address. */
+  readonly limit: number;
+  /** Seconds from the first pull until there are as many again; default six hours. */
+  readonly window?: number;
+  /** What a 429 says, seconds; default: nothing. */
+  readonly retryAfter?: number;
+}
+
 export interface FakeRegistryOptions {
   readonly host?: string;
   readonly port?: number;
@@ -112,6 +121,6 @@ export interface FakeRegistryOptions {
   /** More than so many requests within a second are answered 429 with `Retry-After: 1`. */
   readonly requestsPerSecond?: number;
   /** Docker Hub's `ratelimit-limit` and `ratelimit-remaining`, counted by manifest GET; 429 after the last. */
-  readonly manifestPulls?: number;
+  readonly pullLimit?: PullLimit;
   readonly faults?: FaultPlan;
 }

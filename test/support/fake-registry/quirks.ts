@@ -6,7 +6,7 @@ export const QUIRKS = {
   docker: {
     auth: { scheme: 'bearer', service: 'registry.docker.io', tokenField: 'both' },
     redirect: { to: 'signed', lifetime: 60_000, status: 307 },
-    manifestPulls: 100,
+    pullLimit: { limit: 100 },
   },
   /** Relative redirects. */
   gcr: { auth: { scheme: 'bearer', service: 'gcr.io' }, redirect: { to: 'relative', status: 302 } },

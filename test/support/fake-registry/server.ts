@@ -11,6 +11,7 @@ import { referrersPage, tagsPage } from './lists.ts';
 import { type LoggedRequest, RequestLog } from './log.ts';
 import type { FakeRegistryOptions, Fault, FaultPlan } from './options.ts';
 import { type ParsedPath, parsePath, parseRange } from './paths.ts';
+import { PULL_LIMIT_MESSAGE, PullLimits } from './pull-limit.ts';
 import { reset, secureServer } from './sockets.ts';
 
 /**
@@ -26,6 +27,7 @@ import { reset, secureServer } from './sockets.ts';
 export class FakeRegistry {
   readonly log = new RequestLog();
   readonly auth: FakeAuth;
+  readonly pulls: PullLimits;
   /** The SNI of each connection over TLS, false where there was none. */
   readonly serverNames: (string | false)[] = [];
   /** May be replaced at any time. */
@@ -38,7 +40,6 @@ export class FakeRegistry {
   readonly #signatures = new Map<string, { digest: string; method: string; expires: number }>();
   #connected = 0;
   #recent: number[] = [];
-  #pulls = 0;
   #origin = '';
   #cdnOrigin = '';
   #servers: Server[] = [];
@@ -47,6 +48,7 @@ export class FakeRegistry {
     this.#options = options;
     this.faults = options.faults ?? (() => undefined);
     this.auth = new FakeAuth(options);
+    this.pulls = new PullLimits(options.pullLimit);
   }
 
   static async start(options: FakeRegistryOptions = {}): Promise<FakeRegistry> {
@@ -275,15 +277,10 @@ export class FakeRegistry {
       const location = `${this.#cdnOrigin}${record.path}`;
       return this.#answer(record, response, redirect.status ?? 307, { location }, '');
     }
-    const limits = this.#countPull(record);
-    if (limits === null) {
-      return this.#answer(
-        record,
-        response,
-        429,
-        { 'retry-after': '60' },
-        errorBody('TOOMANYREQUESTS', 'pull rate limit'),
-      );
+    const account = this.auth.accountOf(request) ?? request.socket.remoteAddress ?? '';
+    const { headers: limits, refused } = this.pulls.answer(record.method, account);
+    if (refused) {
+      return this.#answer(record, response, 429, limits, errorBody('TOOMANYREQUESTS', PULL_LIMIT_MESSAGE));
     }
     const body =
       fault.wrongByteAt === undefined
@@ -302,18 +299,6 @@ export class FakeRegistry {
       },
       body,
     );
-  }
-
-  /** Docker Hub's counting; null where the limit is reached. */
-  #countPull(record: LoggedRequest): Record<string, string> | null {
-    const { manifestPulls } = this.#options;
-    if (manifestPulls === undefined) return {};
-    if (record.method === 'GET') this.#pulls++;
-    if (this.#pulls > manifestPulls) return null;
-    return {
-      'ratelimit-limit': `${manifestPulls};w=21600`,
-      'ratelimit-remaining': `${manifestPulls - this.#pulls};w=21600`,
-    };
   }
 
   async #blob(request: IncomingMessage, record: LoggedRequest, response: ServerResponse, fault: Fault): Promise<void> {

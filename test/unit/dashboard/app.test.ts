@@ -47,6 +47,7 @@ const REPORT: DashboardReport = {
     ],
     limits: null,
     setAside: [],
+    budgets: [],
     troubles: [
       {
         kind: 'failed',

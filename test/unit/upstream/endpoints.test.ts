@@ -56,7 +56,7 @@ describe('an endpoint', () => {
     ["a redirect's target out of reach", new ConnectError('cdn.test', 'target', TIMED_OUT)],
   ])('is never out of reach for %s', (_, error) => {
     const { endpoints } = bed();
-    for (let i = 0; i < 20; i++) endpoints.failed(route(), FIRST, 'app', error, 'GET manifests app');
+    for (let i = 0; i < 20; i++) endpoints.failed(route(), FIRST, 'app', error);
     expect(endpoints.areOutOfReach(route())).toBe(false);
     expect(endpoints.health(route())[0]).toMatchObject({ state: 'closed', failures: 0, retryAt: null });
   });
@@ -85,23 +85,23 @@ describe('an endpoint', () => {
   it('that is out of reach is tried once for all who ask meanwhile, and they go on when it is well', async () => {
     const { endpoints, attempts, open } = bed();
     open();
-    const asked = Array.from({ length: 10 }, () => endpoints.admit(route(), FIRST, undefined, signal));
+    const asked = Array.from({ length: 10 }, () => endpoints.admit(route(), FIRST, signal));
     expect(attempts).toHaveLength(1);
     expect(endpoints.health(route())[0]?.state).toBe('half-open');
     attempts[0]?.settle(null);
     await Promise.all(asked);
     expect(endpoints.areOutOfReach(route())).toBe(false);
-    await endpoints.admit(route(), FIRST, undefined, signal);
+    await endpoints.admit(route(), FIRST, signal);
     expect(attempts).toHaveLength(1);
   });
 
   it('that is still out of reach fails those who waited for the attempt; the next one makes another', async () => {
     const { endpoints, attempts, open } = bed();
     open();
-    const asked = [1, 2].map(() => endpoints.admit(route(), FIRST, undefined, signal));
+    const asked = [1, 2].map(() => endpoints.admit(route(), FIRST, signal));
     attempts[0]?.settle(refused());
     for (const one of asked) await expect(one).rejects.toThrow('it refuses connections');
-    const next = endpoints.admit(route(), FIRST, undefined, signal);
+    const next = endpoints.admit(route(), FIRST, signal);
     attempts[1]?.settle(null);
     await next;
   });
@@ -110,33 +110,12 @@ describe('an endpoint', () => {
     const { endpoints, attempts, open } = bed();
     open();
     const leaving = new AbortController();
-    const left = endpoints.admit(route(), FIRST, undefined, leaving.signal);
-    const stays = endpoints.admit(route(), FIRST, undefined, signal);
+    const left = endpoints.admit(route(), FIRST, leaving.signal);
+    const stays = endpoints.admit(route(), FIRST, signal);
     leaving.abort(new Error('gone'));
     await expect(left).rejects.toThrow('gone');
     attempts[0]?.settle(null);
     await stays;
-  });
-
-  it('that asked for fewer requests is left alone about what it said that of, and for ten minutes at most', async () => {
-    vi.useFakeTimers({ toFake: ['performance'] });
-    try {
-      const { endpoints } = bed();
-      const limited = new StatusError(429, FIRST.host, 3600);
-      endpoints.failed(route(), FIRST, 'app', limited, 'GET manifests app');
-      await expect(endpoints.admit(route(), FIRST, 'GET manifests app', signal)).rejects.toMatchObject({
-        status: 429,
-        retryAfter: 600,
-      });
-      for (const about of ['HEAD manifests app', 'GET blobs app', 'GET manifests other'])
-        await endpoints.admit(route(), FIRST, about, signal);
-      const other = { ...route(), credentials: { username: 'u', password: 'p' } };
-      await endpoints.admit(other, FIRST, 'GET manifests app', signal);
-      vi.advanceTimersByTime(600_001);
-      await endpoints.admit(route(), FIRST, 'GET manifests app', signal);
-    } finally {
-      vi.useRealTimers();
-    }
   });
 });
 
