@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import type { Gauge } from 'prom-client';
 import { iso } from '../kit/time.ts';
 import { credentialsFor } from '../oci/credentials.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -89,28 +90,25 @@ export class Budgets {
   constructor(metrics: Metrics, log: Logger, now: () => number = () => performance.now()) {
     this.#now = now;
     this.#log = log;
-    const each = (name: string, help: string, value: (row: BudgetRow) => number | null): void => {
-      metrics.gauge(name, help, ['registry'], (gauge) => {
-        gauge.reset();
-        // Of several endpoints and accounts, that which is nearest its end.
-        const worst = new Map<string, BudgetRow>();
-        for (const row of this.rows()) {
-          const before = worst.get(row.registry);
-          if (row.kind === 'pulls' && (before === undefined || share(row) < share(before)))
-            worst.set(row.registry, row);
-        }
-        for (const [registry, row] of worst) {
-          const number = value(row);
-          if (number !== null) gauge.set({ registry }, number);
-        }
-      });
+    const worst = (gauge: Gauge<'registry'>, value: (row: BudgetRow) => number | null): void => {
+      gauge.reset();
+      const rows = new Map<string, BudgetRow>();
+      for (const row of this.rows()) {
+        const before = rows.get(row.registry);
+        if (row.kind === 'pulls' && (before === undefined || share(row) < share(before))) rows.set(row.registry, row);
+      }
+      for (const [registry, row] of rows) {
+        const number = value(row);
+        if (number !== null) gauge.set({ registry }, number);
+      }
     };
-    each(
-      'upstream_budget_remaining',
-      'Pulls that a registry says are left of its limit.',
-      ({ remaining }) => remaining,
+    // Of several endpoints and accounts, that which is nearest its end.
+    const left = 'Pulls that a registry says are left of its limit.';
+    metrics.gauge('upstream_budget_remaining', left, ['registry'], (gauge) =>
+      worst(gauge, ({ remaining }) => remaining),
     );
-    each('upstream_budget_limit', 'Pulls that a registry says its limit allows.', ({ limit }) => limit);
+    const whole = 'Pulls that a registry says its limit allows.';
+    metrics.gauge('upstream_budget_limit', whole, ['registry'], (gauge) => worst(gauge, ({ limit }) => limit));
     const resting = 'Endpoints and accounts of which nothing is asked that counts (pulls), or nothing at all (abuse).';
     metrics.gauge('upstream_budget_resting', resting, ['registry', 'kind'], (gauge) => {
       gauge.reset();
