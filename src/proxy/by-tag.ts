@@ -163,6 +163,8 @@ export class ManifestsByTag {
     const named = this.#fromHead(request, await fetcher.head(entry, key, reference, by));
     if (named === null) return this.#keep(request, await fetcher.get(entry, key, reference, by));
     if (named.body !== null) return this.#keep(request, named);
+    // Whether it can be had or not.
+    this.#seen(request, named);
     // The tag has moved to what another gateway may have fetched.
     const shared = method === 'GET' ? await fetcher.shared(entry, key, named.digest) : null;
     if (shared !== null) return this.#keep(request, shared);
@@ -255,9 +257,13 @@ export class ManifestsByTag {
   ): TagAnswer {
     const variant = variantOf(client, manifest.mediaType);
     this.#options.store.putTag(key, tag, variant, { digest: manifest.digest, checkedAt });
-    const { registry, repository } = key;
-    this.#options.history?.tagSeen({ registry, repository, tag, variant }, manifest.digest);
+    this.#seen({ key, tag, client }, manifest);
     return { ...manifest, checkedAt };
+  }
+
+  #seen({ key, tag, client }: Pick<TagRequest, 'key' | 'tag' | 'client'>, { mediaType, digest }: KnownManifest): void {
+    const { registry, repository } = key;
+    this.#options.history?.tagSeen({ registry, repository, tag, variant: variantOf(client, mediaType) }, digest);
   }
 
   /** Nothing is under the tag for a client that accepts this. Another class may be told of something else. */
