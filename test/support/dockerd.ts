@@ -7,6 +7,8 @@ import { programPath } from './programs.ts';
 
 /** A real Docker daemon with a client: its own data, socket and containerd, in surroundings that have the test's /etc/docker. */
 export interface Dockerd {
+  /** Where it listens, as `docker --host` takes it. */
+  readonly host: string;
   /** `docker …` against it. */
   docker(...args: string[]): Promise<Ran>;
   log(): string;
@@ -69,5 +71,5 @@ export async function startDockerd(options: {
     await close();
     throw error;
   }
-  return { docker, log: () => program.output(), close };
+  return { host: socket, docker, log: () => program.output(), close };
 }

@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { gunzipSync, gzipSync } from 'node:zlib';
+import { gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib';
 import { generatedLayer, sha256 } from './content.ts';
 
 /** An image of the test's own, the same bytes for the same seed and sizes. */
@@ -22,6 +22,7 @@ const INDEX = 'application/vnd.oci.image.index.v1+json';
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 const CONFIG = 'application/vnd.oci.image.config.v1+json';
 const LAYER = 'application/vnd.oci.image.layer.v1.tar+gzip';
+const ZSTD_LAYER = 'application/vnd.oci.image.layer.v1.tar+zstd';
 
 /**
  * Builds an image with one layer for each size (bytes of its one file, which do not compress).
@@ -66,6 +67,13 @@ export function buildImage(
     ),
   );
   return { manifest, config, layers };
+}
+
+/** The same with its layers compressed by zstd. */
+export function withZstd(image: TestImage): TestImage {
+  const layers = image.layers.map(({ bytes }) => blob(ZSTD_LAYER, zstdCompressSync(gunzipSync(bytes))));
+  const manifest = { ...(JSON.parse(image.manifest.bytes.toString()) as object), layers: layers.map(descriptor) };
+  return { ...image, layers, manifest: blob(MANIFEST, Buffer.from(JSON.stringify(manifest))) };
 }
 
 /** An index of images, by their architectures; the first one is the image itself. */
