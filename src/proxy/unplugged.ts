@@ -17,6 +17,16 @@ class NoUpstream implements Upstream {
   referrers = unreachable;
   async close(): Promise<void> {}
 
+  countsPulls(): boolean {
+    return false;
+  }
+
+  setAside(): void {}
+
+  budgets(): [] {
+    return [];
+  }
+
   outOfReach(): boolean {
     return true;
   }
