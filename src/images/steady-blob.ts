@@ -33,6 +33,7 @@ export class SteadyBlob implements ByteSource {
   readonly #options: SteadyBlobOptions;
   #at: number;
   #open: ByteSource | null = null;
+  #beginning: Promise<ByteSource> | null = null;
   #tries = 0;
   /** When a gateway was first missed, by `performance.now`; null while it is there. */
   #missedAt: number | null = null;
@@ -43,6 +44,13 @@ export class SteadyBlob implements ByteSource {
     this.length = options.size - options.from;
   }
 
+  /** Has the source begin before anything is read of it: a gateway fetches what it lacks meanwhile. What goes wrong with that, `pull` meets. */
+  begin(): void {
+    if (this.#open !== null || this.#beginning !== null || this.#at === this.#options.size) return;
+    this.#beginning = this.#ask();
+    this.#beginning.catch(() => {});
+  }
+
   /** @throws {SourceError} where it cannot be had, after all tries; {OperatorError} `IMAGE_DAMAGED` */
   async pull(into: Uint8Array): Promise<number> {
     const { size, key } = this.#options;
@@ -50,7 +58,8 @@ export class SteadyBlob implements ByteSource {
       // What broke off at its very end lacks nothing.
       if (this.#open === null && this.#at === size) return 0;
       try {
-        this.#open ??= await this.#begin();
+        this.#open ??= await (this.#beginning ?? this.#ask());
+        this.#beginning = null;
         const count = await this.#open.pull(into);
         if (count === 0 && this.#at === size) return 0;
         if (count === 0 || this.#at + count > size)
@@ -90,12 +99,15 @@ export class SteadyBlob implements ByteSource {
   }
 
   async close(): Promise<void> {
-    const open = this.#open;
+    const [open, beginning] = [this.#open, this.#beginning];
     this.#open = null;
+    this.#beginning = null;
     await open?.close();
+    // Nobody waits for what was not waited for before.
+    if (open === null) void beginning?.then((body) => body.close()).catch(() => {});
   }
 
-  async #begin(): Promise<ByteSource> {
+  async #ask(): Promise<ByteSource> {
     const { source, key, size, signal } = this.#options;
     const blob = await source.blob(key, this.#at, signal);
     if (blob.size === undefined || blob.size === size) return blob.body;
