@@ -292,3 +292,25 @@ export interface DashboardReport {
   /** Minute by minute, oldest first; the last is of now. */
   readonly history: readonly TimedSample[];
 }
+
+/** What a tag stood for: `tag history --json`. Times in ISO 8601. */
+export interface TagSpanRow {
+  readonly tag: string;
+  /** Of what clients accept: clients that accept other types may be given another manifest under the same tag. */
+  readonly variant: string;
+  readonly digest: string;
+  /** When it was first and last seen so. */
+  readonly from: string;
+  readonly to: string;
+  /** When its repository first showed that manifest; null where that is not known any more. */
+  readonly firstSeen: string | null;
+  /** From when it may be given for the tag, by `policy.cooldown`; null where that is not for it. */
+  readonly passesFrom: string | null;
+}
+
+export interface TagHistory {
+  /** The whole name: of a repository, or of a tag in it. */
+  readonly image: string;
+  /** The newest first. */
+  readonly spans: readonly TagSpanRow[];
+}

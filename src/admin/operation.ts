@@ -17,6 +17,7 @@ import type { ImageSource } from '../images/image-source.ts';
 import { parsePlatform } from '../images/platform.ts';
 import { redactUrl } from '../kit/http.ts';
 import { OperatorError } from '../kit/operator-error.ts';
+import type { Cooldown } from '../policy/cooldown.ts';
 import type { ImageHistory } from '../policy/history.ts';
 import type { Unplugged } from '../proxy/unplugged.ts';
 import type { Activity } from '../telemetry/activity.ts';
@@ -79,8 +80,11 @@ export interface OperationsDeps {
   readonly cache: () => CacheAdmin;
   /** Images as the gateway would give them; opened when it is first asked for. */
   readonly images: () => ImageSource;
-  /** What was seen of images; opened when it is first asked for. */
-  readonly history: () => Pick<ImageHistory, 'spans' | 'tags'>;
+  /** What was seen of images, and how old they have to be; opened when it is first asked for. */
+  readonly passage: () => {
+    readonly history: Pick<ImageHistory, 'spans' | 'tags'>;
+    readonly cooldown: Pick<Cooldown, 'passesFrom'>;
+  };
   /** The gateway as it would be with every registry out of reach: to ask it changes nothing. To be closed afterwards. */
   readonly unplugged: (signal: AbortSignal) => Promise<Unplugged>;
   /** Copies the database into a new file, consistent, while it is used; resolves to the number of its schema. */
@@ -209,6 +213,7 @@ function inputShapes({ z }: typeof import('zod')) {
     'user.add': z.strictObject({ name: text, expires: expiry.optional() }),
     'user.rotate': z.strictObject({ name: text, expires: expiry.optional(), grace: duration.optional() }),
     'user.rm': NameInput,
+    'tag.history': z.strictObject({ image: text }),
     'import.table': z.strictObject({
       rows: z.array(
         z.strictObject({

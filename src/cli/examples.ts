@@ -68,6 +68,8 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
     'gateway save alpine:3.20 --format oci --platform linux/amd64,linux/arm64 -o alpine.tar',
     'gateway save alpine:3.20 -o - | docker load',
   ],
+  tag: ['gateway tag history alpine:3.20'],
+  'tag history': ['gateway tag history alpine:3.20', 'gateway tag history quay.io/org/app --json'],
   secret: ['gateway secret new > keys', 'gateway secret rotate'],
   'secret new': ['gateway secret new > keys'],
   'secret rotate': ['gateway secret rotate'],

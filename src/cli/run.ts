@@ -26,6 +26,7 @@ import { secretCommands } from './secret.ts';
 import { serveCommand } from './serve.ts';
 import { createSession, type Exit, type Session } from './session.ts';
 import { statusCommand } from './status.ts';
+import { tagCommands } from './tag.ts';
 import { userCommands } from './user.ts';
 
 export interface RunOptions {
@@ -157,6 +158,7 @@ export function buildProgram(session: Session, exit: Exit): Command {
     importCommands(session, exit),
     migrateCommand(session),
     saveCommand(session, exit),
+    tagCommands(session),
     secretCommands(session),
   ]) {
     program.addCommand(command);

@@ -110,6 +110,12 @@ export class Cooldown {
     return this.#unlessTagExcepted(key, digest, rules, youth);
   }
 
+  /** From when on what was first seen so may be given for the tag, ms since 1970; null where it need not be old. */
+  passesFrom(key: RepositoryKey, tag: string, firstSeen: number): number | null {
+    if (this.#span === null || !this.#rules.of(key).ofTag(tag).passes) return null;
+    return firstSeen + this.#span;
+  }
+
   /** Takes what a repository has just shown, or showed at a time that nobody knows, for seen now. */
   seenNow(key: RepositoryKey, digest: Digest): Youth | null {
     this.#history.seen(key, digest, true);

@@ -424,7 +424,7 @@ async function startAdmin(
     certificates,
     cache: () => cache.admin,
     images: () => images,
-    history: () => passage.history,
+    passage: () => passage,
     unplugged: (signal) => unplug({ config: () => reloader.config, state, cache, passage }, signal),
     snapshot: state.snapshot,
     nodes,

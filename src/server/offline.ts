@@ -105,7 +105,7 @@ class Offline {
       users,
       cache: () => this.cache.admin,
       images: () => this.images,
-      history: () => this.passage.history,
+      passage: () => this.passage,
       unplugged: (signal) => this.unplugged(signal),
       snapshot,
       nodes,

@@ -202,6 +202,20 @@ const CASES: Readonly<
     { policy: { images: ['!docker.io/library/app'] } },
     async () => statuses(await everywhere(gateway, newBlob())).join() === '403',
   ],
+  'policy.cooldown': [
+    { policy: { cooldown: '1d' } },
+    async () => statuses(await everywhere(gateway, newTag())).join() === '403',
+  ],
+  'policy.cooldownImages': [
+    { policy: { cooldown: '1d', cooldownImages: ['!docker.io/library/app'] } },
+    async () => {
+      const tag = `t${++seed}`;
+      upstream.repository('library/other').addImage(tag, [generated(KIB, tag)]);
+      const excepted = statuses(await everywhere(gateway, newTag())).join();
+      const others = statuses(await everywhere(gateway, `/v2/docker.io/library/other/manifests/${tag}`)).join();
+      return excepted === '200' && others === '403';
+    },
+  ],
   'log.level': [
     { log: { level: 'warn' } },
     async () => {

@@ -13,6 +13,7 @@ import { drillOperations } from './drill.ts';
 import { registryOperations } from './registry.ts';
 import { secretOperations } from './secret.ts';
 import { statusOperations } from './status.ts';
+import { tagOperations } from './tag.ts';
 import { userOperations } from './user.ts';
 
 /**
@@ -34,6 +35,7 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
     ...backupOperations(deps),
     ...importOperations(deps),
     ...secretOperations(deps),
+    ...tagOperations(deps),
     ...reloadOperations(deps),
   };
   return new Map(
