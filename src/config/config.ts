@@ -406,7 +406,7 @@ export const KEYS = {
     ),
     cooldown: optional(
       nonEmpty(parseDuration, 'leave it out for none'),
-      'none; `3d`: so old must a manifest be, by the first time this gateway saw it, before it passes',
+      'none; `3d`: so old must a manifest be, by the first time this gateway saw it, before it passes, see *Cooldown* below',
     ),
     /** To which images the cooldown applies, in order; to all where it is empty. */
     cooldownImages: new Key<ImageRule[], readonly ImageRule[]>(

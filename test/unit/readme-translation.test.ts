@@ -15,6 +15,7 @@ const SECTIONS: Readonly<Record<string, string>> = {
   Routes: '路由',
   Configuration: '配置',
   'What may pass': '哪些镜像可以通过',
+  Cooldown: '冷却期',
   'When a registry limits pulls': '当仓库限制拉取次数时',
   'DNS-01': '用 DNS-01 证明域名',
   Commands: '命令',
