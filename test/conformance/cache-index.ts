@@ -200,6 +200,25 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       expect(index.factOf(APP, digestOf(1))).toEqual(known({ said: 'anyone', gave: 'anyone' }));
     });
 
+    it('remembers which credentials opened it: of two the newer, with what those said and gave', () => {
+      const [A, B] = [77, 2_147_483_646];
+      index.addFacts([factOf(APP, 1, { said: A, gave: A }), factOf(APP, 2, { gave: A })], 0);
+      index.addFacts([factOf({ ...APP, repository: 'b' }, 1, { gave: B })], 0);
+      expect(index.factOf(APP, digestOf(1))).toEqual({ said: A, gave: A, mediaType: null });
+      expect(index.giversOf(digestOf(1)).closedTo.toSorted((a, b) => a.credential - b.credential)).toEqual([
+        { registry: APP.registry, credential: A },
+        { registry: APP.registry, credential: B },
+      ]);
+      index.addFacts([factOf(APP, 1, { said: B })], 0);
+      expect(index.factOf(APP, digestOf(1))).toEqual({ said: B, gave: A, mediaType: null });
+      index.addFacts([factOf(APP, 1, { gave: B })], 0);
+      expect(index.giversOf(digestOf(1)).closedTo).toEqual([{ registry: APP.registry, credential: B }]);
+      expect(index.factOf(APP, digestOf(2))?.gave).toBe(A);
+      index.denyRepository(APP);
+      index.addFacts([factOf(APP, 1, { said: A })], 0);
+      expect(index.factOf(APP, digestOf(1))).toEqual({ said: A, gave: null, mediaType: null });
+    });
+
     it('keeps the media type that each repository states; what is said does not change that of what was given', () => {
       const typeOf = (repository: typeof APP) => index.factOf(repository, digestOf(1))?.mediaType;
       index.addFacts([factOf(APP, 1, { said: 'anyone', mediaType: 'a/said' })], 0);
@@ -461,6 +480,9 @@ export function cacheIndexConformance(name: string, make: () => CacheIndex): voi
       // The same once more, by now to anyone; then another.
       index.lists.put(APP, 'tags', { ...whole, checkedAt: 30, shown: 'anyone' }, owners, room);
       expect(kept(APP, 'tags')).toEqual({ ...whole, checkedAt: 30, shown: 'anyone' });
+      // The same to another account.
+      index.lists.put(APP, 'tags', { ...whole, checkedAt: 40, shown: 77 }, owners, room);
+      expect([index.lists.state(APP, 'tags'), kept(APP, 'tags')?.shown]).toEqual([{ shown: 77, checkedAt: 40 }, 77]);
       index.lists.put(APP, 'tags', { ...whole, body: Buffer.from('["a","b"]'), cutAfter: null }, owners, room);
       expect(kept(APP, 'tags')).toMatchObject({
         body: Buffer.from('["a","b"]'),

@@ -44,6 +44,18 @@ export function objectIndexConformance(name: string, open: () => Promise<ObjectI
       expect(await index.bytes()).toBe(10);
     });
 
+    test('remembers which credentials opened it for a repository, of two the newer', async () => {
+      const { index, another } = await open();
+      const one = object('one');
+      await index.put(one, [giver('docker.io', 'a/app', false, 77), giver('docker.io', 'b/app', false, 2_147_483_646)]);
+      await (await another()).put(one, [giver('docker.io', 'a/app', false, 78)]);
+      const found = await index.find(one.digest);
+      expect(found?.givers.toSorted((a, b) => (a.repository.repository < b.repository.repository ? -1 : 1))).toEqual([
+        giver('docker.io', 'a/app', false, 78),
+        giver('docker.io', 'b/app', false, 2_147_483_646),
+      ]);
+    });
+
     test('keeps the digests of both algorithms and both kinds apart', async () => {
       const { index } = await open();
       const long = { digest: contentOf(Buffer.from('one'), 'sha512').digest, kind: 'manifest' as const, size: 3 };

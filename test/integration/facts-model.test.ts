@@ -133,6 +133,8 @@ class World {
   readonly model = new FactsModel();
   readonly #random: () => number;
   readonly #blobs: Item[];
+  /** What only the repositories of the two owners hold, half of it each, so that nobody opens it to all. */
+  readonly #owned: Item[];
   readonly #everything = new Map<string, Item>();
   /** Types that a registry has ever stated for a manifest, by `registry repository digest`. */
   readonly #stated = new Map<string, Set<string>>();
@@ -149,7 +151,8 @@ class World {
       const content = generated([50, 3_000, 70_000, 200_000][at % 4] ?? 50, `facts ${seed} ${at}`);
       return blobItem(content.read(0, content.size));
     });
-    for (const blob of this.#blobs) this.#everything.set(blob.digest, blob);
+    this.#owned = this.#blobs.splice(0, 6);
+    for (const blob of [...this.#blobs, ...this.#owned]) this.#everything.set(blob.digest, blob);
   }
 
   async step(): Promise<void> {
@@ -191,10 +194,13 @@ class World {
       this.model.rows.remove(host, name);
       return;
     }
-    const user = this.#pick(['alice', 'bob', 'operator'] as const);
-    if (name === null) return this.#give(host, name, user);
+    if (name === null) return this.#give(host, name, this.#pick(['alice', 'bob', 'operator'] as const));
     const taken = this.model.rows.of(host).flatMap((one) => (one.name === name ? [] : one.for));
-    await this.#give(host, name, user, [this.#pick(PATTERNS.filter((pattern) => !taken.includes(pattern)))]);
+    const pattern = this.#pick(PATTERNS.filter((one) => !taken.includes(one)));
+    const owner = pattern === 'team/one' ? 'alice' : 'bob';
+    // Mostly the account that opens it: what is denied is forgotten, and shows nothing.
+    const user = this.#random() < 0.7 ? owner : this.#pick(['alice', 'bob', 'operator'] as const);
+    await this.#give(host, name, user, [pattern]);
   }
 
   async #give(host: string, name: string | null, user: keyof typeof USERS, patterns: string[] = []): Promise<void> {
@@ -215,7 +221,11 @@ class World {
   }
 
   #place(): { registry: ScriptedRegistry; name: string; repository: Repository } {
-    const registry = this.#pick(registries);
+    // Where most can go wrong most is done.
+    const registry =
+      this.#random() < 0.3
+        ? this.#pick(registries.filter(({ host }) => host === 'owned.example'))
+        : this.#pick(registries);
     const name = this.#pick(REPOSITORIES);
     return { registry, name, repository: registry.repository(name) };
   }
@@ -223,11 +233,18 @@ class World {
   /** An image of some blobs; a hostile registry's names blobs of others in fields that its type does not define, and in those that it does. */
   #push(): void {
     const { registry, name, repository } = this.#place();
-    const blobs = [this.#pick(this.#blobs), this.#pick(this.#blobs)];
+    const isOwned = registry.host === 'owned.example';
+    const half = this.#owned.length / 2;
+    const [mine, others] =
+      name === 'team/one'
+        ? [this.#owned.slice(0, half), this.#owned.slice(half)]
+        : [this.#owned.slice(half), this.#owned.slice(0, half)];
+    const all = isOwned ? mine : this.#blobs;
+    const blobs = [this.#pick(all), this.#pick(all)];
     const evil = registry.host === 'evil.example' && this.#random() < 0.7;
     // An owner can name another's content too; the registry takes any digest.
-    const steals = registry.host === 'owned.example' && this.#random() < 0.3;
-    const named = evil || steals ? [this.#pick(this.#blobs)] : blobs;
+    const steals = isOwned && this.#random() < 0.5;
+    const named = evil || steals ? [this.#pick(steals ? others : [...this.#blobs, ...this.#owned])] : blobs;
     const descriptor = ({ digest, bytes }: Item) => ({
       mediaType: 'application/octet-stream',
       digest,
@@ -306,7 +323,8 @@ class World {
     const all = [...this.#everything.values()];
     // Mostly what is there, and often enough what is not.
     const here = [...repository.items.values()];
-    const item = here.length > 0 && this.#random() < 0.6 ? this.#pick(here) : this.#pick(all);
+    const named = registry.host === 'owned.example' && this.#random() < 0.5 ? this.#pick(this.#owned) : undefined;
+    const item = named ?? (here.length > 0 && this.#random() < 0.6 ? this.#pick(here) : this.#pick(all));
     const byTag = item.manifest !== null && this.#random() < 0.4;
     const what = item.manifest !== null ? 'manifests' : this.#random() < 0.03 ? 'referrers' : 'blobs';
     const { length } = item.bytes;
