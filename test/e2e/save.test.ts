@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -184,6 +184,43 @@ describeWith([...BED_NEEDS, 'dockerd', 'podman', 'containerd', 'ctr', 'bash'], '
     } finally {
       await engine.close();
     }
+  });
+
+  it('is made of what a data directory has while no gateway runs on it', async () => {
+    await bed.gateway.stop();
+    try {
+      const file = join(bed.folder, 'at-rest.tar');
+      const saved = await bed.gateway.cli(['save', 'alpine:3.20', 'quay.io/team/two:1', '-o', file, '--json']);
+      expect(saved, saved.stderr).toMatchObject({ code: 0, stderr: expect.stringContaining('nothing runs on') });
+      expect((JSON.parse(saved.stdout) as { images: object[] }).images).toMatchObject([{ layers: 2 }, { layers: 3 }]);
+    } finally {
+      await bed.gateway.start();
+    }
+  });
+
+  it('on a disk that is full is told in words, and made whole once there is room', async () => {
+    const small = join(bed.folder, 'small');
+    mkdirSync(small);
+    await runOk({
+      command: programPath('mount'),
+      args: ['-t', 'tmpfs', '-o', 'size=2m', 'none', small],
+      within: bed.space,
+    });
+    const save = [
+      'sh',
+      '-c',
+      `'${process.execPath}' '${MAIN}' --config '${bed.gateway.configFile}' save alpine:3.20 -o small/a.tar`,
+    ];
+    const within = (script: readonly string[]) =>
+      bed.run('sh', '-c', `cd '${bed.folder}' && exec "$@"`, 'sh', ...script);
+    const full = await within(save);
+    expect(full).toMatchObject({ code: 1, stderr: expect.stringContaining('the disk is full') });
+    expect(full.stderr).toContain('goes on where it stopped');
+    expect((await bed.run('ls', small)).stdout).toBe('a.tar.partial\n');
+    await runOk({ command: programPath('mount'), args: ['-o', 'remount,size=20m', small], within: bed.space });
+    const whole = await within(save);
+    expect(whole).toMatchObject({ code: 0, stderr: expect.stringContaining('are there from an earlier run') });
+    expect((await bed.run('ls', small)).stdout).toBe('a.tar\n');
   });
 
   it('says what Docker 20.10 cannot unpack', async () => {
