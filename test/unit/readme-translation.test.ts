@@ -19,6 +19,7 @@ const SECTIONS: Readonly<Record<string, string>> = {
   'When a registry limits pulls': '当仓库限制拉取次数时',
   'DNS-01': '用 DNS-01 证明域名',
   Commands: '命令',
+  'Before a roll-out or an outage': '上线或断网之前',
   Errors: '错误',
   Performance: '性能',
   Architecture: '架构',
