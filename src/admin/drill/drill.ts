@@ -89,8 +89,9 @@ const CLIENTS: readonly { readonly name: string; readonly accept: string }[] = [
 ];
 /** Rows of one tag: there is one for each class of `Accept` that asked. */
 const MAX_VARIANTS = 64;
+const HOUR = 3_600_000;
 /** Tags and lists that nobody confirms are dropped by the cache after this, ms. */
-const FORGOTTEN_AFTER = 30 * 24 * 60 * 60 * 1000;
+const FORGOTTEN_AFTER = 30 * 24 * HOUR;
 
 /** The manifest that an image's name leads to. */
 interface Root {
@@ -313,7 +314,9 @@ export class Drill {
       };
     const age = elapsed(newest.checkedAt, this.#now());
     if (age > staleFor) {
-      const when = Number.isFinite(age) ? `${formatSpan(age)} ago` : 'at a time that is still to come';
+      // Of days nobody wants the seconds.
+      const rounded = age > HOUR ? age - (age % HOUR) : age;
+      const when = Number.isFinite(age) ? `${formatSpan(rounded)} ago` : 'at a time that is still to come';
       return { ...of, reason: `the tag was last confirmed ${when}, and cache.staleFor is ${formatSpan(staleFor)}` };
     }
     const here = this.#options.kept.manifests.getManifest(newest.digest);
