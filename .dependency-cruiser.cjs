@@ -7,7 +7,7 @@ const FLOORS = [
   ['kit'],
   ['oci', 'config', 'telemetry'],
   ['aliases', 'certs', 'cache', 'upstream', 'access', 'policy', 'images', 'clients', 'cluster'],
-  ['proxy', 'sqlite', 'postgres', 's3', 'acme', 'dns'],
+  ['proxy', 'sqlite', 'postgres', 's3', 'acme', 'dns', 'warm'],
   ['edge', 'admin', 'workers'],
   ['server', 'dashboard'],
   [{ name: 'cli', files: ['main.ts'], folder: 'cli' }],

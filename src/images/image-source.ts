@@ -16,6 +16,8 @@ export interface SourceBlob {
   readonly size: number | undefined;
   /** From the offset that was asked for. Its end proves that the digest is right, where it was read from the beginning. */
   readonly body: ByteSource;
+  /** All of it was here before it was asked for; left out where that is not known. */
+  readonly kept?: boolean;
 }
 
 /**

@@ -251,6 +251,20 @@ export const OPERATOR_ERRORS = {
     "the files of docker login or podman login, or one of their credential helpers, do not give a registry's credentials",
     'log in again, or give them: --username NAME --password-stdin',
   ),
+  SCHEDULE_INVALID: usage(
+    'what was given is no schedule',
+    "write five fields in UTC, as cron has them: --schedule '0 3 * * *' is each night at three",
+  ),
+  CACHE_OFF: failure('the cache keeps nothing', 'set cache.maxSize, then gateway reload'),
+  PIN_NO_ROOM: failure(
+    'what is to be pinned has no room in the cache',
+    'raise cache.maxSize (pins may hold four fifths of it), free disk, or take other pins back: gateway warm ls',
+  ),
+  WARM_NOT_KEPT: failure(
+    'content was fetched and could not be kept',
+    'gateway cache stats and gateway doctor say how full cache and disk are',
+  ),
+  WARM_UNKNOWN: failure('an image is neither pinned nor on a schedule', 'gateway warm ls lists those that are'),
   FILE_UNREADABLE: usage('a file that was given cannot be read', 'check the path and its permissions'),
   USERNAME_MISSING: usage('a password was given without a user name', 'add --username NAME'),
   PASSWORD_MISSING: usage('a user name was given without a password', 'pipe the password in, with --password-stdin'),

@@ -41,8 +41,9 @@ export class CoreSource implements ImageSource {
     const { body, headers } = reply;
     const length = headers['content-length'];
     if (body === null || body instanceof Uint8Array) throw new TypeError('a blob without a source');
-    if (range === undefined) return { size: length === undefined ? undefined : Number(length), body };
-    if (reply.status === 206) return { size: sizeIn(headers['content-range']), body };
+    const kept = reply.from === 'cache';
+    if (range === undefined) return { size: length === undefined ? undefined : Number(length), body, kept };
+    if (reply.status === 206) return { size: sizeIn(headers['content-range']), body, kept };
     await body.close();
     throw new SourceError(502, 'UNAVAILABLE', `${digest} cannot be read from byte ${from}: its size is not known`);
   }
