@@ -7,6 +7,8 @@ import type { Authority } from '../kit/authorities.ts';
 import type { ClientUse, Trouble } from '../telemetry/activity.ts';
 import type { TimedSample } from '../telemetry/history.ts';
 import type { BudgetRow, EndpointHealth } from '../upstream/upstream.ts';
+import type { EndpointHealth } from '../upstream/upstream.ts';
+import type { WarmOutcome } from '../warm/warmer.ts';
 import type { BackupManifest } from './backup/archive.ts';
 
 /**
@@ -173,7 +175,9 @@ export interface StatusReport {
   readonly certificates: Readonly<Record<CertificateState, number>>;
   /** The next certificate to end. */
   readonly nextExpiry: { readonly host: string; readonly notAfter: string } | null;
-  readonly cache: Pick<CacheStats, 'bytes' | 'maxBytes' | 'blobs' | 'hitRatio'>;
+  readonly cache: Pick<CacheStats, 'bytes' | 'maxBytes' | 'blobs' | 'hitRatio' | 'pinnedBytes' | 'pins'>;
+  /** Images on a schedule or pinned whose last run failed, as this gateway knows. */
+  readonly warmFailing: readonly { readonly image: string; readonly error: string; readonly retryAt: string | null }[];
   /** Blobs' bytes since the cache was made: what clients read, what was fetched for that, and the difference. */
   readonly saved: { readonly served: number; readonly fetched: number; readonly bytes: number };
   readonly fills: readonly FillProgress[];
@@ -212,6 +216,14 @@ export interface BackupMade extends BackupManifest {
   readonly dataDir: string;
   /** Of the whole archive. */
   readonly bytes: number;
+}
+
+/** What `warm` did; `warm --json` shows its images. */
+export interface WarmDone {
+  /** In the order in which they were named. */
+  readonly images: readonly WarmOutcome[];
+  /** Of the gateway whose cache has them now. */
+  readonly dataDir: string;
 }
 
 /** What `restore --json` shows. */

@@ -24,6 +24,7 @@ import type { Activity } from '../telemetry/activity.ts';
 import type { History } from '../telemetry/history.ts';
 import type { Reading } from '../telemetry/metrics.ts';
 import type { Upstream } from '../upstream/upstream.ts';
+import type { WarmService } from '../warm/service.ts';
 import type { AliasRow, RegistryRow, ReloadReport, SecretsRotated, SharedDatabase } from './contract.ts';
 import type { ProbeAnswer } from './probe.ts';
 
@@ -87,6 +88,8 @@ export interface OperationsDeps {
   };
   /** The gateway as it would be with every registry out of reach: to ask it changes nothing. To be closed afterwards. */
   readonly unplugged: (signal: AbortSignal) => Promise<Unplugged>;
+  /** What is kept at hand; opened when it is first asked for. */
+  readonly warm: () => WarmService;
   /** Copies the database into a new file, consistent, while it is used; resolves to the number of its schema. */
   readonly snapshot: (path: string) => Promise<number>;
   /** The gateways that share this state; this one alone where it has it for itself. */
@@ -135,6 +138,10 @@ const MAX_PATTERNS = 1_000;
 const MAX_IMAGES = 100_000;
 /** Platforms of one command; images have some twenty. */
 const MAX_PLATFORMS = 100;
+/** Images of one command: a large cluster's. */
+const MAX_IMAGES = 10_000;
+/** Of one image; the official ones are for a dozen. */
+const MAX_PLATFORMS = 50;
 
 /** What each operation takes, by its name; those that are not here take nothing. */
 function inputShapes({ z }: typeof import('zod')) {
@@ -210,6 +217,14 @@ function inputShapes({ z }: typeof import('zod')) {
       platforms: z.array(read(parsePlatform)).max(MAX_PLATFORMS).optional(),
       referrers: z.boolean().default(false),
     }),
+    warm: z.strictObject({
+      images: z.array(text).min(1).max(MAX_IMAGES),
+      platforms: z.array(text).min(1).max(MAX_PLATFORMS).nullable(),
+      referrers: z.boolean().default(false),
+      pin: z.boolean().default(false),
+      schedule: text.nullable().default(null),
+    }),
+    'warm.rm': z.strictObject({ images: z.array(text).min(1).max(MAX_IMAGES) }),
     'user.add': z.strictObject({ name: text, expires: expiry.optional() }),
     'user.rotate': z.strictObject({ name: text, expires: expiry.optional(), grace: duration.optional() }),
     'user.rm': NameInput,

@@ -30,6 +30,10 @@ export function cacheCommands(session: Session, exit: Exit): Command {
       if (options.json === true) return output.json(stats);
       output.facts([
         ['size', `${formatBytes(stats.bytes)} of ${formatBytes(stats.maxBytes)} in ${stats.blobs} blobs`],
+        [
+          'pinned',
+          stats.pins === 0 ? 'nothing' : `${formatBytes(stats.pinnedBytes)} of ${stats.pins} images: gateway warm ls`,
+        ],
         ['manifests', `${stats.manifests} (${formatBytes(stats.manifestBytes)})`],
         [
           'fills',
@@ -55,8 +59,12 @@ export function cacheCommands(session: Session, exit: Exit): Command {
       output.progressEnd();
       if (json === true) return output.json(pruned);
       const busy = pruned.inUse === 0 ? '' : `; ${pruned.inUse} are being read now and stay`;
+      const pinned =
+        pruned.pinned === 0
+          ? ''
+          : `; ${pruned.pinned} blobs and manifests stay, since an image is pinned that has them: gateway warm rm takes pins back`;
       output.line(
-        `dropped ${pruned.blobs} blobs (${formatBytes(pruned.bytes)}) and ${pruned.manifests} manifests${busy}`,
+        `dropped ${pruned.blobs} blobs (${formatBytes(pruned.bytes)}) and ${pruned.manifests} manifests${busy}${pinned}`,
       );
     });
 

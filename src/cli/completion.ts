@@ -18,7 +18,7 @@ interface Candidate {
 }
 
 /** Names that a gateway has. */
-type Names = 'aliases' | 'registries' | 'hosts' | 'users';
+type Names = 'aliases' | 'registries' | 'hosts' | 'users' | 'warm';
 
 /** Operands and options whose values are names of the gateway: by the command's path and the operand's position, or the option. */
 const NAMES: Readonly<Record<string, Names>> = {
@@ -36,6 +36,7 @@ const NAMES: Readonly<Record<string, Names>> = {
   'user rm 0': 'users',
   'user rotate 0': 'users',
   'cache prune --registry': 'registries',
+  'warm rm 0': 'warm',
 };
 
 /** Placeholders of operands and options that are paths. */
@@ -187,6 +188,8 @@ async function namesOf(session: Session, names: Names): Promise<readonly Candida
         return (await ask<RegistryRow>('registry.ls')).map(({ host }) => ({ word: host }));
       case 'users':
         return (await ask<{ name: string }>('user.ls')).map(({ name }) => ({ word: name }));
+      case 'warm':
+        return (await ask<{ image: string }>('warm.ls')).map(({ image }) => ({ word: image }));
     }
   } catch {
     return [];

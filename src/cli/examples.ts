@@ -51,6 +51,12 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'user rotate': ['gateway user rotate ci --grace 24h'],
   'user ls': ['gateway user ls --json'],
   'user rm': ['gateway user rm ci'],
+  warm: [
+    'gateway warm alpine quay.io/prometheus/node-exporter:v1.8.2',
+    "gateway warm --file deployment.yaml --pin --schedule '0 3 * * *'",
+  ],
+  'warm ls': ['gateway warm ls', 'gateway warm ls --json'],
+  'warm rm': ['gateway warm rm alpine'],
   backup: ['gateway backup gateway.tar', 'gateway backup - | ssh backups "cat > gateway.tar"'],
   restore: ['gateway restore gateway.tar'],
   relay: [

@@ -3,6 +3,7 @@ import { styleText } from 'node:util';
 import { OperatorError } from '../kit/operator-error.ts';
 import { displayWidth, padDisplay, wantsColour } from '../kit/text.ts';
 import { formatSpan } from '../kit/time.ts';
+import type { Bars } from './bars.ts';
 
 /** A stream that may be a terminal. */
 export type Stream = Writable & { readonly isTTY?: boolean; readonly columns?: number };
@@ -35,6 +36,7 @@ export class Output {
   readonly #env: NodeJS.ProcessEnv;
   readonly #json: boolean;
   #barShown = false;
+  #bars: Bars | null = null;
   /** Standard output has the result, JSON or bytes, and takes nothing after it. */
   #taken = false;
 
@@ -123,7 +125,9 @@ export class Output {
   step(step: string, message: string): void {
     const stream = this.#json ? this.#stderr : this.#stdout;
     this.#clearBar();
-    stream.write(`${this.#paintFor(stream, 'dim', step.padEnd(9))} ${message}\n`);
+    const line = `${this.#paintFor(stream, 'dim', step.padEnd(9))} ${message}\n`;
+    if (this.#bars !== null && stream.isTTY === true) this.#bars.above(line);
+    else stream.write(line);
   }
 
   /** What is worth knowing but is no result. */
@@ -156,6 +160,16 @@ export class Output {
     this.#stderr.write(text);
   }
 
+  /** A bar for each of several things that go on at once, on a terminal; null elsewhere. Everything else is written above them until they are ended. */
+  async bars(): Promise<Bars | null> {
+    if (this.#stderr.isTTY !== true) return null;
+    const { Bars } = await import('./bars.ts');
+    this.#bars = new Bars(this.#stderr, () => {
+      this.#bars = null;
+    });
+    return this.#bars;
+  }
+
   /** A bar on a terminal, nothing elsewhere; `total` 0 shows the count alone. */
   progress(label: string, done: number, total: number): void {
     if (this.#stderr.isTTY !== true) return;
@@ -167,8 +181,9 @@ export class Output {
     this.#barShown = true;
   }
 
-  /** Ends the bar, if one is shown. */
+  /** Ends the bars, if any are shown. */
   progressEnd(): void {
+    this.#bars?.end();
     this.#clearBar();
   }
 

@@ -28,6 +28,7 @@ import { createSession, type Exit, type Session } from './session.ts';
 import { statusCommand } from './status.ts';
 import { tagCommands } from './tag.ts';
 import { userCommands } from './user.ts';
+import { warmCommand } from './warm.ts';
 
 export interface RunOptions {
   /** Without `node` and the script. */
@@ -152,6 +153,7 @@ export function buildProgram(session: Session, exit: Exit): Command {
     cacheCommands(session, exit),
     drillCommand(session, exit),
     userCommands(session),
+    warmCommand(session, exit),
     backupCommand(session),
     restoreCommand(session),
     relayCommand(session, exit),

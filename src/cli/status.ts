@@ -52,6 +52,7 @@ function showStatus(output: Output, status: StatusReport): void {
     if (lastError !== null) paragraph(output, lastError);
     if (retryAt !== null) paragraph(output, `tried again ${formatWhen(retryAt)}`);
   }
+  warmFailing(output, status);
   troubles(output, status);
   for (const warning of status.warnings) output.note(warning);
 }
@@ -85,7 +86,8 @@ function facts(status: StatusReport): [string, Cell | string[]][] {
     [
       'cache',
       `${formatBytes(cache.bytes)} of ${formatBytes(cache.maxBytes)} in ${cache.blobs} ${cache.blobs === 1 ? 'blob' : 'blobs'}` +
-        (cache.hitRatio === null ? '' : `, ${(cache.hitRatio * 100).toFixed(1)} % hits`),
+        (cache.hitRatio === null ? '' : `, ${(cache.hitRatio * 100).toFixed(1)} % hits`) +
+        (cache.pins === 0 ? '' : `; ${formatBytes(cache.pinnedBytes)} pinned`),
     ],
     [
       'saved',
@@ -188,6 +190,16 @@ function clients(output: Output, { byClient, limits }: StatusReport): void {
 function used(amount: number, limit: number, text: (amount: number) => string): Cell {
   const percent = Math.floor((100 * amount) / limit);
   return { text: `${text(amount)} (${percent} %)`, tone: percent >= 100 ? 'bad' : percent >= 80 ? 'warn' : 'plain' };
+}
+
+function warmFailing(output: Output, { warmFailing: failing }: StatusReport): void {
+  if (failing.length === 0) return;
+  section(output, 'images at hand: the last run failed');
+  for (const { image, error, retryAt } of failing.slice(0, SHOWN)) {
+    paragraph(output, `${image}: tried again ${formatWhen(retryAt)}`);
+    paragraph(output, `  ${error}`);
+  }
+  more(output, failing.length);
 }
 
 function troubles(output: Output, { troubles: seen }: StatusReport): void {

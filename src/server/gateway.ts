@@ -23,7 +23,7 @@ import { steadyNow } from '../kit/time.ts';
 import type { Digest } from '../oci/names.ts';
 import { HistoryKeeper } from '../policy/history-keeper.ts';
 import { createProxyCore } from '../proxy/core.ts';
-import { CoreSource } from '../proxy/core-source.ts';
+import { CoreSource, OPERATOR } from '../proxy/core-source.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { type RegistryOutline, registryOutlines } from '../proxy/outline.ts';
 import { type RepliesTally, repliesTally } from '../proxy/reply.ts';
@@ -43,6 +43,7 @@ import { openPassage, type Passage } from './policy.ts';
 import { Reloader } from './reload.ts';
 import { openState, type State } from './state.ts';
 import { openIndex, openSharedStore } from './stores.ts';
+import { startWarm, unlessOperator } from './warm.ts';
 
 /** How long running pulls may go on once the gateway is asked to end, ms: long for a layer, shorter than what service managers wait (90 s). */
 const GRACE = 60_000;
@@ -230,7 +231,16 @@ async function startCache(
   const shared = await openSharedStore(config.cache, state.objects);
   const index = openIndex(dataDir, log);
   const owns = (digest: Digest) => cluster?.owns(digest) ?? true;
-  const cache = createCache({ dataDir, config: config.cache, index, shared, clients: access, owns, log, metrics });
+  const cache = createCache({
+    dataDir,
+    config: config.cache,
+    index,
+    shared,
+    clients: unlessOperator(access),
+    owns,
+    log,
+    metrics,
+  });
   lifecycle.defer('the cache', () => cache.close());
   if (shared !== null) {
     const keeper = StoreKeeper.start({
@@ -261,14 +271,15 @@ function startProxyCore(
   const { metrics, lifecycle } = base;
   const { upstream, cluster, access } = parts;
   const { table } = parts.state;
+  const paying = unlessOperator(access);
   const core = createProxyCore({
     ...coreParts(() => base.reloader.config, parts.state, parts.cache),
     ...parts.passage,
     upstream,
     metrics,
     replies: base.replies,
-    fetched: (client, bytes) => access.fetched(client, bytes),
-    budget: (client) => access.fill(client),
+    fetched: (client, bytes) => (client === OPERATOR ? undefined : access.fetched(client, bytes)),
+    budget: (client) => paying.fill(client),
     ...(cluster === null ? {} : { shared: cluster.downloads }),
     ...(parts.state.denials === null ? {} : { denials: parts.state.denials }),
   });
@@ -413,6 +424,7 @@ async function startAdmin(
   const { config, reloader, log, lifecycle, wellKnown } = base;
   const { table, users, certificates, pseudonym, nodes, fleet } = state;
   const images = new CoreSource(core);
+  const warm = startWarm(base, { state, cache: cache.admin, images });
   const operations = createOperations({
     get config() {
       return reloader.config;
@@ -426,6 +438,7 @@ async function startAdmin(
     images: () => images,
     passage: () => passage,
     unplugged: (signal) => unplug({ config: () => reloader.config, state, cache, passage }, signal),
+    warm: () => warm,
     snapshot: state.snapshot,
     nodes,
     shared: fleet === null ? null : sharedState(fleet),

@@ -15,6 +15,8 @@ import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream } from '../upstream/registry-upstream.ts';
 import { coreParts, unplug } from './core-parts.ts';
+import { WarmService } from '../warm/service.ts';
+import { Warmer } from '../warm/warmer.ts';
 import { sharedState } from './fleet.ts';
 import { openPassage, type Passage } from './policy.ts';
 import { openState, type State } from './state.ts';
@@ -36,6 +38,7 @@ class Offline {
   #cache: Cache | null = null;
   #passage: Passage | null = null;
   #images: ImageSource | null = null;
+  #warm: WarmService | null = null;
 
   /** @param shared null where there is none, or it is not needed */
   constructor(config: Config, state: State, shared: SharedStoreParts | null, lifecycle: Lifecycle) {
@@ -90,6 +93,12 @@ class Offline {
   unplugged(signal: AbortSignal): Promise<Unplugged> {
     const { cache, passage } = this;
     return unplug({ config: () => this.#config, state: this.#state, cache, passage }, signal);
+  get warm(): WarmService {
+    const { warm: store, nodes } = this.#state;
+    const cache = () => this.cache.admin;
+    const warmer = new Warmer({ images: () => this.images, cache });
+    this.#warm ??= new WarmService({ store, warmer, cache, node: nodes.self.id });
+    return this.#warm;
   }
 
   async run(name: string, input: unknown, context: OperationContext): Promise<unknown> {
@@ -107,6 +116,7 @@ class Offline {
       images: () => this.images,
       passage: () => this.passage,
       unplugged: (signal) => this.unplugged(signal),
+      warm: () => this.warm,
       snapshot,
       nodes,
       shared: fleet === null ? null : sharedState(fleet),

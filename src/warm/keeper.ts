@@ -113,7 +113,7 @@ export class WarmKeeper {
     this.#cancel();
     if (this.#closing.signal.aborted || this.#running !== null || this.#rows.length === 0) return;
     const next = Math.min(...this.#rows.map((row) => this.#dueAt(row)));
-    if (next === Number.POSITIVE_INFINITY) return;
+    // It is looked again even where nothing is due: something of what is pinned may have been found damaged.
     const wait = Math.min(MOST_WAIT, Math.max(0, next - this.#clock.now()));
     this.#cancel = this.#clock.after(wait, () => {
       this.#running = this.#runDue()
@@ -129,8 +129,8 @@ export class WarmKeeper {
   }
 
   #dueAt(row: WarmRow): number {
-    const { service, pins } = this.#options;
-    const isLacking = row.pin && (this.#moved.has(row.image) || pins.of(row.image) === null);
+    const { service } = this.#options;
+    const isLacking = row.pin && (this.#moved.has(row.image) || !service.isHeld(row.image));
     const last = service.lastRun(row, this.#known);
     // What is lacking is brought at once, unless that has just failed.
     const due = isLacking && (last === null || last.error === null) ? 0 : service.nextRun(row, this.#known);
@@ -193,7 +193,6 @@ export class WarmKeeper {
     const { rows, runs } = await this.#options.service.load();
     this.#rows = rows;
     this.#known = runs;
-    this.#elsewhere.clear();
   }
 
   #last(): WarmRun[] {

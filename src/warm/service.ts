@@ -178,6 +178,16 @@ export class WarmService {
     return row;
   }
 
+  /** Whether all that was pinned of an image is here. */
+  isHeld(image: string): boolean {
+    const cache = this.#options.cache();
+    const pin = cache.pins.of(image);
+    if (pin === null) return false;
+    const { bytes, heldBytes } = cache.pins.totals;
+    // Mostly nothing is missing of any, which costs nothing to see.
+    return bytes === heldBytes || pin.blobs.every(({ digest }) => cache.sizeOf(digest) !== null);
+  }
+
   /** Takes back pins of rows that are gone, or pinned no more: another gateway may have said so. */
   releaseOthers(rows: readonly WarmRow[]): void {
     const pinned = new Set(rows.filter(({ pin }) => pin).flatMap(({ image }) => [image, coming(image)]));

@@ -15,6 +15,7 @@ import { secretOperations } from './secret.ts';
 import { statusOperations } from './status.ts';
 import { tagOperations } from './tag.ts';
 import { userOperations } from './user.ts';
+import { warmOperations } from './warm.ts';
 
 /**
  * Every operation by its name, for the admin socket and for commands where nothing runs. One that has ended, well or not, has reached
@@ -32,6 +33,7 @@ export function createOperations(deps: OperationsDeps): ReadonlyMap<string, Oper
     ...cacheOperations(deps),
     ...drillOperations(deps),
     ...userOperations(deps),
+    ...warmOperations(deps),
     ...backupOperations(deps),
     ...importOperations(deps),
     ...secretOperations(deps),

@@ -40,7 +40,7 @@ export function statusOperations(deps: OperationsDeps): Record<string, Operation
 async function statusOf(deps: OperationsDeps): Promise<StatusReport> {
   const { live, config, table, users } = deps;
   const { aliases, registries } = table.snapshot();
-  const { bytes, maxBytes, blobs, hitRatio, bytesServed, bytesFetched } = deps.cache().stats();
+  const { bytes, maxBytes, blobs, hitRatio, pinnedBytes, pins, bytesServed, bytesFetched } = deps.cache().stats();
   const held = deps.certificates?.list() ?? [];
   const certificates: Record<CertificateState, number> = {
     valid: 0,
@@ -67,7 +67,8 @@ async function statusOf(deps: OperationsDeps): Promise<StatusReport> {
     registries: registries.size,
     certificates,
     nextExpiry: nextExpiry(held),
-    cache: { bytes, maxBytes, blobs, hitRatio },
+    cache: { bytes, maxBytes, blobs, hitRatio, pinnedBytes, pins },
+    warmFailing: await warmFailing(deps),
     saved: { served: bytesServed, fetched: bytesFetched, bytes: Math.max(0, bytesServed - bytesFetched) },
     fills: deps.cache().fills(),
     traffic: reading === null ? null : trafficOf(reading),
@@ -88,6 +89,16 @@ async function statusOf(deps: OperationsDeps): Promise<StatusReport> {
       ...monthWarnings(limits),
     ],
   };
+}
+
+async function warmFailing({ warm }: OperationsDeps): Promise<StatusReport['warmFailing']> {
+  // A database that is away is told of elsewhere.
+  const rows = await warm()
+    .list()
+    .catch(() => []);
+  return rows.flatMap(({ image, lastRun }) =>
+    lastRun === null || lastRun.error === null ? [] : [{ image, error: lastRun.error, retryAt: lastRun.retryAt }],
+  );
 }
 
 function databaseWarnings({ shared }: OperationsDeps): string[] {

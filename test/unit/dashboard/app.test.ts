@@ -23,7 +23,8 @@ const REPORT: DashboardReport = {
     registries: 1,
     certificates: { valid: 1, pending: 0, failed: 0, expired: 0, 'on demand': 0 },
     nextExpiry: null,
-    cache: { bytes: 1024, maxBytes: 2048, blobs: 1, hitRatio: 0.5 },
+    warmFailing: [],
+    cache: { bytes: 1024, maxBytes: 2048, blobs: 1, pinnedBytes: 0, pins: 0, hitRatio: 0.5 },
     saved: { served: 3, fetched: 1, bytes: 2 },
     fills: [
       {

@@ -1,0 +1,71 @@
+import { parseImageName } from '../../images/image-name.ts';
+import { parsePlatform, platformText } from '../../images/platform.ts';
+import { formatBytes } from '../../kit/text.ts';
+import { Schedule } from '../../warm/schedule.ts';
+import type { WarmListed, WarmNeed } from '../../warm/service.ts';
+import type { BlobProgress, WarmOutcome, WarmRequest } from '../../warm/warmer.ts';
+import type { Operation, OperationContext, WarmDone } from '../contract.ts';
+import { type OperationsDeps, parseInput } from '../operation.ts';
+
+/** Pictures of one blob's bar, ms apart. */
+const PROGRESS_EVERY = 200;
+
+export function warmOperations({ warm, config }: OperationsDeps): Record<string, Operation> {
+  return {
+    warm: async (input, context): Promise<WarmDone> => {
+      const { images, platforms, referrers, pin, schedule } = await parseInput('warm', input);
+      const wanted = platforms?.map(parsePlatform) ?? null;
+      if (schedule !== null) new Schedule(schedule);
+      const requests: WarmRequest[] = images.map((image) => ({
+        image: parseImageName(image),
+        selection: { platforms: wanted, referrers },
+        pin,
+      }));
+      const report = {
+        need: (need: WarmNeed) => context.step('need', needText(need), need),
+        progress: throttled(context),
+        ended: (outcome: WarmOutcome) => context.step('image', outcomeText(outcome), outcome),
+      };
+      const kept = wanted?.map(platformText) ?? null;
+      return { images: await warm().warm(requests, schedule, kept, report, context.signal), dataDir: config.dataDir };
+    },
+
+    'warm.ls': async (): Promise<readonly WarmListed[]> => await warm().list(),
+
+    'warm.rm': async (input) => {
+      const { images } = await parseInput('warm.rm', input);
+      const removed = [];
+      for (const image of images) removed.push(await warm().remove(parseImageName(image).text));
+      return removed;
+    },
+  };
+}
+
+function needText({ images, missing, cache }: WarmNeed): string {
+  const bytes = images.reduce((sum, one) => sum + one.bytes, 0);
+  const pinned = cache.pinned === 0 ? '' : `, ${formatBytes(cache.pinned)} pinned`;
+  const much =
+    missing > cache.maxBytes - cache.pinned ? '; that is more than the cache can keep: not all of it will stay' : '';
+  return `${images.length} ${images.length === 1 ? 'image' : 'images'} of ${formatBytes(bytes)}: ${formatBytes(missing)} to fetch; the cache takes ${formatBytes(cache.used)} of ${formatBytes(cache.maxBytes)}${pinned}${much}`;
+}
+
+function outcomeText({ image, ok, error, bytes, fetched, digest, stale }: WarmOutcome): string {
+  if (!ok) return `${image}: ${error}`;
+  const what =
+    fetched === 0
+      ? `${formatBytes(bytes)}, all of it was here`
+      : `${formatBytes(bytes)}, ${formatBytes(fetched)} fetched`;
+  return `${image} is here (${what}; ${digest?.slice(0, 19)})${stale === null ? '' : `; its registry could not be asked: ${stale}`}`;
+}
+
+function throttled(context: OperationContext): (progress: BlobProgress) => void {
+  const last = new Map<string, number>();
+  return (progress) => {
+    const now = performance.now();
+    const key = `${progress.image} ${progress.digest}`;
+    if (!progress.ended && now - (last.get(key) ?? Number.NEGATIVE_INFINITY) < PROGRESS_EVERY) return;
+    if (progress.ended) last.delete(key);
+    else last.set(key, now);
+    context.step('layer', '', progress);
+  };
+}

@@ -1,0 +1,32 @@
+import type { CacheAdmin } from '../cache/admin.ts';
+import type { PayingClients } from '../cache/cache.ts';
+import type { ImageSource } from '../images/image-source.ts';
+import type { Lifecycle } from '../kit/process.ts';
+import { OPERATOR } from '../proxy/core-source.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import { WarmKeeper } from '../warm/keeper.ts';
+import { WarmService } from '../warm/service.ts';
+import { Warmer } from '../warm/warmer.ts';
+import type { State } from './state.ts';
+
+/** What the operator fetches by commands and schedules takes nothing of clients' quotas, and is not held up by them. */
+export function unlessOperator(clients: PayingClients): PayingClients {
+  return {
+    fill: (client) => (client === OPERATOR ? null : clients.fill(client)),
+    mayFetch: (client) => client === OPERATOR || clients.mayFetch(client),
+  };
+}
+
+/** Keeps images at hand while the gateway runs. */
+export function startWarm(
+  { log, metrics, lifecycle }: { readonly log: Logger; readonly metrics: Metrics; readonly lifecycle: Lifecycle },
+  { state, cache, images }: { readonly state: State; readonly cache: CacheAdmin; readonly images: ImageSource },
+): WarmService {
+  const { warm: store, nodes, locks } = state;
+  const warmer = new Warmer({ images: () => images, cache: () => cache });
+  const service = new WarmService({ store, warmer, cache: () => cache, node: nodes.self.id });
+  const keeper = WarmKeeper.start({ service, pins: cache.pins, locks, log, metrics });
+  lifecycle.defer('what fetches images by their schedules', () => keeper.close());
+  return service;
+}
