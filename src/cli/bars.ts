@@ -1,6 +1,5 @@
 import { MultiBar, type SingleBar } from 'cli-progress';
 import { formatBytes } from '../kit/text.ts';
-import type { Stream } from './output.ts';
 
 /** Bars for what goes on at once, each under its name, drawn by the library. Those that are done go. */
 export class Bars {
@@ -10,7 +9,7 @@ export class Bars {
   #isOver = false;
 
   /** @param ended called once, when nothing is drawn any more */
-  constructor(stream: Stream, ended: () => void) {
+  constructor(stream: NodeJS.WritableStream, ended: () => void) {
     this.#ended = ended;
     this.#bars = new MultiBar({
       // The types want the process's own; the library writes and asks for columns.

@@ -93,6 +93,8 @@ class Offline {
   unplugged(signal: AbortSignal): Promise<Unplugged> {
     const { cache, passage } = this;
     return unplug({ config: () => this.#config, state: this.#state, cache, passage }, signal);
+  }
+
   get warm(): WarmService {
     const { warm: store, nodes } = this.#state;
     const cache = () => this.cache.admin;

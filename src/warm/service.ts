@@ -259,7 +259,7 @@ export function errorOf({ error, stale }: WarmOutcome): string | null {
 }
 
 /** What a row asks for. @throws {OperatorError} where it was not written by this program */
-export function requestOf({ image, platforms, referrers, pin }: WarmRow): WarmRequest {
+function requestOf({ image, platforms, referrers, pin }: WarmRow): WarmRequest {
   const selection = { platforms: platforms?.map(parsePlatform) ?? null, referrers };
   return { image: parseImageName(image), selection, pin };
 }

@@ -11,9 +11,13 @@ export function idleProgram(): Command {
   const { signal } = new AbortController();
   const session = createSession({ output, signal, env: {}, stdin: Readable.from([]), load });
   const program = buildProgram(session, { code: 0 });
-  for (const command of withAllBelow(program)) if (command.commands.length === 0) command.action(() => {});
+  for (const command of withAllBelow(program)) if (actsItself(command)) command.action(() => {});
   return program;
 }
+
+/** One that has others below it may do something itself: `warm IMAGE…`. */
+export const actsItself = (command: Command): boolean =>
+  command.commands.length === 0 || command.registeredArguments.length > 0;
 
 export const withAllBelow = (command: Command): Command[] => [command, ...command.commands.flatMap(withAllBelow)];
 

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { codeSpans, gatewayCommands, readDocument, shellLines } from '../support/documents.ts';
-import { fullName, idleProgram, withAllBelow } from '../support/idle-program.ts';
+import { actsItself, fullName, idleProgram, withAllBelow } from '../support/idle-program.ts';
 
 // Which of the lines of `sh` blocks do what they say is seen in test/e2e/readme.test.ts.
 
@@ -32,7 +32,7 @@ describe.each(['README.md', 'README.zh-CN.md', 'deploy/README.md', 'CONTRIBUTING
 
 describe.each(['README.md', 'README.zh-CN.md'])('the table of commands in %s', (name) => {
   const program = idleProgram();
-  const commands = withAllBelow(program).filter((one) => one.commands.length === 0 && !one.name().startsWith('__'));
+  const commands = withAllBelow(program).filter((one) => actsItself(one) && !one.name().startsWith('__'));
   const [, table = ''] = /^\| \S+ \| \S+ \|\n\|---\|---\|\n(\| `serve`[\s\S]*?)\n\n/m.exec(readDocument(name)) ?? [];
   const cells = [...table.matchAll(/^\| `([^`]+)` \|/gm)].map(([, cell = '']) => cell);
 
