@@ -23,7 +23,7 @@ import { steadyNow } from '../kit/time.ts';
 import type { Digest } from '../oci/names.ts';
 import { HistoryKeeper } from '../policy/history-keeper.ts';
 import { createProxyCore } from '../proxy/core.ts';
-import { CoreSource, OPERATOR } from '../proxy/core-source.ts';
+import { CoreSource } from '../proxy/core-source.ts';
 import { ManifestCache } from '../proxy/manifest-cache.ts';
 import { type RegistryOutline, registryOutlines } from '../proxy/outline.ts';
 import { type RepliesTally, repliesTally } from '../proxy/reply.ts';
@@ -231,16 +231,8 @@ async function startCache(
   const shared = await openSharedStore(config.cache, state.objects);
   const index = openIndex(dataDir, log);
   const owns = (digest: Digest) => cluster?.owns(digest) ?? true;
-  const cache = createCache({
-    dataDir,
-    config: config.cache,
-    index,
-    shared,
-    clients: unlessOperator(access),
-    owns,
-    log,
-    metrics,
-  });
+  const clients = unlessOperator(access);
+  const cache = createCache({ dataDir, config: config.cache, index, shared, clients, owns, log, metrics });
   lifecycle.defer('the cache', () => cache.close());
   if (shared !== null) {
     const keeper = StoreKeeper.start({
@@ -271,15 +263,15 @@ function startProxyCore(
   const { metrics, lifecycle } = base;
   const { upstream, cluster, access } = parts;
   const { table } = parts.state;
-  const paying = unlessOperator(access);
+  const clients = unlessOperator(access);
   const core = createProxyCore({
     ...coreParts(() => base.reloader.config, parts.state, parts.cache),
     ...parts.passage,
     upstream,
     metrics,
     replies: base.replies,
-    fetched: (client, bytes) => (client === OPERATOR ? undefined : access.fetched(client, bytes)),
-    budget: (client) => paying.fill(client),
+    fetched: clients.fetched,
+    budget: clients.fill,
     ...(cluster === null ? {} : { shared: cluster.downloads }),
     ...(parts.state.denials === null ? {} : { denials: parts.state.denials }),
   });

@@ -1,5 +1,6 @@
+import type { Access } from '../access/access.ts';
 import type { CacheAdmin } from '../cache/admin.ts';
-import type { PayingClients } from '../cache/cache.ts';
+import type { FillBudget } from '../cache/allowance.ts';
 import type { ImageSource } from '../images/image-source.ts';
 import type { Lifecycle } from '../kit/process.ts';
 import { OPERATOR } from '../proxy/core-source.ts';
@@ -11,10 +12,13 @@ import { Warmer } from '../warm/warmer.ts';
 import type { State } from './state.ts';
 
 /** What the operator fetches by commands and schedules takes nothing of clients' quotas, and is not held up by them. */
-export function unlessOperator(clients: PayingClients): PayingClients {
+export function unlessOperator(clients: Pick<Access, 'fill' | 'mayFetch' | 'fetched'>) {
   return {
-    fill: (client) => (client === OPERATOR ? null : clients.fill(client)),
-    mayFetch: (client) => client === OPERATOR || clients.mayFetch(client),
+    fetched: (client: string, bytes: number): void => {
+      if (client !== OPERATOR) clients.fetched(client, bytes);
+    },
+    fill: (client: string): FillBudget | null => (client === OPERATOR ? null : clients.fill(client)),
+    mayFetch: (client: string): boolean => client === OPERATOR || clients.mayFetch(client),
   };
 }
 
