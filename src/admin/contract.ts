@@ -7,7 +7,6 @@ import type { Authority } from '../kit/authorities.ts';
 import type { ClientUse, Trouble } from '../telemetry/activity.ts';
 import type { TimedSample } from '../telemetry/history.ts';
 import type { BudgetRow, EndpointHealth } from '../upstream/upstream.ts';
-import type { EndpointHealth } from '../upstream/upstream.ts';
 import type { WarmOutcome } from '../warm/warmer.ts';
 import type { BackupManifest } from './backup/archive.ts';
 

@@ -138,10 +138,6 @@ const MAX_PATTERNS = 1_000;
 const MAX_IMAGES = 100_000;
 /** Platforms of one command; images have some twenty. */
 const MAX_PLATFORMS = 100;
-/** Images of one command: a large cluster's. */
-const MAX_IMAGES = 10_000;
-/** Of one image; the official ones are for a dozen. */
-const MAX_PLATFORMS = 50;
 
 /** What each operation takes, by its name; those that are not here take nothing. */
 function inputShapes({ z }: typeof import('zod')) {
@@ -218,13 +214,13 @@ function inputShapes({ z }: typeof import('zod')) {
       referrers: z.boolean().default(false),
     }),
     warm: z.strictObject({
-      images: z.array(text).min(1).max(MAX_IMAGES),
-      platforms: z.array(text).min(1).max(MAX_PLATFORMS).nullable(),
+      images: z.array(read(parseImageName)).min(1).max(MAX_IMAGES),
+      platforms: z.array(read(parsePlatform)).min(1).max(MAX_PLATFORMS).nullable(),
       referrers: z.boolean().default(false),
       pin: z.boolean().default(false),
       schedule: text.nullable().default(null),
     }),
-    'warm.rm': z.strictObject({ images: z.array(text).min(1).max(MAX_IMAGES) }),
+    'warm.rm': z.strictObject({ images: z.array(read(parseImageName)).min(1).max(MAX_IMAGES) }),
     'user.add': z.strictObject({ name: text, expires: expiry.optional() }),
     'user.rotate': z.strictObject({ name: text, expires: expiry.optional(), grace: duration.optional() }),
     'user.rm': NameInput,

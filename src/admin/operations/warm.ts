@@ -1,5 +1,4 @@
-import { parseImageName } from '../../images/image-name.ts';
-import { parsePlatform, platformText } from '../../images/platform.ts';
+import { platformText } from '../../images/platform.ts';
 import { formatBytes } from '../../kit/text.ts';
 import { Schedule } from '../../warm/schedule.ts';
 import type { WarmListed, WarmNeed } from '../../warm/service.ts';
@@ -14,11 +13,10 @@ export function warmOperations({ warm, config }: OperationsDeps): Record<string,
   return {
     warm: async (input, context): Promise<WarmDone> => {
       const { images, platforms, referrers, pin, schedule } = await parseInput('warm', input);
-      const wanted = platforms?.map(parsePlatform) ?? null;
       if (schedule !== null) new Schedule(schedule);
       const requests: WarmRequest[] = images.map((image) => ({
-        image: parseImageName(image),
-        selection: { platforms: wanted, referrers },
+        image,
+        selection: { platforms, referrers },
         pin,
       }));
       const report = {
@@ -26,7 +24,7 @@ export function warmOperations({ warm, config }: OperationsDeps): Record<string,
         progress: throttled(context),
         ended: (outcome: WarmOutcome) => context.step('image', outcomeText(outcome), outcome),
       };
-      const kept = wanted?.map(platformText) ?? null;
+      const kept = platforms?.map(platformText) ?? null;
       return { images: await warm().warm(requests, schedule, kept, report, context.signal), dataDir: config.dataDir };
     },
 
@@ -35,7 +33,7 @@ export function warmOperations({ warm, config }: OperationsDeps): Record<string,
     'warm.rm': async (input) => {
       const { images } = await parseInput('warm.rm', input);
       const removed = [];
-      for (const image of images) removed.push(await warm().remove(parseImageName(image).text));
+      for (const image of images) removed.push(await warm().remove(image.text));
       return removed;
     },
   };
