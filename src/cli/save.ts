@@ -1,4 +1,5 @@
-import { resolve } from 'node:path';
+import { statfs } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import type { ImageName } from '../images/image-name.ts';
 import type { ImageSource } from '../images/image-source.ts';
@@ -43,12 +44,12 @@ export function saveCommand(session: Session, exit: Exit): Command {
         .default('docker-archive'),
     )
     .option(
-      '--platform <platforms>',
+      '--platform <list>',
       'for these only: linux/amd64,linux/arm64 (else that of this machine for docker-archive, all for oci)',
       collect,
     )
     .option(
-      '--file <list>',
+      '--file <file>',
       'images that a file names: a list, a Dockerfile, a compose file, manifests; - for standard input',
       collect,
     )
@@ -150,6 +151,7 @@ async function write(writing: Writing): Promise<ArchivePlan & { readonly length:
   const archive = await ArchiveFile.open(file, layout, signal);
   try {
     tellStart(writing, archive.leftover, archive.from.at, layout.length);
+    await tellRoom(output, file, layout.length - archive.from.at);
     await to(archive, archive.from);
     await archive.keep({ replace: options.force === true });
     return { ...plan, length: layout.length };
@@ -165,6 +167,15 @@ function tellStart({ session: { output }, file }: Writing, leftover: string, at:
     output.note(
       `${file}.partial was the beginning of something else (a tag has moved, or other options were given): begun anew`,
     );
+}
+
+/** File systems know better than their figures (compression, quotas): a person is warned, and nothing is refused. */
+async function tellRoom(output: Session['output'], file: string, wanted: number): Promise<void> {
+  const found = await statfs(dirname(file)).catch(() => null);
+  if (found === null) return;
+  const room = found.bavail * found.bsize;
+  if (room < wanted)
+    output.note(`${formatBytes(wanted)} are to be written, and the disk has room for ${formatBytes(room)}`);
 }
 
 /** A bar on a terminal, and a line for each blob. */

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
-import { type FileHandle, lstat, open, rm, stat } from 'node:fs/promises';
+import { access, type FileHandle, lstat, open, rm, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { appear } from '../../kit/durable-files.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
 import { digestAlgorithm, digestHex } from '../../oci/names.ts';
@@ -101,10 +102,10 @@ export function partialPath(path: string): string {
   return `${path}.partial`;
 }
 
-/** Refuses a name that is taken. @throws {OperatorError} `SAVE_EXISTS`, `SAVE_UNWRITABLE` */
+/** Refuses a name that is taken, or where nothing can be written, before anything is fetched. @throws {OperatorError} `SAVE_EXISTS`, `SAVE_UNWRITABLE` */
 export async function checkFree(path: string, { replace }: { readonly replace: boolean }): Promise<void> {
   const found = await stat(path).catch(() => null);
-  if (found === null) return;
+  if (found === null) return await explained(path, () => access(dirname(path), constants.W_OK));
   if (!found.isFile())
     throw new OperatorError('SAVE_UNWRITABLE', `${path} is there and is no file`, {
       next: 'give the name of a file; - for standard output',

@@ -347,6 +347,9 @@ describe('the file', () => {
     expect(statSync(file).mode & 0o777).toBe(0o666 & ~process.umask());
     expect(readdirSync(folder)).toEqual(['a.tar']);
     await expect(checkFree(folder, { replace: true })).rejects.toMatchObject({ code: 'SAVE_UNWRITABLE' });
+    await expect(checkFree(join(folder, 'no', 'a.tar'), { replace: true })).rejects.toMatchObject({
+      code: 'SAVE_UNWRITABLE',
+    });
     await expect(save(join(folder, 'no', 'a.tar'), ALL)).rejects.toMatchObject({ code: 'SAVE_UNWRITABLE' });
   });
 
