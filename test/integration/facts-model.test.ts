@@ -140,6 +140,8 @@ class World {
   readonly #stated = new Map<string, Set<string>>();
   /** When the gateway last met a miss, a denial or a failure there (`performance.now()`), by `registry repository reference`, or registry alone. */
   readonly #troubled = new Map<string, number>();
+  /** What is pulled next, in order: of a theft, what it takes. */
+  readonly #plan: { readonly name: string; readonly item: Item }[] = [];
   /** Steps until every registry is on again. */
   #offFor = 0;
   served = 0;
@@ -220,12 +222,13 @@ class World {
     return picked;
   }
 
+  #ownedRegistry(): ScriptedRegistry {
+    return this.#pick(registries.filter(({ host }) => host === 'owned.example'));
+  }
+
   #place(): { registry: ScriptedRegistry; name: string; repository: Repository } {
     // Where most can go wrong most is done.
-    const registry =
-      this.#random() < 0.3
-        ? this.#pick(registries.filter(({ host }) => host === 'owned.example'))
-        : this.#pick(registries);
+    const registry = this.#random() < 0.3 ? this.#ownedRegistry() : this.#pick(registries);
     const name = this.#pick(REPOSITORIES);
     return { registry, name, repository: registry.repository(name) };
   }
@@ -266,6 +269,13 @@ class World {
     if (!evil && !steals) for (const blob of blobs) repository.items.set(blob.digest, blob);
     this.#put(registry, name, repository, manifest);
     repository.tags.set(this.#pick(['1', '2']), manifest.digest);
+    const [stolen] = named;
+    if (steals && stolen !== undefined) {
+      // Its owner has it pulled, the thief's manifest is read, and then it is asked for by that.
+      const owner = name === 'team/one' ? 'team/two' : 'team/one';
+      registry.repository(owner).items.set(stolen.digest, stolen);
+      this.#plan.push({ name: owner, item: stolen }, { name, item: manifest }, { name, item: stolen });
+    }
     // The same manifest elsewhere, as another type says: each registry's word is for itself alone.
     const isPrivate = (host: string) => ['hidden.example', 'owned.example'].includes(host);
     if (!isPrivate(registry.host) && this.#random() < 0.3) {
@@ -296,7 +306,7 @@ class World {
   }
 
   #close(): void {
-    const { repository } = this.#place();
+    const repository = this.#pick(registries).repository(this.#pick(REPOSITORIES));
     if (this.#random() < 0.5) repository.closed = this.#pick([401, 403] as const);
     else if (repository.items.size > 0) repository.closedDigests.add(this.#pick([...repository.items.keys()]));
   }
@@ -319,13 +329,18 @@ class World {
   }
 
   async #pull(): Promise<void> {
-    const { registry, name, repository } = this.#place();
+    const planned = this.#random() < 0.5 ? this.#plan.shift() : undefined;
+    const place = this.#place();
+    const registry = planned === undefined ? place.registry : this.#ownedRegistry();
+    const name = planned?.name ?? place.name;
+    const repository = registry.repository(name);
     const all = [...this.#everything.values()];
     // Mostly what is there, and often enough what is not.
     const here = [...repository.items.values()];
     const named = registry.host === 'owned.example' && this.#random() < 0.5 ? this.#pick(this.#owned) : undefined;
-    const item = named ?? (here.length > 0 && this.#random() < 0.6 ? this.#pick(here) : this.#pick(all));
-    const byTag = item.manifest !== null && this.#random() < 0.4;
+    const item =
+      planned?.item ?? named ?? (here.length > 0 && this.#random() < 0.6 ? this.#pick(here) : this.#pick(all));
+    const byTag = planned === undefined && item.manifest !== null && this.#random() < 0.4;
     const what = item.manifest !== null ? 'manifests' : this.#random() < 0.03 ? 'referrers' : 'blobs';
     const { length } = item.bytes;
     const from = Math.floor(this.#random() * length);
@@ -335,7 +350,7 @@ class World {
       what,
       reference: byTag ? this.#pick(['1', '2']) : item.digest,
       method: this.#random() < 0.2 ? 'HEAD' : 'GET',
-      user: this.#random() < 0.5,
+      user: planned !== undefined || this.#random() < 0.5,
       way: this.#pick(['alias', 'prefix', 'ns'] as const),
       range:
         what === 'blobs' && this.#random() < 0.3
