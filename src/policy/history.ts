@@ -1,5 +1,4 @@
 import { LRUCache } from 'lru-cache';
-import type { Config } from '../config/config.ts';
 import { Mutex } from '../kit/async.ts';
 import { steadyNow } from '../kit/time.ts';
 import { contentId, type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
@@ -23,14 +22,9 @@ const READ_FOR = 2_000;
 /** Tags that are asked for of one digest: whoever has more is one that all patterns know. */
 const MAX_TAGS = 1_000;
 
-/** Whether any rule has to know what manifests name: the cooldown, and patterns of tags, by which images are pulled by digest as well. */
-export function namesNeeded({ cooldown, images }: Pick<Config['policy'], 'cooldown' | 'images'>): boolean {
-  return cooldown !== null || images.some(({ pattern }) => /:[^/]*$/.test(pattern));
-}
-
 export interface ImageHistoryOptions {
   readonly store: HistoryStore;
-  /** `namesNeeded`, by the configuration as it is now. */
+  /** Whether any rule that is in force has to know what manifests name. */
   readonly needsNames: () => boolean;
   readonly log: Pick<Logger, 'warn'>;
   /** Milliseconds since 1970, of a clock that never leaps. */
@@ -174,6 +168,11 @@ export class ImageHistory {
   async tags(key: RepositoryKey, limit: number): Promise<readonly NewestOfTag[]> {
     await this.#settle(key);
     return await this.#store.tags(key, limit);
+  }
+
+  /** Resolves when what was seen in this repository is in the store, where other gateways find it. @throws the store's errors */
+  settled(key: RepositoryKey): Promise<void> {
+    return this.#settle(key);
   }
 
   /** Writes what waits. @throws the store's errors; it waits on then */

@@ -1,29 +1,33 @@
 import { LRUCache } from 'lru-cache';
 import type { ImageRule } from '../config/images.ts';
+import type { MaybePromise } from '../kit/async.ts';
 import type { TagsFilter } from '../oci/documents.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { contentId, type Digest, type RepositoryKey, repositoryId, type Target } from '../oci/names.ts';
 import { subjectOfTag } from '../oci/referrers-tag.ts';
 import { Audiences, type Holds } from './audiences.ts';
-import type { HistoryStore } from './history-store.ts';
 import { ImagePattern, namesOf } from './image-pattern.ts';
 import { type Ground, RepositoryRules, type Ruling } from './repository-rules.ts';
 
 /** Repositories, each as one audience has it, whose patterns are remembered: to find them takes as many comparisons as there are patterns. */
 const MAX_REPOSITORIES = 4_096;
-/** Digests that pass by some tag, remembered: every layer of an image is asked for by its digest. */
-const MAX_DIGESTS = 10_000;
-/** Tags looked at of one digest: a base image's layer is in every tag of its repository that was pulled here. */
-const MAX_TAGS = 1_000;
+/** Digests that pass by some tag, remembered: some 300 bytes each. */
+const MAX_DIGESTS = 20_000;
 /** Signatures have signatures; nobody goes deeper. */
 const MAX_DEPTH = 4;
-/** Questions to the store for one request. */
+/** Questions to the history for one request. */
 const MAX_LOOKUPS = 16;
+
+/** What this gateway, or its fleet, saw tags stand for. */
+export interface KnownTags {
+  /** Tags of this repository that stand or stood for the digest, or for a manifest by which it is named. */
+  tagsNaming(key: RepositoryKey, digest: Digest): Promise<readonly string[]>;
+}
 
 export interface ImagePolicyOptions {
   readonly rules: readonly ImageRule[];
-  /** What tags stood for; null where nothing is remembered. */
-  readonly history: Pick<HistoryStore, 'tagsNaming'> | null;
+  /** Null where nothing is remembered. */
+  readonly history: KnownTags | null;
   /** Called for each refusal. */
   readonly onRefusal?: (refusal: ImageRefusal) => void;
 }
@@ -43,14 +47,22 @@ class Rules {
   readonly #rules: readonly { readonly pattern: ImagePattern; readonly allows: boolean }[];
   readonly #isClosed: boolean;
   readonly #repositories = new LRUCache<string, RepositoryRules>({ max: MAX_REPOSITORIES });
-  /** By audience, repository and digest. Only what passes: a tag that is not known now may be the next moment. */
-  readonly passing = new LRUCache<string, true>({ max: MAX_DIGESTS });
+  /**
+   * By audience, repository and digest; true where what it names is here as well. Only what passes by a tag: one that is not known now may be the
+   * next moment.
+   */
+  readonly passing = new LRUCache<string, boolean>({ max: MAX_DIGESTS });
 
   constructor(rules: readonly ImageRule[]) {
     this.audiences = new Audiences(rules);
     this.isOpen = rules.length === 0;
     this.#rules = rules.map(({ pattern, allows }) => ({ pattern: new ImagePattern(pattern), allows }));
     this.#isClosed = rules.some(({ allows }) => allows);
+  }
+
+  /** Whether a pattern names tags, so that somebody has to know what they stand for. */
+  get nameTags(): boolean {
+    return this.#rules.some(({ pattern }) => pattern.forTags);
   }
 
   of(key: RepositoryKey, audience: string): RepositoryRules {
@@ -93,52 +105,41 @@ export class ImagePolicy {
     this.#rules = new Rules(policy.images);
   }
 
+  /** Whether what tags stand for, and what manifests name, has to be known. */
+  get needsTags(): boolean {
+    return this.#rules.nameTags;
+  }
+
   /** See {@link Audiences.of}. */
   audience(user: string | null, address: string): string {
     return this.#rules.audiences.of(user, address);
   }
 
   /**
-   * At once where the rules alone decide; what they leave to tags is looked up.
+   * Lets a pull in, or not; null where nothing is refused to anybody. At once where the rules alone decide; what they leave to tags may have to be looked up.
    * @param audience as `Pull.audience`
    * @throws {RegistryError} imageRefused; unavailable where what tags stood for cannot be read
    */
-  admit({ what, ...key }: Target, audience = ''): Promise<void> | void {
+  admit({ what, ...key }: Target, audience = ''): MaybePromise<Admission | null> {
     const rules = this.#rules;
-    if (rules.isOpen) return;
-    const of = rules.of(key, audience);
+    if (rules.isOpen) return null;
+    const admission = new Admission(
+      rules,
+      { registry: key.registry, repository: key.repository },
+      audience,
+      this.#options,
+    );
     switch (what.kind) {
       case 'tags':
-        return this.#require(of.ofTags(), key, repositoryId(key));
+        return admission.list();
       case 'blob':
       case 'referrers':
-        return this.#admitDigest(rules, of, key, what.digest, audience, contentId(key, what.digest));
+        return admission.digest(what.digest);
       case 'manifest': {
         const { reference } = what;
-        if (reference.kind === 'digest')
-          return this.#admitDigest(rules, of, key, reference.digest, audience, contentId(key, reference.digest));
-        const image = `${repositoryId(key)}:${reference.tag}`;
-        const subject = subjectOfTag(reference.tag);
-        const ruling = of.ofTag(reference.tag);
-        // What belongs to an image passes with it, where no pattern for tags says otherwise.
-        if (subject === null || isRefusedByName(ruling)) return this.#require(ruling, key, image);
-        return this.#admitDigest(rules, of, key, subject, audience, image);
+        return reference.kind === 'digest' ? admission.digest(reference.digest) : admission.tag(reference.tag);
       }
     }
-  }
-
-  /** To be asked once it is known what a tag stands for. @throws {RegistryError} imageRefused */
-  admitTagged(key: RepositoryKey, tag: string, digest: Digest, audience = ''): void {
-    const rules = this.#rules;
-    if (rules.isOpen) return;
-    const ruling = rules.of(key, audience).ofTagged(tag, digest);
-    if (ruling.ground === 'digest') this.#require(ruling, key, contentId(key, digest));
-  }
-
-  /** How a list of its tags is cut down to those that may pass; null where all of them do. */
-  tagsFilter(key: RepositoryKey, audience = ''): TagsFilter | null {
-    const rules = this.#rules;
-    return rules.isOpen ? null : rules.of(key, audience).tagsFilter;
   }
 
   /**
@@ -151,76 +152,128 @@ export class ImagePolicy {
     const of = rules.ofAnybody(key);
     return of.ofDigest(digest)?.passes ?? of.passesAnything;
   }
+}
 
-  #admitDigest(
-    rules: Rules,
-    of: RepositoryRules,
-    key: RepositoryKey,
-    digest: Digest,
-    audience: string,
-    image: string,
-  ): Promise<void> | void {
-    const ruling = of.ofDigest(digest);
-    if (ruling !== null) return this.#require(ruling, key, image);
-    const id = `${audience} ${contentId(key, digest)}`;
-    if (rules.passing.get(id) === true) return;
-    return this.#admitByTags(rules, of, key, digest, id, image);
+/** One pull of a repository, by the rules that were in force when it came. Others that come meanwhile are for the pulls after it. */
+export class Admission {
+  readonly #rules: Rules;
+  readonly #of: RepositoryRules;
+  readonly #key: RepositoryKey;
+  readonly #audience: string;
+  readonly #options: Omit<ImagePolicyOptions, 'rules'>;
+
+  constructor(rules: Rules, key: RepositoryKey, audience: string, options: Omit<ImagePolicyOptions, 'rules'>) {
+    this.#rules = rules;
+    this.#of = rules.of(key, audience);
+    this.#key = key;
+    this.#audience = audience;
+    this.#options = options;
   }
 
-  async #admitByTags(
-    rules: Rules,
-    of: RepositoryRules,
-    key: RepositoryKey,
-    digest: Digest,
-    id: string,
-    image: string,
-  ): Promise<void> {
-    const passes = await this.#passesByTag(of, key, digest, { lookups: MAX_LOOKUPS }, MAX_DEPTH);
-    if (passes) rules.passing.set(id, true);
-    this.#require({ passes, ground: 'untagged' }, key, image);
+  list(): this {
+    return this.#require(this.#of.ofTags(), repositoryId(this.#key));
+  }
+
+  /** What belongs to an image (signatures) passes with it, where no pattern for tags says otherwise. */
+  tag(tag: string): MaybePromise<this> {
+    const image = `${repositoryId(this.#key)}:${tag}`;
+    const subject = subjectOfTag(tag);
+    const ruling = this.#of.ofTag(tag);
+    if (subject === null || isRefusedByName(ruling)) return this.#require(ruling, image);
+    return this.digest(subject, image);
+  }
+
+  /** @param image what was asked for, where that is not the digest itself */
+  digest(digest: Digest, image = contentId(this.#key, digest)): MaybePromise<this> {
+    const ruling = this.#of.ofDigest(digest);
+    if (ruling !== null) return this.#require(ruling, image);
+    return this.#rules.passing.has(this.#id(digest)) ? this : this.#byTags(digest, image);
+  }
+
+  /** To be asked once it is known what a tag stands for: a digest that is refused is refused by its tag, too. @throws {RegistryError} imageRefused */
+  tagged(tag: string, digest: Digest): void {
+    const ruling = this.#of.ofTagged(tag, digest);
+    if (ruling.ground === 'digest') this.#require(ruling, contentId(this.#key, digest));
+  }
+
+  /** How a list of tags is cut down to those that may pass; null where all of them do. */
+  get tagsFilter(): TagsFilter | null {
+    return this.#of.tagsFilter;
+  }
+
+  /** Whether what tags stand for decides about this repository's digests. */
+  get dependsOnTags(): boolean {
+    return this.#of.dependsOnTags;
+  }
+
+  /** Whether what this manifest names has still to be told. */
+  wantsParts(digest: Digest): boolean {
+    return this.#remembers && this.#rules.passing.get(this.#id(digest)) !== true;
+  }
+
+  /**
+   * A manifest that was admitted is about to be given: whoever has it asks for what it names the next moment, which passes as it does.
+   * @param parts what it names; null where that is not known
+   */
+  gives(digest: Digest, parts: readonly Digest[] | null): void {
+    this.givesWith(parts ?? []);
+    if (this.#remembers) this.#rules.passing.set(this.#id(digest), parts !== null);
+  }
+
+  /** So do those that a list of referrers names, which is about to be given. */
+  givesWith(parts: readonly Digest[]): void {
+    if (!this.#remembers) return;
+    const { passing } = this.#rules;
+    for (const part of parts) if (!passing.has(this.#id(part))) passing.set(this.#id(part), false);
+  }
+
+  /** Where patterns name digests, each is judged by itself. */
+  get #remembers(): boolean {
+    return this.#of.dependsOnTags && !this.#of.namesDigests;
+  }
+
+  async #byTags(digest: Digest, image: string): Promise<this> {
+    const passes = await this.#passesByTag(digest, { lookups: MAX_LOOKUPS }, MAX_DEPTH);
+    if (passes) this.#rules.passing.set(this.#id(digest), false);
+    return this.#require({ passes, ground: 'untagged' }, image);
   }
 
   /** Whether a tag that may pass stood for it, or for what names it; or it belongs to what passes so. */
-  async #passesByTag(
-    of: RepositoryRules,
-    key: RepositoryKey,
-    digest: Digest,
-    left: { lookups: number },
-    depth: number,
-  ): Promise<boolean> {
+  async #passesByTag(digest: Digest, left: { lookups: number }, depth: number): Promise<boolean> {
     if (left.lookups-- <= 0) return false;
-    const tags = await this.#tagsNaming(key, digest);
     const subjects = new Set<Digest>();
-    for (const tag of tags) {
+    for (const tag of await this.#tagsNaming(digest)) {
       const subject = subjectOfTag(tag);
-      const ruling = of.ofTagged(tag, digest);
+      const ruling = this.#of.ofTagged(tag, digest);
       if (subject === null && ruling.passes) return true;
       if (subject !== null && subject !== digest && !isRefusedByName(ruling)) subjects.add(subject);
     }
     if (depth === 0) return false;
     for (const subject of subjects) {
-      const ruling = of.ofDigest(subject);
-      if (ruling?.passes ?? (await this.#passesByTag(of, key, subject, left, depth - 1))) return true;
+      const ruling = this.#of.ofDigest(subject);
+      if (ruling?.passes ?? (await this.#passesByTag(subject, left, depth - 1))) return true;
     }
     return false;
   }
 
-  async #tagsNaming(key: RepositoryKey, digest: Digest): Promise<readonly string[]> {
+  async #tagsNaming(digest: Digest): Promise<readonly string[]> {
     try {
-      return (await this.#options.history?.tagsNaming(key, digest, MAX_TAGS)) ?? [];
+      return (await this.#options.history?.tagsNaming(this.#key, digest)) ?? [];
     } catch (error) {
       const reason = 'what it knows of tags cannot be read, and policy.images asks for it';
       throw new RegistryError('unavailable', { facts: { reason }, cause: error });
     }
   }
 
-  #require({ passes, ground }: Ruling, { registry }: RepositoryKey, image: string): void {
-    if (passes) return;
-    this.#options.onRefusal?.({ registry, image, ground });
-    throw new RegistryError('imageRefused', {
-      facts: { image },
-      ...(ground === 'untagged' ? { next: UNTAGGED } : {}),
-    });
+  #id(digest: Digest): string {
+    return `${this.#audience} ${contentId(this.#key, digest)}`;
+  }
+
+  #require({ passes, ground }: Ruling, image: string): this {
+    if (passes) return this;
+    this.#options.onRefusal?.({ registry: this.#key.registry, image, ground });
+    const next = ground === 'untagged' ? { next: UNTAGGED } : {};
+    throw new RegistryError('imageRefused', { facts: { image }, ...next });
   }
 }
 

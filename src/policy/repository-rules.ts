@@ -106,6 +106,16 @@ export class RepositoryRules {
     return { rules, otherwise: passes, anyCase: this.#repository.anyCase };
   }
 
+  /** Whether what tags stand for decides about its digests. */
+  get dependsOnTags(): boolean {
+    return this.#later.some(({ pattern }) => pattern.forTags);
+  }
+
+  /** Whether patterns name digests of it. */
+  get namesDigests(): boolean {
+    return this.#rules.some(({ pattern }) => pattern.forDigests);
+  }
+
   /** Whether anything of it may pass: a tag, a digest. */
   get passesAnything(): boolean {
     return this.#base.passes || this.#later.some(({ allows }) => allows);

@@ -13,10 +13,10 @@ import { passedThrough } from '../kit/via.ts';
 import { openerOf } from '../oci/credentials.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { acceptClass } from '../oci/media-types.ts';
-import type { Digest, Reference, What } from '../oci/names.ts';
+import type { Digest, Reference, RepositoryKey, What } from '../oci/names.ts';
 import type { Cooldown } from '../policy/cooldown.ts';
 import type { ImageHistory } from '../policy/history.ts';
-import type { ImagePolicy } from '../policy/image-policy.ts';
+import type { Admission, ImagePolicy } from '../policy/image-policy.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { reasonClass } from '../upstream/failures.ts';
 import { rowOf, type Upstream } from '../upstream/upstream.ts';
@@ -43,6 +43,7 @@ import {
   withWarning,
 } from './reply.ts';
 import { RepositoryAccess } from './repository-access.ts';
+import { shareSeen, tellParts, tellReferrers } from './told-parts.ts';
 
 /** Of the configuration of the cache. `redirect`: whether clients are sent to the shared store for blobs; left out where there is none. */
 type CoreConfig = Pick<Config['cache'], 'tagTtl' | 'staleFor'> & { readonly redirect?: boolean | 'all' };
@@ -58,8 +59,10 @@ export interface ProxyCoreOptions {
   /** What a store has that several gateways share; left out or null where there is none. */
   readonly content?: SharedContent | null;
   readonly table: () => TableSnapshot;
-  /** Which images may pass; left out where all may. */
+  /** Which images may pass; left out where all may. It takes its rules with the core's configuration. */
   readonly policy?: ImagePolicy;
+  /** Lets other gateways know what was seen in a repository; left out where there are none. */
+  readonly share?: (key: RepositoryKey) => Promise<void>;
   readonly config: CoreConfig;
   /** Is told what registries show of images; left out where nothing is remembered. */
   readonly history?: ImageHistory;
@@ -91,6 +94,12 @@ export interface ManagedProxyCore extends VersionedCore {
   close(): void;
 }
 
+/** A pull that may be answered: its registry's row, and by which rules; null where there are none. */
+interface Admitted {
+  readonly entry: RegistryEntry;
+  readonly admission: Admission | null;
+}
+
 export function createProxyCore(options: ProxyCoreOptions): ManagedProxyCore {
   return new Core(options);
 }
@@ -101,6 +110,7 @@ class Core implements ManagedProxyCore {
   readonly #store: ManifestStore;
   readonly #access: RepositoryAccess;
   readonly #policy: ImagePolicy | null;
+  readonly #share: ((key: RepositoryKey) => Promise<void>) | null;
   readonly #fetcher: ManifestFetcher;
   readonly #cooldown: Cooldown | null;
   readonly #gate: CooldownGate | null;
@@ -132,6 +142,7 @@ class Core implements ManagedProxyCore {
     this.#store = store;
     this.#access = access;
     this.#policy = options.policy ?? null;
+    this.#share = options.share ?? null;
     this.#byTag = new ManifestsByTag({
       fetcher,
       store,
@@ -181,7 +192,8 @@ class Core implements ManagedProxyCore {
     try {
       const entry = this.#access.admit(pull);
       registry = rowOf(entry);
-      const answered = andThen(this.#policy?.admit(pull.target, pull.audience), () => this.#answer(pull, entry));
+      const admitted = this.#policy?.admit(pull.target, pull.audience) ?? null;
+      const answered = andThen(admitted, (admission) => this.#answer(pull, { entry, admission }));
       if (answered instanceof Promise) return this.#counted(kind, registry, answered);
       this.#replies.add(1, kind, answered.from, registry);
       return answered;
@@ -227,17 +239,16 @@ class Core implements ManagedProxyCore {
     return error;
   }
 
-  /** What may pass. */
-  #answer(pull: Pull, entry: RegistryEntry): Promise<Reply> | Reply {
+  #answer(pull: Pull, by: Admitted): Promise<Reply> | Reply {
     const { via = [] } = pull;
-    return via.length === 0 ? this.#dispatch(pull, entry) : passedThrough(via, () => this.#watched(pull, entry));
+    return via.length === 0 ? this.#dispatch(pull, by) : passedThrough(via, () => this.#watched(pull, by));
   }
 
-  #dispatch(pull: Pull, entry: RegistryEntry): Promise<Reply> | Reply {
+  #dispatch(pull: Pull, { entry, admission }: Admitted): Promise<Reply> | Reply {
     const { registry, repository, what } = pull.target;
     switch (what.kind) {
       case 'manifest':
-        return this.#manifest(pull, entry, what.reference);
+        return this.#manifest(pull, { entry, admission }, what.reference);
       case 'blob':
         return this.#blob(pull, entry, {
           registry,
@@ -247,15 +258,15 @@ class Core implements ManagedProxyCore {
         });
       // A registry that refuses a list may still give every image: that closes nothing.
       case 'tags':
-        return this.#list(pull, entry, this.#tags(pull, entry, what));
+        return this.#list(pull, entry, tagsQuestion(this.#upstream, pull, entry, what, admission?.tagsFilter ?? null));
       case 'referrers':
-        return this.#list(pull, entry, this.#referrers(pull, entry, what));
+        return this.#referrers(pull, { entry, admission }, what);
     }
   }
 
   /** Of a request that came through other gateways. */
-  #watched(pull: Pull, entry: RegistryEntry): Promise<Reply> | Reply {
-    const answered = this.#dispatch(pull, entry);
+  #watched(pull: Pull, by: Admitted): Promise<Reply> | Reply {
+    const answered = this.#dispatch(pull, by);
     const { target, client } = pull;
     const { what } = target;
     // A list is asked for anew by each request, which finds out by itself.
@@ -275,14 +286,12 @@ class Core implements ManagedProxyCore {
     );
   }
 
-  #tags(pull: Pull, entry: RegistryEntry, what: What & { kind: 'tags' }): ListQuestion {
-    const filter = this.#policy?.tagsFilter(pull.target, pull.audience) ?? null;
-    return tagsQuestion(this.#upstream, pull, entry, what, filter);
-  }
-
-  #referrers(pull: Pull, entry: RegistryEntry, what: What & { kind: 'referrers' }): ListQuestion {
+  async #referrers(pull: Pull, { entry, admission }: Admitted, what: What & { kind: 'referrers' }): Promise<Reply> {
     const isKnown = () => this.#access.knows(entry, pull.target, what.digest);
-    return referrersQuestion({ upstream: this.#upstream, manifests: this.#byTag, isKnown }, pull, entry, what);
+    const from = { upstream: this.#upstream, manifests: this.#byTag, isKnown };
+    const reply = await this.#list(pull, entry, referrersQuestion(from, pull, entry, what));
+    await tellReferrers(admission, reply, pull, entry);
+    return reply;
   }
 
   async #list(pull: Pull, entry: RegistryEntry, question: ListQuestion): Promise<Reply> {
@@ -291,18 +300,26 @@ class Core implements ManagedProxyCore {
     return reply;
   }
 
-  #manifest(pull: Pull, entry: RegistryEntry, reference: Reference): Promise<Reply> | Reply {
+  #manifest(pull: Pull, { entry, admission }: Admitted, reference: Reference): Promise<Reply> | Reply {
     const { target } = pull;
     const found =
       reference.kind === 'tag'
         ? this.#byTagNow(pull, entry, reference.tag)
         : this.#byDigestNow(pull, entry, reference.digest);
     return andThen(found, (known) => {
-      if (reference.kind === 'tag')
-        this.#policy?.admitTagged(target, reference.tag, known.manifest.digest, pull.audience);
+      const { manifest } = known;
+      if (reference.kind === 'tag') admission?.tagged(reference.tag, manifest.digest);
       // Whoever has it asks for what it names the next moment.
-      return andThen(this.#fetcher.learnt(target, known.manifest), () => this.#render(pull, entry, known));
+      const learnt = andThen(this.#fetcher.learnt(target, manifest), () => tellParts(admission, manifest, pull, entry));
+      const shared = andThen(learnt, () => this.#shareSeen(target, admission));
+      return andThen(shared, () => this.#render(pull, entry, known));
     });
+  }
+
+  /** Only where something is judged by what was seen. */
+  #shareSeen(key: RepositoryKey, admission: Admission | null): MaybePromise<void> {
+    const isNeeded = admission?.dependsOnTags === true || this.#gate?.isOpen === false;
+    if (this.#share !== null && isNeeded) return shareSeen(this.#share, key);
   }
 
   #byTagNow({ target, method, client: asker, accept }: Pull, entry: RegistryEntry, tag: string): MaybePromise<Found> {

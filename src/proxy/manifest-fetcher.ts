@@ -248,6 +248,6 @@ export class ManifestFetcher {
 }
 
 /** What is part of a manifest; what it is about was there before it, and may be anything. */
-function partsIn(named: readonly NamedContent[]): Digest[] {
+export function partsIn(named: readonly NamedContent[]): Digest[] {
   return named.filter(({ isSubject }) => isSubject !== true).map(({ digest }) => digest);
 }

@@ -42,7 +42,7 @@ export async function unplug({ config, state, cache, passage }: Pluggable, signa
     history: seen,
   } = openPassage(
     config,
-    { table, history: { ...readers(history), record: async () => {}, dropBefore: async () => false } },
+    { table, fleet: null, history: { ...readers(history), record: async () => {}, dropBefore: async () => false } },
     { metrics: new Metrics(), log: silentLog(), lifecycle },
   );
   const kept = cache.untouched(signal);

@@ -1,6 +1,7 @@
+import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { ReloadReport } from '../../src/admin/contract.ts';
-import { allServe, everywhere, get, PROCESSES, statuses } from '../support/every-process.ts';
+import { allServe, CLIENTS, everywhere, get, PROCESSES, statuses } from '../support/every-process.ts';
 import { FakeRegistry, generated, MEDIA } from '../support/fake-registry/index.ts';
 import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
 import type { Received, SendOptions } from '../support/http-client.ts';
@@ -263,6 +264,123 @@ describe('users and networks', () => {
     expect((await ask(path)).status).toBe(200);
     expect((await ask(path, { headers: LOGIN() })).status).toBe(403);
     expect((await ask(path, { headers: { ...LOGIN(), 'x-forwarded-for': '192.0.2.1' } })).status).toBe(200);
+  });
+});
+
+describe('patterns that name tags', () => {
+  const RULES = ['docker.io/*', '!*:latest'];
+
+  test('a digest is no way around them, in any process, and costs its registry no request', async () => {
+    const name = 'library/pinned';
+    const of = image(hub, name, 'latest');
+    await rules();
+    // What tags stood for before the rule came is known, and opens nothing.
+    expect((await ask(`/v2/${name}/manifests/latest`)).digest).toBe(of.index.digest);
+    for (const { digest } of [of.index, of.child]) await ask(`/v2/${name}/manifests/${digest}`);
+    await ask(`/v2/${name}/blobs/${of.layer}`);
+    await rules(...RULES);
+    hub.log.clear();
+    const answers = await Promise.all(
+      doors(name, 'latest', of)
+        .filter(([, path]) => !path.includes('/tags/list'))
+        .map(([method, path, headers]) => ask(`/v2/${path}`, { method, headers })),
+    );
+    expect(statuses(answers)).toEqual([403]);
+    expect(statuses(await everywhere(gateway, `/v2/${name}/manifests/${of.child.digest}`))).toEqual([403]);
+    expect(statuses(await everywhere(gateway, `/v2/${name}/blobs/${of.layer}`))).toEqual([403]);
+    const { text } = await ask(`/v2/${name}/manifests/${of.index.digest}`);
+    expect(JSON.parse(text).errors[0].message).toContain('pull it by a tag that may pass first');
+    expect(hub.log.count()).toBe(0);
+  });
+
+  test('a tag that may pass opens what it stands for, down to the last layer and signature, in every process', async () => {
+    const name = 'library/tagged';
+    const of = image(hub, name, '1.0');
+    await rules(...RULES);
+    hub.log.clear();
+    expect((await ask(`/v2/${name}/manifests/${of.index.digest}`)).status).toBe(403);
+    expect(hub.log.count()).toBe(0);
+    // As containerd asks: the tag by HEAD, then everything by its digest, each of any process.
+    const head = await ask(`/v2/${name}/manifests/1.0`, { method: 'HEAD' });
+    expect(head.headers['docker-content-digest']).toBe(of.index.digest);
+    const given = async (path: string, digest: string) =>
+      expect((await everywhere(gateway, `/v2/${name}/${path}`)).map((answer) => answer.digest)).toEqual(
+        Array.from({ length: CLIENTS }, () => digest),
+      );
+    await given(`manifests/${of.index.digest}`, of.index.digest);
+    await given(`manifests/${of.child.digest}`, of.child.digest);
+    await given(`blobs/${of.config}`, of.config);
+    await given(`blobs/${of.layer}`, of.layer);
+    const list = JSON.parse((await ask(`/v2/${name}/referrers/${of.index.digest}`)).text);
+    expect(list.manifests.map(({ digest }: { digest: string }) => digest)).toEqual([of.signature.digest]);
+    await given(`manifests/${of.signature.digest}`, of.signature.digest);
+    await given(`blobs/${of.signature.layers[0]?.digest}`, of.signature.layers[0]?.digest ?? '');
+    const cosign = await ask(`/v2/${name}/manifests/${of.cosign}.sig`);
+    const [layer] = JSON.parse(cosign.text).layers;
+    await given(`blobs/${layer.digest}`, layer.digest);
+    // The same tag for other clients is another thing.
+    await rules(...RULES, { image: '!*:1.0', users: ['ci'] });
+    expect((await ask(`/v2/${name}/blobs/${of.layer}`)).status).toBe(200);
+    expect((await ask(`/v2/${name}/blobs/${of.layer}`, { headers: LOGIN() })).status).toBe(403);
+  });
+
+  test('what tags stood for is known after a start, while their registry is down', async () => {
+    const name = 'library/known';
+    const of = image(hub, name, '1.0');
+    await rules(...RULES);
+    await ask(`/v2/${name}/manifests/1.0`);
+    await ask(`/v2/${name}/manifests/${of.child.digest}`);
+    await ask(`/v2/${name}/blobs/${of.layer}`);
+    await gateway.stop();
+    await gateway.start();
+    await allServe(gateway);
+    hub.faults = () => ({ status: 500 });
+    hub.log.clear();
+    expect((await ask(`/v2/${name}/blobs/${of.layer}`)).digest).toBe(of.layer);
+    expect((await ask(`/v2/${name}/manifests/${of.child.digest}`)).digest).toBe(of.child.digest);
+    expect(hub.log.count()).toBe(0);
+  });
+
+  test('digests may be opened, and one of them refused, by its tag too', async () => {
+    const name = 'library/digests';
+    const [bad, good] = [image(hub, name, '1.0'), image(hub, name, '2.0')];
+    await rules(...RULES, '*@*', `!*@${bad.index.digest}`, `!*@${good.layer}`);
+    expect((await ask(`/v2/${name}/manifests/${good.index.digest}`)).status).toBe(200);
+    expect((await ask(`/v2/${name}/manifests/2.0`)).status).toBe(200);
+    expect((await ask(`/v2/${name}/manifests/latest`)).status).toBe(403);
+    hub.log.clear();
+    expect((await ask(`/v2/${name}/manifests/${bad.index.digest}`)).status).toBe(403);
+    expect((await ask(`/v2/${name}/blobs/${good.layer}`)).status).toBe(403);
+    expect(hub.log.count()).toBe(0);
+    const byTag = await ask(`/v2/${name}/manifests/1.0`);
+    expect([byTag.status, byTag.text.includes(bad.index.digest)]).toEqual([403, true]);
+    await rules('docker.io/*@*');
+    expect((await ask(`/v2/${name}/manifests/2.0`)).status).toBe(403);
+    expect((await ask(`/v2/${name}/manifests/${bad.index.digest}`)).status).toBe(200);
+  });
+});
+
+describe('commands of the operator', () => {
+  test('are held to the rules for all, through the running gateway and on its data directory at rest', async () => {
+    image(hub, 'library/saved', '1');
+    await rules('docker.io/library/saved', '!*:2', { image: '!*', users: ['ci'] }, { image: '*:2', users: ['ci'] });
+    hub.log.clear();
+    const save = (...images: string[]) => {
+      const file = join(gateway.dataDir, `saved-${++seed}.tar`);
+      return gateway.cli(['save', ...images, '--format', 'oci', '-o', file]);
+    };
+    const refused = async (name: string) => {
+      const { code, stderr } = await save(name);
+      expect([code, stderr]).toEqual([1, expect.stringContaining(`does not let docker.io/${name} through`)]);
+      expect(hub.log.count()).toBe(0);
+    };
+    for (const name of ['library/saved:2', 'library/other:1']) await refused(name);
+    expect(await save('library/saved:1')).toMatchObject({ code: 0 });
+    await gateway.stop();
+    hub.log.clear();
+    for (const name of ['library/saved:2', 'library/other:1']) await refused(name);
+    await gateway.start();
+    await allServe(gateway);
   });
 });
 

@@ -1,8 +1,8 @@
 import { contentId, type Digest, type RepositoryKey } from '../../src/oci/names.ts';
-import type { HistoryStore } from '../../src/policy/history-store.ts';
+import type { KnownTags } from '../../src/policy/image-policy.ts';
 
 /** What tags stand for and what manifests name, as a test says it. */
-export class MemoryTags implements Pick<HistoryStore, 'tagsNaming'> {
+export class MemoryTags implements KnownTags {
   /** Questions so far. */
   asked = 0;
   failing = false;
@@ -19,10 +19,10 @@ export class MemoryTags implements Pick<HistoryStore, 'tagsNaming'> {
     this.#parents.set(id, [...(this.#parents.get(id) ?? []), parent]);
   }
 
-  async tagsNaming(key: RepositoryKey, digest: Digest, limit: number): Promise<readonly string[]> {
+  async tagsNaming(key: RepositoryKey, digest: Digest): Promise<readonly string[]> {
     this.asked += 1;
     if (this.failing) throw new Error('the database is gone');
-    return [...this.of(key, digest)].slice(0, limit);
+    return [...this.of(key, digest)];
   }
 
   of(key: RepositoryKey, digest: Digest, seen = new Set<Digest>()): Set<string> {

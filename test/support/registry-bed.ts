@@ -4,7 +4,7 @@ import type { NamedCredentials } from '../../src/oci/credentials.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
 import { type Digest, parseDigest, parseReference, type Reference, type What } from '../../src/oci/names.ts';
 import { Cooldown } from '../../src/policy/cooldown.ts';
-import { ImageHistory, namesNeeded } from '../../src/policy/history.ts';
+import { ImageHistory } from '../../src/policy/history.ts';
 import type { HistoryStore } from '../../src/policy/history-store.ts';
 import { ImagePolicy } from '../../src/policy/image-policy.ts';
 import type { SharedDownloads } from '../../src/proxy/blob-fills.ts';
@@ -40,11 +40,9 @@ export interface BedOptions {
   readonly connections?: number;
   /** The gateways that it shares its downloads with. */
   readonly shared?: SharedDownloads;
-  /** Which images may pass. */
-  readonly policy?: ImagePolicy;
-  /** The same as rules, with a cooldown, and what was seen is remembered for them; left out: nothing is. */
+  /** Which images may pass, and how old they have to be; what was seen is remembered for them. Left out: all may, and nothing is. */
   readonly rules?: Partial<Config['policy']>;
-  /** Where that is remembered; left out: in memory. */
+  /** Where that is remembered, for other beds too; left out: in memory, for this one. */
   readonly history?: HistoryStore;
   /** Stands in front of the real one. */
   readonly wrapUpstream?: (upstream: Upstream) => Upstream;
@@ -113,7 +111,7 @@ export class RegistryBed {
   }
 
   #makeCore(metrics: Metrics): [ManagedProxyCore, ProxyCore] {
-    const { keepNothing, tagTtl = 60_000, staleFor = 7 * 86_400_000, shared, policy } = this.#options;
+    const { keepNothing, tagTtl = 60_000, staleFor = 7 * 86_400_000, shared } = this.#options;
     const { cache } = this.rig;
     const replies = repliesTally(metrics);
     const core = createProxyCore({
@@ -130,22 +128,20 @@ export class RegistryBed {
       now: () => this.clock,
       ...(shared === undefined ? {} : { shared }),
       ...this.#makePassage(),
-      ...(policy === undefined ? {} : { policy }),
     });
     return [core, new ManifestCache({ core, replies, rowName: (host) => host, now: () => this.clock })];
   }
 
-  #makePassage(): Pick<ProxyCoreOptions, 'history' | 'policy' | 'cooldown'> {
+  #makePassage(): Pick<ProxyCoreOptions, 'history' | 'policy' | 'cooldown' | 'share'> {
     if (this.#options.rules === undefined) return {};
     const now = () => this.clock;
-    const needsNames = () => namesNeeded(this.#policy);
+    const needsNames = (): boolean => policy.needsTags || cooldown.isOn;
     const history = new ImageHistory({ store: this.#historyStore, needsNames, log: silentLog(), now });
+    const policy = new ImagePolicy({ rules: this.#policy.images, history });
+    const cooldown = new Cooldown({ history, config: this.#policy, now });
     this.history = history;
-    return {
-      history,
-      policy: new ImagePolicy({ rules: this.#policy.images, history }),
-      cooldown: new Cooldown({ history, config: this.#policy, now }),
-    };
+    const shares = this.#options.history !== undefined;
+    return { history, policy, cooldown, ...(shares ? { share: (key) => history.settled(key) } : {}) };
   }
 
   static async start(options: BedOptions): Promise<RegistryBed> {

@@ -1,6 +1,6 @@
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { Digest } from '../../../src/oci/names.ts';
-import { ImageHistory, namesNeeded } from '../../../src/policy/history.ts';
+import { ImageHistory } from '../../../src/policy/history.ts';
 import type { HistoryStore, Sightings } from '../../../src/policy/history-store.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { contentOf } from '../../support/cache-rig.ts';
@@ -136,13 +136,4 @@ describe('ImageHistory', () => {
     one.now += 10_000;
     expect(await one.history.firstSeen(APP, A)).toBe(1_000_000);
   });
-});
-
-test('names are needed by a cooldown, and by patterns of tags', () => {
-  const rule = (pattern: string) => ({ pattern, allows: false, users: [], networks: [] });
-  expect(namesNeeded({ cooldown: null, images: [rule('localhost:5000/app'), rule('docker.io/library/*')] })).toBe(
-    false,
-  );
-  expect(namesNeeded({ cooldown: 1, images: [] })).toBe(true);
-  expect(namesNeeded({ cooldown: null, images: [rule('docker.io/library/*'), rule('*:latest')] })).toBe(true);
 });

@@ -135,12 +135,15 @@ describe('patterns', () => {
     expect(await passes({ ...NGINX, what: { kind: 'tags' } })).toBe(expected);
   });
 
-  test('say which tags of a list are shown', () => {
-    const filter = (...rules: string[]) => make(rules).policy.tagsFilter(NGINX);
-    expect(filter()).toBeNull();
-    expect(filter('docker.io/*')).toBeNull();
-    expect(filter('quay.io/*:1', 'docker.io/*')).toBeNull();
-    expect(filter('docker.io/*', '!*:latest', '*:1')).toEqual({
+  test('say which tags of a list are shown', async () => {
+    const filter = async (...rules: string[]) => {
+      const admission = await make(rules).policy.admit({ ...NGINX, what: { kind: 'tags' } });
+      return admission?.tagsFilter ?? null;
+    };
+    expect(await filter()).toBeNull();
+    expect(await filter('docker.io/*')).toBeNull();
+    expect(await filter('quay.io/*:1', 'docker.io/*')).toBeNull();
+    expect(await filter('docker.io/*', '!*:latest', '*:1')).toEqual({
       rules: [
         { tag: '1', allows: true },
         { tag: 'latest', allows: false },
@@ -179,7 +182,7 @@ describe('digests whose tags decide', () => {
     history.tag(NGINX, '1.25', A);
     expect(await passes(of)).toBe(true);
     expect(history.asked).toBe(3);
-    expect(policy.admit(of)).toBeUndefined();
+    expect(policy.admit(of)).not.toBeInstanceOf(Promise);
     expect(history.asked).toBe(3);
     policy.reconfigure({ policy: { images: parseImageRules(['*', '!*:1.*']) } });
     expect(await passes(of)).toBe(false);
@@ -195,12 +198,42 @@ describe('digests whose tags decide', () => {
     expect(await passes(of, anna)).toBe(true);
   });
 
-  test('a digest that is refused is refused by its tag, too', () => {
-    const { policy } = make(['*', `!*@${A}`]);
-    expect(() => policy.admitTagged(NGINX, '1.25', B)).not.toThrow();
-    expect(() => policy.admitTagged(NGINX, '1.25', A)).toThrow('does not let');
-    const later = make([`!*@${A}`, '*:1.25']).policy;
-    expect(() => later.admitTagged(NGINX, '1.25', A)).not.toThrow();
+  test('a digest that is refused is refused by its tag, too', async () => {
+    const of = target('docker.io/library/nginx:1.25');
+    const admission = await make(['*', `!*@${A}`]).policy.admit(of);
+    expect(() => admission?.tagged('1.25', B)).not.toThrow();
+    expect(() => admission?.tagged('1.25', A)).toThrow('does not let');
+    const later = await make([`!*@${A}`, '*:1.25']).policy.admit(of);
+    expect(later).not.toBeNull();
+    expect(() => later?.tagged('1.25', A)).not.toThrow();
+  });
+
+  test('what is about to be given opens what it names, without a question, for the same audience and under the same rules', async () => {
+    const { policy, passes, history } = make(['*', { image: '!*:latest', users: ['ci'] }, '!*:nightly']);
+    const admission = await policy.admit(target('docker.io/library/nginx:1.25'));
+    if (admission === null) throw new Error('not admitted');
+    expect(admission.wantsParts(A)).toBe(true);
+    admission.gives(A, null);
+    expect(admission.wantsParts(A)).toBe(true);
+    admission.gives(A, [B]);
+    expect(admission.wantsParts(A)).toBe(false);
+    admission.givesWith([C]);
+    for (const one of [A, B, C]) expect(await passes(target(`docker.io/library/nginx@${one}`))).toBe(true);
+    expect(history.asked).toBe(0);
+    expect(await passes(target(`docker.io/library/redis@${B}`))).toBe(false);
+    expect(await passes(target(`docker.io/library/nginx@${B}`), policy.audience('ci', '192.0.2.1'))).toBe(false);
+    // What was admitted before a change opens nothing after it.
+    policy.reconfigure({ policy: { images: parseImageRules(['*', '!*:1.25']) } });
+    admission.gives(A, [D]);
+    for (const one of [A, B, C, D]) expect(await passes(target(`docker.io/library/nginx@${one}`))).toBe(false);
+  });
+
+  test('where patterns name digests, each is judged by itself', async () => {
+    const { policy, passes } = make(['*', '!*:latest', `!*@${B}`]);
+    const admission = await policy.admit(target('docker.io/library/nginx:1.25'));
+    admission?.gives(A, [B]);
+    expect(admission?.wantsParts(A)).toBe(false);
+    expect(await passes(target(`docker.io/library/nginx@${B}`))).toBe(false);
   });
 
   test('what belongs to an image that passes, passes: its signature, and what the signature names', async () => {
@@ -307,6 +340,13 @@ describe('clients', () => {
     const other = make(['*', { image: '!*', users: ['anna'] }]).policy;
     expect(other.mayPassForSomebody(NGINX, A)).toBe(true);
   });
+});
+
+test('what manifests name has to be known where a pattern names tags', () => {
+  const needs = (...rules: string[]) => make(rules).policy.needsTags;
+  expect(needs()).toBe(false);
+  expect(needs('localhost:5000/app', 'docker.io/library/*', '*@sha256:*')).toBe(false);
+  expect(needs('docker.io/library/*', '!*:latest')).toBe(true);
 });
 
 test('refusals are told with the image and with what decided', async () => {
