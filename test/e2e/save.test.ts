@@ -120,6 +120,9 @@ describeWith([...BED_NEEDS, 'dockerd', 'podman', 'containerd', 'ctr', 'bash'], '
       await daemon.docker('image', 'rm', '--force', ...Object.keys(IMAGES));
       expect((await daemon.docker('image', 'ls', '--quiet')).stdout).toBe('');
       const save = `'${process.execPath}' '${MAIN}' --config '${bed.gateway.configFile}' save ${Object.keys(IMAGES).join(' ')} -o -`;
+      const left = await bed.run('bash', '-c', `${save} | head -c 1000 > /dev/null; exit "\${PIPESTATUS[0]}"`);
+      expect(left.code, left.stderr).toBe(1);
+      expect(left.stderr).not.toMatch(/EPIPE|unexpected/);
       const script = `${save} | '${programPath('docker')}' --host '${daemon.host}' load`;
       const piped = await bed.run('bash', '-o', 'pipefail', '-c', script);
       expect(piped.code, piped.stderr).toBe(0);
