@@ -81,7 +81,7 @@ export function registryCommands(session: Session, exit: Exit): Command {
           row.budgets.map((budget) => {
             const cell = leftOf(budget);
             const whom = budget.account ?? 'this address';
-            return `${typeof cell === 'string' ? cell : cell.text} (${whom}, ${budget.endpoint}; more at ${formatWhen(budget.refillsAt)})`;
+            return `${typeof cell === 'string' ? cell : cell.text} (${whom}, ${budget.endpoint}; more ${formatWhen(budget.refillsAt)})`;
           }),
         ],
         ['proxy', row.proxy ?? 'none of its own'],

@@ -150,7 +150,7 @@ function fills(output: Output, { fills: running }: StatusReport): void {
 }
 
 function budgets(output: Output, { budgets: rows }: StatusReport): void {
-  table(output, 'what registries allow', ['registry', 'whom', 'left', 'more at'], rows, (row) => [
+  table(output, 'what registries allow', ['registry', 'whom', 'left', 'more'], rows, (row) => [
     row.registry,
     row.account ?? 'this address',
     leftOf(row),

@@ -10,7 +10,8 @@ const UNSAID_WINDOW_MS = 60_000;
 const SCARCE_WINDOW_MS = 10 * 60_000;
 /**
  * The share of a limit that is kept for images of which nothing is here, while tags that have moved are answered from what is kept: an image that a
- * job cannot have stops the job, one that is some hours old rarely does. Half, since neither side is known beforehand, and each has as much then.
+ * job cannot have stops the job, one that is some hours old rarely does. Half, since neither side is known beforehand, and each has as much then; less
+ * and less towards the end of the window, with which whatever is left is lost.
  */
 const RESERVE = 0.5;
 /** For how long pulls are set aside for what a client asks next: it has an index in hand, and asks for the manifest of its platform at once. */
@@ -219,8 +220,13 @@ export class Budget {
     }
     const free = this.#remaining - this.#underWay - aside;
     if (free < pulls) return this.#error('used up', this.#remaining > 0 ? UNDER_WAY_S : undefined);
-    const reserve = sparing && this.isScarce ? Math.ceil(RESERVE * (this.#limit ?? this.#remaining)) : 0;
-    return free < reserve + pulls ? this.#error('reserved') : null;
+    return sparing && free < this.#reserve() + pulls ? this.#error('reserved') : null;
+  }
+
+  #reserve(): number {
+    if (!this.isScarce || this.#window === null) return 0;
+    const left = Math.min(1, (this.#endsAt - this.#now()) / this.#window);
+    return Math.ceil(RESERVE * left * (this.#limit ?? this.#remaining));
   }
 
   #error(kind: Spent['kind'], retryAfter?: number): BudgetError {

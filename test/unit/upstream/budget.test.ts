@@ -173,6 +173,16 @@ describe('a budget of pulls', () => {
     for (let i = 0; i < 50; i++) await budget.take(NEW, signal);
   });
 
+  it('keeps less towards the end of the window, with which what is left is lost', async () => {
+    const { budget, clock } = bed();
+    budget.heard(said(40), 0);
+    clock.at = HOUR;
+    expect(await verdictOf(budget.take(MOVED, signal))).toEqual(['reserved', 5 * 3600]);
+    clock.at = 3 * HOUR;
+    for (let i = 0; i < 15; i++) await budget.take(MOVED, signal);
+    expect(await verdictOf(budget.take(MOVED, signal))).toEqual(['reserved', 3 * 3600]);
+  });
+
   it('sets pulls aside for what an index names, and for nobody else', async () => {
     const { budget, clock } = bed();
     budget.heard(said(3), 0);
