@@ -142,12 +142,17 @@ describeWith(POSTGRES, 'PostgreSQL in trouble', () => {
     const { aliases, challenges } = await openNode(url);
     await put(aliases, 'quay.io');
     await challenges.put({ type: 'tls-alpn-01', host: 'a', chain: 'the chain', key: 'the key', expiresAt: 2e12 });
+    const named = [{ name: 'a', id: 2, for: ['team/*'], username: 'alice', password: 'rather secret' }];
+    const { version } = await aliases.load();
+    expect(await aliases.apply({ putRegistries: [{ ...registry('ghcr.io'), named }] }, version)).not.toBeNull();
     const dump = await server.query(
-      'SELECT registries::text FROM registries; SELECT acme_challenges::text FROM acme_challenges',
+      `SELECT registries::text FROM registries; SELECT registry_credentials::text FROM registry_credentials;
+       SELECT acme_challenges::text FROM acme_challenges`,
       url,
     );
-    expect(dump).toHaveLength(2);
-    expect(dump.join()).not.toMatch(/quite secret|the key/);
+    expect(dump).toHaveLength(4);
+    expect(dump.join()).toContain('alice');
+    expect(dump.join()).not.toMatch(/(quite|rather) secret|the key/);
   });
 
   describe('passwords', () => {

@@ -270,6 +270,43 @@ describe('aliases and registries', () => {
     });
   });
 
+  test('credentials for some repositories are set, shown without passwords, moved and removed', async () => {
+    const host = 'owners.example';
+    const set = (...args: string[]) => cli(['registry', 'set', host, '--no-check', ...args], { stdin: 's3cret\n' });
+    const login = ['--username', 'bob', '--password-stdin'];
+    const named = async () => (await json(`registry show ${host} --json`)).named;
+    expect((await set('--for', 'team/*', ...login)).err).toContain('--credential');
+    expect((await set('--credential', 'a', ...login)).err).toContain('no repositories');
+    expect((await set('--credential', 'a', '--for', 'team/*')).err).toContain('no user name');
+    expect((await set('--credential', 'a')).err).toContain('what is to change');
+    const done = await set('--credential', 'a', '--for', 'team/*', '--for', 'partner/app', ...login);
+    expect(done).toMatchObject({
+      code: 0,
+      out: expect.stringContaining('team/*, partner/app are asked for as bob (a)'),
+    });
+    expect(await named()).toEqual([{ name: 'a', for: ['team/*', 'partner/app'], username: 'bob' }]);
+    expect(await json(`registry show ${host} --json`)).toMatchObject({ credentials: false });
+    expect(await set('--credential', 'b', '--for', 'team/*', ...login)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('is what the credentials a are for'),
+    });
+    expect((await set('--credential', 'b', '--for', 'team/app', ...login)).code).toBe(0);
+    expect((await set('--credential', 'a', '--for', 'other/*')).code).toBe(0);
+    expect((await cli(`registry show ${host}`)).out).toMatch(/other\/\*: a \(user bob\)\n +team\/app: b \(user bob\)/);
+    for (const line of ['registry ls', `registry show ${host} --json`, 'registry ls --json', 'alias export']) {
+      expect((await cli(line)).out).not.toContain('s3cret');
+    }
+    expect(await set('--credential', 'c', '--username', '')).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('it has a, b'),
+    });
+    expect((await set('--credential', 'a', '--username', '')).out).toContain('no credentials a any more');
+    expect(await named()).toEqual([{ name: 'b', for: ['team/app'], username: 'bob' }]);
+    // What is imported keeps what an export leaves out.
+    expect((await cli('alias import -', { stdin: (await cli('alias export')).out })).code).toBe(0);
+    expect(await named()).toHaveLength(1);
+  });
+
   test('a key file of several lines is taken as a password; realms are set, replaced, exported and removed', async () => {
     const stdin = '{\n  "type": "service_account",\n  "private_key": "-----BEGIN\\n"\n}\n';
     const set =
