@@ -44,6 +44,9 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
       { input: PASSWORD },
     );
     await gateway.ok('user', 'add', 'ci', '--expires', '90d');
+    // It cannot be had, and is kept with the reason.
+    const warmed = await gateway.cli(['warm', 'registry.corp.example/app:1', '--pin', '--schedule', '0 3 1 1 *']);
+    expect(warmed.code).toBe(1);
   });
   afterAll(async () => {
     await gateway?.close();
@@ -56,6 +59,7 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     table: await gateway.ok('alias', 'export'),
     registries: JSON.parse(await gateway.ok('registry', 'ls', '--json')),
     users: JSON.parse(await gateway.ok('user', 'ls', '--json')),
+    warm: JSON.parse(await gateway.ok('warm', 'ls', '--json')),
   });
   const sealed = async (column: string) => {
     const found = SEALED_COLUMNS.find((one) => one.column === column);
