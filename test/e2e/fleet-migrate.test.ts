@@ -79,7 +79,7 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     await gateway.stop();
     const local = new Database(join(gateway.dataDir, 'gateway.db'));
     local.prepare("INSERT INTO objects VALUES (?, 'blob', 42, 1764000000123, NULL)").run(DIGEST);
-    local.prepare("INSERT INTO object_givers VALUES (?, 'quay.io', 'org/app', 1)").run(DIGEST);
+    local.prepare("INSERT INTO object_givers (digest, registry, repository, open) VALUES (?, 'quay.io', 'org/app', 1)").run(DIGEST);
     local.close();
     const moved = JSON.parse(await gateway.ok('migrate', '--to', url, '--json'));
     expect(moved).toMatchObject({ from: gateway.dataDir, users: 1 });
