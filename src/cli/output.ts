@@ -133,7 +133,9 @@ export class Output {
   /** What is worth knowing but is no result. */
   note(text: string): void {
     this.#clearBar();
-    this.#stderr.write(`gateway: ${text}\n`);
+    const line = `gateway: ${text}\n`;
+    if (this.#bars === null) this.#stderr.write(line);
+    else this.#bars.above(line);
   }
 
   /** `gateway: <what happened>`, and what to do next on a line of its own; as JSON too where that was asked for. */

@@ -10,6 +10,7 @@ import type { ArchiveLayout } from '../images/save/members.ts';
 import type { ArchiveFormat, SaveRequest } from '../images/save/selected-image.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { formatBytes } from '../kit/text.ts';
+import type { Bars } from './bars.ts';
 import { imagesGiven } from './images.ts';
 import { collect, type Exit, type Session } from './session.ts';
 
@@ -139,9 +140,10 @@ async function write(writing: Writing): Promise<ArchivePlan & { readonly length:
   const plan = await planArchive(source, request, signal);
   for (const note of plan.notes) output.note(note);
   const layout = await layOut(plan.members);
-  const to = (target: ArchiveTarget, from: ArchivePoint) => {
-    const onProgress = teller(writing, plan, layout);
-    return writeArchive({ layout, source, target, from, signal, onProgress });
+  const to = async (target: ArchiveTarget, from: ArchivePoint) => {
+    const bars = await output.bars();
+    const onProgress = teller(writing, plan, layout, bars);
+    await writeArchive({ layout, source, target, from, signal, onProgress }).finally(() => bars?.end());
   };
   if (file === null) {
     await to({ rewinds: false, write: (bytes) => output.bytes(bytes) }, BEGINNING);
@@ -178,11 +180,12 @@ async function tellRoom(output: Session['output'], file: string, wanted: number)
     output.note(`${formatBytes(wanted)} are to be written, and the disk has room for ${formatBytes(room)}`);
 }
 
-/** A bar on a terminal, and a line for each blob. */
+/** Bars on a terminal, for the whole and the blob that is written, and a line for each blob. */
 function teller(
   { session: { output }, file, options }: Writing,
   { images }: ArchivePlan,
   { pieces, length }: ArchiveLayout,
+  bars: Bars | null,
 ): (progress: ArchiveProgress) => void {
   const total = pieces.filter((piece) => 'member' in piece).length;
   const say = (text: string): void => (file === null ? output.note(text) : output.step('blob', text));
@@ -192,8 +195,11 @@ function teller(
   return ({ member, memberDone, done }) => {
     if (member === null) return;
     const { image, label, blob } = member;
-    output.progress(`${formatBytes(done)} of ${formatBytes(length)}  ${image.text} ${label}`, done, length);
+    const name = `${image.text} ${label}`;
+    bars?.set('in all', done, length);
+    bars?.set(name, memberDone, blob.size);
     if (memberDone < blob.size) return;
-    say(`${image.text} ${label}, ${formatBytes(blob.size)}`);
+    bars?.done(name);
+    say(`${name}, ${formatBytes(blob.size)}`);
   };
 }

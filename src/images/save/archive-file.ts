@@ -98,7 +98,7 @@ export class ArchiveFile implements ArchiveTarget {
 }
 
 /** Beside the file, so that it is on the same disk. */
-export function partialPath(path: string): string {
+function partialPath(path: string): string {
   return `${path}.partial`;
 }
 
