@@ -1,5 +1,8 @@
 import { randomInt } from 'node:crypto';
-import { describe, expect, test } from 'vitest';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
 import type { RegistryEntry } from '../../../src/aliases/table.ts';
 import { Facts } from '../../../src/cache/facts.ts';
 import type { CacheIndex } from '../../../src/cache/index-port.ts';
@@ -12,6 +15,9 @@ import { openDatabase } from '../../../src/sqlite/database.ts';
 import { cacheMigrations } from '../../../src/sqlite/migrations/cache.ts';
 import { digestOf } from '../../conformance/cache-index.ts';
 import { MemoryCacheIndex } from '../../support/memory-cache-index.ts';
+
+const home = mkdtempSync(join(tmpdir(), 'credentials-model-'));
+afterAll(() => rmSync(home, { recursive: true, force: true }));
 
 const STEPS = 4_000;
 const SEED = Number(process.env.GATEWAY_TEST_SEED ?? randomInt(2 ** 31));
@@ -42,7 +48,10 @@ interface Opened {
 
 describe.each<[string, () => CacheIndex]>([
   ['memory', () => new MemoryCacheIndex()],
-  ['SQLite', () => new SqliteCacheIndex(openDatabase(':memory:', cacheMigrations, { durability: 'normal' }))],
+  [
+    'SQLite',
+    () => new SqliteCacheIndex(openDatabase(join(home, 'cache.db'), cacheMigrations, { durability: 'normal' })),
+  ],
 ])('over the index in %s', (_, open) => {
   test(`no byte that only one account opened goes through a repository of another, in ${STEPS} steps of seed ${SEED}`, () => {
     const dice = random(SEED);
