@@ -17,6 +17,7 @@ const SECTIONS: Readonly<Record<string, string>> = {
   'What may pass': '哪些镜像可以通过',
   Cooldown: '冷却期',
   'When a registry limits pulls': '当仓库限制拉取次数时',
+  'Private images of several owners': '多个所有者的私有镜像',
   'DNS-01': '用 DNS-01 证明域名',
   Commands: '命令',
   'Before a roll-out or an outage': '上线或断网之前',
