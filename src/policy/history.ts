@@ -60,7 +60,6 @@ export class ImageHistory {
   readonly #told = new LRUCache<string, number>({ max: REMEMBERED });
   readonly #toldNames = new LRUCache<string, number>({ max: REMEMBERED });
   readonly #firsts = new LRUCache<string, Read<number | null>>({ max: REMEMBERED });
-  readonly #tagsOf = new LRUCache<string, Read<readonly string[]>>({ max: REMEMBERED });
   #pending = new Pending();
   readonly #writing = new Mutex();
   #writes = 0;
@@ -150,8 +149,9 @@ export class ImageHistory {
    * @throws the store's errors
    */
   async tagsNaming(key: RepositoryKey, digest: Digest): Promise<readonly string[]> {
-    const read = () => this.#store.tagsNaming(key, digest, MAX_TAGS);
-    return await this.#read(key, this.#tagsOf, contentId(key, digest), read);
+    await this.#settle(key);
+    // Never an answer of a moment ago: a tag that another gateway has just seen opens what a client asks this one for.
+    return await this.#store.tagsNaming(key, digest, MAX_TAGS);
   }
 
   /** What a tag stood for, the newest first; see `HistoryStore.spans`. @throws the store's errors */

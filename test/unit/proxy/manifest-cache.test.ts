@@ -170,6 +170,9 @@ describe('a manifest’s reply', () => {
     const questions = [
       pull(),
       pull({ authenticated: true }),
+      pull({ audience: 'rules.1' }),
+      pull({ audience: 'rules.0' }),
+      pull({ audience: 'rules.1', authenticated: true }),
       pull({ accept: undefined }),
       pull({ accept: DOCKER_MANIFEST }),
       pull({ accept: 'application/xml' }),
