@@ -78,11 +78,12 @@ export function registryCommands(session: Session, exit: Exit): Command {
         ],
         [
           'allows',
-          row.budgets.map((budget) => {
-            const cell = leftOf(budget);
-            const whom = budget.account ?? 'this address';
-            return `${typeof cell === 'string' ? cell : cell.text} (${whom}, ${budget.endpoint}; more ${formatWhen(budget.refillsAt)})`;
-          }),
+          row.budgets.length === 0
+            ? 'no limit is known'
+            : row.budgets.map((budget) => {
+                const whom = budget.account ?? 'this address';
+                return `${leftOf(budget).text} (${whom}, ${budget.endpoint}; more ${formatWhen(budget.refillsAt)})`;
+              }),
         ],
         ['proxy', row.proxy ?? 'none of its own'],
         ['credentials', row.credentials ? 'yes' : 'none'],

@@ -159,7 +159,7 @@ function budgets(output: Output, { budgets: rows }: StatusReport): void {
 }
 
 /** `76 of 100 pulls in 6 h`; what rests stands out. */
-export function leftOf({ kind, limit, remaining, windowSeconds, restingUntil }: BudgetRow): Cell {
+export function leftOf({ kind, limit, remaining, windowSeconds, restingUntil }: BudgetRow): Exclude<Cell, string> {
   if (kind === 'abuse') return { text: 'nothing: it wants no requests', tone: 'bad' };
   const whole = limit === null ? '' : ` of ${limit}`;
   const span = windowSeconds === null ? '' : ` in ${formatSpan(windowSeconds * 1000)}`;
