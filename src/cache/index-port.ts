@@ -1,6 +1,5 @@
 import type { CredentialId } from '../oci/credentials.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
-import type { ObjectKind } from './object-index.ts';
 
 /** A blob that is complete in the cache. Times are ms since 1970. */
 export interface BlobRow {
@@ -129,7 +128,7 @@ export interface ListIndex {
 /** Content that is kept here and is to be put into a shared store, as this repository gave it. */
 export interface UploadRow {
   readonly digest: Digest;
-  readonly kind: ObjectKind;
+  readonly kind: 'blob' | 'manifest';
   readonly repository: RepositoryKey;
 }
 
