@@ -1,7 +1,8 @@
 import { LRUCache } from 'lru-cache';
 import { steadyNow } from '../kit/time.ts';
+import type { Shown } from '../oci/credentials.ts';
 import { contentId, type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
-import type { CacheIndex, Fact, Givers, KnownFact, RegistryCredential, Shown } from './index-port.ts';
+import type { CacheIndex, Fact, Givers, KnownFact, RegistryCredential } from './index-port.ts';
 
 /**
  * What repositories said and gave, as the proxy core keeps it. Every answer is synchronous. What follows from it for a client is decided by

@@ -1,4 +1,4 @@
-import type { CredentialId } from '../oci/credentials.ts';
+import type { CredentialId, Shown } from '../oci/credentials.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
 
 /** A blob that is complete in the cache. Times are ms since 1970. */
@@ -19,9 +19,6 @@ export type NewBlob = Omit<UsedBlob, 'checkedAt'>;
 
 /** What the scrub walks over. */
 export type Scrubbed = 'blobs' | 'manifests';
-
-/** How far a proof reaches: what was shown without credentials, to anyone, or only to these credentials of the operator's. */
-export type Shown = 'anyone' | CredentialId;
 
 /** Credentials of one registry. */
 export interface RegistryCredential {

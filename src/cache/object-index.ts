@@ -1,6 +1,6 @@
 import type { Fence } from '../kit/locks.ts';
+import type { Shown } from '../oci/credentials.ts';
 import type { Digest, RepositoryKey } from '../oci/names.ts';
-import type { Shown } from './index-port.ts';
 
 export type ObjectKind = 'blob' | 'manifest';
 

@@ -17,6 +17,9 @@ export type CredentialId = number;
 /** Of the credentials that a registry has for every repository without others. */
 export const DEFAULT_CREDENTIAL: CredentialId = 1;
 
+/** How far a proof of what a registry holds reaches: what was shown without credentials, to anyone, or only to these credentials of the operator's. */
+export type Shown = 'anyone' | CredentialId;
+
 /** Credentials for some repositories of a registry: another owner's account. */
 export interface NamedCredentials extends Credentials {
   /** As the operator calls them; unique in the registry. */

@@ -1,7 +1,7 @@
 import type { RegistryEntry } from '../aliases/table.ts';
-import type { Shown } from '../cache/index-port.ts';
 import type { KeptList, ListStore } from '../cache/list-store.ts';
 import { elapsed } from '../kit/time.ts';
+import type { Shown } from '../oci/credentials.ts';
 import { type RepositoryKey, repositoryId } from '../oci/names.ts';
 import { rowOf } from '../upstream/upstream.ts';
 import type { ListAnswer, ListQuestion } from './lists.ts';

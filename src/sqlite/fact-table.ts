@@ -1,7 +1,7 @@
 import type { Statement } from 'better-sqlite3';
 import { LRUCache } from 'lru-cache';
-import type { Fact, Givers, KnownFact, RegistryCredential, Shown } from '../cache/index-port.ts';
-import { type CredentialId, DEFAULT_CREDENTIAL } from '../oci/credentials.ts';
+import type { Fact, Givers, KnownFact, RegistryCredential } from '../cache/index-port.ts';
+import { type CredentialId, DEFAULT_CREDENTIAL, type Shown } from '../oci/credentials.ts';
 import { type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import { type Database, prepareAll } from './database.ts';
 import { toBytes } from './digest-bytes.ts';

@@ -12,12 +12,12 @@ import type {
   NewManifest,
   RegistryCredential,
   Scrubbed,
-  Shown,
   TagPlace,
   TagRow,
   UsedBlob,
 } from '../../src/cache/index-port.ts';
 import { steadyNow } from '../../src/kit/time.ts';
+import type { Shown } from '../../src/oci/credentials.ts';
 import { type Digest, type RepositoryKey, repositoryId } from '../../src/oci/names.ts';
 import { MemoryLists } from './memory-lists.ts';
 import { MemoryPins } from './memory-pins.ts';

@@ -1,7 +1,8 @@
 import { registryOf } from '../../aliases/lookup.ts';
 import type { TableSnapshot } from '../../aliases/table.ts';
-import type { Fact, Shown } from '../../cache/index-port.ts';
+import type { Fact } from '../../cache/index-port.ts';
 import type { Intake } from '../../cache/intake.ts';
+import type { Shown } from '../../oci/credentials.ts';
 import { readDocument } from '../../oci/document-reader.ts';
 import type { NamedContent } from '../../oci/documents.ts';
 import { manifestTypeOf } from '../../oci/documents.ts';
