@@ -104,6 +104,7 @@ describe('a registry that cannot be connected to', () => {
       {
         wrapUpstream: (upstream) => ({
           ...upstream,
+          countsPulls: (key) => upstream.countsPulls(key),
           manifest: (...args) => (out ? new Promise(() => {}) : upstream.manifest(...args)),
           outOfReach: () => out,
           close: () => upstream.close(),
