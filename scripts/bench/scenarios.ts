@@ -8,6 +8,7 @@ import { fleet } from './scenarios/fleet.ts';
 import { handshakes } from './scenarios/handshakes.ts';
 import { indexCost } from './scenarios/index-cost.ts';
 import { memory } from './scenarios/memory.ts';
+import { prefetch } from './scenarios/prefetch.ts';
 import { rangeStorms } from './scenarios/range-storms.ts';
 import { single } from './scenarios/single.ts';
 import { coldOverSlowLink } from './scenarios/slow-link.ts';
@@ -34,6 +35,7 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   14: coldOverBadLink,
   fairness,
   fleet,
+  prefetch,
   single,
   15: smallMachine,
   slow: coldOverSlowLink,

@@ -80,10 +80,15 @@ export class ClientAllowance implements FillAllowance {
   }
 
   begin(client: string): boolean {
-    const fills = this.#fills.get(client) ?? 0;
-    if (fills >= MAX_FILLS || this.#spentBy(client) >= BYTES_AN_HOUR || !this.#mayFetch(client)) return false;
-    this.#fills.set(client, fills + 1);
+    if (!this.allows(client)) return false;
+    this.#fills.set(client, (this.#fills.get(client) ?? 0) + 1);
     return true;
+  }
+
+  /** Whether `begin` would return true now. */
+  allows(client: string): boolean {
+    const fills = this.#fills.get(client) ?? 0;
+    return fills < MAX_FILLS && this.#spentBy(client) < BYTES_AN_HOUR && this.#mayFetch(client);
   }
 
   fetched(client: string, bytes: number): boolean {

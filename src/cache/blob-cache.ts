@@ -24,6 +24,8 @@ export interface FillOptions {
   readonly known?: boolean;
   /** As a manifest of the repository says it. */
   readonly expectedSize?: number | undefined;
+  /** Called when it has ended, whichever way. Not where the call joins a fill that runs. */
+  readonly ended?: (() => void) | undefined;
   /** Called when the registry's GET has brought the bytes and their digest has proved right. */
   readonly gave?: () => void;
   /** Called when the registry's GET has brought what is not the blob. */
@@ -42,6 +44,10 @@ export interface BlobCache {
    * The caller then streams it through (`upstream.openBlob`).
    */
   accepts(key: FillKey): boolean;
+  /** Whether the blob is here, or is just being brought, as far as the index knows; no use of it is counted. */
+  isHere(key: FillKey): boolean;
+  /** Whether a fill that this client begins would go on while nobody reads it. */
+  mayFillAhead(client: string): boolean;
   /** The whole, verified blob; null where it is not here (a file that is missing or cut short is dropped and counts as not here). */
   kept(digest: Digest): BlobHandle | null;
   /** The blob as this registry is just bringing it; null where no fill of it runs. It is in this client's turn from now on, too. */

@@ -78,6 +78,7 @@ export class Cache implements BlobCache {
   readonly #eviction: Eviction;
   readonly #openBlobs = new OpenBlobs();
   readonly #fills: RunningFills;
+  readonly #allowance: ClientAllowance;
   readonly #shared: SharedStore | null;
   readonly #maintenance: Maintenance;
   readonly #newScrub: (period: number) => Scrub;
@@ -118,6 +119,7 @@ export class Cache implements BlobCache {
     });
     this.#counters = new CacheCounters(index, metrics);
     this.#shared = this.#createShared(options.shared ?? null);
+    this.#allowance = new ClientAllowance({ mayFetch: (client) => options.clients?.mayFetch(client) ?? true });
     this.#eviction = this.#createEviction();
     this.#fills = this.#createFills();
     const context = this.#maintenanceContext();
@@ -156,8 +158,8 @@ export class Cache implements BlobCache {
 
   /** See `BlobTier.check`; null where there is no second level. */
   get checkShared(): BlobTier['check'] | null {
-    const tier = this.#options.shared?.tier;
-    return tier === undefined ? null : (signal) => tier.check(signal);
+    const { tier = null } = this.#options.shared ?? {};
+    return tier === null ? null : (signal) => tier.check(signal);
   }
 
   /** Other bounds, and another round of looking for damage, which goes on where the last one was. */
@@ -176,6 +178,15 @@ export class Cache implements BlobCache {
 
   accepts(key: FillKey): boolean {
     return !this.#closed && this.#config.maxSize > 0 && !this.#disk.failing && !this.#fills.isTooLarge(key);
+  }
+
+  isHere(key: FillKey): boolean {
+    const isOpen = this.#openBlobs.isOpen(key.digest) || this.#openBlobs.isOpen(partialName(key));
+    return isOpen || this.#try(() => this.#index.blob(key.digest), null) !== null;
+  }
+
+  mayFillAhead(client: string): boolean {
+    return this.#allowance.allows(client);
   }
 
   kept(digest: Digest): BlobHandle | null {
@@ -254,7 +265,7 @@ export class Cache implements BlobCache {
         diskFailed: (error) => this.#failed(error),
         fetched: (bytes) => this.#counters.add('fetched', bytes),
         budget: (client) => clients?.fill(client) ?? null,
-        allowance: new ClientAllowance({ mayFetch: (client) => clients?.mayFetch(client) ?? true }),
+        allowance: this.#allowance,
       },
       openBlobs: this.#openBlobs,
       log,
@@ -307,7 +318,7 @@ export class Cache implements BlobCache {
   async #isKept({ digest }: FillState, size: number): Promise<boolean> {
     await this.#openBlobs.removed(digest);
     const row = this.#try(() => this.#index.blob(digest), null);
-    return row?.size === size && sizeOf(this.#layout.blob(digest)) === size;
+    return row?.size === size && statSync(this.#layout.blob(digest), { throwIfNoEntry: false })?.size === size;
   }
 
   /** A fill is complete and its file in its place. */
@@ -433,9 +444,4 @@ export class Cache implements BlobCache {
       if (!made) this.#disk.failed(error);
     });
   }
-}
-
-/** Null where there is no such file. */
-function sizeOf(path: string): number | null {
-  return statSync(path, { throwIfNoEntry: false })?.size ?? null;
 }

@@ -109,6 +109,7 @@ export class RunningFills {
     this.#unclaimed.add(fill.name);
     blob.retain();
     const ended = this.#run(fill, blob, fetch);
+    if (options.ended !== undefined) fill.onEnd(options.ended);
     this.#running.set(fill.name, { fill, blob, ended, startedAt: steadyNow() });
     return blob;
   }

@@ -77,6 +77,14 @@ export class UntouchedCache implements BlobCache {
     return this.#cache.accepts(key);
   }
 
+  isHere({ digest }: FillKey): boolean {
+    return this.kept(digest) !== null;
+  }
+
+  mayFillAhead(): boolean {
+    return false;
+  }
+
   kept(digest: Digest): BlobHandle | null {
     const { index, layout, openBlobs } = this.#cache;
     const row = index.blob(digest);

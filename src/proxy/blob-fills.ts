@@ -53,13 +53,15 @@ export interface FillBeginner {
   readonly part: Asked | undefined;
   /** The client is another gateway's, which lets it pay. */
   readonly forNode?: boolean;
+  /** Called when the fill has ended, where this call has started it. */
+  readonly ended?: () => void;
 }
 
 /** Starts fills of blobs, each with its proof: what its registry said and gave is noted for the repository that it was asked of. */
 export class BlobFills {
   readonly #options: BlobFillsOptions;
   /** Proof that a repository holds a blob: one upstream request, or the start of one fill, for all who ask at the same time. */
-  readonly #proofs = new SingleFlight<void>();
+  readonly #proofs = new SingleFlight<boolean>();
   readonly #stats = new SingleFlight<number | undefined>();
 
   constructor(options: BlobFillsOptions) {
@@ -67,7 +69,7 @@ export class BlobFills {
   }
 
   /**
-   * Resolves when the blob has begun to come, or comes already, and this repository is known to hold it.
+   * Resolves when the blob has begun to come, or comes already, and this repository is known to hold it: to true where this call has started the fill.
    * @throws {RegistryError} the upstream's own
    * @throws {CacheError} where the cache failed
    */
@@ -76,22 +78,20 @@ export class BlobFills {
     { client, ...by }: FillBeginner,
     entry: RegistryEntry,
     key: HeldBlobKey,
-  ): Promise<void> {
+  ): Promise<boolean> {
     let isOwn = false;
-    const start = (askers: Askers): Promise<void> => {
+    const start = (askers: Askers): Promise<boolean> => {
       isOwn = true;
       return this.#start(blobs, { client, askers, ...by }, entry, key);
     };
     const prove = () => this.#proofs.do(flightId(entry, key, contentId(key, key.digest)), start, client);
     // That the one who began it has no quota left is nobody else's trouble: the next one begins it.
-    for (let proved = false; !proved; ) {
-      proved = await prove().then(
-        () => true,
-        (error: unknown) => {
-          if (isOwn || !(error instanceof RegistryError) || error.kind !== 'tooManyRequests') throw error;
-          return false;
-        },
-      );
+    for (;;) {
+      try {
+        return (await prove()) && isOwn;
+      } catch (error) {
+        if (isOwn || !(error instanceof RegistryError) || error.kind !== 'tooManyRequests') throw error;
+      }
     }
   }
 
@@ -99,9 +99,12 @@ export class BlobFills {
    * Asks the registry whether this repository holds the blob, once for all who ask at the same time.
    * @param right as for `stat`
    */
-  prove(entry: RegistryEntry, key: HeldBlobKey, client: string, right?: number): Promise<void> {
-    const stat = async (askers: Askers) => void (await this.stat(entry, key, askers, right));
-    return this.#proofs.do(flightId(entry, key, contentId(key, key.digest)), stat, client);
+  async prove(entry: RegistryEntry, key: HeldBlobKey, client: string, right?: number): Promise<void> {
+    const stat = async (askers: Askers) => {
+      await this.stat(entry, key, askers, right);
+      return false;
+    };
+    await this.#proofs.do(flightId(entry, key, contentId(key, key.digest)), stat, client);
   }
 
   /** @param right the size of the verified blob, where it is here: a registry that claims another has not shown that it holds it */
@@ -131,10 +134,10 @@ export class BlobFills {
 
   async #start(
     blobs: BlobCache,
-    { client, askers, part, forNode = false }: FillBeginner & { readonly askers: Askers },
+    { client, askers, part, forNode = false, ended }: FillBeginner & { readonly askers: Askers },
     entry: RegistryEntry,
     key: HeldBlobKey,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const { access, sizes } = this.#options;
     // What the second level has is some registry's: it serves whoever may be given kept content.
     const tier = await access.mayServeShared(entry, key, key.digest);
@@ -151,6 +154,7 @@ export class BlobFills {
       known,
       expectedSize: sizes.get(key, key.digest),
       gave: this.gave(entry, key, giver),
+      ended,
       wrong: () => access.disproved(key),
       ...(part === undefined ? {} : { part }),
     };
@@ -161,6 +165,7 @@ export class BlobFills {
         await handle.size();
         if (!tier) access.said(entry, key, [key.digest], asked);
       } else if (!access.knows(entry, key, key.digest)) await this.stat(entry, key, askers);
+      return other === null;
     } finally {
       handle.release();
     }

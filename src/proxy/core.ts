@@ -32,6 +32,7 @@ import { type ListQuestion, referrersQuestion, tagsQuestion } from './lists.ts';
 import { unlessLoop } from './loops.ts';
 import { type Found, ManifestFetcher } from './manifest-fetcher.ts';
 import { NodeBlobs } from './node-blobs.ts';
+import { Prefetch, type PrefetchRules } from './prefetch.ts';
 import { Redirects } from './redirect.ts';
 import {
   manifestHeaders,
@@ -74,6 +75,8 @@ export interface ProxyCoreOptions {
   readonly fetched?: (client: string, bytes: number) => void;
   /** The quotas of a client, of which it is asked whether a blob fits into them before anything of it is fetched; left out where nobody counts. */
   readonly budget?: (client: string) => FillBudget | null;
+  /** When what a manifest names is fetched before a client asks for it; left out where it never is. */
+  readonly prefetch?: PrefetchRules;
   /** The gateways that this one shares its downloads with; left out where it fetches all by itself. */
   readonly shared?: SharedDownloads;
   /** What registries deny to this gateway and to those; left out where no other has this table. */
@@ -118,6 +121,8 @@ class Core implements ManagedProxyCore {
   readonly #byDigest: ManifestsByDigest;
   readonly #blobs: Blobs;
   readonly #lists: KeptLists;
+  /** Null where nothing is ever fetched ahead. */
+  readonly #prefetch: Prefetch | null;
   /** What its parts read at each use. */
   readonly #config: { tagTtl: number; staleFor: number; redirect?: boolean | 'all' };
   readonly #lifetime = new Lifetime();
@@ -164,6 +169,10 @@ class Core implements ManagedProxyCore {
       cooldown === null ? null : new CooldownGate({ cooldown, byDigest: this.#byDigest, fills, access, now });
     const redirects = new Redirects({ content, access, redirect: () => this.#config.redirect ?? false });
     this.#blobs = new Blobs({ upstream, blobs, access, redirects, fills, sizes, now, onPassthrough, fetched, budget });
+    this.#prefetch =
+      options.prefetch === undefined
+        ? null
+        : new Prefetch({ rules: options.prefetch, blobs, fills, budget, admit: this.#admitBlob, metrics });
     this.forNodes = new NodeBlobs({ blobs, access, policy: this.#policy, fills, table });
     this.#replies = options.replies;
     this.#errors = metrics.counter(
@@ -335,7 +344,15 @@ class Core implements ManagedProxyCore {
     return this.#gate.byDigest({ entry, key: target, method, asker }, digest);
   }
 
+  /** What is fetched ahead is judged as if the client had asked for it. */
+  readonly #admitBlob = async (pull: Pull, entry: RegistryEntry, key: HeldBlobKey): Promise<void> => {
+    const { registry, repository, digest } = key;
+    await this.#policy?.admit({ registry, repository, what: { kind: 'blob', digest } }, pull.audience);
+    if (this.#gate?.isOpen === false) await this.#gate.blob(entry, key, pull.client);
+  };
+
   #blob(pull: Pull, entry: RegistryEntry, key: HeldBlobKey): MaybePromise<Reply> {
+    this.#prefetch?.asked(key, key.digest);
     if (this.#gate === null || this.#gate.isOpen) return this.#blobs.serve(pull, entry, key);
     return andThen(this.#gate.blob(entry, key, pull.client), () => this.#blobs.serve(pull, entry, key));
   }
@@ -347,6 +364,8 @@ class Core implements ManagedProxyCore {
     if (pull.method === 'GET' && body === null) throw new TypeError('an answer to GET without a body');
     const headers = manifestHeaders(mediaType, size, digest);
     if (from === 'stale') this.#staleServed.inc({ registry: rowOf(entry) });
+    else if (this.#config.redirect === undefined || this.#config.redirect === false)
+      this.#prefetch?.given(pull, entry, manifest);
     return withCondition(pull, {
       status: 200,
       headers: withWarning(headers, stale?.warning ?? warning),

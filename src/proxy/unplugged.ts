@@ -45,7 +45,10 @@ async function unreachable({ registry }: { readonly registry: string }): Promise
 }
 
 /** Of a core, what another one like it needs. */
-export type CoreParts = Omit<ProxyCoreOptions, 'upstream' | 'metrics' | 'replies' | 'fetched' | 'budget' | 'denials'>;
+export type CoreParts = Omit<
+  ProxyCoreOptions,
+  'upstream' | 'metrics' | 'replies' | 'fetched' | 'budget' | 'denials' | 'prefetch'
+>;
 
 /** The gateway with every registry out of reach, for one look at it. */
 export interface Unplugged {

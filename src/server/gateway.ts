@@ -272,6 +272,10 @@ function startProxyCore(
     replies: base.replies,
     fetched: clients.fetched,
     budget: clients.fill,
+    prefetch: {
+      isOn: () => base.reloader.config.cache.prefetch === 'manifest',
+      isContended: () => upstream.isContended,
+    },
     ...(cluster === null ? {} : { shared: cluster.downloads }),
     ...(parts.state.denials === null ? {} : { denials: parts.state.denials }),
   });

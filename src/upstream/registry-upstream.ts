@@ -87,6 +87,8 @@ export interface UpstreamOptions {
 export interface ManagedUpstream extends Upstream {
   /** For requests from now on; those under way go on as they began. @throws {OperatorError} `CA_INVALID`; nothing has changed then */
   reconfigure(config: Pick<Config, 'upstream'>): void;
+  /** Somebody waits for a connection by which blobs are fetched. */
+  readonly isContended: boolean;
 }
 
 export function createUpstream(options: UpstreamOptions): ManagedUpstream {
@@ -129,6 +131,10 @@ class RegistryUpstream implements ManagedUpstream {
       log: ownLog,
       metrics: upstreamMetrics(metrics, { pools, endpoints, rows }),
     };
+  }
+
+  get isContended(): boolean {
+    return this.#context.pools.waiting('fill') > 0;
   }
 
   reconfigure({ upstream }: Pick<Config, 'upstream'>): void {

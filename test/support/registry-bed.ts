@@ -1,4 +1,5 @@
 import type { RegistryEntry, TableSnapshot } from '../../src/aliases/table.ts';
+import type { FillBudget } from '../../src/cache/allowance.ts';
 import type { Config } from '../../src/config/config.ts';
 import type { NamedCredentials } from '../../src/oci/credentials.ts';
 import { RegistryError } from '../../src/oci/errors.ts';
@@ -10,6 +11,7 @@ import { ImagePolicy } from '../../src/policy/image-policy.ts';
 import type { SharedDownloads } from '../../src/proxy/blob-fills.ts';
 import { createProxyCore, type ManagedProxyCore, type ProxyCoreOptions } from '../../src/proxy/core.ts';
 import { ManifestCache } from '../../src/proxy/manifest-cache.ts';
+import type { PrefetchRules } from '../../src/proxy/prefetch.ts';
 import { type ProxyCore, type Pull, type Reply, repliesTally } from '../../src/proxy/reply.ts';
 import { silentLog } from '../../src/telemetry/log.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
@@ -44,6 +46,8 @@ export interface BedOptions {
   readonly rules?: Partial<Config['policy']>;
   /** Where that is remembered, for other beds too; left out: in memory, for this one. */
   readonly history?: HistoryStore;
+  readonly prefetch?: PrefetchRules;
+  readonly budget?: (client: string) => FillBudget | null;
   /** Stands in front of the real one. */
   readonly wrapUpstream?: (upstream: Upstream) => Upstream;
 }
@@ -111,7 +115,7 @@ export class RegistryBed {
   }
 
   #makeCore(metrics: Metrics): [ManagedProxyCore, ProxyCore] {
-    const { keepNothing, tagTtl = 60_000, staleFor = 7 * 86_400_000, shared } = this.#options;
+    const { keepNothing, tagTtl = 60_000, staleFor = 7 * 86_400_000, shared, prefetch, budget } = this.#options;
     const { cache } = this.rig;
     const replies = repliesTally(metrics);
     const core = createProxyCore({
@@ -127,6 +131,8 @@ export class RegistryBed {
       replies,
       now: () => this.clock,
       ...(shared === undefined ? {} : { shared }),
+      ...(prefetch === undefined ? {} : { prefetch }),
+      ...(budget === undefined ? {} : { budget }),
       ...this.#makePassage(),
     });
     return [core, new ManifestCache({ core, replies, rowName: (host) => host, now: () => this.clock })];
