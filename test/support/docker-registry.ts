@@ -26,6 +26,8 @@ export interface DockerRegistry {
 
 export interface DockerRegistryOptions {
   readonly within?: Surroundings;
+  /** The program, where it is not Debian's (distribution 2.8). */
+  readonly program?: string;
   /** `auth` section of its configuration (only while it serves, not while it is filled). */
   readonly auth?: object;
   /** It is a pull-through cache of this registry. */
@@ -58,7 +60,7 @@ export async function startDockerRegistry(options: DockerRegistryOptions = {}): 
   const start = async (plain = false) => {
     configure(plain);
     program = startProgram({
-      command: programPath('docker-registry'),
+      command: options.program ?? programPath('docker-registry'),
       args: ['serve', join(folder, 'config.yml')],
       within: options.within,
     });

@@ -58,7 +58,8 @@ export type OptionalClient =
   | 'buildctl'
   | 'trivy'
   | 'ollama'
-  | 'crictl';
+  | 'crictl'
+  | 'registry';
 
 /** Where Debian keeps servers; the PATH of a user who is not root often lacks them. */
 const SERVER_FOLDERS = ['/usr/local/sbin', '/usr/sbin', '/sbin'];

@@ -44,7 +44,8 @@ export async function askHelper(
     // It says so on standard output, by the protocol.
     if (NOT_FOUND.test(stdout) || NOT_FOUND.test(stderr)) return null;
     if (error.code === 'ENOENT') throw unreadable(`is not there: ${program}`, error);
-    if (error.killed === true) throw unreadable(`gave no fit answer in time: ${program}`, error);
+    if (error.killed === true || error.code === 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER')
+      throw unreadable(`gave no fit answer in time: ${program}`, error);
     throw unreadable(`failed: ${program}: ${printable(stderr.trim() || `it ended with ${error.code}`, 200)}`, error);
   }
   const { Username: username, Secret: secret } = parseJsonObject(Buffer.from(stdout)) ?? {};

@@ -27,6 +27,8 @@ export const NO_JOURNAL: UploadJournal = { take: async () => null, put: async ()
 const VERSION = 1;
 /** No registry keeps an upload for longer: distribution purges after a week. */
 const KEPT_MS = 7 * 24 * 3_600_000;
+/** For longer nobody writes an entry. */
+const DRAFT_MS = 60_000;
 /** An entry has a URL with its state, some KiB at most. */
 const MAX_BYTES = 64 * 1024;
 
@@ -84,7 +86,8 @@ export class FileJournal implements UploadJournal {
         for (const name of await readdir(this.#folder)) {
           const path = join(this.#folder, name);
           const { mtimeMs } = await stat(path);
-          if (Date.now() - mtimeMs > KEPT_MS) await rm(path, { force: true });
+          // A draft is what a push left that was killed as it wrote.
+          if (Date.now() - mtimeMs > (name.endsWith('.new') ? DRAFT_MS : KEPT_MS)) await rm(path, { force: true });
         }
         return true;
       } catch {
