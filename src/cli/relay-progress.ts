@@ -1,28 +1,31 @@
 import type { BlobEvent } from '../images/relay.ts';
 import { formatBytes } from '../kit/text.ts';
+import type { Bars } from './bars.ts';
 import type { Output } from './output.ts';
 
-/** Shows blobs on their way: a bar for all of them on a terminal, elsewhere a line for each that has arrived. */
+/** Shows blobs on their way: a bar for each on a terminal, and a line for each that has arrived. */
 export class RelayProgress {
   readonly #output: Output;
-  /** By digest, those that are or were sent. */
-  readonly #blobs = new Map<string, BlobEvent>();
+  readonly #bars: Bars | null;
 
-  constructor(output: Output) {
+  private constructor(output: Output, bars: Bars | null) {
     this.#output = output;
+    this.#bars = bars;
   }
 
-  blob(event: BlobEvent): void {
-    if (event.state === 'there') return;
-    this.#blobs.set(event.digest, event);
-    const size = event.size === undefined ? '' : `, ${formatBytes(event.size)}`;
-    if (event.state === 'pushed' || event.state === 'mounted')
-      this.#output.step(event.state, `${event.digest.slice(0, 19)}${size}`);
-    const all = [...this.#blobs.values()].filter(({ state }) => state !== 'failed');
-    const done = all.reduce((sum, { bytes }) => sum + bytes, 0);
-    const total = all.reduce((sum, { size: whole, bytes }) => sum + (whole ?? bytes), 0);
-    const left = all.filter(({ state }) => state === 'sending').length;
-    this.#output.progress(`${formatBytes(done)} of ${formatBytes(total)}, ${left} blobs on their way`, done, total);
+  static async begin(output: Output): Promise<RelayProgress> {
+    return new RelayProgress(output, await output.bars());
+  }
+
+  blob({ digest, size, state, bytes }: BlobEvent): void {
+    const name = digest.slice(0, 19);
+    if (state === 'sending') {
+      this.#bars?.set(name, bytes, size ?? bytes);
+      return;
+    }
+    this.#bars?.done(name);
+    if (state === 'pushed' || state === 'mounted')
+      this.#output.step(state, size === undefined ? name : `${name}, ${formatBytes(size)}`);
   }
 
   end(): void {

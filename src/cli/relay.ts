@@ -73,7 +73,7 @@ export function relayCommand(session: Session, exit: Exit): Command {
       if (destination.tag !== null && isMany(options))
         throw usage(`${to} names a tag, and several are copied`, 'leave its tag out');
       const target = await openDestination(session, destination.registry, options, password, ca, destination);
-      const progress = new RelayProgress(output);
+      const progress = await RelayProgress.begin(output);
       try {
         const outcomes = await session.images('relay', async (source) => {
           const relay = new Relay({ source, target, onBlob: (event) => progress.blob(event) });
