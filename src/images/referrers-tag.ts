@@ -8,7 +8,7 @@ import { sha256 } from './reduce.ts';
 const [MAX_ALGORITHM, MAX_HASH] = [32, 64];
 
 /** The tag of the index of what refers to a manifest, in registries without a referrers API. */
-export function referrersTag(subject: Digest): string {
+function referrersTag(subject: Digest): string {
   return `${digestAlgorithm(subject).slice(0, MAX_ALGORITHM)}-${digestHex(subject).slice(0, MAX_HASH)}`;
 }
 

@@ -83,7 +83,7 @@ export async function retrying<T>(attempts: Attempts, signal: AbortSignal, run: 
 }
 
 /** Whether the same may succeed later: the registry is busy, or the way to it broke. */
-export function mayPass(error: unknown): boolean {
+function mayPass(error: unknown): boolean {
   if (error instanceof StatusError)
     return error.status === 408 || error.status === 429 || (error.status >= 500 && error.status !== 501);
   const final = [

@@ -53,7 +53,7 @@ export interface PushAnswer {
 }
 
 /** A body went out and its request must be sent once more, with another token: the caller knows from where. */
-export class UnsentError extends Error {
+class UnsentError extends Error {
   override readonly name = 'UnsentError';
 }
 
