@@ -62,6 +62,8 @@ export class ImageHistory {
   readonly #firsts = new LRUCache<string, Read<number | null>>({ max: REMEMBERED });
   #pending = new Pending();
   readonly #writing = new Mutex();
+  /** The flush that waits for the one before it. */
+  #nextFlush: Promise<void> | null = null;
   #writes = 0;
   #timer: NodeJS.Timeout | undefined;
   /** Of the timer; endless where none runs. */
@@ -177,7 +179,9 @@ export class ImageHistory {
 
   /** Writes what waits. @throws the store's errors; it waits on then */
   flush(): Promise<void> {
-    return this.#writing.run(async () => {
+    // All who come while one is on its way share the next: a store that answers nobody keeps each waiting for two writes, however many ask.
+    this.#nextFlush ??= this.#writing.run(async () => {
+      this.#nextFlush = null;
       const batch = this.#pending;
       if (batch.size === 0) return;
       this.#pending = new Pending();
@@ -192,6 +196,7 @@ export class ImageHistory {
         this.#writes++;
       }
     });
+    return this.#nextFlush;
   }
 
   /** Writes all that was seen. Never rejects: what could not be written is seen again. */

@@ -54,7 +54,7 @@ export class KeptState {
     }
     try {
       const before = JSON.parse(sealer.open(sealed, CONTEXT), revived) as Partial<KeptParts>;
-      return new KeptState(file, sealer, log, before);
+      return new KeptState(file, sealer, log, upToDate(before));
     } catch (error) {
       log.warn({ err: error }, `${file} is passed over, and written anew`);
       return new KeptState(file, sealer, log, {});
@@ -105,6 +105,14 @@ export class KeptState {
       }
     });
   }
+}
+
+/** What a version has kept that knew less, as this one has it: a node may be updated while the database is away. */
+function upToDate({ aliases, ...rest }: Partial<KeptParts>): Partial<KeptParts> {
+  if (aliases === undefined) return rest;
+  // Older than several credentials a registry, it has no list of them.
+  const registries = aliases.registries.map((entry) => ({ ...entry, named: entry.named ?? [] }));
+  return { ...rest, aliases: { ...aliases, registries } };
 }
 
 /** Bytes are text in JSON. */

@@ -4,6 +4,7 @@ import { ImageHistory } from '../../../src/policy/history.ts';
 import type { HistoryStore, Sightings } from '../../../src/policy/history-store.ts';
 import { silentLog } from '../../../src/telemetry/log.ts';
 import { contentOf } from '../../support/cache-rig.ts';
+import { eventually } from '../../support/eventually.ts';
 import { MemoryHistoryStore } from '../../support/memory-history.ts';
 
 const APP = { registry: 'docker.io', repository: 'library/app' };
@@ -70,6 +71,33 @@ describe('ImageHistory', () => {
       [B, 1_000_000 + 26 * MINUTE, 1_000_000 + 27 * MINUTE],
       [A, 1_000_000, 1_000_000 + 25 * MINUTE],
     ]);
+  });
+
+  test('all who ask while the store answers nobody fail together, after a write or two', async () => {
+    const held: PromiseWithResolvers<void>[] = [];
+    const store = Object.assign(new MemoryHistoryStore(), {
+      record: () => {
+        const write = Promise.withResolvers<void>();
+        held.push(write);
+        return write.promise;
+      },
+    });
+    const { history } = rig({ store });
+    history.tagSeen(TAG, A);
+    const flushed = history.flush().catch((error: unknown) => error);
+    const asked = Array.from({ length: 100 }, () => history.firstSeen(APP, A).catch((error: unknown) => error));
+    for (let writes = 1; writes <= 2; writes++) {
+      await eventually('a write is on its way', () => held.length === writes);
+      held.at(-1)?.reject(new Error(`away ${writes}`));
+    }
+    expect(await flushed).toEqual(new Error('away 1'));
+    expect(new Set((await Promise.all(asked)).map(String))).toEqual(new Set(['Error: away 2']));
+    expect(held).toHaveLength(2);
+    // The end writes what waits.
+    const closed = history.close();
+    await eventually('a last write', () => held.length === 3);
+    held.at(-1)?.resolve();
+    await closed;
   });
 
   test('that content is in use is written once a day, and its first sight stays', async () => {
