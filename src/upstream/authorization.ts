@@ -131,6 +131,17 @@ export function basicAuthorization({ username, password }: Credentials): string 
   return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
 }
 
+/** What of credentials nobody is to read in a stranger's words: a host may repeat them from a header, the form of a POST, or a URL. */
+export function secretsOf(credentials: Credentials): string[] {
+  const secrets = [credentials.password, credentials.identityToken ?? ''].filter((secret) => secret !== '');
+  const written = secrets.flatMap((secret) => [
+    secret,
+    encodeURIComponent(secret),
+    new URLSearchParams({ p: secret }).toString().slice('p='.length),
+  ]);
+  return [...written, basicAuthorization(credentials).slice('Basic '.length)];
+}
+
 /** Bytes of a token endpoint's response, which is a few KiB; Docker Hub's are about 5. */
 const RESPONSE_LIMIT = 64 * 1024;
 /** *Token Authentication Specification*: 60 s where no `expires_in` is sent, and never less. */

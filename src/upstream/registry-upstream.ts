@@ -1,13 +1,13 @@
 import type { Config } from '../config/config.ts';
 import type { Askers } from '../kit/askers.ts';
 import type { PoolLimits } from '../kit/fair-pool.ts';
-import { allCredentials, type Credentials, forRepository } from '../oci/credentials.ts';
+import { allCredentials, forRepository } from '../oci/credentials.ts';
 import { RegistryError } from '../oci/errors.ts';
 import type { BlobKey, Digest, Reference, RepositoryKey } from '../oci/names.ts';
 import type { BlobSink, BlobStream } from '../oci/transfer.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { basicAuthorization, Tokens } from './authorization.ts';
+import { secretsOf, Tokens } from './authorization.ts';
 import { Budgets } from './budgets.ts';
 import { type UpstreamContext, upstreamMetrics } from './context.ts';
 import { asDocument, DOCUMENT_MS, type DocumentWork } from './document-deadline.ts';
@@ -402,16 +402,4 @@ function hiddenOf(route: Route | undefined): string[] {
   const projects = endpoints.map(projectOf).filter((project) => project !== null);
   const hosts = [...endpoints.map(({ hostname }) => hostname).filter((host) => host !== route.host), ...projects];
   return [...hosts, ...allCredentials(route).flatMap(secretsOf)];
-}
-
-/** As a token endpoint may repeat them from what it was sent: a header, the form of a POST, or a URL. */
-function secretsOf(credentials: Credentials): string[] {
-  const { password } = credentials;
-  const basic = basicAuthorization(credentials).slice('Basic '.length);
-  return [
-    password,
-    basic,
-    encodeURIComponent(password),
-    new URLSearchParams({ p: password }).toString().slice('p='.length),
-  ];
 }

@@ -59,7 +59,7 @@ class UnsentError extends Error {
 
 /** distribution-spec, *Pushing Manifests*: registries take 4 MiB at least, and hardly any takes more. */
 const MAX_ANSWER = 4 * 1024 * 1024;
-/** For all of a request without a streamed body, ms, beyond its patience. */
+/** For all of a request without a streamed body, beyond its patience; and for the body of any answer; ms. */
 const REQUEST_MS = 60_000;
 
 export interface PushOptions {
@@ -68,6 +68,8 @@ export interface PushOptions {
   readonly pseudonym: string;
   /** Where the usual proxy variables are read from. */
   readonly environment: Readonly<Record<string, string | undefined>>;
+  /** In which the body of an answer is to end, ms; tests have less. */
+  readonly answerTimeout?: number;
 }
 
 /** Sends requests to the registry that is pushed to, authorises them, and follows redirects. No retries. */
@@ -77,11 +79,12 @@ export class PushRequests {
   readonly #connections: OutgoingConnections;
   readonly #tokens: Tokens;
   readonly #stallTimeout: number;
+  readonly #answerTimeout: number;
   /** As the last challenge had it; null where none came. */
   #scheme: AuthScheme | null = null;
 
   /** @throws {OperatorError} `CA_INVALID` */
-  constructor(destination: PushDestination, { config, pseudonym, environment }: PushOptions) {
+  constructor(destination: PushDestination, { config, pseudonym, environment, answerTimeout }: PushOptions) {
     this.#destination = destination;
     const { endpoint, credentials: _, ...route } = destination;
     this.#route = { ...route, endpoints: [endpoint.href] };
@@ -89,6 +92,7 @@ export class PushRequests {
     this.#connections = new OutgoingConnections(choice, new Trust(config.caFile), pseudonym);
     this.#tokens = new Tokens(this.#connections, new Pools(POOLS, MAX_WAIT_MS), new RequestMetrics(new Metrics()));
     this.#stallTimeout = config.stallTimeout;
+    this.#answerTimeout = answerTimeout ?? REQUEST_MS;
   }
 
   get endpoint(): URL {
@@ -196,7 +200,14 @@ export class PushRequests {
       stallTimeout: patience,
     });
     const { status, headers } = response;
-    return { status, headers, url, body: await readPlain(response.body, encodings(headers), MAX_ANSWER) };
+    const { body: answer } = response;
+    // One that comes byte by byte never stalls.
+    const late = setTimeout(() => answer.destroy(new Error('its answer does not end')), this.#answerTimeout);
+    try {
+      return { status, headers, url, body: await readPlain(answer, encodings(headers), MAX_ANSWER) };
+    } finally {
+      clearTimeout(late);
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 import { OperatorError } from '../../kit/operator-error.ts';
 import { essence, parseAccept } from '../../oci/media-types.ts';
 import { type Digest, parseDigest, type Reference } from '../../oci/names.ts';
+import { secretsOf } from '../authorization.ts';
 import { urlAt } from '../endpoint-url.ts';
 import { InvalidResponseError } from '../failures.ts';
 import { header } from '../responses.ts';
@@ -40,12 +41,13 @@ export class RegistryTarget {
 
   /** @throws {OperatorError} `CA_INVALID` */
   constructor(destination: PushDestination, options: RegistryTargetOptions) {
-    const { username = '', password = '', identityToken = '' } = destination.credentials ?? {};
+    const { credentials } = destination;
     this.registry = destination.host;
     this.#endpoint = destination.endpoint;
     this.#requests = new PushRequests(destination, options);
     this.#options = options;
-    this.#told = { host: destination.host, hidden: [username, password, identityToken] };
+    const hidden = credentials === null ? [] : [credentials.username, ...secretsOf(credentials)];
+    this.#told = { host: destination.host, hidden };
   }
 
   /**

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { lstat, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PrivateDraft } from '../../kit/durable-files.ts';
 import { isObject } from '../../kit/json.ts';
@@ -85,7 +85,8 @@ export class FileJournal implements UploadJournal {
         await mkdir(this.#folder, { recursive: true, mode: 0o700 });
         for (const name of await readdir(this.#folder)) {
           const path = join(this.#folder, name);
-          const { mtimeMs } = await stat(path);
+          // Another push may just have ended.
+          const { mtimeMs } = await lstat(path).catch(() => ({ mtimeMs: Date.now() }));
           // A draft is what a push left that was killed as it wrote.
           if (Date.now() - mtimeMs > (name.endsWith('.new') ? DRAFT_MS : KEPT_MS)) await rm(path, { force: true });
         }
