@@ -35,6 +35,8 @@ export interface ImagePlan {
 const MAX_DEPTH = 4;
 /** No real image has more. */
 const MAX_MANIFESTS = 2_000;
+/** Bytes of all of an image's manifests, which are in memory together: real ones have some KiB each. */
+const MAX_MANIFEST_BYTES = 32 * 1024 * 1024;
 
 /** Tags under which cosign puts what belongs to an image, where a registry has no referrers API. */
 const SIGNATURE_SUFFIXES = ['.sig', '.att', '.sbom'];
@@ -73,6 +75,7 @@ class Walk {
   readonly #repository: RepositoryKey;
   readonly #selection: Selection;
   readonly #signal: AbortSignal;
+  #bytes = 0;
 
   constructor(source: ImageSource, repository: RepositoryKey, selection: Selection, signal: AbortSignal) {
     this.#source = source;
@@ -90,8 +93,11 @@ class Walk {
   ): Promise<PlannedManifest> {
     const known = this.#seen.get(manifest.digest);
     if (known !== undefined) return known;
-    const content = readManifestContent(manifest.body, manifest.mediaType);
     const { registry, repository } = this.#repository;
+    this.#bytes += manifest.body.length;
+    if (this.#bytes > MAX_MANIFEST_BYTES)
+      throw new SourceError(502, 'UNAVAILABLE', `${registry}/${repository} has more than 32 MiB of manifests`);
+    const content = readManifestContent(manifest.body, manifest.mediaType);
     if (content === null || depth > MAX_DEPTH || this.#seen.size >= MAX_MANIFESTS)
       throw new SourceError(502, 'UNAVAILABLE', `${registry}/${repository}@${manifest.digest} is no image's manifest`);
     const planned = { ...manifest, content, platform, tag };
