@@ -74,29 +74,34 @@ export function blobPath(digest: Digest): string {
   return `blobs/${digest.replace(':', '/')}`;
 }
 
-/** What stands in for content while a header is made. */
-const NOTHING = new Uint8Array(8 * 1024 * 1024);
+/** The beginning of content that stands in for a member's while its header is made: no block of a header is like it. */
+const CONTENT = new Uint8Array(BLOCK).fill(0xff);
 
 /**
  * The blocks before a member's content: one, or more where its size or its name needs them. The library writes headers only as part of archives, so
- * an archive of this member alone, of empty content, is made and its beginning taken.
+ * an archive of this member alone is begun, and what comes before its content taken: a size may be a lie of a TiB.
  */
 async function headerOf(name: string, size: number): Promise<Uint8Array> {
   const { readable, controller } = createTarPacker();
-  const padded = size + (-size & (BLOCK - 1));
-  const write = async (): Promise<void> => {
-    const writer = controller.add({ name, size, mode: 0o644, mtime: MTIME }).getWriter();
-    for (let left = size; left > 0; left -= NOTHING.length) await writer.write(NOTHING.subarray(0, left));
-    await writer.close();
+  const content = controller.add({ name, size, mode: 0o644, mtime: MTIME });
+  const header: Uint8Array[] = [];
+  const reader = readable.getReader();
+  if (size === 0) {
+    await content.close();
     controller.finalize();
-  };
-  const writing = write().catch((error: unknown) => controller.error(error));
-  const first: Uint8Array[] = [];
-  let length = 0;
-  for await (const chunk of readable as unknown as AsyncIterable<Uint8Array>) {
-    if (length < 64 * BLOCK) first.push(chunk.subarray(0, 64 * BLOCK));
-    length += chunk.length;
+  } else {
+    // What is not written any more is of no interest.
+    content
+      .getWriter()
+      .write(CONTENT.subarray(0, size))
+      .catch(() => {});
   }
-  await writing;
-  return Buffer.concat(first).subarray(0, length - padded - END.length);
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done || Buffer.compare(value, CONTENT.subarray(0, size)) === 0) break;
+    header.push(value);
+  }
+  await reader.cancel();
+  const bytes = Buffer.concat(header);
+  return size === 0 ? bytes.subarray(0, -END.length) : bytes;
 }
