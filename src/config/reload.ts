@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
-import { type Config, KEYS, Key, KeyList, type KeyTree } from './config.ts';
+import { type Config, KEYS } from './config.ts';
+import { Key, KeyList, type KeyTree } from './keys.ts';
 import { valueText } from './text.ts';
 
 /** `live`: a change takes effect when the configuration is read again. `restart`: at the next start. */

@@ -5,18 +5,9 @@ import { parseAuthorities } from '../kit/authorities.ts';
 import { didYouMean } from '../kit/did-you-mean.ts';
 import { isGlobalIP } from '../kit/networks.ts';
 import { SecretKeys } from '../kit/sealed.ts';
-import {
-  type Config,
-  DEFAULT_DOMAIN,
-  type Facts,
-  KEYS,
-  Key,
-  KeyList,
-  type KeyTree,
-  type ListenAddress,
-  type Settings,
-} from './config.ts';
+import { type Config, DEFAULT_DOMAIN, KEYS, type ListenAddress, type Settings } from './config.ts';
 import { dnsProblems } from './dns.ts';
+import { type Facts, Key, KeyList, type KeyTree } from './keys.ts';
 import { BadValue, isPublicDomain } from './values.ts';
 
 export type Path = readonly (string | number)[];

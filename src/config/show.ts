@@ -1,4 +1,5 @@
-import { type Config, KEYS, Key, KeyList, type KeyTree } from './config.ts';
+import { type Config, KEYS } from './config.ts';
+import { Key, KeyList, type KeyTree } from './keys.ts';
 import { valueText } from './text.ts';
 
 /** The value of a key that is in use, as the configuration file would have it: `20GiB`, `off`, `none`. No secret is in it. */

@@ -1,6 +1,6 @@
 import { redactUrl } from '../kit/http.ts';
-import { Key, type KeyList } from './config.ts';
 import { imageRulesText, parseImagePatterns, parseImageRules } from './images.ts';
+import { Key, type KeyList } from './keys.ts';
 import {
   type ListenAddress,
   parseDatabase,
