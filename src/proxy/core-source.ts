@@ -74,6 +74,7 @@ export class CoreSource implements ImageSource {
         accept: acceptClass(undefined).header,
         ...(range === undefined ? {} : { range }),
         authenticated: true,
+        direct: true,
         audience: OPERATOR_AUDIENCE,
         client: this.#client,
         base: '/v2/',

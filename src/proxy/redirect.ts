@@ -20,13 +20,13 @@ export class Redirects {
     this.#options = options;
   }
 
-  /** Null where the gateway answers itself: HEAD, what this repository may not be given, and what the store does not have. */
+  /** Null where the gateway answers itself: HEAD, whoever reads here, what this repository may not be given, and what the store does not have. */
   async find(pull: Pull, entry: RegistryEntry, key: HeldBlobKey): Promise<Reply | null> {
     const { content, access } = this.#options;
     const redirect = this.#options.redirect();
     const { digest } = key;
-    if (content === null || redirect === false || pull.method === 'HEAD' || matchesNone(pull.ifNoneMatch, digest))
-      return null;
+    if (content === null || redirect === false || pull.direct === true || pull.method === 'HEAD') return null;
+    if (matchesNone(pull.ifNoneMatch, digest)) return null;
     if (!(await access.mayServeShared(entry, key, digest))) return null;
     if (redirect !== 'all' && !access.isOpen(digest)) return null;
     const found = await content.link(digest);

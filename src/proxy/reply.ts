@@ -29,6 +29,8 @@ export interface Pull {
   readonly ns?: string | undefined;
   /** Other gateways that it passed, as `gatewaysIn` reads them. No answer's content depends on it. */
   readonly via?: readonly string[] | undefined;
+  /** Whoever asks reads the bytes here, and follows no redirect to the shared store. */
+  readonly direct?: boolean | undefined;
   /** Aborted when the client leaves. A fill that it caused goes on. */
   readonly signal: AbortSignal;
 }

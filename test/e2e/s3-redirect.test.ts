@@ -1,4 +1,6 @@
+import { statSync } from 'node:fs';
 import { Agent } from 'node:https';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { eventually } from '../support/eventually.ts';
 import { FakeRegistry, generated } from '../support/fake-registry/index.ts';
@@ -146,6 +148,14 @@ describeWith(['versitygw'], 'redirects to the bucket', () => {
     await gateway?.close();
     await Promise.all([open?.close(), hidden?.close()]);
     await server?.stop();
+  });
+
+  it.each([true, 'all'] as const)('redirect: %s: commands of the operator read blobs themselves', async (redirect) => {
+    await configure(redirect);
+    const file = join(gateway.dataDir, `saved-${redirect}.tar`);
+    await gateway.ok('save', `docker.io/${APP}:1`, '-o', file);
+    expect(statSync(file).size).toBeGreaterThan(2 * MIB);
+    await gateway.ok('warm', `hidden.example/${SECRET}:1`);
   });
 
   describe.each(doors)('%s', (door) => {
