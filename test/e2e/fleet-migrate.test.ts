@@ -4,12 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { SecretKeys } from '../../src/kit/sealed.ts';
 import { SEALED_COLUMNS } from '../../src/postgres/sealed-columns.ts';
 import { prepareGateway, showLogOfFailures, type TestGateway } from '../support/gateway.ts';
 import { POSTGRES, PostgresServer } from '../support/postgres.ts';
 import { describeWith } from '../support/programs.ts';
 
 const PASSWORD = 'of-the-registry';
+const TEAM_PASSWORD = 'of-the-team';
 /** As SQLite's table has it: SHA-256, then the hash. */
 const DIGEST = Buffer.concat([Buffer.of(1), Buffer.alloc(32, 7)]);
 
@@ -43,6 +45,9 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
       ],
       { input: PASSWORD },
     );
+    const team = ['--credential', 'team', '--for', 'team/*', '--username', 'robot', '--password-stdin', '--no-check'];
+    const set = await gateway.cli(['registry', 'set', 'registry.corp.example', ...team], { input: TEAM_PASSWORD });
+    expect(set.code, set.stderr).toBe(0);
     await gateway.ok('user', 'add', 'ci', '--expires', '90d');
     // It cannot be had, and is kept with the reason.
     const warmed = await gateway.cli(['warm', 'registry.corp.example/app:1', '--pin', '--schedule', '0 3 1 1 *']);
@@ -60,10 +65,14 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     registries: JSON.parse(await gateway.ok('registry', 'ls', '--json')),
     users: JSON.parse(await gateway.ok('user', 'ls', '--json')),
     warm: JSON.parse(await gateway.ok('warm', 'ls', '--json')),
+    seen: JSON.parse(await gateway.ok('tag', 'history', 'registry.corp.example/app:1', '--json')),
   });
   const sealed = async (column: string) => {
-    const found = SEALED_COLUMNS.find((one) => one.column === column);
-    return server.query(`SELECT ${column} FROM ${found?.table} WHERE ${column} IS NOT NULL`, url);
+    const found = SEALED_COLUMNS.filter((one) => one.column === column);
+    const values = found.map(({ table }) =>
+      server.query(`SELECT ${column} FROM ${table} WHERE ${column} IS NOT NULL`, url),
+    );
+    return (await Promise.all(values)).flat();
   };
 
   it('moves nothing while a gateway runs on it, or without keys', async () => {
@@ -75,12 +84,22 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
   });
 
   it('moves all of it, and marks what is left', async () => {
-    const before = await state();
     await gateway.stop();
     const local = new Database(join(gateway.dataDir, 'gateway.db'));
     local.prepare("INSERT INTO objects VALUES (?, 'blob', 42, 1764000000123, NULL)").run(DIGEST);
-    local.prepare("INSERT INTO object_givers (digest, registry, repository, open) VALUES (?, 'quay.io', 'org/app', 1)").run(DIGEST);
+    local
+      .prepare("INSERT INTO object_givers (digest, registry, repository, open) VALUES (?, 'quay.io', 'org/app', 1)")
+      .run(DIGEST);
+    local
+      .prepare(
+        "INSERT INTO object_givers (digest, registry, repository, open, credential) SELECT ?, host, 'team/app', 0, registry_credentials.id FROM registries JOIN registry_credentials ON registry = host",
+      )
+      .run(DIGEST);
+    local.exec(SEEN);
     local.close();
+    const before = await state();
+    expect(before.seen.spans).toHaveLength(1);
+    const [credential] = credentialsOf(gateway);
     const moved = JSON.parse(await gateway.ok('migrate', '--to', url, '--json'));
     expect(moved).toMatchObject({ from: gateway.dataDir, users: 1 });
     expect(JSON.stringify(moved)).not.toContain(server.password);
@@ -93,11 +112,22 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     await gateway.start();
     expect(await state()).toEqual(before);
     expect(
-      await server.query('SELECT size, registry, repository, open FROM objects JOIN object_givers USING (digest)', url),
-    ).toEqual(['42|quay.io|org/app|t']);
-    const [password = ''] = await sealed('sealed_password');
-    expect(password).toMatch(/^v1\./);
-    expect(password).not.toContain(PASSWORD);
+      await server.query(
+        'SELECT size, registry, repository, open, credential FROM objects JOIN object_givers USING (digest) ORDER BY registry',
+        url,
+      ),
+    ).toEqual(['42|quay.io|org/app|t|1', `42|registry.corp.example|team/app|f|${credential?.id}`]);
+    expect(await server.query('SELECT first, last FROM history_sights ORDER BY first', url)).toEqual([
+      '100|200',
+      '150|200',
+    ]);
+    expect(await server.query('SELECT count(*) FROM history_names', url)).toEqual(['1']);
+    const passwords = await sealed('sealed_password');
+    expect(passwords).toHaveLength(2);
+    for (const password of passwords) {
+      expect(password).toMatch(/^v1\./);
+      expect(password).not.toMatch(/of-the-(registry|team)/);
+    }
   });
 
   it('encrypts everything under a new key, once every gateway has it', async () => {
@@ -108,7 +138,7 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     expect(columns.sort()).toEqual(SEALED_COLUMNS.map(({ table, column }) => `${table}.${column}`).sort());
 
     const before = await state();
-    const [old = ''] = await sealed('sealed_password');
+    const old = await sealed('sealed_password');
     writeFileSync(secretFile, `${randomBytes(32).toString('base64')}\n${readFileSync(secretFile, 'utf8')}`);
     const offline = await prepareGateway({ config: { database: url, secretFile, listen: { workers: 1 } } });
     await gateway.stop();
@@ -116,7 +146,15 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     const done = JSON.parse(await gateway.ok('secret', 'rotate', '--json'));
     expect(done.sealed).toBeGreaterThan(0);
     expect(JSON.parse(await gateway.ok('secret', 'rotate', '--json')).sealed).toBe(0);
-    expect((await sealed('sealed_password'))[0]).not.toBe(old);
+    const [first] = readFileSync(secretFile, 'utf8')
+      .split('\n')
+      .map((line) => new SecretKeys(line || 'x'.repeat(40), 'keys').ids[0]);
+    const passwords = await sealed('sealed_password');
+    expect(passwords).toHaveLength(2);
+    for (const password of passwords) {
+      expect(old).not.toContain(password);
+      expect(password).toContain(first);
+    }
     await gateway.stop();
     const [key = ''] = readFileSync(secretFile, 'utf8').split('\n');
     writeFileSync(secretFile, key);
@@ -160,14 +198,45 @@ describeWith([...POSTGRES], 'from one machine to a fleet, and back', () => {
     expect(await state()).toEqual(before);
     expect([moved.aside, join(gateway.dataDir, 'gateway.db')].map(countLeft)).toEqual([1, 0]);
     const local = new Database(join(gateway.dataDir, 'gateway.db'), { readonly: true });
-    expect(local.prepare('SELECT size, last_use FROM objects JOIN object_givers USING (digest)').all()).toEqual([
-      { size: 42, last_use: 1_764_000_000_123 },
+    const given =
+      'SELECT size, last_use, repository, credential FROM objects JOIN object_givers USING (digest) ORDER BY repository';
+    const [credential] = credentialsOf(gateway);
+    expect(credential).toMatchObject({
+      name: 'team',
+      username: 'robot',
+      password: TEAM_PASSWORD,
+      repositories: '["team/*"]',
+    });
+    expect(local.prepare(given).all()).toEqual([
+      { size: 42, last_use: 1_764_000_000_123, repository: 'org/app', credential: 1 },
+      { size: 42, last_use: 1_764_000_000_123, repository: 'team/app', credential: credential?.id },
     ]);
+    expect(local.prepare('SELECT first, last FROM history_sights ORDER BY first').raw().all()).toEqual([
+      [100, 200],
+      [150, 200],
+    ]);
+    expect(local.prepare('SELECT count(*) FROM history_names').pluck().get()).toBe(1);
     local.close();
     await gateway.ok('restore', archive, '--force');
     expect(await state()).toEqual(before);
   });
 });
+
+/** A tag that was seen, its manifest, and a layer that it names. */
+const SEEN = `
+  INSERT INTO history_repositories VALUES (7, 'registry.corp.example', 'app');
+  INSERT INTO history_tags VALUES (1, 7, '1', 'docker', x'01${'aa'.repeat(32)}', 100, 200);
+  INSERT INTO history_sights VALUES (3, 7, x'01${'aa'.repeat(32)}', 100, 200), (4, 7, x'01${'bb'.repeat(32)}', 150, 200);
+  INSERT INTO history_names VALUES (3, 4);
+`;
+
+/** Those of some repositories, as the data directory has them. */
+function credentialsOf({ dataDir }: TestGateway): Record<string, unknown>[] {
+  const database = new Database(join(dataDir, 'gateway.db'), { readonly: true });
+  const rows = database.prepare('SELECT * FROM registry_credentials').all();
+  database.close();
+  return rows as Record<string, unknown>[];
+}
 
 /** As a process that was killed leaves a database: its last change is in the log beside the file alone. */
 function leaveLog(file: string): void {
