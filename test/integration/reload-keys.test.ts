@@ -74,6 +74,12 @@ async function keeps(): Promise<boolean> {
 /** What comes of a key is waited for; what does not come without it, for so long, ms. */
 const patience = (wanted: boolean): number => (wanted ? 50_000 : 3_000);
 
+async function comes(wanted: boolean, found: () => boolean): Promise<boolean> {
+  for (const end = Date.now() + patience(wanted); !found() && Date.now() < end; )
+    await new Promise((go) => setTimeout(go, 100));
+  return found();
+}
+
 /** What is set; then what is seen with it, true, and without it, false. */
 const CASES: Readonly<
   Record<string, readonly [set: Readonly<Record<string, unknown>>, seen: (wanted: boolean) => Promise<boolean>]>
@@ -150,9 +156,15 @@ const CASES: Readonly<
       writeFileSync(join(blobs, find() ?? ''), Buffer.alloc(16 * KIB));
       const found = () =>
         gateway.logLines().some((line) => line.msg !== 'request' && JSON.stringify(line).includes(digest));
-      for (const end = Date.now() + patience(wanted); !found() && Date.now() < end; )
-        await new Promise((go) => setTimeout(go, 100));
-      return found();
+      return await comes(wanted, found);
+    },
+  ],
+  'cache.prefetch': [
+    { cache: { tagTtl: 0, prefetch: 'manifest' } },
+    async (wanted) => {
+      const before = upstream.log.count({ kind: 'blob' });
+      await get(gateway, newTag());
+      return await comes(wanted, () => upstream.log.count({ kind: 'blob' }) > before);
     },
   ],
   'upstream.proxy': [
