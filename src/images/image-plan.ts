@@ -55,12 +55,16 @@ export async function planImage(
   const root = await walk.add(await source.manifest(image, image.reference, signal), null, 0);
   if (selection.referrers) await walk.addReferrers();
   const { manifests } = walk;
-  const found = manifests.flatMap(({ content }) => (content.kind === 'image' ? [content] : []));
-  if (found.length === 0) throw noPlatform(image, selection, root.content);
-  const configs = found.flatMap(({ config }) => (config === null ? [] : [config]));
-  const all = [...configs, ...found.flatMap(({ layers }) => layers)].filter(({ isForeign }) => !isForeign);
-  const blobs = [...new Map(all.map((blob) => [blob.digest, blob])).values()];
-  return { image, root, manifests, blobs };
+  if (manifests.every(({ content }) => content.kind === 'index')) throw noPlatform(image, selection, root.content);
+  return { image, root, manifests, blobs: blobsOf(manifests) };
+}
+
+/** What the manifests name that a registry holds: each once, configurations before layers. Without what is to be had elsewhere. */
+export function blobsOf(manifests: readonly Pick<PlannedManifest, 'content'>[]): Descriptor[] {
+  const images = manifests.flatMap(({ content }) => (content.kind === 'image' ? [content] : []));
+  const configs = images.flatMap(({ config }) => (config === null ? [] : [config]));
+  const all = [...configs, ...images.flatMap(({ layers }) => layers)].filter(({ isForeign }) => !isForeign);
+  return [...new Map(all.map((blob) => [blob.digest, blob])).values()];
 }
 
 /** Bytes of an image's blobs, as far as its manifests say. */

@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
 import { isObject, parseJsonObject } from '../kit/json.ts';
-import { type Digest, parseDigest } from '../oci/names.ts';
+import { type Digest, parseDigest, sha256 } from '../oci/names.ts';
+import { subjectOfTag } from '../oci/referrers-tag.ts';
 import type { ImagePlan, PlannedManifest, Selection } from './image-plan.ts';
 
 /** What is pushed of an image. */
@@ -90,13 +90,4 @@ function below(manifest: PlannedManifest, byDigest: ReadonlyMap<Digest, PlannedM
 export function subjectOf({ body }: Pick<PlannedManifest, 'body'>): Digest | null {
   const subject = parseJsonObject(body)?.subject;
   return isObject(subject) && typeof subject.digest === 'string' ? parseDigest(subject.digest) : null;
-}
-
-/** What cosign's tag `sha256-<hex>.sig` belongs to. */
-function subjectOfTag(tag: string): Digest | null {
-  return parseDigest(tag.replace(/\.[a-z]+$/, '').replace('-', ':'));
-}
-
-export function sha256(bytes: Uint8Array): Digest {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}` as Digest;
 }

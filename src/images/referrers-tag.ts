@@ -1,16 +1,8 @@
 import { isObject, parseJsonObject } from '../kit/json.ts';
 import { OCI_INDEX } from '../oci/media-types.ts';
-import { type Digest, digestAlgorithm, digestHex } from '../oci/names.ts';
+import { type Digest, sha256 } from '../oci/names.ts';
+import { fallbackTag } from '../oci/referrers-tag.ts';
 import type { ManifestToPush, PushTarget } from './push-target.ts';
-import { sha256 } from './reduce.ts';
-
-/** distribution-spec, *Referrers Tag Schema*: so many characters of the algorithm and of the hash. */
-const [MAX_ALGORITHM, MAX_HASH] = [32, 64];
-
-/** The tag of the index of what refers to a manifest, in registries without a referrers API. */
-function referrersTag(subject: Digest): string {
-  return `${digestAlgorithm(subject).slice(0, MAX_ALGORITHM)}-${digestHex(subject).slice(0, MAX_HASH)}`;
-}
 
 /**
  * Puts referrers into the index under the tag of what they refer to, beside those that are there (distribution-spec, *Pushing Manifests with Subject*).
@@ -23,7 +15,7 @@ export async function noteReferrers(
   referrers: readonly ManifestToPush[],
   signal: AbortSignal,
 ): Promise<void> {
-  const tag = referrersTag(subject);
+  const tag = fallbackTag(subject);
   const kept = await target.manifest(repository, tag, signal);
   // GitLab takes the tag for the digest itself, and gives the image.
   const document = kept === null || sha256(kept.body) === subject ? null : parseJsonObject(kept.body);

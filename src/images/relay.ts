@@ -1,7 +1,7 @@
 import { allOrNone, Slots } from '../kit/slots.ts';
 import type { Digest, Reference } from '../oci/names.ts';
 import type { ImageName } from './image-name.ts';
-import { type PlannedManifest, planImage, type Selection } from './image-plan.ts';
+import { blobsOf, type PlannedManifest, planImage, type Selection } from './image-plan.ts';
 import type { ImageSource } from './image-source.ts';
 import type { Descriptor } from './manifest.ts';
 import type { PushTarget } from './push-target.ts';
@@ -225,15 +225,6 @@ export class Relay {
       await noteReferrers(target, repository, subject, referrers, signal);
     }
   }
-}
-
-/** Each once, configurations before layers, without those that are to be had elsewhere. */
-function blobsOf(manifests: readonly PlannedManifest[]): Descriptor[] {
-  const all = manifests.flatMap(({ content }) => {
-    if (content.kind === 'index') return [];
-    return [...(content.config === null ? [] : [content.config]), ...content.layers];
-  });
-  return [...new Map(all.filter(({ isForeign }) => !isForeign).map((blob) => [blob.digest, blob])).values()];
 }
 
 function referenceOf({ digest, tag }: PlannedManifest, root: PlannedManifest, to: Destination): Reference {

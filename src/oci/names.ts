@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { RegistryError } from './errors.ts';
 
 /** `sha256:<64 hex>` or `sha512:<128 hex>`, lower case, checked (image-spec, *Digests*). */
@@ -19,6 +20,11 @@ export function digestAlgorithm(digest: Digest): 'sha256' | 'sha512' {
 
 export function digestHex(digest: Digest): string {
   return digest.slice(digest.indexOf(':') + 1);
+}
+
+/** Of bytes that are to be named by it. */
+export function sha256(bytes: Uint8Array): Digest {
+  return `sha256:${createHash('sha256').update(bytes).digest('hex')}` as Digest;
 }
 
 /** Longest repository name taken (distribution-spec, *Pulling manifests*: clients and registries limit host and name to 255). */

@@ -7,6 +7,7 @@ import type { Descriptor } from '../images/manifest.ts';
 import { platformText } from '../images/platform.ts';
 import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { OperatorError } from '../kit/operator-error.ts';
+import { Slots } from '../kit/slots.ts';
 import { formatBytes } from '../kit/text.ts';
 import { sleep, steadyNow } from '../kit/time.ts';
 import { acceptClass, variantOf } from '../oci/media-types.ts';
@@ -78,7 +79,7 @@ export interface WarmerOptions {
 /** Fetches images into the cache, as a client would, and pins them. What is here already costs nothing. */
 export class Warmer {
   readonly #options: WarmerOptions;
-  readonly #blobs = new Turns(BLOBS_AT_ONCE);
+  readonly #blobs = new Slots(BLOBS_AT_ONCE);
   /** Images that are being fetched: no two runs of one overlap. */
   readonly #running = new Map<string, Promise<unknown>>();
 
@@ -88,8 +89,8 @@ export class Warmer {
 
   /** Looks into images; an outcome in place of a plan where one could not be had. @throws the signal's reason */
   async plan(requests: readonly WarmRequest[], signal: AbortSignal): Promise<(Planned | WarmOutcome)[]> {
-    const turns = new Turns(IMAGES_AT_ONCE);
-    return await Promise.all(requests.map((request) => turns.take(() => this.#planOne(request, signal))));
+    const slots = new Slots(IMAGES_AT_ONCE);
+    return await Promise.all(requests.map((request) => slots.run(() => this.#planOne(request, signal))));
   }
 
   /**
@@ -170,7 +171,7 @@ export class Warmer {
     if (pin) pins.hold(this.#pinOf(request, plan, coming(image.text)));
     // One that fails does not end the others: what is here by then costs nothing the next time.
     const each = await Promise.allSettled(
-      plan.blobs.map((blob) => this.#blobs.take(() => this.#blob(request, blob, report, signal))),
+      plan.blobs.map((blob) => this.#blobs.run(() => this.#blob(request, blob, report, signal))),
     );
     const failed = each.find((one) => one.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
@@ -310,26 +311,4 @@ function isWorthAnother(error: unknown): boolean {
 function failureOf(error: unknown): Pick<WarmOutcome, 'error' | 'retryAfter'> {
   const message = error instanceof Error ? error.message : String(error);
   return { error: message, retryAfter: error instanceof SourceError ? (error.retryAfter ?? null) : null };
-}
-
-/** Lets so many tasks run at once, in order of arrival. */
-class Turns {
-  #free: number;
-  readonly #waiting: (() => void)[] = [];
-
-  constructor(most: number) {
-    this.#free = most;
-  }
-
-  async take<T>(task: () => Promise<T>): Promise<T> {
-    if (this.#free > 0) this.#free--;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    try {
-      return await task();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#free++;
-      else next();
-    }
-  }
 }
