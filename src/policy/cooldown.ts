@@ -32,6 +32,12 @@ export interface CooldownOptions {
   readonly now: () => number;
 }
 
+/** A span of a tag, and when the tag was first seen to stand for something else after it, ms since 1970. */
+interface LeftSpan {
+  readonly span: TagSpan;
+  readonly left: number;
+}
+
 /** What is made of one configuration, dropped whole with it. */
 class Rules {
   readonly #rules: readonly { readonly pattern: ImagePattern; readonly allows: boolean }[];
@@ -65,7 +71,7 @@ export class Cooldown {
   #span: number | null;
   #rules: Rules;
   /** By repository, tag and variants. */
-  readonly #matured = new LRUCache<string, TagSpan>({ max: MAX_TAGS });
+  readonly #matured = new LRUCache<string, LeftSpan>({ max: MAX_TAGS });
 
   constructor({ history, config, now }: CooldownOptions) {
     this.#history = history;
@@ -123,8 +129,8 @@ export class Cooldown {
   }
 
   /**
-   * What the tag last stood for that is old enough to be given in place of `young`; null where there is nothing. What it left again before it was old
-   * enough has to be twice as old: it may have been withdrawn, and where the tag has come to rest since, what it rests on is old enough before that.
+   * What the tag last stood for that is old enough to be given in place of `young`; null where there is nothing. What it was seen to have left before
+   * that was old enough has to be twice as old: it may have been withdrawn, and where the tag has come to rest since, what it rests on is old enough before that.
    * @param variants of the class of `Accept` headers
    * @throws {RegistryError} unavailable where the history cannot be read, and nothing is remembered
    */
@@ -137,21 +143,25 @@ export class Cooldown {
     const id = `${repositoryId(key)}:${tag} ${variants.join(' ')}`;
     try {
       const spans = await this.#history.spans(key, tag, { variants, limit: MAX_SPANS });
-      const found = spans.find((span) => span.digest !== young && this.#hasMatured(span)) ?? null;
-      if (found !== null) this.#matured.set(id, found);
-      return found;
+      const found = spans
+        .map((span, index) => ({ span, left: spans[index - 1]?.from ?? this.#now() }))
+        .find((each) => each.span.digest !== young && this.#hasMatured(each));
+      if (found === undefined) return null;
+      this.#matured.set(id, found);
+      return found.span;
     } catch (error) {
       const found = this.#matured.get(id);
-      if (found !== undefined && this.#hasMatured(found)) return found;
+      if (found !== undefined && found.span.digest !== young && this.#hasMatured(found)) return found.span;
       throw unreadable(error);
     }
   }
 
-  #hasMatured({ firstSeen, to }: TagSpan): boolean {
+  /** How often its registry is asked is no matter: between two looks nobody knows when the tag moved, and what passed before goes on passing. */
+  #hasMatured({ span: { firstSeen, to }, left }: LeftSpan): boolean {
     const now = this.#now();
     if (this.#span === null || firstSeen === null || firstSeen > now) return false;
     const age = now - firstSeen;
-    return age >= this.#span && (to - firstSeen >= this.#span || age >= 2 * this.#span);
+    return age >= this.#span && (Math.max(to, left) - firstSeen >= this.#span || age >= 2 * this.#span);
   }
 
   /** At once where it is known to be old enough: that can only become more so. */

@@ -215,6 +215,8 @@ class Run {
     const accept = other ? `${OCI_INDEX}, ${OCI_MANIFEST}` : undefined;
     const current = content.tags.get(tag) ?? null;
     const now = this.#bed.clock;
+    // By what it knew before: what is learnt by this very answer counts for the next.
+    const must = current === null ? null : this.#model.mustStandFor(this.#rules, { repository, tag, current }, now);
     const reply = await outcome(this.#bed.manifest(HUB, repository, tag, { method, accept }));
     this.#hear(!other);
     const what = `${method} ${repository}:${tag}, which is ${current?.slice(7, 15)}: ${told(reply)}`;
@@ -235,7 +237,6 @@ class Run {
     }
     if (!believed || other) return;
     if (current === null) return expect(reply, what).toBe('manifestUnknown');
-    const must = this.#model.mustStandFor(rules, { repository, tag, current }, now);
     if (typeof reply === 'string') {
       expect(reply, what).toBe('imageTooYoung');
       // What it would give may be gone everywhere, and it is not known which of those that it may give that is.

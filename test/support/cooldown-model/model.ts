@@ -103,7 +103,9 @@ export class CooldownModel {
     const cooldown = rules.cooldown ?? 0;
     if (digest === current) return age >= cooldown;
     if (rules.cooldown === null || age < cooldown) return false;
-    return this.#stays(repository, tag, digest, now).some(({ to }) => isMatured(age, now - to, cooldown));
+    return this.#stays(repository, tag, now).some(
+      (stay) => stay.digest === digest && isMatured(age, now - stay.surelyLeft, cooldown),
+    );
   }
 
   /** What must be given for the tag in place of `current`, where something must: the digest that it was surely seen to have, old enough, last. */
@@ -112,23 +114,30 @@ export class CooldownModel {
     const cooldown = rules.cooldown ?? 0;
     const age = (digest: string) => this.#age(repository, digest, now, 'mustBe', 'learnt');
     if (age(current) >= cooldown) return current;
-    const stays = this.#stays(repository, tag, null, now).filter(
-      ({ digest, sureTo }) => sureTo !== null && digest !== current && isMatured(age(digest), now - sureTo, cooldown),
+    const stays = this.#stays(repository, tag, now).filter(
+      ({ digest, sure, left }) => sure && digest !== current && isMatured(age(digest), now - left, cooldown),
     );
     return stays.at(-1)?.digest ?? null;
   }
 
-  /** The spans in which the tag had one digest, in their order. */
-  #stays(repository: string, tag: string, digest: string | null, now: number) {
-    const stays: { digest: string; to: number; sureTo: number | null }[] = [];
-    for (const answer of this.#of(repository).answers.get(tag) ?? []) {
-      if (answer.at > now) continue;
+  /**
+   * The spans in which the tag had one digest, in their order. `sure`: the gateway has to know of it; `left`: when the tag was first seen to have left it, at the
+   * earliest that the gateway may know, and at the latest.
+   */
+  #stays(repository: string, tag: string, now: number) {
+    const stays: { digest: string; sure: boolean; left: number; surelyLeft: number }[] = [];
+    for (const { digest, at, sure } of this.#of(repository).answers.get(tag) ?? []) {
+      if (at > now) continue;
+      for (const stay of stays) {
+        if (stay.digest === digest) continue;
+        stay.left = Math.min(stay.left, at);
+        if (sure) stay.surelyLeft = Math.min(stay.surelyLeft, at);
+      }
       const last = stays.at(-1);
-      const sureTo = answer.sure ? answer.at : null;
-      if (last?.digest !== answer.digest) stays.push({ digest: answer.digest, to: answer.at, sureTo });
-      else Object.assign(last, { to: answer.at, sureTo: sureTo ?? last.sureTo });
+      if (last?.digest !== digest) stays.push({ digest, sure, left: now, surelyLeft: now });
+      else last.sure ||= sure;
     }
-    return digest === null ? stays : stays.filter((stay) => stay.digest === digest);
+    return stays;
   }
 
   #tagsOf(repository: string, digest: string): string[] {
@@ -168,7 +177,7 @@ export interface TagOf {
   readonly current: string;
 }
 
-/** Old enough while the tag had it, or twice as old. @param since how long ago it had it last, ms */
+/** Old enough before the tag was seen to have left it, or twice as old. @param since how long ago that was, ms */
 function isMatured(age: number, since: number, cooldown: number): boolean {
   return age >= cooldown && (age - since >= cooldown || age >= 2 * cooldown);
 }
