@@ -47,6 +47,8 @@ export interface BedOptions {
   /** Where that is remembered, for other beds too; left out: in memory, for this one. */
   readonly history?: HistoryStore;
   readonly prefetch?: PrefetchRules;
+  /** `cache.s3.redirect`. */
+  readonly redirect?: boolean | 'all';
   readonly budget?: (client: string) => FillBudget | null;
   /** Stands in front of the real one. */
   readonly wrapUpstream?: (upstream: Upstream) => Upstream;
@@ -109,13 +111,14 @@ export class RegistryBed {
   /** As `reload` does. */
   setRules(rules: Partial<Config['policy']>): void {
     this.#policy = { ...this.#policy, ...rules };
-    const { tagTtl = 60_000, staleFor = 7 * 86_400_000 } = this.#options;
-    const s3 = { redirect: false } as Config['cache']['s3'];
+    const { tagTtl = 60_000, staleFor = 7 * 86_400_000, redirect = false } = this.#options;
+    const s3 = { redirect } as Config['cache']['s3'];
     this.core.reconfigure({ cache: { tagTtl, staleFor, s3 } as Config['cache'], policy: this.#policy });
   }
 
   #makeCore(metrics: Metrics): [ManagedProxyCore, ProxyCore] {
     const { keepNothing, tagTtl = 60_000, staleFor = 7 * 86_400_000, shared, prefetch, budget } = this.#options;
+    const { redirect } = this.#options;
     const { cache } = this.rig;
     const replies = repliesTally(metrics);
     const core = createProxyCore({
@@ -126,7 +129,7 @@ export class RegistryBed {
       lists: cache.lists,
       content: cache.shared,
       table: () => this.#table(),
-      config: { tagTtl, staleFor },
+      config: { tagTtl, staleFor, ...(redirect === undefined ? {} : { redirect }) },
       metrics,
       replies,
       now: () => this.clock,
