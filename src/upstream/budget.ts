@@ -22,6 +22,8 @@ const MAX_SET_ASIDE = 1024;
 const FIRST_ANSWER_MS = 1_500;
 /** No answer is waited for any longer: see `DOCUMENT_MS`. */
 const LONGEST_ANSWER_MS = 2 * 60_000;
+/** Answers about what a registry does not have, without a word of a limit, after which it is taken for one that has none. */
+const SILENT_ANSWERS = 4;
 /** In which a pull that is under way has been counted, or not, seconds; short enough to be waited for within a request. */
 const UNDER_WAY_S = 1;
 
@@ -53,6 +55,7 @@ export class Budget {
   /** When that is no longer so. */
   #endsAt = 0;
   #underWay = 0;
+  #silent = 0;
   readonly #lost: { readonly at: number; readonly pulls: number }[] = [];
   /** By the digest for which they are. */
   readonly #setAside = new Map<string, { readonly repository: string; pulls: number; readonly until: number }>();
@@ -192,7 +195,18 @@ export class Budget {
         if (this.#state === 'known') this.#lose(1);
         else this.#settle('none');
       },
+      heardRefusal: () => this.#heardRefusal(),
     });
+  }
+
+  /**
+   * What it does not have is no pull, and one such answer says nothing about limits. Of a mirror that has little there may be no other, and those who
+   * ask it would wait for each other again and again.
+   */
+  #heardRefusal(): void {
+    if (this.#state !== 'unknown' || this.#isTrial) return;
+    this.#silent += 1;
+    if (this.#silent >= SILENT_ANSWERS) this.#settle('none');
   }
 
   /** A HEAD was answered, and nothing was said of a limit. */
@@ -254,6 +268,7 @@ export class Budget {
   #settle(state: 'known' | 'none'): void {
     this.#state = state;
     this.#isTrial = false;
+    this.#silent = 0;
     this.#first?.resolve();
     this.#first = null;
   }
@@ -280,6 +295,7 @@ interface PullOptions {
   readonly end: (pulls: number, uncertain: number) => void;
   readonly heard: (limit: RateLimit, askedAt: number) => void;
   readonly heardNothing: () => void;
+  readonly heardRefusal: () => void;
 }
 
 /** One pull that is under way: what was taken for it, until it is closed. */
@@ -315,8 +331,8 @@ export class Pull {
   answered(status: number, limit: RateLimit | null): void {
     this.#answered += 1;
     if (limit !== null) this.#options.heard(limit, this.#askedAt);
-    // What it refuses, or does not have, is no pull, and says nothing about limits either.
     else if (status < 400) this.#options.heardNothing();
+    else if (status === 403 || status === 404) this.#options.heardRefusal();
   }
 
   /** May be called more than once. */

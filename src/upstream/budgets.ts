@@ -60,6 +60,8 @@ interface Rest {
   readonly host: string;
   readonly endpoint: string;
   readonly until: number;
+  /** See `StatusError`. */
+  readonly unexplained?: boolean;
 }
 
 /**
@@ -139,7 +141,7 @@ export class Budgets {
     const asked = restOf(this.#questions, questionKey(question), this.#now());
     if (asked !== null && !question.isAdditional) {
       const before = new StatusError(429, asked.host, asked.ms / 1000, 'it asked for fewer requests a while ago');
-      throw Object.assign(before, { withheld: true });
+      throw Object.assign(before, { withheld: true, unexplained: asked.unexplained });
     }
     const isManifest = question.what === 'manifests';
     const budget = isManifest ? this.#budgetOf(route, endpoint, question.repository) : null;
@@ -268,23 +270,31 @@ export class Budgets {
       );
       return told;
     }
-    const now = this.#now();
-    const place = { row: registry, host: error.host, endpoint: endpoint.origin };
     if (limit === null && !isJson) {
+      // There is no body to tell a guard from a registry that refuses every HEAD: a GET tells, and it alone stops all others.
+      if (question.method === 'HEAD') {
+        this.#leaveAlone(question, error, (error.retryAfter ?? 0) * 1000 || ABUSE_MS, true);
+        return Object.assign(error, { unexplained: true });
+      }
       const ms = Math.min(ABUSE_MAX_MS, error.retryAfter === undefined ? ABUSE_MS : error.retryAfter * 1000);
-      this.#abuse.set(originKey(route, endpoint), { ...place, until: now + ms });
+      const place = { row: registry, host: error.host, endpoint: endpoint.origin };
+      this.#abuse.set(originKey(route, endpoint), { ...place, until: this.#now() + ms });
       const told = this.#abuseAt(route, endpoint) ?? error;
       this.#rests.inc({ registry, kind: 'abuse' });
       this.#log.warn({ ...facts, reason: told.reason }, 'a registry wants no more requests from this address');
       return told;
     }
     this.#rests.inc({ registry, kind: 'question' });
-    if (error.retryAfter !== undefined) {
-      const until = now + Math.min(QUESTION_MAX_MS, error.retryAfter * 1000);
-      const key = questionKey(question);
-      if ((this.#questions.get(key)?.until ?? 0) < until) this.#questions.set(key, { ...place, until });
-    }
+    if (error.retryAfter !== undefined) this.#leaveAlone(question, error, error.retryAfter * 1000, false);
     return error;
+  }
+
+  #leaveAlone(question: Question, { host }: StatusError, ms: number, unexplained: boolean): void {
+    const until = this.#now() + Math.min(QUESTION_MAX_MS, ms);
+    const key = questionKey(question);
+    if ((this.#questions.get(key)?.until ?? 0) >= until) return;
+    const place = { row: rowOf(question.route), host, endpoint: question.endpoint.origin };
+    this.#questions.set(key, { ...place, until, unexplained });
   }
 }
 
@@ -309,10 +319,15 @@ function share({ limit, remaining }: BudgetRow): number {
   return (remaining ?? 0) / Math.max(1, limit ?? remaining ?? 1);
 }
 
-function restOf(rests: LRUCache<string, Rest>, key: string, now: number): { host: string; ms: number } | null {
+function restOf(
+  rests: LRUCache<string, Rest>,
+  key: string,
+  now: number,
+): { host: string; ms: number; unexplained: boolean } | null {
   const rest = rests.get(key);
   if (rest === undefined) return null;
-  if (rest.until > now) return { host: rest.host, ms: rest.until - now };
+  const { host, until, unexplained = false } = rest;
+  if (until > now) return { host, ms: until - now, unexplained };
   rests.delete(key);
   return null;
 }

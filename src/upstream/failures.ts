@@ -26,6 +26,8 @@ export class StatusError extends Error {
   downloadHostStatus: number | undefined;
   /** It stands for an answer that was not asked for, since the registry said before that it would be this. */
   withheld = false;
+  /** A 429 to a HEAD, which says nothing of why. */
+  unexplained = false;
   /** What the registry itself says of it. */
   said: OwnReason = NO_REASON;
   /** What happened, without the host. */

@@ -99,6 +99,7 @@ function isFailure(error: unknown): boolean {
 
 function isFinal(error: unknown): boolean {
   // 508: whatever leads back to where it came from does so for GET, too.
-  const decided = error instanceof StatusError && (error.status === 429 || error.status === 508);
+  const decided =
+    error instanceof StatusError && ((error.status === 429 && !error.unexplained) || error.status === 508);
   return decided || error instanceof ConnectError || error instanceof SinkError || isBusy(error);
 }

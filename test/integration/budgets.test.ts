@@ -196,6 +196,24 @@ describe('a registry that counts pulls', () => {
     expect(bed.upstream.budgets(HUB)).toContainEqual(expect.objectContaining({ kind: 'abuse', endpoint: fake.url }));
   });
 
+  test('that refuses every HEAD with a 429 loses those alone, and is soon not asked by HEAD', async () => {
+    const fake = await fakeRegistry({});
+    const bed = await RegistryBed.start({ registries: { 'plain.test': { fake } } });
+    started.push({ close: () => bed.stop() });
+    const repositories = ['app', 'other', 'third'];
+    for (const name of repositories) fake.repository(name).addImage('1', [name]);
+    const headers = { 'content-type': 'text/plain' };
+    fake.faults = ({ method }) => (method === 'HEAD' ? { status: 429, headers } : undefined);
+    for (const name of repositories) {
+      expect((await bed.manifest('plain.test', name, '1', { method: 'HEAD' })).status).toBe(200);
+      expect((await bed.manifest('plain.test', name, '1')).status).toBe(200);
+      bed.clock += 61_000;
+      // What is kept is asked anew.
+      expect((await bed.manifest('plain.test', name, '1')).from).toBe('cache');
+    }
+    expect([manifestsOf(fake, 'HEAD'), bed.upstream.budgets('plain.test')]).toEqual([1, []]);
+  });
+
   test('is not moved by what a host says that it redirects to', async () => {
     const other = await fakeRegistry({});
     const { fake, image, pull } = await start(100);

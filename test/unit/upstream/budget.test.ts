@@ -51,6 +51,30 @@ describe('a budget of pulls', () => {
     expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected']);
   });
 
+  it('of a mirror that has nothing is not waited for again and again', async () => {
+    const { budget } = bed();
+    for (let turn = 0; turn < 4; turn++) await pulls(budget, 404, null);
+    await Promise.all(Array.from({ length: 1000 }, () => budget.take(NEW, signal)));
+    // What it says then counts all the same.
+    budget.heard(said(500), 0);
+    expect(await verdictOf(budget.take(NEW, signal))).toEqual(['used up', 1]);
+  });
+
+  it('that was small is waited for, whatever is not there', async () => {
+    const { budget, clock } = bed();
+    budget.heard(said(0), 0);
+    clock.at += 7 * HOUR;
+    for (let turn = 0; turn < 8; turn++) await pulls(budget, 404, null);
+    await budget.take(NEW, signal);
+    let admitted = false;
+    const second = budget.take(NEW, signal).then(() => {
+      admitted = true;
+    });
+    second.catch(() => {});
+    await Promise.resolve();
+    expect(admitted).toBe(false);
+  });
+
   it('that there is not holds nobody up', async () => {
     const { budget } = bed();
     await pulls(budget, 200, null);
