@@ -161,9 +161,11 @@ export class WarmService {
 
   /** Fetches a row, as its time has come. Never rejects for the image's sake. @throws the store's errors, the signal's reason */
   async run(row: WarmRow, signal: AbortSignal): Promise<WarmOutcome> {
+    // First: while the store is away nothing is asked for of which nobody could note how it went, and which would be due again the next moment.
+    const { runs } = await this.load();
     const startedAt = iso(this.#now());
     const outcome = await this.#runNow(row, signal);
-    await this.#note(outcome, startedAt, (await this.load()).runs);
+    await this.#note(outcome, startedAt, runs);
     return outcome;
   }
 

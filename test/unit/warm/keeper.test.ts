@@ -170,3 +170,29 @@ test('of two gateways one runs what is only fetched; what is pinned each brings 
   await pass(clock, 2 * HOUR);
   expect([one.source.asked, two.source.asked]).toEqual(before.map((count) => count + 1));
 });
+
+test('while the store is away no registry is asked for what is due, and afterwards once', async () => {
+  const [clock, store] = [new TestClock(), new MemoryWarmStore()];
+  await store.put(rowOf(clock, { pin: true }));
+  const flaky = store.another();
+  let away = false;
+  const unlessAway = async () => {
+    if (away) throw new Error('the database is away');
+  };
+  const [load, noteRun] = [flaky.load.bind(flaky), flaky.noteRun.bind(flaky)];
+  Object.assign(flaky, {
+    load: () => unlessAway().then(load),
+    noteRun: (run: Parameters<typeof noteRun>[0]) => unlessAway().then(() => noteRun(run)),
+  });
+  const { source } = nodeOf(flaky, new LockTable(), clock);
+  await settle();
+  await pass(clock, 2 * HOUR);
+  const before = source.asked;
+  expect(before).toBeGreaterThan(0);
+  away = true;
+  await pass(clock, 5 * HOUR);
+  expect(source.asked).toBe(before);
+  away = false;
+  await pass(clock, 10 * 60_000);
+  expect(source.asked).toBe(before + 1);
+});
