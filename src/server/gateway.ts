@@ -1,4 +1,3 @@
-import { extname } from 'node:path';
 import { Access } from '../access/access.ts';
 import { Quotas } from '../access/quotas.ts';
 import type { ReloadReport } from '../admin/contract.ts';
@@ -7,15 +6,11 @@ import { createOperations } from '../admin/operations/index.ts';
 import { probeListener } from '../admin/probe.ts';
 import { startAdminServer } from '../admin/socket.ts';
 import { announceGateway } from '../admin/well-known.ts';
-import { registryOf, rowNameOf } from '../aliases/lookup.ts';
+import { registryOf } from '../aliases/lookup.ts';
 import { type Cache, createCache } from '../cache/cache.ts';
 import { StoreKeeper } from '../cache/store-keeper.ts';
 import { baseUrl, gatherFacts } from '../clients/facts.ts';
-import type { Cluster } from '../cluster/cluster.ts';
-import type { Config } from '../config/config.ts';
 import type { LoadedConfig } from '../config/load.ts';
-import { Edge } from '../edge/edge.ts';
-import type { EdgeAddresses } from '../edge/listeners.ts';
 import { EDGE_LIMITS } from '../edge/servers.ts';
 import { TicketKeys } from '../edge/tls.ts';
 import { Lifecycle, version } from '../kit/process.ts';
@@ -24,29 +19,26 @@ import type { Digest } from '../oci/names.ts';
 import { HistoryKeeper } from '../policy/history-keeper.ts';
 import { createProxyCore } from '../proxy/core.ts';
 import { CoreSource } from '../proxy/core-source.ts';
-import { ManifestCache } from '../proxy/manifest-cache.ts';
-import { type RegistryOutline, registryOutlines } from '../proxy/outline.ts';
-import { type RepliesTally, repliesTally } from '../proxy/reply.ts';
+import { registryOutlines } from '../proxy/outline.ts';
+import { repliesTally } from '../proxy/reply.ts';
 import { Activity } from '../telemetry/activity.ts';
 import { History } from '../telemetry/history.ts';
-import type { LineSink, Logger, ProcessLog } from '../telemetry/log.ts';
+import type { ProcessLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { createUpstream, type ManagedUpstream } from '../upstream/registry-upstream.ts';
-import { ConnectionShare, ConnectionTotals } from '../workers/connection-totals.ts';
-import { WorkerSupervisor } from '../workers/supervisor.ts';
-import { type AddressTexts, asText, boundConfig, ownListener } from './addresses.ts';
+import { ConnectionTotals } from '../workers/connection-totals.ts';
+import { type AddressTexts, asText, ownListener } from './addresses.ts';
 import { announceEnd, joinCluster, serveNodes } from './cluster.ts';
 import { coreParts, unplug } from './core-parts.ts';
-import { measureFleet, remarkOn, sharedState } from './fleet.ts';
+import { measureFleet, sharedState } from './fleet.ts';
+import { buildEdge, startWorkers } from './front.ts';
 import { measureGateway, sampleOf } from './own-metrics.ts';
+import type { Base, Parts } from './parts.ts';
 import { openPassage, type Passage } from './policy.ts';
 import { Reloader } from './reload.ts';
 import { openState, type State } from './state.ts';
 import { openIndex, openSharedStore } from './stores.ts';
 import { startWarm, unlessOperator } from './warm.ts';
-
-/** How long running pulls may go on once the gateway is asked to end, ms: long for a layer, shorter than what service managers wait (90 s). */
-const GRACE = 60_000;
 
 export interface RunningGateway {
   /** As they were bound, `host:port`. */
@@ -67,50 +59,6 @@ interface StartHints {
   readonly ca: string | null;
   /** The next command. */
   readonly next: string;
-}
-
-/** What every step of the start is given. A step defers the end of what it has started on the lifecycle. */
-interface Base {
-  /** As it was at the start. */
-  readonly config: Config;
-  readonly reloader: Reloader;
-  readonly log: Logger;
-  readonly logLines: LineSink;
-  readonly wellKnown: readonly string[];
-  readonly metrics: Metrics;
-  /** Counts replies by kind and origin, in the proxy core and in the cache before it. */
-  readonly replies: RepliesTally;
-  readonly lifecycle: Lifecycle;
-  /** True, or why the gateway is not ready. */
-  ready: true | string;
-  /** This node is ending, and others of its fleet do its work. */
-  draining: boolean;
-  /** The other processes that serve; null before they are started, and where this process serves alone. */
-  workers: WorkerSupervisor | null;
-  /** Encrypt TLS session tickets, in every process of this gateway. */
-  ticketKeys: () => Buffer;
-  /** Of clients, with all processes. */
-  readonly connections: ConnectionTotals;
-  /** What all processes saw of clients and troubles. */
-  readonly activity: Activity;
-}
-
-/** What the steps have built so far; each step names the parts that it needs. */
-interface Parts {
-  readonly state: State;
-  readonly upstream: ManagedUpstream;
-  readonly cache: Cache;
-  /** Null for the only gateway of its database. */
-  readonly cluster: Cluster | null;
-  /** What may pass, asked by the core; it takes its rules with the core's configuration. */
-  readonly passage: Passage;
-  readonly core: ReturnType<typeof createProxyCore>;
-  /** The registries of the table as people who pull may know them. */
-  readonly outlines: () => readonly RegistryOutline[];
-  readonly access: Access;
-  readonly edge: Edge;
-  readonly bound: EdgeAddresses;
-  readonly live: LiveGateway;
 }
 
 /**
@@ -293,86 +241,6 @@ async function startAccess(base: Base, { state }: Pick<Parts, 'state'>): Promise
   const access = new Access({ rules: config.access, limits: config.limits, users, used, quotas, log });
   lifecycle.defer('the access rules', () => access.close());
   return access;
-}
-
-function buildEdge(
-  base: Base,
-  { state, core, access, passage, outlines }: Pick<Parts, 'state' | 'core' | 'access' | 'passage' | 'outlines'>,
-): Edge {
-  const { config, log, metrics, ticketKeys } = base;
-  const processes = config.listen.workers;
-  const peers = new ConnectionShare(config.limits.connections, processes, (own) => base.connections.report(peers, own));
-  base.connections.join(peers, peers.hear);
-  base.reloader.add({ reconfigure: ({ limits }) => peers.reconfigure(limits.connections) });
-  return new Edge({
-    config,
-    table: state.table.snapshot,
-    certificates: state.certificates,
-    proxy: new ManifestCache({
-      core,
-      replies: base.replies,
-      rowName: (registry) => rowNameOf(state.table.snapshot(), registry),
-    }),
-    access,
-    audience: (user, address) => passage.policy.audience(user, address),
-    freshness: state.freshness,
-    outlines,
-    ready: () => base.ready,
-    remark: () => remarkOn(state),
-    draining: () => base.draining,
-    log,
-    logLines: base.logLines,
-    metrics,
-    activity: base.activity,
-    version: version(),
-    pseudonym: state.pseudonym,
-    ticketKeys,
-    peers: processes === 1 ? null : peers,
-  });
-}
-
-/** Lets other processes accept from the edge's listening socket. All of them are ended together: each has the whole grace for its pulls. */
-function startWorkers(
-  base: Base,
-  parts: Pick<Parts, 'state' | 'core' | 'access' | 'outlines' | 'edge' | 'bound'>,
-): void {
-  const { config, log, metrics, lifecycle, ticketKeys } = base;
-  const { state, core, access, outlines, edge, bound } = parts;
-  const server = config.listen.workers === 1 ? null : edge.share();
-  const workers =
-    server === null
-      ? null
-      : new WorkerSupervisor({
-          size: config.listen.workers - 1,
-          program: new URL(`./worker${extname(import.meta.filename)}`, import.meta.url),
-          version: version(),
-          pseudonym: state.pseudonym,
-          core,
-          state: {
-            config: boundConfig(base.reloader, bound),
-            table: state.table.snapshot,
-            users: () => state.users.snapshot(),
-            certificates: () => state.certificates?.contexts() ?? null,
-            challenges: () => state.certificates?.alpnChallenges ?? null,
-            ready: () => base.ready,
-            remark: () => remarkOn(state),
-            draining: () => base.draining,
-            ticketKeys,
-          },
-          access,
-          freshness: state.freshness,
-          outlines,
-          activity: base.activity,
-          connections: base.connections,
-          server,
-          metrics,
-          log,
-        });
-  lifecycle.defer('the listeners', () => Promise.all([edge, workers].map((part) => part?.close({ graceMs: GRACE }))));
-  if (workers === null) return;
-  base.workers = workers;
-  metrics.include(() => workers.metrics());
-  workers.start().catch((error: unknown) => log.error({ err: error }, 'a worker did not start; the others serve'));
 }
 
 async function startHints({ config }: Base, { state, bound }: Pick<Parts, 'state' | 'bound'>): Promise<StartHints> {
