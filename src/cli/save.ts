@@ -31,7 +31,7 @@ export function saveCommand(session: Session, exit: Exit): Command {
     .description(
       'write images into one file, from the cache or through it, for docker load, podman load, ctr and skopeo',
     )
-    .argument('[images...]', 'their names, as docker pull takes them')
+    .argument('[image...]', 'their names, as docker pull takes them')
     .requiredOption(
       '-o, --output <file>',
       'the file; - for standard output. One that is not whole goes on where it stopped',
