@@ -40,6 +40,8 @@ export interface Planned {
   readonly plan: ImagePlan;
   readonly bytes: number;
   readonly here: number;
+  /** Blobs that are not here. */
+  readonly absent: readonly Descriptor[];
 }
 
 /** How it went with one image. A row of `warm --json`. */
@@ -151,8 +153,9 @@ export class Warmer {
       const plan = await planImage(this.#options.images(), request.image, request.selection, signal);
       const cache = this.#options.cache();
       const here = plan.blobs.reduce((sum, { digest }) => sum + (cache.sizeOf(digest) ?? 0), 0);
+      const absent = plan.blobs.filter(({ digest }) => cache.sizeOf(digest) === null);
       const bytes = plan.blobs.reduce((sum, { digest, size }) => sum + (size ?? cache.sizeOf(digest) ?? 0), 0);
-      return { request, plan, bytes, here };
+      return { request, plan, bytes, here, absent };
     } catch (error) {
       signal.throwIfAborted();
       return { ...this.#outcome(request, null, 0), ...failureOf(error) };
@@ -266,16 +269,8 @@ export function coming(image: string): string {
 
 /** Bytes of blobs that are not here, each once. */
 export function missingBytes(planned: readonly Planned[]): number {
-  return distinct(planned).reduce((sum, { missing }) => sum + missing, 0);
-}
-
-function distinct(planned: readonly Planned[]): { missing: number }[] {
-  const seen = new Set<Digest>();
-  return planned.map(({ plan, bytes, here }) => {
-    const again = plan.blobs.filter(({ digest }) => seen.has(digest)).reduce((sum, { size = 0 }) => sum + size, 0);
-    for (const { digest } of plan.blobs) seen.add(digest);
-    return { missing: Math.max(0, bytes - here - again) };
-  });
+  const sizes = new Map(planned.flatMap(({ absent }) => absent.map(({ digest, size = 0 }) => [digest, size])));
+  return sizes.values().reduce((sum, size) => sum + size, 0);
 }
 
 function pinnedBlobs({ blobs }: ImagePlan): { readonly digest: Digest; readonly size: number }[] {

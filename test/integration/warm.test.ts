@@ -98,6 +98,23 @@ test('an image that cannot be had does not stop the others, and says why', async
   expect(done[2]).toMatchObject({ image: `${HOST}/app:2`, digest: null, error: expect.stringContaining('app') });
 });
 
+test('what is to be fetched counts what images share once, and what is here not at all', async () => {
+  const on = await start();
+  const app = fake.repository('app');
+  app.addImage('1', [layer('base'), layer('a')]);
+  await warm(on, [request('app:1')]);
+  const images = [app.addImage('2', [layer('base'), layer('b')]), app.addImage('3', [layer('base'), layer('b')])];
+  const needs: number[] = [];
+  const report = { ...REPORT, need: ({ missing }: { missing: number }) => needs.push(missing) };
+  const requests = [request('app:1'), request('app:2'), request('app:3')];
+  const done = await on.warm(requests, null, ['linux/amd64'], report, new AbortController().signal);
+  const absent = images.flatMap(({ config, layers: [, own] }) => [config, own]);
+  const sizes = new Map(absent.map((blob) => [blob?.digest, blob?.size ?? 0]));
+  const bytes = sizes.values().reduce((sum, size) => sum + size, 0);
+  expect(needs).toEqual([bytes]);
+  expect(done.map(({ ok }) => ok)).toEqual([true, true, true]);
+});
+
 test('a pull that follows needs no registry at all', async () => {
   const on = await start();
   const app = fake.repository('app');
