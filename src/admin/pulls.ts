@@ -12,6 +12,15 @@ const CHUNK = 256 * 1024;
 /** What of an image is asked for: `/v2/<registry>/<repository>/manifests/<tag or digest>`, and so on. */
 const PATH = /^\/v2\/([^/]+)\/(.+)\/(manifests|blobs|referrers|tags)\/([^/]+)$/;
 
+/** Why a list of tags ends before all of them are told; a `SourceError` by the socket. */
+export interface TagsFailure {
+  readonly status: number;
+  readonly code: string;
+  readonly message: string;
+  /** Seconds. */
+  readonly retryAfter?: number;
+}
+
 /** Whether a request is for an image, and no operation. */
 export function isImageRequest({ method, url = '' }: http.IncomingMessage): boolean {
   return method === 'GET' && url.startsWith('/v2/');
@@ -32,14 +41,17 @@ export async function serveImage(
       response.destroy();
       return;
     }
-    const known = error instanceof SourceError ? error : new SourceError(500, 'UNKNOWN', (error as Error).message);
-    const { status, code, message, retryAfter } = known;
+    const { status, code, message, retryAfter } = sourceErrorOf(error);
     response.writeHead(status, {
       'content-type': 'application/json',
       ...(retryAfter === undefined ? {} : { 'retry-after': String(Math.ceil(retryAfter)) }),
     });
     response.end(JSON.stringify({ errors: [{ code, message }] }));
   }
+}
+
+function sourceErrorOf(error: unknown): SourceError {
+  return error instanceof SourceError ? error : new SourceError(500, 'UNKNOWN', (error as Error).message);
 }
 
 async function answer(
@@ -59,10 +71,7 @@ async function answer(
   const [registry = '', repository = '', kind = '', reference = ''] = parts;
   const key: RepositoryKey = { registry, repository };
   if (kind === 'tags') {
-    response.writeHead(200, { 'content-type': 'application/x-ndjson' });
-    for await (const page of source.tags(key, signal))
-      if (!response.write(`${JSON.stringify(page)}\n`)) await once(response, 'drain', { signal });
-    response.end();
+    await sendTags(source.tags(key, signal), response, signal);
     return;
   }
   if (kind === 'manifests') {
@@ -92,6 +101,28 @@ async function answer(
     ...(size === undefined || from === 0 ? {} : { 'content-range': `bytes ${from}-${size - 1}/${size}` }),
   });
   await send(body, response, signal);
+}
+
+/** Sends a page of tags a line. The status waits for the first page; what fails later is told in a line of its own, a `TagsFailure`, that ends the list. */
+async function sendTags(
+  pages: AsyncIterable<readonly string[]>,
+  response: http.ServerResponse,
+  signal: AbortSignal,
+): Promise<void> {
+  const type = { 'content-type': 'application/x-ndjson' };
+  try {
+    for await (const page of pages) {
+      if (!response.headersSent) response.writeHead(200, type);
+      if (!response.write(`${JSON.stringify(page)}\n`)) await once(response, 'drain', { signal });
+    }
+    if (!response.headersSent) response.writeHead(200, type);
+    response.end();
+  } catch (error) {
+    if (!response.headersSent || signal.aborted) throw error;
+    const { status, code, message, retryAfter } = sourceErrorOf(error);
+    const failure: TagsFailure = { status, code, message, ...(retryAfter === undefined ? {} : { retryAfter }) };
+    response.end(`${JSON.stringify(failure)}\n`);
+  }
 }
 
 /**

@@ -10,6 +10,7 @@ import { type ByteSource, TruncatedError } from '../kit/byte-source.ts';
 import { readBounded } from '../kit/http.ts';
 import { isObject, parseJsonObject } from '../kit/json.ts';
 import { type BlobKey, type Digest, parseDigest, type Reference, type RepositoryKey } from '../oci/names.ts';
+import type { TagsFailure } from './pulls.ts';
 import { type GatewayIdentity, identityIn, unreached } from './socket.ts';
 import { openSocketPath } from './socket-path.ts';
 
@@ -72,9 +73,14 @@ export class SocketSource implements ImageSource {
       for await (const chunk of response) {
         const lines = (rest + String(chunk)).split('\n');
         rest = lines.pop() ?? '';
-        for (const line of lines) yield JSON.parse(line) as string[];
+        for (const line of lines) {
+          const page = JSON.parse(line) as string[] | TagsFailure;
+          if (!Array.isArray(page)) throw new SourceError(page.status, page.code, page.message, page.retryAfter);
+          yield page;
+        }
       }
     } catch (error) {
+      if (error instanceof SourceError) throw error;
       throw brokenOff(error, signal);
     }
   }

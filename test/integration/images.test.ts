@@ -6,7 +6,7 @@ import { startAdminServer } from '../../src/admin/socket.ts';
 import { SocketSource } from '../../src/admin/socket-source.ts';
 import { parseImageName } from '../../src/images/image-name.ts';
 import { planImage, plannedBytes } from '../../src/images/image-plan.ts';
-import type { ImageSource } from '../../src/images/image-source.ts';
+import { type ImageSource, SourceError } from '../../src/images/image-source.ts';
 import { parsePlatform } from '../../src/images/platform.ts';
 import { OCI_INDEX } from '../../src/oci/media-types.ts';
 import type { Digest } from '../../src/oci/names.ts';
@@ -100,4 +100,35 @@ test('what its registry does not give is an error in the words of its clients', 
     status: 502,
     message: expect.stringContaining('docker.io failed'),
   });
+});
+
+test('a list of tags that fails, at once or after some pages, fails by the socket as it does in the process', async () => {
+  const { bySocket } = await start();
+  const unknown = { registry: 'docker.io', repository: 'library/unknown' };
+  await expect(bySocket.tags(unknown, SIGNAL)[Symbol.asyncIterator]().next()).rejects.toMatchObject({
+    status: 404,
+    code: 'NAME_UNKNOWN',
+    message: expect.stringContaining('library/unknown'),
+  });
+
+  const broken = {
+    async *tags() {
+      yield ['1', '2'];
+      throw new SourceError(429, 'TOOMANYREQUESTS', 'no more today', 30);
+    },
+  };
+  const dataDir = mkdtempSync(join(tmpdir(), 'images-'));
+  closers.push(() => rmSync(dataDir, { recursive: true }));
+  const admin = await startAdminServer({
+    dataDir,
+    operations: new Map(),
+    images: broken as unknown as ImageSource,
+    log: silentLog(),
+  });
+  closers.push(() => admin.close());
+  const source = new SocketSource(dataDir);
+  closers.push(() => source.close());
+  const pages = source.tags(unknown, SIGNAL)[Symbol.asyncIterator]();
+  expect(await pages.next()).toEqual({ done: false, value: ['1', '2'] });
+  await expect(pages.next()).rejects.toMatchObject({ status: 429, code: 'TOOMANYREQUESTS', retryAfter: 30 });
 });
