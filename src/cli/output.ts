@@ -51,14 +51,12 @@ export class Output {
 
   /** One line of result. */
   line(text = ''): void {
-    this.#clearBar();
-    this.#stdout.write(`${text}\n`);
+    this.#write(this.#stdout, `${text}\n`);
   }
 
   /** Text that is a result as it stands (YAML, PEM, a configuration). */
   text(text: string): void {
-    this.#clearBar();
-    this.#stdout.write(text.endsWith('\n') || text === '' ? text : `${text}\n`);
+    this.#write(this.#stdout, text.endsWith('\n') || text === '' ? text : `${text}\n`);
   }
 
   /** Whether results go to a person's screen. */
@@ -124,18 +122,12 @@ export class Output {
   /** A step of an operation as it happens. */
   step(step: string, message: string): void {
     const stream = this.#json ? this.#stderr : this.#stdout;
-    this.#clearBar();
-    const line = `${this.#paintFor(stream, 'dim', step.padEnd(9))} ${message}\n`;
-    if (this.#bars !== null && stream.isTTY === true) this.#bars.above(line);
-    else stream.write(line);
+    this.#write(stream, `${this.#paintFor(stream, 'dim', step.padEnd(9))} ${message}\n`);
   }
 
   /** What is worth knowing but is no result. */
   note(text: string): void {
-    this.#clearBar();
-    const line = `gateway: ${text}\n`;
-    if (this.#bars === null) this.#stderr.write(line);
-    else this.#bars.above(line);
+    this.#write(this.#stderr, `gateway: ${text}\n`);
   }
 
   /** `gateway: <what happened>`, and what to do next on a line of its own; as JSON too where that was asked for. */
@@ -144,8 +136,8 @@ export class Output {
     this.errorJson(error);
     const next = error instanceof OperatorError ? error.next : undefined;
     const message = error instanceof Error ? error.message : String(error);
-    this.#stderr.write(`${this.#paintFor(this.#stderr, 'bad', 'gateway:')} ${message}\n`);
-    if (next !== undefined) this.#stderr.write(`  ${next}\n`);
+    this.#write(this.#stderr, `${this.#paintFor(this.#stderr, 'bad', 'gateway:')} ${message}\n`);
+    if (next !== undefined) this.#write(this.#stderr, `  ${next}\n`);
   }
 
   /** Only the JSON of an error that people are told otherwise. */
@@ -196,6 +188,13 @@ export class Output {
   #paintFor(stream: Stream, tone: Tone, text: string): string {
     if (tone === 'plain' || stream.isTTY !== true || !wantsColour(this.#env)) return text;
     return styleText(STYLES[tone], text, { validateStream: false });
+  }
+
+  /** Whole lines, above the bars where these are on the same screen: a line among them would be drawn over. */
+  #write(stream: Stream, lines: string): void {
+    this.#clearBar();
+    if (this.#bars !== null && stream.isTTY === true && lines !== '') this.#bars.above(lines);
+    else stream.write(lines);
   }
 
   #clearBar(): void {

@@ -109,3 +109,18 @@ test('a reader that has left is no failure', async () => {
   output.line('for nobody');
   await new Promise((resolve) => setImmediate(resolve));
 });
+
+test('results and errors that come while bars are drawn stand whole above them', async () => {
+  const { output, out, err } = bed({ tty: true });
+  const bars = await output.bars();
+  bars?.set('layer', 1, 2);
+  output.step('pushed', 'a layer');
+  output.line('the result');
+  output.error(new Error('a failure'));
+  output.progressEnd();
+  const drawn = err();
+  expect(out()).toBe('');
+  for (const text of ['a layer', 'the result', 'a failure']) expect(drawn).toMatch(new RegExp(`${text}\\n`));
+  output.line('and after them');
+  expect(out()).toBe('and after them\n');
+});
