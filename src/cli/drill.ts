@@ -54,7 +54,7 @@ export function drillCommand(session: Session, exit: Exit): Command {
       if (json === true) return output.json(rows);
       if (rows.length > 0) output.table(['image', 'platform', 'pull', 'until'], rows.map(cells));
       for (const row of rows) for (const line of remarks(row)) output.line(line);
-      output.line(total(summary));
+      output.line(total(summary, given?.unread.length ?? 0));
     });
 }
 
@@ -87,10 +87,10 @@ function sentence({ what, digest, size, missingBytes, reason }: DrillMissing): s
   return `  missing: ${name}${bytes}: ${reason}`;
 }
 
-function total({ images, missing, missingBytes }: DrillSummary): string {
-  if (images === 0) return 'no image is kept';
+function total({ images, missing, missingBytes }: DrillSummary, unread: number): string {
+  if (images + unread === 0) return 'no image is kept';
   const bytes = missingBytes === 0 ? '' : `; ${formatBytes(missingBytes)} are missing that are known of`;
-  return `${images - missing} of ${images} images could be pulled with every registry gone${bytes}`;
+  return `${images - missing} of ${images + unread} images could be pulled with every registry gone${bytes}`;
 }
 
 /** Looked at before anything is asked about it; the gateway reads it again. */

@@ -1,5 +1,5 @@
 import { availableParallelism, constants } from 'node:os';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, type Option } from 'commander';
 import { didYouMean } from '../kit/did-you-mean.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { ignoreDebuggerSignal, version } from '../kit/process.ts';
@@ -180,7 +180,7 @@ function configureAll(command: Command, session: Session): void {
     .exitOverride()
     .showSuggestionAfterError()
     .allowExcessArguments(false)
-    .configureHelp({ showGlobalOptions: true })
+    .configureHelp({ showGlobalOptions: true, visibleGlobalOptions: globalOptions })
     .configureOutput({
       writeOut: (text) => session.output.text(text),
       writeErr: (text) => session.output.errorText(text),
@@ -191,6 +191,18 @@ function configureAll(command: Command, session: Session): void {
       },
     });
   for (const sub of command.commands) configureAll(sub, session);
+}
+
+/** Of the program itself: those of a command between, as `warm` is for `warm ls`, do not go with what is below it. */
+function globalOptions(command: Command): Option[] {
+  let program = command;
+  while (program.parent !== null) program = program.parent;
+  return program === command
+    ? []
+    : program
+        .createHelp()
+        .visibleOptions(program)
+        .filter(({ long }) => long !== '--help');
 }
 
 /** Commander names what may be chosen, and not which of it was meant. */

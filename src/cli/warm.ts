@@ -44,15 +44,23 @@ export function warmCommand(session: Session, exit: Exit): Command {
     )
     .action((images: string[], options: WarmOptions) => warm(session, exit, images, options));
 
+  // Commander takes them wherever they stand; behind `ls` and `rm` they would have no effect.
+  command.hook('preSubcommand', (_, sub) => {
+    for (const option of command.options) {
+      const name = option.attributeName();
+      if (name !== 'json' && command.getOptionValueSource(name) === 'cli')
+        sub.error(`error: unknown option '${option.long}'`);
+    }
+  });
+  const wantsJson = (own: { json?: boolean }) => own.json === true || command.opts<WarmOptions>().json === true;
+
   command
     .command('ls')
     .description('images on a schedule or pinned: next run, last run, what is held')
     .option('--json', 'print JSON')
     .action(async (options: { json?: boolean }) => {
-      // Options of the command above with the same name are taken there.
-      const json = options.json === true || command.opts<WarmOptions>().json === true;
       const rows = (await session.act('warm.ls', {})) as WarmListed[];
-      if (json) return output.json(rows);
+      if (wantsJson(options)) return output.json(rows);
       if (rows.length === 0)
         return output.line('no image is on a schedule or pinned: gateway warm IMAGE --pin, or --schedule');
       output.table(['image', 'schedule', 'pinned', 'next run', 'last run', 'result'], rows.map(cellsOf));
@@ -64,9 +72,11 @@ export function warmCommand(session: Session, exit: Exit): Command {
     .command('rm')
     .description('take schedule and pin back; what is kept stays until room is needed')
     .argument('<image...>', 'as gateway warm ls names them')
-    .action(async (names: string[]) => {
+    .option('--json', 'print JSON')
+    .action(async (names: string[], options: { json?: boolean }) => {
       const { images } = await imagesGiven(session, names);
       const removed = (await session.act('warm.rm', { images: images.map(({ text }) => text) })) as WarmRow[];
+      if (wantsJson(options)) return output.json(removed);
       for (const { image, pin, schedule } of removed) {
         const what = [...(pin ? ['its pin'] : []), ...(schedule === null ? [] : [`its schedule ${schedule}`])];
         output.line(`${image}: ${what.join(' and ')} taken back`);
@@ -101,9 +111,8 @@ async function warm(session: Session, exit: Exit, names: string[], options: Warm
   if (json) return output.json([...done, ...list.unread.map(unreadRow)]);
   const fetched = done.reduce((sum, one) => sum + one.fetched, 0);
   const kept = pin || schedule !== null ? `; ${keptText(pin, schedule)}: gateway warm ls` : '';
-  output.line(
-    `${done.length - failed.length} of ${done.length} images are here, ${formatBytes(fetched)} were fetched${kept}`,
-  );
+  const all = done.length + list.unread.length;
+  output.line(`${done.length - failed.length} of ${all} images are here, ${formatBytes(fetched)} were fetched${kept}`);
 }
 
 function keptText(pin: boolean, schedule: string | null): string {
