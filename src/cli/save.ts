@@ -191,7 +191,9 @@ function teller(
   const say = (text: string): void => (file === null ? output.note(text) : output.step('blob', text));
   const names = new Set(images.map(({ image }) => image)).size;
   if (options.json !== true)
-    say(`${names} ${names === 1 ? 'image' : 'images'}: ${total} blobs, ${formatBytes(length)}`);
+    say(
+      `${names} ${names === 1 ? 'image' : 'images'}: ${total} ${total === 1 ? 'blob' : 'blobs'}, ${formatBytes(length)}`,
+    );
   return ({ member, memberDone, done }) => {
     if (member === null) return;
     const { image, label, blob } = member;

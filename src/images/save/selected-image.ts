@@ -180,7 +180,9 @@ async function readConfig(
 function configContent(bytes: Uint8Array): Omit<ImageConfig, 'bytes'> {
   const { os, architecture, variant, rootfs } = parseJsonObject(bytes) ?? {};
   const layers = isObject(rootfs) && Array.isArray(rootfs.diff_ids) ? rootfs.diff_ids.length : null;
-  if (typeof os !== 'string' || typeof architecture !== 'string') return { platform: null, layers };
+  // Images made by programs that do not care have them empty.
+  if (typeof os !== 'string' || typeof architecture !== 'string' || os === '' || architecture === '')
+    return { platform: null, layers };
   return { platform: { os, architecture, variant: typeof variant === 'string' ? variant : '' }, layers };
 }
 

@@ -159,6 +159,24 @@ describe('a docker-archive', () => {
     expect(both[0]?.RepoTags).toEqual(['docker.io/library/one:1', 'docker.io/library/one:latest']);
   });
 
+  test('takes an image that does not say what it is for, and says nothing of it', async () => {
+    const bytes = Buffer.from(JSON.stringify({ ...JSON.parse(one.config.bytes.toString()), os: '', architecture: '' }));
+    const { sha256 } = await import('../../../support/content.ts');
+    const config = { ...one.config, bytes, digest: sha256(bytes) };
+    const manifest = JSON.parse(one.manifest.bytes.toString());
+    const body = Buffer.from(
+      JSON.stringify({ ...manifest, config: { ...manifest.config, digest: config.digest, size: bytes.length } }),
+    );
+    source.add('docker.io/library/anywhere:1', {
+      ...one,
+      config,
+      manifest: { ...one.manifest, bytes: body, digest: sha256(body) },
+    });
+    const { images, notes } = await plan(['anywhere:1']);
+    expect(notes).toEqual([]);
+    expect(images[0]?.platform).toBeNull();
+  });
+
   test('is refused for what docker load would not take', async () => {
     const text = (value: unknown) => Buffer.from(JSON.stringify(value));
     const { sha256 } = await import('../../../support/content.ts');
