@@ -76,7 +76,7 @@ function readImage(written: string, facts: RewriteFacts): ImageName | string | n
     if (rewriting.why === 'scratch') return null;
     if (rewriting.why === 'image-id' || rewriting.why === 'variable') return rewriting.message;
   }
-  if (/[$%<>]|\{\{/.test(reference)) return `${reference} is known only once its variables are`;
+  if (/[$%<>]|\{\{/.test(reference)) return `${reference} has variables without a value; what it names is not known`;
   try {
     return parseImageName(upstreamReference(reference, facts) ?? reference);
   } catch (error) {

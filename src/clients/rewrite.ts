@@ -82,7 +82,8 @@ export function rewriteReference(reference: string, facts: RewriteFacts): Rewrit
   if (IMAGE_ID.test(name) || (name === 'sha256' && IMAGE_ID.test(version.slice(1))))
     return kept('image-id', `${shown(name)} is the ID of a local image`);
   const parsed = parse(name);
-  if (parsed === 'variable') return kept('variable', `${shown(name)} is known only once its variables are`);
+  if (parsed === 'variable')
+    return kept('variable', `${shown(name)} has variables without a value; what it names is not known`);
   if (parsed === null || !isVersion(version)) return kept('malformed', `${shown(reference)} is no image reference`);
   const { host, repository } = parsed;
 

@@ -14,6 +14,10 @@ export class Schedule {
   /** @throws {OperatorError} `SCHEDULE_INVALID` */
   constructor(expression: string) {
     const invalid = (why: string) => new OperatorError('SCHEDULE_INVALID', `"${expression.slice(0, 100)}" ${why}`);
+    const fields = expression.trim().split(/\s+/).filter(Boolean).length;
+    // `@daily` is one word.
+    if (fields !== 5 && !expression.trim().startsWith('@'))
+      throw invalid(`is no cron expression: it has ${fields} ${fields === 1 ? 'field' : 'fields'}, not five`);
     try {
       this.#cron = new Cron(expression.trim(), { timezone: 'UTC', mode: '5-part' });
     } catch (error) {

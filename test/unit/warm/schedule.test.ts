@@ -12,8 +12,9 @@ test('five fields, in UTC', () => {
 
 test.each([
   ['', 'no cron expression'],
-  ['0 3 * *', 'five'],
-  ['* * * * * *', 'requires exactly 5 parts'],
+  ['0 3 * *', 'it has 4 fields, not five'],
+  ['* * * * * *', 'it has 6 fields, not five'],
+  ['bad', 'it has 1 field, not five'],
   ['61 * * * *', 'minute'],
   ['every night', 'no cron expression'],
   ['0 0 31 2 *', 'never comes'],
