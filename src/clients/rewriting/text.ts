@@ -36,11 +36,13 @@ export function spliced(text: string, spots: readonly Spot[], notes: readonly st
     result += text.slice(at, start) + replacement;
     at = end;
   }
-  const found = ordered.map(({ start, rewriting, whole }) => ({
-    line: text.slice(0, start).split('\n').length,
-    rewriting,
-    ...(whole === undefined ? {} : { whole }),
-  }));
+  let line = 1;
+  let lineEnd = text.indexOf('\n');
+  const found = ordered.map(({ start, rewriting, whole }) => {
+    // On from the one before: an export of a cluster names thousands.
+    for (; lineEnd >= 0 && lineEnd < start; lineEnd = text.indexOf('\n', lineEnd + 1)) line += 1;
+    return { line, rewriting, ...(whole === undefined ? {} : { whole }) };
+  });
   return { text: result + text.slice(at), found, notes };
 }
 

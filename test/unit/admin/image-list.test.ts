@@ -101,3 +101,19 @@ test('what is no reference is told with its place; a file without images too', (
   ]);
   expect(read(file('empty.yaml', 'a: b\n')).notes).toEqual(['empty.yaml: no image is named in it']);
 });
+
+test.each([
+  ['lines', '\n'],
+  ['one line', ''],
+])(
+  'an export of a cluster with a great many images, in %s, is read in its stride',
+  (_, lineEnd) => {
+    const count = 30_000;
+    const items = Array.from({ length: count }, (_, at) => `{"image": "org/app${at}:1$"}`);
+    const text = `{"items": [${items.join(`,${lineEnd}`)}]}`;
+    const { unread, images } = read(file('export.json', text));
+    expect([images.length, unread.length]).toEqual([0, count]);
+    expect(unread.at(-1)?.where).toBe(`export.json:${lineEnd === '' ? 1 : count}`);
+  },
+  60_000,
+);
