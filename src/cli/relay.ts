@@ -14,7 +14,7 @@ import { Slots } from '../kit/slots.ts';
 import { formatBytes } from '../kit/text.ts';
 import { imagesGiven } from './images.ts';
 import { RelayProgress } from './relay-progress.ts';
-import { collect, type Exit, readGiven, readSecret, type Session } from './session.ts';
+import { collect, type Exit, readGiven, readSecret, type Session, unavailable } from './session.ts';
 
 interface Options {
   readonly allTags?: boolean;
@@ -265,7 +265,7 @@ function conclude({ output }: Session, exit: Exit, outcomes: readonly Outcome[],
 
 function toOperatorError(error: unknown): OperatorError {
   if (error instanceof OperatorError) return error;
-  if (error instanceof SourceError) return new OperatorError('IMAGE_UNAVAILABLE', error.message, { cause: error });
+  if (error instanceof SourceError) return unavailable(error);
   return new OperatorError('INTERNAL', `unexpected failure: ${(error as Error).message}`, { cause: error });
 }
 

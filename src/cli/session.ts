@@ -113,9 +113,10 @@ export function createSession(options: {
   };
 }
 
-/** In the words that a client would be told. */
-function unavailable({ code, message }: SourceError): OperatorError {
-  return new OperatorError(code === GATEWAY_GONE ? 'GATEWAY_GONE' : 'IMAGE_UNAVAILABLE', message);
+/** Why an image cannot be had, in the words that a client would be told. */
+export function unavailable(error: SourceError): OperatorError {
+  const { code, message } = error;
+  return new OperatorError(code === GATEWAY_GONE ? 'GATEWAY_GONE' : 'IMAGE_UNAVAILABLE', message, { cause: error });
 }
 
 /** Collects an option that may be given several times. */
