@@ -13,6 +13,20 @@ export async function sleep(ms: number, signal?: AbortSignal, { ref = true } = {
   }
 }
 
+/**
+ * Hands on values that come often, at least `every` ms apart: the first one, and of the others those after a pause. A value that comes with `isLast` is
+ * handed on in any case.
+ */
+export function throttled<T>(every: number, tell: (value: T) => void): (value: T, isLast: boolean) => void {
+  let last = Number.NEGATIVE_INFINITY;
+  return (value, isLast) => {
+    const now = performance.now();
+    if (now - last < every && !isLast) return;
+    last = now;
+    tell(value);
+  };
+}
+
 /** Spreads a wait over ±`share` of itself, so that many waiters do not return at the same moment. */
 export function jitter(ms: number, share = 0.2, random: () => number = Math.random): number {
   return ms * (1 + share * (2 * random() - 1));

@@ -2,7 +2,7 @@ import type { Additions } from '../../aliases/additions.ts';
 import type { RegistryDeclaration } from '../../aliases/import-export.ts';
 import { registryOf } from '../../aliases/lookup.ts';
 import { OperatorError } from '../../kit/operator-error.ts';
-import { steadyNow } from '../../kit/time.ts';
+import { steadyNow, throttled } from '../../kit/time.ts';
 import { DEFAULT_CREDENTIAL, openerOf } from '../../oci/credentials.ts';
 import type { LayersImported, Operation } from '../contract.ts';
 import { type OperationsDeps, parseInput } from '../operation.ts';
@@ -42,7 +42,9 @@ export function importOperations(deps: OperationsDeps): Record<string, Operation
       if (isRunning) throw new OperatorError('IMPORT_RUNS', 'another import takes layers over already');
       isRunning = true;
       try {
-        let last = 0;
+        const tell = throttled<{ done: number; total: number; bytes: number }>(PROGRESS_EVERY, (progress) =>
+          context.step('progress', '', progress),
+        );
         return await importLayers({
           storage: await DistributionStorage.open(root),
           registry: own?.host ?? null,
@@ -57,12 +59,7 @@ export function importOperations(deps: OperationsDeps): Record<string, Operation
           intake: deps.cache().intake,
           tagTtl: config.cache.tagTtl,
           now: steadyNow(),
-          progress: (done, total, bytes) => {
-            const now = performance.now();
-            if (now - last < PROGRESS_EVERY && done < total) return;
-            last = now;
-            context.step('progress', '', { done, total, bytes });
-          },
+          progress: (done, total, bytes) => tell({ done, total, bytes }, done >= total),
           signal: context.signal,
         });
       } finally {

@@ -1,5 +1,6 @@
 import { platformText } from '../../images/platform.ts';
 import { formatBytes } from '../../kit/text.ts';
+import { throttled } from '../../kit/time.ts';
 import { Schedule } from '../../warm/schedule.ts';
 import type { WarmListed, WarmNeed } from '../../warm/service.ts';
 import type { BlobProgress, WarmOutcome, WarmRequest } from '../../warm/warmer.ts';
@@ -21,7 +22,7 @@ export function warmOperations({ warm, config }: OperationsDeps): Record<string,
       }));
       const report = {
         need: (need: WarmNeed) => context.step('need', needText(need), need),
-        progress: throttled(context),
+        progress: progressOf(context),
         ended: (outcome: WarmOutcome) => context.step('image', outcomeText(outcome), outcome),
       };
       const kept = platforms?.map(platformText) ?? null;
@@ -56,14 +57,13 @@ function outcomeText({ image, ok, error, bytes, fetched, digest, stale }: WarmOu
   return `${image} is here (${what}; ${digest?.slice(0, 19)})${stale === null ? '' : `; its registry could not be asked: ${stale}`}`;
 }
 
-function throttled(context: OperationContext): (progress: BlobProgress) => void {
-  const last = new Map<string, number>();
+function progressOf(context: OperationContext): (progress: BlobProgress) => void {
+  const blobs = new Map<string, (progress: BlobProgress, isLast: boolean) => void>();
   return (progress) => {
-    const now = performance.now();
     const key = `${progress.image} ${progress.digest}`;
-    if (!progress.ended && now - (last.get(key) ?? Number.NEGATIVE_INFINITY) < PROGRESS_EVERY) return;
-    if (progress.ended) last.delete(key);
-    else last.set(key, now);
-    context.step('layer', '', progress);
+    const tell = blobs.get(key) ?? throttled(PROGRESS_EVERY, (one) => context.step('layer', '', one));
+    if (progress.ended) blobs.delete(key);
+    else blobs.set(key, tell);
+    tell(progress, progress.ended);
   };
 }

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { elapsed, shareSteadyClock, steadyClock, steadyNow } from '../../../src/kit/time.ts';
+import { elapsed, shareSteadyClock, steadyClock, steadyNow, throttled } from '../../../src/kit/time.ts';
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -35,5 +35,27 @@ describe('the clock for times that are compared', () => {
     expect(there).toBeGreaterThanOrEqual(before);
     expect(there).toBeLessThanOrEqual(steadyNow());
     shareSteadyClock(steadyClock());
+  });
+});
+
+describe('values that come often', () => {
+  it('are handed on after a pause, the first and the last in any case', () => {
+    const now = vi.spyOn(performance, 'now');
+    const told: number[] = [];
+    const tell = throttled<number>(100, (value) => told.push(value));
+    for (const [at, value] of [
+      [5, 1],
+      [50, 2],
+      [104, 3],
+      [105, 4],
+      [150, 5],
+      [206, 6],
+    ] as const) {
+      now.mockReturnValue(at);
+      tell(value, false);
+    }
+    expect(told).toEqual([1, 4, 6]);
+    tell(7, true);
+    expect(told).toEqual([1, 4, 6, 7]);
   });
 });
