@@ -25,7 +25,7 @@ export function tagCommands(session: Session): Command {
       const spans = merged(found.spans);
       const isCooled = spans.some(({ passesFrom }) => passesFrom !== null);
       output.table(
-        ['tag', 'digest', 'from', 'to', ...(isCooled ? ['passes'] : [])],
+        ['tag', 'digest', 'from', 'last seen', ...(isCooled ? ['passes'] : [])],
         spans.map((span) => [
           span.tag,
           span.digest,

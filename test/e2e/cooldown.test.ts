@@ -90,7 +90,7 @@ test('tag history says what a tag stood for, and what the tags of a repository s
   expect(Date.parse(passesFrom ?? '') - Date.parse(firstSeen ?? '')).toBe(COOLDOWN);
   expect((await history('library/seen')).spans.map(({ tag }) => tag).toSorted()).toEqual(['1', '2']);
   const shown = await gateway.ok('tag', 'history', 'library/seen');
-  expect(shown).toMatch(/^TAG +DIGEST +FROM +TO +PASSES\n/);
+  expect(shown).toMatch(/^TAG +DIGEST +FROM +LAST SEEN +PASSES\n/);
   expect(shown).toContain(image.digest);
   expect(await gateway.ok('tag', 'history', 'library/none')).toMatch(
     /^nothing was seen of docker\.io\/library\/none yet/,
