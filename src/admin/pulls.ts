@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import type http from 'node:http';
 import { type ImageSource, SourceError } from '../images/image-source.ts';
 import type { ByteSource } from '../kit/byte-source.ts';
-import { parseDigest, parseReference, type RepositoryKey } from '../oci/names.ts';
+import { isRepositoryName, parseDigest, parseReference, type RepositoryKey } from '../oci/names.ts';
 
 // Images for commands of the operator (`save`, `relay`), by the socket that only the operator may open: their bytes go past no port of the network.
 
@@ -64,11 +64,9 @@ async function answer(
     response.end('{}');
     return;
   }
-  const parts =
-    PATH.exec(request.url ?? '')
-      ?.slice(1)
-      .map(decodeURIComponent) ?? [];
-  const [registry = '', repository = '', kind = '', reference = ''] = parts;
+  const [registry, repository, kind, reference] = partsOf(request.url ?? '');
+  // A name with `..` or `?` in it would lead out of the registry API.
+  if (!isRepositoryName(repository)) throw new SourceError(404, 'NAME_UNKNOWN', 'that is no name of a repository');
   const key: RepositoryKey = { registry, repository };
   if (kind === 'tags') {
     await sendTags(source.tags(key, signal), response, signal);
@@ -88,7 +86,7 @@ async function answer(
     return;
   }
   const digest = parseDigest(reference);
-  if (digest === null) throw new SourceError(404, 'UNSUPPORTED', `nothing is at ${request.url ?? ''}`);
+  if (digest === null) throw new SourceError(404, 'UNSUPPORTED', 'nothing is at this path');
   if (kind === 'referrers') {
     response.end(await source.referrers(key, digest, signal));
     return;
@@ -123,6 +121,18 @@ async function sendTags(
     const failure: TagsFailure = { status, code, message, ...(retryAfter === undefined ? {} : { retryAfter }) };
     response.end(`${JSON.stringify(failure)}\n`);
   }
+}
+
+/** @throws {SourceError} */
+function partsOf(url: string): readonly [registry: string, repository: string, kind: string, reference: string] {
+  try {
+    const [, registry, repository, kind, reference] = PATH.exec(url) ?? [];
+    if (registry !== undefined && repository !== undefined && kind !== undefined && reference !== undefined)
+      return [decodeURIComponent(registry), decodeURIComponent(repository), kind, decodeURIComponent(reference)];
+  } catch {
+    // What cannot be decoded is nowhere either.
+  }
+  throw new SourceError(404, 'UNSUPPORTED', 'nothing is at this path');
 }
 
 /**

@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync } from 'node:fs';
+import { get, type IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
@@ -35,7 +36,8 @@ async function start() {
   closers.push(() => admin.close());
   const bySocket = new SocketSource(dataDir);
   closers.push(() => bySocket.close());
-  return { fake, repository: fake.repository(REPOSITORY), inProcess, bySocket };
+  const socketPath = join(dataDir, 'admin.sock');
+  return { fake, repository: fake.repository(REPOSITORY), inProcess, bySocket, socketPath };
 }
 
 async function read(source: ImageSource, digest: Digest, from = 0): Promise<Buffer> {
@@ -100,6 +102,25 @@ test('what its registry does not give is an error in the words of its clients', 
     status: 502,
     message: expect.stringContaining('docker.io failed'),
   });
+});
+
+test.each([
+  '%zz/manifests/1',
+  '..%2F..%2Fx/manifests/1',
+  'library/../../app/manifests/1',
+  'app%3Fx/manifests/1',
+  'app%23x/tags/list',
+  'a%0D%0Ab/manifests/1',
+  'app/blobs/sha256:x',
+  'app/other/1',
+])('what is no path of an image is asked of no registry: %s', async (path) => {
+  const { fake, socketPath } = await start();
+  const response = await new Promise<IncomingMessage>((resolve, reject) => {
+    get({ socketPath, path: `/v2/docker.io/${path}` }, resolve).on('error', reject);
+  });
+  response.resume();
+  expect(response.statusCode).toBe(404);
+  expect(fake.log.count()).toBe(0);
 });
 
 test('a list of tags that fails, at once or after some pages, fails by the socket as it does in the process', async () => {
