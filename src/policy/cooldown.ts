@@ -144,7 +144,7 @@ export class Cooldown {
     try {
       const spans = await this.#history.spans(key, tag, { variants, limit: MAX_SPANS });
       const found = spans
-        .map((span, index) => ({ span, left: spans[index - 1]?.from ?? this.#now() }))
+        .map((span) => ({ span, left: leftAt(span, spans) ?? this.#now() }))
         .find((each) => each.span.digest !== young && this.#hasMatured(each));
       if (found === undefined) return null;
       this.#matured.set(id, found);
@@ -205,6 +205,15 @@ export class Cooldown {
     if (tags.length === 0) return rules.ofUntagged(digest).passes ? found : null;
     return tags.every((tag) => rules.ofTag(tag).passes) ? found : null;
   }
+}
+
+/** When the tag was first seen to stand for something else after a span; spans of several variants may lie within each other. Null where it was not. */
+function leftAt(span: TagSpan, spans: readonly TagSpan[]): number | null {
+  let left: number | null = null;
+  for (const { digest, from, to } of spans) {
+    if (digest !== span.digest && to > span.to) left = Math.min(left ?? from, Math.max(from, span.to));
+  }
+  return left === null ? null : Math.max(left, span.to);
 }
 
 function unreadable(cause: unknown): RegistryError {
