@@ -18,8 +18,11 @@ const MAX_QUESTIONS = 16_384;
 const QUESTION_MAX_MS = 10 * 60_000;
 /** … and where it is about an address: whoever is asked for more has been blocked, and finds out each hour whether it still is. */
 const ABUSE_MAX_MS = 3_600_000;
-/** How long an address that sent too many requests rests where the registry does not say, ms. */
-const ABUSE_MS = 60_000;
+/**
+ * How long an address that sent too many requests rests where the registry does not say, ms: short at first, since a guard with a limit a second forgives
+ * soon, and twice as long each time that it is refused again not long after.
+ */
+const ABUSE_PAUSE = { first: 5_000, most: 60_000, forgottenAfter: 10 * 60_000 };
 
 /** Of the registry API, what is asked for. */
 export type What = 'manifests' | 'blobs' | 'tags' | 'referrers';
@@ -60,6 +63,8 @@ interface Rest {
   readonly host: string;
   readonly endpoint: string;
   readonly until: number;
+  /** How long it was from its beginning, ms. */
+  readonly ms: number;
   /** See `StatusError`. */
   readonly unexplained?: boolean;
 }
@@ -80,7 +85,10 @@ interface Rest {
 export class Budgets {
   readonly #now: () => number;
   readonly #log: Logger;
-  readonly #budgets = new LRUCache<string, { readonly budget: Budget; readonly of: Omit<Rest, 'until'> & Account }>({
+  readonly #budgets = new LRUCache<
+    string,
+    { readonly budget: Budget; readonly of: Omit<Rest, 'until' | 'ms'> & Account }
+  >({
     max: MAX_BUDGETS,
   });
   readonly #abuse = new LRUCache<string, Rest>({ max: MAX_BUDGETS });
@@ -273,12 +281,10 @@ export class Budgets {
     if (limit === null && !isJson) {
       // There is no body to tell a guard from a registry that refuses every HEAD: a GET tells, and it alone stops all others.
       if (question.method === 'HEAD') {
-        this.#leaveAlone(question, error, (error.retryAfter ?? 0) * 1000 || ABUSE_MS, true);
+        this.#leaveAlone(question, error, (error.retryAfter ?? 0) * 1000 || ABUSE_PAUSE.most, true);
         return Object.assign(error, { unexplained: true });
       }
-      const ms = Math.min(ABUSE_MAX_MS, error.retryAfter === undefined ? ABUSE_MS : error.retryAfter * 1000);
-      const place = { row: registry, host: error.host, endpoint: endpoint.origin };
-      this.#abuse.set(originKey(route, endpoint), { ...place, until: this.#now() + ms });
+      this.#rest(route, endpoint, error);
       const told = this.#abuseAt(route, endpoint) ?? error;
       this.#rests.inc({ registry, kind: 'abuse' });
       this.#log.warn({ ...facts, reason: told.reason }, 'a registry wants no more requests from this address');
@@ -289,12 +295,26 @@ export class Budgets {
     return error;
   }
 
-  #leaveAlone(question: Question, { host }: StatusError, ms: number, unexplained: boolean): void {
-    const until = this.#now() + Math.min(QUESTION_MAX_MS, ms);
+  /** The address is a nuisance to this endpoint. Those refused at the same moment are refused once. */
+  #rest(route: Route, endpoint: URL, { host, retryAfter }: StatusError): void {
+    const key = originKey(route, endpoint);
+    const now = this.#now();
+    const before = this.#abuse.get(key);
+    let ms = ABUSE_PAUSE.first;
+    if (retryAfter !== undefined) ms = Math.min(ABUSE_MAX_MS, retryAfter * 1000);
+    else if (before !== undefined && before.until > now) return;
+    else if (before !== undefined && now - before.until < ABUSE_PAUSE.forgottenAfter)
+      ms = Math.min(ABUSE_PAUSE.most, Math.max(before.ms * 2, ABUSE_PAUSE.first));
+    this.#abuse.set(key, { row: rowOf(route), host, endpoint: endpoint.origin, until: now + ms, ms });
+  }
+
+  #leaveAlone(question: Question, { host }: StatusError, wanted: number, unexplained: boolean): void {
+    const ms = Math.min(QUESTION_MAX_MS, wanted);
+    const until = this.#now() + ms;
     const key = questionKey(question);
     if ((this.#questions.get(key)?.until ?? 0) >= until) return;
     const place = { row: rowOf(question.route), host, endpoint: question.endpoint.origin };
-    this.#questions.set(key, { ...place, until, unexplained });
+    this.#questions.set(key, { ...place, until, ms, unexplained });
   }
 }
 
@@ -327,9 +347,7 @@ function restOf(
   const rest = rests.get(key);
   if (rest === undefined) return null;
   const { host, until, unexplained = false } = rest;
-  if (until > now) return { host, ms: until - now, unexplained };
-  rests.delete(key);
-  return null;
+  return until > now ? { host, ms: until - now, unexplained } : null;
 }
 
 /** An address is another one through a proxy. */
