@@ -6,7 +6,7 @@ import { upstreamReference } from '../clients/rewrite.ts';
 import { type ImageName, parseImageName } from '../images/image-name.ts';
 import { type ImageSource, SourceError } from '../images/image-source.ts';
 import { type Platform, parsePlatform } from '../images/platform.ts';
-import { Relay, type RelayedImage } from '../images/relay.ts';
+import type { RelayedImage } from '../images/relay.ts';
 import { parseAuthorities } from '../kit/authorities.ts';
 import { Glob } from '../kit/glob.ts';
 import { OperatorError } from '../kit/operator-error.ts';
@@ -73,6 +73,8 @@ export function relayCommand(session: Session, exit: Exit): Command {
       if (destination.tag !== null && isMany(options))
         throw usage(`${to} names a tag, and several are copied`, 'leave its tag out');
       const target = await openDestination(session, destination.registry, options, password, ca, destination);
+      // Loaded only where it is needed: a gateway that serves pushes nothing.
+      const { Relay } = await import('../images/relay.ts');
       const progress = await RelayProgress.begin(output);
       try {
         const outcomes = await session.images('relay', async (source) => {

@@ -1,7 +1,7 @@
 import type { Cache } from '../cache/cache.ts';
 import type { Config } from '../config/config.ts';
 import { Lifecycle } from '../kit/process.ts';
-import { type CoreParts, createUnpluggedCore, type Unplugged } from '../proxy/unplugged.ts';
+import type { CoreParts, Unplugged } from '../proxy/unplugged.ts';
 import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
 import { openPassage, type Passage } from './policy.ts';
@@ -45,6 +45,7 @@ export async function unplug({ config, state, cache, passage }: Pluggable, signa
     { table, fleet: null, history: { ...readers(history), record: async () => {}, dropBefore: async () => false } },
     { metrics: new Metrics(), log: silentLog(), lifecycle },
   );
+  const { createUnpluggedCore } = await import('../proxy/unplugged.ts');
   const kept = cache.untouched(signal);
   const core = createUnpluggedCore({ ...coreParts(config, state, cache), policy, cooldown, history: seen }, kept, null);
   lifecycle.defer('the core', () => core.close());
