@@ -75,6 +75,8 @@ describeWith(
       HOME: join(bed.folder, 'home'),
       // Not a gateway of this machine.
       RUNTIME_DIRECTORY: join(bed.folder, 'run'),
+      // Of an account at a registry; the one here asks nobody.
+      TOKEN: 'team-a-token',
       // In place of Let's Encrypt, and of the world's DNS.
       GATEWAY_ACME_DIRECTORY: bed.pebble.directory,
       GATEWAY_ACME_CA_FILE: bed.pebble.caFile,
