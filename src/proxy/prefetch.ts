@@ -95,6 +95,7 @@ export class Prefetch {
   async #begin(pull: Pull, entry: RegistryEntry, wanted: readonly Descriptor[]): Promise<void> {
     const { registry, repository } = pull.target;
     const opener = openerOf(entry, repository);
+    let goesOn = true;
     for (const { digest, size, isForeign } of wanted) {
       // What does not say how large it is may be larger than anything that is wanted.
       if (isForeign || size === undefined) continue;
@@ -102,9 +103,16 @@ export class Prefetch {
       while ((this.#running.get(pull.client) ?? 0) >= PER_CLIENT) {
         if (!(await this.#oneLess(pull.client))) return;
       }
-      // What cannot be begun the client is told when it asks for it.
-      const goesOn = await this.#one(pull, entry, key, size).catch(() => false);
       if (!goesOn) return;
+      // Not waited for: the next begins beside it. What cannot be begun the client is told when it asks for it.
+      this.#one(pull, entry, key, size).then(
+        (begun) => {
+          goesOn &&= begun;
+        },
+        () => {
+          goesOn = false;
+        },
+      );
     }
   }
 

@@ -1,4 +1,5 @@
 import { afterEach, expect, test } from 'vitest';
+import type { Upstream } from '../../src/upstream/upstream.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeRegistry, type FakeRegistryOptions, generated } from '../support/fake-registry/index.ts';
 import { type BedOptions, digestOf, RegistryBed } from '../support/registry-bed.ts';
@@ -44,10 +45,27 @@ test('the layers of a manifest that is asked for are kept before anybody asks fo
 });
 
 test('a client that asks joins what is on its way, and a few are begun at a time', async () => {
-  const { fake, bed, repository } = await start({}, { bytesPerSecond: 100_000 });
+  const { promise: opened, resolve: open } = Promise.withResolvers<void>();
+  let begun = 0;
+  const wrapUpstream = (upstream: Upstream): Upstream =>
+    new Proxy(upstream, {
+      get(target, name) {
+        const value: unknown = Reflect.get(target, name, target);
+        if (name !== 'download') return typeof value === 'function' ? value.bind(target) : value;
+        return async (...given: Parameters<Upstream['download']>): Promise<void> => {
+          begun++;
+          // None of those that begin ends before it was seen how many they are.
+          await opened;
+          await target.download(...given);
+        };
+      },
+    });
+  const { fake, bed, repository } = await start({}, {}, { wrapUpstream });
   const image = repository.addImage('1', layers(6));
   await bed.manifest('docker.io', APP, '1');
-  await eventually('three to begin', () => fake.log.count({ kind: 'blob' }) === 3);
+  await eventually('three to begin', () => begun >= 3);
+  expect(begun).toBe(3);
+  open();
   for (const { digest } of [image.config, ...image.layers]) {
     const { truncated } = await bed.blob('docker.io', APP, digest);
     expect(truncated).toBe(false);
