@@ -71,6 +71,8 @@ export interface HistoryStore {
   firstSeen(repository: RepositoryKey, digests: readonly Digest[]): Promise<ReadonlyMap<Digest, number>>;
   /** Tags of this repository that stand or stood for the digest, or for a manifest by which it is named, through indexes too. */
   tagsNaming(repository: RepositoryKey, digest: Digest, limit: number): Promise<readonly string[]>;
+  /** When that content was last seen after which `newer` others were; null where there are not so many. */
+  lastSeenBehind(newer: number): Promise<number | null>;
   /**
    * Drops what was last seen before `before`; no more than `limit` rows at once. Returns whether there may be more.
    * @throws {FencedError} where `under` is another's by now

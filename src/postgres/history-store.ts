@@ -102,6 +102,11 @@ export class PostgresHistoryStore implements HistoryStore {
     return rows.map(({ tag }) => tag);
   }
 
+  async lastSeenBehind(newer: number): Promise<number | null> {
+    const text = 'SELECT last FROM history_sights ORDER BY last DESC LIMIT 1 OFFSET $1';
+    return (await this.#database.query<{ last: number }>(text, [newer])).rows[0]?.last ?? null;
+  }
+
   async dropBefore(before: number, limit: number, under?: Fence): Promise<boolean> {
     return await this.#database.write({ by: this, topic: null, under }, async (query) => {
       // Before any other lock, as `record` does.

@@ -42,7 +42,16 @@ export async function unplug({ config, state, cache, passage }: Pluggable, signa
     history: seen,
   } = openPassage(
     config,
-    { table, fleet: null, history: { ...readers(history), record: async () => {}, dropBefore: async () => false } },
+    {
+      table,
+      fleet: null,
+      history: {
+        ...readers(history),
+        record: async () => {},
+        lastSeenBehind: async () => null,
+        dropBefore: async () => false,
+      },
+    },
     { metrics: new Metrics(), log: silentLog(), lifecycle },
   );
   const { createUnpluggedCore } = await import('../proxy/unplugged.ts');

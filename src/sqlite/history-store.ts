@@ -47,6 +47,7 @@ const SQL = {
     )
     SELECT tag FROM history_tags t WHERE t.repository = :repository AND (t.digest = :digest OR t.digest IN
       (SELECT digest FROM history_sights JOIN naming USING (id))) GROUP BY tag ORDER BY max(seen_to) DESC, tag LIMIT :limit`,
+  lastSeenBehind: 'SELECT last FROM history_sights ORDER BY last DESC LIMIT 1 OFFSET ?',
   dropTags: 'DELETE FROM history_tags WHERE id IN (SELECT id FROM history_tags WHERE seen_to < ? LIMIT ?)',
   dropSights: 'DELETE FROM history_sights WHERE id IN (SELECT id FROM history_sights WHERE last < ? LIMIT ?)',
   dropRepositories: `DELETE FROM history_repositories WHERE
@@ -128,6 +129,10 @@ export class SqliteHistoryStore implements HistoryStore {
     const id = this.#repository(repository);
     if (id === null) return [];
     return this.#run.tagsNaming.all({ repository: id, digest: toBytes(digest), limit }) as string[];
+  }
+
+  async lastSeenBehind(newer: number): Promise<number | null> {
+    return (this.#run.lastSeenBehind.get(newer) as { last: number } | undefined)?.last ?? null;
   }
 
   async dropBefore(before: number, limit: number, under?: Fence): Promise<boolean> {

@@ -184,6 +184,14 @@ export function historyStoreConformance(
       expect(await store.firstSeen(APP, [A])).toEqual(new Map([[A, 10]]));
     });
 
+    test('tells since when no more than so much was seen', async () => {
+      const { store, another } = await open();
+      expect(await store.lastSeenBehind(0)).toBe(null);
+      await store.record({ ...nothing, seen: [seen(A, 10), seen(B, 30), seen(C, 20, OTHER), seen(A, 40)] });
+      const ranks = [0, 1, 2, 3].map(async (newer) => (await another()).lastSeenBehind(newer));
+      expect(await Promise.all(ranks)).toEqual([40, 30, 20, null]);
+    });
+
     test('keeps no more spans of one tag than it says', async () => {
       const { store } = await open();
       const moves = Array.from({ length: MAX_SPANS + 5 }, (_, at) => tag(at % 2 === 0 ? A : B, at));

@@ -106,6 +106,11 @@ export class MemoryHistoryStore implements HistoryStore {
     return [...new Set(found.map(({ tag }) => tag))].slice(0, limit);
   }
 
+  async lastSeenBehind(newer: number): Promise<number | null> {
+    const times = [...this.#backing.sights.values()].map(({ last }) => last).sort((one, other) => other - one);
+    return times[newer] ?? null;
+  }
+
   async dropBefore(before: number, limit: number, under?: Fence): Promise<boolean> {
     this.#locks.check(under);
     const { spans, sights } = this.#backing;

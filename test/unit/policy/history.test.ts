@@ -28,6 +28,7 @@ function rig({ needsNames = true, store = new MemoryHistoryStore() as HistorySto
     tags: (...args) => store.tags(...args),
     firstSeen: (...args) => store.firstSeen(...args),
     tagsNaming: (...args) => store.tagsNaming(...args),
+    lastSeenBehind: (newer) => store.lastSeenBehind(newer),
     dropBefore: (...args) => store.dropBefore(...args),
   };
   const history = new ImageHistory({
