@@ -14,7 +14,7 @@ const FIRST_AFTER = 2_000;
 /** … and is repeated this often, ms. */
 const INTERVAL = 6 * 60 * 60 * 1000;
 /** A tag that nobody asked for, and a fact whose content is gone, are dropped after this, ms. Far longer than any answer may be stale. */
-const FORGET_AFTER = 30 * 24 * 60 * 60 * 1000;
+export const FORGET_AFTER = 30 * 24 * 60 * 60 * 1000;
 /** Rows dropped, and file names or rows looked at, in one go. */
 const DROP_BATCH = 256;
 const RECONCILE_BATCH = 256;

@@ -1,6 +1,7 @@
 import { registryOf } from '../../aliases/lookup.ts';
 import type { TableSnapshot } from '../../aliases/table.ts';
 import type { KeptTag } from '../../cache/index-port.ts';
+import { FORGET_AFTER } from '../../cache/maintenance.ts';
 import type { UntouchedCache } from '../../cache/untouched.ts';
 import type { ImageName } from '../../images/image-name.ts';
 import { type ImagePlan, planImage, plannedBytes, type Selection } from '../../images/image-plan.ts';
@@ -90,8 +91,6 @@ const CLIENTS: readonly { readonly name: string; readonly accept: string }[] = [
 /** Rows of one tag: there is one for each class of `Accept` that asked. */
 const MAX_VARIANTS = 64;
 const HOUR = 3_600_000;
-/** Tags and lists that nobody confirms are dropped by the cache after this, ms. */
-const FORGOTTEN_AFTER = 30 * 24 * HOUR;
 
 /** The manifest that an image's name leads to. */
 interface Root {
@@ -366,7 +365,7 @@ export class Drill {
   #until(confirmedAt: number, movesAt: number | null): string | null {
     const { tagTtl, staleFor } = this.#options.config;
     const now = this.#now();
-    const life = Math.min(Math.max(tagTtl, staleFor), FORGOTTEN_AFTER);
+    const life = Math.min(Math.max(tagTtl, staleFor), FORGET_AFTER);
     const left = Math.min(
       Number.isFinite(confirmedAt) ? life - elapsed(confirmedAt, now) : Number.POSITIVE_INFINITY,
       movesAt === null ? Number.POSITIVE_INFINITY : movesAt - now,
