@@ -4,7 +4,7 @@ import type { Logger } from '../telemetry/log.ts';
 
 const SENTENCES: Readonly<Record<TroubleSeen['kind'], string>> = {
   failed: 'a request was not served',
-  stale: 'a kept answer was served, since the registry fails',
+  stale: "a kept answer was served in place of the registry's",
   cut: 'a body ended before its length',
 };
 

@@ -182,7 +182,7 @@ class Core implements ManagedProxyCore {
     );
     this.#staleServed = metrics.counter(
       'registry_stale_served_total',
-      'Kept answers served while the registry failed',
+      'Kept answers served since the registry failed, or since what is left of its limit is for other images',
       ['registry'],
     );
   }

@@ -21,7 +21,7 @@ test('says why, once a minute for one registry, and how many were left out', () 
   expect(lines.map(({ message }) => message)).toEqual([
     'a request was not served (502 for quay.io/org/app v1): mirror.corp: it refuses connections',
     'a request was not served (502 for ghcr.io/org/app v1): mirror.corp: it refuses connections',
-    'a kept answer was served, since the registry fails (200 for quay.io/org/app v1): mirror.corp: it refuses connections',
+    "a kept answer was served in place of the registry's (200 for quay.io/org/app v1): mirror.corp: it refuses connections",
   ]);
   // Of a pattern's hosts there is no end.
   for (let n = 0; n < 100; n++) log.tell({ ...trouble, registry: `a${n}.pkg.dev`, row: '*.pkg.dev' });
