@@ -5,11 +5,9 @@ import { RegistryError } from '../oci/errors.ts';
 import { type Digest, type RepositoryKey, repositoryId } from '../oci/names.ts';
 import type { ImageHistory } from './history.ts';
 import { MAX_SPANS, type TagSpan } from './history-store.ts';
-import { ImagePattern, namesOf } from './image-pattern.ts';
-import { RepositoryRules } from './repository-rules.ts';
+import { PatternList } from './pattern-list.ts';
+import type { RepositoryRules } from './repository-rules.ts';
 
-/** Repositories whose patterns are remembered. */
-const MAX_REPOSITORIES = 4_096;
 /** Tags whose last matured digest is remembered, for while the history cannot be read. */
 const MAX_TAGS = 10_000;
 
@@ -38,29 +36,6 @@ interface LeftSpan {
   readonly left: number;
 }
 
-/** What is made of one configuration, dropped whole with it. */
-class Rules {
-  readonly #rules: readonly { readonly pattern: ImagePattern; readonly allows: boolean }[];
-  readonly #isClosed: boolean;
-  readonly #repositories = new LRUCache<string, RepositoryRules>({ max: MAX_REPOSITORIES });
-
-  constructor(rules: CooldownConfig['cooldownImages']) {
-    this.#rules = rules.map(({ pattern, allows }) => ({ pattern: new ImagePattern(pattern), allows }));
-    this.#isClosed = rules.some(({ allows }) => allows);
-  }
-
-  /** `passes` means here: the cooldown is for it. */
-  of(key: RepositoryKey): RepositoryRules {
-    const id = repositoryId(key);
-    let found = this.#repositories.get(id);
-    if (found === undefined) {
-      found = new RepositoryRules(namesOf(key), this.#rules, this.#isClosed);
-      this.#repositories.set(id, found);
-    }
-    return found;
-  }
-}
-
 /**
  * Decides what is old enough to pass, by `policy.cooldown`: what its repository first showed at least so long ago, by the sight of this gateway or any of its
  * fleet. What a manifest names is as old as the manifest. It asks the history, and nothing of a registry. See *Cooldown* in README.md.
@@ -69,7 +44,8 @@ export class Cooldown {
   readonly #history: ImageHistory;
   readonly #now: () => number;
   #span: number | null;
-  #rules: Rules;
+  /** What passes by them is what has to be old. */
+  #rules: PatternList;
   /** By repository, tag and variants. */
   readonly #matured = new LRUCache<string, LeftSpan>({ max: MAX_TAGS });
 
@@ -77,7 +53,7 @@ export class Cooldown {
     this.#history = history;
     this.#now = now;
     this.#span = config.cooldown;
-    this.#rules = new Rules(config.cooldownImages);
+    this.#rules = new PatternList(config.cooldownImages);
   }
 
   /** Whether anything has to be old. Nothing else need be asked where nothing has. */
@@ -88,7 +64,7 @@ export class Cooldown {
   /** Takes another configuration, for all that is asked from now on. */
   reconfigure({ cooldown, cooldownImages }: CooldownConfig): void {
     this.#span = cooldown;
-    this.#rules = new Rules(cooldownImages);
+    this.#rules = new PatternList(cooldownImages);
   }
 
   /**

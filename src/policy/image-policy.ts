@@ -5,12 +5,10 @@ import type { TagsFilter } from '../oci/documents.ts';
 import { RegistryError } from '../oci/errors.ts';
 import { contentId, type Digest, type RepositoryKey, repositoryId, type Target } from '../oci/names.ts';
 import { subjectOfTag } from '../oci/referrers-tag.ts';
-import { Audiences, type Holds } from './audiences.ts';
-import { ImagePattern, namesOf } from './image-pattern.ts';
-import { type Ground, RepositoryRules, type Ruling } from './repository-rules.ts';
+import { Audiences } from './audiences.ts';
+import { PatternList } from './pattern-list.ts';
+import type { Ground, RepositoryRules, Ruling } from './repository-rules.ts';
 
-/** Repositories, each as one audience has it, whose patterns are remembered: to find them takes as many comparisons as there are patterns. */
-const MAX_REPOSITORIES = 4_096;
 /** Digests that pass by some tag, remembered: some 300 bytes each. */
 const MAX_DIGESTS = 20_000;
 /** Signatures have signatures; nobody goes deeper. */
@@ -44,9 +42,7 @@ class Rules {
   readonly audiences: Audiences;
   /** Nothing is refused to anybody. */
   readonly isOpen: boolean;
-  readonly #rules: readonly { readonly pattern: ImagePattern; readonly allows: boolean }[];
-  readonly #isClosed: boolean;
-  readonly #repositories = new LRUCache<string, RepositoryRules>({ max: MAX_REPOSITORIES });
+  readonly patterns: PatternList;
   /**
    * By audience, repository and digest; true where what it names is here as well. Only what passes by a tag: one that is not known now may be the
    * next moment.
@@ -56,34 +52,17 @@ class Rules {
   constructor(rules: readonly ImageRule[]) {
     this.audiences = new Audiences(rules);
     this.isOpen = rules.length === 0;
-    this.#rules = rules.map(({ pattern, allows }) => ({ pattern: new ImagePattern(pattern), allows }));
-    this.#isClosed = rules.some(({ allows }) => allows);
-  }
-
-  /** Whether a pattern names tags, so that somebody has to know what they stand for. */
-  get nameTags(): boolean {
-    return this.#rules.some(({ pattern }) => pattern.forTags);
+    this.patterns = new PatternList(rules);
   }
 
   of(key: RepositoryKey, audience: string): RepositoryRules {
-    return this.#for(`${audience} ${repositoryId(key)}`, key, () => this.audiences.read(audience));
+    return this.patterns.of(key, audience, () => this.audiences.read(audience));
   }
 
   /** As they are for whoever may be given the most of it. */
   ofAnybody(key: RepositoryKey): RepositoryRules {
-    // No audience has two spaces.
-    return this.#for(`  ${repositoryId(key)}`, key, () => this.audiences.ofAnybody);
-  }
-
-  #for(id: string, key: RepositoryKey, holds: () => Holds): RepositoryRules {
-    let found = this.#repositories.get(id);
-    if (found === undefined) {
-      const isHeld = holds();
-      const held = this.#rules.filter((_, index) => isHeld(index));
-      found = new RepositoryRules(namesOf(key), held, this.#isClosed);
-      this.#repositories.set(id, found);
-    }
-    return found;
+    // No audience is called so.
+    return this.patterns.of(key, ' ', () => this.audiences.ofAnybody);
   }
 }
 
@@ -107,7 +86,7 @@ export class ImagePolicy {
 
   /** Whether what tags stand for, and what manifests name, has to be known. */
   get needsTags(): boolean {
-    return this.#rules.nameTags;
+    return this.#rules.patterns.namesTags;
   }
 
   /** See {@link Audiences.of}. */

@@ -2,7 +2,7 @@ import type { TagsFilter } from '../oci/documents.ts';
 import type { Digest } from '../oci/names.ts';
 import type { ImagePattern, NamedRepository } from './image-pattern.ts';
 
-/** A line of `policy.images` as it holds for some clients. */
+/** A pattern of the configuration, read. */
 export interface HeldRule {
   readonly pattern: ImagePattern;
   readonly allows: boolean;
