@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Fence, Lock, Locks } from '../kit/locks.ts';
+import { type Fence, type Locks, unlessHeld } from '../kit/locks.ts';
 import type { Digest } from '../oci/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { BlobTier } from './blob-tier.ts';
@@ -86,26 +86,16 @@ export class StoreKeeper {
       await delay(this.#times.interval, undefined, { signal, ref: false }).catch(() => {});
       if (signal.aborted) return;
       try {
-        await this.#asHolder(async (lock, lost) => {
-          await this.keepWithin(lock, lost);
+        await unlessHeld(this.#options.locks, 'evict store', { leaseMs: LEASE, signal }, async (lock, ended) => {
+          await this.keepWithin(lock, ended);
           if (performance.now() - walked < this.#times.walkInterval) return;
           walked = performance.now();
-          await this.walk(lost);
+          await this.walk(ended);
         });
       } catch (error) {
         if (!signal.aborted)
           this.#options.log.warn({ err: error }, 'the shared store was not looked after; it is tried again');
       }
-    }
-  }
-
-  async #asHolder(task: (lock: Fence, ended: AbortSignal) => Promise<void>): Promise<void> {
-    const lock: Lock | null = await this.#options.locks.tryAcquire('evict store', { leaseMs: LEASE });
-    if (lock === null) return;
-    try {
-      await task(lock, AbortSignal.any([this.#closing.signal, lock.lost]));
-    } finally {
-      await lock.release();
     }
   }
 

@@ -56,3 +56,20 @@ export interface Lock extends Fence {
   /** May be called more than once, and after the lock was lost. Never rejects: what cannot be given back ends with its lease. */
   release(): Promise<void>;
 }
+
+/** Runs a task under a lock, unless another holds it now. `ended` is aborted with `signal`, and when the lock is lost. */
+export async function unlessHeld(
+  locks: Pick<Locks, 'tryAcquire'>,
+  name: string,
+  options: LeaseOptions & { readonly signal: AbortSignal },
+  task: (lock: Lock, ended: AbortSignal) => Promise<void>,
+): Promise<void> {
+  const { signal, ...lease } = options;
+  const lock = await locks.tryAcquire(name, lease);
+  if (lock === null) return;
+  try {
+    await task(lock, AbortSignal.any([signal, lock.lost]));
+  } finally {
+    await lock.release();
+  }
+}

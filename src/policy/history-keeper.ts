@@ -1,5 +1,5 @@
 import type { Config } from '../config/config.ts';
-import type { Lock, Locks } from '../kit/locks.ts';
+import { type Lock, type Locks, unlessHeld } from '../kit/locks.ts';
 import { sleep, steadyNow } from '../kit/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { HistoryStore } from './history-store.ts';
@@ -83,13 +83,7 @@ export class HistoryKeeper {
       await sleep(INTERVAL, signal, { ref: false }).catch(() => {});
       if (signal.aborted) return;
       try {
-        const lock = await locks.tryAcquire('drop history', { leaseMs: LEASE });
-        if (lock === null) continue;
-        try {
-          await this.drop(lock, AbortSignal.any([signal, lock.lost]));
-        } finally {
-          await lock.release();
-        }
+        await unlessHeld(locks, 'drop history', { leaseMs: LEASE, signal }, (lock, ended) => this.drop(lock, ended));
       } catch (error) {
         if (!signal.aborted)
           log.warn({ err: error }, 'what was seen of images long ago was not dropped; it is tried again');
