@@ -1,10 +1,9 @@
-import { Command, InvalidArgumentError } from 'commander';
+import { Command } from 'commander';
 import type { DrillMissing, DrillRow } from '../admin/drill/drill.ts';
 import type { DrillSummary } from '../admin/operations/drill.ts';
-import { parsePlatform, platformText } from '../images/platform.ts';
-import { OperatorError } from '../kit/operator-error.ts';
+import { platformText } from '../images/platform.ts';
 import { formatBytes } from '../kit/text.ts';
-import { imagesGiven } from './images.ts';
+import { imagesGiven, platformsGiven } from './images.ts';
 import { type Cell, formatWhen } from './output.ts';
 import { collect, type Exit, type Session } from './session.ts';
 
@@ -28,16 +27,17 @@ export function drillCommand(session: Session, exit: Exit): Command {
     .option(
       '--platform <list>',
       'of images for several: linux/amd64,linux/arm64 (default: those that were pulled)',
-      platforms,
+      collect,
     )
     .option('--referrers', 'with signatures and all else that refers to them, which Docker asks for from version 29 on')
     .option('--json', 'print JSON')
     .action(async (names: string[], { file = [], platform, referrers = false, json }: DrillOptions) => {
+      const platforms = platformsGiven(platform);
       const given = names.length + file.length === 0 ? null : await imagesGiven(session, names, file);
       const rows: DrillRow[] = [];
       const input = {
         ...(given === null ? {} : { images: given.images.map(({ text }) => text) }),
-        ...(platform === undefined ? {} : { platforms: platform }),
+        ...(platforms === null ? {} : { platforms: platforms.map(platformText) }),
         referrers,
       };
       const summary = (await session.act('drill', input, ({ data }) => {
@@ -91,14 +91,4 @@ function total({ images, missing, missingBytes }: DrillSummary, unread: number):
   if (images + unread === 0) return 'no image is kept';
   const bytes = missingBytes === 0 ? '' : `; ${formatBytes(missingBytes)} are missing that are known of`;
   return `${images - missing} of ${images + unread} images could be pulled with every registry gone${bytes}`;
-}
-
-/** Looked at before anything is asked about it; the gateway reads it again. */
-function platforms(written: string, before: string[] = []): string[] {
-  try {
-    return [...before, ...written.split(',').map((one) => platformText(parsePlatform(one)))];
-  } catch (error) {
-    if (error instanceof OperatorError) throw new InvalidArgumentError(error.message);
-    throw error;
-  }
 }

@@ -1,5 +1,6 @@
 import type { ImageList, ImageText } from '../admin/image-list.ts';
 import type { ClientFacts } from '../clients/facts.ts';
+import { type Platform, parsePlatform, platformText } from '../images/platform.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { readGiven, readInput, type Session } from './session.ts';
 
@@ -33,4 +34,14 @@ export async function imagesGiven(
   if (list.images.length === 0 && list.unread.length === 0)
     throw new OperatorError('IMAGE_INVALID', 'no image is named', { next: 'name images, or a file with --file' });
   return list;
+}
+
+/**
+ * What `--platform linux/amd64,linux/arm64` names, which may be given several times; each once. Null where it was not given.
+ * @throws {OperatorError} `PLATFORM_INVALID`
+ */
+export function platformsGiven(lists: readonly string[] | undefined): readonly Platform[] | null {
+  if (lists === undefined) return null;
+  const platforms = lists.flatMap((list) => list.split(',')).map((text) => parsePlatform(text));
+  return [...new Map(platforms.map((platform) => [platformText(platform), platform])).values()];
 }

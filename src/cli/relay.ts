@@ -5,21 +5,20 @@ import type { ClientFacts } from '../clients/facts.ts';
 import { upstreamReference } from '../clients/rewrite.ts';
 import { type ImageName, parseImageName } from '../images/image-name.ts';
 import { type ImageSource, SourceError } from '../images/image-source.ts';
-import { type Platform, parsePlatform } from '../images/platform.ts';
 import type { RelayedImage } from '../images/relay.ts';
 import { parseAuthorities } from '../kit/authorities.ts';
 import { Glob } from '../kit/glob.ts';
 import { OperatorError } from '../kit/operator-error.ts';
 import { Slots } from '../kit/slots.ts';
 import { formatBytes } from '../kit/text.ts';
-import { imagesGiven } from './images.ts';
+import { imagesGiven, platformsGiven } from './images.ts';
 import { RelayProgress } from './relay-progress.ts';
 import { collect, type Exit, readGiven, readSecret, type Session, unavailable } from './session.ts';
 
 interface Options {
   readonly allTags?: boolean;
   readonly tags?: string;
-  readonly platform?: string;
+  readonly platform?: readonly string[];
   readonly referrers?: boolean;
   readonly username?: string;
   readonly passwordStdin?: boolean;
@@ -55,6 +54,7 @@ export function relayCommand(session: Session, exit: Exit): Command {
     .option(
       '--platform <list>',
       'linux/amd64,linux/arm64: these alone; one gives its manifest, several an index of them',
+      collect,
     )
     .option('--referrers', 'signatures, attestations and whatever else refers to the image, too')
     .option('--username <name>', 'of the registry that is pushed to; else what docker login or podman login has kept')
@@ -66,7 +66,7 @@ export function relayCommand(session: Session, exit: Exit): Command {
     .action(async (from: string, to: string, options: Options) => {
       const { output, signal } = session;
       const password = await passwordOf(session, to, options);
-      const platforms = options.platform?.split(',').map(parsePlatform) ?? null;
+      const platforms = platformsGiven(options.platform);
       const ca = options.ca === undefined ? null : await authoritiesIn(options.ca);
       const destination = await readDestination(session, to);
       const image = await readSource(session, from, options);
@@ -85,7 +85,7 @@ export function relayCommand(session: Session, exit: Exit): Command {
           const slots = new Slots(IMAGES_AT_ONCE);
           const one = async ({ image: each, tag }: Job): Promise<Outcome> => {
             const selection = {
-              platforms: platforms as readonly Platform[] | null,
+              platforms,
               referrers: options.referrers === true,
             };
             try {

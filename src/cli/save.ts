@@ -3,7 +3,6 @@ import { dirname, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import type { ImageName } from '../images/image-name.ts';
 import type { ImageSource } from '../images/image-source.ts';
-import { type Platform, parsePlatform } from '../images/platform.ts';
 import type { ArchivePlan } from '../images/save/archive-plan.ts';
 import type { ArchivePoint, ArchiveProgress, ArchiveTarget } from '../images/save/archive-writer.ts';
 import type { ArchiveLayout } from '../images/save/members.ts';
@@ -11,7 +10,7 @@ import type { ArchiveFormat, SaveRequest } from '../images/save/selected-image.t
 import { OperatorError } from '../kit/operator-error.ts';
 import { formatBytes } from '../kit/text.ts';
 import type { Bars } from './bars.ts';
-import { imagesGiven } from './images.ts';
+import { imagesGiven, platformsGiven } from './images.ts';
 import { collect, type Exit, type Session } from './session.ts';
 
 interface Options {
@@ -88,8 +87,7 @@ async function save(session: Session, exit: Exit, names: readonly string[], opti
 /** @throws {OperatorError} usage */
 function readOptions(options: Options): Omit<SaveRequest, 'images'> {
   const { format, referrers = false } = options;
-  const written = (options.platform ?? []).flatMap((list) => list.split(','));
-  const platforms: Platform[] | null = written.length === 0 ? null : written.map(parsePlatform);
+  const platforms = platformsGiven(options.platform);
   if (format === 'docker-archive' && platforms !== null && platforms.length > 1)
     throw new OperatorError('INPUT_INVALID', 'a docker-archive has one platform under each name', {
       next: 'name one platform, or keep several with --format oci',

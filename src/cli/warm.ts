@@ -1,18 +1,17 @@
 import { Command } from 'commander';
 import type { WarmDone } from '../admin/contract.ts';
 import type { UnreadImage } from '../admin/image-list.ts';
-import { ownPlatform, parsePlatform, platformText } from '../images/platform.ts';
+import { ownPlatform, platformText } from '../images/platform.ts';
 import type { WarmRow } from '../images/warm-store.ts';
-import { OperatorError } from '../kit/operator-error.ts';
 import { formatBytes } from '../kit/text.ts';
 import type { WarmListed } from '../warm/service.ts';
 import type { BlobProgress, WarmOutcome } from '../warm/warmer.ts';
-import { imagesGiven } from './images.ts';
+import { imagesGiven, platformsGiven } from './images.ts';
 import { type Cell, formatWhen } from './output.ts';
 import { collect, type Exit, type Session } from './session.ts';
 
 interface WarmOptions {
-  readonly platform?: string;
+  readonly platform?: readonly string[];
   readonly file?: string[];
   readonly schedule?: string;
   readonly pin?: boolean;
@@ -28,6 +27,7 @@ export function warmCommand(session: Session, exit: Exit): Command {
     .option(
       '--platform <list>',
       "of an index, the images for these: linux/amd64,linux/arm64, or all (default: the gateway's own)",
+      collect,
     )
     .option(
       '--file <file>',
@@ -120,12 +120,9 @@ function keptText(pin: boolean, schedule: string | null): string {
 }
 
 /** Null for all. @throws {OperatorError} usage */
-function platformsOf(written: string | undefined): string[] | null {
-  if (written === undefined) return [platformText(ownPlatform())];
-  if (written.trim().toLowerCase() === 'all') return null;
-  const platforms = written.split(',').map((one) => platformText(parsePlatform(one)));
-  if (platforms.length === 0) throw new OperatorError('PLATFORM_INVALID', 'no platform is named');
-  return [...new Set(platforms)];
+function platformsOf(lists: readonly string[] | undefined): string[] | null {
+  if (lists?.some((list) => list.trim().toLowerCase() === 'all')) return null;
+  return (platformsGiven(lists) ?? [ownPlatform()]).map(platformText);
 }
 
 /** Something in a file that could not be known is an image that is not here. */
