@@ -87,10 +87,9 @@ export class WarmService {
 
   async list(): Promise<WarmListed[]> {
     const { rows, runs } = await this.load();
-    const { pins } = this.#options.cache();
     const cache = this.#options.cache();
     return rows.map((row) => {
-      const pin = pins.of(row.image);
+      const pin = cache.pins.of(row.image);
       const missing = pin?.blobs.filter(({ digest }) => cache.sizeOf(digest) === null) ?? [];
       const bytes = (blobs: readonly { readonly size: number }[]) => blobs.reduce((sum, { size }) => sum + size, 0);
       return {

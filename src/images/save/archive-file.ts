@@ -127,10 +127,10 @@ async function openLeftover(partial: string): Promise<FileHandle | null> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
     throw error;
   }
-  const { uid, nlink } = await file.stat();
-  const isFile = (await file.stat()).isFile();
+  const found = await file.stat();
   // What somebody else has put there, in a directory that all may write to, he could change after it was checked.
-  if (isFile && nlink === 1 && (process.getuid === undefined || uid === process.getuid())) return file;
+  const isOwn = process.getuid === undefined || found.uid === process.getuid();
+  if (found.isFile() && found.nlink === 1 && isOwn) return file;
   await file.close();
   throw new OperatorError('SAVE_UNWRITABLE', `${partial} is there, and this command has not made it`, {
     next: 'remove it, or choose another place for the archive',
