@@ -1,6 +1,7 @@
 import type { Cache } from '../cache/cache.ts';
 import type { Config } from '../config/config.ts';
 import { Lifecycle } from '../kit/process.ts';
+import { UntouchedHistory } from '../policy/untouched-history.ts';
 import type { CoreParts, Unplugged } from '../proxy/unplugged.ts';
 import { silentLog } from '../telemetry/log.ts';
 import { Metrics } from '../telemetry/metrics.ts';
@@ -34,38 +35,16 @@ export async function unplug({ config, state, cache, passage }: Pluggable, signa
   // What was seen until now counts; it would be written a moment later in any case.
   await passage.history.flush().catch(() => {});
   const lifecycle = new Lifecycle();
-  const { table, history } = state;
+  const { table } = state;
   // Rules of its own: what they refuse to a drill nobody was refused, and what a drill is given nobody has seen.
-  const {
-    policy,
-    cooldown,
-    history: seen,
-  } = openPassage(
+  const { policy, cooldown, history } = openPassage(
     config,
-    {
-      table,
-      fleet: null,
-      history: {
-        ...readers(history),
-        record: async () => {},
-        lastSeenBehind: async () => null,
-        dropBefore: async () => false,
-      },
-    },
+    { table, fleet: null, history: new UntouchedHistory(state.history) },
     { metrics: new Metrics(), log: silentLog(), lifecycle },
   );
   const { createUnpluggedCore } = await import('../proxy/unplugged.ts');
   const kept = cache.untouched(signal);
-  const core = createUnpluggedCore({ ...coreParts(config, state, cache), policy, cooldown, history: seen }, kept, null);
+  const core = createUnpluggedCore({ ...coreParts(config, state, cache), policy, cooldown, history }, kept, null);
   lifecycle.defer('the core', () => core.close());
   return { core, kept, cooldown, close: () => lifecycle.end(() => {}) };
-}
-
-function readers(store: State['history']) {
-  return {
-    spans: store.spans.bind(store),
-    tags: store.tags.bind(store),
-    firstSeen: store.firstSeen.bind(store),
-    tagsNaming: store.tagsNaming.bind(store),
-  };
 }

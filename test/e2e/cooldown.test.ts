@@ -1,8 +1,9 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { setTimeout } from 'node:timers/promises';
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import type { TagHistory } from '../../src/admin/contract.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeRegistry, generated } from '../support/fake-registry/index.ts';
-import { showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
+import { prepareGateway, showLogOfFailures, startGateway, type TestGateway } from '../support/gateway.ts';
 import { caOf, type Received, send } from '../support/http-client.ts';
 
 // A whole gateway of two processes, with a cooldown that a test can wait for.
@@ -97,4 +98,29 @@ test('tag history says what a tag stood for, and what the tags of a repository s
   );
   const refused = await gateway.cli(['tag', 'history', `library/seen@${image.digest}`]);
   expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('names a digest')]);
+});
+
+test('a drill knows what a pull would teach, where a cooldown was set after images were pulled', async () => {
+  const later = await prepareGateway();
+  onTestFinished(() => later.close());
+  await later.start();
+  await later.ok('registry', 'set', 'docker.io', '--endpoint', upstream.url);
+  const image = upstream.repository('library/later').addImage('1', [generated(50_000, 'later')]);
+  const from = caOf(later);
+  const pull = (path: string): Promise<Received> =>
+    send({ port: later.httpsPort, path: `/v2/docker.io/library/later/${path}`, ca: from, keep: true, agent: false });
+  for (const path of ['manifests/1', ...[image.config, ...image.layers].map(({ digest }) => `blobs/${digest}`)])
+    expect((await pull(path)).status).toBe(200);
+  await later.stop();
+  later.configure({ policy: { cooldown: '1s' } });
+  await setTimeout(1_100);
+  expect((await later.cli(['drill'])).stdout).toContain('1 of 1 images could be pulled');
+  await later.start();
+  await later.ok('registry', 'set', 'docker.io', '--endpoint', 'http://127.0.0.1:9');
+  for (let nth = 0; nth < 2; nth++)
+    expect((await later.cli(['drill'])).stdout).toContain('1 of 1 images could be pulled');
+  // What a drill was given taught the gateway nothing, and a pull does.
+  const [layer] = image.layers;
+  expect((await pull(`blobs/${layer?.digest}`)).status).toBe(403);
+  for (const path of ['manifests/1', `blobs/${layer?.digest}`]) expect((await pull(path)).status).toBe(200);
 });
