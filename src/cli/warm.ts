@@ -127,7 +127,7 @@ function platformsOf(lists: readonly string[] | undefined): string[] | null {
 
 /** Something in a file that could not be known is an image that is not here. */
 function unreadRow({ reference, why }: UnreadImage): WarmOutcome {
-  const nothing = { digest: null, platforms: [], bytes: 0, fetched: 0, retryAfter: null, stale: null };
+  const nothing = { digest: null, platforms: [], bytes: 0, fetched: 0, retryAfter: null, stale: null, waits: null };
   return { image: reference, ok: false, error: why, ...nothing };
 }
 

@@ -7,8 +7,10 @@ export interface SourceManifest {
   readonly mediaType: string;
   /** The exact bytes. */
   readonly body: Uint8Array;
-  /** What is said of a stale answer, as `Warning` has it; null for one that is not. */
+  /** What is said of an answer that is not its registry's last word, as `Warning` has it; null for one that is. */
   readonly warning: string | null;
+  /** Its registry was asked, as far as it has to be: a cooldown's warning is of what it said. Left out where that is not known. */
+  readonly asked?: boolean;
 }
 
 export interface SourceBlob {

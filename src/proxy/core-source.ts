@@ -32,7 +32,7 @@ export class CoreSource implements ImageSource {
     const { 'content-type': mediaType = '', 'docker-content-digest': text = '', warning = null } = reply.headers;
     const digest = parseDigest(text);
     if (digest === null) throw new TypeError('a manifest without its digest');
-    return { digest, mediaType, body: await bytesOf(reply), warning };
+    return { digest, mediaType, body: await bytesOf(reply), warning, asked: reply.from !== 'stale' };
   }
 
   async blob({ digest, ...repository }: BlobKey, from: number, signal: AbortSignal): Promise<SourceBlob> {

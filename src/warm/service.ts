@@ -206,7 +206,7 @@ export class WarmService {
     } catch (error) {
       if (!(error instanceof OperatorError)) throw error;
       const { plan, bytes } = looked;
-      const rest = { ok: false, platforms: [], fetched: 0, retryAfter: null, stale: null };
+      const rest = { ok: false, platforms: [], fetched: 0, retryAfter: null, stale: null, waits: null };
       return { ...rest, image: row.image, digest: plan.root.digest, bytes, error: error.message };
     }
     return await this.warmer.fetch(looked, () => {}, signal);

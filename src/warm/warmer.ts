@@ -61,6 +61,8 @@ export interface WarmOutcome {
   readonly retryAfter: number | null;
   /** Its registry could not be asked, and this is what it said before; null where it was asked. */
   readonly stale: string | null;
+  /** Its registry was asked, and this is what it was before: what the tag stands for now has to wait, as `Warning` says. Null otherwise. */
+  readonly waits: string | null;
 }
 
 /** What is told while blobs are fetched. */
@@ -248,6 +250,8 @@ export class Warmer {
     const platforms = (plan?.manifests ?? []).flatMap(({ platform, content }) =>
       platform === null || content.kind === 'index' ? [] : [platformText(platform)],
     );
+    const warning = plan?.root.warning ?? null;
+    const wasAsked = plan?.root.asked === true;
     return {
       image: image.text,
       ok: false,
@@ -257,7 +261,8 @@ export class Warmer {
       fetched: 0,
       error: null,
       retryAfter: null,
-      stale: plan?.root.warning ?? null,
+      stale: wasAsked ? null : warning,
+      waits: wasAsked ? warning : null,
     };
   }
 }

@@ -2,14 +2,14 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { parseImageName } from '../../src/images/image-name.ts';
 import { parsePlatform } from '../../src/images/platform.ts';
 import { CoreSource } from '../../src/proxy/core-source.ts';
-import { WarmService } from '../../src/warm/service.ts';
+import { errorOf, WarmService } from '../../src/warm/service.ts';
 import { Warmer, type WarmOutcome, type WarmRequest } from '../../src/warm/warmer.ts';
 import { MIB } from '../support/cache-rig.ts';
 import { generatedLayer } from '../support/content.ts';
 import { FakeRegistry } from '../support/fake-registry/index.ts';
 import type { FaultPlan } from '../support/fake-registry/options.ts';
 import { MemoryWarmStore } from '../support/memory-warm-store.ts';
-import { type Answered, RegistryBed } from '../support/registry-bed.ts';
+import { type Answered, type BedOptions, RegistryBed } from '../support/registry-bed.ts';
 
 // Images that are fetched before anybody asks for them, through the real core, cache and upstream room.
 
@@ -31,8 +31,9 @@ afterEach(async () => {
   await fake.close();
 });
 
-async function start(maxSize = 64 * MIB): Promise<WarmService> {
-  bed = await RegistryBed.start({ registries: { [HOST]: { fake } }, cache: { maxSize } });
+async function start(maxSize = 64 * MIB, rules?: BedOptions['rules']): Promise<WarmService> {
+  const rest = rules === undefined ? {} : { rules };
+  bed = await RegistryBed.start({ registries: { [HOST]: { fake } }, cache: { maxSize }, ...rest });
   return service();
 }
 
@@ -179,4 +180,31 @@ test('a pin follows its tag once the new image is whole, and lets go of the old 
   expect(await on.remove(`${HOST}/app:1`)).toMatchObject({ pin: true });
   expect(pins.totals).toEqual({ pins: 0, bytes: 0, heldBytes: 0 });
   await expect(on.remove(`${HOST}/app:1`)).rejects.toMatchObject({ code: 'WARM_UNKNOWN' });
+});
+
+test('what a cooldown keeps back is no failure: the image is here as it was, and it says what waits', async () => {
+  const on = await start(64 * MIB, { cooldown: 3 * DAY });
+  const app = fake.repository('app');
+  const old = app.addImage('1', [layer('old')]);
+  const [young] = await warm(on, [request('app:1')]);
+  expect(young).toMatchObject({ ok: false, error: expect.stringContaining('too young') as string });
+  bed.clock += 4 * DAY;
+  expect((await warm(on, [request('app:1', { pin: true })]))[0]).toMatchObject({
+    ok: true,
+    digest: old.digest,
+    waits: null,
+  });
+  const next = app.addImage('1', [layer('new')]);
+  bed.clock += DAY;
+  const [row] = (await store.load()).rows;
+  const kept = (await on.run(row!, new AbortController().signal)) as WarmOutcome;
+  const waits = expect.stringContaining(`this tag moved to ${next.digest}`) as string;
+  expect(kept).toMatchObject({ ok: true, digest: old.digest, stale: null, waits });
+  expect(errorOf(kept)).toBeNull();
+  // Its registry cannot be asked: that is one.
+  await fake.close();
+  bed.clock += DAY;
+  const stale = (await on.run(row!, new AbortController().signal)) as WarmOutcome;
+  expect(stale).toMatchObject({ ok: true, digest: old.digest, stale: waits, waits: null });
+  expect(errorOf(stale)).toContain('was not asked');
 });

@@ -48,13 +48,14 @@ function needText({ images, missing, cache }: WarmNeed): string {
   return `${images.length} ${images.length === 1 ? 'image' : 'images'} of ${formatBytes(bytes)}: ${formatBytes(missing)} to fetch; the cache takes ${formatBytes(cache.used)} of ${formatBytes(cache.maxBytes)}${pinned}${much}`;
 }
 
-function outcomeText({ image, ok, error, bytes, fetched, digest, stale }: WarmOutcome): string {
+function outcomeText({ image, ok, error, bytes, fetched, digest, stale, waits }: WarmOutcome): string {
   if (!ok) return `${image}: ${error}`;
   const what =
     fetched === 0
       ? `${formatBytes(bytes)}, all of it was here`
       : `${formatBytes(bytes)}, ${formatBytes(fetched)} fetched`;
-  return `${image} is here (${what}; ${digest?.slice(0, 19)})${stale === null ? '' : `; its registry could not be asked: ${stale}`}`;
+  const old = stale === null ? '' : `; its registry could not be asked: ${stale}`;
+  return `${image} is here (${what}; ${digest?.slice(0, 19)})${waits === null ? old : `; as it was before: ${waits}`}`;
 }
 
 function progressOf(context: OperationContext): (progress: BlobProgress) => void {
