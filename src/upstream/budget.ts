@@ -27,7 +27,7 @@ const SILENT_ANSWERS = 4;
 /** In which a pull that is under way has been counted, or not, seconds; short enough to be waited for within a request. */
 const UNDER_WAY_S = 1;
 
-/** What one pull costs, and may cost. */
+/** For what a pull is, and how much of the budget it may take. */
 export interface Spending {
   readonly repository: string;
   /** Something kept can be served in its place: nothing is taken of what is kept for other images. */
@@ -101,7 +101,7 @@ export class Budget {
    * Takes one pull; waits a moment where nothing is known yet, and another finds out.
    * @throws {BudgetError} where there is none, or none to spare; the signal's reason
    */
-  async take(spending: Spending, signal: AbortSignal): Promise<Pull> {
+  async take(spending: Spending, signal: AbortSignal): Promise<CountedPull> {
     const deadline = this.#now() + FIRST_ANSWER_MS;
     for (;;) {
       this.#forget();
@@ -163,7 +163,7 @@ export class Budget {
     return this.#error('used up');
   }
 
-  #begin(spending: Spending, isFirst: boolean): Pull {
+  #begin(spending: Spending, isFirst: boolean): CountedPull {
     if (this.#state === 'known') {
       const shortage = this.#shortage(spending, 1);
       if (shortage !== null) throw shortage;
@@ -176,7 +176,7 @@ export class Budget {
     }
     const first = isFirst ? Promise.withResolvers<void>() : null;
     if (first !== null) this.#first = first;
-    return new Pull({
+    return new CountedPull({
       now: this.#now,
       take: () => {
         this.#underWay += 1;
@@ -288,7 +288,7 @@ export class Budget {
   }
 }
 
-interface PullOptions {
+interface CountedPullOptions {
   readonly now: () => number;
   readonly take: () => void;
   readonly mayAgain: () => boolean;
@@ -299,15 +299,15 @@ interface PullOptions {
 }
 
 /** One pull that is under way: what was taken for it, until it is closed. */
-export class Pull {
-  readonly #options: PullOptions;
+export class CountedPull {
+  readonly #options: CountedPullOptions;
   #taken = 1;
   #sent = 0;
   #answered = 0;
   #askedAt = 0;
   #closed = false;
 
-  constructor(options: PullOptions) {
+  constructor(options: CountedPullOptions) {
     this.#options = options;
     options.take();
   }

@@ -4,7 +4,7 @@ import { iso } from '../kit/time.ts';
 import { credentialsFor } from '../oci/credentials.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { Budget, type Pull, type Spending } from './budget.ts';
+import { Budget, type CountedPull, type Spending } from './budget.ts';
 import { BudgetError, StatusError } from './failures.ts';
 import type { ResponseHeaders } from './net/connections.ts';
 import { type RateLimit, rateLimitIn } from './rate-limit-headers.ts';
@@ -25,20 +25,20 @@ const ABUSE_MAX_MS = 3_600_000;
 const ABUSE_PAUSE = { first: 5_000, most: 60_000, forgottenAfter: 10 * 60_000 };
 
 /** Of the registry API, what is asked for. */
-export type What = 'manifests' | 'blobs' | 'tags' | 'referrers';
+export type Asked = 'manifests' | 'blobs' | 'tags' | 'referrers';
 
 /** A request that is about to be sent to an endpoint. */
 export interface Question extends Spending {
   readonly route: Route;
   readonly endpoint: URL;
   readonly method: 'GET' | 'HEAD';
-  readonly what: What;
+  readonly what: Asked;
   /** One of several connections for the same blob: what is said to it may be about their number. */
   readonly isAdditional: boolean;
 }
 
 /** What was admitted. */
-export interface Admission {
+export interface BudgetAdmission {
   /** It is sent, now. */
   sends(): void;
   /** Whether it may be sent once more beside, where no answer comes. */
@@ -141,7 +141,7 @@ export class Budgets {
    * To be called before anything is sent for a question, a request for a token included.
    * @throws {BudgetError} where it must not be asked now; {StatusError} 429 where this question must not be; the signal's reason
    */
-  async admit(question: Question, signal: AbortSignal): Promise<Admission> {
+  async admit(question: Question, signal: AbortSignal): Promise<BudgetAdmission> {
     const { route, endpoint } = question;
     const registry = rowOf(route);
     const abuse = this.#abuseAt(route, endpoint);
@@ -153,7 +153,7 @@ export class Budgets {
     }
     const isManifest = question.what === 'manifests';
     const budget = isManifest ? this.#budgetOf(route, endpoint, question.repository) : null;
-    let pull: Pull | null = null;
+    let pull: CountedPull | null = null;
     if (budget !== null && question.method === 'GET') {
       try {
         pull = await budget.take(question, signal);

@@ -15,7 +15,7 @@ import {
   type Tokens,
   USER_AGENT,
 } from './authorization.ts';
-import type { Admission, Budgets, What } from './budgets.ts';
+import type { Asked, BudgetAdmission, Budgets } from './budgets.ts';
 import { authoritiesFor, isOwnTarget } from './credential-scope.ts';
 import { repositoryAt, urlAt } from './endpoint-url.ts';
 import { exchange } from './exchange.ts';
@@ -46,7 +46,7 @@ export interface UpstreamRequest {
   readonly path: string;
   /** As the registry calls it, whatever it is called at the endpoint. */
   readonly repository: string;
-  readonly what: What;
+  readonly what: Asked;
   readonly method: 'GET' | 'HEAD';
   readonly headers: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
@@ -66,7 +66,7 @@ export interface UpstreamRequest {
 
 /** A request that its registry's budget allows. */
 interface AdmittedRequest extends UpstreamRequest {
-  readonly admission: Admission;
+  readonly admission: BudgetAdmission;
 }
 
 /** Sends a request to one endpoint where its budget allows that, and authorises it and follows redirects as needed. No retries. */
